@@ -1,0 +1,1 @@
+"""Data sets: their classes, folders and augmentation."""

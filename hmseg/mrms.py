@@ -1,0 +1,167 @@
+"""MRMS and every network of its search space, top to bottom (paper section 3, Figures 2 to 4).
+
+image (N,3,H,W) -> stem, s1, s2, s3 -> C3 at 1/8 -> x0.4..0.6 -> s4a, s4b -> C4
+                -> x0.4..0.6 -> s5a, s5b -> C5 -> LCF head (C5, C4, C3) -> logits (N,K,H,W)
+
+The reconstruction and what in it is fact or inference: docs/networks.md.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hmseg.blocks import (
+    LGE,
+    ConvBN,
+    InvertedResidual,
+    downsample,
+    global_average,
+    resize,
+)
+from hmseg.genotype import GROUPS, MRMS_GENOTYPE, Genotype, Group
+from lut.errors import UserError
+
+STEM_WIDTH = 32
+HEAD_WIDTH = 256  # the head's widths are the same in the Tiny networks
+TAIL_WIDTH = 128
+MIN_SIDE = 64  # pixels; below it the lowest branch has no pixel left to dilate over
+
+# Rows of the paper's Table 4: (a) concatenation, (b) with LGE, (c) LCF, (d) LCF with LGE.
+Head = Literal["concat", "concat-lge", "lcf", "lcf-lge"]
+
+
+@dataclass(frozen=True)
+class MRMSConfig:
+    """Everything that determines the network; widths are derived here, once."""
+
+    genotype: Genotype = MRMS_GENOTYPE
+    width: Literal[0.5, 1.0] = 1.0
+    num_classes: int = 19
+    head: Head = "lcf-lge"
+
+    def __post_init__(self) -> None:
+        if self.width not in (0.5, 1.0):
+            raise UserError(f"width {self.width} is not built; choose 0.5 or 1.0")
+        if not 2 <= self.num_classes <= 255:
+            raise UserError(
+                f"num_classes is {self.num_classes}; labels are uint8 and 255 is void: 2 to 255"
+            )
+
+    def scaled(self, channels: int) -> int:
+        """MobileNetV2's rounding of channels * width to a multiple of 8, never below 90%."""
+        target = channels * self.width
+        rounded = max(8, int(target + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * target else rounded
+
+
+class MRMS(nn.Module):
+    """Multi-resolution multi-scale network, for any genotype of the search space.
+
+    Input: float (N, 3, H, W), normalised, H and W at least 64. In eval mode the output is the
+    logits (N, num_classes, H, W); in training mode (logits, X_m, X_l), the last two the auxiliary
+    outputs on C4 and C5 of the same shape (intermediate boosting, Eq. 1).
+    """
+
+    def __init__(self, config: MRMSConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.scaled
+        self.stem = ConvBN(3, c(STEM_WIDTH), 3, stride=2)
+        stages = {
+            group.name: self._stage(group, index) for index, group in enumerate(GROUPS)
+        }
+        self.stages = nn.ModuleDict(stages)
+        c3, c4, c5 = c(32), c(96), c(320)
+        head = LCFHead if config.head.startswith("lcf") else ConcatHead
+        self.head = head(c3, c4, c5, config.num_classes, lge=config.head.endswith("lge"))
+        # Training only: never exported, not counted.
+        self.aux_medium = nn.Conv2d(c4, config.num_classes, 1)
+        self.aux_low = nn.Conv2d(c5, config.num_classes, 1)
+        self._initialise()
+
+    def _stage(self, group: Group, index: int) -> nn.Sequential:
+        c = self.config.scaled
+        blocks = [
+            InvertedResidual(
+                c(group.cin if layer == 0 else group.cout),
+                c(group.cout),
+                expansion=op.expansion,
+                kernel=op.kernel,
+                stride=group.stride if layer == 0 else 1,
+                dilation=group.dilation,
+            )
+            for layer, op in enumerate(self.config.genotype.ops[index])
+            if op is not None
+        ]
+        return nn.Sequential(*blocks)
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits at the input's size; in training mode also the two auxiliary outputs."""
+        size = image.shape[-2], image.shape[-1]
+        if min(size) < MIN_SIDE:
+            raise UserError(f"input is {size[0]}x{size[1]}; the sides must be >= {MIN_SIDE}")
+        c3, c4, c5 = self.features(image)
+        logits = resize(self.head(c3, c4, c5), size)
+        if not self.training:
+            return logits
+        return logits, resize(self.aux_medium(c4), size), resize(self.aux_low(c5), size)
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C3 at 1/8 of the input, C4 and C5 at the medium and low resolutions."""
+        genotype, stages = self.config.genotype, self.stages
+        c3 = stages["s3"](stages["s2"](stages["s1"](self.stem(image))))
+        c4 = stages["s4b"](stages["s4a"](downsample(c3, genotype.medium_tenths)))
+        c5 = stages["s5b"](stages["s5a"](downsample(c4, genotype.low_tenths)))
+        return c3, c4, c5
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class LCFHead(nn.Module):
+    """Linear cumulative fusion (paper section 3.1): C5 and its global context, C4 and C3, added
+    from the lowest resolution up. Output: class scores at C3's size."""
+
+    def __init__(self, c3: int, c4: int, c5: int, num_classes: int, *, lge: bool) -> None:
+        super().__init__()
+        self.low = ConvBN(c5, HEAD_WIDTH, act=False)
+        self.context = nn.Conv2d(c5, HEAD_WIDTH, 1)  # C_gap: no BN on a 1x1 map
+        self.medium = ConvBN(c4, HEAD_WIDTH, act=False)
+        self.high = LGE(c3, HEAD_WIDTH) if lge else ConvBN(c3, HEAD_WIDTH, act=False)
+        self.act = nn.ReLU6()
+        self.fuse = ConvBN(HEAD_WIDTH, TAIL_WIDTH)
+        self.classify = nn.Sequential(
+            ConvBN(TAIL_WIDTH, TAIL_WIDTH, 3, groups=TAIL_WIDTH),
+            nn.Conv2d(TAIL_WIDTH, num_classes, 1),
+        )
+
+    def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> Tensor:
+        """Fuse the three resolutions."""
+        low = self.low(c5) + self.context(global_average(c5))
+        medium = self.medium(c4) + resize(low, (c4.shape[-2], c4.shape[-1]))
+        high = self.act(self.high(c3) + resize(medium, (c3.shape[-2], c3.shape[-1])))
+        scores: Tensor = self.classify(self.fuse(high))
+        return scores
+
+
+class ConcatHead(nn.Module):
+    """Rows (a) and (b) of Table 4: C5 upsampled and concatenated with C3, one classifier."""
+
+    def __init__(self, c3: int, c4: int, c5: int, num_classes: int, *, lge: bool) -> None:
+        super().__init__()
+        del c4  # these rows do not look at the medium resolution
+        self.low = ConvBN(c5, 64)
+        self.high = LGE(c3, c3) if lge else nn.Identity()
+        self.classify = nn.Conv2d(64 + c3, num_classes, 1)
+
+    def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> Tensor:
+        """Fuse the highest and the lowest resolution."""
+        low = resize(self.low(c5), (c3.shape[-2], c3.shape[-1]))
+        scores: Tensor = self.classify(torch.cat([low, self.high(c3)], dim=1))
+        return scores

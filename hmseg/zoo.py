@@ -1,0 +1,67 @@
+"""The model zoo: networks by name."""
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hmseg.mrms import MRMS, MRMSConfig
+from lut.errors import UserError
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One released name."""
+
+    config: MRMSConfig
+    summary: str
+
+
+_ENTRIES: dict[str, ZooEntry] = {}
+
+
+def register(name: str, config: MRMSConfig, summary: str) -> None:
+    """Add a network; raises UserError if the name is taken."""
+    if name in _ENTRIES:
+        raise UserError(f"model {name!r} is registered already")
+    _ENTRIES[name] = ZooEntry(config, summary)
+
+
+def list_models() -> list[str]:
+    """Every name that `create_model` takes."""
+    return list(_ENTRIES)
+
+
+def entry(name: str) -> ZooEntry:
+    """The entry behind a name; raises UserError with the nearest names for an unknown one."""
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown model {name!r}: {hint}the zoo has {', '.join(_ENTRIES)}")
+    return _ENTRIES[name]
+
+
+def create_model(
+    name: str, *, num_classes: int | None = None, pretrained: str | None = None
+) -> MRMS:
+    """Build a network by name, in training mode, randomly initialised.
+
+    `num_classes` defaults to the 19 of Cityscapes. `pretrained` names the data set whose released
+    weights to load. Raises UserError for an unknown name and where no such weights exist.
+    """
+    config = entry(name).config
+    if pretrained is not None:
+        raise UserError(f"there are no {pretrained!r} weights for {name}; use pretrained=None")
+    if num_classes is not None:
+        config = replace(config, num_classes=num_classes)
+    return MRMS(config)
+
+
+_WIDTHS: tuple[tuple[str, Literal[0.5, 1.0], str], ...] = (
+    ("", 1.0, ""),
+    ("tiny-", 0.5, " at half width"),
+)
+for _prefix, _width, _note in _WIDTHS:
+    register(f"{_prefix}mrms", MRMSConfig(width=_width), f"the paper's hand-made network{_note}")
+register("mrms-a", MRMSConfig(head="concat"), "Table 4 (a): concatenation, no LCF, no LGE")
+register("mrms-b", MRMSConfig(head="concat-lge"), "Table 4 (b): (a) with LGE")
+register("mrms-c", MRMSConfig(head="lcf"), "Table 4 (c): LCF without LGE")
