@@ -20,7 +20,7 @@ from deploy.reference import Reference
 from deploy.runtime import check_machine, open_artifact
 from deploy.street import draw_street
 from deploy.targets import Target
-from deploy.verify import Comparison, require, test_images, verify_network
+from deploy.verify import Comparison, require, probe_images, verify_network
 from lut.errors import UserError, WorkError
 
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
@@ -61,7 +61,7 @@ def build_artifact(
         return replace(artifact, parity={"checked": False, "reason": str(error)}), []
     on_step("parity gate")
     network = open_artifact(artifact, "the artifact", threads=threads)
-    comparisons = verify_network(network, model, test_images(metadata.resolution, golden_image))
+    comparisons = verify_network(network, model, probe_images(metadata.resolution, golden_image))
     try:
         require(comparisons)
     except WorkError as error:

@@ -86,7 +86,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Network:
 def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) -> Network:
     """`load` for an artifact already in memory; `name` is what errors call it."""
     check_machine(artifact.target, name)
-    return Network(artifact, _import_runtime(), threads)
+    return Network(artifact, import_runtime(), threads)
 
 
 def check_machine(target: ArtifactTarget, name: str) -> None:
@@ -104,7 +104,7 @@ def check_machine(target: ArtifactTarget, name: str) -> None:
         )
 
 
-def _import_runtime() -> Any:  # noqa: ANN401 - a module
+def import_runtime() -> Any:  # noqa: ANN401 - a module
     """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch."""
     if "tvm" not in sys.modules:
         _import_ffi_without_torch()

@@ -77,7 +77,7 @@ def compare(
     )  # fmt: skip
 
 
-def test_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
     """The golden image, noise, a smooth random image, black and white: uint8 (H, W, 3) each."""
     rng = np.random.default_rng(SEED)
     shape = (*resolution, 3)
