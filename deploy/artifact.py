@@ -96,7 +96,9 @@ class Artifact:
 
 def save_artifact(artifact: Artifact, path: Path) -> None:
     """Write the file whole or not at all; raises UserError where it cannot be written."""
-    golden = (artifact.golden.image, artifact.golden.labels, artifact.golden.logits)
+    golden: list[NDArray[Any]] = [
+        artifact.golden.image, artifact.golden.labels, artifact.golden.logits
+    ]  # fmt: skip
     members = {_LIBRARY: artifact.library} | {
         name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
     }
@@ -109,7 +111,9 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in ({_MANIFEST: manifest} | members).items():
             # A fixed date: equal contents give equal bytes.
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED
+            )
         archive.comment = b"0" * _DIGEST_BYTES
     body = buffer.getvalue()[:-_DIGEST_BYTES]
     write_atomic(path, body + hashlib.sha256(body).hexdigest().encode())
@@ -132,7 +136,9 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
     if body[:2] != b"PK" or len(body) < _END_RECORD_BYTES:
         raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
     if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(f"{name}: damaged or cut short (its checksum does not match); copy it again")
+        raise UserError(
+            f"{name}: damaged or cut short (its checksum does not match); copy it again"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             manifest = json.loads(archive.read(_MANIFEST))

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ class BenchResult:
     output: str
 
     @property
+    def calls(self) -> dict[str, list[int]]:
+        """Nanoseconds of every call of each side."""
+        return {name: list(chain.from_iterable(rounds)) for name, rounds in self.samples.items()}
+
+    @property
     def summaries(self) -> dict[str, Summary]:
         """Latencies of each side over all rounds."""
-        return {name: summarise(sum(rounds, [])) for name, rounds in self.samples.items()}
+        return {name: summarise(calls) for name, calls in self.calls.items()}
 
     @property
     def ratio(self) -> Ratio:

@@ -20,7 +20,7 @@ from deploy.reference import Reference
 from deploy.runtime import check_machine, open_artifact
 from deploy.street import draw_street
 from deploy.targets import Target
-from deploy.verify import Comparison, require, probe_images, verify_network
+from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import UserError, WorkError
 
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")

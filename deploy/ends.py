@@ -41,8 +41,8 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UserError(
-            f"the ONNX graph has {len(inputs)} inputs and {len(graph.output)} outputs; one image in "
-            "and one output are supported: cut it with onnx.utils.extract_model"
+            f"the ONNX graph has {len(inputs)} inputs and {len(graph.output)} outputs; one image "
+            "in and one output are supported: cut it with onnx.utils.extract_model"
         )
     resolution, takes_image = _input_layout(inputs[0])
     scores = _argmax_input(graph)
@@ -193,7 +193,7 @@ def _argmax_input(graph: onnx.GraphProto) -> str | None:
             "the ONNX output is an ArgMax over another axis than the classes (axis 1), or the last "
             "of equal scores wins in it; export class scores (1, K, h, w) instead"
         )
-    return node.input[0]
+    return str(node.input[0])
 
 
 def _drop_nodes_after(graph: onnx.GraphProto, tensor: str) -> None:

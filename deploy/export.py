@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -34,14 +35,16 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model).eval()
     for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
         children = list(sequence.named_children())
-        for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
+        for (_, conv), (name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 fused = fuse_conv_bn_eval(conv, norm)
                 conv.weight, conv.bias = fused.weight, fused.bias
                 sequence.register_module(name, nn.Identity())
     left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
     if left:
-        raise UserError(f"batch norm {left[0]!r} does not follow a convolution: it cannot be folded")
+        raise UserError(
+            f"batch norm {left[0]!r} does not follow a convolution: it cannot be folded"
+        )
     return folded
 
 

@@ -71,7 +71,9 @@ def first_difference(
 
 def _float_nodes(model: onnx.ModelProto) -> Sequence[onnx.NodeProto]:
     """Nodes, in the graph's order, that give a float tensor which depends on the image."""
-    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    types = {
+        v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)
+    }
     reached, nodes = {IMAGE}, []
     for node in model.graph.node:
         if reached.intersection(node.input):

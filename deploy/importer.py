@@ -1,13 +1,12 @@
 """From ONNX to a Relax module."""
 
-from collections.abc import Iterator
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import onnx
 import tvm
-
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 
@@ -21,9 +20,9 @@ def import_graph(model: onnx.ModelProto) -> tvm.IRModule:
     """
     _check_operators(model)
     try:
-        with _constant_clips():
-            with redirect_stdout(io.StringIO()):  # it prints the operator that failed
-                return from_onnx(model, keep_params_in_input=False)
+        # The importer prints the operator that failed, besides raising.
+        with _constant_clips(), redirect_stdout(io.StringIO()):
+            return from_onnx(model, keep_params_in_input=False)
     except Exception as error:  # TVM's importer raises whatever its converters happen to raise
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(f"TVM cannot import this ONNX graph: {line[:300]}") from error
@@ -37,7 +36,9 @@ def _check_operators(model: onnx.ModelProto) -> None:
         if node.domain not in ("", "ai.onnx") or known.get(node.op_type) is None
     }
     if unknown:
-        raise UserError(f"the ONNX graph uses operators TVM cannot import: {', '.join(sorted(unknown))}")
+        raise UserError(
+            f"the ONNX graph uses operators TVM cannot import: {', '.join(sorted(unknown))}"
+        )
 
 
 @contextmanager
@@ -66,5 +67,3 @@ def _constant_clips() -> Iterator[None]:
         yield
     finally:
         onnx_frontend._get_convert_map = stock_map
-
-

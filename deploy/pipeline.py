@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 import tvm
@@ -15,7 +16,7 @@ from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
 from lut.errors import UserError
 
-Pass = tvm.transform.Pass
+Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
 
 

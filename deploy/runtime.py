@@ -1,6 +1,6 @@
 """Load and run an artifact with numpy and TVM's runtime library: no torch, no onnx, no compiler.
 
-    labels = load("tiny-mrms.hmseg")(image)   # uint8 (H, W, 3) -> uint8 (H, W)
+labels = load("tiny-mrms.hmseg")(image)   # uint8 (H, W, 3) -> uint8 (H, W)
 """
 
 import ctypes

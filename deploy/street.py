@@ -24,7 +24,8 @@ def draw_street(resolution: Resolution) -> NDArray[np.uint8]:
     pixels = np.asarray(small).astype(np.int16)
     # A camera's grain, coarse enough that the golden image still compresses.
     grain = np.random.default_rng(7).integers(-4, 5, (resolution.height, resolution.width, 1))
-    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+    noisy: NDArray[np.uint8] = np.clip(pixels + grain, 0, 255).astype(np.uint8)
+    return noisy
 
 
 class _Street:
@@ -152,7 +153,9 @@ class _Street:
 
     def _car(self, x: float, foot: float, size: float, colour: tuple[int, int, int]) -> None:
         half = size / 2
-        self._ellipse((x - half * 1.1, foot - size * 0.1, x + half * 1.1, foot + size * 0.09), (60, 60, 62))
+        self._ellipse(
+            (x - half * 1.1, foot - size * 0.1, x + half * 1.1, foot + size * 0.09), (60, 60, 62)
+        )
         for wheel in (-0.34, 0.34):
             cx = x + wheel * size
             self._box((cx - size * 0.08, foot - size * 0.2, cx + size * 0.08, foot), (25, 25, 27))

@@ -35,14 +35,19 @@ class PeakMemory:
         return self.peak_kib - self.base_kib
 
 
-def measure_peak(side: Side, path: Path, *, calls: int = 3, threads: int | None = None) -> PeakMemory:
+def measure_peak(
+    side: Side, path: Path, *, calls: int = 3, threads: int | None = None
+) -> PeakMemory:
     """Load `path` and run it on a black image `calls` times in a fresh process.
 
     Raises WorkError if that process fails.
     """
     command = [sys.executable, "-m", "deploy.measure.memory", side, str(path), str(calls)]
     done = subprocess.run(
-        [*command, *([str(threads)] if threads else [])], capture_output=True, text=True, check=False
+        [*command, *([str(threads)] if threads else [])],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise WorkError(f"measuring the memory of {side} failed: {done.stderr.strip()[-300:]}")

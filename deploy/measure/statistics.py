@@ -58,7 +58,5 @@ class Ratio:
 
 def ratio_of_rounds(peer: Sequence[Sequence[int]], ours: Sequence[Sequence[int]]) -> Ratio:
     """The ratio of the medians of each round, then the median and range over the rounds."""
-    ratios = [
-        float(np.median(p) / np.median(o)) for p, o in zip(peer, ours, strict=True)
-    ]
+    ratios = [float(np.median(p) / np.median(o)) for p, o in zip(peer, ours, strict=True)]
     return Ratio(float(np.median(ratios)), min(ratios), max(ratios), len(ratios))
