@@ -1,0 +1,191 @@
+"""Looking at a function of the imported graph: definitions, uses, constants, convolutions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from deploy.kernels.ir import Act
+
+Array = NDArray[np.float32]
+Expr = relax.Expr
+Var = relax.Var
+
+
+class Graph:
+    """The bindings of a function's one dataflow block, in order."""
+
+    def __init__(self, function: relax.Function) -> None:
+        self.function = function
+        self._definitions: dict[Var, Expr] = {}
+        self._uses: dict[Var, int] = defaultdict(int)
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                self._definitions[binding.var] = binding.value
+                for var in relax.analysis.free_vars(binding.value):
+                    self._uses[var] += _count(binding.value, var)
+        for var in relax.analysis.free_vars(function.body.body):
+            self._uses[var] += 1
+
+    @cached_property
+    def vars(self) -> Sequence[Var]:
+        """Bound variables in the graph's order."""
+        return list(self._definitions)
+
+    def definition(self, var: Expr) -> Expr | None:
+        """The expression bound to a variable; None for a parameter and for a constant."""
+        return self._definitions.get(var) if isinstance(var, Var) else None
+
+    def call(self, var: Expr, *names: str) -> relax.Call | None:
+        """The definition, if it is a call of one of these Relax operators."""
+        value = self.definition(var)
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+            return value if value.op.name in names else None
+        return None
+
+    def constant(self, expr: Expr) -> Array | None:
+        """The value of a constant, or of one that is only reshaped, as the importer leaves biases
+        (folding those with TVM would compile a kernel for each)."""
+        reshape = self.call(expr, "relax.reshape")
+        if reshape is not None:
+            value = self.constant(reshape.args[0])
+            return None if value is None else value.reshape(shape_of(expr))
+        return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+    def used_once(self, var: Var) -> bool:
+        """Whether one binding, or the function's result, reads the variable, once."""
+        return self._uses[var] == 1
+
+
+def shape_of(expr: Expr) -> tuple[int, ...]:
+    """The static shape of a tensor."""
+    return tuple(int(size) for size in expr.ty.shape)
+
+
+@dataclass(frozen=True)
+class ConvBlock:
+    """A convolution, its bias, and the activation after it.
+
+    weight (O, I/groups, k, k), bias (O,); padding is the same on all sides.
+    """
+
+    input: Var
+    output: Var
+    weight: Array
+    bias: Array
+    act: Act
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def kernel(self) -> int:
+        """Side of the window."""
+        return int(self.weight.shape[2])
+
+    @property
+    def cin(self) -> int:
+        """Input channels."""
+        return int(self.weight.shape[1]) * self.groups
+
+    @property
+    def cout(self) -> int:
+        """Output channels."""
+        return int(self.weight.shape[0])
+
+    @property
+    def pointwise(self) -> bool:
+        """1x1, stride 1, not grouped."""
+        return (self.kernel, self.stride, self.padding, self.groups) == (1, 1, 0, 1)
+
+    @property
+    def depthwise(self) -> bool:
+        """One odd window per channel, padded so that stride 1 keeps the size."""
+        return (
+            self.groups == self.cin == self.cout
+            and self.kernel % 2 == 1
+            and self.kernel > 1
+            and self.padding == self.dilation * (self.kernel // 2)
+        )
+
+
+def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBlock | None:
+    """The convolution block that ends at `output`, if there is one whose inner values are used
+    by nothing else. `with_act` False asks for one without an activation.
+    """
+    act, value = _activation(graph, output)
+    if act != "none" and not with_act:
+        return None
+    if act == "none":
+        value = output
+    elif not graph.used_once(value):
+        return None
+    bias = None
+    add = graph.call(value, "relax.add")
+    if add is not None:
+        bias = graph.constant(add.args[1])
+        if bias is None or not isinstance(add.args[0], Var) or not graph.used_once(add.args[0]):
+            return None
+        value = add.args[0]
+    conv = graph.call(value, "relax.nn.conv2d")
+    if conv is None:
+        return None
+    weight = graph.constant(conv.args[1])
+    attrs = conv.attrs
+    strides, paddings, dilations = (
+        {int(v) for v in field} for field in (attrs.strides, attrs.padding, attrs.dilation)
+    )
+    square = weight is not None and weight.ndim == 4 and weight.shape[2] == weight.shape[3]
+    if weight is None or not square or max(map(len, (strides, paddings, dilations))) > 1:
+        return None
+    if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or shape_of(value)[0] != 1:
+        return None
+    if bias is None:
+        bias = np.zeros(weight.shape[0], np.float32)
+    elif bias.shape != (1, weight.shape[0], 1, 1):
+        return None
+    return ConvBlock(
+        input=conv.args[0],
+        output=output,
+        weight=weight,
+        bias=bias.reshape(-1),
+        act=act,
+        stride=strides.pop(),
+        padding=paddings.pop(),
+        dilation=dilations.pop(),
+        groups=int(attrs.groups),
+    )
+
+
+def _activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
+    """ReLU or ReLU6 and what it is applied to; ("none", output) for anything else."""
+    relu = graph.call(output, "relax.nn.relu")
+    if relu is not None:
+        return "relu", relu.args[0]
+    relu6 = graph.call(output, "relax.nn.relu6")
+    if relu6 is not None:
+        return "relu6", relu6.args[0]
+    clip = graph.call(output, "relax.clip")
+    if clip is not None:
+        bounds = tuple(float(bound.value) for bound in clip.args[1:])
+        if bounds == (0.0, 6.0):
+            return "relu6", clip.args[0]
+        if bounds == (0.0, float("inf")):
+            return "relu", clip.args[0]
+    return "none", output
+
+
+def _count(value: Expr, var: Var) -> int:
+    if isinstance(value, relax.Call):
+        return sum(_count(arg, var) for arg in value.args)
+    if isinstance(value, relax.Tuple):
+        return sum(_count(field, var) for field in value.fields)
+    if isinstance(value, relax.TupleGetItem):
+        return _count(value.tuple_value, var)
+    return int(value.same_as(var))
