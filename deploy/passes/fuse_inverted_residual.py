@@ -7,7 +7,7 @@ from tvm import relax
 
 from deploy.kernels import inverted_residual as template
 from deploy.kernels.isa import Isa
-from deploy.passes.graph import Graph, conv_block, shape_of
+from deploy.passes.graph import Graph, conv_block, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -38,13 +38,11 @@ class FuseInvertedResidual:
                 yield call
 
     def _match(self, graph: Graph, var: relax.Var, taken: set[relax.Var]) -> KernelCall | None:
-        add = graph.call(var, "relax.add")
-        if add is not None:
-            for projected, other in (tuple(add.args), tuple(reversed(add.args))):
-                if isinstance(projected, relax.Var) and graph.used_once(projected):
-                    call = self._block(graph, projected, var, other, taken)
-                    if call:
-                        return call
+        for projected, other in sum_of(graph, var):
+            if graph.used_once(projected):
+                call = self._block(graph, projected, var, other, taken)
+                if call:
+                    return call
         return self._block(graph, var, var, None, taken)
 
     def _block(

@@ -71,11 +71,12 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
 class ConvBlock:
     """A convolution, its bias, and the activation after it.
 
-    weight (O, I/groups, k, k), bias (O,); padding is the same on all sides.
+    `inner` are the values before the output that the block computes; weight (O, I/groups, k, k), bias (O,); padding is the same on all sides.
     """
 
     input: Var
     output: Var
+    inner: tuple[Var, ...]
     weight: Array
     bias: Array
     act: Act
@@ -119,13 +120,12 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     """The convolution block that ends at `output`, if there is one whose inner values are used
     by nothing else. `with_act` False asks for one without an activation.
     """
-    act, value = _activation(graph, output)
-    if act != "none" and not with_act:
-        return None
-    if act == "none":
-        value = output
-    elif not graph.used_once(value):
-        return None
+    act, value = activation(graph, output)
+    inner = []
+    if act != "none":
+        if not with_act or not graph.used_once(value):
+            return None
+        inner.append(value)
     bias = None
     add = graph.call(value, "relax.add")
     if add is not None:
@@ -133,6 +133,7 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
         if bias is None or not isinstance(add.args[0], Var) or not graph.used_once(add.args[0]):
             return None
         value = add.args[0]
+        inner.append(value)
     conv = graph.call(value, "relax.nn.conv2d")
     if conv is None:
         return None
@@ -153,6 +154,7 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     return ConvBlock(
         input=conv.args[0],
         output=output,
+        inner=tuple(inner),
         weight=weight,
         bias=bias.reshape(-1),
         act=act,
@@ -163,7 +165,7 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     )
 
 
-def _activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
+def activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
     """ReLU or ReLU6 and what it is applied to; ("none", output) for anything else."""
     relu = graph.call(output, "relax.nn.relu")
     if relu is not None:
@@ -179,6 +181,35 @@ def _activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
         if bounds == (0.0, float("inf")):
             return "relu", clip.args[0]
     return "none", output
+
+
+def bilinear_resize(graph: Graph, output: Expr) -> Var | None:
+    """What a bilinear resize with half-pixel centres (align_corners=False) reads, else None."""
+    resize = graph.call(output, "relax.image.resize2d")
+    if resize is None:
+        return None
+    attrs = resize.attrs
+    bilinear = (attrs.method, attrs.coordinate_transformation_mode, attrs.layout) == (
+        "linear", "half_pixel", "NCHW",
+    )  # fmt: skip
+    return resize.args[0] if bilinear and isinstance(resize.args[0], Var) else None
+
+
+def sum_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:
+    """The two addends of a value, in both orders; empty where it is no sum of two variables."""
+    return _both_orders(graph.call(output, "relax.add"))
+
+
+def product_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:
+    """The two factors of a value, in both orders; empty where it is no such product."""
+    return _both_orders(graph.call(output, "relax.multiply"))
+
+
+def _both_orders(call: relax.Call | None) -> list[tuple[Var, Var]]:
+    if call is None or not all(isinstance(arg, Var) for arg in call.args):
+        return []
+    first, second = call.args
+    return [(first, second), (second, first)]
 
 
 def _count(value: Expr, var: Var) -> int:
