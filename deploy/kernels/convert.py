@@ -33,9 +33,7 @@ def emit_pack(spec: ConvertSpec, isa: Isa) -> Any:  # noqa: ANN401
             with ir.serial(0, spec.width) as column:
                 for lane in range(isa.lanes):
                     value = (
-                        x[0, index * isa.lanes + lane, row, column]
-                        if lane < real
-                        else ir.zero()
+                        x[0, index * isa.lanes + lane, row, column] if lane < real else ir.zero()
                     )
                     ir.store_scalar(y, value, 0, index, row, column, lane)
 

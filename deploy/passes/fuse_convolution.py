@@ -1,12 +1,15 @@
 """FuseConvolution: single convolutions with their bias and activation."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 import tvm
+from tvm import relax
 
 from deploy.kernels import depthwise, pointwise
 from deploy.kernels.isa import Isa
-from deploy.passes.graph import ConvBlock, Graph, conv_block, shape_of
+from deploy.passes.graph import ConvBlock, Graph, activation, conv_block, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -14,7 +17,8 @@ from deploy.passes.kernel_call import KernelCall, rewrite
 class FuseConvolution:
     """Replace ``1x1 conv`` and ``depthwise conv``, each ``[+ bias] [-> act]``, by one call.
 
-    Before: ``nn.conv2d -> add -> clip``. After: one call of ``pointwise`` or ``depthwise``. Other
+    Before: ``nn.conv2d -> add -> clip``. After: one call of ``pointwise`` or ``depthwise``. A map or
+    one value per channel that is added to a 1x1 convolution is added inside the call. Other
     convolutions (dense 3x3, grouped, strided 1x1) are left to TVM. Runs after the passes that fuse
     several convolutions.
     """
@@ -28,29 +32,56 @@ class FuseConvolution:
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         # From the end: a block is met whole, with its activation, before its parts.
-        inner: set[object] = set()
+        inner: set[relax.Var] = set()
         for var in reversed(graph.vars):
-            block = None if var in inner else conv_block(graph, var)
-            if block is None:
+            if var in inner:
                 continue
-            inner.update(block.inner)
-            call = self._call(block)
+            call = self._sum(graph, var, inner) or self._single(graph, var, inner)
             if call:
                 yield call
 
-    def _call(self, block: ConvBlock) -> KernelCall | None:
+    def _sum(self, graph: Graph, var: relax.Var, inner: set[relax.Var]) -> KernelCall | None:
+        act, total = activation(graph, var)
+        if act != "none" and not graph.used_once(total):
+            return None
+        for conv_var, other in sum_of(graph, total):
+            block = conv_block(graph, conv_var, with_act=False)
+            if block is None or not block.pointwise or not graph.used_once(conv_var):
+                continue
+            whole, channel = shape_of(conv_var), (1, block.cout, 1, 1)
+            if shape_of(other) not in (whole, channel):
+                continue
+            inner.update((total, conv_var, *block.inner))
+            add: Literal["map", "channel"] = "map" if shape_of(other) == whole else "channel"
+            return self._pointwise(replace(block, output=var, act=act), add, other)
+        return None
+
+    def _pointwise(
+        self,
+        block: ConvBlock,
+        add: Literal["none", "map", "channel"] = "none",
+        other: relax.Var | None = None,
+    ) -> KernelCall:
         height, width = shape_of(block.input)[2:]
+        spec = pointwise.PointwiseSpec(block.cin, block.cout, height, width, block.act, add)
+        schedule = pointwise.default_schedule(spec, self.isa, self.threads)
+        return KernelCall(
+            name="pointwise",
+            spec=spec,
+            emit=lambda: pointwise.emit(spec, schedule, self.isa),
+            inputs=[block.input, *([other] if other is not None else [])],
+            constants=pointwise.pack(spec, self.isa, block.weight, block.bias),
+            output=block.output,
+        )
+
+    def _single(self, graph: Graph, var: relax.Var, inner: set[relax.Var]) -> KernelCall | None:
+        block = conv_block(graph, var)
+        if block is None:
+            return None
+        inner.update(block.inner)
         if block.pointwise:
-            point = pointwise.PointwiseSpec(block.cin, block.cout, height, width, block.act)
-            schedule = pointwise.default_schedule(point, self.isa, self.threads)
-            return KernelCall(
-                name="pointwise",
-                spec=point,
-                emit=lambda: pointwise.emit(point, schedule, self.isa),
-                inputs=[block.input],
-                constants=pointwise.pack(point, self.isa, block.weight, block.bias),
-                output=block.output,
-            )
+            return self._pointwise(block)
+        height, width = shape_of(block.input)[2:]
         if block.depthwise:
             depth = depthwise.DepthwiseSpec(
                 block.cin, height, width, block.kernel, block.stride, block.dilation, block.act

@@ -83,9 +83,7 @@ class FuseLocalGlobal:
             )
         return None
 
-    def _gated(
-        self, graph: Graph, local: relax.Var
-    ) -> tuple[ConvBlock | None, relax.Var | None]:
+    def _gated(self, graph: Graph, local: relax.Var) -> tuple[ConvBlock | None, relax.Var | None]:
         for conv_var, gate in product_of(graph, local):
             block = conv_block(graph, conv_var, with_act=False)
             per_channel = block is not None and shape_of(gate) == (1, block.cout, 1, 1)

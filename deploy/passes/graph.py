@@ -29,8 +29,11 @@ class Graph:
                 self._definitions[binding.var] = binding.value
                 for var in relax.analysis.free_vars(binding.value):
                     self._uses[var] += _count(binding.value, var)
-        for var in relax.analysis.free_vars(function.body.body):
-            self._uses[var] += 1
+        result = function.body.body
+        value = self.definition(result)
+        fields = value.fields if isinstance(value, relax.Tuple) else [result]
+        self._results = {field for field in fields if isinstance(field, Var)}
+        self._uses[result] += 1
 
     @cached_property
     def vars(self) -> Sequence[Var]:
@@ -56,6 +59,10 @@ class Graph:
             value = self.constant(reshape.args[0])
             return None if value is None else value.reshape(shape_of(expr))
         return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+    def is_result(self, var: Var) -> bool:
+        """Whether the function returns the variable, alone or in a tuple."""
+        return var in self._results
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
@@ -193,6 +200,19 @@ def bilinear_resize(graph: Graph, output: Expr) -> Var | None:
         "linear", "half_pixel", "NCHW",
     )  # fmt: skip
     return resize.args[0] if bilinear and isinstance(resize.args[0], Var) else None
+
+
+def global_average(graph: Graph, output: Expr) -> Var | None:
+    """What is averaged over height and width to (1, C, 1, 1), else None."""
+    mean = graph.call(output, "relax.mean")
+    if mean is not None:
+        axes = sorted(int(axis) % 4 for axis in mean.attrs.axis or ())
+        matched = axes == [2, 3] and bool(mean.attrs.keepdims)
+        return mean.args[0] if matched and isinstance(mean.args[0], Var) else None
+    pool = graph.call(output, "relax.nn.adaptive_avg_pool2d")
+    if pool is not None and shape_of(output)[2:] == (1, 1) and isinstance(pool.args[0], Var):
+        return pool.args[0]
+    return None
 
 
 def sum_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:

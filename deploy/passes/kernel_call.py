@@ -54,9 +54,7 @@ def rewrite(
 
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):
-    def __init__(
-        self, module: tvm.IRModule, isa: Isa, calls: dict[relax.Var, KernelCall]
-    ) -> None:
+    def __init__(self, module: tvm.IRModule, isa: Isa, calls: dict[relax.Var, KernelCall]) -> None:
         super().__init__(module)
         self.isa, self.calls = isa, calls
 
@@ -81,7 +79,10 @@ class _Rewriter(relax.PyExprMutator):
         packed = self._call(function, arguments, activation_shape(self.isa, *shape[1:]), dtype)
         unpack = ConvertSpec(*shape[1:])
         return self._call(
-            self._add("unpack", unpack, lambda: emit_unpack(unpack, self.isa)), [packed], shape, dtype
+            self._add("unpack", unpack, lambda: emit_unpack(unpack, self.isa)),
+            [packed],
+            shape,
+            dtype,
         )
 
     def _pack(self, value: relax.Expr) -> relax.Var:

@@ -1,0 +1,54 @@
+"""FuseGlobalPool: global context in one kernel."""
+
+from collections.abc import Iterator
+
+import tvm
+from tvm import relax
+
+from deploy.kernels import global_pool as template
+from deploy.kernels.isa import Isa
+from deploy.passes.graph import Graph, conv_block, global_average, shape_of
+from deploy.passes.kernel_call import KernelCall, rewrite
+
+
+@tvm.transform.module_pass(opt_level=0, name="FuseGlobalPool")
+class FuseGlobalPool:
+    """Replace ``global average -> 1x1 conv [-> act or sigmoid]`` by a call of ``global_pool``.
+
+    When: the average is read by the convolution alone. Runs before FuseConvolution, which would
+    take the convolution of a 1x1 map for any other.
+    """
+
+    def __init__(self, isa: Isa, threads: int) -> None:
+        self.isa, self.threads = isa, threads
+
+    def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        """Apply the pass."""
+        return rewrite(module, self.isa, self._matches)
+
+    def _matches(self, graph: Graph) -> Iterator[KernelCall]:
+        inner: set[relax.Var] = set()
+        for var in reversed(graph.vars):
+            if var in inner:
+                continue
+            sigmoid = graph.call(var, "relax.sigmoid")
+            end = sigmoid.args[0] if sigmoid else var
+            if sigmoid and not graph.used_once(end):
+                continue
+            block = conv_block(graph, end, with_act=sigmoid is None)
+            source = global_average(graph, block.input) if block and block.pointwise else None
+            if block is None or source is None or not graph.used_once(block.input):
+                continue
+            inner.update((end, *block.inner))
+            height, width = shape_of(source)[2:]
+            act = "sigmoid" if sigmoid else block.act
+            spec = template.GlobalPoolSpec(block.cin, block.cout, height, width, act)
+            schedule = template.default_schedule(spec, self.isa, self.threads)
+            yield KernelCall(
+                name="global_pool",
+                spec=spec,
+                emit=lambda spec=spec, schedule=schedule: template.emit(spec, schedule, self.isa),
+                inputs=[source],
+                constants=template.pack(spec, self.isa, block.weight, block.bias),
+                output=var,
+            )
