@@ -30,7 +30,7 @@ def build_artifact(
     model: onnx.ModelProto,
     target: Target,
     *,
-    threads: int | None = None,
+    threads: int,
     passes: Sequence[Pass] | None = None,
     on_step: OnPass = lambda _: None,
 ) -> tuple[Artifact, list[Comparison]]:
@@ -41,7 +41,7 @@ def build_artifact(
     comparisons are empty and the artifact's parity report says that it was not checked.
     """
     metadata = read_metadata(model)
-    compiled = compile_graph(model, target, passes=passes, on_pass=on_step)
+    compiled = compile_graph(model, target, threads=threads, passes=passes, on_pass=on_step)
     on_step("linking")
     golden_image = draw_street(metadata.resolution)
     labels, logits = Reference(model)(golden_image)
@@ -66,7 +66,7 @@ def build_artifact(
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        where = locate_difference(model, target, golden_image, passes=passes)
+        where = locate_difference(model, target, golden_image, threads=threads, passes=passes)
         raise WorkError(f"{error}; {where}; no artifact was written") from error
     report = {
         "checked": True,
@@ -81,12 +81,13 @@ def locate_difference(
     target: Target,
     image: NDArray[np.uint8],
     *,
+    threads: int,
     passes: Sequence[Pass] | None = None,
 ) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return run_in_process(compile_graph(prefix, target, passes=passes), probe)
+        return run_in_process(compile_graph(prefix, target, threads=threads, passes=passes), probe)
 
     found = first_difference(model, image, run_prefix)
     return str(found) if found else "no single layer differs on the golden image"

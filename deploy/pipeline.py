@@ -12,6 +12,17 @@ from tvm import relax
 
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
+from deploy.kernels.choice import Chooser
+from deploy.kernels.isa import AVX2, AVX512, Isa
+from deploy.passes.cancel_layouts import CancelLayouts
+from deploy.passes.fuse_convolution import FuseConvolution
+from deploy.passes.fuse_global_pool import FuseGlobalPool
+from deploy.passes.fuse_inverted_residual import FuseInvertedResidual
+from deploy.passes.fuse_local_global import FuseLocalGlobal
+from deploy.passes.fuse_output_end import FuseOutputEnd
+from deploy.passes.fuse_resize import FuseResize
+from deploy.passes.fuse_stem import FuseStem
+from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
 from lut.errors import UserError
@@ -20,11 +31,12 @@ Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
 
 
-def network_passes() -> list[Pass]:
+def network_passes(target: Target, threads: int) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
+        *kernel_passes(target, threads),
         SplitOutputs(),
-        # TVM's own lowering: each operator becomes a loop nest, neighbours are fused.
+        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
@@ -43,6 +55,36 @@ def network_passes() -> list[Pass]:
         relax.transform.VMShapeLower(),
         relax.transform.AttachGlobalSymbol(),
     ]
+
+
+def kernel_passes(target: Target, threads: int) -> list[Pass]:
+    """The passes that place our kernels: larger patterns first, then their parts.
+
+    None for an instruction set without kernels (x86-64 below AVX2): all is left to TVM.
+    """
+    isa = isa_of(target)
+    if isa is None:
+        return []
+    chooser = Chooser(isa, threads)
+    return [
+        FuseStem(chooser),
+        FuseInvertedResidual(chooser),
+        FuseLocalGlobal(chooser),
+        FuseUpsampleAdd(chooser),
+        FuseGlobalPool(chooser),
+        FuseConvolution(chooser),
+        FuseOutputEnd(chooser),
+        FuseResize(chooser),
+        CancelLayouts(),
+    ]
+
+
+def isa_of(target: Target) -> Isa | None:
+    """The widest instruction set with kernels that the target's features allow."""
+    features = set(target.features)
+    if "avx512f" in features:
+        return AVX512
+    return AVX2 if {"avx2", "fma"} <= features else None
 
 
 @dataclass(frozen=True)
@@ -69,6 +111,7 @@ def compile_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
+    threads: int,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> Compiled:
@@ -76,13 +119,14 @@ def compile_graph(
 
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
     ``logits(image)`` gives the class scores behind it, from the same kernels. `on_pass` is told
-    each pass's name before it runs. Raises UserError for an operator that TVM does not know.
+    each pass's name before it runs. The work of each kernel is cut for `threads`; the library runs
+    with any number. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
     module = import_graph(with_logits_output(model))
     instruments = [_Watch(on_pass)] if on_pass else []
     with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
-        for step in network_passes() if passes is None else passes:
+        for step in network_passes(target, threads) if passes is None else passes:
             module = step(module)
     if on_pass:
         on_pass("machine code")

@@ -1,7 +1,7 @@
 """Between the planar layout (1, C, H, W) and the blocked one (1, C/c, H, W, c)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from deploy.kernels import ir
 from deploy.kernels.isa import Isa
@@ -10,8 +10,9 @@ from deploy.kernels.layout import activation_shape
 
 @dataclass(frozen=True)
 class ConvertSpec:
-    """One float32 activation."""
+    """One float32 activation, ``pack`` to blocked or ``unpack`` to planar."""
 
+    direction: Literal["pack", "unpack"]
     channels: int
     height: int
     width: int
@@ -22,49 +23,55 @@ class ConvertSpec:
         return 0
 
 
-def emit_pack(spec: ConvertSpec, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x planar, y blocked); channels beyond the real ones become zero."""
+@dataclass(frozen=True)
+class ConvertSchedule:
+    """Row ranges (parallel)."""
+
+    row_tasks: int
+
+
+def default_schedule(spec: ConvertSpec, isa: Isa, threads: int = 2) -> ConvertSchedule:
+    """One range of rows per thread."""
+    del isa
+    return ConvertSchedule(min(threads, spec.height))
+
+
+def emit(spec: ConvertSpec, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(x, y); channels beyond the real ones become zero in the blocked layout."""
+    planar_shape = (1, spec.channels, spec.height, spec.width)
+    blocked_shape = activation_shape(isa, spec.channels, spec.height, spec.width)
+    packing = spec.direction == "pack"
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", (1, spec.channels, spec.height, spec.width))
-        y = f.param("y", activation_shape(isa, spec.channels, spec.height, spec.width))
+        x = f.param("x", planar_shape if packing else blocked_shape)
+        y = f.param("y", blocked_shape if packing else planar_shape)
 
-        def block(index: ir.Expr, row: ir.Expr, real: int) -> None:
+        def pack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             with ir.serial(0, spec.width) as column:
                 for lane in range(isa.lanes):
-                    value = (
-                        x[0, index * isa.lanes + lane, row, column] if lane < real else ir.zero()
-                    )
-                    ir.store_scalar(y, value, 0, index, row, column, lane)
+                    channel = block * isa.lanes + lane
+                    value = x[0, channel, row, column] if lane < real else ir.zero()
+                    ir.store_scalar(y, value, 0, block, row, column, lane)
 
-        return lambda: _over_rows(spec, isa, block)
-
-    return ir.prim_func("pack", signature)
-
-
-def emit_unpack(spec: ConvertSpec, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x blocked, y planar)."""
-
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, spec.channels, spec.height, spec.width))
-        y = f.param("y", (1, spec.channels, spec.height, spec.width))
-
-        def block(index: ir.Expr, row: ir.Expr, real: int) -> None:
+        def unpack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             for lane in range(real):
                 with ir.serial(0, spec.width) as column:
-                    value = x[0, index, row, column, lane]
-                    ir.store_scalar(y, value, 0, index * isa.lanes + lane, row, column)
+                    value = x[0, block, row, column, lane]
+                    ir.store_scalar(y, value, 0, block * isa.lanes + lane, row, column)
 
-        return lambda: _over_rows(spec, isa, block)
+        def body() -> None:
+            one_row = pack_row if packing else unpack_row
+            full, tail = divmod(spec.channels, isa.lanes)
+            with ir.parallel(0, schedule.row_tasks) as task:
+                first = task * spec.height // schedule.row_tasks
+                last = (task + 1) * spec.height // schedule.row_tasks
+                with ir.loop(first, last) as row:
+                    if full:
+                        with ir.serial(0, full) as block:
+                            one_row(block, row, isa.lanes)
+                    if tail:
+                        one_row(full, row, tail)
 
-    return ir.prim_func("unpack", signature)
+        return body
 
-
-def _over_rows(spec: ConvertSpec, isa: Isa, block: Any) -> None:  # noqa: ANN401
-    full, tail = divmod(spec.channels, isa.lanes)
-    with ir.parallel(0, spec.height) as row:
-        if full:
-            with ir.serial(0, full) as index:
-                block(index, row, isa.lanes)
-        if tail:
-            block(full, row, tail)
+    return ir.prim_func(spec.direction, signature)

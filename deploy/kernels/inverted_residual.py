@@ -394,7 +394,6 @@ class _Emitter:
     ) -> None:
         """Add this chunk's part of output row y; the first chunk starts it from the bias."""
         spec, c, strip = self.spec, self.c, self.schedule.strip
-
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
                 acc = ir.Registers(px * ob, c)

@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import depthwise, pointwise
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import ConvBlock, Graph, activation, conv_block, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -17,18 +17,18 @@ from deploy.passes.kernel_call import KernelCall, rewrite
 class FuseConvolution:
     """Replace ``1x1 conv`` and ``depthwise conv``, each ``[+ bias] [-> act]``, by one call.
 
-    Before: ``nn.conv2d -> add -> clip``. After: one call of ``pointwise`` or ``depthwise``. A map or
-    one value per channel that is added to a 1x1 convolution is added inside the call. Other
+    Before: ``nn.conv2d -> add -> clip``. After: one call of ``pointwise`` or ``depthwise``. A map,
+    or one value per channel, that is added to a 1x1 convolution is added inside the call. Other
     convolutions (dense 3x3, grouped, strided 1x1) are left to TVM. Runs after the passes that fuse
     several convolutions.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         # From the end: a block is met whole, with its activation, before its parts.
@@ -64,13 +64,11 @@ class FuseConvolution:
     ) -> KernelCall:
         height, width = shape_of(block.input)[2:]
         spec = pointwise.PointwiseSpec(block.cin, block.cout, height, width, block.act, add)
-        schedule = pointwise.default_schedule(spec, self.isa, self.threads)
         return KernelCall(
-            name="pointwise",
+            template=pointwise,
             spec=spec,
-            emit=lambda: pointwise.emit(spec, schedule, self.isa),
             inputs=[block.input, *([other] if other is not None else [])],
-            constants=pointwise.pack(spec, self.isa, block.weight, block.bias),
+            constants=pointwise.pack(spec, self.chooser.isa, block.weight, block.bias),
             output=block.output,
         )
 
@@ -86,13 +84,11 @@ class FuseConvolution:
             depth = depthwise.DepthwiseSpec(
                 block.cin, height, width, block.kernel, block.stride, block.dilation, block.act
             )
-            cut = depthwise.default_schedule(depth, self.isa, self.threads)
             return KernelCall(
-                name="depthwise",
+                template=depthwise,
                 spec=depth,
-                emit=lambda: depthwise.emit(depth, cut, self.isa),
                 inputs=[block.input],
-                constants=depthwise.pack(depth, self.isa, block.weight, block.bias),
+                constants=depthwise.pack(depth, self.chooser.isa, block.weight, block.bias),
                 output=block.output,
             )
         return None

@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import global_pool as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Graph, conv_block, global_average, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -19,12 +19,12 @@ class FuseGlobalPool:
     take the convolution of a 1x1 map for any other.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         inner: set[relax.Var] = set()
@@ -43,12 +43,10 @@ class FuseGlobalPool:
             height, width = shape_of(source)[2:]
             act = "sigmoid" if sigmoid else block.act
             spec = template.GlobalPoolSpec(block.cin, block.cout, height, width, act)
-            schedule = template.default_schedule(spec, self.isa, self.threads)
             yield KernelCall(
-                name="global_pool",
+                template=template,
                 spec=spec,
-                emit=lambda spec=spec, schedule=schedule: template.emit(spec, schedule, self.isa),
                 inputs=[source],
-                constants=template.pack(spec, self.isa, block.weight, block.bias),
+                constants=template.pack(spec, self.chooser.isa, block.weight, block.bias),
                 output=var,
             )

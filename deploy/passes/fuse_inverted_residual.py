@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import inverted_residual as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Graph, conv_block, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -20,12 +20,12 @@ class FuseInvertedResidual:
     equal, and no value between is read elsewhere. Runs before the passes for single convolutions.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         taken: set[relax.Var] = set()
@@ -80,15 +80,13 @@ class FuseInvertedResidual:
             act=depthwise.act,
         )
         taken.update({projected, output})
-        schedule = template.default_schedule(spec, self.isa, self.threads)
         return KernelCall(
-            name="inverted_residual",
+            template=template,
             spec=spec,
-            emit=lambda: template.emit(spec, schedule, self.isa),
             inputs=[source],
             constants=template.pack(
                 spec,
-                self.isa,
+                self.chooser.isa,
                 expand=(expand.weight, expand.bias) if expand else None,
                 depthwise=(depthwise.weight, depthwise.bias),
                 project=(project.weight, project.bias),

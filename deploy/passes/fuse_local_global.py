@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import local_global as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import (
     ConvBlock,
     Graph,
@@ -29,12 +29,12 @@ class FuseLocalGlobal:
     per channel, and nothing between is read elsewhere. Runs before FuseUpsampleAdd.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         inner: set[relax.Var] = set()
@@ -70,14 +70,12 @@ class FuseLocalGlobal:
                 mid_act=mid_act,
                 act=out.act,
             )
-            schedule = template.default_schedule(spec, self.isa, self.threads)
             return KernelCall(
-                name="local_global",
+                template=template,
                 spec=spec,
-                emit=lambda: template.emit(spec, schedule, self.isa),
                 inputs=[mid.input, *([gate] if gate is not None else []), low],
                 constants=template.pack(
-                    spec, self.isa, mid=(mid.weight, mid.bias), out=(out.weight, out.bias)
+                    spec, self.chooser.isa, mid=(mid.weight, mid.bias), out=(out.weight, out.bias)
                 ),
                 output=out.output,
             )

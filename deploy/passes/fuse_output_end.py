@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import ends as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Graph, bilinear_resize, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -22,12 +22,12 @@ class FuseOutputEnd:
     FuseResize.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         for var in graph.vars:
@@ -50,13 +50,12 @@ class FuseOutputEnd:
         size: tuple[int, ...],
     ) -> KernelCall:
         spec = template.EndSpec(*shape_of(scores)[1:], *size, output=output)
-        schedule = template.default_schedule(spec, self.isa, self.threads)
         return KernelCall(
-            name=f"{output}_end",
+            template=template,
             spec=spec,
-            emit=lambda: template.emit(spec, schedule, self.isa),
+            name=f"{output}_end",
             inputs=[scores],
-            constants=template.pack(spec, self.isa),
+            constants=template.pack(spec, self.chooser.isa),
             output=var,
             planar_output=True,
         )

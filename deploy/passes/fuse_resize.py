@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import tvm
 
 from deploy.kernels import resize as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Graph, bilinear_resize, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -17,12 +17,12 @@ class FuseResize:
     Runs after the passes that take a resize into a larger kernel.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         for var in graph.vars:
@@ -30,12 +30,10 @@ class FuseResize:
             if source is None:
                 continue
             spec = template.ResizeSpec(*shape_of(source)[1:], *shape_of(var)[2:])
-            schedule = template.default_schedule(spec, self.isa, self.threads)
             yield KernelCall(
-                name="resize",
+                template=template,
                 spec=spec,
-                emit=lambda spec=spec, schedule=schedule: template.emit(spec, schedule, self.isa),
                 inputs=[source],
-                constants=template.pack(spec, self.isa),
+                constants=template.pack(spec, self.chooser.isa),
                 output=var,
             )

@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import stem as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Array, Graph, conv_block, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -21,12 +21,12 @@ class FuseStem:
     other, the call reads the float planes.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         inner: set[relax.Var] = set()
@@ -49,22 +49,20 @@ class FuseStem:
                 source="uint8_nhwc" if found else "float32_nchw",
                 act=block.act,
             )
-            schedule = template.default_schedule(spec, self.isa, self.threads)
             if found:
                 source, factor, shift = found
                 # v * factor + shift = (v - mean) / std
                 std = 1 / factor.astype(np.float64)
                 mean = -shift.astype(np.float64) * std
                 constants = template.pack(
-                    spec, self.isa, block.weight, block.bias, scale=1.0, mean=mean, std=std
+                    spec, self.chooser.isa, block.weight, block.bias, scale=1.0, mean=mean, std=std
                 )
             else:
                 source = block.input
-                constants = template.pack(spec, self.isa, block.weight, block.bias)
+                constants = template.pack(spec, self.chooser.isa, block.weight, block.bias)
             yield KernelCall(
-                name="stem",
+                template=template,
                 spec=spec,
-                emit=lambda spec=spec, schedule=schedule: template.emit(spec, schedule, self.isa),
                 inputs=[source],
                 constants=constants,
                 output=var,

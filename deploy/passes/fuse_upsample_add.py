@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import tvm
 
 from deploy.kernels import upsample_add as template
-from deploy.kernels.isa import Isa
+from deploy.kernels.choice import Chooser
 from deploy.passes.graph import Graph, activation, bilinear_resize, conv_block, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
@@ -19,12 +19,12 @@ class FuseUpsampleAdd:
     and FuseResize, after FuseLocalGlobal.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
-        self.isa, self.threads = isa, threads
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.isa, self._matches)
+        return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         inner = set()
@@ -43,16 +43,12 @@ class FuseUpsampleAdd:
                 spec = template.UpsampleAddSpec(
                     block.cin, block.cout, height, width, *shape_of(low)[2:], act=act
                 )
-                schedule = template.default_schedule(spec, self.isa, self.threads)
                 inner.add(total)
                 yield KernelCall(
-                    name="upsample_add",
+                    template=template,
                     spec=spec,
-                    emit=lambda spec=spec, schedule=schedule: template.emit(
-                        spec, schedule, self.isa
-                    ),
                     inputs=[block.input, low],
-                    constants=template.pack(spec, self.isa, block.weight, block.bias),
+                    constants=template.pack(spec, self.chooser.isa, block.weight, block.bias),
                     output=var,
                 )
                 break

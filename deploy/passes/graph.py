@@ -78,7 +78,8 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
 class ConvBlock:
     """A convolution, its bias, and the activation after it.
 
-    `inner` are the values before the output that the block computes; weight (O, I/groups, k, k), bias (O,); padding is the same on all sides.
+    `inner` are the values before the output that the block computes; weight (O, I/groups, k, k),
+    bias (O,); padding is the same on all sides.
     """
 
     input: Var

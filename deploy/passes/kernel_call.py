@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.kernels.convert import ConvertSpec, emit_pack, emit_unpack
-from deploy.kernels.isa import Isa
+from deploy.kernels import convert
+from deploy.kernels.choice import Chooser, Template
 from deploy.kernels.layout import activation_shape
 from deploy.passes.graph import Graph, shape_of
 
@@ -24,29 +24,29 @@ _OPAQUE = 8  # relax's OpPatternKind: never fused into a neighbour
 class KernelCall:
     """One value of the graph, and the kernel that computes it.
 
-    `inputs` are read in the blocked layout where they are float (1, C, H, W), as they are
-    otherwise; the output is blocked unless `planar_output`. `emit` builds the PrimFunc, whose
-    parameters are the inputs, the constants and the output.
+    The PrimFunc's parameters are the inputs, the constants and the output. Inputs are read in the
+    blocked layout unless `blocked_inputs` says otherwise; the output is blocked unless
+    `planar_output`. The name is the template's, unless another says more.
     """
 
-    name: str
+    template: Template
     spec: Any
-    emit: Callable[[], Any]
     inputs: Sequence[relax.Var]
     constants: Sequence[NDArray[Any]]
     output: relax.Var
     planar_output: bool = False
     blocked_inputs: Sequence[bool] | None = None
+    name: str | None = None
 
 
 def rewrite(
-    module: tvm.IRModule, isa: Isa, match: Callable[[Graph], Iterable[KernelCall]]
+    module: tvm.IRModule, chooser: Chooser, match: Callable[[Graph], Iterable[KernelCall]]
 ) -> tvm.IRModule:
     """Replace every match in ``main``; what nothing reads any more is removed."""
     calls = {call.output: call for call in match(Graph(module["main"]))}
     if not calls:
         return module
-    rewriter = _Rewriter(module, isa, calls)
+    rewriter = _Rewriter(module, chooser, calls)
     function = rewriter.visit_expr(module["main"])
     rewriter.builder_.update_func(module.get_global_var("main"), function)
     return relax.transform.DeadCodeElimination(["main"])(rewriter.builder_.get())
@@ -54,9 +54,12 @@ def rewrite(
 
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):
-    def __init__(self, module: tvm.IRModule, isa: Isa, calls: dict[relax.Var, KernelCall]) -> None:
+    def __init__(
+        self, module: tvm.IRModule, chooser: Chooser, calls: dict[relax.Var, KernelCall]
+    ) -> None:
         super().__init__(module)
-        self.isa, self.calls = isa, calls
+        self.chooser, self.calls = chooser, calls
+        self.functions: dict[Any, tvm.ir.GlobalVar] = {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         call = self.calls.get(binding.var)
@@ -70,30 +73,33 @@ class _Rewriter(relax.PyExprMutator):
         arguments = []
         for var, pack in zip(call.inputs, blocked, strict=True):
             value = self.visit_expr(var)
-            arguments.append(self._pack(value) if pack else value)
+            arguments.append(self._convert("pack", value, shape_of(var)) if pack else value)
         arguments += [relax.const(np.ascontiguousarray(c)) for c in call.constants]
         shape, dtype = shape_of(output), str(output.ty.dtype)
-        function = self._add(call.name, call.spec, call.emit)
+        name = call.name or call.template.__name__.rpartition(".")[2]
+        function = self._function(name, call.template, call.spec)
         if call.planar_output:
             return self._call(function, arguments, shape, dtype)
-        packed = self._call(function, arguments, activation_shape(self.isa, *shape[1:]), dtype)
-        unpack = ConvertSpec(*shape[1:])
-        return self._call(
-            self._add("unpack", unpack, lambda: emit_unpack(unpack, self.isa)),
-            [packed],
-            shape,
-            dtype,
-        )
+        packed_shape = activation_shape(self.chooser.isa, *shape[1:])
+        packed = self._call(function, arguments, packed_shape, dtype)
+        return self._convert("unpack", packed, shape)
 
-    def _pack(self, value: relax.Expr) -> relax.Var:
-        shape = shape_of(value)
-        spec = ConvertSpec(*shape[1:])
-        function = self._add("pack", spec, lambda: emit_pack(spec, self.isa))
-        return self._call(function, [value], activation_shape(self.isa, *shape[1:]), "float32")
+    def _convert(
+        self, direction: Literal["pack", "unpack"], value: relax.Expr, planar: Sequence[int]
+    ) -> relax.Var:
+        spec = convert.ConvertSpec(direction, *planar[1:])
+        blocked = activation_shape(self.chooser.isa, *planar[1:])
+        shape = blocked if direction == "pack" else planar
+        return self._call(self._function(direction, convert, spec), [value], shape, "float32")
 
-    def _add(self, name: str, spec: Any, emit: Callable[[], Any]) -> tvm.ir.GlobalVar:  # noqa: ANN401
-        function = emit().with_attrs({KERNEL: name, SPEC: repr(spec), "op_pattern": _OPAQUE})
-        return self.builder_.add_func(function, name)
+    def _function(self, name: str, template: Template, spec: Any) -> tvm.ir.GlobalVar:  # noqa: ANN401
+        """The PrimFunc for a spec; equal specs share one."""
+        if (name, spec) not in self.functions:
+            schedule = self.chooser.schedule(template, spec)
+            function = template.emit(spec, schedule, self.chooser.isa)
+            attrs = {KERNEL: name, SPEC: repr(spec), "op_pattern": _OPAQUE}
+            self.functions[name, spec] = self.builder_.add_func(function.with_attrs(attrs), name)
+        return self.functions[name, spec]
 
     def _call(
         self,
