@@ -68,8 +68,8 @@ def kernel_passes(target: Target, threads: int) -> list[Pass]:
     chooser = Chooser(isa, threads)
     return [
         FuseStem(chooser),
-        FuseInvertedResidual(chooser),
         FuseLocalGlobal(chooser),
+        FuseInvertedResidual(chooser),
         FuseUpsampleAdd(chooser),
         FuseGlobalPool(chooser),
         FuseConvolution(chooser),

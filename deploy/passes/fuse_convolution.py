@@ -49,7 +49,7 @@ class FuseConvolution:
             if block is None or not block.pointwise or not graph.used_once(conv_var):
                 continue
             whole, channel = shape_of(conv_var), (1, block.cout, 1, 1)
-            if shape_of(other) not in (whole, channel):
+            if shape_of(other) not in (whole, channel) or graph.constant(other) is not None:
                 continue
             inner.update((total, conv_var, *block.inner))
             add: Literal["map", "channel"] = "map" if shape_of(other) == whole else "channel"

@@ -32,8 +32,8 @@ class FuseGlobalPool:
             if var in inner:
                 continue
             sigmoid = graph.call(var, "relax.sigmoid")
-            end = sigmoid.args[0] if sigmoid else var
-            if sigmoid and not graph.used_once(end):
+            end = sigmoid.args[0] if sigmoid is not None else var
+            if sigmoid is not None and not graph.used_once(end):
                 continue
             block = conv_block(graph, end, with_act=sigmoid is None)
             source = global_average(graph, block.input) if block and block.pointwise else None
@@ -41,7 +41,7 @@ class FuseGlobalPool:
                 continue
             inner.update((end, *block.inner))
             height, width = shape_of(source)[2:]
-            act = "sigmoid" if sigmoid else block.act
+            act = "sigmoid" if sigmoid is not None else block.act
             spec = template.GlobalPoolSpec(block.cin, block.cout, height, width, act)
             yield KernelCall(
                 template=template,

@@ -46,10 +46,10 @@ class FuseStem:
                 block.cout,
                 height,
                 width,
-                source="uint8_nhwc" if found else "float32_nchw",
+                source="uint8_nhwc" if found is not None else "float32_nchw",
                 act=block.act,
             )
-            if found:
+            if found is not None:
                 source, factor, shift = found
                 # v * factor + shift = (v - mean) / std
                 std = 1 / factor.astype(np.float64)
@@ -73,9 +73,9 @@ class FuseStem:
 def _image_end(graph: Graph, tensor: relax.Expr) -> tuple[relax.Var, Array, Array] | None:
     """The uint8 NHWC image, factor (3,) and shift (3,) behind a normalised float tensor."""
     add = graph.call(tensor, "relax.add")
-    multiply = graph.call(add.args[0], "relax.multiply") if add else None
-    cast = graph.call(multiply.args[0], "relax.astype") if multiply else None
-    transpose = graph.call(cast.args[0], "relax.permute_dims") if cast else None
+    multiply = graph.call(add.args[0], "relax.multiply") if add is not None else None
+    cast = graph.call(multiply.args[0], "relax.astype") if multiply is not None else None
+    transpose = graph.call(cast.args[0], "relax.permute_dims") if cast is not None else None
     if transpose is None:
         return None
     factor, shift = graph.constant(multiply.args[1]), graph.constant(add.args[1])

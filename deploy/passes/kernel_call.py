@@ -96,7 +96,8 @@ class _Rewriter(relax.PyExprMutator):
         """The PrimFunc for a spec; equal specs share one."""
         if (name, spec) not in self.functions:
             schedule = self.chooser.schedule(template, spec)
-            function = template.emit(spec, schedule, self.chooser.isa)
+            # Without a symbol of its own a function that nothing calls any more is removed.
+            function = template.emit(spec, schedule, self.chooser.isa).without_attr("global_symbol")
             attrs = {KERNEL: name, SPEC: repr(spec), "op_pattern": _OPAQUE}
             self.functions[name, spec] = self.builder_.add_func(function.with_attrs(attrs), name)
         return self.functions[name, spec]
