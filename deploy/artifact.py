@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deploy.metadata import Metadata
 from lut.errors import UserError
-from lut.files import write_atomic
+from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
 FORMAT_VERSION = 1
@@ -121,13 +121,7 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
 
 def load_artifact(path: Path) -> Artifact:
     """Read and check an artifact; raises UserError in one line for anything but a sound file."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_artifact(data, str(path))
+    return parse_artifact(read_file(path), str(path))
 
 
 def parse_artifact(data: bytes, name: str) -> Artifact:

@@ -22,7 +22,7 @@ from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata, OutputKind, T
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet, classes_for
 from lut.errors import UserError
-from lut.files import atomic_path
+from lut.files import atomic_path, read_file
 
 OPSET = 20
 
@@ -112,10 +112,10 @@ def import_onnx(
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Load, check and shape-infer an ONNX file; raises UserError in one line."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    content = read_file(path)
     try:
-        model = onnx.load(path)
+        model = onnx.load_model_from_string(content)
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # protobuf, the checker and the file system each raise their own
