@@ -107,7 +107,7 @@ def check_machine(target: ArtifactTarget, name: str) -> None:
 def import_runtime() -> Any:  # noqa: ANN401 - a module
     """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch."""
     if "tvm" not in sys.modules:
-        _import_ffi_without_torch()
+        _import_ffi_without_torch()  # also what libtvm_runtime is linked against
         spec = importlib.util.find_spec("tvm")
         if spec is None or spec.origin is None:
             raise UserError("apache-tvm is not installed; run: pip install hmseg")
@@ -124,14 +124,14 @@ def import_runtime() -> Any:  # noqa: ANN401 - a module
 def _import_ffi_without_torch() -> None:
     # tvm_ffi imports torch wherever it finds it, which takes seconds and 200 MB. A None in
     # sys.modules makes that import fail the way it fails where torch is not installed.
-    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        import tvm_ffi
+        importlib.import_module("tvm_ffi")
     finally:
-        del sys.modules["torch"]
-    assert tvm_ffi is not None
+        if hide:
+            del sys.modules["torch"]
 
 
 def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI
