@@ -11,6 +11,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,12 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
         )
     except UserError:
         raise
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, struct.error, EOFError) as error:
+    # What zipfile, zlib, json, numpy and a manifest of another shape raise; a file that was made
+    # up, with a checksum of its own, may bring about any of them.
+    except (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, TypeError, ValueError,
+        AttributeError, ArithmeticError, RuntimeError, MemoryError,
+    ) as error:  # fmt: skip
         raise UserError(f"{name}: not a sound hmseg artifact ({error})") from error
 
 
