@@ -5,6 +5,7 @@ the same graph from uint8 image to uint8 labels.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import onnx
@@ -62,20 +63,37 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
     return GraphEnds(resolution, takes_image, scores is not None, shape[1], size)
 
 
+def free_names(model: onnx.ModelProto) -> None:
+    """Rename, in place, every tensor whose name the ends are about to use (``image``, ``labels``,
+    ``logits``, ``hmseg_...``): a user's graph may use any of them for anything."""
+    graph = model.graph
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    used.update(v.name for v in (*graph.input, *graph.output, *graph.initializer))
+    for name in sorted(used):
+        if name in (IMAGE, LABELS, LOGITS) or name.startswith(_PREFIX):
+            base = name.removeprefix(_PREFIX)
+            new = next(f"inner_{base}_{i}" for i in count() if f"inner_{base}_{i}" not in used)
+            used.add(new)
+            _rename(graph, name, new)
+
+
+def name_image(model: onnx.ModelProto) -> None:
+    """Call the input of a graph that takes a uint8 image ``image``, in place."""
+    _rename(model.graph, _input(model.graph).name, IMAGE)
+
+
 def attach_image_end(
     model: onnx.ModelProto, resolution: Resolution, mean: Triple, std: Triple
 ) -> None:
     """Replace the float (1, 3, H, W) input by ``image`` uint8 (1, H, W, 3), in place.
 
-    The nodes added compute x / 255, minus `mean`, over `std`, as one multiply and one add.
+    The nodes added compute x / 255, minus `mean`, over `std`, as one multiply and one add. The
+    names they use must be free (`free_names`).
     """
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    old = next(value for value in graph.input if value.name not in constants)
+    old = _input(graph)
     scale = np.array([1 / (255 * s) for s in std], np.float32).reshape(1, 3, 1, 1)
     shift = np.array([-m / s for m, s in zip(mean, std, strict=True)], np.float32)
-    _rename(graph, IMAGE, _PREFIX + IMAGE)
-    inner = _PREFIX + IMAGE if old.name == IMAGE else old.name
     graph.initializer.extend(
         [
             numpy_helper.from_array(scale, _PREFIX + "scale"),
@@ -86,12 +104,12 @@ def attach_image_end(
         helper.make_node("Transpose", [IMAGE], [_PREFIX + "nchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", [_PREFIX + "nchw"], [_PREFIX + "float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [_PREFIX + "float", _PREFIX + "scale"], [_PREFIX + "scaled"]),
-        helper.make_node("Add", [_PREFIX + "scaled", _PREFIX + "shift"], [inner]),
+        helper.make_node("Add", [_PREFIX + "scaled", _PREFIX + "shift"], [old.name]),
     ]
     for position, node in enumerate(nodes):
         node.name = f"{_PREFIX}image_end_{node.op_type}"
         graph.node.insert(position, node)
-    graph.input.remove(next(value for value in graph.input if value.name == old.name))
+    graph.input.remove(old)
     shape = [1, resolution.height, resolution.width, 3]
     graph.input.insert(0, helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
 
@@ -100,15 +118,12 @@ def attach_output_end(model: onnx.ModelProto, ends: GraphEnds, kind: OutputKind)
     """Make the output ``labels`` uint8 (1, H, W) or ``logits`` float32 (1, K, H, W), in place.
 
     Class scores of another size are first resized to the input's (bilinear, half-pixel centres).
-    Of equal scores the lowest class index wins.
+    Of equal scores the lowest class index wins. The names used must be free (`free_names`).
     """
     graph = model.graph
     scores = _argmax_input(graph) or graph.output[0].name
     if ends.gives_labels:  # built anew below, with uint8 at the end
         _drop_nodes_after(graph, scores)
-    if scores == LABELS:
-        _rename(graph, LABELS, _PREFIX + "scores")
-        scores = _PREFIX + "scores"
     height, width = ends.resolution
     if ends.scores_size != ends.resolution:
         sizes = np.array([1, ends.num_classes, height, width], np.int64)
@@ -165,6 +180,11 @@ def with_logits_output(model: onnx.ModelProto) -> onnx.ModelProto:
     info = helper.make_tensor_value_info(scores, TensorProto.FLOAT, [1, classes, height, width])
     copy.graph.output.append(info)
     return copy
+
+
+def _input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
+    constants = {tensor.name for tensor in graph.initializer}
+    return next(value for value in graph.input if value.name not in constants)
 
 
 def _input_layout(value: onnx.ValueInfoProto) -> tuple[Resolution, bool]:

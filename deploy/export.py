@@ -17,7 +17,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from deploy.ends import attach_image_end, attach_output_end, inspect_ends
+from deploy.ends import (
+    attach_image_end,
+    attach_output_end,
+    free_names,
+    inspect_ends,
+    name_image,
+)
 from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata, OutputKind, Triple
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet, classes_for
@@ -157,7 +163,10 @@ def _finish(model: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     _strip_debug(model)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     ends = inspect_ends(model)
-    if not ends.takes_image:
+    free_names(model)
+    if ends.takes_image:
+        name_image(model)
+    else:
         assert metadata.mean
         assert metadata.std
         attach_image_end(model, ends.resolution, metadata.mean, metadata.std)
