@@ -52,7 +52,8 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
     if name not in shapes:
         raise UserError(f"the ONNX graph's shape inference does not reach {name!r}; simplify it")
     element, shape = _type_and_shape(shapes[name])
-    if element != TensorProto.FLOAT or len(shape) != 4 or shape[0] != 1:
+    fixed = min(shape, default=0) > 0
+    if not fixed or element != TensorProto.FLOAT or len(shape) != 4 or shape[0] != 1:
         raise UserError(
             f"the ONNX output {graph.output[0].name!r} must be class scores float32 (1, K, h, w), "
             f"or their ArgMax over axis 1; it is {_describe(shapes[name])}"
@@ -189,9 +190,15 @@ def _input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
 
 def _input_layout(value: onnx.ValueInfoProto) -> tuple[Resolution, bool]:
     element, shape = _type_and_shape(value)
-    if element == TensorProto.UINT8 and len(shape) == 4 and (shape[0], shape[3]) == (1, 3):
+    fixed = min(shape, default=0) > 0
+    if (
+        fixed
+        and element == TensorProto.UINT8
+        and len(shape) == 4
+        and (shape[0], shape[3]) == (1, 3)
+    ):
         return Resolution(shape[1], shape[2]), True
-    if element == TensorProto.FLOAT and len(shape) == 4 and shape[:2] == (1, 3):
+    if fixed and element == TensorProto.FLOAT and len(shape) == 4 and shape[:2] == (1, 3):
         return Resolution(shape[2], shape[3]), False
     raise UserError(
         f"the ONNX input {value.name!r} is {_describe(value)}; supported are an image uint8 "
@@ -237,7 +244,7 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 def _type_and_shape(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]]:
     tensor = value.type.tensor_type
-    # A symbolic or missing size reads as 0, which no layout accepts.
+    # A symbolic or missing size reads as 0.
     return tensor.elem_type, tuple(
         dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim
     )
