@@ -31,6 +31,7 @@ from lut.errors import UserError
 from lut.files import atomic_path, read_file
 
 OPSET = 20
+_OLDEST_OPSET = 13  # of what the ends are written in; older files are converted
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -123,6 +124,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+        opsets = {entry.domain: entry.version for entry in model.opset_import}
+        if opsets.get("", _OLDEST_OPSET) < _OLDEST_OPSET:
+            model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # protobuf, the checker and the file system each raise their own
         line = " ".join(str(error).split())[:200] or type(error).__name__
