@@ -41,7 +41,7 @@ class Metadata:
         The model's name may come from a user's file: what could lead out of the folder is replaced.
         """
         safe = re.sub(r"[^\w.+-]+", "_", self.model).strip("._") or "network"
-        return f"{safe[:100]}-{self.resolution}"
+        return f"{safe[:50]}-{self.resolution}"
 
     def to_strings(self) -> dict[str, str]:
         """The form of ONNX's metadata_props; values that are no strings are JSON."""
