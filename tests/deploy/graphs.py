@@ -138,10 +138,17 @@ def randomise_batch_norm(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def network(config: MRMSConfig | None = None, seed: int = 0) -> MRMS:
-    """A half-width network of ours with random weights and randomised batch norms."""
+    """A half-width network of ours with random weights, randomised batch norms, and a classifier
+    such that every class occurs: else one label everywhere would hide what labels get wrong."""
     torch.manual_seed(seed)
     model = MRMS(config or MRMSConfig(width=0.5))
     randomise_batch_norm(model, seed)
+    with torch.no_grad():
+        scores = model(torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)))
+        mean, std = scores.mean(dim=(0, 2, 3)), scores.std(dim=(0, 2, 3))
+        classify = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
+        classify.weight /= std.view(-1, 1, 1, 1)
+        classify.bias.copy_((classify.bias - mean) / std)
     return model
 
 
