@@ -30,8 +30,7 @@ def compile_model(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
-    metadata = source.metadata
-    path = out or Path(f"{metadata.model}-{metadata.resolution}{SUFFIX}")
+    path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
     with step(f"compiling for {resolved.config['mcpu']}") as progress:
         artifact, comparisons = build_artifact(

@@ -8,7 +8,6 @@ from deploy.cli.console import run_program
 app = typer.Typer(
     name="hmseg-deploy",
     help="From a segmentation network to a verified, measured binary for your device.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
