@@ -54,6 +54,7 @@ def build_artifact(
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         kernels=compiled.kernels,
+        threads=threads,
     )
     try:
         check_machine(artifact.target, "the artifact")

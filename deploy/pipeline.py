@@ -1,15 +1,18 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import onnx
 import tvm
 from tvm import relax
 
+from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser
@@ -23,6 +26,7 @@ from deploy.passes.fuse_output_end import FuseOutputEnd
 from deploy.passes.fuse_resize import FuseResize
 from deploy.passes.fuse_stem import FuseStem
 from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
+from deploy.passes.kernel_call import KERNEL, MACS, SPEC
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
 from lut.errors import UserError
@@ -93,7 +97,7 @@ class Compiled:
 
     executable: relax.VMExecutable
     target: Target
-    kernels: tuple[str, ...]
+    kernels: tuple[KernelInfo, ...]
     seconds: float
 
     def save(self, path: Path) -> None:
@@ -131,12 +135,23 @@ def compile_graph(
     if on_pass:
         on_pass("machine code")
     kernels = tuple(
-        var.name_hint
+        _describe(var.name_hint, function)
         for var, function in module.functions.items()
         if isinstance(function, tvm.tirx.PrimFunc)
     )
     executable = relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
+
+
+def _describe(name: str, function: tvm.tirx.PrimFunc) -> KernelInfo:
+    attrs = function.attrs
+    size = sum(
+        math.prod(int(side) for side in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
+        for buffer in function.buffer_map.values()
+    )
+    if KERNEL not in attrs:
+        return KernelInfo(name, "tvm", "", 0, size)
+    return KernelInfo(name, str(attrs[KERNEL]), str(attrs[SPEC]), int(attrs[MACS]), size)
 
 
 @tvm.instrument.pass_instrument

@@ -60,6 +60,21 @@ class Network:
             return self._run(self._main, image)
         return self._run(self._machine["logits"], image)
 
+    def instrument(self, callback: Callable[[str, bool], None] | None) -> None:
+        """Call `callback(kernel name, before)` around every kernel; None stops it.
+
+        The names are those in the artifact's list of kernels, and ``vm.builtin...`` for the
+        machine's own steps.
+        """
+
+        def watch(_function: Any, name: str, before: bool, _result: Any, *_args: Any) -> int:  # noqa: ANN401
+            assert callback is not None
+            callback(str(name), bool(before))
+            return 0
+
+        function = None if callback is None else self._ffi.convert(watch)
+        self._machine["set_instrument"](function)
+
     def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
         expected = self._image.shape[1:]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:

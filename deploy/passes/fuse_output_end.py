@@ -33,7 +33,11 @@ class FuseOutputEnd:
         for var in graph.vars:
             cast = graph.call(var, "relax.astype")
             arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
-            if arg_max is not None and str(var.ty.dtype) == "uint8" and int(arg_max.attrs.axis) in (1, -3):
+            if (
+                arg_max is not None
+                and str(var.ty.dtype) == "uint8"
+                and int(arg_max.attrs.axis) in (1, -3)
+            ):
                 scores = bilinear_resize(graph, arg_max.args[0])
                 if scores is not None and not arg_max.attrs.keepdims:
                     yield self._call("labels", scores, var, shape_of(var)[1:])

@@ -16,7 +16,7 @@ from deploy.passes.graph import Graph, shape_of
 
 # What a PrimFunc of ours says about itself; later passes, the compile summary and the profile
 # read it.
-KERNEL, SPEC = "hmseg.kernel", "hmseg.spec"
+KERNEL, SPEC, MACS = "hmseg.kernel", "hmseg.spec", "hmseg.macs"
 _OPAQUE = 8  # relax's OpPatternKind: never fused into a neighbour
 
 
@@ -98,7 +98,7 @@ class _Rewriter(relax.PyExprMutator):
             schedule = self.chooser.schedule(template, spec)
             # Without a symbol of its own a function that nothing calls any more is removed.
             function = template.emit(spec, schedule, self.chooser.isa).without_attr("global_symbol")
-            attrs = {KERNEL: name, SPEC: repr(spec), "op_pattern": _OPAQUE}
+            attrs = {KERNEL: name, SPEC: repr(spec), MACS: spec.macs, "op_pattern": _OPAQUE}
             self.functions[name, spec] = self.builder_.add_func(function.with_attrs(attrs), name)
         return self.functions[name, spec]
 
