@@ -69,9 +69,7 @@ class MRMS(nn.Module):
         self.config = config
         c = config.scaled
         self.stem = ConvBN(3, c(STEM_WIDTH), 3, stride=2)
-        stages = {
-            group.name: self._stage(group, index) for index, group in enumerate(GROUPS)
-        }
+        stages = {group.name: self._stage(group, index) for index, group in enumerate(GROUPS)}
         self.stages = nn.ModuleDict(stages)
         c3, c4, c5 = c(32), c(96), c(320)
         head = LCFHead if config.head.startswith("lcf") else ConcatHead
