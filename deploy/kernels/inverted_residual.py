@@ -9,6 +9,8 @@ and right, so that the depthwise step has no special columns. Two modes:
   rows of the halo.
 - ``hid``: chunks in parallel, each over the whole height; the depthwise results are written,
   and a pointwise loop follows. No halo is computed twice.
+
+Without an expansion there is neither ring nor halo, and both modes are the same.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deploy.kernels import ir
-from deploy.kernels.depthwise_tile import accumulate_row, best_px
+from deploy.kernels.depthwise_tile import Window, accumulate_row, best_px, image_row, row_bounds
 from deploy.kernels.isa import Isa, Tile, best_tile
 from deploy.kernels.layout import (
     Array,
@@ -25,6 +27,11 @@ from deploy.kernels.layout import (
     pack_pointwise,
     pack_vector,
 )
+
+
+LINE_BYTES = 64
+PREFETCH_BYTES = 2048  # ahead
+RING_BYTES = 256 << 10  # a quarter to a half of L2
 
 
 @dataclass(frozen=True)
@@ -48,19 +55,24 @@ class InvertedResidualSpec:
     act: ir.Act = "relu6"
 
     @property
+    def window(self) -> Window:
+        """The geometry of the depthwise step."""
+        return Window(self.height, self.width, self.kernel, self.stride, self.dilation)
+
+    @property
     def pad(self) -> int:
         """Rows and columns of zeros on every side."""
-        return self.dilation * (self.kernel // 2)
+        return self.window.pad
 
     @property
     def out_height(self) -> int:
         """Output rows."""
-        return -(-self.height // self.stride)
+        return self.window.out_height
 
     @property
     def out_width(self) -> int:
         """Output columns."""
-        return -(-self.width // self.stride)
+        return self.window.out_width
 
     @property
     def macs(self) -> int:
@@ -75,7 +87,8 @@ class InvertedResidualSchedule:
     """How the work is cut.
 
     chunk: hidden blocks at once; strip: output columns at once; tasks: row ranges (``rows``) or
-    pixel ranges of the projection (``hid``); the tiles are those of the three steps.
+    pixel ranges of the projection (``hid``); the tiles are those of the three steps; prefetch: how
+    many pixels ahead of the expansion the input is asked for (0: not at all).
     """
 
     mode: Literal["rows", "hid"]
@@ -85,23 +98,34 @@ class InvertedResidualSchedule:
     expand_tile: Tile
     depthwise_px: int
     project_tile: Tile
+    prefetch: int = 0
 
 
 def default_schedule(
     spec: InvertedResidualSpec, isa: Isa, threads: int = 2
 ) -> InvertedResidualSchedule:
-    """The rule: ``rows`` while the halo is under 7% of the rows of two tasks, else ``hid``."""
-    hidden = isa.blocks(spec.hidden)
-    out_blocks = isa.blocks(spec.cout)
-    halo = (threads - 1) * 2 * spec.pad / spec.height
-    mode: Literal["rows", "hid"] = "rows" if halo < 0.07 * threads / 2 else "hid"
-    strip = spec.out_width
-    chunk = _chunk(spec, isa, strip, hidden)
-    if mode == "hid":
-        while hidden % chunk or (chunk > 1 and hidden // chunk < threads):
-            chunk -= 1
+    """The rule: ``rows`` while the recomputed halo is under 7% of the rows, else ``hid``."""
+    hidden, out_width = isa.blocks(spec.hidden), spec.out_width
+    halo = (threads - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
+    mode: Literal["rows", "hid"] = "rows" if halo < 0.07 or hidden < threads else "hid"
+    reach = (spec.kernel - 1) * spec.dilation + 1
+    row_bytes = isa.lanes * 4 * (spec.width + 2 * spec.pad)  # of one channel block
+    ring_block = min(reach, spec.height) * row_bytes
+    if not spec.expand:
+        chunk = hidden
+    elif mode == "hid":
+        chunk = _chunk(hidden // threads if hidden % threads == 0 else hidden, isa, ring_block)
+    else:
+        # Each chunk reads the input and the output again: where they do not stay in L2, all the
+        # hidden channels of one row are made at once, in narrower strips.
+        both = row_bytes * spec.height * (isa.blocks(spec.cin) + isa.blocks(spec.cout)) // threads
+        chunk = hidden if both > isa.l2_bytes // 2 else _chunk(hidden, isa, ring_block)
+    in_bytes = 4 * isa.lanes * isa.blocks(spec.cin) * spec.height * spec.width
+    strip = out_width
+    if spec.expand:
+        strip = -(-out_width // -(-ring_block * chunk // RING_BYTES))
     columns = min(spec.width, (strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1)
-    pixels = strip if mode == "rows" else spec.out_height * spec.out_width
+    pixels = strip if mode == "rows" else spec.out_height * out_width
     return InvertedResidualSchedule(
         mode,
         chunk,
@@ -109,16 +133,18 @@ def default_schedule(
         min(threads, spec.out_height),
         best_tile(isa, columns, chunk),
         best_px(isa, spec.kernel, strip),
-        best_tile(isa, pixels, out_blocks),
+        best_tile(isa, pixels, isa.blocks(spec.cout)),
+        # Streaming from L3 or memory: the hardware prefetchers of Zen 5 leave 10-60% on the table.
+        0 if in_bytes // threads <= isa.l2_bytes // 2 else PREFETCH_BYTES // (4 * isa.lanes),
     )
 
 
-def _chunk(spec: InvertedResidualSpec, isa: Isa, strip: int, hidden: int) -> int:
-    """The most blocks, up to 4, whose ring and row stay in L1; equal chunks."""
-    columns = (strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1
-    block_bytes = 4 * isa.lanes * (((spec.kernel - 1) * spec.dilation + 1) * columns + strip)
-    most = max(1, min(4, hidden, isa.l1_bytes // block_bytes))
-    return -(-hidden // -(-hidden // most))
+def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:
+    """Hidden blocks per chunk: equal parts of 3 to 6, the most whose ring stays in L1."""
+    divisors = [n for n in (6, 5, 4, 3) if blocks % n == 0]
+    if not divisors:
+        return -(-blocks // -(-blocks // 6))
+    return next((n for n in divisors if n * ring_block <= isa.l1_bytes), divisors[-1])
 
 
 def pack(
@@ -158,9 +184,11 @@ class _Emitter:
         self.hidden_blocks, self.out_blocks = isa.blocks(spec.hidden), isa.blocks(spec.cout)
         self.in_shape = activation_shape(isa, spec.cin, spec.height, spec.width)
         self.out_shape = activation_shape(isa, spec.cout, spec.out_height, spec.out_width)
-        # The ring: rows that one output row sees, and the columns that one strip sees.
-        self.ring_rows = (spec.kernel - 1) * spec.dilation + 1
-        self.ring_width = (schedule.strip - 1) * spec.stride + self.ring_rows
+        # The ring: rows that one output row sees, and the columns that one strip sees. Rows outside
+        # the image are never stored: the loop over the kernel's rows leaves them out.
+        reach = (spec.kernel - 1) * spec.dilation + 1
+        self.ring_rows = min(reach, spec.height)
+        self.ring_width = (schedule.strip - 1) * spec.stride + reach
         self.x = f.param("x", self.in_shape)
         if spec.expand:
             self.we = f.param("expand_weight", (self.hidden_blocks, spec.cin, c))
@@ -172,10 +200,36 @@ class _Emitter:
         self.y = f.param("y", self.out_shape)
 
     def body(self) -> None:
-        if self.schedule.mode == "rows":
+        if not self.spec.expand:
+            self._direct()
+        elif self.schedule.mode == "rows":
             self._rows()
         else:
             self._hid()
+
+    def _direct(self) -> None:
+        """Without an expansion: depthwise straight from the input, no ring and no halo."""
+        spec, schedule, c = self.spec, self.schedule, self.c
+        width = spec.out_width
+        with ir.parallel(0, schedule.tasks) as task:
+            row = ir.scratch(self.hidden_blocks * width * c)
+            first = task * spec.out_height // schedule.tasks
+            last = (task + 1) * spec.out_height // schedule.tasks
+            with ir.loop(first, last) as y:
+                with ir.serial(0, self.hidden_blocks) as block:
+                    image_row(
+                        self.isa,
+                        spec.window,
+                        schedule.depthwise_px,
+                        y,
+                        x=lambda r, j: ir.load(self.x, 0, block, r, j, 0, lanes=c),
+                        w=lambda ky, kx: ir.load(self.wd, block, ky * spec.kernel + kx, 0, lanes=c),
+                        bias=lambda: ir.load(self.bd, block, 0, lanes=c),
+                        keep=lambda j, v: ir.store(
+                            row, ir.clamp(v, spec.act, c), (block * width + j) * c, lanes=c
+                        ),
+                    )
+                self._project_row(row, 0, spec.hidden, y, 0)
 
     def _rows(self) -> None:
         spec, schedule = self.spec, self.schedule
@@ -268,29 +322,26 @@ class _Emitter:
         """Bring input rows into the ring one by one; after the last that an output row needs,
         that row is computed."""
         spec = self.spec
-        lead = self.ring_rows - 1
-        count = (bottom - top - 1) * spec.stride + self.ring_rows
-        with ir.serial(0, count) as i:
-            source = ir.bind(top * spec.stride - spec.pad + i)
-            slot = ir.bind((top * spec.stride + i) % self.ring_rows)
-            with ir.when(ir.both(source >= 0, source < spec.height)):
-                with ir.then():
-                    self._fill_row(ring, start, blocks, source, slot, left)
-                with ir.otherwise():
-                    self._zero_row(ring, blocks, slot)
-            ready = i >= lead
-            if spec.stride > 1:
-                ready = ir.both(ready, (i - lead) % spec.stride == 0)
-            with ir.when(ready), ir.then():
-                output_row(ir.bind(top + (i - lead) // spec.stride))
+        # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
+        reach = (spec.kernel - 1) * spec.dilation - spec.pad
+        first = ir.bind(ir.maximum(0, top * spec.stride - spec.pad))
+
+        def fill(source: ir.Expr) -> None:
+            self._fill_row(ring, start, blocks, source, ir.bind(source % self.ring_rows), left)
+
+        lead = ir.bind(ir.minimum(spec.height, top * spec.stride + reach - spec.stride + 1))
+        with ir.loop(first, lead) as source:
+            fill(source)
+        with ir.loop(top, bottom) as y:
+            begin = ir.bind(ir.maximum(first, y * spec.stride + reach - spec.stride + 1))
+            end = ir.minimum(spec.height, y * spec.stride + reach + 1)
+            with ir.loop(begin, end) as source:
+                fill(source)
+            output_row(y)
 
     def _at(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """Index in the ring."""
         return ((slot * self.schedule.chunk + block) * self.ring_width + column) * self.c
-
-    def _zero_row(self, ring: ir.Buffer, blocks: int, slot: ir.Expr) -> None:
-        with ir.serial(0, blocks * self.ring_width) as i:
-            ir.store(ring, ir.const(0, self.c), self._at(slot, 0, i), lanes=self.c)
 
     def _fill_row(
         self,
@@ -301,7 +352,7 @@ class _Emitter:
         slot: ir.Expr,
         left: ir.Expr,
     ) -> None:
-        """Expand (or copy) input row `source` into the ring at `slot`."""
+        """Expand input row `source` into the ring at `slot`."""
         spec, c = self.spec, self.c
         origin = left * spec.stride - spec.pad  # the image column of ring column 0
         if self.schedule.strip == spec.out_width:
@@ -316,19 +367,10 @@ class _Emitter:
                 most = ir.minimum(begin_at + columns, spec.width) - px
                 body(ir.bind(ir.maximum(ir.minimum(begin_at + t * px, most), 0)))
 
-        if not spec.expand:
-            with ir.serial(0, blocks) as b:
-
-                def copy(begin: ir.Expr) -> None:
-                    for p in range(px):
-                        value = ir.load(self.x, 0, start + b, source, begin + p, 0, lanes=c)
-                        ir.store(ring, value, self._at(slot, b, begin + p - origin), lanes=c)
-
-                starts(copy)
-            return
-
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr) -> None:
+                if self.schedule.prefetch and isinstance(first, int) and first == 0:
+                    self._prefetch(source, begin + self.schedule.prefetch, px)
                 ir.matmul_tile(
                     self.isa,
                     px,
@@ -351,6 +393,13 @@ class _Emitter:
 
         ir.over_tiles(blocks, self.schedule.expand_tile.ob, group)
 
+    def _prefetch(self, row: ir.Expr, column: ir.Expr, px: int) -> None:
+        """px pixels of every input block; behind the row's end this is the next row."""
+        per_line = max(1, LINE_BYTES // (4 * self.c))
+        with ir.serial(0, self.isa.blocks(self.spec.cin)) as block:
+            for p in range(0, px, per_line):
+                ir.prefetch(self.x, 0, block, row, column + p, 0)
+
     def _depthwise_row(
         self,
         ring: ir.Buffer,
@@ -361,28 +410,27 @@ class _Emitter:
     ) -> None:
         """Output row y of the depthwise step: keep(block in chunk, column in strip, vector)."""
         spec, c, k = self.spec, self.c, self.spec.kernel
-        slots = [
-            ir.bind((y * spec.stride + ky * spec.dilation) % self.ring_rows) for ky in range(k)
-        ]
+        top = ir.bind(y * spec.stride - spec.pad)
+        low, high = row_bounds(spec.window, top)
         with ir.serial(0, blocks) as block:
 
             def tile(begin: ir.Expr, px: int) -> None:
                 acc = ir.Registers(px, c)
                 for p in range(px):
                     acc[p] = ir.load(self.bd, start + block, 0, lanes=c)
-                for ky in range(k):
+
+                with ir.loop(low, high) as ky:
+                    slot = ir.bind((top + ky * spec.dilation) % self.ring_rows)
                     accumulate_row(
                         acc,
                         px,
                         k,
                         spec.stride,
                         spec.dilation,
-                        x=lambda j, ky=ky: ir.load(
-                            ring, self._at(slots[ky], block, begin * spec.stride + j), lanes=c
+                        x=lambda j: ir.load(
+                            ring, self._at(slot, block, begin * spec.stride + j), lanes=c
                         ),
-                        w=lambda kx, ky=ky: ir.load(
-                            self.wd, start + block, ky * k + kx, 0, lanes=c
-                        ),
+                        w=lambda kx: ir.load(self.wd, start + block, ky * k + kx, 0, lanes=c),
                     )
                 for p in range(px):
                     keep(block, begin + p, ir.clamp(acc[p], spec.act, c))
@@ -394,6 +442,7 @@ class _Emitter:
     ) -> None:
         """Add this chunk's part of output row y; the first chunk starts it from the bias."""
         spec, c, strip = self.spec, self.c, self.schedule.strip
+
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
                 acc = ir.Registers(px * ob, c)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tvm
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Select
+from tvm.tirx import Select, op
 from tvm.tirx.script import builder as T
 
 from deploy.kernels.isa import Isa
@@ -52,6 +52,18 @@ def prim_func(name: str, signature: Callable[[PrimFuncBuilder], Callable[[], Non
         return builder.get()
 
 
+@contextmanager
+def loop(first: Expr, last: Expr) -> Iterator[Expr]:
+    """A serial loop from first to last - 1, bounds computed at run time.
+
+    Written from zero with its bounds in variables: TVM 0.27's CanonicalizeLoop, which would
+    do the same, forgets the extents of loops nested in the one that it shifts.
+    """
+    first = bind(first)
+    with T.serial(0, bind(last - first)) as i:
+        yield bind(first + i)
+
+
 def const(value: float, lanes: int) -> Expr:
     """A vector of equal floats."""
     return T.broadcast(T.float32(value), lanes)
@@ -67,14 +79,18 @@ def splat(value: Expr, lanes: int) -> Expr:
     return T.broadcast(value, lanes)
 
 
+def _span(first: Expr, lanes: int) -> Expr:
+    return first if lanes == 1 else T.ramp(first, 1, lanes)
+
+
 def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
     """`lanes` contiguous floats; the last index is that of the first one."""
-    return buffer[(*index[:-1], T.ramp(index[-1], 1, lanes))]
+    return buffer[(*index[:-1], _span(index[-1], lanes))]
 
 
 def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
     """Write `lanes` contiguous floats; the last index is that of the first one."""
-    T.buffer_store(buffer, value, [*index[:-1], T.ramp(index[-1], 1, lanes)])
+    T.buffer_store(buffer, value, [*index[:-1], _span(index[-1], lanes)])
 
 
 def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
@@ -89,9 +105,14 @@ class Registers:
     1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote.
     """
 
-    def __init__(self, count: int, lanes: int) -> None:
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
         self._lanes = lanes
-        self._slots = [T.alloc_buffer((lanes,), "float32") for _ in range(count)]
+        self._slots = [
+            T.alloc_buffer(
+                (lanes,), dtype, scope="local", annotations={"disable_lower_builtin": True}
+            )
+            for _ in range(count)
+        ]
 
     def __getitem__(self, index: int) -> Expr:
         return self._slots[index][T.ramp(0, 1, self._lanes)]
@@ -100,10 +121,10 @@ class Registers:
         T.buffer_store(self._slots[index], value, [T.ramp(0, 1, self._lanes)])
 
 
-def scratch(floats: int) -> Buffer:
+def scratch(size: int, dtype: str = "float32") -> Buffer:
     """Memory of the thread that asks, inside a parallel loop; kept by TVM's pool between calls."""
     # 1 KB at least: smaller ones become stack slots that LLVM may align to 16 bytes only.
-    return T.alloc_buffer((max(floats, 256),), "float32")
+    return T.alloc_buffer((max(size, 1024),), dtype)
 
 
 def clamp(value: Expr, act: Act, lanes: int) -> Expr:
@@ -210,3 +231,56 @@ def maximum(a: Expr, b: Expr) -> Expr:
 def both(a: Expr, b: Expr) -> Expr:
     """Logical and."""
     return T.And(a, b)
+
+
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for the cache line of an element; never faults, so it may lie behind the end."""
+    address = op.address_of(buffer[tuple(index)])
+    T.evaluate(op.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+
+
+def sigmoid(value: Expr) -> Expr:
+    """1 / (1 + exp(-value))."""
+    return T.sigmoid(value)
+
+
+def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """Element type conversion."""
+    return T.cast(value, dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
+def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    """Write one element."""
+    if isinstance(value, float):
+        value = T.float32(value)
+    T.buffer_store(buffer, value, list(index))
+
+
+def const_int(value: int, lanes: int) -> Expr:
+    """A vector of equal int32."""
+    return T.broadcast(T.int32(value), lanes)
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    """Lane by lane."""
+    return Select(condition, yes, no)
+
+
+def is_nan(value: Expr) -> Expr:
+    """Lane by lane. An intrinsic: TVM's simplifier takes x != x for false and !(a <= b) for b < a."""
+    return T.isnan(value)
+
+
+def either(a: Expr, b: Expr) -> Expr:
+    """Logical or."""
+    return T.Or(a, b)
+
+
+def negate(a: Expr) -> Expr:
+    """Logical not."""
+    return T.Not(a)
+
+
+def scalar(value: float) -> Expr:
+    """One float."""
+    return T.float32(value)

@@ -1,7 +1,7 @@
 """1x1 convolution with bias, activation and residual, on blocked activations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,10 +12,9 @@ from deploy.kernels.layout import Array, activation_shape, pack_pointwise, pack_
 
 @dataclass(frozen=True)
 class PointwiseSpec:
-    """y = act(W x + b [+ r]): x (1, cin, H, W), W (cout, cin), r and y (1, cout, H, W).
+    """y = act(W x + b [+ r]): x (1, cin, H, W), W (cout, cin), y (1, cout, H, W).
 
-    The residual is added after the convolution and there is no activation after it, as in an
-    inverted residual; with `act` it is added before the activation.
+    r is ``map`` (1, cout, H, W), ``channel`` (1, cout, 1, 1) or ``none``.
     """
 
     cin: int
@@ -23,7 +22,7 @@ class PointwiseSpec:
     height: int
     width: int
     act: ir.Act = "none"
-    residual: bool = False
+    add: Literal["none", "map", "channel"] = "none"
 
     @property
     def macs(self) -> int:
@@ -65,20 +64,26 @@ def emit(spec: PointwiseSpec, schedule: PointwiseSchedule, isa: Isa) -> Any:  # 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         shape_out = activation_shape(isa, spec.cout, spec.height, spec.width)
         x5 = f.param("x", activation_shape(isa, spec.cin, spec.height, spec.width))
-        r5 = f.param("r", shape_out) if spec.residual else None
+        r5 = None
+        if spec.add == "map":
+            r5 = f.param("r", shape_out)
+        elif spec.add == "channel":
+            r5 = f.param("r", activation_shape(isa, spec.cout, 1, 1))
         w = f.param("weight", (blocks_out, spec.cin, c))
         b = f.param("bias", (blocks_out, c))
         y5 = f.param("y", shape_out)
 
         def body() -> None:
             x, y = ir.view(x5, flat_in), ir.view(y5, flat_out)
-            r = ir.view(r5, flat_out) if r5 is not None else None
+            each = spec.add == "map"
+            r = None if r5 is None else ir.view(r5, flat_out if each else (blocks_out, 1, c))
 
             def tile(start: Any, first: Any, ob: int) -> None:  # noqa: ANN401
                 def init(p: int, o: int) -> Any:  # noqa: ANN401
                     value = ir.load(b, first + o, 0, lanes=c)
                     if r is not None:
-                        value = value + ir.load(r, first + o, start + p, 0, lanes=c)
+                        pixel = start + p if each else 0
+                        value = value + ir.load(r, first + o, pixel, 0, lanes=c)
                     return value
 
                 ir.matmul_tile(
