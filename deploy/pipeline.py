@@ -147,7 +147,8 @@ def _describe(name: str, function: tvm.tirx.PrimFunc) -> KernelInfo:
     attrs = function.attrs
     size = sum(
         math.prod(int(side) for side in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
-        for buffer in function.buffer_map.values()
+        for buffer in function.params
+        if isinstance(buffer.ty, tvm.tirx.BufferType)
     )
     if KERNEL not in attrs:
         return KernelInfo(name, "tvm", "", 0, size)

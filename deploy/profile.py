@@ -1,4 +1,4 @@
-"""Where a frame's time goes: every kernel against the ceilings of this machine, which are probed."""
+"""Where a frame's time goes: every kernel against the ceilings probed on this machine."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from deploy.kernels import (
+    convert,
     depthwise,
     ends,
     global_pool,
@@ -23,6 +24,7 @@ from deploy.kernels import (
 from deploy.kernels.isa import Isa
 
 MODULES: dict[type, ModuleType] = {
+    convert.ConvertSpec: convert,
     depthwise.DepthwiseSpec: depthwise,
     ends.EndSpec: ends,
     global_pool.GlobalPoolSpec: global_pool,

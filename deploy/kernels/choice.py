@@ -1,19 +1,10 @@
-"""Which schedule a kernel gets: the template's rule."""
+"""Which schedule a kernel gets: the rule of its module."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from deploy.kernels import emit, module_of
 from deploy.kernels.isa import Isa
-
-
-class Template(Protocol):
-    """A module of this package: a kind of kernel for any shape and instruction set."""
-
-    def default_schedule(self, spec: Any, isa: Isa, threads: int) -> Any:  # noqa: ANN401
-        """The rule's schedule for a spec."""
-
-    def emit(self, spec: Any, schedule: Any, isa: Isa) -> Any:  # noqa: ANN401
-        """The PrimFunc; its parameters are the inputs, the constants and the output."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +14,10 @@ class Chooser:
     isa: Isa
     threads: int
 
-    def schedule(self, template: Template, spec: Any) -> Any:  # noqa: ANN401
+    def schedule(self, spec: Any) -> Any:  # noqa: ANN401
         """The schedule to emit `spec` with."""
-        return template.default_schedule(spec, self.isa, self.threads)
+        return module_of(spec).default_schedule(spec, self.isa, self.threads)
+
+    def emit(self, spec: Any) -> Any:  # noqa: ANN401
+        """The PrimFunc of `spec` with the schedule chosen for it."""
+        return emit(spec, self.isa, schedule=self.schedule(spec))

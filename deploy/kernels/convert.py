@@ -50,7 +50,7 @@ def emit(spec: ConvertSpec, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa
             with ir.serial(0, spec.width) as column:
                 for lane in range(isa.lanes):
                     channel = block * isa.lanes + lane
-                    value = x[0, channel, row, column] if lane < real else ir.zero()
+                    value = x[0, channel, row, column] if lane < real else 0.0
                     ir.store_scalar(y, value, 0, block, row, column, lane)
 
         def unpack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:

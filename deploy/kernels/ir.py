@@ -69,11 +69,6 @@ def const(value: float, lanes: int) -> Expr:
     return T.broadcast(T.float32(value), lanes)
 
 
-def zero() -> Expr:
-    """One float."""
-    return T.float32(0)
-
-
 def splat(value: Expr, lanes: int) -> Expr:
     """One float to every lane."""
     return T.broadcast(value, lanes)
@@ -91,11 +86,6 @@ def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
 def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
     """Write `lanes` contiguous floats; the last index is that of the first one."""
     T.buffer_store(buffer, value, [*index[:-1], _span(index[-1], lanes)])
-
-
-def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
-    """Write one element."""
-    T.buffer_store(buffer, value, list(index))
 
 
 class Registers:

@@ -65,7 +65,6 @@ class FuseConvolution:
         height, width = shape_of(block.input)[2:]
         spec = pointwise.PointwiseSpec(block.cin, block.cout, height, width, block.act, add)
         return KernelCall(
-            template=pointwise,
             spec=spec,
             inputs=[block.input, *([other] if other is not None else [])],
             constants=pointwise.pack(spec, self.chooser.isa, block.weight, block.bias),
@@ -85,7 +84,6 @@ class FuseConvolution:
                 block.cin, height, width, block.kernel, block.stride, block.dilation, block.act
             )
             return KernelCall(
-                template=depthwise,
                 spec=depth,
                 inputs=[block.input],
                 constants=depthwise.pack(depth, self.chooser.isa, block.weight, block.bias),

@@ -44,7 +44,6 @@ class FuseGlobalPool:
             act = "sigmoid" if sigmoid is not None else block.act
             spec = template.GlobalPoolSpec(block.cin, block.cout, height, width, act)
             yield KernelCall(
-                template=template,
                 spec=spec,
                 inputs=[source],
                 constants=template.pack(spec, self.chooser.isa, block.weight, block.bias),

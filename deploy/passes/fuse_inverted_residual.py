@@ -81,7 +81,6 @@ class FuseInvertedResidual:
         )
         taken.update({projected, output})
         return KernelCall(
-            template=template,
             spec=spec,
             inputs=[source],
             constants=template.pack(

@@ -71,7 +71,6 @@ class FuseLocalGlobal:
                 act=out.act,
             )
             return KernelCall(
-                template=template,
                 spec=spec,
                 inputs=[mid.input, *([gate] if gate is not None else []), low],
                 constants=template.pack(

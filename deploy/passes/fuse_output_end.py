@@ -55,7 +55,6 @@ class FuseOutputEnd:
     ) -> KernelCall:
         spec = template.EndSpec(*shape_of(scores)[1:], *size, output=output)
         return KernelCall(
-            template=template,
             spec=spec,
             name=f"{output}_end",
             inputs=[scores],

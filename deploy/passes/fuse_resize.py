@@ -31,7 +31,6 @@ class FuseResize:
                 continue
             spec = template.ResizeSpec(*shape_of(source)[1:], *shape_of(var)[2:])
             yield KernelCall(
-                template=template,
                 spec=spec,
                 inputs=[source],
                 constants=template.pack(spec, self.chooser.isa),

@@ -61,7 +61,6 @@ class FuseStem:
                 source = block.input
                 constants = template.pack(spec, self.chooser.isa, block.weight, block.bias)
             yield KernelCall(
-                template=template,
                 spec=spec,
                 inputs=[source],
                 constants=constants,

@@ -45,7 +45,6 @@ class FuseUpsampleAdd:
                 )
                 inner.add(total)
                 yield KernelCall(
-                    template=template,
                     spec=spec,
                     inputs=[block.input, low],
                     constants=template.pack(spec, self.chooser.isa, block.weight, block.bias),

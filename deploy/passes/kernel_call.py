@@ -9,8 +9,8 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.kernels import convert
-from deploy.kernels.choice import Chooser, Template
+from deploy.kernels import convert, module_of
+from deploy.kernels.choice import Chooser
 from deploy.kernels.layout import activation_shape
 from deploy.passes.graph import Graph, shape_of
 
@@ -26,10 +26,9 @@ class KernelCall:
 
     The PrimFunc's parameters are the inputs, the constants and the output. Inputs are read in the
     blocked layout unless `blocked_inputs` says otherwise; the output is blocked unless
-    `planar_output`. The name is the template's, unless another says more.
+    `planar_output`. The name is the kernel module's, unless another says more.
     """
 
-    template: Template
     spec: Any
     inputs: Sequence[relax.Var]
     constants: Sequence[NDArray[Any]]
@@ -76,8 +75,7 @@ class _Rewriter(relax.PyExprMutator):
             arguments.append(self._convert("pack", value, shape_of(var)) if pack else value)
         arguments += [relax.const(np.ascontiguousarray(c)) for c in call.constants]
         shape, dtype = shape_of(output), str(output.ty.dtype)
-        name = call.name or call.template.__name__.rpartition(".")[2]
-        function = self._function(name, call.template, call.spec)
+        function = self._function(call.spec, call.name)
         if call.planar_output:
             return self._call(function, arguments, shape, dtype)
         packed_shape = activation_shape(self.chooser.isa, *shape[1:])
@@ -90,17 +88,17 @@ class _Rewriter(relax.PyExprMutator):
         spec = convert.ConvertSpec(direction, *planar[1:])
         blocked = activation_shape(self.chooser.isa, *planar[1:])
         shape = blocked if direction == "pack" else planar
-        return self._call(self._function(direction, convert, spec), [value], shape, "float32")
+        return self._call(self._function(spec, direction), [value], shape, "float32")
 
-    def _function(self, name: str, template: Template, spec: Any) -> tvm.ir.GlobalVar:  # noqa: ANN401
+    def _function(self, spec: Any, name: str | None) -> tvm.ir.GlobalVar:  # noqa: ANN401
         """The PrimFunc for a spec; equal specs share one."""
-        if (name, spec) not in self.functions:
-            schedule = self.chooser.schedule(template, spec)
+        if spec not in self.functions:
+            name = name or module_of(spec).__name__.rpartition(".")[2]
             # Without a symbol of its own a function that nothing calls any more is removed.
-            function = template.emit(spec, schedule, self.chooser.isa).without_attr("global_symbol")
+            function = self.chooser.emit(spec).without_attr("global_symbol")
             attrs = {KERNEL: name, SPEC: repr(spec), MACS: spec.macs, "op_pattern": _OPAQUE}
-            self.functions[name, spec] = self.builder_.add_func(function.with_attrs(attrs), name)
-        return self.functions[name, spec]
+            self.functions[spec] = self.builder_.add_func(function.with_attrs(attrs), name)
+        return self.functions[spec]
 
     def _call(
         self,
