@@ -39,7 +39,9 @@ class FmaProbe:
 
         self.spec = FmaProbeSpec(tasks=threads)
         self._macs = self.spec.macs(isa)
-        module = compile_kernels({"fma": emit_fma(self.spec, isa)}, tvm.target.Target(target.config))
+        module = compile_kernels(
+            {"fma": emit_fma(self.spec, isa)}, tvm.target.Target(target.config)
+        )
         self._call = module["fma"]
         self._seed = tvm.runtime.tensor(np.array([1.0, 1e-9], np.float32))
         self._out = tvm.runtime.tensor(np.zeros((threads, isa.lanes), np.float32))
