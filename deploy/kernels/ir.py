@@ -92,17 +92,13 @@ class Registers:
     """Vector variables that LLVM keeps in registers, as every index is constant.
 
     Each is an allocation of its own of one vector in global scope: TVM turns any other scope, and
-    1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote.
+    1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote. `scratch` is large
+    enough that StorageRewrite never gives its memory to a register.
     """
 
     def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
         self._lanes = lanes
-        self._slots = [
-            T.alloc_buffer(
-                (lanes,), dtype, scope="local", annotations={"disable_lower_builtin": True}
-            )
-            for _ in range(count)
-        ]
+        self._slots = [T.alloc_buffer((lanes,), dtype) for _ in range(count)]
 
     def __getitem__(self, index: int) -> Expr:
         return self._slots[index][T.ramp(0, 1, self._lanes)]
@@ -113,7 +109,7 @@ class Registers:
 
 def scratch(size: int, dtype: str = "float32") -> Buffer:
     """Memory of the thread that asks, inside a parallel loop; kept by TVM's pool between calls."""
-    # 1 KB at least: smaller ones become stack slots that LLVM may align to 16 bytes only.
+    # 4 KB at least: smaller ones become stack slots, or lend their memory to registers.
     return T.alloc_buffer((max(size, 1024),), dtype)
 
 
