@@ -3,6 +3,7 @@
 `replay_golden` needs neither torch nor onnx, so that a device can check an artifact.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the side may be believed; NaN never passes."""
-        return self.max_logit_error <= self.tolerance and self.unexplained_share == 0
+        """Whether the side may be believed; NaN and infinity never pass."""
+        near = self.max_logit_error <= self.tolerance < math.inf
+        return near and self.unexplained_share == 0
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest and --json."""
@@ -62,7 +64,8 @@ def compare(
     reference_labels, reference_logits = reference
     peak = float(np.abs(reference_logits).max())
     tolerance = RELATIVE_TOLERANCE * max(1.0, peak)
-    error = np.abs(logits.astype(np.float64) - reference_logits)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: NaN, which never passes
+        error = np.abs(logits.astype(np.float64) - reference_logits)
     differing = labels != reference_labels
     unexplained = 0
     if differing.any():
