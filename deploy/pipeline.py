@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +15,7 @@ from tvm import relax
 from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
-from deploy.kernels.choice import Chooser
+from deploy.kernels.choice import Chooser, Fields
 from deploy.kernels.isa import AVX2, AVX512, Isa
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
@@ -35,10 +35,10 @@ Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
 
 
-def network_passes(target: Target, threads: int) -> list[Pass]:
+def network_passes(chooser: Chooser | None) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
-        *kernel_passes(target, threads),
+        *kernel_passes(chooser),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
         relax.transform.LegalizeOps(),
@@ -61,15 +61,14 @@ def network_passes(target: Target, threads: int) -> list[Pass]:
     ]
 
 
-def kernel_passes(target: Target, threads: int) -> list[Pass]:
+def kernel_passes(chooser: Chooser | None) -> list[Pass]:
     """The passes that place our kernels: larger patterns first, then their parts.
 
-    None for an instruction set without kernels (x86-64 below AVX2): all is left to TVM.
+    None of them without a chooser, for an instruction set that has no kernels (x86-64 below AVX2):
+    all is left to TVM.
     """
-    isa = isa_of(target)
-    if isa is None:
+    if chooser is None:
         return []
-    chooser = Chooser(isa, threads)
     return [
         FuseStem(chooser),
         FuseLocalGlobal(chooser),
@@ -81,6 +80,12 @@ def kernel_passes(target: Target, threads: int) -> list[Pass]:
         FuseResize(chooser),
         CancelLayouts(),
     ]
+
+
+def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -> Chooser | None:
+    """A chooser for a target; None for an instruction set without kernels."""
+    isa = isa_of(target)
+    return None if isa is None else Chooser(isa, threads, measured)
 
 
 def isa_of(target: Target) -> Isa | None:
@@ -115,7 +120,7 @@ def compile_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
-    threads: int,
+    chooser: Chooser | None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> Compiled:
@@ -123,14 +128,14 @@ def compile_graph(
 
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
     ``logits(image)`` gives the class scores behind it, from the same kernels. `on_pass` is told
-    each pass's name before it runs. The work of each kernel is cut for `threads`; the library runs
-    with any number. Raises UserError for an operator that TVM does not know.
+    each pass's name before it runs. `chooser` gives our kernels their schedules (`make_chooser`);
+    without one everything is left to TVM. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
     module = import_graph(with_logits_output(model))
     instruments = [_Watch(on_pass)] if on_pass else []
     with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
-        for step in network_passes(target, threads) if passes is None else passes:
+        for step in network_passes(chooser) if passes is None else passes:
             module = step(module)
     if on_pass:
         on_pass("machine code")

@@ -115,12 +115,13 @@ def _instrumented(
     times: dict[str, list[list[int]]] = defaultdict(lambda: [[] for _ in range(repeat)])
     started, frame = 0, 0
 
-    def watch(name: str, before: bool) -> None:
+    def watch(_function: object, name: str, before: bool, _args: tuple[Any, ...]) -> bool:
         nonlocal started
         if before:
             started = clock_ns()
         else:
             times[name][frame].append(clock_ns() - started)
+        return False
 
     network.instrument(watch)
     try:

@@ -25,6 +25,9 @@ _BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
 _ALIGNMENT = 64  # bytes, of TVM's tensors
 
 
+Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
+
+
 class Network:
     """A loaded network; make one with `load`. Threads may share it: their calls take turns."""
 
@@ -60,17 +63,17 @@ class Network:
             return self._run(self._main, image)
         return self._run(self._machine["logits"], image)
 
-    def instrument(self, callback: Callable[[str, bool], None] | None) -> None:
-        """Call `callback(kernel name, before)` around every kernel; None stops it.
+    def instrument(self, callback: Instrument | None) -> None:
+        """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
 
         The names are those in the artifact's list of kernels, and ``vm.builtin...`` for the
-        machine's own steps.
+        machine's own steps. Where the callback gives True before a kernel, the kernel is not run:
+        the callback has done its work.
         """
 
-        def watch(_function: Any, name: str, before: bool, _result: Any, *_args: Any) -> int:  # noqa: ANN401
+        def watch(function: Any, name: str, before: bool, _result: Any, *args: Any) -> int:  # noqa: ANN401
             assert callback is not None
-            callback(str(name), bool(before))
-            return 0
+            return int(callback(function, str(name), bool(before), args))
 
         function = None if callback is None else self._ffi.convert(watch)
         self._machine["set_instrument"](function)

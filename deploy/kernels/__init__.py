@@ -23,6 +23,9 @@ from deploy.kernels import (
 )
 from deploy.kernels.isa import Isa
 
+# Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
+KERNELS_VERSION = 1
+
 MODULES: dict[type, ModuleType] = {
     convert.ConvertSpec: convert,
     depthwise.DepthwiseSpec: depthwise,

@@ -28,7 +28,6 @@ from deploy.kernels.layout import (
     pack_vector,
 )
 
-
 LINE_BYTES = 64
 PREFETCH_BYTES = 2048  # ahead
 RING_BYTES = 256 << 10  # a quarter to a half of L2

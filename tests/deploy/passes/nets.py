@@ -12,7 +12,7 @@ from deploy import host
 from deploy.importer import import_graph
 from deploy.passes.graph import Graph
 from deploy.passes.kernel_call import called_kernel
-from deploy.pipeline import compile_graph, kernel_passes
+from deploy.pipeline import compile_graph, kernel_passes, make_chooser
 from deploy.targets import resolve_target
 
 TARGETS = ("x86-64-v3", "x86-64-v4")  # AVX2 and AVX-512
@@ -96,9 +96,7 @@ class Net:
         infos = [onnx.ValueInfoProto(name=name) for name in outputs]
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
         graph = helper.make_graph(self.nodes, "net", [x], infos, tensors)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
@@ -110,7 +108,7 @@ def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
 def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
     """Our kernels and TVM's operators in ``main``, in order."""
     module = import_graph(model)
-    for step in kernel_passes(resolve_target(target), 2):
+    for step in kernel_passes(make_chooser(resolve_target(target), 2, {})):
         module = step(module)
     graph = Graph(module["main"])
     names = []
@@ -138,7 +136,9 @@ def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) 
         x = RNG.normal(0, 2, shape).astype(np.float32)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": x})
-    machine = relax.VirtualMachine(compile_graph(model, resolved, threads=2).executable, tvm.cpu())
+    machine = relax.VirtualMachine(
+        compile_graph(model, resolved, chooser=make_chooser(resolved, 2, {})).executable, tvm.cpu()
+    )
     # A second output has an entry of its own (SplitOutputs).
     entries = ["main", "logits"][: len(expected)]
     found = [machine[entry](tvm.runtime.tensor(x)) for entry in entries]
