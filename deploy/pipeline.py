@@ -35,7 +35,7 @@ Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
 
 
-def network_passes(chooser: Chooser | None) -> list[Pass]:
+def network_passes(chooser: Chooser | None = None) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
         *kernel_passes(chooser),
@@ -120,7 +120,7 @@ def compile_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
-    chooser: Chooser | None,
+    chooser: Chooser | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> Compiled:
