@@ -2,7 +2,6 @@
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from hmseg.mrms import MRMS, MRMSConfig
 from lut.errors import UserError
@@ -56,7 +55,7 @@ def create_model(
     return MRMS(config)
 
 
-_WIDTHS: tuple[tuple[str, Literal[0.5, 1.0], str], ...] = (
+_WIDTHS: tuple[tuple[str, float, str], ...] = (
     ("", 1.0, ""),
     ("tiny-", 0.5, " at half width"),
 )

@@ -1,5 +1,6 @@
 """Batches by step number: stateless, so a resumed or a distributed run sees the same samples."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,12 +55,21 @@ class Loader:
     ) -> None:
         self.source, self.augmentation, self.seed = source, augmentation, seed
         self.rank, self.world, self.threads, self.prefetch = rank, world, threads, prefetch
+        self._made, self._busy_s = 0, 0.0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def sample(self, number: int, index: int, crop: tuple[int, int]) -> tuple[Array, Array]:
         """Sample `number` of the stream, made from frame `index`."""
+        began = time.perf_counter()
         rng = np.random.default_rng((self.seed, 1, number))
-        return self.augmentation(*self.source.load(index), crop, rng)
+        sample = self.augmentation(*self.source.load(index), crop, rng)
+        self._made, self._busy_s = self._made + 1, self._busy_s + time.perf_counter() - began
+        return sample
+
+    @property
+    def images_per_s(self) -> float:
+        """How fast the threads made samples so far, had they done nothing else."""
+        return self.threads * self._made / self._busy_s if self._made else 0.0
 
     def batches(self, specs: Iterator[BatchSpec]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images float32 (N, 3, H, W) channels_last, labels uint8 (N, H, W)) per spec.

@@ -7,17 +7,18 @@ Brostow, Fauqueur, Cipolla, Pattern Recognition Letters 30(2), 2009. Masks hold 
 from pathlib import Path
 
 from hmseg.data.classes import CAMVID
-from hmseg.data.dataset import VOID, SegmentationData, pair_folders
-from lut.errors import UserError
+from hmseg.data.dataset import VOID, SegmentationData, list_files, pair
 
-SPLITS = ("train", "val", "test")
+LABEL_MAP = {index: index for index in range(len(CAMVID))} | {len(CAMVID): VOID}
+LAYOUT = "CamVid (train/, trainannot/, val/, valannot/)"
 
 
 def camvid(root: Path, split: str) -> SegmentationData:
-    """One split of the release; raises UserError for a folder that is missing or half-copied."""
-    if split not in SPLITS:
-        raise UserError(f"camvid has no split {split!r}; choose {', '.join(SPLITS)}")
-    frames = pair_folders(
-        root / split, root / f"{split}annot", "CamVid (train/, trainannot/, val/, valannot/)"
+    """One split; raises UserError for a folder that is missing or half-copied."""
+    masks = root / f"{split}annot"
+    frames = pair(
+        {path.name: path for path in list_files(root / split, ".png", LAYOUT)},
+        {path.name: path for path in list_files(masks, ".png", LAYOUT)},
+        masks,
     )
-    return SegmentationData(CAMVID, split, frames, label_map=(*range(len(CAMVID)), VOID))
+    return SegmentationData(CAMVID, split, frames, LABEL_MAP)

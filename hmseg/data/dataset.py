@@ -1,6 +1,6 @@
 """What all data sets share: pairs of an image and a mask, checked and read as uint8 arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,16 +33,13 @@ class Frame:
 class SegmentationData:
     """One split of a data set.
 
-    `label_map[v]` is the class of mask value v, 255 for void; values beyond it are an error.
-    Iterate over the indices with `load`, which returns (image uint8 (H, W, 3) RGB,
-    labels uint8 (H, W)).
+    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error.
     """
 
     classes: ClassSet
     split: str
     frames: tuple[Frame, ...]
-    label_map: tuple[int, ...]
-    unknown: frozenset[int] = frozenset()
+    label_map: Mapping[int, int]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -50,8 +47,7 @@ class SegmentationData:
     @cached_property
     def _table(self) -> NDArray[np.int16]:
         table = np.full(256, -1, dtype=np.int16)
-        table[: len(self.label_map)] = self.label_map
-        table[list(self.unknown)] = -1
+        table[list(self.label_map)] = list(self.label_map.values())
         return table
 
     @property
@@ -92,10 +88,9 @@ class SegmentationData:
 
 
 class InMemory:
-    """A split decoded once and kept as uint8; also checks every file before training starts."""
+    """A split decoded once and kept as uint8."""
 
     def __init__(self, data: SegmentationData) -> None:
-        self.classes, self.split, self.frames = data.classes, data.split, data.frames
         self._samples = [data.load(index) for index in range(len(data))]
 
     def __len__(self) -> int:
@@ -106,23 +101,27 @@ class InMemory:
         return self._samples[index]
 
 
-def pair_folders(images: Path, masks: Path, what: str) -> tuple[Frame, ...]:
-    """Frames of two folders that use the same file names, sorted by name.
+def open_source(data: SegmentationData, limit_bytes: int = 4 << 30) -> SegmentationData | InMemory:
+    """The split in memory if it fits in `limit_bytes`, else read from disk again and again.
 
-    Raises UserError naming the folder or file that is missing on either side.
+    Either way every file's header is read first: a mask that is missing or of another size raises
+    UserError before the training starts, not hours into it.
     """
-    image_paths, mask_paths = list_files(images, ".png", what), list_files(masks, ".png", what)
-    return pair(image_paths, {path.name: path for path in mask_paths}, masks)
+    total = sum(_check_header(frame) for frame in data.frames)
+    return InMemory(data) if total <= limit_bytes else data
 
 
-def pair(images: Sequence[Path], masks: dict[str, Path], folder: Path) -> tuple[Frame, ...]:
-    """Match images to masks by name; raises UserError for one without the other."""
-    for image in images:
-        if image.name not in masks:
-            raise UserError(f"{image}: no mask {folder / image.name}; is the copy complete?")
-    for name in sorted(masks.keys() - {image.name for image in images}):
-        raise UserError(f"{masks[name]}: no image of this name; is the copy complete?")
-    return tuple(Frame(image, masks[image.name]) for image in images)
+def pair(
+    images: Mapping[str, Path], masks: Mapping[str, Path], mask_folder: Path
+) -> tuple[Frame, ...]:
+    """Match images to masks by key, in order; raises UserError for one without the other."""
+    for key, image in images.items():
+        if key not in masks:
+            raise UserError(f"{image}: no mask for it in {mask_folder}; is the copy complete?")
+    for key, mask in masks.items():
+        if key not in images:
+            raise UserError(f"{mask}: no image for this mask; is the copy complete?")
+    return tuple(Frame(image, masks[key]) for key, image in images.items())
 
 
 def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
@@ -135,9 +134,26 @@ def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
     return paths
 
 
-def _open(path: Path, mode: str | None) -> Image.Image:
+def _check_header(frame: Frame) -> int:
+    """Bytes of the decoded image and labels."""
+    width, height = _size(frame.image)
+    if frame.mask is not None and _size(frame.mask) != (width, height):
+        mask_width, mask_height = _size(frame.mask)
+        raise UserError(
+            f"{frame.mask}: the mask is {mask_height}x{mask_width}, its image {height}x{width}"
+        )
+    return width * height * 4
+
+
+def _size(path: Path) -> tuple[int, int]:
+    return _open(path, None, decode=False).size
+
+
+def _open(path: Path, mode: str | None, *, decode: bool = True) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=["PNG", "JPEG"]) as file:
+            if not decode:
+                return file
             file.load()
             return file.convert(mode) if mode else file
     except FileNotFoundError as error:

@@ -64,9 +64,12 @@ class Augmentation:
 
 def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 RGB (..., 3) to float32 with the normalisation that every network expects."""
-    scale = 1 / (255 * np.asarray(STD, np.float32))
-    shift = -np.asarray(MEAN, np.float32) / np.asarray(STD, np.float32)
-    return images.astype(np.float32) * scale.astype(np.float32) + shift
+    deviation = np.asarray(STD, np.float32)
+    mean = np.asarray(MEAN, np.float32)
+    pixels = images.astype(np.float32)
+    pixels *= 1 / (255 * deviation)
+    pixels -= mean / deviation
+    return pixels
 
 
 def _window(

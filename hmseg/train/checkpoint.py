@@ -31,6 +31,8 @@ class Checkpoint:
     weights: Tensors
     average: Tensors
     momentum: Tensors
+    schedules: tuple[tuple[int, str], ...] = ()
+    """Every schedule the run has had: the step it began at, and its stages."""
 
     @property
     def released(self) -> Tensors:
@@ -50,6 +52,7 @@ class Checkpoint:
             "config": self.config.to_json(),
             "step": str(self.step),
             "classes": json.dumps(self.classes),
+            "schedules": json.dumps(self.schedules),
         }
         with atomic_path(path) as temporary:
             try:
@@ -76,6 +79,9 @@ class Checkpoint:
                 int(header["step"]),
                 tuple(json.loads(header["classes"])),
                 **groups,
+                schedules=tuple(
+                    (int(at), str(text)) for at, text in json.loads(header["schedules"])
+                ),
             )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             if isinstance(error, UserError):

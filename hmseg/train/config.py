@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -81,6 +81,11 @@ class TrainConfig:
         return sum(stage.steps for stage in self.stages)
 
     @property
+    def schedule(self) -> str:
+        """The stages as they are written: ``HxW:BATCH:STEPS,...``."""
+        return ",".join(str(stage) for stage in self.stages)
+
+    @property
     def augmentation(self) -> Augmentation:
         """The augmentation that the run asks for."""
         return Augmentation(scale=self.scale, colour=self.colour)
@@ -105,6 +110,15 @@ class TrainConfig:
         """Poly schedule after a linear warm-up; `step` counts from 0."""
         poly: float = (1 - step / self.steps) ** self.poly_power
         return self.learning_rate * poly * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def continues(self, other: "TrainConfig", step: int) -> bool:
+        """Whether a run of `other` that has taken `step` steps may go on under this config.
+
+        All is equal but the stages, and those agree on every batch so far: what is left may be
+        made longer or shorter.
+        """
+        same_start = list(islice(self.batches(), step)) == list(islice(other.batches(), step))
+        return same_start and replace(self, stages=other.stages) == other
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: one optimiser step after another, over one process or many."""
 
 import copy
 import math
@@ -17,6 +17,8 @@ from hmseg.data.dataset import VOID, Array
 from hmseg.data.transforms import normalise
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
+from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
+from hmseg.train.memory import available_bytes, check_memory
 from hmseg.train.metrics import Predictor
 from hmseg.zoo import create_model
 from lut.errors import UserError, WorkError
@@ -24,68 +26,93 @@ from lut.errors import UserError, WorkError
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did; `data_s` is the part of `step_s` spent waiting for the loader."""
+    """What one step did. `step` counts from 1, `images` are this process's; `waited_s` is the
+    part of `step_s` that the trainer waited for the loader."""
 
     step: int
     loss: float
     learning_rate: float
     images: int
     step_s: float
-    data_s: float
+    waited_s: float
 
 
 class Trainer:
-    """A run in progress: the network, its average, SGD's state and the step reached."""
+    """A run in progress: the network, its average, SGD's state and the step reached.
 
-    def __init__(self, config: TrainConfig, source: Source, classes: tuple[str, ...]) -> None:
-        self.config, self.source, self.classes = config, source, classes
-        largest = max(stage.batch for stage in config.stages)
-        if len(source) < 2:
-            raise UserError(f"the training split has {len(source)} images; at least 2 are needed")
-        if largest < 2:
-            raise UserError("a batch of 1 gives batch norm no statistics; use at least 2")
+    Raises UserError for a split that is smaller than a batch, and for a batch that does not fit
+    into memory or cannot be shared out over the processes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        classes: tuple[str, ...],
+        *,
+        world: World = ALONE,
+        device: torch.device = CPU,
+        loader_threads: int = 2,
+    ) -> None:
+        self.config, self.classes, self.world, self.device = config, classes, world, device
+        _check_batches(config, len(source), world)
         torch.manual_seed(config.seed)
-        self.model = create_model(config.model, num_classes=len(classes))
+        model = create_model(config.model, num_classes=len(classes)).to(device)
         if config.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model) if config.ema_decay else None
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        element = 2 if config.precision == "bfloat16" else 4
+        for stage in config.stages:
+            share = stage.batch // world.size
+            check_memory(model, stage.crop, share, element, available_bytes(device))
+        self.average = copy.deepcopy(model) if config.ema_decay else None
+        if world.size > 1:
+            synchronise_batch_norm(model)
+        self.model: nn.Module = model
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=config.learning_rate, momentum=config.momentum,
+            model.parameters(), lr=config.learning_rate, momentum=config.momentum,
             weight_decay=config.weight_decay, nesterov=config.nesterov,
         )  # fmt: skip
-        weights = class_weights(source, len(classes), config.class_balance)
-        self.loss = config.loss(weights)
+        self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
+        self.loader = Loader(
+            source, config.augmentation, seed=config.seed,
+            rank=world.rank, world=world.size, threads=loader_threads,
+        )  # fmt: skip
         self.step = 0
+        self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
 
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
 
-        Raises WorkError naming the step where the loss is no longer a finite number; the weights
-        of the step before stay in the network.
+        Raises WorkError naming the step where the loss is no longer a finite number.
         """
-        loader = Loader(self.source, self.config.augmentation, seed=self.config.seed)
-        batches = loader.batches(self.config.batches(self.step))
         self.model.train()
         began = time.perf_counter()
-        for images, labels in batches:
+        for images, labels in self.loader.batches(self.config.batches(self.step)):
             loaded = time.perf_counter()
             rate = self.config.learning_rate_at(self.step)
-            loss = self._step(images, labels, rate)
+            loss = self._take_step(images.to(self.device), labels.to(self.device), rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
-            began = ended
+            began = time.perf_counter()
 
-    def _step(self, images: Tensor, labels: Tensor, rate: float) -> float:
+    def _take_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        bfloat16 = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             outputs = self.model(images)
-        loss = self.loss(outputs, labels)
-        value = loss.item()
+        totals, weights = self.loss.sums(outputs, labels)
+        weights = self.world.sum(weights)
+        loss = self.loss.combine(totals, weights)
+        value = self.world.sum(loss.detach()).item()
         if not math.isfinite(value):
-            raise WorkError(f"the loss is {value} at step {self.step + 1}; try a lower --lr")
+            raise WorkError(
+                f"the loss is {value} at step {self.step + 1}; the last good checkpoint is kept: "
+                "resume from it with a lower learning rate"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.world.sum_gradients(self.model.parameters())
         self.optimizer.step()
         self.step += 1
         self._update_average()
@@ -104,8 +131,20 @@ class Trainer:
             else:
                 mean.copy_(own[name])
 
+    @property
+    def released(self) -> nn.Module:
+        """The network that is evaluated and shipped: the average where there is one."""
+        return self.average or self.model
+
     def checkpoint(self) -> Checkpoint:
-        """The run as it stands."""
+        """The run as it stands; raises WorkError where a weight is no longer a finite number."""
+        weights = self.model.state_dict()
+        for name, tensor in weights.items():
+            if not tensor.isfinite().all():
+                raise WorkError(
+                    f"{name} is not finite after step {self.step}; the last good checkpoint is "
+                    "kept: resume from it with a lower learning rate"
+                )
         momentum = {
             name: self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.model.named_parameters()
@@ -113,12 +152,15 @@ class Trainer:
         }
         average = self.average.state_dict() if self.average else {}
         return Checkpoint(
-            self.config, self.step, self.classes, self.model.state_dict(), average, momentum
+            self.config, self.step, self.classes, weights, average, momentum, self.schedules
         )
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Go on from a checkpoint of the same configuration; raises UserError for another."""
-        if checkpoint.config != self.config:
+        """Go on from a checkpoint of the same run; raises UserError for one of another.
+
+        The steps to come may differ (`TrainConfig.continues`); the checkpoint records that.
+        """
+        if not self.config.continues(checkpoint.config, checkpoint.step):
             raise UserError(f"{path}: a run of another configuration; train into another folder")
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:
@@ -127,17 +169,16 @@ class Trainer:
             if name in checkpoint.momentum:
                 # The layout too: it decides the order of sums in the optimiser's kernels.
                 buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
         self.step = checkpoint.step
-
-    @property
-    def released(self) -> nn.Module:
-        """The network that is evaluated and shipped."""
-        return self.average or self.model
+        self.schedules = checkpoint.schedules
+        if self.config.stages != checkpoint.config.stages:
+            self.schedules += ((self.step, self.config.schedule),)
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
-    """Labels of one uint8 image by the network in eval mode, float32."""
+    """Labels of one uint8 image by the network in eval mode, float32, on its own device."""
+    device = next(model.parameters()).device
 
     def predict(image: Array) -> NDArray[np.integer]:
         training = model.training
@@ -145,10 +186,10 @@ def torch_predictor(model: nn.Module) -> Predictor:
         try:
             with torch.inference_mode():
                 batch = torch.from_numpy(normalise(image)).permute(2, 0, 1)[None]
-                labels: NDArray[np.integer] = model(batch)[0].argmax(0).numpy()
+                labels: Tensor = model(batch.to(device))[0].argmax(0)
         finally:
             model.train(training)
-        return labels
+        return labels.cpu().numpy()
 
     return predict
 
@@ -164,6 +205,21 @@ def class_weights(source: Source, classes: int, balance: float) -> tuple[float, 
     for index in range(len(source)):
         counts += np.bincount(source.load(index)[1].ravel(), minlength=256)
     counts[VOID] = 0
-    shares = counts[:classes] / counts.sum()
-    weights = 1 / np.log(balance + shares)
+    if not counts.any():
+        raise UserError("no labelled pixel in the training split: nothing to balance")
+    weights = 1 / np.log(balance + counts[:classes] / counts.sum())
     return tuple(float(weight) for weight in weights)
+
+
+def _check_batches(config: TrainConfig, images: int, world: World) -> None:
+    for stage in config.stages:
+        if stage.batch > images:
+            raise UserError(
+                f"the training split has {images} images, too few for a batch of {stage.batch}"
+            )
+        if stage.batch % world.size:
+            raise UserError(
+                f"a batch of {stage.batch} cannot be shared out over {world.size} processes"
+            )
+        if stage.batch // world.size < 2:
+            raise UserError("batch norm needs at least 2 images in each process's batch")

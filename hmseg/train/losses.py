@@ -32,7 +32,7 @@ class PixelLoss:
 
         `logits` (N, K, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
         """
-        total, weight = _ImageByImage.apply(logits, labels, self)
+        total, weight = _ImageByImage.apply(logits, labels, self)  # type: ignore[no-untyped-call]
         return total, weight
 
     def image_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

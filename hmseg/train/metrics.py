@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hmseg.data.batches import Source
 from hmseg.data.dataset import VOID, Array
+from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 
 Predictor = Callable[[Array], NDArray[np.integer]]
@@ -48,6 +50,11 @@ class Confusion:
         return ratios
 
     @property
+    def iou_or_none(self) -> list[float | None]:
+        """Per-class IoU for JSON, which has no NaN."""
+        return [None if np.isnan(value) else float(value) for value in self.iou]
+
+    @property
     def miou(self) -> float:
         """Mean over the classes that occur; raises UserError where every pixel was void."""
         if not self.matrix.any():
@@ -55,10 +62,14 @@ class Confusion:
         return float(np.nanmean(self.iou))
 
 
-def evaluate(predict: Predictor, source: Source, classes: int) -> Confusion:
-    """Run `predict` over a whole split, one image at a time, at the images' own size."""
+def evaluate(predict: Predictor, source: Source, classes: int, world: World = ALONE) -> Confusion:
+    """Run `predict` over a whole split, one image at a time, at the images' own size.
+
+    The processes of `world` share the images out and all get the sum.
+    """
     confusion = Confusion(classes)
-    for index in range(len(source)):
+    for index in range(world.rank, len(source), world.size):
         image, labels = source.load(index)
         confusion.add(labels, predict(image))
+    confusion.matrix = world.sum(torch.from_numpy(confusion.matrix)).numpy()
     return confusion
