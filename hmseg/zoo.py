@@ -4,6 +4,7 @@ import difflib
 from dataclasses import dataclass, replace
 
 from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.pretrained import load_released
 from lut.errors import UserError
 
 
@@ -42,17 +43,28 @@ def entry(name: str) -> ZooEntry:
 def create_model(
     name: str, *, num_classes: int | None = None, pretrained: str | None = None
 ) -> MRMS:
-    """Build a network by name, in training mode, randomly initialised.
+    """Build a network by name, in training mode.
 
-    `num_classes` defaults to the 19 of Cityscapes. `pretrained` names the data set whose released
-    weights to load. Raises UserError for an unknown name and where no such weights exist.
+    Without `pretrained` it is randomly initialised and `num_classes` defaults to the 19 of
+    Cityscapes. `pretrained` names the data set whose released weights to load, e.g. "camvid";
+    they fix the number of classes. Raises UserError for an unknown name, where there are no such
+    weights, and where they have another number of classes than asked for.
     """
     config = entry(name).config
     if pretrained is not None:
-        raise UserError(f"there are no {pretrained!r} weights for {name}; use pretrained=None")
+        released = load_released(name, pretrained)
+        if num_classes not in (None, released.num_classes):
+            raise UserError(
+                f"the {pretrained!r} weights of {name} have {released.num_classes} classes, not "
+                f"{num_classes}; leave num_classes out, or use pretrained=None"
+            )
+        num_classes = released.num_classes
     if num_classes is not None:
         config = replace(config, num_classes=num_classes)
-    return MRMS(config)
+    model = MRMS(config)
+    if pretrained is not None:
+        model.load_state_dict(released.tensors)
+    return model
 
 
 _WIDTHS: tuple[tuple[str, float, str], ...] = (

@@ -120,9 +120,13 @@ class TrainConfig:
         same_start = list(islice(self.batches(), step)) == list(islice(other.batches(), step))
         return same_start and replace(self, stages=other.stages) == other
 
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return asdict(self) | {"stages": [str(stage) for stage in self.stages]}
+
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""
-        return json.dumps(asdict(self) | {"stages": [str(stage) for stage in self.stages]})
+        return json.dumps(self.to_dict())
 
     @staticmethod
     def from_json(text: str) -> "TrainConfig":

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class World:
@@ -18,6 +20,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = CPU  # where nccl or gloo takes its tensors
 
     @property
     def is_main(self) -> bool:
@@ -28,9 +31,9 @@ class World:
         """The sum over all processes, without gradient."""
         if self.size == 1:
             return tensor
-        total = tensor.detach().clone()
+        total = tensor.detach().to(self.device, copy=True)
         dist.all_reduce(total)
-        return total
+        return total.to(tensor.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes, in one message."""
@@ -45,7 +48,6 @@ class World:
 
 
 ALONE = World()
-CPU = torch.device("cpu")
 
 
 def join_world(device: torch.device) -> World:
@@ -54,7 +56,7 @@ def join_world(device: torch.device) -> World:
         return World()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(dist.get_rank(), dist.get_world_size())
+    return World(dist.get_rank(), dist.get_world_size(), device)
 
 
 def leave_world() -> None:
