@@ -11,7 +11,8 @@ from hmseg.data.transforms import Augmentation
 from hmseg.train.losses import BoostedLoss, PixelLoss
 from lut.errors import UserError
 
-Precision = Literal["float32", "bfloat16"]
+# bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
+Precision = Literal["float32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class TrainConfig:
     def augmentation(self) -> Augmentation:
         """The augmentation that the run asks for."""
         return Augmentation(scale=self.scale, colour=self.colour)
+
+    @property
+    def element_size(self) -> int:
+        """Bytes of one activation."""
+        return {"bfloat16": 2, "float32": 4, "float64": 8}[self.precision]
 
     def loss(self, class_weights: tuple[float, ...] | None) -> BoostedLoss:
         """The loss that the run asks for."""

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hmseg.train.losses import at_least_float32
+
 CPU = torch.device("cpu")
 
 
@@ -68,14 +70,14 @@ def leave_world() -> None:
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, in training mode.
 
-    torch's own SyncBatchNorm runs on GPUs only. Statistics are in float32, whatever the input.
+    torch's own SyncBatchNorm runs on GPUs only. Statistics are at least in float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        wide = x.float()
+        wide = at_least_float32(x)
         count = wide.new_full((1,), wide.numel() / wide.shape[1])
         sums: Tensor = _AllReduce.apply(torch.cat([wide.sum((0, 2, 3)), count]))  # type: ignore[no-untyped-call]
         total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()

@@ -60,14 +60,16 @@ class Trainer:
         model = create_model(config.model, num_classes=len(classes)).to(device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        element = 2 if config.precision == "bfloat16" else 4
+        if config.precision == "float64":
+            model.double()
         for stage in config.stages:
             share = stage.batch // world.size
-            check_memory(model, stage.crop, share, element, available_bytes(device))
+            check_memory(model, stage.crop, share, config.element_size, available_bytes(device))
         self.average = copy.deepcopy(model) if config.ema_decay else None
         if world.size > 1:
             synchronise_batch_norm(model)
         self.model: nn.Module = model
+        self.dtype = next(model.parameters()).dtype
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=config.learning_rate, momentum=config.momentum,
             weight_decay=config.weight_decay, nesterov=config.nesterov,
@@ -90,7 +92,8 @@ class Trainer:
         for images, labels in self.loader.batches(self.config.batches(self.step)):
             loaded = time.perf_counter()
             rate = self.config.learning_rate_at(self.step)
-            loss = self._take_step(images.to(self.device), labels.to(self.device), rate)
+            images, labels = images.to(self.device, self.dtype), labels.to(self.device)
+            loss = self._take_step(images, labels, rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
             began = time.perf_counter()
@@ -177,8 +180,8 @@ class Trainer:
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
-    """Labels of one uint8 image by the network in eval mode, float32, on its own device."""
-    device = next(model.parameters()).device
+    """Labels of one uint8 image by the network in eval mode, on its device, in its precision."""
+    like = next(model.parameters())
 
     def predict(image: Array) -> NDArray[np.integer]:
         training = model.training
@@ -186,7 +189,7 @@ def torch_predictor(model: nn.Module) -> Predictor:
         try:
             with torch.inference_mode():
                 batch = torch.from_numpy(normalise(image)).permute(2, 0, 1)[None]
-                labels: Tensor = model(batch.to(device))[0].argmax(0)
+                labels: Tensor = model(batch.to(like))[0].argmax(0)
         finally:
             model.train(training)
         return labels.cpu().numpy()

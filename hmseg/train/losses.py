@@ -36,7 +36,7 @@ class PixelLoss:
         return total, weight
 
     def image_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two sums of one image: `logits` (K, H, W) float32, `labels` int64 (H, W)."""
+        """The two sums of one image: `logits` (K, H, W), `labels` int64 (H, W)."""
         logits, labels = logits[None], labels[None]
         table = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         valid = labels != VOID
@@ -48,7 +48,7 @@ class PixelLoss:
                     logits, labels, ignore_index=VOID, reduction="sum",
                     label_smoothing=self.label_smoothing,
                 )  # fmt: skip
-                return total, valid.sum().float()
+                return total, valid.sum().to(total.dtype)
             if not self.label_smoothing:
                 total = F.cross_entropy(logits, labels, table, ignore_index=VOID, reduction="sum")
                 return total, table[labels[valid]].sum()
@@ -56,7 +56,7 @@ class PixelLoss:
             logits, labels, ignore_index=VOID, reduction="none",
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
-        weight = valid.float()
+        weight = valid.to(pixel.dtype)
         if table is not None:
             weight = weight * table[labels.masked_fill(~valid, 0)]
         if self.ohem:
@@ -117,7 +117,7 @@ class _ImageByImage(torch.autograd.Function):
         labels: Tensor,
         loss: PixelLoss,
     ) -> tuple[Tensor, Tensor]:
-        small = logits.detach().float().contiguous()
+        small = at_least_float32(logits.detach()).contiguous()
         rows = _bilinear(small.shape[-2], labels.shape[-2], small)
         columns = _bilinear(small.shape[-1], labels.shape[-1], small).T.contiguous()
         gradient = torch.empty_like(small)
@@ -143,7 +143,12 @@ class _ImageByImage(torch.autograd.Function):
         return gradient * slopes[0].to(gradient.dtype), None, None
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself, or its float32 form where its precision is lower."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
 def _bilinear(small: int, large: int, like: Tensor) -> Tensor:
     """The (large, small) matrix of one axis of `hmseg.blocks.resize`: bilinear is separable."""
-    eye = torch.eye(small, device=like.device)[None]
+    eye = torch.eye(small, device=like.device, dtype=like.dtype)[None]
     return F.interpolate(eye, size=large, mode="linear", align_corners=False)[0].T.contiguous()

@@ -25,7 +25,7 @@ def activation_bytes(model: nn.Module, crop: tuple[int, int], element_size: int)
         kept[id(tensor)] = tensor
         return tensor
 
-    shadow = copy.deepcopy(model).to("meta").train()
+    shadow = copy.deepcopy(model).to("meta", torch.float32).train()
     own = {id(tensor) for tensor in (*shadow.parameters(), *shadow.buffers())}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = shadow(torch.empty(batch, 3, *crop, device="meta"))

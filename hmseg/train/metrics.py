@@ -32,11 +32,15 @@ class Confusion:
         Raises UserError for shapes or classes that do not fit.
         """
         if labels.shape != predicted.shape:
-            raise UserError(f"predicted {predicted.shape} labels for a mask of {labels.shape}")
+            sizes = ["x".join(map(str, shape)) for shape in (predicted.shape, labels.shape)]
+            raise UserError(f"predicted {sizes[0]} labels for a mask of {sizes[1]}")
         valid = labels != VOID
         truth, guess = labels[valid].astype(np.int64), predicted[valid].astype(np.int64)
         if guess.size and (guess.max() >= self.classes or guess.min() < 0):
-            raise UserError(f"the network predicts class {guess.max()}; there are {self.classes}")
+            raise UserError(
+                f"the network predicts class {guess.max()}; the data has classes 0 to "
+                f"{self.classes - 1}"
+            )
         counts = np.bincount(truth * self.classes + guess, minlength=self.classes**2)
         self.matrix += counts.reshape(self.classes, self.classes)
 
