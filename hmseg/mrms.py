@@ -37,7 +37,7 @@ class MRMSConfig:
     """Everything that determines the network; widths are derived here, once."""
 
     genotype: Genotype = MRMS_GENOTYPE
-    width: float = 1.0  # 1.0, or 0.5 for the Tiny networks
+    width: float = 1.0
     num_classes: int = 19
     head: Head = "lcf-lge"
 

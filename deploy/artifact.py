@@ -1,0 +1,190 @@
+"""The artifact: one file with the library, what it is, and a golden input and output.
+
+A zip archive (any unzip lists it) whose comment is the SHA-256 of every byte before it, so that a
+flipped bit anywhere is found before a byte is believed. Members are read by their fixed names into
+memory; nothing is unpacked to a path that the file names, and nothing is unpickled. Imports
+neither torch, onnx nor TVM.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.metadata import Metadata
+from lut.errors import UserError
+from lut.files import write_atomic
+
+FORMAT = "hmseg-artifact"
+FORMAT_VERSION = 1
+SUFFIX = ".hmseg"
+# The golden logits are kept at every 8th pixel: whole planes would outweigh the library.
+GOLDEN_STRIDE = 8
+
+_MANIFEST = "manifest.json"
+_LIBRARY = "lib.so"
+_GOLDEN = ("golden/image.npy", "golden/labels.npy", "golden/logits.npy")
+_END_RECORD_BYTES = 22  # of a zip file, before its comment
+_DIGEST_BYTES = 64  # SHA-256 in hexadecimal
+
+
+@dataclass(frozen=True)
+class ArtifactTarget:
+    """What a machine must be to run the library."""
+
+    name: str
+    config: dict[str, Any]
+    architecture: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An input and what the reference (onnxruntime) made of it.
+
+    image uint8 (H, W, 3); labels uint8 (H, W); logits float32 (K, ceil(H/8), ceil(W/8)), the
+    class scores at every 8th pixel of every 8th row.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything in one artifact file."""
+
+    library: bytes
+    target: ArtifactTarget
+    metadata: Metadata
+    golden: Golden
+    parity: dict[str, Any]
+    versions: dict[str, str]
+    created: str  # ISO 8601, UTC
+    kernels: tuple[str, ...]
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest without the members' hashes."""
+        height, width = self.metadata.resolution
+        classes = len(self.metadata.classes)
+        labels = self.metadata.output == "labels"
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "created": self.created,
+            "target": asdict(self.target),
+            "input": {"name": "image", "dtype": "uint8", "shape": [1, height, width, 3]},
+            "output": {
+                "name": self.metadata.output,
+                "dtype": "uint8" if labels else "float32",
+                "shape": [1, height, width] if labels else [1, classes, height, width],
+            },
+            "metadata": self.metadata.to_strings(),
+            "versions": self.versions,
+            "parity": self.parity,
+            "kernels": list(self.kernels),
+        }
+
+
+def save_artifact(artifact: Artifact, path: Path) -> None:
+    """Write the file whole or not at all; raises UserError where it cannot be written."""
+    golden: list[NDArray[Any]] = [
+        artifact.golden.image, artifact.golden.labels, artifact.golden.logits
+    ]  # fmt: skip
+    members = {_LIBRARY: artifact.library} | {
+        name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
+    }
+    hashes = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, data in members.items()
+    }
+    manifest = json.dumps(artifact.manifest() | {"members": hashes}, indent=1).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in ({_MANIFEST: manifest} | members).items():
+            # A fixed date: equal contents give equal bytes.
+            archive.writestr(
+                zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED
+            )
+        archive.comment = b"0" * _DIGEST_BYTES
+    body = buffer.getvalue()[:-_DIGEST_BYTES]
+    write_atomic(path, body + hashlib.sha256(body).hexdigest().encode())
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Read and check an artifact; raises UserError in one line for anything but a sound file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_artifact(data, str(path))
+
+
+def parse_artifact(data: bytes, name: str) -> Artifact:
+    """`load_artifact` on the bytes of a file called `name`."""
+    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if body[:2] != b"PK" or len(body) < _END_RECORD_BYTES:
+        raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise UserError(
+            f"{name}: damaged or cut short (its checksum does not match); copy it again"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            manifest = json.loads(archive.read(_MANIFEST))
+            _check_format(manifest, name)
+            members = {member: archive.read(member) for member in (_LIBRARY, *_GOLDEN)}
+        for member, content in members.items():
+            if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
+                raise UserError(f"{name}: the member {member} does not match its checksum")
+        target = manifest["target"]
+        return Artifact(
+            library=members[_LIBRARY],
+            target=ArtifactTarget(
+                target["name"], target["config"], target["architecture"], tuple(target["features"])
+            ),
+            metadata=Metadata.from_strings(manifest["metadata"]),
+            golden=Golden(*(_read_array(members[member]) for member in _GOLDEN)),
+            parity=manifest["parity"],
+            versions=manifest["versions"],
+            created=manifest["created"],
+            kernels=tuple(manifest["kernels"]),
+        )
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, struct.error, EOFError) as error:
+        raise UserError(f"{name}: not a sound hmseg artifact ({error})") from error
+
+
+def _check_format(manifest: Any, name: str) -> None:  # noqa: ANN401 - any JSON value
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{name}: format version {version!r} is not a version")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{name}: format version {version} is newer than this program's {FORMAT_VERSION}; "
+            "update hmseg, or compile the model again with this version"
+        )
+
+
+def _array_bytes(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

@@ -1,0 +1,109 @@
+"""From a deployable graph to a checked artifact: compile, verify, then and only then write."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from deploy import host
+from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
+from deploy.export import read_metadata
+from deploy.first_difference import first_difference
+from deploy.pipeline import Compiled, OnPass, Pass, compile_graph
+from deploy.reference import Reference
+from deploy.runtime import check_machine, open_artifact
+from deploy.street import draw_street
+from deploy.targets import Target
+from deploy.verify import Comparison, probe_images, require, verify_network
+from lut.errors import UserError, WorkError
+
+TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
+
+
+def build_artifact(
+    model: onnx.ModelProto,
+    target: Target,
+    *,
+    threads: int | None = None,
+    passes: Sequence[Pass] | None = None,
+    on_step: OnPass = lambda _: None,
+) -> tuple[Artifact, list[Comparison]]:
+    """Compile a graph with both ends and check the result on this machine.
+
+    Raises WorkError, naming the first layer that differs, where the binary does not match
+    onnxruntime; then there is no artifact. Where this machine cannot run the target, the
+    comparisons are empty and the artifact's parity report says that it was not checked.
+    """
+    metadata = read_metadata(model)
+    compiled = compile_graph(model, target, passes=passes, on_pass=on_step)
+    on_step("linking")
+    golden_image = draw_street(metadata.resolution)
+    labels, logits = Reference(model)(golden_image)
+    artifact = Artifact(
+        library=_library(compiled),
+        target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
+        metadata=metadata,
+        golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
+        parity={},
+        versions={tool: version(tool) for tool in TOOLS},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        kernels=compiled.kernels,
+    )
+    try:
+        check_machine(artifact.target, "the artifact")
+    except UserError as error:
+        return replace(artifact, parity={"checked": False, "reason": str(error)}), []
+    on_step("parity gate")
+    network = open_artifact(artifact, "the artifact", threads=threads)
+    comparisons = verify_network(network, model, probe_images(metadata.resolution, golden_image))
+    try:
+        require(comparisons)
+    except WorkError as error:
+        on_step("finding the first layer that differs")
+        where = locate_difference(model, target, golden_image, passes=passes)
+        raise WorkError(f"{error}; {where}; no artifact was written") from error
+    report = {
+        "checked": True,
+        "machine": host.cpu_model(),
+        "comparisons": [comparison.to_json() for comparison in comparisons],
+    }
+    return replace(artifact, parity=report), comparisons
+
+
+def locate_difference(
+    model: onnx.ModelProto,
+    target: Target,
+    image: NDArray[np.uint8],
+    *,
+    passes: Sequence[Pass] | None = None,
+) -> str:
+    """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
+
+    def run_prefix(prefix: onnx.ModelProto, probe: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return run_in_process(compile_graph(prefix, target, passes=passes), probe)
+
+    found = first_difference(model, image, run_prefix)
+    return str(found) if found else "no single layer differs on the golden image"
+
+
+def run_in_process(compiled: Compiled, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run a compiled graph's ``main`` without linking it; the output with its batch axis."""
+    import tvm
+    from tvm import relax
+
+    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
+    output: NDArray[np.float32] = machine["main"](tvm.runtime.tensor(image[None])).numpy()
+    return output
+
+
+def _library(compiled: Compiled) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
+        path = Path(folder) / "lib.so"
+        compiled.save(path)
+        return path.read_bytes()

@@ -1,0 +1,1 @@
+"""Both programs: one file per command; options and printing shared."""

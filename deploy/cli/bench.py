@@ -1,0 +1,152 @@
+"""hmseg-deploy bench."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import print_json, print_table, say, step
+from lut.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy.artifact import Artifact
+    from deploy.bench import BenchResult
+    from deploy.metadata import Metadata
+
+
+def bench(
+    model: options.Model = options.DEFAULT_MODEL,
+    target: options.TargetText = "cpu",
+    resolution: options.ResolutionText = None,
+    output: options.OutputText = "labels",
+    classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    threads: options.Threads = None,
+    warmup: Annotated[int, typer.Option(help="Calls before each block, not counted.")] = 3,
+    repeat: Annotated[int, typer.Option(help="Calls counted in each block.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Blocks of each side, in turn.")] = 7,
+    percentile: Annotated[
+        list[float] | None, typer.Option(help="Another percentile to report, 0 to 100.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="An image; default: the drawn street.")] = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Time this artifact of the model; default: compile it now.")
+    ] = None,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(help="Exit with 1 where onnxruntime's time / ours is below this."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Time the compiled network beside onnxruntime, in turn, from image to output."""
+    from deploy.measure.interleave import Protocol
+
+    protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
+    percentiles = percentile or []
+    if not all(0 <= p <= 100 for p in percentiles):
+        raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
+    workers = options.read_threads(threads)
+    with step(f"exporting {model}"):
+        source = options.open_model(model, resolution, output, classes, mean, std)
+    from deploy.bench import bench as run_bench
+    from deploy.images import read_image, resize_image
+
+    built = _load(artifact, source.metadata) if artifact else _build(source.graph, target, workers)
+    size = source.metadata.resolution
+    pixels = resize_image(read_image(image), size) if image else built.golden.image
+    with step(f"timing, {rounds} rounds of {repeat} calls a side") as progress:
+        result = run_bench(
+            built, source.graph, pixels, protocol, threads=workers,
+            on_round=lambda n: progress.at(f"round {n} of {rounds}"),
+        )  # fmt: skip
+    if as_json:
+        print_json(_describe(source.metadata.model, str(size), result, percentiles))
+    else:
+        print_result(source.metadata.model, str(size), result, percentiles)
+    if fail_below is not None and result.ratio.median < fail_below:
+        raise WorkError(
+            f"onnxruntime / hmseg is {result.ratio.median:.2f}, below --fail-below {fail_below:g}"
+        )
+
+
+def _build(graph: "onnx.ModelProto", target: str, threads: int) -> "Artifact":
+    from deploy.build import build_artifact
+    from deploy.targets import resolve_target
+
+    with step(f"compiling for {target}") as progress:
+        built, comparisons = build_artifact(
+            graph,
+            resolve_target(target),
+            threads=threads,
+            on_step=progress.at,
+        )
+    if not comparisons:
+        raise UserError(f"cannot time it here: {built.parity['reason']}")
+    return built
+
+
+def _load(path: Path, wanted: "Metadata") -> "Artifact":
+    from deploy.artifact import load_artifact
+
+    built = load_artifact(path)
+    found = built.metadata
+    if (found.model, found.resolution, found.output) != (
+        wanted.model, wanted.resolution, wanted.output,
+    ):  # fmt: skip
+        raise UserError(
+            f"{path} is {found.model} {found.resolution} {found.output}, not {wanted.model} "
+            f"{wanted.resolution} {wanted.output}; name its model, resolution and output"
+        )
+    return built
+
+
+def _describe(
+    model: str, size: str, result: "BenchResult", percentiles: list[float]
+) -> dict[str, object]:
+    from deploy import host
+    from deploy.measure.statistics import percentile_ms
+
+    extra = {
+        name: {f"p{p:g}_ms": percentile_ms(calls, p) for p in percentiles}
+        for name, calls in result.calls.items()
+    }
+    machine = {"cpu": host.cpu_model(), "architecture": host.architecture()}
+    return {"model": model, "resolution": size, "machine": machine, **result.to_json()} | (
+        {"percentiles": extra} if percentiles else {}
+    )
+
+
+def print_result(model: str, size: str, result: "BenchResult", percentiles: list[float]) -> None:
+    """The table and the ratio on stdout; what the time includes on stderr."""
+    from deploy import host
+    from deploy.bench import INCLUDES
+    from deploy.measure.statistics import percentile_ms
+
+    rows = []
+    for name, s in result.summaries.items():
+        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
+        extra = [percentile_ms(result.calls[name], p) for p in percentiles]
+        peak = result.memory[name]
+        rows.append(
+            (
+                name,
+                *(f"{v:.2f}" for v in (*values, *extra)),
+                s.n,
+                f"{peak.peak_kib / 1024:.0f}",
+                f"{peak.network_kib / 1024:.0f}",
+            )
+        )
+    columns = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
+    extra_columns = tuple(f"p{p:g}" for p in percentiles)
+    title = f"{model} {size}, {result.threads} threads, {host.cpu_model()}"
+    print_table(title, (*columns, *extra_columns, "n", "peak MiB", "of it network"), rows)
+    ratio = result.ratio
+    print(
+        f"onnxruntime / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
+        f"over {ratio.rounds} rounds"
+    )
+    say(f"the time includes {INCLUDES.format(output=result.output)}")

@@ -1,0 +1,56 @@
+"""hmseg-deploy compile."""
+
+from pathlib import Path
+
+from deploy.cli import options
+from deploy.cli.console import print_json, say, step
+from lut.files import check_writable
+
+
+def compile_model(
+    model: options.Model = options.DEFAULT_MODEL,
+    target: options.TargetText = "cpu",
+    resolution: options.ResolutionText = None,
+    output: options.OutputText = "labels",
+    classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    threads: options.Threads = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compile for a target, check against onnxruntime, write one artifact file."""
+    if out:
+        check_writable(out)
+    workers = options.read_threads(threads)
+    with step(f"exporting {model}"):
+        source = options.open_model(model, resolution, output, classes, mean, std)
+    from deploy.artifact import SUFFIX, save_artifact
+    from deploy.build import build_artifact
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target)
+    metadata = source.metadata
+    path = out or Path(f"{metadata.model}-{metadata.resolution}{SUFFIX}")
+    check_writable(path)
+    with step(f"compiling for {resolved.config['mcpu']}") as progress:
+        artifact, comparisons = build_artifact(
+            source.graph, resolved, threads=workers, on_step=progress.at
+        )
+        save_artifact(artifact, path)
+        progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
+    if comparisons:
+        worst = max(comparisons, key=lambda c: c.max_logit_error)
+        differing = max(c.differing_share for c in comparisons)
+        say(
+            f"parity with onnxruntime on {len(comparisons)} images: logit error "
+            f"{worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
+            f"{differing:.4%} of the pixels differ at most"
+        )
+    else:
+        say(f"parity not checked: {artifact.parity['reason']}")
+        say(f"check it on the device: hmseg-deploy verify {path.name}")
+    if as_json:
+        print_json({"artifact": str(path), **artifact.manifest()})
+    else:
+        print(path)

@@ -1,0 +1,89 @@
+"""How the programs speak: data on stdout, progress and prose on stderr, one line per error."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from lut.errors import HmsegError
+
+
+def run_program(app: typer.Typer) -> None:
+    """Run a program and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except HmsegError as error:
+        _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our stdout has left (head, less): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory; choose a smaller resolution", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def say(text: str) -> None:
+    """Prose for a person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(data: object) -> None:
+    """Data for a program, on stdout."""
+    print(json.dumps(data, indent=1))
+
+
+class Step:
+    """One long step: a spinner on a terminal, a line with its seconds when it ends."""
+
+    def __init__(self, title: str, update: Callable[[str], None]) -> None:
+        self.title, self._update = title, update
+        self.result = ""  # appended to the closing line
+
+    def at(self, detail: str) -> None:
+        """Show what the step is doing now."""
+        self._update(f"{self.title}: {detail}")
+
+
+@contextmanager
+def step(title: str) -> Iterator[Step]:
+    """Show progress of a block on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    start = time.perf_counter()
+    with console.status(title) as status:
+        current = Step(title, status.update)
+        yield current
+    seconds = time.perf_counter() - start
+    ending = f"  {current.result}" if current.result else ""
+    console.print(f"{title:<42}{seconds:6.1f} s{ending}", soft_wrap=True, markup=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; the first column is text, the others are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    # Piped, a table is as wide as it is: wrapping or cutting would lose data.
+    width = None if sys.stdout.isatty() else 400
+    Console(highlight=False, width=width, markup=False).print(table)
+
+
+def _fail(message: str, code: int) -> None:
+    say("error: " + " ".join(message.split()))
+    sys.exit(code)

@@ -1,0 +1,30 @@
+"""hmseg-deploy export."""
+
+from pathlib import Path
+
+from deploy.cli import options
+from deploy.cli.console import step
+from lut.files import check_writable
+
+
+def export(
+    model: options.Model = options.DEFAULT_MODEL,
+    resolution: options.ResolutionText = None,
+    output: options.OutputText = "labels",
+    classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    out: options.Out = None,
+) -> None:
+    """Write the ONNX graph: batch norm folded, uint8 image in, labels or logits out."""
+    if out:
+        check_writable(out)
+    with step(f"exporting {model}") as progress:
+        source = options.open_model(model, resolution, output, classes, mean, std)
+        from deploy.export import save_onnx
+
+        metadata = source.metadata
+        path = out or Path(f"{metadata.model}-{metadata.resolution}.onnx")
+        save_onnx(source.graph, path)
+        progress.result = f"{path.stat().st_size / 1e6:.1f} MB; weights: {source.weights}"
+    print(path)

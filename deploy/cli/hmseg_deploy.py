@@ -1,0 +1,30 @@
+"""The program hmseg-deploy: its commands, each in the file of its name."""
+
+import typer
+
+from deploy.cli import bench, compile, export, models, quickstart, run, verify
+from deploy.cli.console import run_program
+
+app = typer.Typer(
+    name="hmseg-deploy",
+    help="From a segmentation network to a verified, measured binary for your device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("models")(models.models)
+app.command("export")(export.export)
+app.command("compile")(compile.compile_model)
+app.command("verify")(verify.verify)
+app.command("bench")(bench.bench)
+app.command("run")(run.run)
+
+
+def main() -> None:
+    """Entry point."""
+    run_program(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The options that commands share, and what their texts mean."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.metadata import OUTPUT_KINDS, OutputKind, Triple
+from deploy.resolution import Resolution, parse_resolution
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.source import Source
+
+DEFAULT_MODEL = "tiny-mrms"
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
+]
+ResolutionText = Annotated[
+    str | None,
+    typer.Option("--resolution", "-r", help="HEIGHTxWIDTH; 256x512 unless an ONNX file fixes it."),
+]
+OutputText = Annotated[
+    str, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
+]
+Classes = Annotated[int | None, typer.Option("--classes", help="Classes of a zoo model.")]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet)."),
+]
+Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
+TargetText = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        help="cpu (this machine), x86-64-v2|v3|v4, a CPU name of LLVM, or TVM's JSON.",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else cores.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
+
+
+def open_model(
+    model: str,
+    resolution: str | None,
+    output: str = "labels",
+    classes: int | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> "Source":
+    """The graph that the model options name; checks every text before the heavy imports."""
+    size = read_resolution(resolution)
+    kind = read_output(output)
+    means, stds = read_triple("--mean", mean), read_triple("--std", std)
+    if stds and min(stds) <= 0:
+        raise UserError(f"--std {std}: the three numbers must be above 0")
+    from deploy.source import open_source
+
+    return open_source(
+        model, resolution=size, output=kind, num_classes=classes, mean=means, std=stds
+    )
+
+
+def read_resolution(text: str | None) -> Resolution | None:
+    """None stays None; see `parse_resolution`."""
+    return None if text is None else parse_resolution(text)
+
+
+def read_output(text: str) -> OutputKind:
+    """labels or logits; raises UserError for anything else."""
+    for kind in OUTPUT_KINDS:
+        if text == kind:
+            return kind
+    raise UserError(f"unknown output {text!r}: choose {' or '.join(OUTPUT_KINDS)}")
+
+
+def read_triple(option: str, text: str | None) -> Triple | None:
+    """Three numbers with commas between them; raises UserError for anything else."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text!r}: write three numbers, such as 0.5,0.5,0.5") from None
+    return red, green, blue
+
+
+def read_threads(threads: int | None) -> int:
+    """The option, else TVM_NUM_THREADS, else this process's cores."""
+    if threads is None:
+        text = os.environ.get("TVM_NUM_THREADS", "")
+        threads = int(text) if text.isdecimal() else len(os.sched_getaffinity(0))
+    if threads < 1:
+        raise UserError(f"--threads {threads}: it must be at least 1")
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    return threads

@@ -1,0 +1,76 @@
+"""hmseg-deploy quickstart."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import say, step
+from lut.files import check_writable
+
+
+def quickstart(
+    model: options.Model = options.DEFAULT_MODEL,
+    resolution: options.ResolutionText = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A PNG or JPEG; default: a street drawn by our own code.")
+    ] = None,
+    threads: options.Threads = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
+) -> None:
+    """From a network to labels.png: export, compile, check, time, segment."""
+    from deploy.images import read_image, resize_image
+
+    pixels = read_image(image) if image else None
+    check_writable(out / "labels.png")
+    workers = options.read_threads(threads)
+    with step(f"exporting {model}") as progress:
+        source = options.open_model(model, resolution)
+        size = source.metadata.resolution
+        progress.result = f"{size}, {len(source.metadata.classes)} classes"
+    from deploy.artifact import SUFFIX, save_artifact
+    from deploy.bench import bench
+    from deploy.build import build_artifact
+    from deploy.cli.bench import print_result
+    from deploy.images import resize_labels, save_labels, save_overlay
+    from deploy.measure.interleave import Protocol
+    from deploy.resolution import Resolution
+    from deploy.runtime import load
+    from deploy.street import draw_street
+    from deploy.targets import resolve_target
+    from deploy.verify import probe_images, require, verify_torch
+
+    target = resolve_target("cpu")
+    with step(f"compiling for {target.config['mcpu']}, parity gate") as progress:
+        artifact, comparisons = build_artifact(
+            source.graph, target, threads=workers, on_step=progress.at
+        )
+        worst = max(c.max_logit_error for c in comparisons)
+        progress.result = f"logit error {worst:.1e} against onnxruntime"
+    if source.network is not None:
+        with step("checking against torch") as progress:
+            images = probe_images(size, artifact.golden.image)
+            checked = verify_torch(source.network, source.graph, images)
+            require(checked)
+            progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
+    path = out / f"{source.metadata.model}{SUFFIX}"
+    save_artifact(artifact, path)
+    picture = draw_street(size) if pixels is None else pixels
+    network_image = resize_image(picture, size)
+    with step("timing beside onnxruntime") as progress:
+        protocol = Protocol(warmup=2, repeat=10, rounds=5)
+        result = bench(
+            artifact, source.graph, network_image, protocol, threads=workers,
+            on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
+        )  # fmt: skip
+    with step("segmenting"):
+        labels = load(path)(network_image)
+        labels = resize_labels(labels, Resolution(*picture.shape[:2]))
+        classes = source.metadata.classes
+        save_labels(labels, classes, out / "labels.png")
+        save_overlay(picture, labels, classes, out / "overlay.png")
+    print_result(source.metadata.model, str(size), result, [])
+    say(f"weights: {source.weights}")
+    for written in (path, out / "labels.png", out / "overlay.png"):
+        print(written)

@@ -1,0 +1,96 @@
+"""hmseg-deploy verify."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import print_json, print_table, say, step
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.verify import Comparison
+
+
+def verify(
+    artifact: Annotated[
+        Path | None, typer.Argument(help="An artifact: its golden input is replayed here.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
+    ] = None,
+    target: options.TargetText = "cpu",
+    resolution: options.ResolutionText = None,
+    classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check an artifact on this machine, or torch, onnxruntime and TVM against each other."""
+    if (artifact is None) == (model is None):
+        raise UserError("verify: name an artifact, or a model with --model; not both")
+    workers = options.read_threads(threads)
+    if artifact is not None:
+        comparisons = [_replay(artifact, workers)]
+    else:
+        assert model is not None
+        comparisons = _compare_all(model, target, resolution, classes, mean, std, workers)
+    if as_json:
+        print_json([comparison.to_json() for comparison in comparisons])
+    else:
+        _print(comparisons)
+    from deploy.verify import require
+
+    require(comparisons)
+    say("verified")
+
+
+def _replay(path: Path, threads: int) -> "Comparison":
+    from deploy.runtime import load
+    from deploy.verify import replay_golden
+
+    with step(f"replaying the golden image of {path.name}"):
+        return replay_golden(load(path, threads=threads))
+
+
+def _compare_all(
+    model: str, target: str, resolution: str | None, classes: int | None,
+    mean: str | None, std: str | None, threads: int,
+) -> "list[Comparison]":  # fmt: skip
+    with step(f"exporting {model}"):
+        source = options.open_model(model, resolution, "labels", classes, mean, std)
+    from deploy.build import build_artifact
+    from deploy.targets import resolve_target
+    from deploy.verify import probe_images, verify_torch
+
+    with step(f"compiling for {target}") as progress:
+        artifact, comparisons = build_artifact(
+            source.graph, resolve_target(target), threads=threads, on_step=progress.at
+        )
+    if not comparisons:
+        raise UserError(f"cannot verify here: {artifact.parity['reason']}")
+    if source.network is not None:
+        images = probe_images(source.metadata.resolution, artifact.golden.image)
+        with step("torch"):
+            comparisons = verify_torch(source.network, source.graph, images) + comparisons
+    return comparisons
+
+
+def _print(comparisons: "list[Comparison]") -> None:
+    print_table(
+        "against onnxruntime",
+        ("side", "image", "logit error", "allowed", "pixels differing", "passed"),
+        [
+            (
+                c.side,
+                c.image,
+                f"{c.max_logit_error:.2e}",
+                f"{c.tolerance:.2e}",
+                f"{c.differing_share:.4%}",
+                "yes" if c.passed else "NO",
+            )
+            for c in comparisons
+        ],
+    )

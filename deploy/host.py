@@ -1,0 +1,47 @@
+"""What this machine is: its architecture and the CPU features it has. Imports nothing heavy."""
+
+import platform
+from pathlib import Path
+
+# LLVM's name of a CPU feature -> the flag in /proc/cpuinfo (x86-64) that promises it. Only what
+# generated code can contain; a binary is refused on a machine that lacks one it was built with.
+X86_FEATURE_FLAGS = {
+    "sse3": "pni", "ssse3": "ssse3", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "popcnt": "popcnt",
+    "avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "bmi": "bmi1", "bmi2": "bmi2",
+    "lzcnt": "abm", "movbe": "movbe", "adx": "adx", "avxvnni": "avx_vnni",
+    "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq", "avx512vl": "avx512vl", "avx512ifma": "avx512ifma",
+    "avx512vbmi": "avx512vbmi", "avx512vbmi2": "avx512_vbmi2", "avx512vnni": "avx512_vnni",
+    "avx512bitalg": "avx512_bitalg", "avx512vpopcntdq": "avx512_vpopcntdq",
+    "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
+    "avx512vp2intersect": "avx512_vp2intersect", "amx-tile": "amx_tile", "amx-int8": "amx_int8",
+    "amx-bf16": "amx_bf16", "gfni": "gfni", "vaes": "vaes", "vpclmulqdq": "vpclmulqdq",
+}  # fmt: skip
+
+
+def architecture() -> str:
+    """As ``uname -m`` prints it."""
+    return platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU flags that the kernel reports for this machine."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_model() -> str:
+    """The CPU's name as the kernel reports it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or "unknown"
+
+
+def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[str, ...]:
+    """The features, in LLVM's names, that a machine with these flags does not have."""
+    return tuple(name for name in features if X86_FEATURE_FLAGS.get(name, name) not in flags)

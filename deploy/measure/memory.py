@@ -1,0 +1,99 @@
+"""Peak memory of one side, in a process of its own.
+
+    python -m deploy.measure.memory artifact FILE CALLS
+    python -m deploy.measure.memory onnx FILE CALLS
+
+prints a JSON object: `base_kib`, resident after the runtime was imported, and `peak_kib`, the
+highest resident size until the last call returned.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lut.errors import WorkError
+
+Side = Literal["artifact", "onnx"]
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Resident memory in KiB, of the process and of the network in it."""
+
+    base_kib: int
+    peak_kib: int
+
+    @property
+    def network_kib(self) -> int:
+        """What the network added to the bare runtime."""
+        return self.peak_kib - self.base_kib
+
+
+def measure_peak(
+    side: Side, path: Path, *, calls: int = 3, threads: int | None = None
+) -> PeakMemory:
+    """Load `path` and run it on a black image `calls` times in a fresh process.
+
+    Raises WorkError if that process fails.
+    """
+    command = [sys.executable, "-m", "deploy.measure.memory", side, str(path), str(calls)]
+    done = subprocess.run(
+        [*command, *([str(threads)] if threads else [])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise WorkError(f"measuring the memory of {side} failed: {done.stderr.strip()[-300:]}")
+    return PeakMemory(**json.loads(done.stdout))
+
+
+def _status_kib(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise WorkError(f"/proc/self/status has no {field}")
+
+
+def _open_artifact(path: str, threads: int | None) -> tuple[int, Callable[[], object]]:
+    from deploy import runtime
+
+    runtime.import_runtime()
+    base = _status_kib("VmRSS")
+    network = runtime.load(path, threads=threads)
+    image = np.zeros((*network.metadata.resolution, 3), np.uint8)
+    return base, lambda: network(image)
+
+
+def _open_onnx(path: str, threads: int | None) -> tuple[int, Callable[[], object]]:
+    import onnxruntime as ort
+
+    base = _status_kib("VmRSS")
+    options = ort.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = threads
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    image = np.zeros(session.get_inputs()[0].shape, np.uint8)
+    return base, lambda: session.run(None, {session.get_inputs()[0].name: image})
+
+
+def _main(arguments: list[str]) -> None:
+    side, path, calls, *rest = arguments
+    openers: dict[str, Callable[[str, int | None], Any]] = {
+        "artifact": _open_artifact,
+        "onnx": _open_onnx,
+    }
+    base, call = openers[side](path, int(rest[0]) if rest else None)
+    for _ in range(int(calls)):
+        call()
+    print(json.dumps({"base_kib": base, "peak_kib": _status_kib("VmHWM")}))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,89 @@
+"""What a model file says about itself: carried by the ONNX file and by the artifact.
+
+Imports neither torch, onnx nor TVM.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deploy.resolution import Resolution, parse_resolution
+from hmseg.data.classes import ClassSet
+from lut.errors import UserError
+
+OutputKind = Literal["labels", "logits"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Name, classes and ends of one exported network."""
+
+    model: str
+    classes: ClassSet
+    resolution: Resolution
+    output: OutputKind
+    # Of the RGB image scaled to 0..1; None where a user's file has its own image end.
+    mean: Triple | None
+    std: Triple | None
+    license: str
+    version: str  # of hmseg
+
+    def to_strings(self) -> dict[str, str]:
+        """The form of ONNX's metadata_props; values that are no strings are JSON."""
+        return {
+            "model": self.model,
+            "classes": self.classes.name,
+            "names": json.dumps(self.classes.names),
+            "palette": json.dumps(self.classes.palette),
+            "resolution": str(self.resolution),
+            "output": self.output,
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+            "license": self.license,
+            "version": self.version,
+        }
+
+    @staticmethod
+    def from_strings(strings: Mapping[str, Any]) -> "Metadata":
+        """Inverse of `to_strings`; raises UserError naming a missing or malformed field."""
+        try:
+            names = tuple(str(name) for name in json.loads(strings["names"]))
+            palette = tuple(_colour(colour) for colour in json.loads(strings["palette"]))
+            output = strings["output"]
+            if output not in OUTPUT_KINDS:
+                raise UserError(f"metadata: unknown output {output!r}")
+            return Metadata(
+                model=strings["model"],
+                classes=ClassSet(strings["classes"], names, palette),
+                resolution=parse_resolution(strings["resolution"]),
+                output=output,
+                mean=_triple(json.loads(strings["mean"])),
+                std=_triple(json.loads(strings["std"])),
+                license=strings["license"],
+                version=strings["version"],
+            )
+        except KeyError as error:
+            raise UserError(f"metadata: the field {error} is missing") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"metadata: malformed ({error})") from error
+
+
+def _colour(value: list[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(channel) for channel in value)
+    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
+        raise ValueError(f"colour {value}")
+    return red, green, blue
+
+
+def _triple(value: list[float] | None) -> Triple | None:
+    if value is None:
+        return None
+    first, second, third = (float(item) for item in value)
+    return first, second, third

@@ -1,0 +1,156 @@
+"""Load and run an artifact with numpy and TVM's runtime library: no torch, no onnx, no compiler.
+
+labels = load("tiny-mrms.hmseg")(image)   # uint8 (H, W, 3) -> uint8 (H, W)
+"""
+
+import ctypes
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy import host
+from deploy.artifact import Artifact, ArtifactTarget, load_artifact
+from lut.errors import UserError, WorkError
+
+_CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
+_BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
+_ALIGNMENT = 64  # bytes, of TVM's tensors
+
+
+class Network:
+    """A loaded network; make one with `load`."""
+
+    def __init__(self, artifact: Artifact, ffi: Any, threads: int | None) -> None:  # noqa: ANN401
+        self.artifact = artifact
+        self.metadata = artifact.metadata
+        self._ffi = ffi
+        if threads is not None:
+            ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+        module = _load_library(ffi, artifact.library)
+        self._machine = module["vm_load_executable"]()
+        self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        height, width = self.metadata.resolution
+        # Generated code reads vectors at this alignment; a caller's array promises none.
+        self._image = _aligned((1, height, width, 3))
+        self._tensor = ffi.from_dlpack(self._image)
+        self._main: Callable[[Any], Any] = self._machine["main"]
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """Segment one image of exactly the network's size.
+
+        image: uint8 (H, W, 3), RGB. Returns the labels, uint8 (H, W), or, for a network that was
+        compiled with ``--output logits``, the class scores, float32 (K, H, W). Raises UserError
+        for another shape or type.
+        """
+        return self._run(self._main, image)
+
+    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The class scores, float32 (K, H, W), of one image; every artifact has them."""
+        if self.metadata.output == "logits":
+            return self._run(self._main, image)
+        return self._run(self._machine["logits"], image)
+
+    def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
+        expected = self._image.shape[1:]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
+            found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
+            raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
+        np.copyto(self._image[0], image)
+        try:
+            result = entry(self._tensor)
+        except RuntimeError as error:
+            raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
+        output: NDArray[Any] = np.from_dlpack(result)[0]
+        return output
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Network:
+    """Load an artifact for this machine.
+
+    `threads` sets the size of TVM's pool for the whole process; by default TVM_NUM_THREADS or the
+    number of cores. Raises UserError for a damaged file, one for another machine or of a newer
+    format.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads is {threads}; it must be at least 1")
+    return open_artifact(load_artifact(Path(path)), str(path), threads=threads)
+
+
+def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) -> Network:
+    """`load` for an artifact already in memory; `name` is what errors call it."""
+    check_machine(artifact.target, name)
+    return Network(artifact, import_runtime(), threads)
+
+
+def check_machine(target: ArtifactTarget, name: str) -> None:
+    """Raise UserError unless this machine can run what was compiled for `target`."""
+    if target.architecture != host.architecture():
+        raise UserError(
+            f"{name}: compiled for {target.architecture}, this machine is {host.architecture()}; "
+            "compile with --target cpu here"
+        )
+    missing = host.missing_features(target.features, host.cpu_flags())
+    if missing:
+        raise UserError(
+            f"{name}: compiled for {target.config.get('mcpu')}, this CPU lacks "
+            f"{', '.join(missing)}; compile with --target cpu here or with --target x86-64-v3"
+        )
+
+
+def import_runtime() -> Any:  # noqa: ANN401 - a module
+    """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch."""
+    if "tvm" not in sys.modules:
+        _import_ffi_without_torch()
+        spec = importlib.util.find_spec("tvm")
+        if spec is None or spec.origin is None:
+            raise UserError("apache-tvm is not installed; run: pip install hmseg")
+        library = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"
+        try:
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise UserError(f"TVM's runtime cannot be loaded: {error}") from error
+    import tvm_ffi
+
+    return tvm_ffi
+
+
+def _import_ffi_without_torch() -> None:
+    # tvm_ffi imports torch wherever it finds it, which takes seconds and 200 MB. A None in
+    # sys.modules makes that import fail the way it fails where torch is not installed.
+    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tvm_ffi
+    finally:
+        del sys.modules["torch"]
+    assert tvm_ffi is not None
+
+
+def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI
+    handle, path = tempfile.mkstemp(suffix=".so", prefix="hmseg-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(library)
+        return ffi.load_module(path)
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"the library inside the artifact cannot be loaded ({str(error).splitlines()[-1]}); "
+            "compile the model again with this version"
+        ) from error
+    finally:
+        Path(path).unlink()  # the mapping stays; the name is not needed
+
+
+def _aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    size = int(np.prod(shape))
+    buffer = np.zeros(size + _ALIGNMENT, np.uint8)
+    offset = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[offset : offset + size].reshape(shape)

@@ -1,0 +1,70 @@
+"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from deploy.export import export_network, import_onnx, read_metadata
+from deploy.metadata import Metadata, OutputKind, Triple
+from deploy.resolution import Resolution
+from hmseg import zoo
+from hmseg.mrms import MRMS
+from lut.errors import UserError
+
+SEED = 0
+DEFAULT_RESOLUTION = Resolution(256, 512)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A deployable graph, the network behind it where it is ours, and what its weights are."""
+
+    graph: onnx.ModelProto
+    network: MRMS | None
+    weights: str
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the graph says about itself."""
+        return read_metadata(self.graph)
+
+
+def open_source(
+    model: str,
+    *,
+    resolution: Resolution | None = None,
+    output: OutputKind = "labels",
+    num_classes: int | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+) -> Source:
+    """Export a zoo network, or import an ONNX file, with both ends.
+
+    An untrained zoo network gets the same random weights every time. Raises UserError for an
+    unknown name, and for options that contradict the file.
+    """
+    if model.endswith(".onnx") or Path(model).is_file():
+        if num_classes is not None:
+            raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
+        graph = import_onnx(Path(model), output=output, mean=mean, std=std)
+        found = read_metadata(graph).resolution
+        if resolution is not None and resolution != found:
+            raise UserError(
+                f"{model} is exported for {found}, not {resolution}; leave --resolution out or "
+                "export the file again"
+            )
+        return Source(graph, None, "those in the file")
+    if mean or std:
+        raise UserError("--mean and --std go with an ONNX file; zoo models use ImageNet's")
+    torch.manual_seed(SEED)
+    network = zoo.create_model(model, num_classes=num_classes).eval()
+    graph = export_network(
+        network,
+        model,
+        resolution or DEFAULT_RESOLUTION,
+        output=output,
+        num_classes=network.config.num_classes,
+    )
+    return Source(graph, network, f"random (seed {SEED}): the network is not trained")

@@ -1,0 +1,158 @@
+"""torch, onnxruntime and the compiled network against each other, on the same images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from deploy.artifact import GOLDEN_STRIDE
+from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD
+from deploy.reference import Reference
+from deploy.resolution import Resolution
+from deploy.runtime import Network
+from lut.errors import WorkError
+
+# Float32 sums in another order differ; measured networks stay ten times below this.
+RELATIVE_TOLERANCE = 1e-4
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One side against onnxruntime on one image.
+
+    `max_logit_error` is the largest absolute difference of a class score; `tolerance` what it may
+    be: 1e-4 of the largest score, at least 1e-4. A label may differ only where the reference's
+    scores of the two classes lie within twice the tolerance: `unexplained_share` counts the others.
+    """
+
+    side: str
+    image: str
+    max_logit_error: float
+    tolerance: float
+    differing_share: float
+    unexplained_share: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the side may be believed; NaN never passes."""
+        return self.max_logit_error <= self.tolerance and self.unexplained_share == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest and --json."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def compare(
+    side: str,
+    image: str,
+    reference: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    labels: NDArray[np.uint8],
+    logits: NDArray[np.float32],
+) -> Comparison:
+    """Compare labels (H, W) and logits (K, H, W), or (K, H/s, W/s) of every s-th pixel."""
+    reference_labels, reference_logits = reference
+    peak = float(np.abs(reference_logits).max())
+    tolerance = RELATIVE_TOLERANCE * max(1.0, peak)
+    error = np.abs(logits.astype(np.float64) - reference_logits)
+    differing = labels != reference_labels
+    unexplained = 0
+    if differing.any() and labels.shape == reference_logits.shape[1:]:
+        rows, columns = np.nonzero(differing)
+        inside = labels[rows, columns] < len(reference_logits)
+        chosen = np.minimum(labels[rows, columns], len(reference_logits) - 1)
+        margin = (
+            reference_logits[reference_labels[rows, columns], rows, columns]
+            - reference_logits[chosen, rows, columns]
+        )
+        unexplained = int((~inside | ~(margin <= 2 * tolerance)).sum())
+    return Comparison(
+        side, image, float(error.max()), tolerance, float(differing.mean()),
+        unexplained / labels.size,
+    )  # fmt: skip
+
+
+def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, 3) each."""
+    rng = np.random.default_rng(SEED)
+    shape = (*resolution, 3)
+    coarse = rng.integers(0, 256, (resolution.height // 16 + 1, resolution.width // 16 + 1, 3))
+    smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[: resolution.height, : resolution.width]
+    return {
+        "golden": golden,
+        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
+        "blocks": smooth.astype(np.uint8),
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+    }
+
+
+def verify_network(
+    network: Network, model: onnx.ModelProto, images: Mapping[str, NDArray[np.uint8]]
+) -> list[Comparison]:
+    """The compiled network against onnxruntime on the graph it was compiled from."""
+    reference = Reference(model)
+    comparisons = []
+    for name, image in images.items():
+        logits = network.logits(image)
+        labels_out = network.metadata.output == "labels"
+        labels = network(image) if labels_out else logits.argmax(0).astype(np.uint8)
+        comparisons.append(compare("tvm", name, reference(image), labels, logits))
+    return comparisons
+
+
+def verify_torch(
+    model: nn.Module, graph: onnx.ModelProto, images: Mapping[str, NDArray[np.uint8]]
+) -> list[Comparison]:
+    """The PyTorch network, batch norm unfolded, against onnxruntime on its exported graph."""
+    reference = Reference(graph)
+    model = model.eval()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    comparisons = []
+    for name, image in images.items():
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            logits = model((tensor - mean) / std)[0].numpy()
+        labels = logits.argmax(0).astype(np.uint8)
+        comparisons.append(compare("torch", name, reference(image), labels, logits))
+    return comparisons
+
+
+def replay_golden(network: Network) -> Comparison:
+    """The artifact's own golden input on this machine against its golden output.
+
+    Logits are compared at every 8th pixel, labels at every pixel; a label that differs where no
+    golden logit says by how much counts as unexplained, unless it is one pixel in 10,000.
+    """
+    golden = network.artifact.golden
+    logits = network.logits(golden.image)
+    labels_out = network.metadata.output == "labels"
+    labels = network(golden.image) if labels_out else logits.argmax(0).astype(np.uint8)
+    peak = float(np.abs(golden.logits).max())
+    sampled = logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE]
+    differing = float((labels != golden.labels).mean())
+    return Comparison(
+        side="tvm",
+        image="golden",
+        max_logit_error=float(np.abs(sampled.astype(np.float64) - golden.logits).max()),
+        tolerance=RELATIVE_TOLERANCE * max(1.0, peak),
+        differing_share=differing,
+        unexplained_share=0.0 if differing <= 1e-4 else differing,
+    )
+
+
+def require(comparisons: Sequence[Comparison]) -> None:
+    """Raise WorkError naming the worst comparison unless all passed."""
+    failed = [c for c in comparisons if not c.passed]
+    if failed:
+        worst = max(failed, key=lambda c: (np.isnan(c.max_logit_error), c.max_logit_error))
+        raise WorkError(
+            f"{worst.side} does not match onnxruntime on the {worst.image} image: logit error "
+            f"{worst.max_logit_error:.3g} (allowed {worst.tolerance:.3g}), "
+            f"{worst.differing_share:.3%} of the pixels differ"
+        )
