@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hmseg.data.batches import BatchSpec
 from hmseg.data.transforms import Augmentation
@@ -13,6 +13,14 @@ from lut.errors import UserError
 
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
+
+
+def read_precision(text: str) -> Precision:
+    """The precision of that name; raises UserError for anything else."""
+    for precision in get_args(Precision):
+        if text == precision:
+            return text  # type: ignore[return-value]
+    raise UserError(f"unknown precision {text!r}: choose {', '.join(get_args(Precision))}")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ class Watcher(Protocol):
     def evaluation(self, step: int, confusion: Confusion) -> None:
         """Called after every evaluation of the validation split."""
 
+    def close(self) -> None:
+        """Called once, at the end."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -91,6 +94,11 @@ class Run:
         if self.world.is_main and self.trainer.step == 0:
             self.trainer.checkpoint().save(self.last)
         self.trainer.run(self._after_step)
+
+    def best_record(self) -> dict[str, Any]:
+        """The log's record of the best evaluation."""
+        evaluations = [record for record in read_records(self.log) if "miou" in record]
+        return max(evaluations, key=lambda record: record["miou"])
 
     def _resume(self) -> None:
         checkpoint = Checkpoint.load(self.last)

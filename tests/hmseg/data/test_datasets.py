@@ -62,9 +62,9 @@ def test_camvid_turns_index_11_into_void(tmp_path: Path):
 
 
 def test_real_camvid():
-    root = Path(os.environ.get("HMSEG_DATA", ""), "camvid")
-    if not root.is_dir():
-        pytest.skip("the environment variable HMSEG_DATA names no folder with camvid/ in it")
+    root = Path(os.environ.get("HMSEG_DATA", ""))
+    if not (root / "valannot").is_dir():
+        pytest.skip("the environment variable HMSEG_DATA does not name CamVid's folder")
     data = open_dataset("camvid", root, "val")
     assert len(data) == 101
     image, labels = data.load(0)

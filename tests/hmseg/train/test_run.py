@@ -65,6 +65,9 @@ def train_until_killed(data: Path, folder: Path) -> None:
         def evaluation(self, step: int, confusion: object) -> None:
             pass
 
+        def close(self) -> None:
+            pass
+
     run.watchers.append(Stop())
     run.start(resume=False)
 
