@@ -3,7 +3,7 @@
 import difflib
 from dataclasses import dataclass, replace
 
-from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.mrms import MRMS, Head, MRMSConfig
 from hmseg.pretrained import load_released
 from lut.errors import UserError
 
@@ -71,8 +71,15 @@ _WIDTHS: tuple[tuple[str, float, str], ...] = (
     ("", 1.0, ""),
     ("tiny-", 0.5, " at half width"),
 )
+_TABLE_4: tuple[tuple[str, Head, str], ...] = (
+    ("a", "concat", "Table 4 (a): concatenation, no LCF, no LGE"),
+    ("b", "concat-lge", "Table 4 (b): (a) with LGE"),
+    ("c", "lcf", "Table 4 (c): LCF without LGE"),
+)
 for _prefix, _width, _note in _WIDTHS:
     register(f"{_prefix}mrms", MRMSConfig(width=_width), f"the paper's hand-made network{_note}")
-register("mrms-a", MRMSConfig(head="concat"), "Table 4 (a): concatenation, no LCF, no LGE")
-register("mrms-b", MRMSConfig(head="concat-lge"), "Table 4 (b): (a) with LGE")
-register("mrms-c", MRMSConfig(head="lcf"), "Table 4 (c): LCF without LGE")
+for _prefix, _width, _note in _WIDTHS:
+    for _row, _head, _summary in _TABLE_4:
+        register(
+            f"{_prefix}mrms-{_row}", MRMSConfig(width=_width, head=_head), f"{_summary}{_note}"
+        )

@@ -40,7 +40,8 @@ class ProgressBar:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._progress.stop()
+        if self._progress.live.is_started:  # else it prints an empty line
+            self._progress.stop()
 
 
 def tensorboard_watcher(folder: Path) -> "Watcher":
