@@ -37,6 +37,10 @@ class World:
         dist.all_reduce(total)
         return total.to(tensor.device)
 
+    def wait(self) -> None:
+        """Until every process has come here."""
+        self.sum(torch.zeros(1))
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes, in one message."""
         if self.size == 1:

@@ -91,6 +91,7 @@ class Run:
         elif self.last.exists():
             raise UserError(f"{self.folder} holds a run: go on with --resume, or name another")
         check_writable(self.last)
+        self.world.wait()  # every process has looked before the first one writes
         if self.world.is_main and self.trainer.step == 0:
             self.trainer.checkpoint().save(self.last)
         self.trainer.run(self._after_step)

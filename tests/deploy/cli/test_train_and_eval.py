@@ -92,6 +92,17 @@ def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, me
     assert done.stderr.count("\n") == 1
 
 
+def test_torchrun_writes_one_run(data: Path, tmp_path: Path):
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    command = [*launch, "-m", "deploy.cli.hmseg", *TRAIN, "--data", data, "-o", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint.load(tmp_path / "out" / "last.safetensors").step == 3
+    assert done.stdout.count("bicyclist") == 1
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").open()]
+    assert steps == [3, 3]  # one record of the loss, one of the evaluation
+
+
 def test_a_diverging_run_exits_with_1(data: Path, tmp_path: Path):
     done = hmseg(*TRAIN, "--data", data, "-o", tmp_path / "out", "--lr", "1e30")
     assert done.returncode == 1
