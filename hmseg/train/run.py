@@ -97,8 +97,10 @@ class Run:
         self.trainer.run(self._after_step)
 
     def best_record(self) -> dict[str, Any]:
-        """The log's record of the best evaluation."""
+        """The log's record of the best evaluation; raises UserError where there is none."""
         evaluations = [record for record in read_records(self.log) if "miou" in record]
+        if not evaluations:
+            raise UserError(f"{self.log} has no evaluation in it")
         return max(evaluations, key=lambda record: record["miou"])
 
     def _resume(self) -> None:
