@@ -41,8 +41,9 @@ def build_artifact(
 
     `measured` are schedules by kernel spec; by default those that tuning found for this target and
     number of threads, shipped or the user's own. Raises WorkError, naming the first layer that
-    differs, where the binary does not match onnxruntime; then there is no artifact. Where this machine cannot run the target, the
-    comparisons are empty and the artifact's parity report says that it was not checked.
+    differs, where the binary does not match onnxruntime; then there is no artifact. Where this
+    machine cannot run the target, the comparisons are empty and the artifact's parity report says
+    that it was not checked.
     """
     metadata = read_metadata(model)
     if measured is None:

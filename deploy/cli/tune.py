@@ -53,11 +53,9 @@ def tune(
         kept = winners(measured)
         progress.result = f"{len(measured)} records, {len(kept)} schedules kept"
     with step("the whole network, rule against records"):
-        build = {"threads": workers}
-        rule, _ = build_artifact(source.graph, resolved, measured={}, **build)
-        tuned, _ = build_artifact(
-            source.graph, resolved, measured=tuned_schedules(resolved, workers, [folder]), **build
-        )
+        schedules = tuned_schedules(resolved, workers, [folder])
+        rule, _ = build_artifact(source.graph, resolved, threads=workers, measured={})
+        tuned, _ = build_artifact(source.graph, resolved, threads=workers, measured=schedules)
         ratio = compare_artifacts(rule, tuned, Protocol(), threads=workers)
     gains = {record.spec: record.gain for record in sorted(measured, key=lambda r: r.gain)}
     if as_json:

@@ -5,6 +5,7 @@ row is brought into a small ring of float rows. The network pads with zeros afte
 columns outside the image are zero in the ring, rows outside are left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,8 +65,8 @@ def pack(
     bias: Array,
     *,
     scale: float = 1 / 255,
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
+    std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
 ) -> list[NDArray[Any]]:
     """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation.
 

@@ -42,7 +42,7 @@ class CancelLayouts:
 
 
 @relax.expr_functor.mutator
-class _Replace(relax.PyExprMutator):
+class _Replace(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: tvm.IRModule, replaced: dict[relax.Var, relax.Var]) -> None:
         super().__init__(module)
         self.replaced = replaced

@@ -9,7 +9,7 @@ from tvm import relax
 
 from deploy.kernels import depthwise, pointwise
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import ConvBlock, Graph, activation, conv_block, shape_of, sum_of
+from deploy.passes.graph import ConvBlock, Graph, activation, conv_block, plane_of, shape_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -62,7 +62,7 @@ class FuseConvolution:
         add: Literal["none", "map", "channel"] = "none",
         other: relax.Var | None = None,
     ) -> KernelCall:
-        height, width = shape_of(block.input)[2:]
+        height, width = plane_of(block.input)
         spec = pointwise.PointwiseSpec(block.cin, block.cout, height, width, block.act, add)
         return KernelCall(
             spec=spec,
@@ -78,7 +78,7 @@ class FuseConvolution:
         inner.update(block.inner)
         if block.pointwise:
             return self._pointwise(block)
-        height, width = shape_of(block.input)[2:]
+        height, width = plane_of(block.input)
         if block.depthwise:
             depth = depthwise.DepthwiseSpec(
                 block.cin, height, width, block.kernel, block.stride, block.dilation, block.act

@@ -7,7 +7,7 @@ from tvm import relax
 
 from deploy.kernels import global_pool as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, conv_block, global_average, shape_of
+from deploy.passes.graph import Graph, conv_block, global_average, plane_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -40,7 +40,7 @@ class FuseGlobalPool:
             if block is None or source is None or not graph.used_once(block.input):
                 continue
             inner.update((end, *block.inner))
-            height, width = shape_of(source)[2:]
+            height, width = plane_of(source)
             act = "sigmoid" if sigmoid is not None else block.act
             spec = template.GlobalPoolSpec(block.cin, block.cout, height, width, act)
             yield KernelCall(

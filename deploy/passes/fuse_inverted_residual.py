@@ -7,7 +7,7 @@ from tvm import relax
 
 from deploy.kernels import inverted_residual as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, conv_block, shape_of, sum_of
+from deploy.passes.graph import Graph, conv_block, plane_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -65,7 +65,7 @@ class FuseInvertedResidual:
         source = expand.input if expand else depthwise.input
         if residual is not None and not residual.same_as(source):
             return None
-        height, width = shape_of(source)[2:]
+        height, width = plane_of(source)
         spec = template.InvertedResidualSpec(
             cin=expand.cin if expand else depthwise.cin,
             hidden=depthwise.cout,

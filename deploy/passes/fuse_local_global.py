@@ -13,6 +13,7 @@ from deploy.passes.graph import (
     activation,
     bilinear_resize,
     conv_block,
+    plane_of,
     product_of,
     shape_of,
     sum_of,
@@ -58,14 +59,14 @@ class FuseLocalGlobal:
             mid, gate = self._gated(graph, local)
             if mid is None or not mid.pointwise:
                 continue
-            height, width = shape_of(out.input)[2:]
+            height, width = plane_of(out.input)
             spec = template.LocalGlobalSpec(
                 mid.cin,
                 mid.cout,
                 out.cout,
                 height,
                 width,
-                *shape_of(low)[2:],
+                *plane_of(low),
                 gate=gate is not None,
                 mid_act=mid_act,
                 act=out.act,

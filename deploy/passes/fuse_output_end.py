@@ -1,14 +1,14 @@
 """FuseOutputEnd: from class scores to labels or logits without writing a plane too many."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import tvm
 from tvm import relax
 
 from deploy.kernels import ends as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, bilinear_resize, shape_of
+from deploy.passes.graph import Graph, bilinear_resize, plane_of, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -31,29 +31,31 @@ class FuseOutputEnd:
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         for var in graph.vars:
-            cast = graph.call(var, "relax.astype")
-            arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
-            if (
-                arg_max is not None
-                and str(var.ty.dtype) == "uint8"
-                and int(arg_max.attrs.axis) in (1, -3)
-            ):
-                scores = bilinear_resize(graph, arg_max.args[0])
-                if scores is not None and not arg_max.attrs.keepdims:
-                    yield self._call("labels", scores, var, shape_of(var)[1:])
+            scores = self._scores_of_labels(graph, var)
+            if scores is not None:
+                yield self._call("labels", scores, var, plane_of(var))
             elif graph.is_result(var):
                 scores = bilinear_resize(graph, var)
                 if scores is not None:
-                    yield self._call("logits", scores, var, shape_of(var)[2:])
+                    yield self._call("logits", scores, var, plane_of(var))
+
+    def _scores_of_labels(self, graph: Graph, var: relax.Var) -> Any:  # noqa: ANN401 - Var or None
+        cast = graph.call(var, "relax.astype")
+        arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
+        if arg_max is None or str(var.ty.dtype) != "uint8":
+            return None
+        over_classes = int(arg_max.attrs.axis) in (1, -3) and not arg_max.attrs.keepdims
+        return bilinear_resize(graph, arg_max.args[0]) if over_classes else None
 
     def _call(
         self,
         output: Literal["labels", "logits"],
         scores: relax.Var,
         var: relax.Var,
-        size: tuple[int, ...],
+        size: tuple[int, int],
     ) -> KernelCall:
-        spec = template.EndSpec(*shape_of(scores)[1:], *size, output=output)
+        classes, height, width = shape_of(scores)[1:]
+        spec = template.EndSpec(classes, height, width, *size, output)
         return KernelCall(
             spec=spec,
             name=f"{output}_end",

@@ -6,7 +6,7 @@ import tvm
 
 from deploy.kernels import resize as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, bilinear_resize, shape_of
+from deploy.passes.graph import Graph, bilinear_resize, plane_of, shape_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -29,7 +29,7 @@ class FuseResize:
             source = bilinear_resize(graph, var)
             if source is None:
                 continue
-            spec = template.ResizeSpec(*shape_of(source)[1:], *shape_of(var)[2:])
+            spec = template.ResizeSpec(*shape_of(source)[1:], *plane_of(var))
             yield KernelCall(
                 spec=spec,
                 inputs=[source],

@@ -8,7 +8,7 @@ from tvm import relax
 
 from deploy.kernels import stem as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Array, Graph, conv_block, shape_of
+from deploy.passes.graph import Array, Graph, conv_block, plane_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -41,7 +41,7 @@ class FuseStem:
             if block.groups != 1:
                 continue
             found = _image_end(graph, block.input)
-            height, width = shape_of(block.input)[2:]
+            height, width = plane_of(block.input)
             spec = template.StemSpec(
                 block.cout,
                 height,
@@ -75,7 +75,7 @@ def _image_end(graph: Graph, tensor: relax.Expr) -> tuple[relax.Var, Array, Arra
     multiply = graph.call(add.args[0], "relax.multiply") if add is not None else None
     cast = graph.call(multiply.args[0], "relax.astype") if multiply is not None else None
     transpose = graph.call(cast.args[0], "relax.permute_dims") if cast is not None else None
-    if transpose is None:
+    if add is None or multiply is None or transpose is None:
         return None
     factor, shift = graph.constant(multiply.args[1]), graph.constant(add.args[1])
     image = transpose.args[0]

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import tvm
+from tvm import relax
 
 from deploy.kernels import upsample_add as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, activation, bilinear_resize, conv_block, shape_of, sum_of
+from deploy.passes.graph import Graph, activation, bilinear_resize, conv_block, plane_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -27,7 +28,7 @@ class FuseUpsampleAdd:
         return rewrite(module, self.chooser, self._matches)
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
-        inner = set()
+        inner: set[relax.Var] = set()
         for var in reversed(graph.vars):
             act, total = activation(graph, var)
             if var in inner or (act != "none" and not graph.used_once(total)):
@@ -39,9 +40,9 @@ class FuseUpsampleAdd:
                     continue
                 if not (graph.used_once(conv_var) and graph.used_once(up_var)):
                     continue
-                height, width = shape_of(var)[2:]
+                height, width = plane_of(var)
                 spec = template.UpsampleAddSpec(
-                    block.cin, block.cout, height, width, *shape_of(low)[2:], act=act
+                    block.cin, block.cout, height, width, *plane_of(low), act=act
                 )
                 inner.add(total)
                 yield KernelCall(

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
@@ -13,8 +14,8 @@ from tvm import relax
 from deploy.kernels.ir import Act
 
 Array = NDArray[np.float32]
-Expr = relax.Expr
-Var = relax.Var
+Expr: TypeAlias = relax.Expr
+Var: TypeAlias = relax.Var
 
 
 class Graph:
@@ -32,7 +33,7 @@ class Graph:
         result = function.body.body
         value = self.definition(result)
         fields = value.fields if isinstance(value, relax.Tuple) else [result]
-        self._results = {field for field in fields if isinstance(field, Var)}
+        self._results = {field for field in fields if isinstance(field, relax.Var)}
         self._uses[result] += 1
 
     @cached_property
@@ -40,11 +41,11 @@ class Graph:
         """Bound variables in the graph's order."""
         return list(self._definitions)
 
-    def definition(self, var: Expr) -> Expr | None:
+    def definition(self, var: Expr) -> Any:  # noqa: ANN401 - an Expr or None
         """The expression bound to a variable; None for a parameter and for a constant."""
-        return self._definitions.get(var) if isinstance(var, Var) else None
+        return self._definitions.get(var) if isinstance(var, relax.Var) else None
 
-    def call(self, var: Expr, *names: str) -> relax.Call | None:
+    def call(self, var: Expr, *names: str) -> Any:  # noqa: ANN401 - a Call or None
         """The definition, if it is a call of one of these Relax operators."""
         value = self.definition(var)
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
@@ -72,6 +73,12 @@ class Graph:
 def shape_of(expr: Expr) -> tuple[int, ...]:
     """The static shape of a tensor."""
     return tuple(int(size) for size in expr.ty.shape)
+
+
+def plane_of(expr: Expr) -> tuple[int, int]:
+    """Height and width: the last two sizes."""
+    *_, height, width = shape_of(expr)
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,11 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     add = graph.call(value, "relax.add")
     if add is not None:
         bias = graph.constant(add.args[1])
-        if bias is None or not isinstance(add.args[0], Var) or not graph.used_once(add.args[0]):
+        if (
+            bias is None
+            or not isinstance(add.args[0], relax.Var)
+            or not graph.used_once(add.args[0])
+        ):
             return None
         value = add.args[0]
         inner.append(value)
@@ -191,7 +202,7 @@ def activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
     return "none", output
 
 
-def bilinear_resize(graph: Graph, output: Expr) -> Var | None:
+def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
     """What a bilinear resize with half-pixel centres (align_corners=False) reads, else None."""
     resize = graph.call(output, "relax.image.resize2d")
     if resize is None:
@@ -200,18 +211,18 @@ def bilinear_resize(graph: Graph, output: Expr) -> Var | None:
     bilinear = (attrs.method, attrs.coordinate_transformation_mode, attrs.layout) == (
         "linear", "half_pixel", "NCHW",
     )  # fmt: skip
-    return resize.args[0] if bilinear and isinstance(resize.args[0], Var) else None
+    return resize.args[0] if bilinear and isinstance(resize.args[0], relax.Var) else None
 
 
-def global_average(graph: Graph, output: Expr) -> Var | None:
+def global_average(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
     """What is averaged over height and width to (1, C, 1, 1), else None."""
     mean = graph.call(output, "relax.mean")
     if mean is not None:
         axes = sorted(int(axis) % 4 for axis in mean.attrs.axis or ())
         matched = axes == [2, 3] and bool(mean.attrs.keepdims)
-        return mean.args[0] if matched and isinstance(mean.args[0], Var) else None
+        return mean.args[0] if matched and isinstance(mean.args[0], relax.Var) else None
     pool = graph.call(output, "relax.nn.adaptive_avg_pool2d")
-    if pool is not None and shape_of(output)[2:] == (1, 1) and isinstance(pool.args[0], Var):
+    if pool is not None and shape_of(output)[2:] == (1, 1) and isinstance(pool.args[0], relax.Var):
         return pool.args[0]
     return None
 
@@ -226,14 +237,14 @@ def product_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:
     return _both_orders(graph.call(output, "relax.multiply"))
 
 
-def _both_orders(call: relax.Call | None) -> list[tuple[Var, Var]]:
-    if call is None or not all(isinstance(arg, Var) for arg in call.args):
+def _both_orders(call: Any) -> list[tuple[Var, Var]]:  # noqa: ANN401 - a Call or None
+    if call is None or not all(isinstance(arg, relax.Var) for arg in call.args):
         return []
     first, second = call.args
     return [(first, second), (second, first)]
 
 
-def _count(value: Expr, var: Var) -> int:
+def _count(value: Any, var: Any) -> int:  # noqa: ANN401 - TVM's expressions
     if isinstance(value, relax.Call):
         return sum(_count(arg, var) for arg in value.args)
     if isinstance(value, relax.Tuple):

@@ -52,7 +52,7 @@ def rewrite(
 
 
 @relax.expr_functor.mutator
-class _Rewriter(relax.PyExprMutator):
+class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(
         self, module: tvm.IRModule, chooser: Chooser, calls: dict[relax.Var, KernelCall]
     ) -> None:

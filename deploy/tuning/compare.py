@@ -1,5 +1,7 @@
 """Two builds of one network, timed in turn."""
 
+from functools import partial
+
 from deploy.artifact import Artifact
 from deploy.measure.interleave import Protocol, interleave
 from deploy.measure.statistics import Ratio, ratio_of_rounds
@@ -15,8 +17,6 @@ def compare_artifacts(
         name: open_artifact(artifact, name, threads=threads)
         for name, artifact in (("first", first), ("second", second))
     }
-    samples = interleave(
-        {name: (lambda network=network: network(image)) for name, network in networks.items()},
-        protocol,
-    )
+    sides = {name: partial(network, image) for name, network in networks.items()}
+    samples = interleave(sides, protocol)
     return ratio_of_rounds(samples["first"], samples["second"])
