@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-
 from numpy.typing import NDArray
 
 from deploy.kernels import ir
