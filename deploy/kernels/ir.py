@@ -253,7 +253,7 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
 
 
 def is_nan(value: Expr) -> Expr:
-    """Lane by lane. An intrinsic: TVM's simplifier takes x != x for false and !(a <= b) for b < a."""
+    """Lane by lane. An intrinsic: TVM's simplifier takes !(a <= b) for b < a."""
     return T.isnan(value)
 
 

@@ -58,7 +58,8 @@ def emit(spec: PointwiseSpec, schedule: PointwiseSchedule, isa: Isa) -> Any:  # 
     c, pixels = isa.lanes, spec.height * spec.width
     blocks_in, blocks_out = isa.blocks(spec.cin), isa.blocks(spec.cout)
     px, ob = schedule.tile.px, schedule.tile.ob
-    per_segment = -(-(-(-pixels // px)) // schedule.segments)
+    tiles = -(-pixels // px)
+    per_segment = -(-tiles // schedule.segments)
     flat_in, flat_out = (blocks_in, pixels, c), (blocks_out, pixels, c)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deploy.kernels import emit, layout
 from deploy.kernels import inverted_residual as kernel
 from deploy.kernels.inverted_residual import InvertedResidualSpec
+from deploy.kernels.isa import AVX2, AVX512, NEON
 
 from .helpers import ISAS, normal, planar, run
 
@@ -124,3 +125,13 @@ def test_rule():
     # The chunk of mode hid divides the blocks and leaves every thread the same number.
     chunk = kernel.default_schedule(flat, isa, 2).chunk
     assert (480 // 8) % (2 * chunk) == 0
+
+
+@pytest.mark.parametrize("isa", [AVX2, AVX512, NEON], ids=lambda isa: isa.name)
+@given(spec=specs(), threads=st.integers(1, 16))
+def test_rule_is_always_a_schedule(isa, spec, threads):
+    schedule = kernel.default_schedule(spec, isa, threads)
+    assert 1 <= schedule.strip <= spec.out_width
+    assert 1 <= schedule.tasks <= threads
+    if schedule.mode == "hid":
+        assert isa.blocks(spec.hidden) % schedule.chunk == 0
