@@ -80,7 +80,7 @@ def workloads() -> list[Any]:
     ]
 
 
-def inputs(func: Any, spec: Any) -> list[Any]:  # noqa: ANN401
+def inputs(func: Any, spec: Any) -> list[Any]:
     """Arrays for every parameter: tables where the spec resamples, else noise."""
     import numpy as np
 
@@ -102,7 +102,7 @@ def inputs(func: Any, spec: Any) -> list[Any]:  # noqa: ANN401
     return arrays
 
 
-def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:  # noqa: ANN401
+def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     import numpy as np
     import tvm
 

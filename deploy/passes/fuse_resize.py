@@ -29,7 +29,8 @@ class FuseResize:
             source = bilinear_resize(graph, var)
             if source is None:
                 continue
-            spec = template.ResizeSpec(*shape_of(source)[1:], *plane_of(var))
+            channels, height, width = shape_of(source)[1:]
+            spec = template.ResizeSpec(channels, height, width, *plane_of(var))
             yield KernelCall(
                 spec=spec,
                 inputs=[source],
