@@ -62,6 +62,22 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class KernelInfo:
+    """One kernel of a library: what it computes and what it must at least do for it.
+
+    `template` names the module of deploy/kernels that it comes from, or is ``tvm`` for what TVM's
+    own lowering made; `macs` are those of the real channels (0 where the counting rule has none);
+    `bytes` are those of its arguments, each read or written once.
+    """
+
+    name: str
+    template: str
+    spec: str
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """Everything in one artifact file."""
 
@@ -72,7 +88,8 @@ class Artifact:
     parity: dict[str, Any]
     versions: dict[str, str]
     created: str  # ISO 8601, UTC
-    kernels: tuple[str, ...]
+    kernels: tuple[KernelInfo, ...]
+    threads: int  # that the kernels' work is cut for; it runs with any number
 
     def manifest(self) -> dict[str, Any]:
         """The manifest without the members' hashes."""
@@ -93,7 +110,8 @@ class Artifact:
             "metadata": self.metadata.to_strings(),
             "versions": self.versions,
             "parity": self.parity,
-            "kernels": list(self.kernels),
+            "threads": self.threads,
+            "kernels": [asdict(kernel) for kernel in self.kernels],
         }
 
 
@@ -153,7 +171,8 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             parity=_typed(dict, manifest, "parity"),
             versions=_typed(dict, manifest, "versions"),
             created=_typed(str, manifest, "created"),
-            kernels=_texts(manifest, "kernels"),
+            kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
+            threads=_typed(int, manifest, "threads"),
         )
     except UserError as error:
         raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error
@@ -197,6 +216,13 @@ def _texts(values: dict[str, Any], field: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in items):
         raise TypeError(f"{field} must be texts")
     return tuple(items)
+
+
+def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
+    name, template, spec = (_typed(str, kernel, field) for field in ("name", "template", "spec"))
+    return KernelInfo(
+        name, template, spec, _typed(int, kernel, "macs"), _typed(int, kernel, "bytes")
+    )
 
 
 def _read_target(values: dict[str, Any]) -> ArtifactTarget:

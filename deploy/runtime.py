@@ -25,6 +25,9 @@ _BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
 _ALIGNMENT = 64  # bytes, of TVM's tensors
 
 
+Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
+
+
 class Network:
     """A loaded network; make one with `load`. Threads may share it: their calls take turns."""
 
@@ -59,6 +62,21 @@ class Network:
         if self.metadata.output == "logits":
             return self._run(self._main, image)
         return self._run(self._machine["logits"], image)
+
+    def instrument(self, callback: Instrument | None) -> None:
+        """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
+
+        The names are those in the artifact's list of kernels, and ``vm.builtin...`` for the
+        machine's own steps. Where the callback gives True before a kernel, the kernel is not run:
+        the callback has done its work.
+        """
+
+        def watch(function: Any, name: str, before: bool, _result: Any, *args: Any) -> int:  # noqa: ANN401
+            assert callback is not None
+            return int(callback(function, str(name), bool(before), args))
+
+        function = None if callback is None else self._ffi.convert(watch)
+        self._machine["set_instrument"](function)
 
     def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
         expected = self._image.shape[1:]

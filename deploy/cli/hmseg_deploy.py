@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.cli import bench, compile, export, models, quickstart, run, verify
+from deploy.cli import bench, compile, export, models, profile, quickstart, run, tune, verify
 from deploy.cli.console import run_program
 
 app = typer.Typer(
@@ -17,6 +17,8 @@ app.command("export")(export.export)
 app.command("compile")(compile.compile_model)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
+app.command("profile")(profile.profile)
+app.command("tune")(tune.tune)
 app.command("run")(run.run)
 
 

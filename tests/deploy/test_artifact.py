@@ -15,6 +15,7 @@ from deploy.artifact import (
     Artifact,
     ArtifactTarget,
     Golden,
+    KernelInfo,
     load_artifact,
     parse_artifact,
     save_artifact,
@@ -37,7 +38,8 @@ ARTIFACT = Artifact(
     parity={"checked": True, "comparisons": []},
     versions={"hmseg": "0.1.0"},
     created="2026-01-01T00:00:00+00:00",
-    kernels=("conv", "resize"),
+    kernels=(KernelInfo("conv", "pointwise", "PointwiseSpec(...)", 12, 34),),
+    threads=2,
 )
 
 
