@@ -208,12 +208,13 @@ class Runner:
             raise WorkError(f"wrong results: {wrong}")
 
     def _reference_logits(self, work: Work) -> NDArray[Any]:
-        from deploy.export import read_onnx
+        import onnx
+
         from deploy.reference import Reference
 
         graph, digest = self._graph(replace(work.config, job="logits"))
         if self._reference is None or self._reference[0] != digest:
-            self._reference = digest, Reference(read_onnx(graph))(work.image())[1]
+            self._reference = digest, Reference(onnx.load(graph))(work.image())[1]
         return self._reference[1]
 
     def _graph(self, config: Config) -> tuple[Path, str]:
