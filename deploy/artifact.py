@@ -11,22 +11,25 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.metadata import Metadata
 from lut.errors import UserError
-from lut.files import write_atomic
+from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
 FORMAT_VERSION = 1
 SUFFIX = ".hmseg"
 # The golden logits are kept at every 8th pixel: whole planes would outweigh the library.
 GOLDEN_STRIDE = 8
+
+T = TypeVar("T")
 
 _MANIFEST = "manifest.json"
 _LIBRARY = "lib.so"
@@ -59,6 +62,22 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class KernelInfo:
+    """One kernel of a library: what it computes and what it must at least do for it.
+
+    `template` names the module of deploy/kernels that it comes from, or is ``tvm`` for what TVM's
+    own lowering made; `macs` are those of the real channels (0 where the counting rule has none);
+    `bytes` are those of its arguments, each read or written once.
+    """
+
+    name: str
+    template: str
+    spec: str
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """Everything in one artifact file."""
 
@@ -69,7 +88,8 @@ class Artifact:
     parity: dict[str, Any]
     versions: dict[str, str]
     created: str  # ISO 8601, UTC
-    kernels: tuple[str, ...]
+    kernels: tuple[KernelInfo, ...]
+    threads: int  # that the kernels' work is cut for; it runs with any number
 
     def manifest(self) -> dict[str, Any]:
         """The manifest without the members' hashes."""
@@ -90,7 +110,8 @@ class Artifact:
             "metadata": self.metadata.to_strings(),
             "versions": self.versions,
             "parity": self.parity,
-            "kernels": list(self.kernels),
+            "threads": self.threads,
+            "kernels": [asdict(kernel) for kernel in self.kernels],
         }
 
 
@@ -121,13 +142,7 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
 
 def load_artifact(path: Path) -> Artifact:
     """Read and check an artifact; raises UserError in one line for anything but a sound file."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_artifact(data, str(path))
+    return parse_artifact(read_file(path), str(path))
 
 
 def parse_artifact(data: bytes, name: str) -> Artifact:
@@ -147,22 +162,26 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
         for member, content in members.items():
             if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
                 raise UserError(f"{name}: the member {member} does not match its checksum")
-        target = manifest["target"]
+        metadata = Metadata.from_strings(manifest["metadata"])
         return Artifact(
             library=members[_LIBRARY],
-            target=ArtifactTarget(
-                target["name"], target["config"], target["architecture"], tuple(target["features"])
-            ),
-            metadata=Metadata.from_strings(manifest["metadata"]),
-            golden=Golden(*(_read_array(members[member]) for member in _GOLDEN)),
-            parity=manifest["parity"],
-            versions=manifest["versions"],
-            created=manifest["created"],
-            kernels=tuple(manifest["kernels"]),
+            target=_read_target(manifest["target"]),
+            metadata=metadata,
+            golden=_read_golden(members, metadata),
+            parity=_typed(dict, manifest, "parity"),
+            versions=_typed(dict, manifest, "versions"),
+            created=_typed(str, manifest, "created"),
+            kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
+            threads=_typed(int, manifest, "threads"),
         )
-    except UserError:
-        raise
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, struct.error, EOFError) as error:
+    except UserError as error:
+        raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error
+    # What zipfile, zlib, json, numpy and a manifest of another shape raise; a file that was made
+    # up, with a checksum of its own, may bring about any of them.
+    except (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, TypeError, ValueError,
+        AttributeError, ArithmeticError, RuntimeError, MemoryError,
+    ) as error:  # fmt: skip
         raise UserError(f"{name}: not a sound hmseg artifact ({error})") from error
 
 
@@ -170,7 +189,7 @@ def _check_format(manifest: Any, name: str) -> None:  # noqa: ANN401 - any JSON 
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
     version = manifest.get("format_version")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise UserError(f"{name}: format version {version!r} is not a version")
     if version > FORMAT_VERSION:
         raise UserError(
@@ -183,6 +202,52 @@ def _array_bytes(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _typed(kind: type[T], values: dict[str, Any], field: str) -> T:
+    value = values[field]
+    if not isinstance(value, kind):
+        raise TypeError(f"{field} is {value!r:.40}")
+    return value
+
+
+def _texts(values: dict[str, Any], field: str) -> tuple[str, ...]:
+    items = _typed(list, values, field)
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError(f"{field} must be texts")
+    return tuple(items)
+
+
+def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
+    name, template, spec = (_typed(str, kernel, field) for field in ("name", "template", "spec"))
+    return KernelInfo(
+        name, template, spec, _typed(int, kernel, "macs"), _typed(int, kernel, "bytes")
+    )
+
+
+def _read_target(values: dict[str, Any]) -> ArtifactTarget:
+    return ArtifactTarget(
+        _typed(str, values, "name"),
+        _typed(dict, values, "config"),
+        _typed(str, values, "architecture"),
+        _texts(values, "features"),
+    )
+
+
+def _read_golden(members: dict[str, bytes], metadata: Metadata) -> Golden:
+    height, width = metadata.resolution
+    coarse = (-(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE))
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        _GOLDEN[0]: (np.uint8, (height, width, 3)),
+        _GOLDEN[1]: (np.uint8, (height, width)),
+        _GOLDEN[2]: (np.float32, (len(metadata.classes), *coarse)),
+    }
+    arrays = {member: _read_array(members[member]) for member in _GOLDEN}
+    for member, (kind, shape) in shapes.items():
+        found = arrays[member]
+        if found.dtype != kind or found.shape != shape:
+            raise ValueError(f"{member}, {found.dtype} {found.shape}, does not fit the network")
+    return Golden(*arrays.values())
 
 
 def _read_array(data: bytes) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """From a deployable graph to a checked artifact: compile, verify, then and only then write."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,11 +15,13 @@ from deploy import host
 from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
 from deploy.export import read_metadata
 from deploy.first_difference import first_difference
-from deploy.pipeline import Compiled, OnPass, Pass, compile_graph
+from deploy.kernels.choice import Chooser, Fields
+from deploy.pipeline import Compiled, OnPass, Pass, compile_graph, make_chooser
 from deploy.reference import Reference
 from deploy.runtime import check_machine, open_artifact
 from deploy.street import draw_street
 from deploy.targets import Target
+from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import UserError, WorkError
 
@@ -30,18 +32,24 @@ def build_artifact(
     model: onnx.ModelProto,
     target: Target,
     *,
-    threads: int | None = None,
+    threads: int,
+    measured: Mapping[str, Fields] | None = None,
     passes: Sequence[Pass] | None = None,
     on_step: OnPass = lambda _: None,
 ) -> tuple[Artifact, list[Comparison]]:
     """Compile a graph with both ends and check the result on this machine.
 
-    Raises WorkError, naming the first layer that differs, where the binary does not match
-    onnxruntime; then there is no artifact. Where this machine cannot run the target, the
-    comparisons are empty and the artifact's parity report says that it was not checked.
+    `measured` are schedules by kernel spec; by default those that tuning found for this target and
+    number of threads, shipped or the user's own. Raises WorkError, naming the first layer that
+    differs, where the binary does not match onnxruntime; then there is no artifact. Where this
+    machine cannot run the target, the comparisons are empty and the artifact's parity report says
+    that it was not checked.
     """
     metadata = read_metadata(model)
-    compiled = compile_graph(model, target, passes=passes, on_pass=on_step)
+    if measured is None:
+        measured = tuned_schedules(target, threads)
+    chooser = make_chooser(target, threads, measured)
+    compiled = compile_graph(model, target, chooser=chooser, passes=passes, on_pass=on_step)
     on_step("linking")
     golden_image = draw_street(metadata.resolution)
     labels, logits = Reference(model)(golden_image)
@@ -54,6 +62,7 @@ def build_artifact(
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         kernels=compiled.kernels,
+        threads=threads,
     )
     try:
         check_machine(artifact.target, "the artifact")
@@ -66,7 +75,7 @@ def build_artifact(
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        where = locate_difference(model, target, golden_image, passes=passes)
+        where = locate_difference(model, target, golden_image, chooser=chooser, passes=passes)
         raise WorkError(f"{error}; {where}; no artifact was written") from error
     report = {
         "checked": True,
@@ -81,12 +90,13 @@ def locate_difference(
     target: Target,
     image: NDArray[np.uint8],
     *,
+    chooser: Chooser | None,
     passes: Sequence[Pass] | None = None,
 ) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return run_in_process(compile_graph(prefix, target, passes=passes), probe)
+        return run_in_process(compile_graph(prefix, target, chooser=chooser, passes=passes), probe)
 
     found = first_difference(model, image, run_prefix)
     return str(found) if found else "no single layer differs on the golden image"

@@ -5,6 +5,7 @@ the same graph from uint8 image to uint8 labels.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import onnx
@@ -51,7 +52,8 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
     if name not in shapes:
         raise UserError(f"the ONNX graph's shape inference does not reach {name!r}; simplify it")
     element, shape = _type_and_shape(shapes[name])
-    if element != TensorProto.FLOAT or len(shape) != 4 or shape[0] != 1:
+    fixed = min(shape, default=0) > 0
+    if not fixed or element != TensorProto.FLOAT or len(shape) != 4 or shape[0] != 1:
         raise UserError(
             f"the ONNX output {graph.output[0].name!r} must be class scores float32 (1, K, h, w), "
             f"or their ArgMax over axis 1; it is {_describe(shapes[name])}"
@@ -62,20 +64,37 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
     return GraphEnds(resolution, takes_image, scores is not None, shape[1], size)
 
 
+def free_names(model: onnx.ModelProto) -> None:
+    """Rename, in place, every tensor whose name the ends are about to use (``image``, ``labels``,
+    ``logits``, ``hmseg_...``): a user's graph may use any of them for anything."""
+    graph = model.graph
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    used.update(v.name for v in (*graph.input, *graph.output, *graph.initializer))
+    for name in sorted(used):
+        if name in (IMAGE, LABELS, LOGITS) or name.startswith(_PREFIX):
+            base = name.removeprefix(_PREFIX)
+            new = next(f"inner_{base}_{i}" for i in count() if f"inner_{base}_{i}" not in used)
+            used.add(new)
+            _rename(graph, name, new)
+
+
+def name_image(model: onnx.ModelProto) -> None:
+    """Call the input of a graph that takes a uint8 image ``image``, in place."""
+    _rename(model.graph, _input(model.graph).name, IMAGE)
+
+
 def attach_image_end(
     model: onnx.ModelProto, resolution: Resolution, mean: Triple, std: Triple
 ) -> None:
     """Replace the float (1, 3, H, W) input by ``image`` uint8 (1, H, W, 3), in place.
 
-    The nodes added compute x / 255, minus `mean`, over `std`, as one multiply and one add.
+    The nodes added compute x / 255, minus `mean`, over `std`, as one multiply and one add. The
+    names they use must be free (`free_names`).
     """
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    old = next(value for value in graph.input if value.name not in constants)
+    old = _input(graph)
     scale = np.array([1 / (255 * s) for s in std], np.float32).reshape(1, 3, 1, 1)
     shift = np.array([-m / s for m, s in zip(mean, std, strict=True)], np.float32)
-    _rename(graph, IMAGE, _PREFIX + IMAGE)
-    inner = _PREFIX + IMAGE if old.name == IMAGE else old.name
     graph.initializer.extend(
         [
             numpy_helper.from_array(scale, _PREFIX + "scale"),
@@ -86,12 +105,12 @@ def attach_image_end(
         helper.make_node("Transpose", [IMAGE], [_PREFIX + "nchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", [_PREFIX + "nchw"], [_PREFIX + "float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [_PREFIX + "float", _PREFIX + "scale"], [_PREFIX + "scaled"]),
-        helper.make_node("Add", [_PREFIX + "scaled", _PREFIX + "shift"], [inner]),
+        helper.make_node("Add", [_PREFIX + "scaled", _PREFIX + "shift"], [old.name]),
     ]
     for position, node in enumerate(nodes):
         node.name = f"{_PREFIX}image_end_{node.op_type}"
         graph.node.insert(position, node)
-    graph.input.remove(next(value for value in graph.input if value.name == old.name))
+    graph.input.remove(old)
     shape = [1, resolution.height, resolution.width, 3]
     graph.input.insert(0, helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
 
@@ -100,15 +119,12 @@ def attach_output_end(model: onnx.ModelProto, ends: GraphEnds, kind: OutputKind)
     """Make the output ``labels`` uint8 (1, H, W) or ``logits`` float32 (1, K, H, W), in place.
 
     Class scores of another size are first resized to the input's (bilinear, half-pixel centres).
-    Of equal scores the lowest class index wins.
+    Of equal scores the lowest class index wins. The names used must be free (`free_names`).
     """
     graph = model.graph
     scores = _argmax_input(graph) or graph.output[0].name
     if ends.gives_labels:  # built anew below, with uint8 at the end
         _drop_nodes_after(graph, scores)
-    if scores == LABELS:
-        _rename(graph, LABELS, _PREFIX + "scores")
-        scores = _PREFIX + "scores"
     height, width = ends.resolution
     if ends.scores_size != ends.resolution:
         sizes = np.array([1, ends.num_classes, height, width], np.int64)
@@ -167,11 +183,22 @@ def with_logits_output(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def _input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
+    constants = {tensor.name for tensor in graph.initializer}
+    return next(value for value in graph.input if value.name not in constants)
+
+
 def _input_layout(value: onnx.ValueInfoProto) -> tuple[Resolution, bool]:
     element, shape = _type_and_shape(value)
-    if element == TensorProto.UINT8 and len(shape) == 4 and (shape[0], shape[3]) == (1, 3):
+    fixed = min(shape, default=0) > 0
+    if (
+        fixed
+        and element == TensorProto.UINT8
+        and len(shape) == 4
+        and (shape[0], shape[3]) == (1, 3)
+    ):
         return Resolution(shape[1], shape[2]), True
-    if element == TensorProto.FLOAT and len(shape) == 4 and shape[:2] == (1, 3):
+    if fixed and element == TensorProto.FLOAT and len(shape) == 4 and shape[:2] == (1, 3):
         return Resolution(shape[2], shape[3]), False
     raise UserError(
         f"the ONNX input {value.name!r} is {_describe(value)}; supported are an image uint8 "
@@ -217,7 +244,7 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 def _type_and_shape(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]]:
     tensor = value.type.tensor_type
-    # A symbolic or missing size reads as 0, which no layout accepts.
+    # A symbolic or missing size reads as 0.
     return tensor.elem_type, tuple(
         dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim
     )

@@ -17,14 +17,21 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from deploy.ends import attach_image_end, attach_output_end, inspect_ends
+from deploy.ends import (
+    attach_image_end,
+    attach_output_end,
+    free_names,
+    inspect_ends,
+    name_image,
+)
 from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata, OutputKind, Triple
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet, classes_for
 from lut.errors import UserError
-from lut.files import atomic_path
+from lut.files import atomic_path, read_file
 
 OPSET = 20
+_OLDEST_OPSET = 13  # of what the ends are written in; older files are converted
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -112,11 +119,14 @@ def import_onnx(
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Load, check and shape-infer an ONNX file; raises UserError in one line."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    content = read_file(path)
     try:
-        model = onnx.load(path)
+        model = onnx.load_model_from_string(content)
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+        opsets = {entry.domain: entry.version for entry in model.opset_import}
+        if opsets.get("", _OLDEST_OPSET) < _OLDEST_OPSET:
+            model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # protobuf, the checker and the file system each raise their own
         line = " ".join(str(error).split())[:200] or type(error).__name__
@@ -157,7 +167,10 @@ def _finish(model: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     _strip_debug(model)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     ends = inspect_ends(model)
-    if not ends.takes_image:
+    free_names(model)
+    if ends.takes_image:
+        name_image(model)
+    else:
         assert metadata.mean
         assert metadata.std
         attach_image_end(model, ends.resolution, metadata.mean, metadata.std)

@@ -22,16 +22,21 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"{path}: no PNG or JPEG files in this folder")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
+        try:
+            found += _images_in(path) if path.is_dir() else [path]
+            path.stat()
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file or folder") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise UserError(f"{folder}: no PNG or JPEG files in this folder")
+    return files
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -42,6 +47,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16-bit grey: convert would cut it off at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

@@ -4,6 +4,7 @@ Imports neither torch, onnx nor TVM.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,15 @@ class Metadata:
     license: str
     version: str  # of hmseg
 
+    @property
+    def file_name(self) -> str:
+        """A name for files of this network, without a suffix.
+
+        The model's name may come from a user's file: what could lead out of the folder is replaced.
+        """
+        safe = re.sub(r"[^\w.+-]+", "_", self.model).strip("._") or "network"
+        return f"{safe[:50]}-{self.resolution}"
+
     def to_strings(self) -> dict[str, str]:
         """The form of ONNX's metadata_props; values that are no strings are JSON."""
         return {
@@ -54,6 +64,9 @@ class Metadata:
         try:
             names = tuple(str(name) for name in json.loads(strings["names"]))
             palette = tuple(_colour(colour) for colour in json.loads(strings["palette"]))
+            texts = {name: strings[name] for name in ("model", "classes", "license", "version")}
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise UserError("metadata: model, classes, license and version must be texts")
             output = strings["output"]
             if output not in OUTPUT_KINDS:
                 raise UserError(f"metadata: unknown output {output!r}")
@@ -69,7 +82,7 @@ class Metadata:
             )
         except KeyError as error:
             raise UserError(f"metadata: the field {error} is missing") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"metadata: malformed ({error})") from error

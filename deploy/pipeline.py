@@ -1,17 +1,32 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import onnx
 import tvm
 from tvm import relax
 
+from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
+from deploy.kernels.choice import Chooser, Fields
+from deploy.kernels.isa import AVX2, AVX512, Isa
+from deploy.passes.cancel_layouts import CancelLayouts
+from deploy.passes.fuse_convolution import FuseConvolution
+from deploy.passes.fuse_global_pool import FuseGlobalPool
+from deploy.passes.fuse_inverted_residual import FuseInvertedResidual
+from deploy.passes.fuse_local_global import FuseLocalGlobal
+from deploy.passes.fuse_output_end import FuseOutputEnd
+from deploy.passes.fuse_resize import FuseResize
+from deploy.passes.fuse_stem import FuseStem
+from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
+from deploy.passes.kernel_call import KERNEL, MACS, SPEC
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
 from lut.errors import UserError
@@ -20,11 +35,12 @@ Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
 
 
-def network_passes() -> list[Pass]:
+def network_passes(chooser: Chooser | None = None) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
+        *kernel_passes(chooser),
         SplitOutputs(),
-        # TVM's own lowering: each operator becomes a loop nest, neighbours are fused.
+        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
@@ -45,13 +61,48 @@ def network_passes() -> list[Pass]:
     ]
 
 
+def kernel_passes(chooser: Chooser | None) -> list[Pass]:
+    """The passes that place our kernels: larger patterns first, then their parts.
+
+    None of them without a chooser, for an instruction set that has no kernels (x86-64 below AVX2):
+    all is left to TVM.
+    """
+    if chooser is None:
+        return []
+    return [
+        FuseStem(chooser),
+        FuseLocalGlobal(chooser),
+        FuseInvertedResidual(chooser),
+        FuseUpsampleAdd(chooser),
+        FuseGlobalPool(chooser),
+        FuseConvolution(chooser),
+        FuseOutputEnd(chooser),
+        FuseResize(chooser),
+        CancelLayouts(),
+    ]
+
+
+def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -> Chooser | None:
+    """A chooser for a target; None for an instruction set without kernels."""
+    isa = isa_of(target)
+    return None if isa is None else Chooser(isa, threads, measured)
+
+
+def isa_of(target: Target) -> Isa | None:
+    """The widest instruction set with kernels that the target's features allow."""
+    features = set(target.features)
+    if "avx512f" in features:
+        return AVX512
+    return AVX2 if {"avx2", "fma"} <= features else None
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A built library, still in memory, and how it came about."""
 
     executable: relax.VMExecutable
     target: Target
-    kernels: tuple[str, ...]
+    kernels: tuple[KernelInfo, ...]
     seconds: float
 
     def save(self, path: Path) -> None:
@@ -69,6 +120,7 @@ def compile_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
+    chooser: Chooser | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> Compiled:
@@ -76,23 +128,36 @@ def compile_graph(
 
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
     ``logits(image)`` gives the class scores behind it, from the same kernels. `on_pass` is told
-    each pass's name before it runs. Raises UserError for an operator that TVM does not know.
+    each pass's name before it runs. `chooser` gives our kernels their schedules (`make_chooser`);
+    without one everything is left to TVM. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
     module = import_graph(with_logits_output(model))
     instruments = [_Watch(on_pass)] if on_pass else []
     with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
-        for step in network_passes() if passes is None else passes:
+        for step in network_passes(chooser) if passes is None else passes:
             module = step(module)
     if on_pass:
         on_pass("machine code")
     kernels = tuple(
-        var.name_hint
+        _describe(var.name_hint, function)
         for var, function in module.functions.items()
         if isinstance(function, tvm.tirx.PrimFunc)
     )
     executable = relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
+
+
+def _describe(name: str, function: tvm.tirx.PrimFunc) -> KernelInfo:
+    attrs = function.attrs
+    size = sum(
+        math.prod(int(side) for side in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
+        for buffer in function.params
+        if isinstance(buffer.ty, tvm.tirx.BufferType)
+    )
+    if KERNEL not in attrs:
+        return KernelInfo(name, "tvm", "", 0, size)
+    return KernelInfo(name, str(attrs[KERNEL]), str(attrs[SPEC]), int(attrs[MACS]), size)
 
 
 @tvm.instrument.pass_instrument

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ _BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
 _ALIGNMENT = 64  # bytes, of TVM's tensors
 
 
+Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
+
+
 class Network:
-    """A loaded network; make one with `load`."""
+    """A loaded network; make one with `load`. Threads may share it: their calls take turns."""
 
     def __init__(self, artifact: Artifact, ffi: Any, threads: int | None) -> None:  # noqa: ANN401
         self.artifact = artifact
@@ -40,6 +44,8 @@ class Network:
         # Generated code reads vectors at this alignment; a caller's array promises none.
         self._image = _aligned((1, height, width, 3))
         self._tensor = ffi.from_dlpack(self._image)
+        # TVM's machine has one stack of frames: two threads in it at once corrupt each other.
+        self._lock = threading.Lock()
         self._main: Callable[[Any], Any] = self._machine["main"]
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
@@ -57,16 +63,32 @@ class Network:
             return self._run(self._main, image)
         return self._run(self._machine["logits"], image)
 
+    def instrument(self, callback: Instrument | None) -> None:
+        """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
+
+        The names are those in the artifact's list of kernels, and ``vm.builtin...`` for the
+        machine's own steps. Where the callback gives True before a kernel, the kernel is not run:
+        the callback has done its work.
+        """
+
+        def watch(function: Any, name: str, before: bool, _result: Any, *args: Any) -> int:  # noqa: ANN401
+            assert callback is not None
+            return int(callback(function, str(name), bool(before), args))
+
+        function = None if callback is None else self._ffi.convert(watch)
+        self._machine["set_instrument"](function)
+
     def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
         expected = self._image.shape[1:]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
             found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
             raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
-        np.copyto(self._image[0], image)
-        try:
-            result = entry(self._tensor)
-        except RuntimeError as error:
-            raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
+        with self._lock:
+            np.copyto(self._image[0], image)
+            try:
+                result = entry(self._tensor)
+            except RuntimeError as error:
+                raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
         output: NDArray[Any] = np.from_dlpack(result)[0]
         return output
 
@@ -107,7 +129,7 @@ def check_machine(target: ArtifactTarget, name: str) -> None:
 def import_runtime() -> Any:  # noqa: ANN401 - a module
     """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch."""
     if "tvm" not in sys.modules:
-        _import_ffi_without_torch()
+        _import_ffi_without_torch()  # also what libtvm_runtime is linked against
         spec = importlib.util.find_spec("tvm")
         if spec is None or spec.origin is None:
             raise UserError("apache-tvm is not installed; run: pip install hmseg")
@@ -124,14 +146,14 @@ def import_runtime() -> Any:  # noqa: ANN401 - a module
 def _import_ffi_without_torch() -> None:
     # tvm_ffi imports torch wherever it finds it, which takes seconds and 200 MB. A None in
     # sys.modules makes that import fail the way it fails where torch is not installed.
-    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        import tvm_ffi
+        importlib.import_module("tvm_ffi")
     finally:
-        del sys.modules["torch"]
-    assert tvm_ffi is not None
+        if hide:
+            del sys.modules["torch"]
 
 
 def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI

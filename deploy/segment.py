@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,11 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     stems = Counter(path.stem for path in paths)
     names = [path.stem if stems[path.stem] == 1 else path.name.replace(".", "-") for path in paths]
     counts = Counter(names)
-    seen: Counter[str] = Counter()
+    taken = {name for name in names if counts[name] == 1}
     unique = []
     for name in names:
-        seen[name] += 1
-        unique.append(name if counts[name] == 1 else f"{name}-{seen[name]}")
+        if counts[name] > 1:
+            name = next(f"{name}-{i}" for i in count(1) if f"{name}-{i}" not in taken)
+            taken.add(name)
+        unique.append(name)
     return unique

@@ -45,7 +45,7 @@ def open_source(
     An untrained zoo network gets the same random weights every time. Raises UserError for an
     unknown name, and for options that contradict the file.
     """
-    if model.endswith(".onnx") or Path(model).is_file():
+    if model not in zoo.list_models() and _names_a_file(model):
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
         graph = import_onnx(Path(model), output=output, mean=mean, std=std)
@@ -68,3 +68,10 @@ def open_source(
         num_classes=network.config.num_classes,
     )
     return Source(graph, network, f"random (seed {SEED}): the network is not trained")
+
+
+def _names_a_file(model: str) -> bool:
+    try:
+        return model.endswith(".onnx") or Path(model).is_file()
+    except OSError:  # a name longer than the file system takes
+        return False

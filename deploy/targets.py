@@ -95,9 +95,27 @@ def _x86_target(name: str, config: dict[str, Any]) -> Target:
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"target {name!r}: TVM does not take it: {_last_line(error)}") from error
     available = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
-    switched_off = {attr[1:] for attr in config.get("mattr", []) if attr.startswith("-")}
+    attributes = config.get("mattr", [])
+    for attribute in attributes:
+        _check_feature(name, mcpu, triple, attribute)
+    switched_off = {attribute[1:] for attribute in attributes if attribute.startswith("-")}
     features = tuple(f for f in host.X86_FEATURE_FLAGS if f in available - switched_off)
     return Target(name, config, "x86_64", features)
+
+
+def _check_feature(name: str, mcpu: str, triple: str, attribute: str) -> None:
+    """LLVM ignores a feature it does not know; a binary without it would be a surprise."""
+    import tvm
+    from tvm.target import codegen
+
+    feature = attribute[1:]
+    probe = {"kind": "llvm", "mcpu": mcpu, "mtriple": triple, "mattr": ["+" + feature]}
+    known = codegen.llvm_get_cpu_features(tvm.target.Target(probe))
+    if attribute[:1] not in ("+", "-") or feature not in {str(found) for found in known}:
+        raise UserError(
+            f"target {name!r}: {attribute!r} in mattr is no CPU feature of LLVM with + or - before "
+            "it, such as -avx512f"
+        )
 
 
 def _last_line(error: Exception) -> str:

@@ -60,8 +60,8 @@ class MRMS(nn.Module):
     """Multi-resolution multi-scale network, for any genotype of the search space.
 
     Input: float (N, 3, H, W), normalised, H and W at least 64. In eval mode the output is the
-    logits (N, num_classes, H, W); in training mode (logits, X_m, X_l), the last two the auxiliary
-    outputs on C4 and C5 of the same shape (intermediate boosting, Eq. 1).
+    logits (N, num_classes, H, W); in training mode (X_h, X_m, X_l), the logits on C3, C4 and C5
+    at those maps' own sizes: the loss upsamples them (intermediate boosting, Eq. 1).
     """
 
     def __init__(self, config: MRMSConfig) -> None:
@@ -96,15 +96,15 @@ class MRMS(nn.Module):
         return nn.Sequential(*blocks)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Logits at the input's size; in training mode also the two auxiliary outputs."""
+        """Logits at the input's size; in training mode the three that the loss upsamples."""
         size = image.shape[-2], image.shape[-1]
         if min(size) < MIN_SIDE:
             raise UserError(f"input is {size[0]}x{size[1]}; the sides must be >= {MIN_SIDE}")
         c3, c4, c5 = self.features(image)
-        logits = resize(self.head(c3, c4, c5), size)
-        if not self.training:
-            return logits
-        return logits, resize(self.aux_medium(c4), size), resize(self.aux_low(c5), size)
+        logits: Tensor = self.head(c3, c4, c5)
+        if self.training:
+            return logits, self.aux_medium(c4), self.aux_low(c5)
+        return resize(logits, size)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3 at 1/8 of the input, C4 and C5 at the medium and low resolutions."""

@@ -3,7 +3,8 @@
 import difflib
 from dataclasses import dataclass, replace
 
-from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.mrms import MRMS, Head, MRMSConfig
+from hmseg.pretrained import load_released
 from lut.errors import UserError
 
 
@@ -42,25 +43,43 @@ def entry(name: str) -> ZooEntry:
 def create_model(
     name: str, *, num_classes: int | None = None, pretrained: str | None = None
 ) -> MRMS:
-    """Build a network by name, in training mode, randomly initialised.
+    """Build a network by name, in training mode.
 
-    `num_classes` defaults to the 19 of Cityscapes. `pretrained` names the data set whose released
-    weights to load. Raises UserError for an unknown name and where no such weights exist.
+    Without `pretrained` it is randomly initialised and `num_classes` defaults to the 19 of
+    Cityscapes. `pretrained` names the data set whose released weights to load, e.g. "camvid";
+    they fix the number of classes. Raises UserError for an unknown name, where there are no such
+    weights, and where they have another number of classes than asked for.
     """
     config = entry(name).config
     if pretrained is not None:
-        raise UserError(f"there are no {pretrained!r} weights for {name}; use pretrained=None")
+        released = load_released(name, pretrained)
+        if num_classes not in (None, released.num_classes):
+            raise UserError(
+                f"the {pretrained!r} weights of {name} have {released.num_classes} classes, not "
+                f"{num_classes}; leave num_classes out, or use pretrained=None"
+            )
+        num_classes = released.num_classes
     if num_classes is not None:
         config = replace(config, num_classes=num_classes)
-    return MRMS(config)
+    model = MRMS(config)
+    if pretrained is not None:
+        model.load_state_dict(released.tensors)
+    return model
 
 
 _WIDTHS: tuple[tuple[str, float, str], ...] = (
     ("", 1.0, ""),
     ("tiny-", 0.5, " at half width"),
 )
+_TABLE_4: tuple[tuple[str, Head, str], ...] = (
+    ("a", "concat", "Table 4 (a): concatenation, no LCF, no LGE"),
+    ("b", "concat-lge", "Table 4 (b): (a) with LGE"),
+    ("c", "lcf", "Table 4 (c): LCF without LGE"),
+)
 for _prefix, _width, _note in _WIDTHS:
     register(f"{_prefix}mrms", MRMSConfig(width=_width), f"the paper's hand-made network{_note}")
-register("mrms-a", MRMSConfig(head="concat"), "Table 4 (a): concatenation, no LCF, no LGE")
-register("mrms-b", MRMSConfig(head="concat-lge"), "Table 4 (b): (a) with LGE")
-register("mrms-c", MRMSConfig(head="lcf"), "Table 4 (c): LCF without LGE")
+for _prefix, _width, _note in _WIDTHS:
+    for _row, _head, _summary in _TABLE_4:
+        register(
+            f"{_prefix}mrms-{_row}", MRMSConfig(width=_width, head=_head), f"{_summary}{_note}"
+        )

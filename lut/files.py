@@ -1,21 +1,35 @@
-"""Writing a file whole or not at all."""
+"""Reading a file, and writing one whole or not at all."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from lut.errors import UserError
 
 
-def check_writable(path: Path) -> None:
-    """Raise UserError unless a file can be created at `path`; meant for before long work."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; name a file")
+def read_file(path: Path) -> bytes:
+    """The content of a file; raises UserError where it is missing or cannot be read."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError unless a file can be created at `path`; meant for before long work.
+
+    Creates nothing: folders that are missing are made when the file is written.
+    """
+    folder = _destination(path).parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -26,15 +40,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends well.
 
     The file is synced before it takes its name, so a crash leaves either the old file or the new
-    one. Raises UserError where the file cannot be written (no such folder, no permission, disk
-    full); then nothing is left behind.
+    one. Missing folders are made; a link is followed. Raises UserError where the file cannot be
+    written (no permission, no regular file, disk full); then nothing is left behind.
     """
-    path = Path(path)
-    check_writable(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    destination = _destination(path)
+    temporary: Path | None = None
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        # A prefix of its own: with the file's name before it, a long name would grow too long.
+        handle, name = tempfile.mkstemp(
+            dir=destination.parent, prefix=".hmseg-", suffix=destination.suffix[:16]
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -42,19 +60,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        temporary.replace(destination)
+        _sync_folder(destination.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` whole or not at all (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _destination(path: Path) -> Path:
+    """The file behind `path`, which is a regular one or none yet."""
+    try:
+        destination = Path(os.path.realpath(path))
+        # Renaming onto a device, /dev/null say, would take it away from the whole machine.
+        mode = destination.lstat().st_mode
+    except FileNotFoundError:
+        return destination
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"cannot write {path}: it is not a regular file; name another")
+    return destination
 
 
 def _sync_folder(folder: Path) -> None:

@@ -30,8 +30,7 @@ def compile_model(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
-    metadata = source.metadata
-    path = out or Path(f"{metadata.model}-{metadata.resolution}{SUFFIX}")
+    path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
     with step(f"compiling for {resolved.config['mcpu']}") as progress:
         artifact, comparisons = build_artifact(
@@ -39,6 +38,9 @@ def compile_model(
         )
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
+    left = [kernel.name for kernel in artifact.kernels if kernel.template == "tvm"]
+    if left:
+        say(f"left to TVM's own lowering, which is slow: {', '.join(left)}")
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)

@@ -12,23 +12,35 @@ import typer
 
 from lut.errors import HmsegError
 
+_INTERRUPTED = 130
+
 
 def run_program(app: typer.Typer) -> None:
     """Run a program and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk can still be reported
     except HmsegError as error:
         _fail(str(error), error.exit_code)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our stdout has left (head, less): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _discard_stdout()
+        sys.exit(0)  # the reader of our stdout has left (head, less): not an error of ours
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _discard_stdout()
+        sys.exit(0)  # the same, but typer saw it first and makes it an exit with 1
+    except OSError as error:
+        _discard_stdout()
+        _fail(f"cannot write the output: {error.strerror or error}", 2)
     except MemoryError:
         _fail("out of memory; choose a smaller resolution", 2)
+    if code == _INTERRUPTED:  # typer swallows the KeyboardInterrupt of a command
+        _fail("interrupted", _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -82,6 +94,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     # Piped, a table is as wide as it is: wrapping or cutting would lose data.
     width = None if sys.stdout.isatty() else 400
     Console(highlight=False, width=width, markup=False).print(table)
+
+
+def _discard_stdout() -> None:
+    """Keep Python from flushing into a closed or full stdout once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:

@@ -23,8 +23,7 @@ def export(
         source = options.open_model(model, resolution, output, classes, mean, std)
         from deploy.export import save_onnx
 
-        metadata = source.metadata
-        path = out or Path(f"{metadata.model}-{metadata.resolution}.onnx")
+        path = out or Path(f"{source.metadata.file_name}.onnx")
         save_onnx(source.graph, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB; weights: {source.weights}"
     print(path)

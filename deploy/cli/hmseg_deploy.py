@@ -2,13 +2,12 @@
 
 import typer
 
-from deploy.cli import bench, compile, export, models, quickstart, run, verify
+from deploy.cli import bench, compile, export, models, profile, quickstart, run, tune, verify
 from deploy.cli.console import run_program
 
 app = typer.Typer(
     name="hmseg-deploy",
     help="From a segmentation network to a verified, measured binary for your device.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -18,6 +17,8 @@ app.command("export")(export.export)
 app.command("compile")(compile.compile_model)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
+app.command("profile")(profile.profile)
+app.command("tune")(tune.tune)
 app.command("run")(run.run)
 
 

@@ -1,5 +1,6 @@
 """The options that commands share, and what their texts mean."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from deploy.source import Source
 
 DEFAULT_MODEL = "tiny-mrms"
+MAX_THREADS = 1024
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
@@ -86,6 +88,8 @@ def read_triple(option: str, text: str | None) -> Triple | None:
         return None
     try:
         red, green, blue = (float(word) for word in text.split(","))
+        if not all(math.isfinite(number) for number in (red, green, blue)):
+            raise ValueError
     except ValueError:
         raise UserError(f"{option} {text!r}: write three numbers, such as 0.5,0.5,0.5") from None
     return red, green, blue
@@ -93,10 +97,16 @@ def read_triple(option: str, text: str | None) -> Triple | None:
 
 def read_threads(threads: int | None) -> int:
     """The option, else TVM_NUM_THREADS, else this process's cores."""
+    name = "--threads"
     if threads is None:
-        text = os.environ.get("TVM_NUM_THREADS", "")
-        threads = int(text) if text.isdecimal() else len(os.sched_getaffinity(0))
-    if threads < 1:
-        raise UserError(f"--threads {threads}: it must be at least 1")
+        text = os.environ.get("TVM_NUM_THREADS")
+        if text:
+            name = "TVM_NUM_THREADS"
+            threads = int(text) if text.isdecimal() and text.isascii() else 0
+        else:
+            threads = len(os.sched_getaffinity(0))
+    if not 1 <= threads <= MAX_THREADS:
+        found = text if name != "--threads" else threads
+        raise UserError(f"{name} {found}: write a number from 1 to {MAX_THREADS}")
     os.environ["TVM_NUM_THREADS"] = str(threads)
     return threads

@@ -54,7 +54,7 @@ def quickstart(
             checked = verify_torch(source.network, source.graph, images)
             require(checked)
             progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
-    path = out / f"{source.metadata.model}{SUFFIX}"
+    path = out / f"{source.metadata.file_name}{SUFFIX}"
     save_artifact(artifact, path)
     picture = draw_street(size) if pixels is None else pixels
     network_image = resize_image(picture, size)

@@ -50,7 +50,8 @@ def measure_peak(
         check=False,
     )
     if done.returncode:
-        raise WorkError(f"measuring the memory of {side} failed: {done.stderr.strip()[-300:]}")
+        reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][-300:]
+        raise WorkError(f"measuring the memory of {side} failed: {reason}")
     return PeakMemory(**json.loads(done.stdout))
 
 

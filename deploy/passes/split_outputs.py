@@ -40,4 +40,4 @@ def _returning(function: relax.Function, index: int, name: str) -> relax.Functio
                 builder.emit_normalized(binding)
             output = builder.emit_output(result.value.fields[index])
         builder.emit_func_output(output)
-    return builder.get()[name].with_attrs(dict(function.attrs))
+    return builder.get()[name].with_attrs({**function.attrs, "global_symbol": name})

@@ -1,25 +1,154 @@
-"""Losses."""
+"""The training loss: Eq. 1's intermediate boosting of a pixel cross entropy, with its options."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 VOID = 255  # label of pixels that count nowhere
+OHEM_PROBABILITY = 0.7  # a pixel whose own class has less than this is hard
+OHEM_SHARE = 16  # at least 1/16 of an image's pixels are kept
 
 
-def boosted_cross_entropy(
-    outputs: tuple[Tensor, Tensor, Tensor], labels: Tensor, *, auxiliary_weight: float = 0.4
-) -> Tensor:
-    """Intermediate boosting (Eq. 1): L(X_h) + w * (L(X_m) + L(X_l)), L the cross entropy.
+@dataclass(frozen=True)
+class PixelLoss:
+    """Cross entropy of one map of logits; the defaults are the plain one.
 
-    `outputs` are the three logits (N, K, H, W) of a network in training mode, `labels` int64
-    (N, H, W) with 255 for void. Returns a scalar; 0 where every pixel is void. The paper's weight
-    is not known to us: 0.4 is our choice.
+    `class_weights` scale each pixel by its class, `label_smoothing` is the usual mixture with the
+    uniform distribution, `ohem` keeps only the hard pixels of each image (those of probability
+    below 0.7, never less than 1/16 of them). OHEM looks at one image at a time, so the loss does
+    not depend on how a batch is split over processes.
     """
-    main, medium, low = (_cross_entropy(logits, labels) for logits in outputs)
-    return main + auxiliary_weight * (medium + low)
+
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    ohem: bool = False
+
+    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the pixels' losses, and the sum of their weights.
+
+        `logits` (N, K, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
+        """
+        total, weight = _ImageByImage.apply(logits, labels, self)  # type: ignore[no-untyped-call]
+        return total, weight
+
+    def image_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The two sums of one image: `logits` (K, H, W), `labels` int64 (H, W)."""
+        logits, labels = logits[None], labels[None]
+        table = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        valid = labels != VOID
+        if not self.ohem:
+            # F.cross_entropy weights a smoothed label's classes one by one; here the weight is
+            # the pixel's, hence the sum is formed from unreduced values where they differ.
+            if table is None:
+                total = F.cross_entropy(
+                    logits, labels, ignore_index=VOID, reduction="sum",
+                    label_smoothing=self.label_smoothing,
+                )  # fmt: skip
+                return total, valid.sum().to(total.dtype)
+            if not self.label_smoothing:
+                total = F.cross_entropy(logits, labels, table, ignore_index=VOID, reduction="sum")
+                return total, table[labels[valid]].sum()
+        pixel = F.cross_entropy(
+            logits, labels, ignore_index=VOID, reduction="none",
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+        weight = valid.to(pixel.dtype)
+        if table is not None:
+            weight = weight * table[labels.masked_fill(~valid, 0)]
+        if self.ohem:
+            weight = weight * self._hard(pixel.detach(), valid)
+        return (pixel * weight).sum(), weight.sum()
+
+    @staticmethod
+    def _hard(pixel: Tensor, valid: Tensor) -> Tensor:
+        limit = -torch.log(pixel.new_tensor(OHEM_PROBABILITY))
+        losses = pixel[valid]
+        keep = max(1, losses.numel() // OHEM_SHARE)
+        if losses.numel():
+            limit = torch.minimum(limit, losses.topk(keep).values[-1])
+        return pixel >= limit
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    # The mean over an all-void crop is 0/0; a sum over at least one pixel keeps it finite.
-    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
-    return total / (labels != VOID).sum().clamp(min=1)
+@dataclass(frozen=True)
+class BoostedLoss:
+    """Intermediate boosting (Eq. 1): L(X_h) + w * (L(X_m) + L(X_l)).
+
+    The paper's weight w is not known to us: 0.4 is our choice.
+    """
+
+    pixel: PixelLoss = PixelLoss()
+    auxiliary_weight: float = 0.4
+
+    def sums(self, outputs: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Numerators (3,) with gradient and denominators (3,) without, of X_h, X_m and X_l.
+
+        Both may be summed over processes before `combine`.
+        """
+        sums = [self.pixel.sums(logits, labels) for logits in outputs]
+        return torch.stack([s[0] for s in sums]), torch.stack([s[1] for s in sums]).detach()
+
+    def combine(self, totals: Tensor, weights: Tensor) -> Tensor:
+        """The scalar loss of the sums; 0 where every pixel is void."""
+        # A tiny floor: the mean over an all-void batch is 0/0, and here it is 0.
+        means = totals / weights.clamp(min=1e-6)
+        return means[0] + self.auxiliary_weight * (means[1] + means[2])
+
+    def __call__(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The loss of one process: a scalar with gradient."""
+        return self.combine(*self.sums(outputs, labels))
+
+
+class _ImageByImage(torch.autograd.Function):
+    """Upsample and apply a loss one image at a time, taking the gradient on the way forward.
+
+    Logits at 1/8 are 64 times smaller than at full size. Upsampling the whole batch, its softmax
+    and both their gradients were half of a training step on a CPU; one image at a time they stay
+    in the cache and only the small gradients are kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own protocol
+        logits: Tensor,
+        labels: Tensor,
+        loss: PixelLoss,
+    ) -> tuple[Tensor, Tensor]:
+        small = at_least_float32(logits.detach()).contiguous()
+        rows = _bilinear(small.shape[-2], labels.shape[-2], small)
+        columns = _bilinear(small.shape[-1], labels.shape[-1], small).T.contiguous()
+        gradient = torch.empty_like(small)
+        total, weight = small.new_zeros(()), small.new_zeros(())
+        # Autocast is off: the gradient would be of the rounded values.
+        with torch.autocast(small.device.type, enabled=False), torch.enable_grad():
+            for index in range(len(small)):
+                large = (rows @ (small[index] @ columns)).requires_grad_()
+                value, share = loss.image_sums(large, labels[index].long())
+                (slope,) = torch.autograd.grad(value, large)
+                gradient[index] = rows.T @ (slope @ columns.T)
+                total, weight = total + value.detach(), weight + share.detach()
+        ctx.save_for_backward(gradient.to(logits.dtype))
+        ctx.mark_non_differentiable(weight)
+        return total, weight
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch's own protocol
+        *slopes: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * slopes[0].to(gradient.dtype), None, None
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself, or its float32 form where its precision is lower."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def _bilinear(small: int, large: int, like: Tensor) -> Tensor:
+    """The (large, small) matrix of one axis of `hmseg.blocks.resize`: bilinear is separable."""
+    eye = torch.eye(small, device=like.device, dtype=like.dtype)[None]
+    return F.interpolate(eye, size=large, mode="linear", align_corners=False)[0].T.contiguous()

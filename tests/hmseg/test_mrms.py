@@ -44,9 +44,7 @@ def test_resolutions_of_the_branches():
 
 def test_dilations_and_widths():
     model = create_model("tiny-mrms")
-    dilation = {
-        group: stage[0].depthwise[0].dilation[0] for group, stage in model.stages.items()
-    }
+    dilation = {group: stage[0].depthwise[0].dilation[0] for group, stage in model.stages.items()}
     assert dilation == {"s1": 1, "s2": 1, "s3": 1, "s4a": 2, "s4b": 2, "s5a": 4, "s5b": 4}
     widths = [stage[0].project[0].out_channels for stage in model.stages.values()]
     assert widths == [8, 16, 16, 32, 48, 80, 160]
@@ -56,8 +54,10 @@ def test_residual_only_where_the_shape_stays():
     for block in create_model("mrms").modules():
         if hasattr(block, "residual"):
             depthwise, project = block.depthwise[0], block.project[0]
-            cin = block.expand[0].in_channels if isinstance(block.expand, nn.Sequential) else (
-                depthwise.in_channels
+            cin = (
+                block.expand[0].in_channels
+                if isinstance(block.expand, nn.Sequential)
+                else (depthwise.in_channels)
             )
             same = depthwise.stride == (1, 1) and cin == project.out_channels
             assert block.residual == same
@@ -65,7 +65,11 @@ def test_residual_only_where_the_shape_stays():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"width": 0.75}, "width"), ({"num_classes": 1}, "num_classes"), ({"num_classes": 256}, "255")],
+    [
+        ({"width": 0.75}, "width"),
+        ({"num_classes": 1}, "num_classes"),
+        ({"num_classes": 256}, "255"),
+    ],
 )
 def test_impossible_configurations(arguments, message):
     with pytest.raises(UserError, match=message):

@@ -1,0 +1,78 @@
+"""Turn a training run into the weights that ship: evaluate, write the card, write the file.
+
+    python benchmarks/release_weights.py RUN/best.safetensors --data-root CAMVID
+
+The weights are float32, with the auxiliary outputs, so that they can be trained further.
+"""
+
+import argparse
+import datetime
+import platform
+from pathlib import Path
+
+import torch
+
+from hmseg.data.registry import open_dataset
+from hmseg.pretrained import save_released
+from hmseg.train.checkpoint import Checkpoint, load_into
+from hmseg.train.loop import torch_predictor
+from hmseg.train.metrics import evaluate
+from hmseg.zoo import create_model
+
+MUST_NOT = (
+    "Not for driving, nor for any decision about people or their safety: a few hundred frames of "
+    "one city's streets, filmed from one car in daylight, and rare classes that are often missed."
+)
+DATA_TERMS = {
+    "camvid": "CamVid, 11-class release of 360x480 frames (Brostow, Fauqueur, Cipolla, Pattern "
+    "Recognition Letters 30(2), 2009; redistributed with the SegNet tutorial), for research use",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data-root", type=Path, required=True)
+    arguments = parser.parse_args()
+    checkpoint = Checkpoint.load(arguments.checkpoint)
+    config = checkpoint.config
+    model = create_model(config.model, num_classes=len(checkpoint.classes))
+    load_into(model, checkpoint.released, arguments.checkpoint)
+    train = open_dataset(config.data, arguments.data_root, "train")
+    validation = open_dataset(config.data, arguments.data_root, "val")
+    confusion = evaluate(torch_predictor(model), validation, len(checkpoint.classes))
+    iou = dict(zip(checkpoint.classes, confusion.iou_or_none, strict=True))
+    specs = config.batches()
+    images = sum(next(specs).size for _ in range(checkpoint.step))
+    card = {
+        "classes": list(checkpoint.classes),
+        "trained_on": DATA_TERMS[config.data],
+        "frames": {"train": len(train), "validation": len(validation)},
+        "validation": {
+            "miou_percent": round(100 * confusion.miou, 2),
+            "iou_percent": {k: None if v is None else round(100 * v, 1) for k, v in iou.items()},
+            "protocol": "frames at their own size, single scale, no flip, float32; trained on the "
+            "training split alone, the checkpoint chosen on this validation split",
+        },
+        "recipe": config.to_dict(),
+        "schedules": [{"from_step": at, "stages": text} for at, text in checkpoint.schedules],
+        "steps": checkpoint.step,
+        "images_seen": images,
+        "epochs": round(images / len(train), 1),
+        "seed": config.seed,
+        "weights_are": "exponential moving average" if checkpoint.average else "last step",
+        "must_not_be_used_for": MUST_NOT,
+        "made_with": {
+            "command": "hmseg train, then benchmarks/release_weights.py",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        },
+    }
+    path = save_released(config.model, config.data, checkpoint.released, card)
+    print(f"{path}: validation mIoU {100 * confusion.miou:.2f}%")
+
+
+if __name__ == "__main__":
+    main()

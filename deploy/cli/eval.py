@@ -1,0 +1,113 @@
+"""hmseg eval."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli import data_options, options
+from deploy.cli.console import print_json, print_table, say, step
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.metadata import Metadata
+    from hmseg.train.metrics import Predictor
+
+
+def evaluate_network(
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint of hmseg train (.safetensors), an ONNX file, an artifact (.hmseg), "
+            "or the name of a network with released weights."
+        ),
+    ],
+    data: data_options.Data,
+    dataset: data_options.Dataset = "camvid",
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure mIoU and per-class IoU over a split: own size, single scale, no flip."""
+    from hmseg.data.registry import open_dataset
+    from hmseg.train.metrics import evaluate
+
+    workers = options.read_threads(threads)
+    frames = open_dataset(dataset, data, split)
+    first, _ = frames.load(0)
+    predict, classes = _open_predictor(network, dataset, first.shape[:2], workers)
+    if classes != len(frames.classes):
+        raise UserError(
+            f"{network} tells {classes} classes apart, {dataset} has {len(frames.classes)}: name "
+            "the data set that it was trained on with --dataset"
+        )
+    with step(f"evaluating {len(frames)} frames") as current:
+        confusion = evaluate(predict, frames, classes)
+        current.result = f"mIoU {100 * confusion.miou:.2f}%"
+    iou = dict(zip(frames.classes.names, confusion.iou_or_none, strict=True))
+    if as_json:
+        print_json(
+            {
+                "network": network, "dataset": dataset, "split": split, "frames": len(frames),
+                "miou": confusion.miou, "iou": iou,
+            }
+        )  # fmt: skip
+        return
+    rows = [(name, "absent" if v is None else f"{100 * v:.1f}") for name, v in iou.items()]
+    say(f"{network} on {dataset} {split}, {len(frames)} frames")
+    print_table("", ("class", "IoU %"), [*rows, ("mean", f"{100 * confusion.miou:.2f}")])
+
+
+def _open_predictor(
+    network: str, dataset: str, size: tuple[int, ...], threads: int
+) -> tuple["Predictor", int]:
+    """The function from an image to its labels, and how many classes they have."""
+    path = Path(network)
+    if path.suffix == ".onnx":
+        return _open_onnx(path, size, threads)
+    if path.suffix == ".hmseg":
+        return _open_artifact(path, size, threads)
+    import torch
+
+    from hmseg.train.checkpoint import Checkpoint, load_into
+    from hmseg.train.loop import torch_predictor
+    from hmseg.zoo import create_model
+
+    torch.set_num_threads(threads)
+    if path.suffix != ".safetensors":
+        model = create_model(network, pretrained=dataset)
+        return torch_predictor(model), model.config.num_classes
+    checkpoint = Checkpoint.load(path)
+    model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
+    load_into(model, checkpoint.released, path)
+    return torch_predictor(model), len(checkpoint.classes)
+
+
+def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
+    from deploy.export import import_onnx, read_metadata
+    from deploy.reference import OnnxSession
+
+    graph = import_onnx(path, mean=None, std=None)
+    metadata = read_metadata(graph)
+    _check_size(path, metadata, size)
+    session = OnnxSession(graph, threads=threads)
+    return lambda image: session.run(image)[0], len(metadata.classes)
+
+
+def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
+    from deploy.runtime import load
+
+    network = load(path, threads=threads)
+    _check_size(path, network.metadata, size)
+    if network.metadata.output == "labels":
+        return network, len(network.metadata.classes)
+    return lambda image: network.logits(image).argmax(0), len(network.metadata.classes)
+
+
+def _check_size(path: Path, metadata: "Metadata", size: tuple[int, ...]) -> None:
+    if tuple(metadata.resolution) != tuple(size):
+        frames = "x".join(map(str, size))
+        raise UserError(
+            f"{path} is made for {metadata.resolution}, the frames are {frames}: export or "
+            f"compile it with --resolution {frames}"
+        )

@@ -1,0 +1,26 @@
+"""The program hmseg: its commands, each in the file of its name."""
+
+import typer
+
+from deploy.cli import eval as evaluate
+from deploy.cli import train
+from deploy.cli.console import run_program
+
+app = typer.Typer(
+    name="hmseg",
+    help="Train segmentation networks and evaluate what was made of them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate_network)
+
+
+def main() -> None:
+    """Entry point."""
+    run_program(app)
+
+
+if __name__ == "__main__":
+    main()

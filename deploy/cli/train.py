@@ -1,0 +1,178 @@
+"""hmseg train."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli import data_options, options
+from deploy.cli.console import print_json, print_table, say
+from deploy.resolution import parse_resolution
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmseg.data.dataset import SegmentationData
+    from hmseg.train.config import Stage
+    from hmseg.train.run import Watcher
+
+
+def train(
+    data: data_options.Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models).")
+    ] = options.DEFAULT_MODEL,
+    dataset: data_options.Dataset = "camvid",
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200,
+    batch: Annotated[int, typer.Option(help="Images of a step, over all processes.")] = 8,
+    crop: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH; the first frame's size by default.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="HxW:BATCH:STEPS, in place of the three above; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, order and augmentation.")] = 0,
+    lr: Annotated[float, typer.Option(help="Learning rate; it falls by the poly rule.")] = 0.01,
+    momentum: Annotated[float, typer.Option(help="Of SGD.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="Of SGD, on every parameter.")] = 5e-4,
+    auxiliary_weight: Annotated[
+        float, typer.Option(help="Of the intermediate losses (Eq. 1).")
+    ] = 0.4,
+    scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",
+    colour: Annotated[float, typer.Option(help="Largest relative colour change.")] = 0.3,
+    nesterov: Annotated[bool, typer.Option(help="Nesterov momentum.")] = False,
+    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 0,
+    ema: Annotated[float, typer.Option(help="Decay of the weights' average; 0: none.")] = 0.0,
+    ohem: Annotated[bool, typer.Option(help="Learn from hard pixels only.")] = False,
+    label_smoothing: Annotated[float, typer.Option(help="0 to 1.")] = 0.0,
+    class_balance: Annotated[
+        float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
+    ] = 0.0,
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16 (autocast) or float64.")
+    ] = "float32",
+    channels_last: Annotated[bool, typer.Option(help="Memory layout.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")
+    ] = None,
+    loader_threads: Annotated[int, typer.Option(help="Threads that make samples.")] = 2,
+    log_every: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 20,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events into --out too.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a network; under torchrun, over all its processes. The defaults are the paper's."""
+    _check_numbers(locals())
+    import torch
+
+    from deploy.cli.train_progress import ProgressBar, tensorboard_watcher
+    from deploy.images import save_overlay
+    from hmseg.data.dataset import open_source
+    from hmseg.data.registry import open_dataset
+    from hmseg.train.config import TrainConfig, read_precision
+    from hmseg.train.distributed import join_world, leave_world
+    from hmseg.train.loop import Trainer
+    from hmseg.train.run import Run, RunOptions
+
+    split, validation = (open_dataset(dataset, data, name) for name in ("train", "val"))
+    config = TrainConfig(
+        model=model, data=dataset, stages=_stages(split, stage, crop, batch, epochs), seed=seed,
+        learning_rate=lr, momentum=momentum, weight_decay=weight_decay,
+        auxiliary_weight=auxiliary_weight, scale=_read_scale(scale), colour=colour,
+        nesterov=nesterov, warmup_steps=warmup, ema_decay=ema, ohem=ohem,
+        label_smoothing=label_smoothing, class_balance=class_balance,
+        precision=read_precision(precision), channels_last=channels_last,
+    )  # fmt: skip
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place = _open_device(device)
+    world = join_world(place)
+    try:
+        trainer = Trainer(
+            config, open_source(split), split.classes.names,
+            world=world, device=place, loader_threads=loader_threads,
+        )  # fmt: skip
+        watchers: list[Watcher] = []
+        if world.is_main:
+            watchers.append(ProgressBar(config.steps))
+            if tensorboard:
+                watchers.append(tensorboard_watcher(out))
+        run = Run(
+            out, trainer, open_source(validation), validation.classes,
+            RunOptions(log_every, checkpoint_every, evaluate_every),
+            world, save_overlay, watchers,
+        )  # fmt: skip
+        try:
+            run.start(resume=resume)
+        finally:
+            for watcher in watchers:
+                watcher.close()
+    finally:
+        leave_world()
+    if world.is_main:
+        _report(run.best_record(), run.best, as_json=as_json)
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    for name in ("epochs", "batch", "loader_threads", "log_every", "checkpoint_every",
+                 "evaluate_every"):  # fmt: skip
+        if values[name] < 1:
+            raise UserError(f"--{name.replace('_', '-')} {values[name]}: it must be at least 1")
+    if values["threads"] is not None and values["threads"] < 1:
+        raise UserError(f"--threads {values['threads']}: it must be at least 1")
+    if not values["lr"] > 0:
+        raise UserError(f"--lr {values['lr']:g}: it must be above 0")
+
+
+def _stages(
+    split: "SegmentationData", texts: list[str] | None, crop: str | None, batch: int, epochs: int
+) -> "tuple[Stage, ...]":
+    from hmseg.train.config import Stage
+
+    if texts:
+        return tuple(Stage.parse(text) for text in texts)
+    height, width = parse_resolution(crop) if crop else split.load_image(0).shape[:2]
+    return (Stage((height, width), batch, max(1, epochs * len(split) // batch)),)
+
+
+def _read_scale(text: str) -> tuple[float, float]:
+    try:
+        least, most = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--scale {text!r}: write two numbers, such as 0.5,2") from None
+    if not 0 < least <= most:
+        raise UserError(f"--scale {text!r}: the two must be above 0, the smaller first")
+    return least, most
+
+
+def _open_device(name: str) -> "torch.device":
+    import os
+
+    import torch
+
+    if name == "cpu":
+        return torch.device("cpu")
+    if name != "cuda":
+        raise UserError(f"--device {name}: choose cpu or cuda")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(place)
+    return place
+
+
+def _report(best: dict[str, Any], checkpoint: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(best | {"checkpoint": str(checkpoint)})
+        return
+    rows = [(n, "absent" if v is None else f"{100 * v:.1f}") for n, v in best["iou"].items()]
+    say(f"best evaluation: step {best['step']}, {checkpoint}")
+    print_table("", ("class", "IoU %"), [*rows, ("mean", f"{100 * best['miou']:.2f}")])

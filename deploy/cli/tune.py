@@ -1,0 +1,74 @@
+"""hmseg-deploy tune."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import print_json, print_table, say, step
+from lut.errors import UserError
+
+
+def tune(
+    model: options.Model = options.DEFAULT_MODEL,
+    target: options.TargetText = "cpu",
+    resolution: options.ResolutionText = None,
+    classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    threads: options.Threads = None,
+    trials: Annotated[int, typer.Option(help="Candidates to measure at most.")] = 200,
+    early_stopping: Annotated[
+        int, typer.Option(help="Leave a kernel after this many candidates without gain.")
+    ] = 24,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure schedules inside the network; keep those that win."""
+    if trials < 1 or early_stopping < 1:
+        raise UserError("--trials and --early-stopping must be at least 1")
+    workers = options.read_threads(threads)
+    with step(f"exporting {model}"):
+        source = options.open_model(model, resolution, "labels", classes, mean, std)
+    from deploy.build import build_artifact
+    from deploy.measure.interleave import Protocol
+    from deploy.targets import resolve_target
+    from deploy.tuning.compare import compare_artifacts
+    from deploy.tuning.records import default_folder, tuned_schedules, winners
+    from deploy.tuning.tune import tune as run_tuning
+
+    folder = records or default_folder()
+    resolved = resolve_target(target)
+    with step(f"measuring up to {trials} candidates") as progress:
+        measured = run_tuning(
+            source.graph, resolved, folder, threads=workers, trials=trials,
+            early_stopping=early_stopping,
+            on_trial=lambda t: progress.at(
+                f"{t.number} of {trials}, best of this kernel {t.best_gain:.2f}"
+            ),
+        )  # fmt: skip
+        kept = winners(measured)
+        progress.result = f"{len(measured)} records, {len(kept)} schedules kept"
+    with step("the whole network, rule against records"):
+        schedules = tuned_schedules(resolved, workers, [folder])
+        rule, _ = build_artifact(source.graph, resolved, threads=workers, measured={})
+        tuned, _ = build_artifact(source.graph, resolved, threads=workers, measured=schedules)
+        ratio = compare_artifacts(rule, tuned, Protocol(), threads=workers)
+    gains = {record.spec: record.gain for record in sorted(measured, key=lambda r: r.gain)}
+    if as_json:
+        print_json({
+            "records": str(folder), "measured": len(measured), "kept": kept,
+            "whole_network": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+        })  # fmt: skip
+        return
+    print_table(
+        "kept", ("gain", "kernel", "schedule"),
+        [(f"{gains[spec]:.2f}", spec, schedule) for spec, schedule in kept.items()],
+    )  # fmt: skip
+    print(
+        f"rule / records, whole network: {ratio.median:.3f} [{ratio.low:.3f} .. {ratio.high:.3f}]"
+    )
+    say(f"records: {folder}")

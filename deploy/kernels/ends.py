@@ -1,0 +1,175 @@
+"""The last step of a segmentation network in one kernel: class scores at the stride of the
+features -> labels or logits at the size of the image.
+
+Labels: the upsampled planes, one per class, are never written; each vector of pixels keeps the
+best score and its class. Equal scores give the lowest class, and the first NaN wins, as in numpy
+and torch; only rows with a NaN or an infinity pay for that test.
+
+A row is first blended from two rows of scores. Between two neighbouring source columns every class
+then is a straight line, so the output pixels of one such interval share two broadcast scores, for
+any ratio. An interval is processed in whole vectors: what sticks out is written over by the next
+one, and behind the last there is room in a scratch row.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.kernels import ir
+from deploy.kernels.bilinear import Axis, AxisTable, blend_rows
+from deploy.kernels.isa import Isa
+from deploy.kernels.layout import activation_shape
+
+
+@dataclass(frozen=True)
+class EndSpec:
+    """Scores (1, classes, height, width) -> ``labels`` uint8 (1, out_height, out_width) or
+    ``logits`` float32 (1, classes, out_height, out_width)."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    output: Literal["labels", "logits"] = "labels"
+
+    @property
+    def macs(self) -> int:
+        """None, by the counting rule of the networks."""
+        return 0
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Rows and columns."""
+        return Axis(self.height, self.out_height), Axis(self.width, self.out_width)
+
+
+@dataclass(frozen=True)
+class EndSchedule:
+    """Pixels per vector, and row ranges (parallel)."""
+
+    lanes: int
+    row_tasks: int
+
+
+def default_schedule(spec: EndSpec, isa: Isa, threads: int = 2) -> EndSchedule:
+    """Half vectors where an interval has no more pixels than that; one row range per thread."""
+    half = isa.lanes // 2
+    per_interval = -(-spec.out_width // spec.width)
+    lanes = half if half >= 8 and per_interval <= half else isa.lanes
+    return EndSchedule(lanes, min(threads, spec.out_height))
+
+
+def pack(spec: EndSpec, isa: Isa) -> list[NDArray[Any]]:
+    """Constants in call order: row index and weight, intervals, fraction of every column."""
+    rows, columns = spec.axes
+    fraction = np.zeros(spec.out_width + isa.lanes, np.float32)  # read in whole vectors
+    fraction[: spec.out_width] = columns.table()[1][:, 1]
+    return [*rows.table(), columns.intervals(), fraction]
+
+
+def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(scores, row index, row weight, intervals, fraction, y)."""
+    c, lanes, tasks = isa.lanes, schedule.lanes, schedule.row_tasks
+    blocks = isa.blocks(spec.classes)
+    labels = spec.output == "labels"
+    out_plane = (spec.out_height, spec.out_width)
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        scores = f.param("scores", activation_shape(isa, spec.classes, spec.height, spec.width))
+        rows = AxisTable(f, "row", spec.axes[0])
+        intervals = f.param("intervals", (spec.width + 1,), "int32")
+        fraction = f.param("fraction", (spec.out_width + isa.lanes,))
+        if labels:
+            y = f.param("y", (1, *out_plane), "uint8")
+        else:
+            y = f.param("y", (1, spec.classes, *out_plane))
+
+        def over_intervals(body: Any) -> None:  # noqa: ANN401
+            """body(left source, right source, first pixel of a vector)."""
+            with ir.serial(0, spec.width) as j:
+                right = ir.bind(ir.minimum(j + 1, spec.width - 1))
+                start, stop = ir.bind(intervals[j]), ir.bind(intervals[j + 1])
+                with ir.loop(0, (stop - start + lanes - 1) // lanes) as part:
+                    body(j, right, ir.bind(start + part * lanes))
+
+        def value_at(blended: Any, block: Any, lane: Any, left: Any, right: Any, f1: Any) -> Any:  # noqa: ANN401
+            a = ir.splat(blended[(block * spec.width + left) * c + lane], lanes)
+            b = ir.splat(blended[(block * spec.width + right) * c + lane], lanes)
+            return a * (ir.const(1, lanes) - f1) + b * f1
+
+        def label_row(blended: Any, line: Any, nan_safe: bool) -> None:  # noqa: ANN401
+            def vector(left: Any, right: Any, begin: Any) -> None:  # noqa: ANN401
+                f1 = ir.bind(ir.load(fraction, begin, lanes=lanes))
+                best, label = ir.Registers(1, lanes), ir.Registers(1, lanes, "int32")
+                best[0] = value_at(blended, 0, 0, left, right, f1)
+                label[0] = ir.const_int(0, lanes)
+
+                def look(block: Any, lane: Any) -> None:  # noqa: ANN401
+                    value = ir.bind(value_at(blended, block, lane, left, right, f1))
+                    wins = value > best[0]
+                    if nan_safe:
+                        first = ir.both(ir.is_nan(value), ir.negate(ir.is_nan(best[0])))
+                        wins = ir.either(wins, first)
+                    number = ir.splat(ir.cast(block * c + lane, "int32"), lanes)
+                    label[0] = ir.select(wins, number, label[0])
+                    best[0] = ir.select(wins, value, best[0])
+
+                ir.reduce_channels(isa, spec.classes, look)
+                ir.store(line, ir.cast(label[0], "uint8", lanes), begin, lanes=lanes)
+
+            over_intervals(vector)
+
+        def logit_row(blended: Any, line: Any, row: Any) -> None:  # noqa: ANN401
+            def one_class(block: Any, lane: Any) -> None:  # noqa: ANN401
+                def vector(left: Any, right: Any, begin: Any) -> None:  # noqa: ANN401
+                    f1 = ir.bind(ir.load(fraction, begin, lanes=lanes))
+                    value = value_at(blended, block, lane, left, right, f1)
+                    ir.store(line, value, begin, lanes=lanes)
+
+                over_intervals(vector)
+                copy_row(line, lambda i: (y, (0, block * c + lane, row, i)))
+
+            ir.reduce_channels(isa, spec.classes, one_class)
+
+        def all_finite(blended: Any, flag: Any) -> Any:  # noqa: ANN401
+            """Whether a row holds neither NaN nor infinity: times zero, either gives NaN."""
+            total = ir.Registers(1, c)
+            total[0] = ir.const(0, c)
+            with ir.serial(0, blocks * spec.width) as i:
+                total[0] = total[0] + ir.load(blended, i * c, lanes=c) * ir.const(0, c)
+            ir.store(flag, total[0], 0, lanes=c)
+            with ir.serial(1, c) as i:
+                ir.store_scalar(flag, flag[0] + flag[i], 0)
+            return flag[0] == ir.scalar(0.0)
+
+        def copy_row(line: Any, target: Any) -> None:  # noqa: ANN401
+            def part(begin: Any, size: int) -> None:  # noqa: ANN401
+                buffer, index = target(begin)
+                ir.store(buffer, ir.load(line, begin, lanes=size), *index, lanes=size)
+
+            ir.over_tiles(spec.out_width, 64 if labels else isa.lanes, part)
+
+        def body() -> None:
+            with ir.parallel(0, tasks) as task:
+                blended = ir.scratch(blocks * spec.width * c)
+                line = ir.scratch(spec.out_width + lanes, "uint8" if labels else "float32")
+                first, last = task * spec.out_height // tasks, (task + 1) * spec.out_height // tasks
+                flag = ir.scratch(c)
+                with ir.loop(first, last) as row:
+                    blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
+                    if labels:
+                        with ir.when(all_finite(blended, flag)):
+                            with ir.then():
+                                label_row(blended, line, nan_safe=False)
+                            with ir.otherwise():
+                                label_row(blended, line, nan_safe=True)
+                        copy_row(line, lambda i: (y, (0, row, i)))
+                    else:
+                        logit_row(blended, line, row)
+
+        return body
+
+    return ir.prim_func(spec.output, signature)

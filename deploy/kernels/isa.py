@@ -1,0 +1,74 @@
+"""CPU instruction sets as data, and the register tile that follows from them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Isa:
+    """What a kernel template needs to know about one vector instruction set.
+
+    `lanes` is the number of float32 in a register and the channel block c of the activation
+    layout (N, C/c, H, W, c). The cache sizes are those of the smallest core that the set is
+    usually found on; a target may replace them.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    fma_per_cycle: int
+    loads_per_cycle: int
+    fma_latency: int  # cycles
+    l1_bytes: int
+    l2_bytes: int
+
+    def blocks(self, channels: int) -> int:
+        """Channel blocks of c that hold `channels`, the last one padded with zeros."""
+        return -(-channels // self.lanes)
+
+
+AVX2 = Isa("avx2", 8, 16, 2, 2, 4, 32 << 10, 512 << 10)
+AVX512 = Isa("avx512", 16, 32, 2, 2, 4, 48 << 10, 1 << 20)
+NEON = Isa("neon", 4, 32, 2, 2, 4, 32 << 10, 512 << 10)
+
+ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: `px` pixels times `ob` output channel blocks."""
+
+    px: int
+    ob: int
+
+
+def best_tile(isa: Isa, pixels: int, blocks: int) -> Tile:
+    """The tile that needs the fewest cycles for `pixels` x `blocks` outputs, by port counts.
+
+    One step of the reduction issues px*ob FMAs and px+ob loads, and cannot be shorter than an
+    FMA's latency; px*ob accumulators, ob weights and one broadcast have to fit the registers.
+    """
+    # With 32 registers two are left free: tiles of 27 to 28 accumulators were 3-10% slower.
+    usable = isa.registers - (2 if isa.registers > 16 else 0)
+    best, best_cost = Tile(1, 1), float("inf")
+    for ob in range(1, min(blocks, 6) + 1):
+        px_max = (usable - 1 - ob) // ob
+        if px_max < 1:
+            break
+        px_max = min(px_max, pixels)
+        count = -(-pixels // px_max)
+        px = -(-pixels // count)
+        cost = 0.0
+        for width, times in ((ob, blocks // ob), (blocks % ob, 1)):
+            if width and times:
+                step = max(
+                    px * width / isa.fma_per_cycle,
+                    (px + width) / isa.loads_per_cycle,
+                    float(isa.fma_latency),
+                )
+                # Half a cycle a step and a little for each load: among tiles that are equal by
+                # the counts, larger and squarer ones ride out late loads better (measured).
+                loads = (px + width) / isa.loads_per_cycle
+                cost += times * count * (step + 0.5 + 0.15 * loads)
+        if cost < best_cost:
+            best, best_cost = Tile(px, ob), cost
+    return best

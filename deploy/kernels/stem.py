@@ -1,0 +1,192 @@
+"""The first 3x3 convolution at stride 2, straight from the camera's image.
+
+From a uint8 NHWC image, the scale and the mean and std of the normalisation are applied while a
+row is brought into a small ring of float rows. The network pads with zeros after normalising:
+columns outside the image are zero in the ring, rows outside are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.kernels import ir
+from deploy.kernels.depthwise_tile import Window, row_bounds
+from deploy.kernels.isa import Isa, Tile, best_tile
+from deploy.kernels.layout import Array, activation_shape, pack_vector
+
+CHANNELS, KERNEL, STRIDE = 3, 3, 2
+
+
+@dataclass(frozen=True)
+class StemSpec:
+    """Image (1, height, width, 3) uint8, or (1, 3, height, width) float32 already normalised ->
+    act(conv) (1, cout, ceil(height/2), ceil(width/2))."""
+
+    cout: int
+    height: int
+    width: int
+    source: Literal["uint8_nhwc", "float32_nchw"] = "uint8_nhwc"
+    act: ir.Act = "relu6"
+
+    @property
+    def window(self) -> Window:
+        """Geometry of the convolution."""
+        return Window(self.height, self.width, KERNEL, STRIDE, 1)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the real channels."""
+        out = self.window.out_height * self.window.out_width
+        return CHANNELS * KERNEL**2 * self.cout * out
+
+
+@dataclass(frozen=True)
+class StemSchedule:
+    """Register tile and row ranges (parallel)."""
+
+    tile: Tile
+    row_tasks: int
+
+
+def default_schedule(spec: StemSpec, isa: Isa, threads: int = 2) -> StemSchedule:
+    """One range of rows per thread. At most 16 accumulators: the addresses of the strided pixels
+    take registers too, and a larger tile spills (105 against 206 GFLOP/s with AVX-512)."""
+    window = spec.window
+    tile = best_tile(isa, window.out_width, isa.blocks(spec.cout))
+    tile = Tile(max(1, min(tile.px, 16 // tile.ob)), tile.ob)
+    return StemSchedule(tile, min(threads, window.out_height))
+
+
+def pack(
+    spec: StemSpec,
+    isa: Isa,
+    weight: Array,
+    bias: Array,
+    *,
+    scale: float = 1 / 255,
+    mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
+    std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
+) -> list[NDArray[Any]]:
+    """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation.
+
+    A pixel v of a channel becomes (v * scale - mean) / std = v * factor + shift; the factors and
+    shifts (2, 3, c) repeat with the channels over three vectors of interleaved pixels.
+    """
+    out, c = weight.shape[0], isa.lanes
+    taps = np.zeros((isa.blocks(out) * c, KERNEL**2 * CHANNELS), np.float32)
+    taps[:out] = weight.transpose(0, 2, 3, 1).reshape(out, -1)
+    blocked = np.ascontiguousarray(taps.reshape(-1, c, taps.shape[1]).transpose(0, 2, 1))
+    packed: list[NDArray[Any]] = [blocked, pack_vector(isa, bias)]
+    if spec.source == "uint8_nhwc":
+        channel = np.arange(3 * c) % 3
+        factor = (scale / np.asarray(std))[channel]
+        shift = (-np.asarray(mean) / np.asarray(std))[channel]
+        packed.append(np.stack([factor, shift]).reshape(2, 3, c).astype(np.float32))
+    return packed
+
+
+def emit(spec: StemSpec, schedule: StemSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(image, weight, bias[, normalisation], y)."""
+    c, blocks, window = isa.lanes, isa.blocks(spec.cout), spec.window
+    interleaved = spec.source == "uint8_nhwc"
+    out_height, out_width = window.out_height, window.out_width
+    # One zero column left of the image, and as many right as the last output reaches.
+    padded = max(spec.width + 1, 2 * out_width + 1)
+    row_floats = CHANNELS * padded
+    # Where (column of the padded row, channel) lies in a ring row.
+    step_column, step_channel = (CHANNELS, 1) if interleaved else (1, padded)
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        if interleaved:
+            image = f.param("image", (1, spec.height, spec.width, CHANNELS), "uint8")
+        else:
+            image = f.param("image", (1, CHANNELS, spec.height, spec.width))
+        w = f.param("weight", (blocks, KERNEL**2 * CHANNELS, c))
+        b = f.param("bias", (blocks, c))
+        affine = f.param("normalisation", (2, 3, c)) if interleaved else None
+        y = f.param("y", activation_shape(isa, spec.cout, out_height, out_width))
+
+        def fill(ring: Any, row: Any) -> None:  # noqa: ANN401
+            base = ir.bind((row % KERNEL) * row_floats)
+            if affine is None:
+                with ir.serial(0, CHANNELS) as channel:
+
+                    def copy(begin: Any, size: int) -> None:  # noqa: ANN401
+                        at = base + channel * padded + 1 + begin
+                        ir.store(
+                            ring, ir.load(image, 0, channel, row, begin, lanes=size), at, lanes=size
+                        )
+
+                    ir.over_tiles(spec.width, c, copy)
+                return
+            flat = ir.view(image, (spec.height, spec.width * CHANNELS))
+
+            def convert(begin: Any, size: int) -> None:  # noqa: ANN401
+                # Whole pixels, so that lane i of every vector has the same channel in every turn.
+                for part in range(-(-size * CHANNELS // c)):
+                    lanes = min(c, size * CHANNELS - part * c)
+                    start = begin * CHANNELS + part * c
+                    value = ir.cast(ir.load(flat, row, start, lanes=lanes), "float32", lanes)
+                    value = value * ir.load(affine, 0, part, 0, lanes=lanes)
+                    value = value + ir.load(affine, 1, part, 0, lanes=lanes)
+                    ir.store(ring, value, base + CHANNELS + start, lanes=lanes)
+
+            ir.over_tiles(spec.width, c, convert)
+
+        def output_row(ring: Any, row: Any) -> None:  # noqa: ANN401
+            top = ir.bind(row * STRIDE - 1)
+            low, high = row_bounds(window, top)
+
+            def group(first: Any, ob: int) -> None:  # noqa: ANN401
+                def tile(begin: Any, px: int) -> None:  # noqa: ANN401
+                    acc = ir.Registers(px * ob, c)
+                    for p in range(px):
+                        for o in range(ob):
+                            acc[p * ob + o] = ir.load(b, first + o, 0, lanes=c)
+                    # One tap a step: with three unrolled, LLVM loads the weights of all of them
+                    # first and the accumulators no longer fit the registers.
+                    with (
+                        ir.loop(low, high) as ky,
+                        ir.serial(0, CHANNELS) as channel,
+                        ir.serial(0, KERNEL) as kx,
+                    ):
+                        base = ((top + ky) % KERNEL) * row_floats + channel * step_channel
+                        tap = (ky * KERNEL + kx) * CHANNELS + channel
+                        weights = [
+                            ir.bind(ir.load(w, first + o, tap, 0, lanes=c)) for o in range(ob)
+                        ]
+                        for p in range(px):
+                            column = (begin + p) * STRIDE + kx
+                            value = ir.bind(ir.splat(ring[base + column * step_column], c))
+                            for o in range(ob):
+                                acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+                    for p in range(px):
+                        for o in range(ob):
+                            value = ir.clamp(acc[p * ob + o], spec.act, c)
+                            ir.store(y, value, 0, first + o, row, begin + p, 0, lanes=c)
+
+                ir.over_tiles(out_width, min(schedule.tile.px, out_width), tile)
+
+            ir.over_tiles(blocks, schedule.tile.ob, group)
+
+        def body() -> None:
+            with ir.parallel(0, schedule.row_tasks) as task:
+                ring = ir.scratch(KERNEL * row_floats)
+                with ir.serial(0, KERNEL * row_floats) as i:
+                    ir.store_scalar(ring, 0.0, i)
+                first = ir.bind(task * out_height // schedule.row_tasks)
+                last = ir.bind((task + 1) * out_height // schedule.row_tasks)
+                with ir.when(first > 0), ir.then():
+                    fill(ring, first * STRIDE - 1)
+                with ir.loop(first, last) as row:
+                    end = ir.minimum(row * STRIDE + STRIDE, spec.height)
+                    with ir.loop(row * STRIDE, end) as source:
+                        fill(ring, source)
+                    output_row(ring, row)
+
+        return body
+
+    return ir.prim_func("stem", signature)

@@ -1,0 +1,94 @@
+"""FuseInvertedResidual: MobileNetV2's block becomes one kernel."""
+
+from collections.abc import Iterator
+
+import tvm
+from tvm import relax
+
+from deploy.kernels import inverted_residual as template
+from deploy.kernels.choice import Chooser
+from deploy.passes.graph import Graph, conv_block, plane_of, sum_of
+from deploy.passes.kernel_call import KernelCall, rewrite
+
+
+@tvm.transform.module_pass(opt_level=0, name="FuseInvertedResidual")
+class FuseInvertedResidual:
+    """Replace ``[1x1 conv, act] -> depthwise, act -> 1x1 conv [-> + input]`` by one call.
+
+    Before: convolutions, biases and clips of their own. After: one call of the kernel
+    ``inverted_residual``, whose hidden tensor never leaves the caches. When: both activations are
+    equal, and no value between is read elsewhere. Runs before the passes for single convolutions.
+    """
+
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
+
+    def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        """Apply the pass."""
+        return rewrite(module, self.chooser, self._matches)
+
+    def _matches(self, graph: Graph) -> Iterator[KernelCall]:
+        taken: set[relax.Var] = set()
+        # From the end: the sum of a residual block is met before its projection.
+        for var in reversed(graph.vars):
+            if var in taken:
+                continue
+            call = self._match(graph, var, taken)
+            if call:
+                yield call
+
+    def _match(self, graph: Graph, var: relax.Var, taken: set[relax.Var]) -> KernelCall | None:
+        for projected, other in sum_of(graph, var):
+            if graph.used_once(projected):
+                call = self._block(graph, projected, var, other, taken)
+                if call:
+                    return call
+        return self._block(graph, var, var, None, taken)
+
+    def _block(
+        self,
+        graph: Graph,
+        projected: relax.Var,
+        output: relax.Var,
+        residual: relax.Expr | None,
+        taken: set[relax.Var],
+    ) -> KernelCall | None:
+        project = conv_block(graph, projected, with_act=False)
+        if project is None or not project.pointwise or not graph.used_once(project.input):
+            return None
+        depthwise = conv_block(graph, project.input)
+        if depthwise is None or not depthwise.depthwise or depthwise.act == "none":
+            return None
+        expand = conv_block(graph, depthwise.input) if graph.used_once(depthwise.input) else None
+        if expand is not None and not (expand.pointwise and expand.act == depthwise.act):
+            expand = None
+        source = expand.input if expand else depthwise.input
+        if residual is not None and not residual.same_as(source):
+            return None
+        height, width = plane_of(source)
+        spec = template.InvertedResidualSpec(
+            cin=expand.cin if expand else depthwise.cin,
+            hidden=depthwise.cout,
+            cout=project.cout,
+            height=height,
+            width=width,
+            kernel=depthwise.kernel,
+            stride=depthwise.stride,
+            dilation=depthwise.dilation,
+            expand=expand is not None,
+            residual=residual is not None,
+            act=depthwise.act,
+        )
+        taken.update({projected, output})
+        return KernelCall(
+            spec=spec,
+            inputs=[source],
+            constants=template.pack(
+                spec,
+                self.chooser.isa,
+                expand=(expand.weight, expand.bias) if expand else None,
+                depthwise=(depthwise.weight, depthwise.bias),
+                project=(project.weight, project.bias),
+            ),
+            output=output,
+        )

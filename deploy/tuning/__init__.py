@@ -1,0 +1,1 @@
+"""Measured choices: candidate schedules, timed inside whole networks, kept where they win."""

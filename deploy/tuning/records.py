@@ -1,0 +1,105 @@
+"""Tuning records: JSON Lines, one measured candidate each, append-only.
+
+A record is believed only under the key it was measured for: the target's own key, the number of
+threads, and the version of the kernels. The kernel's spec and schedule are stored as text and as
+fields, so that a record can be read without this program.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deploy.kernels import KERNELS_VERSION
+from deploy.targets import Target
+from lut.errors import UserError
+from lut.jsonl import append_record, read_records
+
+SHIPPED = Path(__file__).parent / "data"
+# A candidate replaces the rule only where it is this much faster inside the whole network; less
+# is within what repeating the measurement gives.
+MIN_GAIN = 1.05
+
+
+@dataclass(frozen=True)
+class Record:
+    """One candidate beside the rule's schedule, timed in the same run, frame by frame.
+
+    rule_ns and candidate_ns are the medians of the kernel's time in each round, in nanoseconds;
+    both empty where the candidate could not be used, and `refused` says why.
+    """
+
+    target: str
+    threads: int
+    kernels_version: int
+    spec: str
+    schedule: dict[str, Any]
+    rule_ns: tuple[int, ...]
+    candidate_ns: tuple[int, ...]
+    refused: str
+    machine: str
+    versions: dict[str, str]
+    date: str
+
+    @property
+    def gain(self) -> float:
+        """Rule's time over the candidate's in the round where the candidate did worst."""
+        if not self.candidate_ns:
+            return 0.0
+        return min(r / c for r, c in zip(self.rule_ns, self.candidate_ns, strict=True))
+
+
+def default_folder() -> Path:
+    """Where a user's own records live: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or ~/.cache/hmseg."""
+    home = os.environ.get("HMSEG_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(home) if home else Path(cache) / "hmseg") / "tuning"
+
+
+def load_records(folders: Iterable[Path]) -> list[Record]:
+    """Every record in the ``*.jsonl`` files of these folders.
+
+    Raises UserError naming the file for a record with a missing or unknown field.
+    """
+    names = {field.name for field in fields(Record)}
+    records = []
+    for folder in folders:
+        for path in sorted(folder.glob("*.jsonl")):
+            for number, values in enumerate(read_records(path), 1):
+                if set(values) != names:
+                    odd = ", ".join(sorted(set(values) ^ names))
+                    raise UserError(f"{path}, record {number}: missing or unknown fields: {odd}")
+                values["rule_ns"] = tuple(values["rule_ns"])
+                values["candidate_ns"] = tuple(values["candidate_ns"])
+                records.append(Record(**values))
+    return records
+
+
+def append(record: Record, path: Path) -> None:
+    """Add one record to a file; it is on disk, whole, when this returns."""
+    append_record(path, asdict(record))
+
+
+def matching(records: Iterable[Record], target: Target, threads: int) -> list[Record]:
+    """Those measured for this target, thread count and version of the kernels."""
+    wanted = (target.key, threads, KERNELS_VERSION)
+    return [r for r in records if (r.target, r.threads, r.kernels_version) == wanted]
+
+
+def winners(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """For each spec, as text, the fields of the schedule that won by more than `MIN_GAIN`."""
+    best: dict[str, Record] = {}
+    for record in records:
+        known = best.get(record.spec)
+        if record.gain >= MIN_GAIN and (known is None or record.gain > known.gain):
+            best[record.spec] = record
+    return {spec: record.schedule for spec, record in best.items()}
+
+
+def tuned_schedules(
+    target: Target, threads: int, folders: Iterable[Path] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The winners in these folders, by default the shipped ones and the user's own."""
+    records = load_records([SHIPPED, default_folder()] if folders is None else folders)
+    return winners(matching(records, target, threads))

@@ -1,0 +1,114 @@
+"""Batches by step number: stateless, so a resumed or a distributed run sees the same samples."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmseg.data.dataset import Array
+from hmseg.data.transforms import Augmentation, normalise
+
+
+class Source(Protocol):
+    """What batches are drawn from: a split on disk or in memory."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        """Image uint8 (H, W, 3) and labels uint8 (H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """One batch of the whole run: samples first .. first + size of the stream, all at `crop`."""
+
+    first: int
+    size: int
+    crop: tuple[int, int]
+
+
+class Loader:
+    """Augmented batches of a source.
+
+    The stream of samples is one shuffled pass after another. The order of pass p comes from
+    (seed, p), the augmentation of sample k from (seed, k): nothing else is random and there is no
+    state to save. With `world` processes, `rank` makes its slice of every batch.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        threads: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        self.source, self.augmentation, self.seed = source, augmentation, seed
+        self.rank, self.world, self.threads, self.prefetch = rank, world, threads, prefetch
+        self._made, self._busy_s = 0, 0.0
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def sample(self, number: int, index: int, crop: tuple[int, int]) -> tuple[Array, Array]:
+        """Sample `number` of the stream, made from frame `index`."""
+        began = time.perf_counter()
+        rng = np.random.default_rng((self.seed, 1, number))
+        sample = self.augmentation(*self.source.load(index), crop, rng)
+        self._made, self._busy_s = self._made + 1, self._busy_s + time.perf_counter() - began
+        return sample
+
+    @property
+    def images_per_s(self) -> float:
+        """How fast the threads made samples so far, had they done nothing else."""
+        return self.threads * self._made / self._busy_s if self._made else 0.0
+
+    def batches(self, specs: Iterator[BatchSpec]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32 (N, 3, H, W) channels_last, labels uint8 (N, H, W)) per spec.
+
+        `threads` workers stay `prefetch` batches ahead: decoding and resampling release the
+        interpreter lock.
+        """
+        with ThreadPoolExecutor(self.threads) as pool:
+            pending: deque[list[Future[tuple[Array, Array]]]] = deque()
+            try:
+                for spec in specs:
+                    pending.append(self._submit(pool, spec))
+                    if len(pending) > self.prefetch:
+                        yield _collate(pending.popleft())
+                while pending:
+                    yield _collate(pending.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, spec: BatchSpec
+    ) -> list[Future[tuple[Array, Array]]]:
+        share = spec.size // self.world
+        first = spec.first + self.rank * share
+        return [
+            pool.submit(self.sample, number, self._frame(number), spec.crop)
+            for number in range(first, first + share)
+        ]
+
+    def _frame(self, number: int) -> int:
+        epoch, position = divmod(number, len(self.source))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._order = epoch, rng.permutation(len(self.source))
+        return int(self._order[1][position])
+
+
+def _collate(futures: list[Future[tuple[Array, Array]]]) -> tuple[Tensor, Tensor]:
+    samples = [future.result() for future in futures]
+    images = normalise(np.stack([image for image, _ in samples]))
+    labels = np.stack([labels for _, labels in samples])
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)

@@ -1,0 +1,162 @@
+"""What all data sets share: pairs of an image and a mask, checked and read as uint8 arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hmseg.data.classes import ClassSet
+from lut.errors import UserError
+
+Array = NDArray[np.uint8]
+VOID = 255  # label of pixels that count nowhere
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image file and its mask file; the mask is None where a split has no labels."""
+
+    image: Path
+    mask: Path | None
+
+    @property
+    def name(self) -> str:
+        """The image's file name without its suffix."""
+        return self.image.stem
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """One split of a data set.
+
+    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error.
+    """
+
+    classes: ClassSet
+    split: str
+    frames: tuple[Frame, ...]
+    label_map: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def _table(self) -> NDArray[np.int16]:
+        table = np.full(256, -1, dtype=np.int16)
+        table[list(self.label_map)] = list(self.label_map.values())
+        return table
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every frame has a mask."""
+        return all(frame.mask is not None for frame in self.frames)
+
+    def load_image(self, index: int) -> Array:
+        """RGB uint8 (H, W, 3); raises UserError naming a file that cannot be read."""
+        return np.asarray(_open(self.frames[index].image, "RGB"))
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        """Image and labels of one frame.
+
+        Raises UserError naming the file: no mask, unreadable, another size than the image, or a
+        value that is no label of this data set.
+        """
+        frame = self.frames[index]
+        if frame.mask is None:
+            raise UserError(f"{frame.image}: the {self.split} split has no labels")
+        image = self.load_image(index)
+        mask = np.asarray(_open(frame.mask, None))
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise UserError(f"{frame.mask}: expected a mask of one 8-bit channel")
+        if mask.shape != image.shape[:2]:
+            raise UserError(
+                f"{frame.mask}: the mask is {mask.shape[0]}x{mask.shape[1]}, "
+                f"its image {image.shape[0]}x{image.shape[1]}"
+            )
+        labels = self._table[mask]
+        if labels.min() < 0:
+            unknown = sorted(set(mask[labels < 0].tolist()))
+            raise UserError(
+                f"{frame.mask}: unknown label ids {', '.join(map(str, unknown[:5]))}; "
+                f"is this a {self.classes.name} mask?"
+            )
+        return image, labels.astype(np.uint8)
+
+
+class InMemory:
+    """A split decoded once and kept as uint8."""
+
+    def __init__(self, data: SegmentationData) -> None:
+        self._samples = [data.load(index) for index in range(len(data))]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        """Image (H, W, 3) and labels (H, W), uint8; not to be written to."""
+        return self._samples[index]
+
+
+def open_source(data: SegmentationData, limit_bytes: int = 4 << 30) -> SegmentationData | InMemory:
+    """The split in memory if it fits in `limit_bytes`, else read from disk again and again.
+
+    Either way every file's header is read first: a mask that is missing or of another size raises
+    UserError before the training starts, not hours into it.
+    """
+    total = sum(_check_header(frame) for frame in data.frames)
+    return InMemory(data) if total <= limit_bytes else data
+
+
+def pair(
+    images: Mapping[str, Path], masks: Mapping[str, Path], mask_folder: Path
+) -> tuple[Frame, ...]:
+    """Match images to masks by key, in order; raises UserError for one without the other."""
+    for key, image in images.items():
+        if key not in masks:
+            raise UserError(f"{image}: no mask for it in {mask_folder}; is the copy complete?")
+    for key, mask in masks.items():
+        if key not in images:
+            raise UserError(f"{mask}: no image for this mask; is the copy complete?")
+    return tuple(Frame(image, masks[key]) for key, image in images.items())
+
+
+def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
+    """The files below `folder` with this suffix, sorted; raises UserError where there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --data must be the root of {what}")
+    paths = sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
+    if not paths:
+        raise UserError(f"{folder}: no {suffix} files; --data must be the root of {what}")
+    return paths
+
+
+def _check_header(frame: Frame) -> int:
+    """Bytes of the decoded image and labels."""
+    width, height = _size(frame.image)
+    if frame.mask is not None and _size(frame.mask) != (width, height):
+        mask_width, mask_height = _size(frame.mask)
+        raise UserError(
+            f"{frame.mask}: the mask is {mask_height}x{mask_width}, its image {height}x{width}"
+        )
+    return width * height * 4
+
+
+def _size(path: Path) -> tuple[int, int]:
+    return _open(path, None, decode=False).size
+
+
+def _open(path: Path, mode: str | None, *, decode: bool = True) -> Image.Image:
+    try:
+        with Image.open(path, formats=["PNG", "JPEG"]) as file:
+            if not decode:
+                return file
+            file.load()
+            return file.convert(mode) if mode else file
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; is the copy complete?") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not a whole image file ({error})") from error

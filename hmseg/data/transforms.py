@@ -1,0 +1,84 @@
+"""The one augmentation of all data sets: random scale, crop, flip and colour.
+
+All randomness of a sample comes from the generator that is handed in, so a sample can be made
+again, by any process, from its number alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from hmseg.data.dataset import VOID, Array
+from hmseg.data.normalise import MEAN, STD
+
+FILL = tuple(round(255 * value) for value in MEAN)  # normalises to about zero
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes; `colour` is the largest relative change of brightness,
+    contrast and saturation (0: none)."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: bool = True
+    colour: float = 0.3
+
+    def __call__(
+        self, image: Array, labels: Array, crop: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """A random crop of (H, W) pixels of the randomly scaled image.
+
+        Where the scaled image is smaller than the crop, the rest is the mean colour and void.
+        """
+        height, width = labels.shape
+        # Log-uniform: halving is as likely as doubling.
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        # The crop's window in the coordinates of the unscaled image. Only the window is resampled.
+        window = crop[0] / scale, crop[1] / scale
+        top, bottom, out_top, out_bottom = _window(window[0], height, crop[0], rng)
+        left, right, out_left, out_right = _window(window[1], width, crop[1], rng)
+        size, box = (out_right - out_left, out_bottom - out_top), (left, top, right, bottom)
+        patch = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)
+        mask = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST, box=box)
+        patch = self._recolour(patch, rng)
+        out = np.empty((*crop, 3), np.uint8)
+        out[:] = FILL
+        out_labels = np.full(crop, VOID, np.uint8)
+        out[out_top:out_bottom, out_left:out_right] = np.asarray(patch)
+        out_labels[out_top:out_bottom, out_left:out_right] = np.asarray(mask)
+        if self.flip and rng.random() < 0.5:
+            out, out_labels = out[:, ::-1], out_labels[:, ::-1]
+        return out, out_labels
+
+    def _recolour(self, patch: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if not self.colour:
+            return patch
+        factors = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for enhancer, factor in zip(enhancers, factors, strict=True):
+            patch = enhancer(patch).enhance(float(factor))
+        return patch
+
+
+def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 RGB (..., 3) to float32 with the normalisation that every network expects."""
+    deviation = np.asarray(STD, np.float32)
+    mean = np.asarray(MEAN, np.float32)
+    pixels = images.astype(np.float32)
+    pixels *= 1 / (255 * deviation)
+    pixels -= mean / deviation
+    return pixels
+
+
+def _window(
+    window: float, side: int, crop: int, rng: np.random.Generator
+) -> tuple[float, float, int, int]:
+    """Start and end of the crop's window in the image, and where they land in the output."""
+    if window <= side:
+        start = float(rng.uniform(0, side - window))
+        return start, min(float(side), start + window), 0, crop
+    covered = max(1, round(crop * side / window))
+    at = int(rng.integers(0, crop - covered + 1))
+    return 0.0, float(side), at, at + covered

@@ -1,0 +1,105 @@
+"""Checkpoints: one safetensors file with its configuration in the header. No pickles."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hmseg.train.config import TrainConfig
+from lut.errors import UserError
+from lut.files import atomic_path
+
+FORMAT_VERSION = 1
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """A run after `step` steps: the raw weights, their moving average and the momentum.
+
+    `average` is empty without EMA, `momentum` maps parameter names to SGD's buffers. Everything
+    random derives from the seed and the step, so there is no generator to keep.
+    """
+
+    config: TrainConfig
+    step: int
+    classes: tuple[str, ...]
+    weights: Tensors
+    average: Tensors
+    momentum: Tensors
+    schedules: tuple[tuple[int, str], ...] = ()
+    """Every schedule the run has had: the step it began at, and its stages."""
+
+    @property
+    def released(self) -> Tensors:
+        """What evaluation and deployment use: the average where there is one."""
+        return self.average or self.weights
+
+    def save(self, path: Path) -> None:
+        """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
+        groups = {"weights": self.weights, "average": self.average, "momentum": self.momentum}
+        tensors = {
+            f"{group}/{name}": tensor.detach().cpu().contiguous()
+            for group, members in groups.items()
+            for name, tensor in members.items()
+        }
+        header = {
+            "format_version": str(FORMAT_VERSION),
+            "config": self.config.to_json(),
+            "step": str(self.step),
+            "classes": json.dumps(self.classes),
+            "schedules": json.dumps(self.schedules),
+        }
+        with atomic_path(path) as temporary:
+            try:
+                save_file(tensors, temporary, metadata=header)
+            except SafetensorError as error:  # it wraps the system's error in its own
+                raise OSError(str(error)) from error
+
+    @staticmethod
+    def load(path: Path) -> "Checkpoint":
+        """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
+        if not path.is_file():
+            raise UserError(f"{path}: no such checkpoint")
+        groups: dict[str, Tensors] = {"weights": {}, "average": {}, "momentum": {}}
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format_version") != str(FORMAT_VERSION):
+                    raise UserError(f"{path}: not a checkpoint of hmseg train (format version)")
+                for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    group, name = key.split("/", 1)
+                    groups[group][name] = file.get_tensor(key)
+            return Checkpoint(
+                TrainConfig.from_json(header["config"]),
+                int(header["step"]),
+                tuple(json.loads(header["classes"])),
+                **groups,
+                schedules=tuple(
+                    (int(at), str(text)) for at, text in json.loads(header["schedules"])
+                ),
+            )
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path}: not a whole checkpoint ({error})") from error
+
+
+def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
+    """Load weights; raises UserError, naming the first tensor, where the network is another."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors:
+            raise UserError(f"{path}: another network: it has no {name}")
+        if name not in own:
+            raise UserError(f"{path}: another network: its {name} is not in this one")
+        if own[name].shape != tensors[name].shape:
+            raise UserError(
+                f"{path}: another network: {name} is {tuple(tensors[name].shape)}, "
+                f"not {tuple(own[name].shape)}"
+            )
+    model.load_state_dict(tensors)

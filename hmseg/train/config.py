@@ -1,0 +1,154 @@
+"""A training run as data: everything that determines its weights."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any, Literal, get_args
+
+from hmseg.data.batches import BatchSpec
+from hmseg.data.transforms import Augmentation
+from hmseg.train.losses import BoostedLoss, PixelLoss
+from lut.errors import UserError
+
+# bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
+Precision = Literal["float32", "bfloat16", "float64"]
+
+
+def read_precision(text: str) -> Precision:
+    """The precision of that name; raises UserError for anything else."""
+    for precision in get_args(Precision):
+        if text == precision:
+            return text  # type: ignore[return-value]
+    raise UserError(f"unknown precision {text!r}: choose {', '.join(get_args(Precision))}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`steps` optimiser steps on batches of `batch` crops of (H, W) pixels."""
+
+    crop: tuple[int, int]
+    batch: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.crop[0]}x{self.crop[1]}:{self.batch}:{self.steps}"
+
+    @staticmethod
+    def parse(text: str) -> "Stage":
+        """Read ``HxW:BATCH:STEPS``; raises UserError for anything else."""
+        try:
+            crop, batch, steps = text.split(":")
+            height, width = crop.split("x")
+            stage = Stage((int(height), int(width)), int(batch), int(steps))
+        except ValueError as error:
+            raise UserError(
+                f"stage {text!r}: write HxW:BATCH:STEPS, e.g. 360x480:8:2000"
+            ) from error
+        if min(*stage.crop, stage.batch, stage.steps) < 1:
+            raise UserError(f"stage {text!r}: every number must be at least 1")
+        return stage
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The defaults are the paper's recipe; each further option is off until asked for."""
+
+    model: str
+    data: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    # The paper's recipe. The power is the customary 0.9, the momentum the customary 0.9.
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    poly_power: float = 0.9
+    auxiliary_weight: float = 0.4
+    scale: tuple[float, float] = (0.5, 2.0)
+    colour: float = 0.3
+    # What has since become standard.
+    nesterov: bool = False
+    warmup_steps: int = 0
+    ema_decay: float = 0.0
+    ohem: bool = False
+    label_smoothing: float = 0.0
+    class_balance: float = 0.0  # c of the weights 1 / log(c + share of the class); 0: none
+    precision: Precision = "float32"
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UserError("a training run needs at least one stage, e.g. 360x480:8:2000")
+        if self.class_balance and self.class_balance <= 1:
+            raise UserError(f"class balance {self.class_balance:g}: must be above 1, e.g. 1.02")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"EMA decay {self.ema_decay:g}: must be in [0, 1)")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def schedule(self) -> str:
+        """The stages as they are written: ``HxW:BATCH:STEPS,...``."""
+        return ",".join(str(stage) for stage in self.stages)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation that the run asks for."""
+        return Augmentation(scale=self.scale, colour=self.colour)
+
+    @property
+    def element_size(self) -> int:
+        """Bytes of one activation."""
+        return {"bfloat16": 2, "float32": 4, "float64": 8}[self.precision]
+
+    def loss(self, class_weights: tuple[float, ...] | None) -> BoostedLoss:
+        """The loss that the run asks for."""
+        pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
+        return BoostedLoss(pixel, self.auxiliary_weight)
+
+    def batches(self, start: int = 0) -> Iterator[BatchSpec]:
+        """The batches from step `start` to the end."""
+        return islice(self._all_batches(), start, None)
+
+    def _all_batches(self) -> Iterator[BatchSpec]:
+        first = 0
+        for stage in self.stages:
+            for _ in range(stage.steps):
+                yield BatchSpec(first, stage.batch, stage.crop)
+                first += stage.batch
+
+    def learning_rate_at(self, step: int) -> float:
+        """Poly schedule after a linear warm-up; `step` counts from 0."""
+        poly: float = (1 - step / self.steps) ** self.poly_power
+        return self.learning_rate * poly * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def continues(self, other: "TrainConfig", step: int) -> bool:
+        """Whether a run of `other` that has taken `step` steps may go on under this config.
+
+        All is equal but the stages, and those agree on every batch so far: what is left may be
+        made longer or shorter.
+        """
+        same_start = list(islice(self.batches(), step)) == list(islice(other.batches(), step))
+        return same_start and replace(self, stages=other.stages) == other
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return asdict(self) | {"stages": [str(stage) for stage in self.stages]}
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads back to an equal config."""
+        return json.dumps(self.to_dict())
+
+    @staticmethod
+    def from_json(text: str) -> "TrainConfig":
+        """Read `to_json`'s form; raises UserError where it is something else."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            stages = tuple(Stage.parse(stage) for stage in fields.pop("stages"))
+            scale = tuple(fields.pop("scale"))
+            return TrainConfig(stages=stages, scale=scale, **fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"not the configuration of a training run ({error})") from error

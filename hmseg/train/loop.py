@@ -1,0 +1,228 @@
+"""The training loop: one optimiser step after another, over one process or many."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hmseg.data.batches import Loader, Source
+from hmseg.data.dataset import VOID, Array
+from hmseg.data.transforms import normalise
+from hmseg.train.checkpoint import Checkpoint, load_into
+from hmseg.train.config import TrainConfig
+from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
+from hmseg.train.memory import available_bytes, check_memory
+from hmseg.train.metrics import Predictor
+from hmseg.zoo import create_model
+from lut.errors import UserError, WorkError
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. `step` counts from 1, `images` are this process's; `waited_s` is the
+    part of `step_s` that the trainer waited for the loader."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    images: int
+    step_s: float
+    waited_s: float
+
+
+class Trainer:
+    """A run in progress: the network, its average, SGD's state and the step reached.
+
+    Raises UserError for a split that is smaller than a batch, and for a batch that does not fit
+    into memory or cannot be shared out over the processes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        classes: tuple[str, ...],
+        *,
+        world: World = ALONE,
+        device: torch.device = CPU,
+        loader_threads: int = 2,
+    ) -> None:
+        self.config, self.classes, self.world, self.device = config, classes, world, device
+        _check_batches(config, len(source), world)
+        torch.manual_seed(config.seed)
+        model = create_model(config.model, num_classes=len(classes)).to(device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.precision == "float64":
+            model.double()
+        for stage in config.stages:
+            share = stage.batch // world.size
+            check_memory(model, stage.crop, share, config.element_size, available_bytes(device))
+        self.average = copy.deepcopy(model) if config.ema_decay else None
+        if world.size > 1:
+            synchronise_batch_norm(model)
+        self.model: nn.Module = model
+        self.dtype = next(model.parameters()).dtype
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=config.learning_rate, momentum=config.momentum,
+            weight_decay=config.weight_decay, nesterov=config.nesterov,
+        )  # fmt: skip
+        self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
+        self.loader = Loader(
+            source, config.augmentation, seed=config.seed,
+            rank=world.rank, world=world.size, threads=loader_threads,
+        )  # fmt: skip
+        self.step = 0
+        self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
+
+    def run(self, report: Callable[[StepReport], None]) -> None:
+        """Train to the end of the schedule, calling `report` after every step.
+
+        Raises WorkError naming the step where the loss is no longer a finite number.
+        """
+        self.model.train()
+        began = time.perf_counter()
+        for images, labels in self.loader.batches(self.config.batches(self.step)):
+            loaded = time.perf_counter()
+            rate = self.config.learning_rate_at(self.step)
+            images, labels = images.to(self.device, self.dtype), labels.to(self.device)
+            loss = self._take_step(images, labels, rate)
+            ended = time.perf_counter()
+            report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
+            began = time.perf_counter()
+
+    def _take_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        bfloat16 = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = self.model(images)
+        totals, weights = self.loss.sums(outputs, labels)
+        weights = self.world.sum(weights)
+        loss = self.loss.combine(totals, weights)
+        value = self.world.sum(loss.detach()).item()
+        if not math.isfinite(value):
+            raise WorkError(
+                f"the loss is {value} at step {self.step + 1}; the last good checkpoint is kept: "
+                "resume from it with a lower learning rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.world.sum_gradients(self.model.parameters())
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return value
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        # The ramp lets the average forget the random start.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        own = self.model.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(own[name], 1 - decay)
+            else:
+                mean.copy_(own[name])
+
+    @property
+    def released(self) -> nn.Module:
+        """The network that is evaluated and shipped: the average where there is one."""
+        return self.average or self.model
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it stands; raises WorkError where a weight is no longer a finite number."""
+        weights = self.model.state_dict()
+        for name, tensor in weights.items():
+            if not tensor.isfinite().all():
+                raise WorkError(
+                    f"{name} is not finite after step {self.step}; the last good checkpoint is "
+                    "kept: resume from it with a lower learning rate"
+                )
+        momentum = {
+            name: self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.model.named_parameters()
+            if self.optimizer.state[parameter].get("momentum_buffer") is not None
+        }
+        average = self.average.state_dict() if self.average else {}
+        return Checkpoint(
+            self.config, self.step, self.classes, weights, average, momentum, self.schedules
+        )
+
+    def resume(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Go on from a checkpoint of the same run; raises UserError for one of another.
+
+        The steps to come may differ (`TrainConfig.continues`); the checkpoint records that.
+        """
+        if not self.config.continues(checkpoint.config, checkpoint.step):
+            raise UserError(f"{path}: a run of another configuration; train into another folder")
+        load_into(self.model, checkpoint.weights, path)
+        if self.average is not None:
+            load_into(self.average, checkpoint.average, path)
+        for name, parameter in self.model.named_parameters():
+            if name in checkpoint.momentum:
+                # The layout too: it decides the order of sums in the optimiser's kernels.
+                buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+        self.step = checkpoint.step
+        self.schedules = checkpoint.schedules
+        if self.config.stages != checkpoint.config.stages:
+            self.schedules += ((self.step, self.config.schedule),)
+
+
+def torch_predictor(model: nn.Module) -> Predictor:
+    """Labels of one uint8 image by the network in eval mode, on its device, in its precision."""
+    like = next(model.parameters())
+
+    def predict(image: Array) -> NDArray[np.integer]:
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(normalise(image)).permute(2, 0, 1)[None]
+                labels: Tensor = model(batch.to(like))[0].argmax(0)
+        finally:
+            model.train(training)
+        return labels.cpu().numpy()
+
+    return predict
+
+
+def class_weights(source: Source, classes: int, balance: float) -> tuple[float, ...] | None:
+    """1 / log(balance + share), share of the labelled pixels; None where `balance` is 0.
+
+    The form is ENet's (Paszke et al., 2016; there balance is 1.02).
+    """
+    if not balance:
+        return None
+    counts = np.zeros(256, np.int64)
+    for index in range(len(source)):
+        counts += np.bincount(source.load(index)[1].ravel(), minlength=256)
+    counts[VOID] = 0
+    if not counts.any():
+        raise UserError("no labelled pixel in the training split: nothing to balance")
+    weights = 1 / np.log(balance + counts[:classes] / counts.sum())
+    return tuple(float(weight) for weight in weights)
+
+
+def _check_batches(config: TrainConfig, images: int, world: World) -> None:
+    for stage in config.stages:
+        if stage.batch > images:
+            raise UserError(
+                f"the training split has {images} images, too few for a batch of {stage.batch}"
+            )
+        if stage.batch % world.size:
+            raise UserError(
+                f"a batch of {stage.batch} cannot be shared out over {world.size} processes"
+            )
+        if stage.batch // world.size < 2:
+            raise UserError("batch norm needs at least 2 images in each process's batch")

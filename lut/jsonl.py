@@ -1,0 +1,54 @@
+"""JSON Lines files: append-only, one complete record per line, a torn last line is dropped."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lut.errors import UserError
+from lut.files import write_atomic
+
+Record = dict[str, Any]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one record in one write; raises UserError where the file cannot be written."""
+    line = json.dumps(record) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """All complete records; none where there is no file.
+
+    A last line that was cut off by a crash is dropped with a warning. Raises UserError naming the
+    line for damage anywhere else.
+    """
+    if not path.exists():
+        return []
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest:
+        warnings.warn(f"{path}: the last line was cut short and is dropped", stacklevel=2)
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object")
+        records.append(record)
+    return records
+
+
+def rewrite_records(path: Path, records: list[Record]) -> None:
+    """Replace the file's records, whole or not at all."""
+    write_atomic(path, "".join(json.dumps(record) + "\n" for record in records))

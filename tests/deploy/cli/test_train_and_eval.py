@@ -1,0 +1,109 @@
+"""`hmseg train` and `hmseg eval` as a user types them; the three forms of a network agree."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.export import export_network, save_onnx
+from deploy.resolution import Resolution
+from hmseg.train.checkpoint import Checkpoint, load_into
+from hmseg.zoo import create_model
+from tests.hmseg.data.folders import make_camvid, make_cityscapes
+
+TRAIN = ("train", "--stage", "64x96:4:3", "--evaluate-every", "3", "--lr", "0.05", "--threads", "1")
+
+
+def hmseg(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.cli.hmseg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, hmseg(*TRAIN, "--data", data, "-o", folder, "--json")
+
+
+def test_train_leaves_a_whole_folder(trained):
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["step"] == 3
+    assert 0 <= report["miou"] <= 1
+    assert "validation mIoU" in done.stderr
+    for name in ("last.safetensors", "best.safetensors", "log.jsonl", "curves.png",
+                 "samples/0000.png"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+
+
+def test_checkpoint_and_onnx_agree(trained, data: Path, tmp_path: Path):
+    folder, _ = trained
+    path = folder / "best.safetensors"
+    checkpoint = Checkpoint.load(path)
+    model = create_model("tiny-mrms", num_classes=11)
+    load_into(model, checkpoint.released, path)
+    onnx = tmp_path / "network.onnx"
+    save_onnx(export_network(model.eval(), "x", Resolution(72, 96), num_classes=11), onnx)
+    reports = [hmseg("eval", file, "--data", data, "--json") for file in (path, onnx)]
+    assert [report.returncode for report in reports] == [0, 0], reports
+    first, second = (json.loads(report.stdout) for report in reports)
+    assert first["miou"] == pytest.approx(second["miou"], abs=0.001)
+    assert first["frames"] == second["frames"] == 3
+    table = hmseg("eval", path, "--data", data)
+    assert f"{100 * first['miou']:.2f}" in table.stdout
+    assert "bicyclist" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--data", "{data}/nowhere", "-o", "{out}"), "nowhere/train: no such folder"),
+        (("train", "--data", "{data}", "-o", "{out}", "--stage", "64x96:9:1"),
+         "too few for a batch of 9"),
+        (("train", "--data", "{data}", "-o", "{out}", "--batch", "0"), "--batch 0: it must be"),
+        (("train", "--data", "{data}", "-o", "{out}", "--scale", "2"), "--scale '2': write two"),
+        (("train", "--data", "{data}", "-o", "{out}", "--device", "tpu"), "choose cpu or cuda"),
+        (("train", "--data", "{data}", "-o", "{run}"), "holds a run: go on with --resume"),
+        (("train", "--data", "{data}", "-o", "{run}", "--resume", "--seed", "9"),
+         "another configuration"),
+        (("eval", "{run}/nothing.safetensors", "--data", "{data}"), "no such checkpoint"),
+        (("eval", "{run}/log.jsonl", "--data", "{data}"), "unknown model"),
+        (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),
+         "tells 11 classes apart, cityscapes has 19"),
+        (("eval", "mrms", "--data", "{data}"), "there are no 'camvid' weights of mrms"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, message):
+    folder, _ = trained
+    city = make_cityscapes(tmp_path / "city")
+    places = {"data": data, "out": tmp_path / "out", "run": folder, "city": city}
+    done = hmseg(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_torchrun_writes_one_run(data: Path, tmp_path: Path):
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    command = [*launch, "-m", "deploy.cli.hmseg", *TRAIN, "--data", data, "-o", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint.load(tmp_path / "out" / "last.safetensors").step == 3
+    assert done.stdout.count("bicyclist") == 1
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").open()]
+    assert steps == [3, 3]  # one record of the loss, one of the evaluation
+
+
+def test_a_diverging_run_exits_with_1(data: Path, tmp_path: Path):
+    done = hmseg(*TRAIN, "--data", data, "-o", tmp_path / "out", "--lr", "1e30")
+    assert done.returncode == 1
+    assert "at step 2; the last good checkpoint is kept" in done.stderr

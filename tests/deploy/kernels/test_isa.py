@@ -1,0 +1,49 @@
+"""The register tiles, and that every kernel compiles for an instruction set we cannot run."""
+
+import pytest
+import tvm
+
+from deploy.kernels import emit, ir
+from deploy.kernels.depthwise import DepthwiseSpec
+from deploy.kernels.ends import EndSpec
+from deploy.kernels.global_pool import GlobalPoolSpec
+from deploy.kernels.inverted_residual import InvertedResidualSpec
+from deploy.kernels.isa import ISAS, NEON, best_tile
+from deploy.kernels.local_global import LocalGlobalSpec
+from deploy.kernels.pointwise import PointwiseSpec
+from deploy.kernels.resize import ResizeSpec
+from deploy.kernels.stem import StemSpec
+from deploy.kernels.upsample_add import UpsampleAddSpec
+
+EACH = [
+    DepthwiseSpec(16, 8, 20),
+    EndSpec(19, 4, 8, 32, 64),
+    EndSpec(19, 4, 8, 32, 64, "logits"),
+    GlobalPoolSpec(16, 64, 8, 8, "sigmoid"),
+    InvertedResidualSpec(16, 96, 16, 16, 32, residual=True),
+    InvertedResidualSpec(16, 16, 8, 16, 32, expand=False),
+    LocalGlobalSpec(16, 64, 32, 8, 16, 4, 8),
+    PointwiseSpec(16, 96, 16, 16, "relu6"),
+    ResizeSpec(16, 8, 8, 4, 4),
+    StemSpec(16, 32, 64),
+    UpsampleAddSpec(16, 64, 8, 16, 4, 8),
+]
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+@pytest.mark.parametrize("pixels", [1, 2, 7, 32, 115, 512])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 7, 20])
+def test_tile_fits_the_registers(isa, pixels, blocks):
+    tile = best_tile(isa, pixels, blocks)
+    assert tile.px * tile.ob + tile.ob + 1 <= isa.registers
+    assert 1 <= tile.px <= pixels
+    assert 1 <= tile.ob <= blocks
+
+
+def test_compiles_for_neon():
+    target = tvm.target.Target(
+        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a73", "num-cores": 4}
+    )
+    functions = {f"kernel_{i}": emit(spec, NEON, threads=4) for i, spec in enumerate(EACH)}
+    assembly = ir.compile_kernels(functions, target).mod.inspect_source("asm")
+    assert assembly.count("fmla") > 500

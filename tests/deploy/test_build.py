@@ -1,0 +1,160 @@
+import json
+import random
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from deploy import host
+from deploy.artifact import save_artifact
+from deploy.build import TOOLS, build_artifact, run_in_process
+from deploy.export import export_network
+from deploy.pipeline import compile_graph, network_passes
+from deploy.reference import OnnxSession, Reference
+from deploy.resolution import Resolution
+from deploy.street import draw_street
+from deploy.verify import probe_images, verify_torch
+from hmseg import zoo
+from hmseg.genotype import random_genotype
+from hmseg.mrms import MRMSConfig
+from lut.errors import WorkError
+from tests.deploy import graphs
+from tests.deploy.graphs import SIZE, deployable, photo, segmenter
+
+
+def scale_weight_of_conv(index: int, factor: float) -> tvm.transform.Pass:
+    """A pass that is wrong on purpose: it scales the weights of one convolution."""
+
+    @relax.expr_functor.mutator
+    class Scale(relax.PyExprMutator):
+        def __init__(self, module):
+            super().__init__(module)
+            self.seen = 0
+
+        def visit_call_(self, call):
+            call = self.visit_expr_post_order(call)
+            if isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.nn.conv2d":
+                self.seen += 1
+                if self.seen - 1 == index:
+                    weight = relax.const(call.args[1].value.numpy() * np.float32(factor))
+                    return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+            return call
+
+    @tvm.transform.module_pass(opt_level=0, name="ScaleOneWeight")
+    def scale(module, _context):
+        mutator = Scale(module)
+        for var, function in list(module.functions.items()):
+            if isinstance(function, relax.Function):
+                mutator.seen = 0
+                mutator.builder_.update_func(var, mutator.visit_expr(function))
+        return mutator.builder_.get()
+
+    return scale
+
+
+def test_what_the_artifact_says(built, graph):
+    artifact, comparisons = built
+    assert artifact.parity["checked"] is True
+    assert artifact.parity["machine"] == host.cpu_model()
+    assert artifact.parity["comparisons"] == [c.to_json() for c in comparisons]
+    assert {c.image for c in comparisons} == {"golden", "noise", "blocks", "black", "white"}
+    assert all(c.passed for c in comparisons)
+    assert artifact.versions == {tool: version(tool) for tool in TOOLS}
+    assert datetime.fromisoformat(artifact.created).tzinfo is not None
+    assert len(artifact.kernels) > 20
+    json.dumps(artifact.manifest())
+
+
+def test_the_golden_pair_is_the_references(artifact, graph):
+    golden = artifact.golden
+    np.testing.assert_array_equal(golden.image, draw_street(SIZE))
+    labels, logits = Reference(graph)(golden.image)
+    np.testing.assert_array_equal(golden.labels, labels)
+    np.testing.assert_array_equal(golden.logits, logits[:, ::8, ::8])
+
+
+def test_steps_are_told(small_graph, cpu):
+    steps: list[str] = []
+    build_artifact(small_graph, cpu, threads=2, on_step=steps.append)
+    assert steps[0] == "FuseStem"
+    assert steps[-2:] == ["linking", "parity gate"]
+
+
+# In the small graph conv1 is the first, conv2 the second; in ONNX's order.
+@pytest.mark.parametrize(("index", "node"), [(0, "conv1"), (1, "conv2")])
+def test_a_pass_that_breaks_a_layer_is_refused_and_the_layer_named(index, node, cpu, tmp_path):
+    model = deployable(segmenter(), tmp_path)
+    for named in model.graph.node:
+        if named.op_type == "Conv":
+            named.name = {"features": "conv1"}.get(named.output[0], "conv2")
+    passes = [scale_weight_of_conv(index, 1.05), *network_passes()]
+    with pytest.raises(WorkError) as caught:
+        build_artifact(model, cpu, threads=2, passes=passes)
+    text = str(caught.value)
+    assert "tvm does not match onnxruntime on the" in text
+    assert f"first difference: Conv '{node}'" in text
+    assert text.endswith("no artifact was written")
+    assert "\n" not in text
+
+
+def test_a_pass_that_changes_nothing_is_taken(small_graph, cpu):
+    """Else the two tests above might fail for another reason than the weights."""
+    passes = [scale_weight_of_conv(0, 1.0), *network_passes()]
+    _, comparisons = build_artifact(small_graph, cpu, threads=2, passes=passes)
+    assert all(comparison.passed for comparison in comparisons)
+
+
+def test_a_network_that_gives_nan_is_refused(cpu, tmp_path):
+    model = segmenter()
+    for tensor in model.graph.initializer:
+        if tensor.name == "b2":
+            tensor.CopyFrom(
+                graphs.numpy_helper.from_array(np.full(graphs.CLASSES, np.nan, np.float32), "b2")
+            )
+    with pytest.raises(WorkError, match="logit error nan"):
+        build_artifact(deployable(model, tmp_path), cpu, threads=2)
+
+
+def test_a_target_that_this_machine_lacks_is_built_but_not_checked(
+    small_graph, cpu, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset({"pni"}))
+    artifact, comparisons = build_artifact(small_graph, cpu, threads=2)
+    assert comparisons == []
+    assert artifact.parity["checked"] is False
+    assert "this CPU lacks" in artifact.parity["reason"]
+    assert len(artifact.library) > 1000
+    save_artifact(artifact, tmp_path / "a.hmseg")
+
+
+MATRIX = {
+    **{name: replace(zoo.entry(name).config, width=0.5) for name in zoo.list_models()},
+    **{
+        f"genotype {seed}": MRMSConfig(genotype=random_genotype(random.Random(seed)), width=0.5)
+        for seed in (1, 2)
+    },
+}
+del MATRIX["mrms"]  # at half width it is tiny-mrms
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_network_of_the_zoo_and_random_genotypes(name, cpu):
+    """At half width; the large matrix, at full width, is benchmarks/verify_matrix.py."""
+    size = (Resolution(64, 64), Resolution(75, 125))[list(MATRIX).index(name) % 2]
+    model = graphs.network(replace(MATRIX[name], num_classes=11), seed=1)
+    graph = export_network(model, "n", size, num_classes=11)
+    artifact, comparisons = build_artifact(graph, cpu, threads=2)
+    comparisons += verify_torch(model, graph, probe_images(size, artifact.golden.image))
+    assert len(comparisons) == 10
+    assert all(comparison.passed for comparison in comparisons)
+
+
+def test_run_in_process_is_what_onnxruntime_gives(small_graph, cpu):
+    image = photo()
+    got = run_in_process(compile_graph(small_graph, cpu), image)
+    assert got.shape == (1, 64, 64)
+    assert (got[0] != OnnxSession(small_graph).run(image)[0]).mean() < 1e-3

@@ -1,0 +1,27 @@
+import platform
+
+from deploy import host
+
+
+def test_this_machine():
+    assert host.architecture() == platform.machine()
+    assert host.cpu_model()
+    assert {"sse2", "fpu"} <= host.cpu_flags()
+
+
+def test_missing_features_are_named_as_llvm_names_them():
+    flags = frozenset({"avx2", "avx512_vnni", "pni", "abm"})
+    assert host.missing_features(("avx2", "avx512vnni", "sse3", "lzcnt"), flags) == ()
+    assert host.missing_features(("avx2", "avx512f", "made-up"), flags) == ("avx512f", "made-up")
+    assert host.missing_features((), frozenset()) == ()
+
+
+def test_every_name_is_one_llvm_knows():
+    import tvm
+    from tvm.target import codegen
+
+    known: set[str] = set()
+    for mcpu in ("sapphirerapids", "znver5", "tigerlake"):
+        target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": mcpu})
+        known |= {str(name) for name in codegen.llvm_get_cpu_features(target)}
+    assert set(host.X86_FEATURE_FLAGS) <= known

@@ -1,0 +1,84 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata
+from deploy.resolution import Resolution
+from hmseg.data.classes import CITYSCAPES, ClassSet
+from lut.errors import UserError
+
+METADATA = Metadata(
+    "tiny-mrms", CITYSCAPES, Resolution(64, 96), "labels", IMAGENET_MEAN, IMAGENET_STD, "MIT", "0.1"
+)
+colours = st.tuples(*[st.integers(0, 255)] * 3)
+class_sets = st.lists(st.tuples(st.text(), colours), max_size=9).map(
+    lambda entries: ClassSet("own", tuple(n for n, _ in entries), tuple(c for _, c in entries))
+)
+triples = st.none() | st.tuples(*[st.floats(allow_nan=False)] * 3)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.text(), class_sets, st.sampled_from(["labels", "logits"]), triples, triples)
+def test_round_trip(model, classes, output, mean, std):
+    metadata = replace(METADATA, model=model, classes=classes, output=output, mean=mean, std=std)
+    strings = metadata.to_strings()
+    assert all(isinstance(value, str) for value in strings.values())
+    assert Metadata.from_strings(strings) == metadata
+
+
+@pytest.mark.parametrize("field", METADATA.to_strings())
+def test_a_missing_field_is_named(field: str):
+    strings = METADATA.to_strings()
+    del strings[field]
+    with pytest.raises(UserError, match=field):
+        Metadata.from_strings(strings)
+
+
+@given(st.sampled_from(list(METADATA.to_strings())), json_values, st.booleans())
+def test_any_value_in_a_field_is_taken_or_a_user_error(field, value, as_text):
+    strings = METADATA.to_strings() | {field: json.dumps(value) if as_text else value}
+    try:
+        metadata = Metadata.from_strings(strings)
+    except UserError:
+        return
+    assert Metadata.from_strings(metadata.to_strings()) == metadata or "NaN" in str(strings)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("output", "scores", "unknown output"),
+        ("resolution", "64", "HEIGHTxWIDTH"),
+        ("names", '["one"]', "1 names, 19 colours"),
+        ("palette", "[[0, 0, 256]]", "malformed"),
+        ("palette", "[[1e400, 0, 0]]", "malformed"),
+        ("names", "[" * 100_000, "malformed"),
+        ("mean", "[1, 2]", "malformed"),
+        ("model", 5, "must be texts"),
+    ],
+)
+def test_malformed_fields(field, value, message):
+    with pytest.raises(UserError, match=message):
+        Metadata.from_strings(METADATA.to_strings() | {field: value})
+
+
+@given(st.text(max_size=300))
+def test_a_file_name_stays_in_its_folder(model: str):
+    name = replace(METADATA, model=model).file_name
+    assert "/" not in name
+    assert "\0" not in name
+    assert name[0] != "."
+    assert name.endswith("-64x96")
+    assert len(name.encode()) <= 240  # bytes; file systems take 255
+
+
+def test_file_names_of_the_zoo_are_plain():
+    assert METADATA.file_name == "tiny-mrms-64x96"
+    assert replace(METADATA, model="../../etc/passwd").file_name == "etc_passwd-64x96"

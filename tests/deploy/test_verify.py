@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deploy.resolution import Resolution
+from deploy.runtime import load, open_artifact
+from deploy.verify import (
+    RELATIVE_TOLERANCE,
+    Comparison,
+    compare,
+    probe_images,
+    replay_golden,
+    require,
+    verify_network,
+    verify_torch,
+)
+from lut.errors import WorkError
+from tests.deploy.graphs import SIZE, photo
+
+
+def scores(*planes: float) -> np.ndarray:
+    """Class scores (K, 2, 2), the same at every pixel."""
+    return np.array(planes, np.float32).reshape(-1, 1, 1).repeat(2, 1).repeat(2, 2)
+
+
+def labels_of(logits: np.ndarray) -> np.ndarray:
+    return logits.argmax(0).astype(np.uint8)
+
+
+def compared(reference: np.ndarray, logits: np.ndarray, labels: np.ndarray | None = None):
+    got = labels_of(logits) if labels is None else labels
+    return compare("tvm", "noise", (labels_of(reference), reference), got, logits)
+
+
+class TestCompare:
+    def test_equal(self):
+        result = compared(scores(1, 2, 3), scores(1, 2, 3))
+        assert result.passed
+        assert (result.max_logit_error, result.differing_share) == (0, 0)
+
+    def test_the_tolerance_follows_the_largest_score(self):
+        assert compared(scores(0, 0.5), scores(0, 0.5)).tolerance == RELATIVE_TOLERANCE
+        assert compared(scores(0, -50), scores(0, -50)).tolerance == 50 * RELATIVE_TOLERANCE
+        assert compared(scores(0, 100), scores(0, 100.009)).passed
+        assert not compared(scores(0, 100), scores(0, 100.011)).passed
+
+    def test_one_wrong_score_fails(self):
+        wrong = scores(1, 2)
+        wrong[0, 1, 1] = 1.01
+        result = compared(scores(1, 2), wrong)
+        assert not result.passed
+        assert result.max_logit_error == pytest.approx(0.01, rel=1e-4)
+        assert result.differing_share == 0
+
+    def test_a_label_may_differ_where_the_reference_is_undecided(self):
+        reference, close = scores(1, 1 + 1e-6), scores(1 + 1e-6, 1)
+        result = compared(reference, close)
+        assert result.passed
+        assert result.differing_share == 1
+        assert result.unexplained_share == 0
+
+    def test_a_label_that_differs_by_more_fails_even_where_scores_agree(self):
+        """Then the arg max is wrong: scores alone do not show it."""
+        reference = scores(1, 2, 3)
+        labels = labels_of(reference)
+        labels[0, 1] = 1
+        result = compared(reference, reference, labels)
+        assert not result.passed
+        assert result.max_logit_error == 0
+        assert result.differing_share == result.unexplained_share == 0.25
+
+    def test_a_label_of_no_class_fails(self):
+        reference = scores(1, 1)
+        labels = np.full((2, 2), 255, np.uint8)
+        assert compared(reference, reference, labels).unexplained_share == 1
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_nan_and_infinity_never_pass(self, value):
+        wrong = scores(1, 2)
+        wrong[1, 0, 0] = value
+        assert not compared(scores(1, 2), wrong).passed
+        assert not compared(wrong, scores(1, 2)).passed
+        assert not compared(wrong, wrong).passed
+
+    def test_json(self):
+        json = compared(scores(1, 2), scores(1, 2)).to_json()
+        assert json["passed"] is True
+        assert set(json) == {
+            "side", "image", "max_logit_error", "tolerance", "differing_share",
+            "unexplained_share", "passed",
+        }  # fmt: skip
+
+
+def comparison(error: float, image: str = "noise") -> Comparison:
+    return Comparison("tvm", image, error, 1e-4, 0.25, 0)
+
+
+def test_require_names_the_worst():
+    require([comparison(0), comparison(1e-5)])
+    with pytest.raises(WorkError, match=r"on the black image: logit error 0\.5 .*25\.000%"):
+        require([comparison(0), comparison(0.1), comparison(0.5, "black")])
+    with pytest.raises(WorkError, match="white image: logit error nan"):
+        require([comparison(9.0), comparison(np.nan, "white")])
+
+
+def test_probe_images_differ_and_are_the_same_every_time():
+    golden = photo(Resolution(75, 125))
+    images = probe_images(Resolution(75, 125), golden)
+    again = probe_images(Resolution(75, 125), golden)
+    assert len(images) >= 5
+    for name, image in images.items():
+        assert (image.dtype, image.shape) == (np.uint8, (75, 125, 3))
+        np.testing.assert_array_equal(image, again[name])
+    assert len({image.tobytes() for image in images.values()}) == len(images)
+    assert images["golden"] is golden
+
+
+def test_all_three_sides_agree(network, graph, artifact, built):
+    images = probe_images(SIZE, artifact.golden.image)
+    ours = verify_network(open_artifact(artifact, "a"), graph, images)
+    theirs = verify_torch(network, graph, images)
+    for result in (*ours, *theirs, *built[1]):
+        assert result.passed, result
+        # Far from the limit: a mistake of a thousandth would show.
+        assert result.max_logit_error < result.tolerance / 3
+    assert [r.side for r in theirs] == ["torch"] * 5
+    assert len({result.tolerance for result in ours}) > 1  # the images were not one image
+
+
+def test_every_class_occurs_in_what_is_compared(artifact):
+    """Else the arg max would be compared on constants."""
+    assert len(np.unique(artifact.golden.labels)) >= 15
+
+
+def test_a_changed_torch_network_is_noticed(network, graph):
+    import copy
+
+    changed = copy.deepcopy(network)
+    norm = next(m for m in changed.modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.running_mean[0] += 0.05
+    results = verify_torch(changed, graph, {"noise": photo()})
+    assert not results[0].passed
+
+
+class TestGolden:
+    def test_it_passes_where_it_was_built(self, artifact_path):
+        assert replay_golden(load(artifact_path)).passed
+
+    def replayed(self, artifact, **golden) -> Comparison:
+        changed = replace(artifact, golden=replace(artifact.golden, **golden))
+        return replay_golden(open_artifact(changed, "a"))
+
+    def test_other_logits_are_noticed(self, artifact):
+        logits = artifact.golden.logits.copy()
+        logits[3, 4, 5] += 0.01
+        assert not self.replayed(artifact, logits=logits).passed
+        logits[3, 4, 5] = np.nan
+        assert not self.replayed(artifact, logits=logits).passed
+
+    def test_other_labels_are_noticed(self, artifact):
+        labels = artifact.golden.labels.copy()
+        labels[0, 0] = (labels[0, 0] + 1) % 19
+        result = self.replayed(artifact, labels=labels)
+        assert not result.passed
+        assert result.differing_share == 1 / 4096
+
+    def test_another_image_is_noticed(self, artifact):
+        assert not self.replayed(artifact, image=255 - artifact.golden.image).passed

@@ -1,0 +1,74 @@
+"""The stream of batches: every frame once per pass, shares of processes, order, speed, errors."""
+
+import numpy as np
+import pytest
+import torch
+
+from hmseg.data.batches import BatchSpec, Loader
+from hmseg.data.transforms import Augmentation, normalise
+from lut.errors import UserError
+
+PLAIN = Augmentation(scale=(1, 1), flip=False, colour=0)
+
+
+class Numbered:
+    """Frames whose pixels are their index."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, index: int):
+        if index == 13:
+            raise UserError("frame 13: not a whole image file")
+        return np.full((64, 64, 3), index, np.uint8), np.full((64, 64), index, np.uint8)
+
+
+def specs(count: int, size: int):
+    return (BatchSpec(index * size, size, (64, 64)) for index in range(count))
+
+
+def test_every_frame_comes_once_per_pass_in_a_new_order():
+    loader = Loader(Numbered(12), PLAIN, seed=0)
+    order = [int(n) for _, labels in loader.batches(specs(6, 4)) for n in labels[:, 0, 0]]
+    assert sorted(order[:12]) == sorted(order[12:]) == list(range(12))
+    assert order[:12] != order[12:]
+
+
+def test_batches_have_the_networks_layout_and_numbers():
+    images, labels = next(iter(Loader(Numbered(12), PLAIN, seed=0).batches(specs(1, 4))))
+    assert images.shape == (4, 3, 64, 64)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    expected = normalise(np.broadcast_to(labels[0].numpy()[..., None], (64, 64, 3)))
+    np.testing.assert_array_equal(images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_processes_share_out_exactly_the_batch_of_one_process():
+    def stream(rank: int, world: int):
+        loader = Loader(Numbered(12), Augmentation(), seed=5, rank=rank, world=world, threads=3)
+        return list(loader.batches(specs(5, 4)))
+
+    for whole, left, right in zip(stream(0, 1), stream(0, 2), stream(1, 2), strict=True):
+        for part in (0, 1):
+            assert torch.equal(whole[part], torch.cat([left[part], right[part]]))
+
+
+def test_a_later_start_gives_the_same_batches():
+    full = list(Loader(Numbered(12), Augmentation(), seed=5).batches(specs(5, 4)))
+    later = [s for index, s in enumerate(specs(5, 4)) if index >= 3]
+    resumed = list(Loader(Numbered(12), Augmentation(), seed=5).batches(iter(later)))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(full[3:], resumed, strict=True))
+
+
+def test_a_broken_frame_reaches_the_trainer_as_its_own_error():
+    with pytest.raises(UserError, match="frame 13"):
+        list(Loader(Numbered(14), PLAIN, seed=0).batches(specs(7, 2)))
+
+
+def test_the_speed_of_the_loader_is_known():
+    loader = Loader(Numbered(12), PLAIN, seed=0)
+    assert loader.images_per_s == 0
+    list(loader.batches(specs(3, 4)))
+    assert loader.images_per_s > 10

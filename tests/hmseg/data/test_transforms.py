@@ -1,0 +1,83 @@
+"""The augmentation: image and mask move together, sizes and fill, determinism; normalisation."""
+
+import numpy as np
+import pytest
+
+from hmseg.data.normalise import MEAN, STD
+from hmseg.data.transforms import Augmentation, normalise
+
+
+def columns(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertical stripes whose grey value is 20 times their label."""
+    labels = np.broadcast_to(np.arange(width) // step, (height, width)).astype(np.uint8)
+    return np.repeat((labels * 20)[..., None], 3, 2), labels
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.77, 1.0, 1.9])
+def test_image_and_mask_stay_aligned(scale: float):
+    image, labels = columns(120, 160, 16)
+    augment = Augmentation(scale=(scale, scale), colour=0)
+    for seed in range(20):
+        out, out_labels = augment(image, labels, (100, 140), np.random.default_rng(seed))
+        assert out.shape == (100, 140, 3)
+        valid = out_labels != 255
+        agree = np.abs(out[..., 0].astype(int) - 20 * out_labels.astype(int)) <= 10
+        # Bilinear and nearest differ only next to a stripe's edge.
+        assert agree[valid].mean() > 0.8
+        visible = min(1, 120 * scale / 100) * min(1, 160 * scale / 140)
+        assert valid.mean() == pytest.approx(visible, abs=0.02)
+        # What is outside the image has the mean colour.
+        assert (out[~valid] == np.round(255 * np.array(MEAN))).all()
+
+
+def test_scale_one_and_a_whole_crop_change_nothing():
+    image, labels = columns(120, 160, 16)
+    augment = Augmentation(scale=(1, 1), colour=0, flip=False)
+    out, out_labels = augment(image, labels, (120, 160), np.random.default_rng(0))
+    np.testing.assert_array_equal(out, image)
+    np.testing.assert_array_equal(out_labels, labels)
+
+
+def test_the_scale_is_what_was_asked_for():
+    image, labels = columns(200, 200, 10)
+    augment = Augmentation(scale=(2, 2), colour=0, flip=False)
+    _, out = augment(image, labels, (100, 100), np.random.default_rng(0))
+    widths = np.diff(np.flatnonzero(np.diff(out[0].astype(int))))
+    assert set(widths) == {20}
+
+
+def test_flip_mirrors_half_of_the_samples():
+    image, labels = columns(64, 64, 8)
+    augment = Augmentation(scale=(1, 1), colour=0)
+    flipped = 0
+    for seed in range(200):
+        out, out_labels = augment(image, labels, (64, 64), np.random.default_rng(seed))
+        is_flipped = out_labels[0, 0] == 7
+        flipped += is_flipped
+        np.testing.assert_array_equal(out, image[:, ::-1] if is_flipped else image)
+    assert 70 < flipped < 130
+
+
+def test_colour_changes_the_image_and_never_the_labels():
+    image, labels = columns(64, 64, 8)
+    augment = Augmentation(scale=(1, 1), flip=False)
+    outs = [augment(image, labels, (64, 64), np.random.default_rng(seed)) for seed in range(5)]
+    assert len({out.tobytes() for out, _ in outs}) == 5
+    assert all((out_labels == labels).all() for _, out_labels in outs)
+
+
+def test_the_same_generator_gives_the_same_sample():
+    image, labels = columns(120, 160, 16)
+    first, second = (
+        Augmentation()(image, labels, (90, 90), np.random.default_rng((3, 1, 5))) for _ in "ab"
+    )
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_normalise_against_float64():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    expected = (image.astype(np.float64) / 255 - np.array(MEAN)) / np.array(STD)
+    result = normalise(image)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=2e-6)

@@ -1,0 +1,117 @@
+"""Eq. 1 and its options against torch's own formulas at full size, values and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hmseg.train.losses import BoostedLoss, PixelLoss
+
+CLASSES = 5
+
+
+@pytest.fixture
+def case():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, CLASSES, 6, 9, generator=generator, requires_grad=True)
+    labels = torch.randint(0, CLASSES, (3, 47, 70), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
+    labels[2] = 255  # an image without any label
+    return logits, labels
+
+
+def full_size(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+
+
+def check(loss: PixelLoss, reference, case) -> None:
+    logits, labels = case
+    total, weight = loss.sums(logits, labels.byte())
+    (gradient,) = torch.autograd.grad(total / weight, logits)
+    double = logits.detach().double().requires_grad_()
+    expected = reference(full_size(double, labels), labels)
+    (slope,) = torch.autograd.grad(expected, double)
+    assert (total / weight).item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient.double(), slope, atol=1e-6, rtol=1e-4)
+
+
+def test_plain_cross_entropy(case):
+    check(PixelLoss(), lambda x, y: F.cross_entropy(x, y, ignore_index=255), case)
+
+
+def test_label_smoothing(case):
+    check(
+        PixelLoss(label_smoothing=0.1),
+        lambda x, y: F.cross_entropy(x, y, ignore_index=255, label_smoothing=0.1),
+        case,
+    )
+
+
+def test_class_weights(case):
+    weights = (1.0, 2.0, 0.5, 3.0, 1.5)
+    table = torch.tensor(weights, dtype=torch.float64)
+    check(PixelLoss(weights), lambda x, y: F.cross_entropy(x, y, table, ignore_index=255), case)
+
+
+def test_class_weights_and_smoothing_weight_whole_pixels(case):
+    weights = (1.0, 2.0, 0.5, 3.0, 1.5)
+    table = torch.tensor(weights, dtype=torch.float64)
+
+    def reference(x, y):
+        valid = y != 255
+        pixel = F.cross_entropy(x, y, ignore_index=255, label_smoothing=0.1, reduction="none")
+        share = table[y.masked_fill(~valid, 0)] * valid
+        return (pixel * share).sum() / share.sum()
+
+    check(PixelLoss(weights, 0.1), reference, case)
+
+
+def test_ohem_keeps_the_hard_pixels_of_each_image(case):
+    def reference(x, y):
+        total, count = 0, 0
+        for logits, labels in zip(x[:2], y[:2], strict=True):
+            pixel = F.cross_entropy(logits[None], labels[None], ignore_index=255, reduction="none")[
+                0
+            ][labels != 255]
+            hard = pixel[pixel > -torch.log(torch.tensor(0.7))]
+            total, count = total + hard.sum(), count + len(hard)
+        return total / count
+
+    check(PixelLoss(ohem=True), reference, case)
+
+
+def test_ohem_keeps_at_least_a_sixteenth():
+    labels = torch.zeros(1, 32, 32, dtype=torch.long)
+    logits = torch.zeros(1, 2, 32, 32)
+    logits[:, 0] = torch.linspace(5, 9, 1024).view(32, 32)  # all easy
+    _, weight = PixelLoss(ohem=True).sums(logits, labels)
+    assert weight.item() == 64
+
+
+def test_boosting_is_equation_1(case):
+    logits, labels = case
+    outputs = [logits, logits[:, :, :3, :4], logits[:, :, 1:3, 2:4]]
+    parts = [
+        F.cross_entropy(full_size(output, labels), labels, ignore_index=255) for output in outputs
+    ]
+    expected = parts[0] + 0.4 * (parts[1] + parts[2])
+    torch.testing.assert_close(BoostedLoss()(outputs, labels), expected)
+
+
+def test_a_batch_without_labels_costs_nothing(case):
+    logits, labels = case
+    loss = BoostedLoss()([logits] * 3, torch.full_like(labels, 255))
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient == 0).all()
+
+
+def test_low_precision_logits_are_scored_in_float32(case):
+    logits, labels = case
+    half = logits.detach().bfloat16().requires_grad_()
+    total, weight = PixelLoss().sums(half, labels)
+    expected = F.cross_entropy(full_size(half.detach().float(), labels), labels, ignore_index=255)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total / weight, expected)
+    total.backward()
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16

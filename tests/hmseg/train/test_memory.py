@@ -1,0 +1,54 @@
+"""The estimate of a step's memory, against what a process really takes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hmseg.train.memory import OVERHEAD, activation_bytes, available_bytes, check_memory
+from hmseg.zoo import create_model
+from lut.errors import UserError
+
+CODE = """
+import resource, torch
+from hmseg.train.losses import BoostedLoss
+from hmseg.zoo import create_model
+torch.set_num_threads(1)
+model = create_model("tiny-mrms", num_classes=11).to(memory_format=torch.channels_last).train()
+def peak(batch):
+    images = torch.randn(batch, 3, 180, 240).contiguous(memory_format=torch.channels_last)
+    BoostedLoss()(model(images), torch.zeros(batch, 180, 240)).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak(2)
+small = peak(2)
+print((peak(10) - small) // 8)
+"""
+
+
+def test_the_estimate_is_near_what_a_step_takes():
+    taken = int(subprocess.check_output([sys.executable, "-c", CODE]))
+    model = create_model("tiny-mrms", num_classes=11)
+    estimate = OVERHEAD * activation_bytes(model, (180, 240), 4)
+    assert 0.9 * taken < estimate < 1.6 * taken
+
+
+def test_activations_of_a_known_network():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
+    # Each convolution keeps its input.
+    assert activation_bytes(model, (10, 20), 4) == (3 + 8) * 200 * 4
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_a_batch_that_cannot_fit_names_one_that_does():
+    model = create_model("tiny-mrms", num_classes=11)
+    with pytest.raises(UserError, match=r"a batch of 64 .*1024x2048 needs about .*: \d+ would fit"):
+        check_memory(model, (1024, 2048), 64, 4, available=20 << 30)
+    with pytest.raises(UserError, match="use a smaller crop"):
+        check_memory(model, (4096, 8192), 64, 4, available=2 << 30)
+    check_memory(model, (360, 480), 8, 4, available=4 << 30)
+
+
+def test_the_machine_says_what_is_free():
+    assert available_bytes(torch.device("cpu")) > 1 << 20

@@ -1,0 +1,59 @@
+"""mIoU over a whole split, against sets of pixels counted one by one."""
+
+import numpy as np
+import pytest
+
+from hmseg.train.metrics import Confusion, evaluate
+from lut.errors import UserError
+
+
+class Frames:
+    def __init__(self, masks):
+        self.masks = masks
+
+    def __len__(self):
+        return len(self.masks)
+
+    def load(self, index: int):
+        return np.full((*self.masks[index].shape, 3), index, np.uint8), self.masks[index]
+
+
+def test_miou_accumulates_over_the_split_and_ignores_void():
+    rng = np.random.default_rng(0)
+    masks = [rng.choice([0, 1, 2, 255], (20, 30)).astype(np.uint8) for _ in range(4)]
+    guesses = [rng.integers(0, 3, (20, 30)) for _ in range(4)]
+    confusion = evaluate(lambda image: guesses[image[0, 0, 0]], Frames(masks), 3)
+    expected = []
+    for cls in range(3):
+        both = either = 0
+        for mask, guess in zip(masks, guesses, strict=True):
+            for m, g in zip(mask.ravel(), guess.ravel(), strict=True):
+                if m != 255:
+                    both += m == cls and g == cls
+                    either += m == cls or g == cls
+        expected.append(both / either)
+    np.testing.assert_allclose(confusion.iou, expected)
+    assert confusion.miou == pytest.approx(np.mean(expected))
+
+
+def test_a_class_that_never_occurs_does_not_count():
+    confusion = Confusion(3)
+    confusion.add(np.array([[0, 1]], np.uint8), np.array([[0, 1]]))
+    assert confusion.miou == 1
+    assert confusion.iou_or_none == [1.0, 1.0, None]
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero():
+    confusion = Confusion(2)
+    confusion.add(np.array([[0, 0]], np.uint8), np.array([[0, 1]]))
+    assert confusion.iou_or_none == [0.5, 0.0]
+
+
+def test_what_does_not_fit_is_an_error():
+    labels = np.zeros((2, 2), np.uint8)
+    with pytest.raises(UserError, match="predicts class 3; the data has classes 0 to 1"):
+        Confusion(2).add(labels, np.full((2, 2), 3))
+    with pytest.raises(UserError, match="predicted 2x3 labels for a mask of 2x2"):
+        Confusion(2).add(labels, np.zeros((2, 3), np.uint8))
+    with pytest.raises(UserError, match="no labelled pixel"):
+        _ = Confusion(2).miou

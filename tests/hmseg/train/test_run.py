@@ -1,0 +1,222 @@
+"""A run's folder: killed and resumed bit for bit, its log and pictures, and every refusal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hmseg.data.dataset import InMemory
+from hmseg.data.registry import open_dataset
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.loop import StepReport, Trainer
+from hmseg.train.run import Run, RunOptions
+from lut.errors import UserError, WorkError
+from lut.jsonl import append_record, read_records
+from tests.hmseg.data.folders import make_camvid
+
+CONFIG = TrainConfig(
+    "tiny-mrms", "camvid", (Stage((64, 64), 4, 4), Stage((64, 96), 2, 4)), seed=4,
+    ema_decay=0.9, nesterov=True, warmup_steps=2, class_balance=1.1,
+)  # fmt: skip
+OPTIONS = RunOptions(log_every=2, checkpoint_every=2, evaluate_every=4, samples=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+def make_run(data: Path, folder: Path, config: TrainConfig = CONFIG) -> Run:
+    train, val = (open_dataset("camvid", data, split) for split in ("train", "val"))
+    trainer = Trainer(config, InMemory(train), train.classes.names)
+    return Run(folder, trainer, InMemory(val), val.classes, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing disturbed."""
+    run = make_run(data, tmp_path_factory.mktemp("runs") / "whole")
+    drawn: list[Path] = []
+    run.draw = lambda image, labels, classes, path: drawn.append(path)
+    run.start(resume=False)
+    assert drawn == [run.folder / "samples" / "0000.png"] * 2
+    return run
+
+
+def train_until_killed(data: Path, folder: Path) -> None:
+    """What the killed process runs: it stops dead in step 6, after the checkpoint of step 4."""
+    torch.set_num_threads(int(os.environ["THREADS"]))
+    run = make_run(data, folder)
+
+    class Stop:
+        def step(self, report: StepReport) -> None:
+            if report.step == 5:
+                print("now", flush=True)
+                time.sleep(60)
+
+        def evaluation(self, step: int, confusion: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    run.watchers.append(Stop())
+    run.start(resume=False)
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: Run, tmp_path: Path):
+    folder = tmp_path / "run"
+    code = (
+        "from pathlib import Path; from tests.hmseg.train.test_run import train_until_killed;"
+        f"train_until_killed(Path({str(data)!r}), Path({str(folder)!r}))"
+    )
+    environment = os.environ | {"THREADS": str(torch.get_num_threads())}
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"now\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    # The kill also tore the log's last line.
+    with (folder / "log.jsonl").open("ab") as log:
+        log.write(b'{"step": 5, "lo')
+    assert Checkpoint.load(folder / "last.safetensors").step == 4
+
+    resumed = make_run(data, folder)
+    with pytest.warns(UserWarning, match="the last line was cut short"):
+        resumed.start(resume=True)
+    mine, theirs = (Checkpoint.load(run.last) for run in (whole, resumed))
+    assert mine.step == theirs.step == 8
+    assert mine.schedules == theirs.schedules == ((0, CONFIG.schedule),)
+    for group in ("weights", "average", "momentum"):
+        for name, tensor in getattr(mine, group).items():
+            assert torch.equal(tensor, getattr(theirs, group)[name]), name
+    keys = ("step", "loss", "miou", "learning_rate")
+    logs = [
+        [{k: r[k] for k in keys if k in r} for r in read_records(run.log)]
+        for run in (whole, resumed)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_the_log_says_what_happened(whole: Run):
+    records = read_records(whole.log)
+    assert [r["step"] for r in records if "loss" in r] == [2, 4, 6, 8]
+    assert [r["step"] for r in records if "miou" in r] == [4, 8]
+    for record in records:
+        if "loss" in record:
+            assert record["trainer_images_per_s"] > 0
+            assert record["loader_images_per_s"] > record["trainer_images_per_s"]
+            assert 0 <= record["waited_share"] <= 1
+            rate = CONFIG.learning_rate_at(record["step"] - 1)
+            assert record["learning_rate"] == rate
+        else:
+            assert set(record["iou"]) == set(whole.classes.names)
+    with Image.open(whole.folder / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert len(set(picture.convert("L").tobytes())) > 20
+
+
+def test_the_best_checkpoint_is_the_best_evaluation(whole: Run):
+    evaluations = [r for r in read_records(whole.log) if "miou" in r]
+    best = max(evaluations, key=lambda record: record["miou"])
+    assert Checkpoint.load(whole.best).step == best["step"]
+
+
+def test_training_learns(data: Path, tmp_path: Path):
+    """Frames whose colours give the class away are learned in a few steps."""
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 96), 4, 12),), learning_rate=0.05)
+    run = make_run(data, tmp_path / "run", config)
+    losses: list[float] = []
+    run.trainer.run(lambda report: losses.append(report.loss))
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+
+
+def test_poly_schedule_and_warm_up():
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 100),), warmup_steps=10)
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.001)
+    assert max(rates) == rates[9]
+    assert rates[50] == pytest.approx(0.01 * 0.5**0.9)
+    assert 0 < rates[99] < 0.0002
+
+
+def test_a_folder_with_a_run_is_not_overwritten(data: Path, whole: Run):
+    before = whole.last.read_bytes()
+    with pytest.raises(UserError, match="holds a run: go on with --resume, or name another"):
+        make_run(data, whole.folder).start(resume=False)
+    assert whole.last.read_bytes() == before
+
+
+def test_resuming_another_configuration_is_refused(data: Path, whole: Run):
+    for other in (
+        replace(CONFIG, seed=5),
+        replace(CONFIG, model="mrms"),
+        replace(CONFIG, stages=(Stage((64, 64), 2, 20),)),
+    ):
+        with pytest.raises(UserError, match="a run of another configuration"):
+            make_run(data, whole.folder, other).start(resume=True)
+
+
+def test_what_is_left_may_change_and_the_checkpoint_says_so(data: Path, whole: Run, tmp_path: Path):
+    longer = replace(CONFIG, stages=(*CONFIG.stages, Stage((64, 64), 2, 1)))
+    run = make_run(data, tmp_path / "run", longer)
+    Checkpoint.load(whole.last).save(run.last)
+    run.start(resume=True)
+    checkpoint = Checkpoint.load(run.last)
+    assert checkpoint.step == 9
+    assert checkpoint.schedules == ((0, CONFIG.schedule), (8, longer.schedule))
+
+
+def test_resuming_where_there_is_nothing(data: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="no such checkpoint"):
+        make_run(data, tmp_path / "none").start(resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(data: Path, tmp_path: Path):
+    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0, ema_decay=0.0)
+    run = make_run(data, tmp_path / "run", config)
+    with pytest.raises(WorkError, match=r"at step 2; the last good checkpoint is kept"):
+        run.start(resume=False)
+    kept = Checkpoint.load(run.last)
+    assert kept.step == 0
+    assert all(tensor.isfinite().all() for tensor in kept.weights.values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(data: Path, tmp_path: Path):
+    run = make_run(data, tmp_path / "run")
+    with torch.no_grad():
+        next(run.trainer.model.parameters())[0] = float("nan")
+    with pytest.raises(WorkError, match=r"stem\.0\.weight is not finite after step 0"):
+        run.trainer.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Stage((64, 64), 9, 1), "has 8 images, too few for a batch of 9"),
+        (Stage((64, 64), 1, 1), "needs at least 2 images"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(data: Path, tmp_path: Path, stage: Stage, message: str):
+    with pytest.raises(UserError, match=message):
+        make_run(data, tmp_path, replace(CONFIG, stages=(stage,)))
+
+
+def test_a_torn_log_is_read_up_to_the_tear(tmp_path: Path):
+    path = tmp_path / "log.jsonl"
+    append_record(path, {"step": 1})
+    append_record(path, {"step": 2})
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.warns(UserWarning, match="cut short"):
+        assert read_records(path) == [{"step": 1}]
+    path.write_bytes(b'{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        read_records(path)

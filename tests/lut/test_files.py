@@ -1,0 +1,169 @@
+import os
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lut.errors import UserError
+from lut.files import atomic_path, check_writable, read_file, write_atomic
+
+OLD, NEW = b"the old content", b"the new content"
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    path = tmp_path / "result.bin"
+    path.write_bytes(OLD)
+    return path
+
+
+def only(path: Path) -> bool:
+    """Whether `path` is alone in its folder: nothing temporary was left."""
+    return list(path.parent.iterdir()) == [path]
+
+
+def test_write_replaces_the_whole_file(old_file: Path):
+    write_atomic(old_file, NEW)
+    assert old_file.read_bytes() == NEW
+    assert only(old_file)
+
+
+def test_text_is_written_as_utf8(tmp_path: Path):
+    write_atomic(tmp_path / "t", "Straße")
+    assert (tmp_path / "t").read_bytes() == "Straße".encode()
+
+
+def test_missing_folders_are_made(tmp_path: Path):
+    path = tmp_path / "a" / "b" / "c.bin"
+    write_atomic(path, NEW)
+    assert path.read_bytes() == NEW
+
+
+def test_an_exception_while_writing_leaves_the_old_file(old_file: Path):
+    def interrupted_write() -> None:
+        with atomic_path(old_file) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write()
+    assert old_file.read_bytes() == OLD
+    assert only(old_file)
+
+
+def test_the_old_file_stands_until_the_block_ends(old_file: Path):
+    with atomic_path(old_file) as temporary:
+        temporary.write_bytes(NEW)
+        assert old_file.read_bytes() == OLD
+        assert temporary.parent == old_file.parent  # a rename across file systems is no rename
+    assert old_file.read_bytes() == NEW
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(old_file: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from lut.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as t:\n"
+        "    t.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(old_file)], check=False)
+    assert done.returncode == -9
+    assert old_file.read_bytes() == OLD
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_the_old_file(old_file: Path):
+    code = (
+        "import sys; from pathlib import Path; from lut.errors import UserError\n"
+        "from lut.files import write_atomic\n"
+        "try:\n"
+        "    write_atomic(Path(sys.argv[1]), b'x' * 1_000_000)\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(old_file)],
+        check=False, capture_output=True, text=True, preexec_fn=no_room,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"cannot write {old_file}: ")
+    assert len(done.stdout.splitlines()) == 1
+    assert old_file.read_bytes() == OLD
+    assert only(old_file)
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path):
+    """Renaming onto a device (--out /dev/null) would take it away from the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (check_writable, lambda path: write_atomic(path, NEW)):
+        with pytest.raises(UserError, match="not a regular file"):
+            write(pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert only(pipe)
+
+
+def test_a_link_keeps_pointing_and_its_file_is_replaced(tmp_path: Path, old_file: Path):
+    link = tmp_path / "latest.bin"
+    link.symlink_to(old_file.name)
+    write_atomic(link, NEW)
+    assert link.is_symlink()
+    assert old_file.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda p: write_atomic(p, NEW)])
+def test_paths_that_cannot_be_written(write, tmp_path: Path, old_file: Path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (
+        tmp_path,  # a folder
+        old_file / "below-a-file",
+        old_file / "two" / "below-a-file",
+        tmp_path / ("n" * 300),  # a name longer than the file system takes
+        Path("/proc/no-such-file"),
+        loop,
+    ):
+        with pytest.raises(UserError, match="cannot write") as caught:
+            write(path)
+        assert "\n" not in str(caught.value)
+    assert old_file.read_bytes() == OLD
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission(tmp_path: Path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        check_writable(tmp_path / "x")
+
+
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path):
+    path = tmp_path / ("n" * 255)
+    write_atomic(path, NEW)
+    assert path.read_bytes() == NEW
+
+
+def test_checking_creates_nothing(tmp_path: Path):
+    check_writable(tmp_path / "new" / "folder" / "x.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_as_readable_as_any_new_file(tmp_path: Path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    write_atomic(tmp_path / "ours", NEW)
+    assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
+
+
+def test_read_file(tmp_path: Path, old_file: Path):
+    assert read_file(old_file) == OLD
+    for path in (tmp_path / "missing", tmp_path / ("n" * 300), old_file / "x"):
+        with pytest.raises(UserError, match=r"no such file|cannot be read") as caught:
+            read_file(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_file(tmp_path)
