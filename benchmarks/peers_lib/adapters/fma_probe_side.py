@@ -17,6 +17,7 @@ def prepare(work: Work) -> None:
 
 def load_runtime(threads: int) -> None:
     import tvm
+
     from deploy.kernels import probe
 
     assert probe
@@ -26,11 +27,11 @@ def load_runtime(threads: int) -> None:
 def open_network(work: Work) -> Call:
     import numpy as np
     import tvm
+
+    from deploy import host
     from deploy.kernels.ir import compile_kernels
     from deploy.kernels.isa import AVX2, AVX512
     from deploy.kernels.probe import FmaProbeSpec, emit_fma
-
-    from deploy import host
     from deploy.targets import resolve_target
 
     isa = AVX512 if "avx512f" in host.cpu_flags() else AVX2
