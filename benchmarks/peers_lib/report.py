@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.peers_lib.adapters import OURS
 from benchmarks.peers_lib.job import JOBS, Config
 from benchmarks.peers_lib.results import Record
@@ -48,12 +50,27 @@ def detail(record: Record) -> str:
             f"| {1e3 / latency['median_ms']:.1f} | {ratio} "
             f"| {memory['peak_kib'] / 1024:.0f} ({network:.0f}) | {side['label_end'] or '-'} |"
         )
+    share = fma_share(record)
     lines += ["", f"FMA probe: {_probe(record)}"]
+    if share is not None:
+        lines += [f"{OURS}: {share:.0%} of the FMA ceiling, every copy counted", ""]
     lines += [f"- not run: {name}: {reason}" for name, reason in record["skipped"].items()]
     for name, side in record["sides"].items():
         lines += [f"- {name}: arg-max in its {end} failed: {reason}"
                   for end, reason in side["label_ends_failed"].items()]  # fmt: skip
     return "\n".join(lines)
+
+
+def fma_share(record: Record) -> float | None:
+    """Share of the FMA ceiling that ours reached: median over the rounds, by each one's probe."""
+    ours = record["sides"][OURS]
+    if not ours["probe_gflops"] or not ours["macs"]:
+        return None
+    shares = [
+        2e-9 * ours["macs"] / (np.median(block) / 1e9) / probe
+        for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=True)
+    ]
+    return float(np.median(shares))
 
 
 def overview(records: dict[Config, Record]) -> str:

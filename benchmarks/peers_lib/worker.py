@@ -3,8 +3,8 @@
     python -m benchmarks.peers_lib.worker prepare NAME WORK
     python -m benchmarks.peers_lib.worker serve NAME WORK LABEL_END
 
-WORK is `Work.to_json`. `serve` answers requests, a JSON object a line: load, output, block,
-memory. What runtimes print goes to stderr.
+WORK is `Work.to_json`. `serve` answers requests, a JSON object a line: load, output, value,
+block. What runtimes print goes to stderr.
 """
 
 import json
@@ -53,13 +53,18 @@ class Server:
         for _ in range(MEMORY_CALLS):
             self.call()
         peak = status_kib("VmHWM")
-        return {"base_kib": base, "peak_kib": peak, "gflop": getattr(opened, "gflop", None)}
+        return {"base_kib": base, "peak_kib": peak, "macs": getattr(opened, "macs", None)}
 
     def output(self, path: str) -> dict[str, Any]:
         """Run once and keep what came out."""
         assert self.call
         np.save(path, self.call())
         return {}
+
+    def value(self) -> dict[str, Any]:
+        """What one call gives, a number."""
+        assert self.call
+        return {"value": float(self.call())}
 
     def block(self, warmup: int, repeat: int, pause_s: float) -> dict[str, Any]:
         """One block of calls by the timing protocol: nanoseconds of each."""
@@ -73,6 +78,7 @@ def serve(server: Server, requests: TextIO, replies: TextIO) -> None:
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "load": server.load,
         "output": server.output,
+        "value": server.value,
         "block": server.block,
     }
     for line in requests:

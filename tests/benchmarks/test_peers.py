@@ -29,6 +29,7 @@ def side(*rounds_ms: float) -> dict:
         "memory": {"base_kib": 1024, "peak_kib": 3072},
         "samples_ns": samples,
         "probe_gflops": [100.0] * len(samples),
+        "macs": 50_000_000,
         "latency": summarise([n for block in samples for n in block]).to_json(),
     }
 
@@ -97,6 +98,15 @@ def test_tables_name_every_side_and_every_reason():
     row = report.overview({CONFIG: record()}).splitlines()[2]
     assert row.startswith("| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | onnxruntime | 2.50 [")
     assert row.endswith("| 3.50 [1.75..3.50] | not run |")
+
+
+def test_share_of_the_fma_ceiling_is_by_each_rounds_probe():
+    changed = record()
+    changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 80.0, 100.0]
+    # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s.
+    assert report.fma_share(changed) == pytest.approx(0.5)
+    changed["sides"]["hmseg"]["probe_gflops"] = []
+    assert report.fma_share(changed) is None
 
 
 def test_slow_phases_are_counted():
