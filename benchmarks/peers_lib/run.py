@@ -28,10 +28,10 @@ MAX_LOGIT_ERROR = 1e-3  # of the logits' standard deviation
 class Timing:
     """The protocol: blocks of about `block_s` seconds, `rounds` of each side."""
 
-    rounds: int = 7
-    warmup: int = 3
-    block_s: float = 0.4
-    min_repeat: int = 5
+    rounds: int = 5
+    warmup: int = 2
+    block_s: float = 0.3
+    min_repeat: int = 3
     max_repeat: int = 100
     pause_s: float = 0.05
 
