@@ -7,8 +7,10 @@ WORK is `Work.to_json`. `serve` answers requests, a JSON object a line: load, ou
 block. What runtimes print goes to stderr.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from deploy.measure.interleave import Protocol, interleave
 from deploy.measure.memory import status_kib
 
 MEMORY_CALLS = 3
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def prepare(name: str, work: Work) -> None:
@@ -96,8 +99,14 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
+def die_with_parent() -> None:
+    """Linux ends this process when its parent is killed: a stopped one would stay for ever."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(command: str, name: str, work: str, label_end: str = "graph") -> int:
     """Returns the exit code."""
+    die_with_parent()
     parsed = Work.from_json(json.loads(work))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
