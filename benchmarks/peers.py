@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
             continue
         record = runner.run(config, options.peers) | provenance
         append_record(path, record)
-        print(report.detail(record), end="\n\n", flush=True)
+        print(report.detail(record, read_records(path)), end="\n\n", flush=True)
     if not options.prepare:
         _report(path, options.plot)
 

@@ -1,13 +1,16 @@
 """The results in words and pictures: markdown tables, and frames per second against size."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.peers_lib.adapters import OURS
+import numpy as np
+
+from benchmarks.peers_lib.adapters import OURS, PEERS
 from benchmarks.peers_lib.job import JOBS, Config
 from benchmarks.peers_lib.results import Record
 from deploy.measure.statistics import Ratio, ratio_of_rounds
 
-SLOW_PHASE = 0.85  # of the best probe of a run
+SLOW_PHASE = 0.85  # of the best probe known with as many threads
 
 
 def ratios(record: Record) -> dict[str, Ratio]:
@@ -26,16 +29,34 @@ def fastest_peer(record: Record) -> str | None:
     return min(peers, key=lambda name: peers[name]) if peers else None
 
 
-def detail(record: Record) -> str:
-    """A table of all sides of one record, and what did not run."""
+def best_probe(records: Iterable[Record], threads: int) -> float | None:
+    """The highest FMA rate that any run with as many threads saw, GFLOP/s."""
+    return max(
+        (
+            value
+            for record in records
+            if record["config"]["threads"] == threads
+            for side in record["sides"].values()
+            for value in side["probe_gflops"]
+        ),
+        default=None,
+    )
+
+
+def detail(record: Record, records: Iterable[Record]) -> str:
+    """A table of all sides of one record, and what did not run.
+
+    `records`, of the same machine, tell how fast it can be: a run may be slow from end to end.
+    """
     config = Config(**record["config"])
     found, fastest = ratios(record), fastest_peer(record)
+    our_min = record["sides"][OURS]["latency"]["min_ms"]
     lines = [
         f"### {config.model} {config.resolution}, {config.threads} threads: {JOBS[config.job]}",
         "",
-        "| side | version | min ms | median ms | p90 ms | FPS | time / ours [range] | peak MiB "
-        "(of it network) | arg-max |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| side | version | min ms | median ms | p90 ms | FPS | time / ours [range] "
+        "| min / our min | peak MiB (of it network) | arg-max |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, side in sorted(record["sides"].items(), key=lambda x: x[1]["latency"]["median_ms"]):
         latency, memory = side["latency"], side["memory"]
@@ -46,14 +67,30 @@ def detail(record: Record) -> str:
             f"| {name}{mark} | {next(iter(side['versions'].values()))} "
             f"| {latency['min_ms']:.2f} | {latency['median_ms']:.2f} | {latency['p90_ms']:.2f} "
             f"| {1e3 / latency['median_ms']:.1f} | {ratio} "
+            f"| {latency['min_ms'] / our_min:.2f} "
             f"| {memory['peak_kib'] / 1024:.0f} ({network:.0f}) | {side['label_end'] or '-'} |"
         )
-    lines += ["", f"FMA probe: {_probe(record)}"]
+    share = fma_share(record)
+    lines += ["", f"FMA probe: {_probe(record, best_probe(records, config.threads))}"]
+    if share is not None:
+        lines += [f"{OURS}: {share:.0%} of the FMA ceiling, every copy counted", ""]
     lines += [f"- not run: {name}: {reason}" for name, reason in record["skipped"].items()]
     for name, side in record["sides"].items():
         lines += [f"- {name}: arg-max in its {end} failed: {reason}"
                   for end, reason in side["label_ends_failed"].items()]  # fmt: skip
     return "\n".join(lines)
+
+
+def fma_share(record: Record) -> float | None:
+    """Share of the FMA ceiling that ours reached: median over the rounds, by each one's probe."""
+    ours = record["sides"][OURS]
+    if not ours["probe_gflops"] or not ours["macs"]:
+        return None
+    shares = [
+        2e-9 * ours["macs"] / (np.median(block) / 1e9) / probe
+        for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=True)
+    ]
+    return float(np.median(shares))
 
 
 def overview(records: dict[Config, Record]) -> str:
@@ -95,18 +132,19 @@ def plot(records: dict[Config, Record], job: str, path: Path) -> None:
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5 * len(panels), 4.2), squeeze=False, layout="constrained"
     )
-    names = list(dict.fromkeys(name for r in chosen.values() for name in r["sides"]))
     for axis, (model, threads) in zip(axes[0], panels, strict=True):
         rows = sorted(
             ((c, r) for c, r in chosen.items() if (c.model, c.threads) == (model, threads)),
             key=lambda item: _order(item[0]),
         )
-        for index, name in enumerate(names):
+        for index, name in enumerate((OURS, *PEERS)):
             points = [
                 (c.size.height * c.size.width / 1e6, r["sides"][name]["latency"])
                 for c, r in rows
                 if name in r["sides"]
             ]
+            if not points:
+                continue
             style = {"linewidth": 2.5, "zorder": 3} if name == OURS else {"linewidth": 1.2}
             axis.plot(
                 [x for x, _ in points], [1e3 / y["median_ms"] for _, y in points],
@@ -133,15 +171,16 @@ def _text(ratio: Ratio) -> str:
     return f"{ratio.median:.2f} [{ratio.low:.2f}..{ratio.high:.2f}]"
 
 
-def _probe(record: Record) -> str:
+def _probe(record: Record, best: float | None) -> str:
     values = [v for side in record["sides"].values() for v in side["probe_gflops"]]
-    if not values:
+    if not values or best is None:
         return str(record["probe"])
-    slow = sum(value < SLOW_PHASE * max(values) for value in values)
-    return (
+    slow = sum(value < SLOW_PHASE * best for value in values)
+    text = (
         f"{min(values):.0f} to {max(values):.0f} GFLOP/s before the blocks; {slow} of "
-        f"{len(values)} under {SLOW_PHASE:.0%} of the best"
+        f"{len(values)} under {SLOW_PHASE:.0%} of {best:.0f}, the best known"
     )
+    return text + (": the machine was not free, measure again" if 2 * slow > len(values) else "")
 
 
 def _order(config: Config) -> tuple[str, str, int, int]:

@@ -22,17 +22,16 @@ from lut.files import write_atomic
 
 MIN_AGREEMENT = 0.999  # of labels with onnxruntime's
 MAX_LOGIT_ERROR = 1e-3  # of the logits' standard deviation
-_PROBE_CALLS = 5
 
 
 @dataclass(frozen=True)
 class Timing:
     """The protocol: blocks of about `block_s` seconds, `rounds` of each side."""
 
-    rounds: int = 7
-    warmup: int = 3
-    block_s: float = 0.4
-    min_repeat: int = 5
+    rounds: int = 5
+    warmup: int = 2
+    block_s: float = 0.3
+    min_repeat: int = 3
     max_repeat: int = 100
     pause_s: float = 0.05
 
@@ -132,7 +131,7 @@ class Runner:
                     continue
                 try:
                     if probe:
-                        blocks[name][1].append(_gflops(probe, self.timing.pause_s))
+                        blocks[name][1].append(probe.ask(do="value")["value"])
                     blocks[name][0].append(
                         sides[name].block(
                             self.timing.warmup, notes[name]["repeat"], self.timing.pause_s
@@ -185,6 +184,7 @@ class Runner:
             "label_ends_tried_ms": {end: 1e3 * seconds for end, (_, seconds) in opened.items()},
             "label_ends_failed": failed,
             "memory": {k: side.loaded[k] for k in ("base_kib", "peak_kib")},
+            "macs": side.loaded["macs"],
             "repeat": self.timing.repeat(call_s),
         }
 
@@ -258,8 +258,3 @@ def difference_of_logits(found: NDArray[Any], expected: NDArray[Any]) -> str | N
     error = float(np.abs(found - expected).max() / expected.std())
     # Not "error > limit": NaN has to fail.
     return None if error <= MAX_LOGIT_ERROR else f"off by {error:.2e} of the standard deviation"
-
-
-def _gflops(probe: Side, pause_s: float) -> float:
-    samples = probe.block(2, _PROBE_CALLS, pause_s)
-    return float(probe.loaded["gflop"] / (np.median(samples) / 1e9))

@@ -3,12 +3,14 @@
     python -m benchmarks.peers_lib.worker prepare NAME WORK
     python -m benchmarks.peers_lib.worker serve NAME WORK LABEL_END
 
-WORK is `Work.to_json`. `serve` answers requests, a JSON object a line: load, output, block,
-memory. What runtimes print goes to stderr.
+WORK is `Work.to_json`. `serve` answers requests, a JSON object a line: load, output, value,
+block. What runtimes print goes to stderr.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from deploy.measure.interleave import Protocol, interleave
 from deploy.measure.memory import status_kib
 
 MEMORY_CALLS = 3
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def prepare(name: str, work: Work) -> None:
@@ -53,13 +56,18 @@ class Server:
         for _ in range(MEMORY_CALLS):
             self.call()
         peak = status_kib("VmHWM")
-        return {"base_kib": base, "peak_kib": peak, "gflop": getattr(opened, "gflop", None)}
+        return {"base_kib": base, "peak_kib": peak, "macs": getattr(opened, "macs", None)}
 
     def output(self, path: str) -> dict[str, Any]:
         """Run once and keep what came out."""
         assert self.call
         np.save(path, self.call())
         return {}
+
+    def value(self) -> dict[str, Any]:
+        """What one call gives, a number."""
+        assert self.call
+        return {"value": float(self.call())}
 
     def block(self, warmup: int, repeat: int, pause_s: float) -> dict[str, Any]:
         """One block of calls by the timing protocol: nanoseconds of each."""
@@ -73,6 +81,7 @@ def serve(server: Server, requests: TextIO, replies: TextIO) -> None:
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "load": server.load,
         "output": server.output,
+        "value": server.value,
         "block": server.block,
     }
     for line in requests:
@@ -90,8 +99,14 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
+def die_with_parent() -> None:
+    """Linux ends this process when its parent is killed: a stopped one would stay for ever."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(command: str, name: str, work: str, label_end: str = "graph") -> int:
     """Returns the exit code."""
+    die_with_parent()
     parsed = Work.from_json(json.loads(work))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -29,6 +29,7 @@ def side(*rounds_ms: float) -> dict:
         "memory": {"base_kib": 1024, "peak_kib": 3072},
         "samples_ns": samples,
         "probe_gflops": [100.0] * len(samples),
+        "macs": 50_000_000,
         "latency": summarise([n for block in samples for n in block]).to_json(),
     }
 
@@ -90,19 +91,39 @@ def test_ratio_is_peer_over_ours_round_by_round_and_fastest_by_median():
 
 
 def test_tables_name_every_side_and_every_reason():
-    text = report.detail(record())
+    text = report.detail(record(), [record()])
     assert "| onnxruntime (fastest peer) | 1.2 | 5.00 | 6.00 |" in text
-    assert "2.50 [2.00..3.00] | 3 (2) | graph |" in text
+    assert "2.50 [2.00..3.00] | 2.50 | 3 (2) | graph |" in text
     assert "not run: litert: not installed: litert-torch" in text
     row = report.overview({CONFIG: record()}).splitlines()[2]
     assert row.startswith("| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | onnxruntime | 2.50 [")
     assert row.endswith("| 3.50 [1.75..3.50] | not run |")
 
 
+def test_share_of_the_fma_ceiling_is_by_each_rounds_probe():
+    changed = record()
+    changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 80.0, 100.0]
+    # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s.
+    assert report.fma_share(changed) == pytest.approx(0.5)
+    changed["sides"]["hmseg"]["probe_gflops"] = []
+    assert report.fma_share(changed) is None
+
+
 def test_slow_phases_are_counted():
     changed = record()
     changed["sides"]["mnn"]["probe_gflops"] = [100.0, 50.0, 84.0]
-    assert "50 to 100 GFLOP/s before the blocks; 2 of 9 under 85%" in report.detail(changed)
+    text = report.detail(changed, [changed])
+    assert "50 to 100 GFLOP/s before the blocks; 2 of 9 under 85% of 100" in text
+    assert "not free" not in text
+
+
+def test_run_that_is_slow_from_end_to_end_shows_against_others():
+    faster = record()
+    faster["sides"]["mnn"]["probe_gflops"] = [200.0]
+    other_threads = record(Config("tiny-mrms", "64x64", 2, "labels"))
+    other_threads["sides"]["mnn"]["probe_gflops"] = [400.0]
+    text = report.detail(record(), [record(), faster, other_threads])
+    assert "9 of 9 under 85% of 200, the best known: the machine was not free" in text
 
 
 def test_peer_that_is_not_installed_has_its_reason(tmp_path, monkeypatch):

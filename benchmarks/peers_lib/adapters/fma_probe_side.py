@@ -5,10 +5,9 @@ from benchmarks.peers_lib.job import LabelEnd, Work
 
 PACKAGES = ("apache-tvm",)
 PER_THREADS = True
-SETTINGS = "deploy.kernels.probe"
+SETTINGS = "deploy.measure.ceilings.FmaProbe"
 IMAGE_END = "none"
 LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
-_STEPS = 200_000  # 1 to 2 ms
 
 
 def prepare(work: Work) -> None:
@@ -16,34 +15,22 @@ def prepare(work: Work) -> None:
 
 
 def load_runtime(threads: int) -> None:
+    """TVM_NUM_THREADS is set for every side."""
     import tvm
 
-    from deploy.kernels import probe
-
-    assert probe
-    tvm.get_global_func("runtime.config_threadpool")(1, threads)
+    assert tvm
 
 
 def open_network(work: Work) -> Call:
     import numpy as np
-    import tvm
 
-    from deploy import host
-    from deploy.kernels.ir import compile_kernels
-    from deploy.kernels.isa import AVX2, AVX512
-    from deploy.kernels.probe import FmaProbeSpec, emit_fma
+    from deploy.measure.ceilings import FmaProbe
+    from deploy.pipeline import isa_of
     from deploy.targets import resolve_target
 
-    isa = AVX512 if "avx512f" in host.cpu_flags() else AVX2
-    spec = FmaProbeSpec(tasks=work.config.threads, steps=_STEPS)
-    target = tvm.target.Target(resolve_target("cpu").config)
-    function = compile_kernels({"fma": emit_fma(spec, isa)}, target)["fma"]
-    seed = tvm.runtime.tensor(np.array([0.999, 0.001], np.float32))
-    out = tvm.runtime.tensor(np.zeros((spec.tasks, isa.lanes), np.float32))
-
-    def call():  # noqa: ANN202
-        function(seed, out)
-        return out.numpy()
-
-    call.gflop = 2e-9 * spec.macs(isa)
-    return call
+    target = resolve_target("cpu")
+    isa = isa_of(target)
+    if isa is None:
+        raise RuntimeError("there is no FMA kernel for this CPU")
+    probe = FmaProbe(target, isa, work.config.threads)
+    return lambda: np.array(probe.gflops())

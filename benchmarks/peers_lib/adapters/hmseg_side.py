@@ -33,4 +33,9 @@ def open_network(work: Work) -> Call:
 
     network = runtime.load(work.folder / "network.hmseg", threads=work.config.threads)
     image = work.image()
-    return lambda: network(image)
+
+    def call():  # noqa: ANN202
+        return network(image)
+
+    call.macs = sum(kernel.macs for kernel in network.artifact.kernels)
+    return call
