@@ -66,8 +66,9 @@ class KernelInfo:
     """One kernel of a library: what it computes and what it must at least do for it.
 
     `template` names the module of deploy/kernels that it comes from, or is ``tvm`` for what TVM's
-    own lowering made; `macs` are those of the real channels (0 where the counting rule has none);
-    `bytes` are those of its arguments, each read or written once.
+    own lowering made, whose `spec` is a key of its loops; `macs` are those of the real channels (0
+    where the counting rule has none); `bytes` are those of its arguments, each read or written
+    once; `tuned` says that its schedule was measured, not made by the rule.
     """
 
     name: str
@@ -75,6 +76,7 @@ class KernelInfo:
     spec: str
     macs: int
     bytes: int
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,9 +222,8 @@ def _texts(values: dict[str, Any], field: str) -> tuple[str, ...]:
 
 def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
     name, template, spec = (_typed(str, kernel, field) for field in ("name", "template", "spec"))
-    return KernelInfo(
-        name, template, spec, _typed(int, kernel, "macs"), _typed(int, kernel, "bytes")
-    )
+    macs, size = _typed(int, kernel, "macs"), _typed(int, kernel, "bytes")
+    return KernelInfo(name, template, spec, macs, size, tuned=_typed(bool, kernel, "tuned"))
 
 
 def _read_target(values: dict[str, Any]) -> ArtifactTarget:

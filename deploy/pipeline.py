@@ -28,12 +28,15 @@ from deploy.passes.fuse_stem import FuseStem
 from deploy.passes.fuse_stem_block import FuseStemBlock
 from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
 from deploy.passes.kernel_call import KERNEL, MACS, SPEC
+from deploy.passes.propagate_layouts import PropagateLayouts
+from deploy.passes.schedule_fallback import ScheduleFallback
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
 from lut.errors import UserError
 
 Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
+_SSE_LANES = 4  # floats in a register of the instruction sets without kernels
 
 
 def network_passes(chooser: Chooser | None = None) -> list[Pass]:
@@ -41,12 +44,14 @@ def network_passes(chooser: Chooser | None = None) -> list[Pass]:
     return [
         *kernel_passes(chooser),
         SplitOutputs(),
-        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
+        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused,
+        # and each nest gets a schedule.
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
+        _schedule_fallback(chooser),
         # To the virtual machine: memory is planned once, kernels are called directly.
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),
@@ -80,8 +85,15 @@ def kernel_passes(chooser: Chooser | None) -> list[Pass]:
         FuseConvolution(chooser),
         FuseOutputEnd(chooser),
         FuseResize(chooser),
+        PropagateLayouts(chooser),
         CancelLayouts(),
     ]
+
+
+def _schedule_fallback(chooser: Chooser | None) -> Pass:
+    if chooser is None:
+        return ScheduleFallback(_SSE_LANES, {})
+    return ScheduleFallback(chooser.isa.lanes, chooser.measured)
 
 
 def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -> Chooser | None:
@@ -142,24 +154,37 @@ def compile_graph(
     if on_pass:
         on_pass("machine code")
     kernels = tuple(
-        _describe(var.name_hint, function)
+        _describe(var.name_hint, function, chooser.measured if chooser else {})
         for var, function in module.functions.items()
         if isinstance(function, tvm.tirx.PrimFunc)
     )
-    executable = relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
+    executable = _build(module, target)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
 
 
-def _describe(name: str, function: tvm.tirx.PrimFunc) -> KernelInfo:
+def _build(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    try:
+        return relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
+    except tvm.error.InternalError as error:
+        if "cannot emit this Relax operator" not in str(error):
+            raise
+        name = str(error).partition("R.")[2].partition("(")[0]
+        raise UserError(
+            f"TVM imports the operator {name} but cannot lower it; replace it in the network, or "
+            "cut the graph before it with onnx.utils.extract_model"
+        ) from error
+
+
+def _describe(name: str, function: tvm.tirx.PrimFunc, measured: Mapping[str, Fields]) -> KernelInfo:
     attrs = function.attrs
     size = sum(
         math.prod(int(side) for side in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
         for buffer in function.params
         if isinstance(buffer.ty, tvm.tirx.BufferType)
     )
-    if KERNEL not in attrs:
-        return KernelInfo(name, "tvm", "", 0, size)
-    return KernelInfo(name, str(attrs[KERNEL]), str(attrs[SPEC]), int(attrs[MACS]), size)
+    spec = str(attrs[SPEC]) if SPEC in attrs else ""
+    template, macs = (str(attrs[KERNEL]), int(attrs[MACS])) if KERNEL in attrs else ("tvm", 0)
+    return KernelInfo(name, template, spec, macs, size, tuned=spec in measured)
 
 
 @tvm.instrument.pass_instrument

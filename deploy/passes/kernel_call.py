@@ -51,14 +51,52 @@ def rewrite(
     return relax.transform.DeadCodeElimination(["main"])(rewriter.builder_.get())
 
 
+class KernelEmitter:
+    """Emits calls of our kernels, and the PrimFuncs that they call, into a function being built."""
+
+    def __init__(self, builder: relax.BlockBuilder, chooser: Chooser) -> None:
+        self.builder, self.chooser = builder, chooser
+        self._functions: dict[Any, tvm.ir.GlobalVar] = {}
+
+    def convert(
+        self, direction: Literal["pack", "unpack"], value: relax.Expr, planar: Sequence[int]
+    ) -> relax.Var:
+        """A conversion of a value whose planar shape is (1, C, H, W)."""
+        spec = convert.ConvertSpec(direction, *planar[1:])
+        blocked = activation_shape(self.chooser.isa, *planar[1:])
+        shape = blocked if direction == "pack" else planar
+        return self.call(self.function(spec, direction), [value], shape, "float32")
+
+    def function(self, spec: Any, name: str | None = None) -> tvm.ir.GlobalVar:  # noqa: ANN401
+        """The PrimFunc for a spec; equal specs share one."""
+        if spec not in self._functions:
+            name = name or module_of(spec).__name__.rpartition(".")[2]
+            # Without a symbol of its own a function that nothing calls any more is removed.
+            function = self.chooser.emit(spec).without_attr("global_symbol")
+            attrs = {KERNEL: name, SPEC: repr(spec), MACS: spec.macs, "op_pattern": _OPAQUE}
+            self._functions[spec] = self.builder.add_func(function.with_attrs(attrs), name)
+        return self._functions[spec]
+
+    def call(
+        self,
+        function: tvm.ir.GlobalVar,
+        arguments: list[relax.Expr],
+        shape: Sequence[int],
+        dtype: str,
+    ) -> relax.Var:
+        """A call whose output has this shape."""
+        out_ty = relax.TensorType(tuple(shape), dtype)
+        return self.builder.emit(relax.call_tir(function, arguments, out_ty=out_ty))
+
+
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(
         self, module: tvm.IRModule, chooser: Chooser, calls: dict[relax.Var, KernelCall]
     ) -> None:
         super().__init__(module)
-        self.chooser, self.calls = chooser, calls
-        self.functions: dict[Any, tvm.ir.GlobalVar] = {}
+        self.calls = calls
+        self.emitter = KernelEmitter(self.builder_, chooser)
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         call = self.calls.get(binding.var)
@@ -68,47 +106,20 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         self.set_var_remap(binding.var, self._emit(call, binding.var))
 
     def _emit(self, call: KernelCall, output: relax.Var) -> relax.Var:
+        emitter = self.emitter
         blocked = call.blocked_inputs or [True] * len(call.inputs)
         arguments = []
         for var, pack in zip(call.inputs, blocked, strict=True):
             value = self.visit_expr(var)
-            arguments.append(self._convert("pack", value, shape_of(var)) if pack else value)
+            arguments.append(emitter.convert("pack", value, shape_of(var)) if pack else value)
         arguments += [relax.const(np.ascontiguousarray(c)) for c in call.constants]
         shape, dtype = shape_of(output), str(output.ty.dtype)
-        function = self._function(call.spec, call.name)
+        function = emitter.function(call.spec, call.name)
         if call.planar_output:
-            return self._call(function, arguments, shape, dtype)
-        packed_shape = activation_shape(self.chooser.isa, *shape[1:])
-        packed = self._call(function, arguments, packed_shape, dtype)
-        return self._convert("unpack", packed, shape)
-
-    def _convert(
-        self, direction: Literal["pack", "unpack"], value: relax.Expr, planar: Sequence[int]
-    ) -> relax.Var:
-        spec = convert.ConvertSpec(direction, *planar[1:])
-        blocked = activation_shape(self.chooser.isa, *planar[1:])
-        shape = blocked if direction == "pack" else planar
-        return self._call(self._function(spec, direction), [value], shape, "float32")
-
-    def _function(self, spec: Any, name: str | None) -> tvm.ir.GlobalVar:  # noqa: ANN401
-        """The PrimFunc for a spec; equal specs share one."""
-        if spec not in self.functions:
-            name = name or module_of(spec).__name__.rpartition(".")[2]
-            # Without a symbol of its own a function that nothing calls any more is removed.
-            function = self.chooser.emit(spec).without_attr("global_symbol")
-            attrs = {KERNEL: name, SPEC: repr(spec), MACS: spec.macs, "op_pattern": _OPAQUE}
-            self.functions[spec] = self.builder_.add_func(function.with_attrs(attrs), name)
-        return self.functions[spec]
-
-    def _call(
-        self,
-        function: tvm.ir.GlobalVar,
-        arguments: list[relax.Expr],
-        shape: Sequence[int],
-        dtype: str,
-    ) -> relax.Var:
-        out_ty = relax.TensorType(tuple(shape), dtype)
-        return self.builder_.emit(relax.call_tir(function, arguments, out_ty=out_ty))
+            return emitter.call(function, arguments, shape, dtype)
+        packed_shape = activation_shape(emitter.chooser.isa, *shape[1:])
+        packed = emitter.call(function, arguments, packed_shape, dtype)
+        return emitter.convert("unpack", packed, shape)
 
 
 def called_kernel(module: tvm.IRModule, value: relax.Expr | None) -> str | None:

@@ -1,0 +1,77 @@
+"""Networks that are not ours, from a user's ONNX file to numbers: which kernels they get."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from deploy.export import import_onnx
+from deploy.pipeline import compile_graph, make_chooser
+from deploy.reference import Reference
+from deploy.targets import resolve_target
+from tests.deploy import user_networks
+from tests.deploy.graphs import photo
+from tests.deploy.passes.nets import operations_of
+
+TARGET = "x86-64-v3"
+HARD_SWISH = {"relax.add": 1, "relax.clip": 1, "relax.divide": 1, "relax.multiply": 1}
+
+
+def times(count: int, operations: dict[str, int]) -> Counter[str]:
+    return Counter({name: number * count for name, number in operations.items()})
+
+
+# Of each network: our kernels, the operators left to TVM, and the PrimFuncs those are fused into.
+EXPECTED = {
+    "MobileNetV2": (
+        {"stem": 1, "inverted_residual": 7, "pointwise": 2, "labels_end": 1}, Counter(), 0
+    ),
+    "LrAspp": (
+        # Blocks with squeeze-excite or hard-swish fall into single convolutions; the others fuse.
+        {"stem": 1, "inverted_residual": 3, "depthwise": 2, "global_pool": 3, "pointwise": 10,
+         "resize": 1, "labels_end": 1},
+        times(6, HARD_SWISH)
+        + times(2, {"relax.multiply": 2, "relax.add": 1, "relax.clip": 1})  # squeeze-excite
+        + Counter({"relax.multiply": 1}),  # the head's gate
+        8,
+    ),
+    "DeepLabV3Plus": (
+        {"stem": 1, "inverted_residual": 7, "global_pool": 1, "pointwise": 4, "resize": 2,
+         "depthwise": 1, "labels_end": 1},
+        Counter({"relax.nn.relu": 4, "relax.concat": 2}), 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(EXPECTED))
+def user_network(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("user") / "network.onnx"
+    user_networks.save_as_user(getattr(user_networks, request.param)(), path)
+    return request.param, import_onnx(path, mean=None, std=None)
+
+
+def test_kernels_and_what_is_left(user_network):
+    name, graph = user_network
+    kernels, left, _ = EXPECTED[name]
+    operations = Counter(operations_of(graph, TARGET))
+    # No pack or unpack: the whole network stays in the blocked layout.
+    assert {n: c for n, c in operations.items() if not n.startswith("relax.")} == kernels
+    assert Counter({n: c for n, c in operations.items() if n.startswith("relax.")}) == left
+
+
+def test_numbers_and_names_of_what_is_left(user_network):
+    name, graph = user_network
+    target = resolve_target(TARGET)
+    compiled = compile_graph(graph, target, chooser=make_chooser(target, 2, {}))
+    left = [kernel for kernel in compiled.kernels if kernel.template == "tvm"]
+    assert len(left) == EXPECTED[name][2]
+    image = photo(user_networks.SIZE)
+    labels, logits = Reference(graph)(image)
+    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
+    tensor = tvm.runtime.tensor(image[None])
+    found = machine["logits"](tensor).numpy()[0]
+    assert np.abs(logits).max() > 1  # a network that says something
+    np.testing.assert_allclose(found, logits, atol=1e-4 * np.abs(logits).max())
+    assert (machine["main"](tensor).numpy()[0] != labels).mean() < 1e-3
