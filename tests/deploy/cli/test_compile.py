@@ -68,7 +68,7 @@ def test_the_parity_gate_writes_nothing_and_keeps_the_old_file(
     (tmp_path / "n.hmseg").write_bytes(b"the old one")
     honest = pipeline.network_passes
     monkeypatch.setattr(
-        pipeline, "network_passes", lambda: [scale_weight_of_conv(0, 1.1), *honest()]
+        pipeline, "network_passes", lambda _: [scale_weight_of_conv(0, 1.1), *honest()]
     )
     done = cli("compile", "-m", user_onnx, "-o", "n.hmseg")
     assert (done.code, done.out) == (1, "")
