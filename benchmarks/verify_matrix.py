@@ -35,7 +35,7 @@ from lut.errors import HmsegError
 from lut.files import check_writable, write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "verify-matrix.json"
-RESOLUTIONS = ("256x512", "360x480", "375x1242")
+RESOLUTIONS = tuple(parse_resolution(text) for text in ("256x512", "360x480", "375x1242"))
 
 
 def networks(models: list[str], genotypes: int) -> dict[str, MRMSConfig]:
