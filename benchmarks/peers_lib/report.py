@@ -70,8 +70,9 @@ def detail(record: Record, records: Iterable[Record]) -> str:
             f"| {latency['min_ms'] / our_min:.2f} "
             f"| {memory['peak_kib'] / 1024:.0f} ({network:.0f}) | {side['label_end'] or '-'} |"
         )
-    share = fma_share(record)
-    lines += ["", f"FMA probe: {_probe(record, best_probe(records, config.threads))}"]
+    best = best_probe(records, config.threads)
+    share = fma_share(record, best)
+    lines += ["", f"FMA probe: {_probe(record, best)}"]
     if share is not None:
         lines += [f"{OURS}: {share:.0%} of the FMA ceiling, every copy counted", ""]
     lines += [f"- not run: {name}: {reason}" for name, reason in record["skipped"].items()]
@@ -81,16 +82,19 @@ def detail(record: Record, records: Iterable[Record]) -> str:
     return "\n".join(lines)
 
 
-def fma_share(record: Record) -> float | None:
-    """Share of the FMA ceiling that ours reached: median over the rounds, by each one's probe."""
+def fma_share(record: Record, best: float | None) -> float | None:
+    """Share of the FMA ceiling that ours reached: median over the rounds, by each one's probe.
+
+    Rounds in a slow phase do not count (a probe disturbed for a moment would make any share of
+    it); None where no round is left.
+    """
     ours = record["sides"][OURS]
-    if not ours["probe_gflops"] or not ours["macs"]:
-        return None
     shares = [
         2e-9 * ours["macs"] / (np.median(block) / 1e9) / probe
-        for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=True)
+        for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=False)
+        if best is not None and probe >= SLOW_PHASE * best
     ]
-    return float(np.median(shares))
+    return float(np.median(shares)) if shares else None
 
 
 def overview(records: dict[Config, Record]) -> str:

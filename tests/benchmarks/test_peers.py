@@ -100,13 +100,14 @@ def test_tables_name_every_side_and_every_reason():
     assert row.endswith("| 3.50 [1.75..3.50] | not run |")
 
 
-def test_share_of_the_fma_ceiling_is_by_each_rounds_probe():
+def test_share_of_the_fma_ceiling_leaves_slow_rounds_out():
     changed = record()
-    changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 80.0, 100.0]
-    # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s.
-    assert report.fma_share(changed) == pytest.approx(0.5)
+    changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 10.0, 100.0]
+    # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s; the second round's probe was disturbed.
+    assert report.fma_share(changed, 100.0) == pytest.approx(0.375)
+    assert report.fma_share(changed, 200.0) is None
     changed["sides"]["hmseg"]["probe_gflops"] = []
-    assert report.fma_share(changed) is None
+    assert report.fma_share(changed, 100.0) is None
 
 
 def test_slow_phases_are_counted():
