@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD
+from hmseg.data.normalise import MEAN, STD
 
 
 def image_end() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and shift (1, 3, 1, 1) that turn 0..255 into ImageNet's normalised values."""
-    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
+    std, mean = np.array(STD), np.array(MEAN)
     shape = (1, 3, 1, 1)
     return (
         (1 / (255 * std)).astype(np.float32).reshape(shape),

@@ -37,7 +37,7 @@ def load_runtime(threads: int) -> None:
 def open_network(work: Work) -> Call:
     import ncnn
 
-    from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD
+    from hmseg.data.normalise import MEAN, STD
 
     net = ncnn.Net()
     net.opt.num_threads = work.config.threads
@@ -48,8 +48,8 @@ def open_network(work: Work) -> Call:
     for load, suffix in ((net.load_param, "param"), (net.load_model, "bin")):
         if load(str(work.folder / f"network.ncnn.{suffix}")):
             raise RuntimeError(f"ncnn cannot load its .{suffix} file")
-    mean = [255 * value for value in IMAGENET_MEAN]
-    scale = [1 / (255 * value) for value in IMAGENET_STD]
+    mean = [255 * value for value in MEAN]
+    scale = [1 / (255 * value) for value in STD]
     image = work.image()
     height, width, _ = image.shape
 
