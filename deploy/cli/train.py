@@ -82,7 +82,7 @@ def train(
     from hmseg.data.registry import open_dataset
     from hmseg.train.checkpoint import Checkpoint
     from hmseg.train.config import TrainConfig, read_precision
-    from hmseg.train.distributed import join_world, leave_world
+    from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.train.loop import Trainer
     from hmseg.train.run import Run, RunOptions
 
@@ -118,6 +118,7 @@ def train(
         )  # fmt: skip
         try:
             run.start(resume=resume)
+            wait_for_all()
         finally:
             for watcher in watchers:
                 watcher.close()

@@ -65,6 +65,13 @@ def join_world(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
+def wait_for_all() -> None:
+    """Return when every process of the world has come here: one that leaves while another still
+    writes or evaluates tears down connections under it."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def leave_world() -> None:
     """End the communication that `join_world` began."""
     if dist.is_initialized():
