@@ -81,9 +81,7 @@ class Visit:
                 raise UserError(f"'{text}' has {inner['calls']} calls")
             samples = _rounds(f"{text}: samples_us", inner["samples_us"], len(rounds))
             entries[parse_key(text)] = EntrySamples(inner["calls"], samples)
-        return Visit(
-            fields["network"], fields["role"], fields["date"], rounds, whole, entries
-        )
+        return Visit(fields["network"], fields["role"], fields["date"], rounds, whole, entries)
 
 
 def _rounds(name: str, value: Any, count: int | None = None) -> Rounds:  # noqa: ANN401 - any JSON

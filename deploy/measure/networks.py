@@ -40,10 +40,15 @@ from lut.key import OpKey
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """An artifact with the entry ``timed``, and the entry of the table behind each kernel call."""
+    """An artifact with the entry ``timed``.
+
+    `keys` are the table's entries that the network is the sum of, one for each of their calls;
+    `calls` the entry of each kernel call, in order: an entry may have two kernels.
+    """
 
     genotype: Genotype
     artifact: Artifact
+    keys: tuple[OpKey, ...]
     calls: tuple[OpKey, ...]
 
 
@@ -98,7 +103,8 @@ class NetworkFactory:
         calls = self._calls(module, specs, genotype)
         self._compile(module, specs)
         symbols = {name: self._objects[spec].stem for name, spec in specs.items()}
-        module = _renamed(InsertClock()(module), symbols | {TICK: TICK})
+        clock: tvm.transform.Pass = InsertClock()
+        module = _renamed(clock(module), symbols | {TICK: TICK})
         library = Path(self._folder.name) / "network.so"
         executable = link_executable(module, self.target, functions={TICK})
         executable.export_library(
@@ -123,7 +129,7 @@ class NetworkFactory:
             kernels=(),
             threads=self.threads,
         )
-        return TimedNetwork(genotype, artifact, calls)
+        return TimedNetwork(genotype, artifact, tuple(self.space.keys(genotype)), calls)
 
     def _calls(
         self, module: tvm.IRModule, specs: Mapping[str, str], genotype: Genotype
@@ -193,9 +199,7 @@ def _renamed(module: tvm.IRModule, symbols: Mapping[str, str]) -> tvm.IRModule:
     return renamed
 
 
-def _calling(
-    function: relax.Function, variables: Mapping[str, tvm.ir.GlobalVar]
-) -> relax.Function:
+def _calling(function: relax.Function, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Function:
     blocks = [
         relax.BindingBlock([_binding(binding, variables) for binding in block.bindings])
         for block in function.body.blocks
@@ -206,9 +210,7 @@ def _calling(
     ).with_attrs(dict(function.attrs.items()))
 
 
-def _binding(
-    binding: relax.Binding, variables: Mapping[str, tvm.ir.GlobalVar]
-) -> relax.Binding:
+def _binding(binding: relax.Binding, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Binding:
     value = binding.value
     if not _calls_kernel(value):
         return binding

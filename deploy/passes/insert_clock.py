@@ -18,8 +18,8 @@ class InsertClock:
     """Add the entry ``timed(image, ticks)``: ``main`` with the clock read around every kernel.
 
     Before: ``main(image)``. After: the same and, for measuring only, ``timed``, which appends a
-    reading to `ticks` (`deploy.measure.clock`) before its first kernel and after each. The kernels are
-    the same functions, called in the same order on buffers that are planned alike. When: last,
+    reading to `ticks` (`deploy.measure.clock`) before its first kernel and after each. The kernels
+    are the same functions, called in the same order on buffers that are planned alike. When: last,
     after memory is planned and kernels are called directly.
     """
 
