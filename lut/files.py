@@ -35,6 +35,14 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or
+    ~/.cache/hmseg."""
+    home = os.environ.get("HMSEG_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) if home else Path(cache) / "hmseg"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends well.

@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.cli import bench, compile, export, models, profile, quickstart, run, tune, verify
+from deploy.cli import bench, compile, export, lut, models, profile, quickstart, run, tune, verify
 from deploy.cli.console import run_program
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
+app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
 
 

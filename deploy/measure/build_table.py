@@ -20,6 +20,7 @@ from deploy.tuning.records import tuned_schedules
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
+from lut.files import cache_folder
 from lut.provenance import Provenance
 from lut.record import Role
 from lut.table import Identity, Table, Writer, open_table
@@ -112,6 +113,13 @@ def build_table(
         build.visit_all(todo)
         build.visit_noisy()
         return writer.table
+
+
+def default_path(plan: Plan) -> Path:
+    """Where a table goes unless the user says: in the user's cache, by what it is for."""
+    identity = plan.identity
+    name = f"{plan.target.config['mcpu']}-{identity.resolution}-width{identity.width:g}"
+    return cache_folder() / "lut" / f"{name}-{identity.threads}threads.jsonl"
 
 
 def _digest(schedules: dict[str, dict[str, object]]) -> str:

@@ -30,6 +30,7 @@ from deploy.passes.insert_clock import TICK, InsertClock
 from deploy.passes.kernel_call import SPEC
 from deploy.pipeline import link_executable, lower_graph, make_chooser
 from deploy.resolution import Resolution
+from deploy.street import draw_street
 from deploy.targets import Target
 from hmseg.genotype import Genotype
 from hmseg.mrms import MRMS, MRMSConfig
@@ -119,7 +120,7 @@ class NetworkFactory:
             target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
             metadata=metadata,
             golden=Golden(
-                np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8),
+                draw_street(metadata.resolution),
                 np.zeros((height, width), np.uint8),
                 np.zeros((len(metadata.classes), *coarse), np.float32),
             ),
