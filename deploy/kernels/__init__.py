@@ -25,7 +25,7 @@ from deploy.kernels import (
 from deploy.kernels.isa import Isa
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 2
+KERNELS_VERSION = 3
 
 MODULES: dict[type, ModuleType] = {
     convert.ConvertSpec: convert,

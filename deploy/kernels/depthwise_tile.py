@@ -77,11 +77,13 @@ class Window:
         return (first, last) if first < last else (self.out_width, self.out_width)
 
 
-def row_bounds(window: Window, top: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
-    """Kernel rows [low, high) inside the image, for the output row whose first tap is row `top`."""
-    d = window.dilation
-    low = ir.bind(ir.maximum(0, (d - 1 - top) // d))
-    high = ir.bind(ir.minimum(window.kernel, (window.height - 1 - top) // d + 1))
+def row_bounds(
+    kernel: int, dilation: int, height: ir.Expr, top: ir.Expr
+) -> tuple[ir.Expr, ir.Expr]:
+    """Kernel rows [low, high) inside an image of `height` rows, for the output row whose first tap
+    is row `top`."""
+    low = ir.bind(ir.maximum(0, (dilation - 1 - top) // dilation))
+    high = ir.bind(ir.minimum(kernel, (height - 1 - top) // dilation + 1))
     return low, high
 
 
@@ -104,7 +106,7 @@ def image_row(
     """
     k, s, d, pad = window.kernel, window.stride, window.dilation, window.pad
     top = ir.bind(y * s - pad)
-    low, high = row_bounds(window, top)
+    low, high = row_bounds(k, d, window.height, top)
 
     def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
         acc = ir.Registers(px, isa.lanes)

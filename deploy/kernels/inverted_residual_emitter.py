@@ -30,11 +30,17 @@ class Emitter:
         c = isa.lanes
         self.hidden_blocks, self.out_blocks = isa.blocks(spec.hidden), isa.blocks(spec.cout)
         self.out_shape = activation_shape(isa, spec.cout, spec.out_height, spec.out_width)
+        # Rows are counted within a phase: y is row y * phases + phase of the image.
+        self.phases, self.phase = schedule.phases if schedule.mode == "rows" else 1, 0
+        if spec.dilation % self.phases or (self.phases > 1 and spec.stride > 1):
+            raise ValueError(f"{self.phases} phases of rows do not fit {spec}")
+        self.row_dilation = spec.dilation // self.phases
         # The ring: rows that one output row sees, and the columns that one strip sees. Rows outside
         # the image are never stored: the loop over the kernel's rows leaves them out.
-        reach = (spec.kernel - 1) * spec.dilation + 1
-        self.ring_rows = min(reach, spec.height)
-        self.ring_width = (schedule.strip - 1) * spec.stride + reach
+        self.ring_rows = min(
+            (spec.kernel - 1) * self.row_dilation + 1, -(-spec.height // self.phases)
+        )
+        self.ring_width = (schedule.strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1
         self._source_parameters(f)
         self.wd = f.param("depthwise_weight", (self.hidden_blocks, spec.kernel**2, c))
         self.bd = f.param("depthwise_bias", (self.hidden_blocks, c))
@@ -84,10 +90,13 @@ class Emitter:
                 self._project_row(row, 0, spec.hidden, y, 0)
 
     def _rows(self) -> None:
-        spec, schedule = self.spec, self.schedule
-        with ir.parallel(0, schedule.tasks) as task:
-            top = ir.bind(task * spec.out_height // schedule.tasks)
-            bottom = ir.bind((task + 1) * spec.out_height // schedule.tasks)
+        schedule = self.schedule
+        with ir.parallel(0, self.phases * schedule.tasks) as index:
+            self.phase = ir.bind(index // schedule.tasks) if self.phases > 1 else 0
+            task = ir.bind(index % schedule.tasks) if self.phases > 1 else index
+            rows = self._rows_of_phase(self.spec.out_height)
+            top = ir.bind(task * rows // schedule.tasks)
+            bottom = ir.bind((task + 1) * rows // schedule.tasks)
             ring, row = self._ring(), ir.scratch(schedule.chunk * schedule.strip * self.c)
 
             def strip(left: ir.Expr) -> None:
@@ -109,6 +118,14 @@ class Emitter:
                 self._chunks(chunk)
 
             self._strips(strip)
+
+    def _rows_of_phase(self, height: int) -> ir.Expr:
+        if height % self.phases == 0:
+            return height // self.phases
+        return ir.bind((height - self.phase + self.phases - 1) // self.phases)
+
+    def _image_row(self, y: ir.Expr) -> ir.Expr:
+        return y * self.phases + self.phase
 
     def _chunks(self, chunk: Callable[[ir.Expr, int], None]) -> None:
         """chunk(first block, real channels) over the hidden channels, a shorter one last."""
@@ -174,20 +191,21 @@ class Emitter:
         """Bring input rows into the ring one by one; after the last that an output row needs,
         that row is computed."""
         spec = self.spec
+        height, pad = self._rows_of_phase(spec.height), self.row_dilation * (spec.kernel // 2)
         # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
-        reach = (spec.kernel - 1) * spec.dilation - spec.pad
-        first = ir.bind(ir.maximum(0, top * spec.stride - spec.pad))
+        reach = (spec.kernel - 1) * self.row_dilation - pad
+        first = ir.bind(ir.maximum(0, top * spec.stride - pad))
         self._start(first)
 
         def fill(source: ir.Expr) -> None:
             self._fill_row(ring, start, blocks, source, ir.bind(source % self.ring_rows), left)
 
-        lead = ir.bind(ir.minimum(spec.height, top * spec.stride + reach - spec.stride + 1))
+        lead = ir.bind(ir.minimum(height, top * spec.stride + reach - spec.stride + 1))
         with ir.loop(first, lead) as source:
             fill(source)
         with ir.loop(top, bottom) as y:
             begin = ir.bind(ir.maximum(first, y * spec.stride + reach - spec.stride + 1))
-            end = ir.minimum(spec.height, y * spec.stride + reach + 1)
+            end = ir.minimum(height, y * spec.stride + reach + 1)
             with ir.loop(begin, end) as source:
                 fill(source)
             output_row(y)
@@ -210,6 +228,7 @@ class Emitter:
     ) -> None:
         """Expand input row `source` into the ring at `slot`."""
         spec, c = self.spec, self.c
+        row = ir.bind(self._image_row(source))
         origin = left * spec.stride - spec.pad  # the image column of ring column 0
         if self.schedule.strip == spec.out_width:
             begin_at, columns = 0, min(spec.width, self.ring_width - spec.pad)
@@ -226,13 +245,13 @@ class Emitter:
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr) -> None:
                 if self.schedule.prefetch and isinstance(first, int) and first == 0:
-                    self._prefetch(source, begin + self.schedule.prefetch, px)
+                    self._prefetch(row, begin + self.schedule.prefetch, px)
                 ir.matmul_tile(
                     self.isa,
                     px,
                     ob,
                     spec.cin,
-                    x=lambda p, block, lane: self.x[0, block, source, begin + p, lane],
+                    x=lambda p, block, lane: self.x[0, block, row, begin + p, lane],
                     w=lambda o, block, lane: ir.load(
                         self.we, start + first + o, block * c + lane, 0, lanes=c
                     ),
@@ -266,8 +285,9 @@ class Emitter:
     ) -> None:
         """Output row y of the depthwise step: keep(block in chunk, column in strip, vector)."""
         spec, c, k = self.spec, self.c, self.spec.kernel
-        top = ir.bind(y * spec.stride - spec.pad)
-        low, high = row_bounds(spec.window, top)
+        dilation = self.row_dilation
+        top = ir.bind(y * spec.stride - dilation * (k // 2))
+        low, high = row_bounds(k, dilation, self._rows_of_phase(spec.height), top)
         with ir.serial(0, blocks) as block:
 
             def tile(begin: ir.Expr, px: int) -> None:
@@ -276,7 +296,7 @@ class Emitter:
                     acc[p] = ir.load(self.bd, start + block, 0, lanes=c)
 
                 with ir.loop(low, high) as ky:
-                    slot = ir.bind((top + ky * spec.dilation) % self.ring_rows)
+                    slot = ir.bind((top + ky * dilation) % self.ring_rows)
                     accumulate_row(
                         acc,
                         px,
@@ -298,6 +318,7 @@ class Emitter:
     ) -> None:
         """Add this chunk's part of output row y; the first chunk starts it from the bias."""
         spec, c, strip = self.spec, self.c, self.schedule.strip
+        row_at = ir.bind(self._image_row(y))
 
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
@@ -312,12 +333,12 @@ class Emitter:
                     value = ir.load(self.bp, first + o, 0, lanes=c)
                     if spec.residual:
                         value = value + ir.load(
-                            self.x, 0, first + o, y, left + begin + p, 0, lanes=c
+                            self.x, 0, first + o, row_at, left + begin + p, 0, lanes=c
                         )
                     return value
 
                 def so_far(p: int, o: int) -> ir.Expr:
-                    return ir.load(self.y, 0, first + o, y, left + begin + p, 0, lanes=c)
+                    return ir.load(self.y, 0, first + o, row_at, left + begin + p, 0, lanes=c)
 
                 if isinstance(start, int):
                     each(so_far if start else fresh)
@@ -338,7 +359,7 @@ class Emitter:
                     ),
                     init=None,
                     finish=lambda p, o, v: ir.store(
-                        self.y, v, 0, first + o, y, left + begin + p, 0, lanes=c
+                        self.y, v, 0, first + o, row_at, left + begin + p, 0, lanes=c
                     ),
                     registers=acc,
                 )

@@ -159,7 +159,7 @@ class StemRows:
     ) -> None:
         c, window = self.isa.lanes, self.spec.window
         top = ir.bind(row * STRIDE - 1)
-        low, high = row_bounds(window, top)
+        low, high = row_bounds(KERNEL, 1, window.height, top)
 
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
