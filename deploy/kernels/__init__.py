@@ -20,6 +20,7 @@ from deploy.kernels import (
     resize,
     stem,
     stem_block,
+    stem_pair,
     upsample_add,
 )
 from deploy.kernels.isa import Isa
@@ -38,6 +39,7 @@ MODULES: dict[type, ModuleType] = {
     resize.ResizeSpec: resize,
     stem.StemSpec: stem,
     stem_block.StemBlockSpec: stem_block,
+    stem_pair.StemPairSpec: stem_pair,
     upsample_add.UpsampleAddSpec: upsample_add,
 }
 

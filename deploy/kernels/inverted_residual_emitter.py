@@ -46,12 +46,19 @@ class Emitter:
         self.bd = f.param("depthwise_bias", (self.hidden_blocks, c))
         self.wp = f.param("project_weight", (self.out_blocks, spec.hidden, c))
         self.bp = f.param("project_bias", (self.out_blocks, c))
+        self._output_parameter(f)
+
+    def _output_parameter(self, f: ir.PrimFuncBuilder) -> None:
         self.y = f.param("y", self.out_shape)
 
     def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
         """What the hidden rows are made from."""
         spec, isa = self.spec, self.isa
         self.x = f.param("x", activation_shape(isa, spec.cin, spec.height, spec.width))
+        self._expand_parameters(f)
+
+    def _expand_parameters(self, f: ir.PrimFuncBuilder) -> None:
+        spec, isa = self.spec, self.isa
         if spec.expand:
             self.we = f.param("expand_weight", (self.hidden_blocks, spec.cin, isa.lanes))
             self.be = f.param("expand_bias", (self.hidden_blocks, isa.lanes))
@@ -100,7 +107,7 @@ class Emitter:
             ring, row = self._ring(), ir.scratch(schedule.chunk * schedule.strip * self.c)
 
             def strip(left: ir.Expr) -> None:
-                self._clear(ring)
+                self._clear(ring, left)
 
                 def chunk(start: ir.Expr, channels: int) -> None:
                     blocks = self.isa.blocks(channels)
@@ -148,7 +155,7 @@ class Emitter:
             ring = self._ring()
 
             def strip(left: ir.Expr) -> None:
-                self._clear(ring)
+                self._clear(ring, left)
 
                 def output_row(y: ir.Expr) -> None:
                     def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
@@ -165,9 +172,21 @@ class Emitter:
     def _ring(self) -> ir.Buffer:
         return ir.scratch(self.ring_rows * self.schedule.chunk * self.ring_width * self.c)
 
-    def _clear(self, ring: ir.Buffer) -> None:
-        with ir.serial(0, self.ring_rows * self.schedule.chunk * self.ring_width) as i:
-            ir.store(ring, ir.const(0, self.c), i * self.c, lanes=self.c)
+    def _clear(self, ring: ir.Buffer, left: ir.Expr) -> None:
+        """Zeros in the ring's columns that lie outside the image."""
+        width, c = self.ring_width, self.c
+        origin = left * self.spec.stride - self.spec.pad
+        before = ir.bind(ir.maximum(0, -origin))
+        behind = ir.bind(ir.minimum(width, self.spec.width - origin))
+
+        def clear(row: ir.Expr, column: ir.Expr) -> None:
+            ir.store(ring, ir.const(0, c), (row * width + column) * c, lanes=c)
+
+        with ir.serial(0, self.ring_rows * self.schedule.chunk) as row:
+            with ir.loop(0, before) as column:
+                clear(row, column)
+            with ir.loop(behind, width) as column:
+                clear(row, column)
 
     def _strips(self, strip: Callable[[ir.Expr], None]) -> None:
         """Columns one strip after the other; the last one overlaps and does its columns anew."""
@@ -190,28 +209,49 @@ class Emitter:
     ) -> None:
         """Bring input rows into the ring one by one; after the last that an output row needs,
         that row is computed."""
-        spec = self.spec
-        height, pad = self._rows_of_phase(spec.height), self.row_dilation * (spec.kernel // 2)
-        # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
-        reach = (spec.kernel - 1) * self.row_dilation - pad
-        first = ir.bind(ir.maximum(0, top * spec.stride - pad))
-        self._start(first)
 
         def fill(source: ir.Expr) -> None:
             self._fill_row(ring, start, blocks, source, ir.bind(source % self.ring_rows), left)
 
-        lead = ir.bind(ir.minimum(height, top * spec.stride + reach - spec.stride + 1))
-        with ir.loop(first, lead) as source:
-            fill(source)
+        first = self._lead(top, left, fill)
         with ir.loop(top, bottom) as y:
-            begin = ir.bind(ir.maximum(first, y * spec.stride + reach - spec.stride + 1))
-            end = ir.minimum(height, y * spec.stride + reach + 1)
-            with ir.loop(begin, end) as source:
-                fill(source)
+            self._advance(first, y, fill)
             output_row(y)
 
-    def _start(self, first: ir.Expr) -> None:
+    # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
+    @property
+    def _reach(self) -> int:
+        k = self.spec.kernel
+        return (k - 1) * self.row_dilation - self.row_dilation * (k // 2)
+
+    def _lead(self, top: ir.Expr, left: ir.Expr, fill: Callable[[ir.Expr], None]) -> ir.Expr:
+        """Fill the rows before those that output row `top` adds; returns the first of them."""
+        spec = self.spec
+        height, pad = self._rows_of_phase(spec.height), self.row_dilation * (spec.kernel // 2)
+        first = ir.bind(ir.maximum(0, top * spec.stride - pad))
+        self._start(first, left)
+        last = ir.bind(ir.minimum(height, top * spec.stride + self._reach - spec.stride + 1))
+        with ir.loop(first, last) as source:
+            fill(source)
+        return first
+
+    def _advance(self, first: ir.Expr, y: ir.Expr, fill: Callable[[ir.Expr], None]) -> None:
+        """Fill the rows that output row y needs and the row before it did not."""
+        stride, height = self.spec.stride, self._rows_of_phase(self.spec.height)
+        begin = ir.bind(ir.maximum(first, y * stride + self._reach - stride + 1))
+        with ir.loop(begin, ir.minimum(height, y * stride + self._reach + 1)) as source:
+            fill(source)
+
+    def _start(self, first: ir.Expr, left: ir.Expr) -> None:
         """Before the first row of a sweep, row `first`, is filled."""
+
+    def _input(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """One float of the expansion's input."""
+        return self.x[0, block, row, column, lane]
+
+    def _keep(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
+        """Store a vector of the output."""
+        ir.store(self.y, value, 0, block, row, column, 0, lanes=self.c)
 
     def _at(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """Index in the ring."""
@@ -251,7 +291,7 @@ class Emitter:
                     px,
                     ob,
                     spec.cin,
-                    x=lambda p, block, lane: self.x[0, block, row, begin + p, lane],
+                    x=lambda p, block, lane: self._input(block, row, begin + p, lane),
                     w=lambda o, block, lane: ir.load(
                         self.we, start + first + o, block * c + lane, 0, lanes=c
                     ),
@@ -358,9 +398,7 @@ class Emitter:
                         self.wp, first + o, (start + block) * c + lane, 0, lanes=c
                     ),
                     init=None,
-                    finish=lambda p, o, v: ir.store(
-                        self.y, v, 0, first + o, row_at, left + begin + p, 0, lanes=c
-                    ),
+                    finish=lambda p, o, v: self._keep(first + o, row_at, left + begin + p, v),
                     registers=acc,
                 )
 
