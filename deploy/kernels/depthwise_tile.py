@@ -97,10 +97,12 @@ def image_row(
     w: Callable[[ir.Expr, int], ir.Expr],
     bias: Callable[[], ir.Expr],
     keep: Callable[[ir.Expr, ir.Expr], None],
+    ahead: Callable[[ir.Expr, int], None] | None = None,
 ) -> None:
     """Output row y of one channel block, read from an image without padding.
 
-    x(row, column) and w(ky, kx) are vectors; keep(column, vector) takes the result. Rows outside
+    x(row, column) and w(ky, kx) are vectors; keep(column, vector) takes the result; ahead(column,
+    pixels) may ask for what later rows need. Rows outside
     the image are skipped by the bounds of the loop over ky; the columns whose taps reach outside
     have code of their own without those taps.
     """
@@ -109,6 +111,8 @@ def image_row(
     low, high = row_bounds(k, d, window.height, top)
 
     def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
+        if ahead is not None:
+            ahead(begin, px)
         acc = ir.Registers(px, isa.lanes)
         for p in range(px):
             acc[p] = bias()

@@ -28,6 +28,7 @@ class Emitter:
             raise ValueError(f"mode hid: chunks of {schedule.chunk} do not divide the blocks")
         self.spec, self.schedule, self.isa, self.c = spec, schedule, isa, isa.lanes
         c = isa.lanes
+        self.pixels_per_line = max(1, LINE_BYTES // (4 * c))
         self.hidden_blocks, self.out_blocks = isa.blocks(spec.hidden), isa.blocks(spec.cout)
         self.out_shape = activation_shape(isa, spec.cout, spec.out_height, spec.out_width)
         # Rows are counted within a phase: y is row y * phases + phase of the image.
@@ -81,7 +82,16 @@ class Emitter:
             first = task * spec.out_height // schedule.tasks
             last = (task + 1) * spec.out_height // schedule.tasks
             with ir.loop(first, last) as y:
+                newest = ir.bind(
+                    (y + 1) * spec.stride + (spec.kernel - 1) * spec.dilation - spec.pad
+                )
                 with ir.serial(0, self.hidden_blocks) as block:
+
+                    def ahead(begin: ir.Expr, px: int) -> None:
+                        for column in range(0, px * spec.stride, self.pixels_per_line):
+                            at = begin * spec.stride + column
+                            ir.prefetch(self.x, 0, block, newest, at, 0)
+
                     image_row(
                         self.isa,
                         spec.window,
@@ -93,6 +103,7 @@ class Emitter:
                         keep=lambda j, v: ir.store(
                             row, ir.clamp(v, spec.act, c), (block * width + j) * c, lanes=c
                         ),
+                        ahead=ahead if schedule.prefetch else None,
                     )
                 self._project_row(row, 0, spec.hidden, y, 0)
 
@@ -310,9 +321,8 @@ class Emitter:
 
     def _prefetch(self, row: ir.Expr, column: ir.Expr, px: int) -> None:
         """px pixels of every input block; behind the row's end this is the next row."""
-        per_line = max(1, LINE_BYTES // (4 * self.c))
         with ir.serial(0, self.isa.blocks(self.spec.cin)) as block:
-            for p in range(0, px, per_line):
+            for p in range(0, px, self.pixels_per_line):
                 ir.prefetch(self.x, 0, block, row, column + p, 0)
 
     def _depthwise_row(

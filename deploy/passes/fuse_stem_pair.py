@@ -41,10 +41,17 @@ class FuseStemPair:
                 continue
             if not graph.used_once(source):
                 continue
+            spec = template.StemPairSpec(first.spec, second.spec)
+            constants = template.pack(
+                spec,
+                self.chooser.isa,
+                first=list(first.constants),
+                second=list(second.constants),
+            )
             yield KernelCall(
-                spec=template.StemPairSpec(first.spec, second.spec),
+                spec=spec,
                 inputs=first.inputs,
-                constants=[*first.constants, *second.constants],
+                constants=constants,
                 output=second.output,
                 blocked_inputs=[False],
             )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploy.kernels import emit, layout, stem_pair
+from deploy.kernels import emit, inverted_residual, layout, stem_block, stem_pair
 from deploy.kernels.inverted_residual import InvertedResidualSpec
 from deploy.kernels.isa import AVX2
 from deploy.kernels.stem_block import StemBlockSpec
@@ -38,11 +38,15 @@ def check(isa, spec, **changes):
         (normal(i, *shape) / np.float32(np.prod(shape[1:]) ** 0.5), normal(90 + i, shape[0]))
         for i, shape in enumerate(shapes)
     ]
-    constants = stem_pair.pack(
-        spec, isa, mean=MEAN, std=STD,
-        first=dict(zip(("first", "depthwise", "project"), pairs[:3], strict=True)),
-        second=dict(zip(("expand", "depthwise", "project"), pairs[3:], strict=True)),
-    )  # fmt: skip
+    stem, depthwise, project = pairs[:3]
+    first_constants = stem_block.pack(
+        first, isa, first=stem, depthwise=depthwise, project=project, mean=MEAN, std=STD
+    )
+    expand, depthwise, project = pairs[3:]
+    second_constants = inverted_residual.pack(
+        second, isa, expand=expand, depthwise=depthwise, project=project
+    )
+    constants = stem_pair.pack(spec, isa, first=first_constants, second=second_constants)
     x = image if first.source == "uint8_nhwc" else normalised.astype(np.float32)
     shape = layout.activation_shape(isa, second.cout, second.out_height, second.out_width)
     schedule = dataclasses.replace(stem_pair.default_schedule(spec, isa, 2), **changes)
