@@ -1,7 +1,9 @@
 """The cost of any network of the search space: latency, MACs or parameters. No torch."""
 
+from itertools import product
+
 from hmseg.genotype import GROUPS, RATIO_TENTHS, Genotype, Op
-from hmseg.operators import Space
+from hmseg.operators import OPERATORS, Space
 from lut.estimate import Cost, Estimate
 
 Ratios = tuple[int, int]
@@ -12,7 +14,8 @@ class SpaceCost:
 
     Raises UserError where the cost does not know an entry of the space. `layers` holds, for each
     pair of ratios in tenths, the cost of each operator in each of the 22 layers (identity, None,
-    costs nothing), in the order of the genotype; `fixed` what every network has besides.
+    costs nothing), in the order of the genotype; `fixed` what every network has besides; `pairs`
+    what s1 and s2's first layer cost together beyond the sum of both, where one kernel does both.
     """
 
     def __init__(self, cost: Cost, space: Space) -> None:
@@ -31,6 +34,12 @@ class SpaceCost:
             keys = space.layer(group, layer, op, medium, low)
             place = self.layers[medium, low][first[group.name] + layer]
             place[op] = sum(map(cost.entry, keys))
+        self.pairs: dict[tuple[Op | None, Op | None], float] = {}
+        for s1, s2 in product(OPERATORS, OPERATORS):
+            pair = space.pair(s1, s2)
+            if pair:
+                apart = [*space.first(s1), *space.layer(GROUPS[1], 0, s2, 5, 5)]
+                self.pairs[s1, s2] = cost.entry(pair) - sum(map(cost.entry, apart))
 
     def of(self, genotype: Genotype) -> Estimate:
         """The cost of a network, with its error."""
@@ -39,4 +48,5 @@ class SpaceCost:
         for ops in genotype.ops:
             for op in ops:
                 total += next(places)[op]
+        total += self.pairs.get((genotype.ops[0][0], genotype.ops[1][0]), 0.0)
         return self.cost.network(total)

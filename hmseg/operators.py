@@ -5,7 +5,7 @@ compiles networks and compares), so that a network's latency is the sum of its e
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from hmseg.genotype import (
@@ -23,6 +23,7 @@ from lut.key import OpKey
 
 RESIZE_RULE = "bilinear, half-pixel centres, to max(1, side * tenths // 10)"
 OPERATORS = tuple(Op(e, k) for e in EXPANSIONS for k in KERNELS)
+_S1, _S2, *_ = GROUPS
 
 Size = tuple[int, int]
 
@@ -54,20 +55,38 @@ class Space:
         )  # fmt: skip
 
     def first(self, op: Op) -> list[OpKey]:
-        """The stem and s1: one kernel where s1 has no expansion, else two."""
-        (group,) = (group for group in GROUPS if group.name == "s1")
+        """The stem and s1 alone: one kernel where s1 has no expansion, else two."""
         stem = scale_channels(STEM_WIDTH, self.width)
         if op.expansion == 1:
-            cout = scale_channels(group.cout, self.width)
+            cout = scale_channels(_S1.cout, self.width)
             return [OpKey("stem_block", 3, stem, cout, op.kernel, 2, 1, *self.resolution)]
         half = _halved(self.resolution)
         return [
             OpKey("stem", 3, 0, stem, 3, 2, 1, *self.resolution),
-            self.operator(group, 0, op, half),
+            self.operator(_S1, 0, op, half),
         ]
 
+    def pair(self, first: Op, second: Op) -> OpKey | None:
+        """The entry of s1 and s2's first layer together, where one kernel does both: s1 without an
+        expansion, s2's with one. It takes the place of both their own."""
+        if first.expansion > 1 or second.expansion == 1:
+            return None
+        stem = scale_channels(STEM_WIDTH, self.width)
+        key = self.operator(_S2, 0, second, self.resolution)
+        return replace(
+            key, op="stem_pair", stride=2 * key.stride, first_hidden=stem,
+            first_kernel=first.kernel,
+        )  # fmt: skip
+
+    def first_two(self, first: Op, second: Op) -> list[OpKey]:
+        """The stem, s1, and s2's first layer."""
+        pair = self.pair(first, second)
+        half = _halved(self.resolution)
+        return [pair] if pair else [*self.first(first), self.operator(_S2, 0, second, half)]
+
     def layer(self, group: Group, layer: int, op: Op, medium: int, low: int) -> list[OpKey]:
-        """The entries that choosing `op` in a layer brings, at these ratios in tenths."""
+        """The entries that choosing `op` in a layer brings, at these ratios in tenths, where no
+        `pair` takes their place."""
         half, quarter, high, middle, lowest = self.sizes(medium, low)
         if group.name == "s1":
             return self.first(op)
@@ -95,14 +114,17 @@ class Space:
     def keys(self, genotype: Genotype) -> list[OpKey]:
         """All entries of a network, one for each call; an entry may come up several times."""
         ratios = genotype.medium_tenths, genotype.low_tenths
+        first, second = genotype.ops[0][0], genotype.ops[1][0]
+        assert first is not None  # a Genotype holds that the first layer of a group is there
+        assert second is not None
         layers = [
             key
             for group, ops in zip(GROUPS, genotype.ops, strict=True)
             for index, op in enumerate(ops)
-            if op is not None
+            if op is not None and (group, index) not in ((_S1, 0), (_S2, 0))
             for key in self.layer(group, index, op, *ratios)
         ]
-        return layers + self.fixed(*ratios)
+        return [*self.first_two(first, second), *layers, *self.fixed(*ratios)]
 
     def choices(self) -> Iterator[tuple[Group, int, Op, int, int]]:
         """Every (group, layer, operator, medium and low ratio in tenths)."""
@@ -116,6 +138,15 @@ class Space:
         """The distinct operator entries: 342 at 768x1536, 315 at 256x512."""
         return {self.layer(*choice)[-1] for choice in self.choices()}
 
+    def pair_keys(self) -> set[OpKey]:
+        """The 18 entries of two layers in one kernel."""
+        pairs = (self.pair(first, second) for first, second in product(OPERATORS, OPERATORS))
+        return {key for key in pairs if key}
+
+    def all_keys(self) -> set[OpKey]:
+        """Every entry of the space."""
+        return self.operator_keys() | self.pair_keys() | self.fixed_keys()
+
     def fixed_keys(self) -> set[OpKey]:
         """The distinct fixed entries, the stem among them: 36 at 768x1536, 35 at 256x512."""
         ratios = product(RATIO_TENTHS, RATIO_TENTHS)
@@ -123,7 +154,7 @@ class Space:
 
     def check(self, keys: set[OpKey], name: str) -> None:
         """Raise UserError where a table called `name` holds what is not in this space."""
-        odd = sorted(keys - self.operator_keys() - self.fixed_keys())
+        odd = sorted(keys - self.all_keys())
         if odd:
             height, width = self.resolution
             raise UserError(

@@ -12,6 +12,8 @@ _BN = 2  # parameters of batch norm per channel
 
 def macs(key: OpKey) -> int:
     """Multiply-accumulates of one call on one image."""
+    if key.op == "stem_pair":
+        return sum(map(macs, _halves(key)))
     size, out = key.height * key.width, key.out_height * key.out_width
     window = key.kernel**2
     expanded = key.cin * key.hidden * size if key.hidden != key.cin else 0
@@ -33,6 +35,8 @@ def macs(key: OpKey) -> int:
 
 def parameters(key: OpKey) -> int:
     """Trainable values, whatever the resolution."""
+    if key.op == "stem_pair":
+        return sum(map(parameters, _halves(key)))
     window, cin, hidden, cout = key.kernel**2, key.cin, key.hidden, key.cout
     expansion = hidden * (cin + _BN) if hidden != cin else 0
     tail = hidden * (window + _BN) + cout * (hidden + _BN)
@@ -55,6 +59,16 @@ def parameters(key: OpKey) -> int:
 def _stem_block_macs(key: OpKey) -> int:
     half = key.out_height * key.out_width  # the stem's stride; the block behind it keeps the size
     return half * key.hidden * (9 * key.cin + key.kernel**2 + key.cout)
+
+
+def _halves(key: OpKey) -> tuple[OpKey, OpKey]:
+    """The two kernels that a ``stem_pair`` stands for."""
+    size = key.height, key.width
+    first = OpKey("stem_block", 3, key.first_hidden, key.cin, key.first_kernel, 2, 1, *size)
+    return first, OpKey(
+        "inverted_residual", key.cin, key.hidden, key.cout, key.kernel, key.stride // 2,
+        key.dilation, first.out_height, first.out_width,
+    )  # fmt: skip
 
 
 def _known(counts: dict[str, int], key: OpKey) -> int:

@@ -9,6 +9,7 @@ from lut.errors import UserError
 OPS = (
     "stem",  # 3x3 convolution at stride 2, from the uint8 image
     "stem_block",  # the stem and the expansion-1 block behind it, one kernel; k is the block's
+    "stem_pair",  # stem_block and the inverted residual behind it, one kernel
     "inverted_residual",  # [1x1] depthwise 1x1 [+ input]
     "classifier",  # depthwise and 1x1 to the classes
     "resize",  # bilinear, from size to other size
@@ -23,7 +24,8 @@ OPS = (
 _TEXT = re.compile(
     r"(?P<op>[a-z_]+) (?P<cin>\d+)-(?P<hidden>\d+)-(?P<cout>\d+) k(?P<kernel>\d+)"
     r" s(?P<stride>\d+) d(?P<dilation>\d+) (?P<height>\d+)x(?P<width>\d+)"
-    r"(?: (?P<other_height>\d+)x(?P<other_width>\d+))?",
+    r"(?: (?P<other_height>\d+)x(?P<other_width>\d+))?"
+    r"(?: behind (?P<first_hidden>\d+) k(?P<first_kernel>\d+))?",
     re.ASCII,
 )
 
@@ -31,7 +33,9 @@ _TEXT = re.compile(
 @dataclass(frozen=True, order=True)
 class OpKey:
     """One entry. height and width are those of the input; `other` is the size that a map is
-    resized to, or that of the smaller map which is upsampled. Sizes in pixels.
+    resized to, or that of the smaller map which is upsampled. Sizes in pixels. A ``stem_pair`` has
+    its second block in the usual fields, and its stem's channels and first block's kernel in
+    `first_hidden` and `first_kernel`; its stride is from the image.
 
     Whether a block adds its input follows from its fields: stride 1 and cin = cout.
     """
@@ -47,12 +51,15 @@ class OpKey:
     width: int
     other_height: int = 0
     other_width: int = 0
+    first_hidden: int = 0
+    first_kernel: int = 0
 
     def __str__(self) -> str:
         other = f" {self.other_height}x{self.other_width}" if self.other_height else ""
+        first = f" behind {self.first_hidden} k{self.first_kernel}" if self.first_hidden else ""
         return (
             f"{self.op} {self.cin}-{self.hidden}-{self.cout} k{self.kernel} s{self.stride}"
-            f" d{self.dilation} {self.height}x{self.width}{other}"
+            f" d{self.dilation} {self.height}x{self.width}{other}{first}"
         )
 
     @property
@@ -74,4 +81,5 @@ def parse_key(text: str) -> OpKey:
             f"{text!r} is no key of a latency table, such as "
             "'inverted_residual 16-96-16 k3 s1 d1 64x128'"
         )
-    return OpKey(match["op"], *(int(n) for n in match.groups()[1:] if n is not None))
+    numbers = {name: int(text or 0) for name, text in match.groupdict().items() if name != "op"}
+    return OpKey(match["op"], **numbers)

@@ -181,7 +181,7 @@ def _open(path: Path) -> tuple[Table, Space]:
 def _describe(table: Table, space: Space) -> dict[str, Any]:
     from dataclasses import asdict
 
-    wanted = space.operator_keys() | space.fixed_keys()
+    wanted = space.all_keys()
     return {
         "identity": asdict(table.identity),
         "provenance": [provenance.to_json() for provenance, _ in table.runs],
@@ -221,7 +221,7 @@ def _print(table: Table, space: Space) -> None:
         f"{identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
-    wanted = space.operator_keys() | space.fixed_keys()
+    wanted = space.all_keys()
     print(
         f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks, reference "
         f"{table.baseline_us / 1000:.3f} ms"

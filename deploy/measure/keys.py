@@ -11,6 +11,7 @@ from deploy.kernels.pointwise import PointwiseSpec
 from deploy.kernels.resize import ResizeSpec
 from deploy.kernels.stem import StemSpec
 from deploy.kernels.stem_block import StemBlockSpec
+from deploy.kernels.stem_pair import StemPairSpec
 from deploy.kernels.upsample_add import UpsampleAddSpec
 from hmseg.widths import TAIL_WIDTH
 from lut.errors import WorkError
@@ -27,6 +28,12 @@ def key_of(spec: Any) -> OpKey:  # noqa: ANN401 - any Spec
             return OpKey(
                 "stem_block", 3, spec.hidden, spec.cout, spec.kernel, 2 * spec.stride,
                 spec.dilation, spec.height, spec.width,
+            )  # fmt: skip
+        case StemPairSpec(first=first, second=block) if first.source == "uint8_nhwc":
+            return OpKey(
+                "stem_pair", block.cin, block.hidden, block.cout, block.kernel,
+                2 * first.stride * block.stride, block.dilation, first.height, first.width,
+                first_hidden=first.hidden, first_kernel=first.kernel,
             )  # fmt: skip
         case StemSpec(source="uint8_nhwc"):
             return OpKey("stem", 3, 0, spec.cout, 3, 2, 1, spec.height, spec.width)

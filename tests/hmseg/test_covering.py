@@ -15,7 +15,7 @@ def test_every_entry_occurs_and_no_fewer_networks_could_do(size, count):
     networks = covering_networks(space, random.Random(0))
     assert len(networks) == count == len(set(map(str, networks)))
     found = {key for network in networks for key in space.keys(network)}
-    assert found == space.operator_keys() | space.fixed_keys()
+    assert found == space.all_keys()
     assert len({k for k in found if k.op == "inverted_residual" and k.dilation == 4
                 and k.cout == 160 and k.cin == 80}) == count  # fmt: skip
 
@@ -36,6 +36,7 @@ def test_one_stage_varies_alone(stage):
         for op in OPERATORS
         for layer in range(GROUPS[index].layers)
         for key in space.layer(GROUPS[index], layer, op, medium, low)
+        if not (layer == 0 and stage in ("s1", "s2"))  # with the other in one kernel, mostly
     }
     assert wanted <= {key for network in networks for key in space.keys(network)}
     # What calibrates is made of what was measured.

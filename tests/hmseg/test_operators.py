@@ -4,7 +4,7 @@ import pytest
 
 from hmseg.cost import SpaceCost
 from hmseg.count import count_macs, count_parameters
-from hmseg.genotype import MRMS_GENOTYPE, random_genotype
+from hmseg.genotype import MRMS_GENOTYPE, Op, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.costs import macs, parameters
@@ -21,7 +21,9 @@ def test_the_space_has_as_many_entries_as_the_design_says(width):
         space = Space(size, width)
         assert len(space.operator_keys()) == operators
         assert len(space.fixed_keys()) == fixed
-        for key in space.operator_keys() | space.fixed_keys():
+        assert len(space.pair_keys()) == 18
+        assert len(space.all_keys()) == operators + 18 + fixed
+        for key in space.all_keys():
             assert parse_key(str(key)) == key
 
 
@@ -40,6 +42,18 @@ def test_entries_sum_up_to_the_counts_of_the_network(width):
             assert (count.value, count.upper) == (count_parameters(model),) * 2
 
 
+def test_two_layers_in_one_kernel_are_one_entry():
+    space = Space(SMALL, 0.5)
+    (pair,) = space.first_two(Op(1, 5), Op(6, 3))
+    assert str(pair) == "stem_pair 8-48-16 k3 s4 d1 256x512 behind 16 k5"
+    assert [key.op for key in space.first_two(Op(1, 5), Op(1, 3))] == [
+        "stem_block", "inverted_residual",
+    ]  # fmt: skip
+    assert [key.op for key in space.first_two(Op(3, 5), Op(6, 3))] == [
+        "stem", "inverted_residual", "inverted_residual",
+    ]  # fmt: skip
+
+
 def test_the_papers_counts():
     keys = Space(PAPER, 1.0).keys(MRMS_GENOTYPE)
     assert sum(map(parameters, keys)) == 2_055_795
@@ -48,7 +62,7 @@ def test_the_papers_counts():
 
 def test_an_entry_of_another_resolution_or_width_is_named():
     space = Space(SMALL, 0.5)
-    space.check(space.operator_keys() | space.fixed_keys(), "t.jsonl")
+    space.check(space.all_keys(), "t.jsonl")
     for other in (Space(PAPER, 0.5), Space(SMALL, 1.0)):
         with pytest.raises(UserError, match=r"t.jsonl: '.*' is no entry of the space at 256x512"):
             space.check(other.operator_keys(), "t.jsonl")

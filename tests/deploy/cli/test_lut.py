@@ -28,7 +28,7 @@ def whole(genotype):
 @pytest.fixture
 def path(tmp_path):
     """A complete table in which an entry takes what its MACs say."""
-    keys = SPACE.operator_keys() | SPACE.fixed_keys()
+    keys = SPACE.all_keys()
     rng = random.Random(9)
     calibration = []
     for genotype in (random_genotype(rng) for _ in range(6)):
@@ -42,7 +42,7 @@ def path(tmp_path):
 
 def test_show(cli, path):
     done = cli("lut", "show", path, "-o", "heat.png").succeeded()
-    assert "350 of 350 entries" in done.out
+    assert "368 of 368 entries" in done.out
     assert "A CPU" in done.out
     assert "inverted_residual 16-96-16 k3 s1 d1 64x128" in done.out
     assert (path.parent / "heat.png").read_bytes().startswith(b"\x89PNG")
@@ -50,7 +50,7 @@ def test_show(cli, path):
 
 def test_show_json(cli, path):
     data = json.loads(cli("lut", "show", path, "--json").succeeded().out)
-    assert len(data["entries"]) == 350
+    assert len(data["entries"]) == 368
     assert data["missing"] == 0
     assert data["provenance"][0]["cpu"] == "A CPU"
     assert data["calibration"]["networks"] == 6
@@ -59,7 +59,7 @@ def test_show_json(cli, path):
 def test_export(cli, path):
     out = cli("lut", "export", path, "--csv").succeeded().out
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert len(rows) == 350
+    assert len(rows) == 368
     assert all(float(row["median_us"]) >= 1 for row in rows)
     cli("lut", "export", path, "--csv", "-o", "t.csv").succeeded()
     assert (path.parent / "t.csv").read_text() == out
@@ -118,7 +118,7 @@ def test_a_torn_last_line_is_dropped(cli, path):
         file.write('{"kind": "visit", "net')
     with pytest.warns(UserWarning, match="cut short"):
         done = cli("lut", "show", path)
-    assert "350 of 350" in done.succeeded().out
+    assert "368 of 368" in done.succeeded().out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from deploy.pipeline import isa_of, lower_graph, make_chooser
 from deploy.resolution import Resolution
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target
-from hmseg.genotype import parse_genotype, random_genotype
+from hmseg.genotype import Op, parse_genotype, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
@@ -50,6 +51,9 @@ def test_compiled_networks_call_the_kernels_of_their_entries(cpu, width):
     rng = random.Random(int(10 * width))
     for size in (Resolution(128, 192), Resolution(72, 100)):
         genotype = random_genotype(rng)
+        if size.width == 100:  # the stem and two blocks in one kernel
+            ops = ((Op(1, 5),), (Op(3, 7), *genotype.ops[1][1:]), *genotype.ops[2:])
+            genotype = replace(genotype, ops=ops)
         graph = export_network(MRMS(MRMSConfig(genotype, width)), "n", size, num_classes=19)
         chooser = make_chooser(cpu, 2, {})
         module = lower_graph(graph, cpu, chooser=chooser)
