@@ -229,7 +229,7 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
         table = _parse(found, str(path))
         if wrong := identity.differences(table.identity):
             raise UserError(f"{path} is for something else: {'; '.join(wrong)}; name another file")
-        if not table.runs:  # killed between the header and the provenance
+        if not table.runs:  # a header alone
             save_table(fresh, path)
             table = fresh
         if wrong := provenance.differences(table.runs[-1][0]):
