@@ -1,10 +1,10 @@
-"""Build a latency table while killing its builder at random moments; nothing may be lost or doubled.
+"""Build a latency table, its builder killed at random moments: nothing may be lost or doubled.
 
     python -m benchmarks.lut_kills --kills 10 --resolution 256x512 --width 0.5 --threads 2 \
         -o lut/data/TABLE.jsonl
 
-Each run of `hmseg-deploy lut build` but the last gets SIGKILL after a random time. After each, every
-visit that was in the table before must still be there, unchanged and in its place. At the end each
+Each run of `hmseg-deploy lut build` but the last gets SIGKILL after a random time. After each, all
+visits that were in the table before must still be there, unchanged and in place. At the end each
 planned network must have been visited, once unless it was visited again for its noisy entries.
 Prints one JSON object: the seconds of each run and what was found.
 """
