@@ -38,9 +38,12 @@ def compile_model(
         )
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
-    left = [kernel.name for kernel in artifact.kernels if kernel.template == "tvm"]
+    left = [kernel for kernel in artifact.kernels if kernel.template == "tvm"]
     if left:
-        say(f"left to TVM's own lowering, which is slow: {', '.join(left)}")
+        names = ", ".join(f"{kernel.name}{' (tuned)' * kernel.tuned}" for kernel in left)
+        untuned = sum(not kernel.tuned for kernel in left)
+        advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
+        say(f"left to TVM's own lowering: {names}{advice}")
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)

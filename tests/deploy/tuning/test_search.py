@@ -1,0 +1,137 @@
+"""One real search by MetaSchedule, small; what it leaves on disk, and what compiling makes of it.
+
+A pair of apache-tvm and apache-tvm-ffi that do not fit each other crashes here.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+
+from deploy.build import run_in_process
+from deploy.importer import import_graph
+from deploy.kernels.ir import compile_kernels
+from deploy.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
+from deploy.pipeline import compile_graph, lowering_passes, make_chooser
+from deploy.reference import OnnxSession
+from deploy.tuning.search import BATCH, search
+from deploy.tuning.tune import tune
+from lut.errors import UserError
+from tests.deploy.graphs import photo
+from tests.deploy.passes.nets import Net
+
+TRIALS = 4
+
+
+@dataclass
+class Searched:
+    function: Any
+    folder: Path
+    trace: Any
+
+    @property
+    def records(self) -> Path:
+        (path,) = self.folder.glob("metaschedule/*/database_tuning_record.json")
+        return path
+
+
+def convolution() -> Any:
+    net = Net(8, 16, 32)
+    module = import_graph(net.model(net.conv("x", 8, 3, act="relu6")))
+    for step in lowering_passes():
+        module = step(module)
+    (function,) = left_to_tvm(module).values()
+    return function
+
+
+def run(function, target, folder, **options):
+    defaults = {"threads": 2, "limit": TRIALS, "budget": BATCH, "early_stopping": 100}
+    return search(function, target, folder, **{**defaults, **options})
+
+
+@pytest.fixture(scope="module")
+def searched(cpu, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    function = convolution()
+    key, told = workload_key(function), []
+    found = run(function, cpu, folder, on_tried=told.append)
+    assert found.tried == TRIALS
+    assert told == [TRIALS]
+    assert workload_key(function) == key  # the input is as it was
+    return Searched(function, folder, found.trace)
+
+
+def test_the_schedule_found_computes_the_same(searched, cpu):
+    trace = json.loads(json.dumps(searched.trace))  # as a record's file holds it
+    scheduled = apply_trace(searched.function, {TRACE: trace})
+    assert scheduled.script() != searched.function.script()
+    kernels = compile_kernels(
+        {"plain": searched.function, "tuned": scheduled}, tvm.target.Target(cpu.config)
+    )
+    rng = np.random.default_rng(0)
+    shapes = [tuple(int(size) for size in param.shape) for param in searched.function.params]
+    *inputs, out = [rng.normal(0, 1, shape).astype(np.float32) for shape in shapes]
+    results = {}
+    for name in ("plain", "tuned"):
+        tensor = tvm.runtime.tensor(np.full_like(out, 77))
+        kernels[name](*map(tvm.runtime.tensor, inputs), tensor)
+        results[name] = tensor.numpy()
+    np.testing.assert_allclose(results["tuned"], results["plain"], atol=1e-5)
+
+
+def test_a_finished_search_is_not_repeated(searched, cpu):
+    again = run(searched.function, cpu, searched.folder)
+    assert (again.tried, again.trace) == (0, searched.trace)
+
+
+def test_another_number_of_threads_is_another_search(searched, cpu):
+    assert run(searched.function, cpu, searched.folder, threads=1, budget=0).trace is None
+
+
+def test_an_interrupted_search_goes_on(searched, cpu, tmp_path):
+    """Killed in the middle of writing the third record: two are kept, the others tried anew."""
+    work = searched.records.parent
+    copy = tmp_path / "metaschedule" / work.name
+    copy.mkdir(parents=True)
+    for path in work.glob("*.json"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    first, second, third, *_ = searched.records.read_text().splitlines(keepends=True)
+    (copy / searched.records.name).write_text(first + second + third[: len(third) // 2])
+    found = run(searched.function, cpu, tmp_path)
+    assert found.tried == TRIALS - 2
+    lines = (copy / searched.records.name).read_text().splitlines(keepends=True)
+    assert lines[:2] == [first, second]
+    assert len(lines) == TRIALS
+
+
+def test_a_damaged_search_is_named(searched, cpu, tmp_path):
+    copy = tmp_path / "metaschedule" / searched.records.parent.name
+    copy.mkdir(parents=True)
+    (copy / searched.records.name).write_text("not JSON\n")
+    with pytest.raises(UserError, match=f"{copy}.*delete it") as caught:
+        run(searched.function, cpu, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tune_records_what_is_left_to_tvm(small_graph, cpu, tmp_path):
+    """A dense convolution takes most of the time, so the few trials go there; its record is timed
+    in the network, and a schedule that is chosen gives the same labels."""
+    told = []
+    records = tune(
+        small_graph, cpu, tmp_path, threads=2, trials=3, early_stopping=3, on_trial=told.append
+    )
+    (record,) = [record for record in records if TRACE in record.schedule]
+    assert record.refused == ""
+    assert len(record.rule_ns) == len(record.candidate_ns) > 1
+    assert max(trial.number for trial in told) == 3
+    compiled = compile_graph(
+        small_graph, cpu, chooser=make_chooser(cpu, 2, {record.spec: record.schedule})
+    )
+    assert [kernel.spec for kernel in compiled.kernels if kernel.tuned] == [record.spec]
+    image = photo()
+    labels = run_in_process(compiled, image)[0]
+    assert (labels != OnnxSession(small_graph).run(image)[0]).mean() < 1e-3
