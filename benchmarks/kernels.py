@@ -43,10 +43,12 @@ def workloads() -> list[Any]:
     from deploy.kernels.pointwise import PointwiseSpec
     from deploy.kernels.resize import ResizeSpec
     from deploy.kernels.stem import StemSpec
+    from deploy.kernels.stem_block import StemBlockSpec
     from deploy.kernels.upsample_add import UpsampleAddSpec
 
     return [
         # TinyMRMS at 256x512, in order.
+        StemBlockSpec(16, 8, 256, 512),
         StemSpec(16, 256, 512),
         Block(16, 16, 8, 128, 256, expand=False),
         Block(8, 48, 16, 128, 256, stride=2),

@@ -42,8 +42,8 @@ def main() -> None:
     validation = open_dataset(config.data, arguments.data_root, "val")
     confusion = evaluate(torch_predictor(model), validation, len(checkpoint.classes))
     iou = dict(zip(checkpoint.classes, confusion.iou_or_none, strict=True))
-    specs = config.batches()
-    images = sum(next(specs).size for _ in range(checkpoint.step))
+    history = checkpoint.as_history()
+    images = sum(run["images_seen"] for run in history)
     card = {
         "classes": list(checkpoint.classes),
         "trained_on": DATA_TERMS[config.data],
@@ -54,9 +54,7 @@ def main() -> None:
             "protocol": "frames at their own size, single scale, no flip, float32; trained on the "
             "training split alone, the checkpoint chosen on this validation split",
         },
-        "recipe": config.to_dict(),
-        "schedules": [{"from_step": at, "stages": text} for at, text in checkpoint.schedules],
-        "steps": checkpoint.step,
+        "runs": history,  # one after the other; each begins with the weights of the one before
         "images_seen": images,
         "epochs": round(images / len(train), 1),
         "seed": config.seed,

@@ -1,5 +1,6 @@
 """From a deployable graph to a checked artifact: compile, verify, then and only then write."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from deploy.targets import Target
 from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import UserError, WorkError
+
+_LINKING_BYTES = 16 * 2**20  # objects and library without the weights, generously
 
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
@@ -54,7 +57,7 @@ def build_artifact(
     golden_image = draw_street(metadata.resolution)
     labels, logits = Reference(model)(golden_image)
     artifact = Artifact(
-        library=_library(compiled),
+        library=_library(compiled, model.ByteSize()),
         target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
         metadata=metadata,
         golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
@@ -112,7 +115,16 @@ def run_in_process(compiled: Compiled, image: NDArray[np.uint8]) -> NDArray[np.f
     return output
 
 
-def _library(compiled: Compiled) -> bytes:
+def _library(compiled: Compiled, model_bytes: int) -> bytes:
+    """Link in a temporary folder and read the library back."""
+    needed = 4 * model_bytes + _LINKING_BYTES
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        # On a full disk LLVM ends the whole process, with no word about where.
+        raise UserError(
+            f"linking needs {needed / 1e6:.0f} MB in {tempfile.gettempdir()}, {free / 1e6:.0f} MB "
+            "are free; free the disk or name another folder in TMPDIR"
+        )
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         path = Path(folder) / "lib.so"
         compiled.save(path)

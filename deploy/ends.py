@@ -149,6 +149,9 @@ def attach_output_end(model: onnx.ModelProto, ends: GraphEnds, kind: OutputKind)
     if kind == "logits":
         graph.output.append(logits_info)
         return
+    if full not in {value.name for value in graph.value_info}:
+        # Shape inference stops at an operator it does not know; the size is known here.
+        graph.value_info.append(logits_info)
     index = _PREFIX + "class_index"
     graph.node.extend(
         [

@@ -24,9 +24,10 @@ from deploy.ends import (
     inspect_ends,
     name_image,
 )
-from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata, OutputKind, Triple
+from deploy.metadata import Metadata, OutputKind, Triple
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet, classes_for
+from hmseg.data.normalise import MEAN, STD
 from lut.errors import UserError
 from lut.files import atomic_path, read_file
 
@@ -74,8 +75,8 @@ def export_network(
         classes=classes or classes_for(num_classes),
         resolution=resolution,
         output=output,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=MEAN,
+        std=STD,
         license="MIT",
         version=version("hmseg"),
     )
@@ -109,8 +110,8 @@ def import_onnx(
         classes=classes,
         resolution=ends.resolution,
         output=output,
-        mean=mean if ends.takes_image else mean or IMAGENET_MEAN,
-        std=std if ends.takes_image else std or IMAGENET_STD,
+        mean=mean if ends.takes_image else mean or MEAN,
+        std=std if ends.takes_image else std or STD,
         license=known.license if known else "unknown",
         version=version("hmseg"),
     )

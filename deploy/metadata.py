@@ -15,8 +15,6 @@ from lut.errors import UserError
 
 OutputKind = Literal["labels", "logits"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
 
 

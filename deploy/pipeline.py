@@ -25,6 +25,7 @@ from deploy.passes.fuse_local_global import FuseLocalGlobal
 from deploy.passes.fuse_output_end import FuseOutputEnd
 from deploy.passes.fuse_resize import FuseResize
 from deploy.passes.fuse_stem import FuseStem
+from deploy.passes.fuse_stem_block import FuseStemBlock
 from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
 from deploy.passes.kernel_call import KERNEL, MACS, SPEC
 from deploy.passes.propagate_layouts import PropagateLayouts
@@ -81,6 +82,7 @@ def kernel_passes(chooser: Chooser | None) -> list[Pass]:
     if chooser is None:
         return []
     return [
+        FuseStemBlock(chooser),
         FuseStem(chooser),
         FuseLocalGlobal(chooser),
         FuseInvertedResidual(chooser),

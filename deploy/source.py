@@ -11,6 +11,7 @@ from deploy.metadata import Metadata, OutputKind, Triple
 from deploy.resolution import Resolution
 from hmseg import zoo
 from hmseg.mrms import MRMS
+from hmseg.pretrained import list_released
 from lut.errors import UserError
 
 SEED = 0
@@ -42,7 +43,8 @@ def open_source(
 ) -> Source:
     """Export a zoo network, or import an ONNX file, with both ends.
 
-    An untrained zoo network gets the same random weights every time. Raises UserError for an
+    A zoo network gets its released weights, with their classes, if it has any and `num_classes` is
+    not given; else the same random weights every time. Raises UserError for an
     unknown name, and for options that contradict the file.
     """
     if model not in zoo.list_models() and _names_a_file(model):
@@ -59,7 +61,9 @@ def open_source(
     if mean or std:
         raise UserError("--mean and --std go with an ONNX file; zoo models use ImageNet's")
     torch.manual_seed(SEED)
-    network = zoo.create_model(model, num_classes=num_classes).eval()
+    released = [data for name, data in list_released() if name == model]
+    trained_on = released[0] if released and num_classes is None else None
+    network = zoo.create_model(model, num_classes=num_classes, pretrained=trained_on).eval()
     graph = export_network(
         network,
         model,
@@ -67,7 +71,8 @@ def open_source(
         output=output,
         num_classes=network.config.num_classes,
     )
-    return Source(graph, network, f"random (seed {SEED}): the network is not trained")
+    untrained = f"random (seed {SEED}): the network is not trained"
+    return Source(graph, network, f"trained on {trained_on}" if trained_on else untrained)
 
 
 def _names_a_file(model: str) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import GOLDEN_STRIDE
-from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD
 from deploy.resolution import Resolution
 from deploy.runtime import Network
+from hmseg.data.normalise import MEAN, STD
 from lut.errors import WorkError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def verify_torch(
 
     reference = Reference(graph)
     model = model.eval()
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     comparisons = []
     for name, image in images.items():
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255

@@ -49,6 +49,8 @@ def bench(
     percentiles = percentile or []
     if not all(0 <= p <= 100 for p in percentiles):
         raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
+    if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
+        raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
     workers = options.read_threads(threads)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std)

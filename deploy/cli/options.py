@@ -27,7 +27,9 @@ ResolutionText = Annotated[
 OutputText = Annotated[
     str, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
 ]
-Classes = Annotated[int | None, typer.Option("--classes", help="Classes of a zoo model.")]
+Classes = Annotated[
+    int | None, typer.Option("--classes", help="Classes of an untrained zoo model.")
+]
 Mean = Annotated[
     str | None,
     typer.Option("--mean", help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet)."),

@@ -25,6 +25,10 @@ def run(
 
     paths = find_images(images)
     names = output_names(paths)
+    inputs = {path.resolve() for path in paths}
+    for result in (out / f"{name}-{kind}.png" for name in names for kind in ("labels", "overlay")):
+        if result.resolve() in inputs:
+            raise UserError(f"{result} would be overwritten; name another folder with --out")
     network = load(artifact, threads=options.read_threads(threads))
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write into {out}: it is a file; name a folder with --out")

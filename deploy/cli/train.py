@@ -63,6 +63,9 @@ def train(
     log_every: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 20,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500,
+    begin_with: Annotated[
+        Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -77,6 +80,7 @@ def train(
     from deploy.images import save_overlay
     from hmseg.data.dataset import open_source
     from hmseg.data.registry import open_dataset
+    from hmseg.train.checkpoint import Checkpoint
     from hmseg.train.config import TrainConfig, read_precision
     from hmseg.train.distributed import join_world, leave_world
     from hmseg.train.loop import Trainer
@@ -100,6 +104,8 @@ def train(
             config, open_source(split), split.classes.names,
             world=world, device=place, loader_threads=loader_threads,
         )  # fmt: skip
+        if begin_with is not None and not resume:
+            trainer.begin_with(Checkpoint.load(begin_with), begin_with)
         watchers: list[Watcher] = []
         if world.is_main:
             watchers.append(ProgressBar(config.steps))

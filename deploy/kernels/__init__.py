@@ -19,12 +19,13 @@ from deploy.kernels import (
     pointwise,
     resize,
     stem,
+    stem_block,
     upsample_add,
 )
 from deploy.kernels.isa import Isa
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 1
+KERNELS_VERSION = 2
 
 MODULES: dict[type, ModuleType] = {
     convert.ConvertSpec: convert,
@@ -36,6 +37,7 @@ MODULES: dict[type, ModuleType] = {
     pointwise.PointwiseSpec: pointwise,
     resize.ResizeSpec: resize,
     stem.StemSpec: stem,
+    stem_block.StemBlockSpec: stem_block,
     upsample_add.UpsampleAddSpec: upsample_add,
 }
 

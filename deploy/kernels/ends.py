@@ -9,8 +9,14 @@ A row is first blended from two rows of scores. Between two neighbouring source 
 then is a straight line, so the output pixels of one such interval share two broadcast scores, for
 any ratio. An interval is processed in whole vectors: what sticks out is written over by the next
 one, and behind the last there is room in a scratch row.
+
+Where one class wins at all four corners of a cell of the scores, it wins everywhere between: its
+lead over any other class is bilinear too, and nowhere below its smallest corner. Such cells, most
+of a picture of objects, are filled without a look at the classes. Only a lead that rounding would
+turn into a tie is decided otherwise than pixel by pixel, for the better.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +27,9 @@ from deploy.kernels import ir
 from deploy.kernels.bilinear import Axis, AxisTable, blend_rows
 from deploy.kernels.isa import Isa
 from deploy.kernels.layout import activation_shape
+
+CELL_PIXELS = 8  # a corner's winner costs about as much as the labels of two pixels
+MIXED = 255  # no label: there are 255 classes at most
 
 
 @dataclass(frozen=True)
@@ -48,18 +57,22 @@ class EndSpec:
 
 @dataclass(frozen=True)
 class EndSchedule:
-    """Pixels per vector, and row ranges (parallel)."""
+    """Pixels per vector, row ranges (parallel), and whether cells of one class are filled."""
 
     lanes: int
     row_tasks: int
+    fill_cells: bool
 
 
 def default_schedule(spec: EndSpec, isa: Isa, threads: int = 2) -> EndSchedule:
-    """Half vectors where an interval has no more pixels than that; one row range per thread."""
+    """Half vectors where an interval has no more pixels than that; one row range per thread; cells
+    are filled where they have enough pixels to pay for finding the winners at the corners."""
     half = isa.lanes // 2
     per_interval = -(-spec.out_width // spec.width)
     lanes = half if half >= 8 and per_interval <= half else isa.lanes
-    return EndSchedule(lanes, min(threads, spec.out_height))
+    per_cell = per_interval * (spec.out_height // spec.height)
+    fill = spec.output == "labels" and spec.width > 1 and per_cell >= CELL_PIXELS
+    return EndSchedule(lanes, min(threads, spec.out_height), fill)
 
 
 def pack(spec: EndSpec, isa: Isa) -> list[NDArray[Any]]:
@@ -100,7 +113,18 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
             b = ir.splat(blended[(block * spec.width + right) * c + lane], lanes)
             return a * (ir.const(1, lanes) - f1) + b * f1
 
-        def label_row(blended: Any, line: Any, nan_safe: bool) -> None:  # noqa: ANN401
+        def label_row(blended: Any, line: Any, nan_safe: bool, cells: Any = None) -> None:  # noqa: ANN401
+            def cell(left: Any, right: Any, begin: Any) -> None:  # noqa: ANN401
+                if cells is None:
+                    vector(left, right, begin)
+                    return
+                only = ir.bind(cells(left))
+                with ir.when(only != MIXED):
+                    with ir.then():
+                        ir.store(line, ir.splat(only, lanes), begin, lanes=lanes)
+                    with ir.otherwise():
+                        vector(left, right, begin)
+
             def vector(left: Any, right: Any, begin: Any) -> None:  # noqa: ANN401
                 f1 = ir.bind(ir.load(fraction, begin, lanes=lanes))
                 best, label = ir.Registers(1, lanes), ir.Registers(1, lanes, "int32")
@@ -120,7 +144,7 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 ir.reduce_channels(isa, spec.classes, look)
                 ir.store(line, ir.cast(label[0], "uint8", lanes), begin, lanes=lanes)
 
-            over_intervals(vector)
+            over_intervals(cell)
 
         def logit_row(blended: Any, line: Any, row: Any) -> None:  # noqa: ANN401
             def one_class(block: Any, lane: Any) -> None:  # noqa: ANN401
@@ -134,16 +158,57 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
             ir.reduce_channels(isa, spec.classes, one_class)
 
-        def all_finite(blended: Any, flag: Any) -> Any:  # noqa: ANN401
-            """Whether a row holds neither NaN nor infinity: times zero, either gives NaN."""
-            total = ir.Registers(1, c)
-            total[0] = ir.const(0, c)
-            with ir.serial(0, blocks * spec.width) as i:
-                total[0] = total[0] + ir.load(blended, i * c, lanes=c) * ir.const(0, c)
-            ir.store(flag, total[0], 0, lanes=c)
+        def check_row(row: Any, odd: Any) -> None:  # noqa: ANN401
+            """odd[row] is 0 if the row holds neither NaN nor infinity: times zero, both are NaN."""
+            parts = 4  # enough sums to hide the latency of an addition
+            total = ir.Registers(parts, c)
+            for part in range(parts):
+                total[part] = ir.const(0, c)
+
+            def some(begin: Any, size: int) -> None:  # noqa: ANN401
+                for p in range(size):
+                    value = ir.load(scores, 0, block, row, begin + p, 0, lanes=c)
+                    total[p] = total[p] + value * ir.const(0, c)
+
+            with ir.serial(0, blocks) as block:
+                ir.over_tiles(spec.width, parts, some)
+            flag = ir.scratch(c)
+            ir.store(flag, total[0] + total[1] + (total[2] + total[3]), 0, lanes=c)
             with ir.serial(1, c) as i:
                 ir.store_scalar(flag, flag[0] + flag[i], 0)
-            return flag[0] == ir.scalar(0.0)
+            ir.store_scalar(odd, flag[0], row)
+
+        def find_winners(row: Any, cells: Any) -> None:  # noqa: ANN401
+            """The class with the highest score at every source pixel of a row."""
+            flat = ir.view(scores, (blocks * spec.height * spec.width * c,))
+            size = min(isa.lanes, spec.width)
+            best, label = ir.Registers(1, size), ir.Registers(1, size, "int32")
+            with ir.serial(0, -(-spec.width // size)) as part:
+                begin = ir.bind(ir.minimum(part * size, spec.width - size))
+
+                def look(block: Any, lane: Any) -> None:  # noqa: ANN401
+                    at = ((block * spec.height + row) * spec.width + begin) * c + lane
+                    value = ir.bind(ir.load_strided(flat, at, c, lanes=size))
+                    wins = value > best[0]
+                    number = ir.splat(ir.cast(block * c + lane, "int32"), size)
+                    label[0] = ir.select(wins, number, label[0])
+                    best[0] = ir.select(wins, value, best[0])
+
+                best[0], label[0] = ir.const(-math.inf, size), ir.const_int(0, size)
+                ir.reduce_channels(isa, spec.classes, look)
+                at = row * spec.width + begin
+                ir.store(cells, ir.cast(label[0], "uint8", size), at, lanes=size)
+
+        def join_corners(first: Any, last: Any, cells: Any) -> None:  # noqa: ANN401
+            """From winners at pixels to winners of whole cells, or MIXED, in place."""
+            with ir.loop(first, last) as row, ir.serial(0, spec.width) as j:
+                right = ir.bind(ir.minimum(j + 1, spec.width - 1))
+                here = ir.bind(row * spec.width)
+                below = ir.bind(ir.minimum(row + 1, spec.height - 1) * spec.width)
+                only = ir.bind(cells[here + j])
+                same = ir.both(only == cells[here + right], only == cells[below + j])
+                same = ir.both(same, only == cells[below + right])
+                ir.store_scalar(cells, ir.select(same, only, ir.uint8(MIXED)), here + j)
 
         def copy_row(line: Any, target: Any) -> None:  # noqa: ANN401
             def part(begin: Any, size: int) -> None:  # noqa: ANN401
@@ -152,23 +217,41 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
             ir.over_tiles(spec.out_width, 64 if labels else isa.lanes, part)
 
+        def label_rows(first: Any, last: Any, blended: Any, line: Any) -> None:  # noqa: ANN401
+            odd = ir.scratch(spec.height)
+            cells = ir.scratch(spec.height * spec.width, "uint8") if schedule.fill_cells else None
+            top = ir.bind(rows.index[first, 0])
+            bottom = ir.bind(rows.index[last - 1, 1] + 1)
+            with ir.loop(top, bottom) as row:
+                check_row(row, odd)
+                if cells is not None:
+                    find_winners(row, cells)
+            if cells is not None:
+                join_corners(top, bottom, cells)
+            with ir.loop(first, last) as row:
+                blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
+                above, below = ir.bind(rows.index[row, 0]), ir.bind(rows.index[row, 1])
+                finite = ir.both(odd[above] == ir.scalar(0.0), odd[below] == ir.scalar(0.0))
+                with ir.when(finite):
+                    with ir.then():
+                        found = None if cells is None else lambda j: cells[above * spec.width + j]
+                        label_row(blended, line, nan_safe=False, cells=found)
+                    with ir.otherwise():
+                        label_row(blended, line, nan_safe=True)
+                copy_row(line, lambda i: (y, (0, row, i)))
+
         def body() -> None:
             with ir.parallel(0, tasks) as task:
                 blended = ir.scratch(blocks * spec.width * c)
                 line = ir.scratch(spec.out_width + lanes, "uint8" if labels else "float32")
-                first, last = task * spec.out_height // tasks, (task + 1) * spec.out_height // tasks
-                flag = ir.scratch(c)
+                first = ir.bind(task * spec.out_height // tasks)
+                last = ir.bind((task + 1) * spec.out_height // tasks)
+                if labels:
+                    label_rows(first, last, blended, line)
+                    return
                 with ir.loop(first, last) as row:
                     blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
-                    if labels:
-                        with ir.when(all_finite(blended, flag)):
-                            with ir.then():
-                                label_row(blended, line, nan_safe=False)
-                            with ir.otherwise():
-                                label_row(blended, line, nan_safe=True)
-                        copy_row(line, lambda i: (y, (0, row, i)))
-                    else:
-                        logit_row(blended, line, row)
+                    logit_row(blended, line, row)
 
         return body
 

@@ -29,22 +29,26 @@ class Emitter:
         self.spec, self.schedule, self.isa, self.c = spec, schedule, isa, isa.lanes
         c = isa.lanes
         self.hidden_blocks, self.out_blocks = isa.blocks(spec.hidden), isa.blocks(spec.cout)
-        self.in_shape = activation_shape(isa, spec.cin, spec.height, spec.width)
         self.out_shape = activation_shape(isa, spec.cout, spec.out_height, spec.out_width)
         # The ring: rows that one output row sees, and the columns that one strip sees. Rows outside
         # the image are never stored: the loop over the kernel's rows leaves them out.
         reach = (spec.kernel - 1) * spec.dilation + 1
         self.ring_rows = min(reach, spec.height)
         self.ring_width = (schedule.strip - 1) * spec.stride + reach
-        self.x = f.param("x", self.in_shape)
-        if spec.expand:
-            self.we = f.param("expand_weight", (self.hidden_blocks, spec.cin, c))
-            self.be = f.param("expand_bias", (self.hidden_blocks, c))
+        self._source_parameters(f)
         self.wd = f.param("depthwise_weight", (self.hidden_blocks, spec.kernel**2, c))
         self.bd = f.param("depthwise_bias", (self.hidden_blocks, c))
         self.wp = f.param("project_weight", (self.out_blocks, spec.hidden, c))
         self.bp = f.param("project_bias", (self.out_blocks, c))
         self.y = f.param("y", self.out_shape)
+
+    def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
+        """What the hidden rows are made from."""
+        spec, isa = self.spec, self.isa
+        self.x = f.param("x", activation_shape(isa, spec.cin, spec.height, spec.width))
+        if spec.expand:
+            self.we = f.param("expand_weight", (self.hidden_blocks, spec.cin, isa.lanes))
+            self.be = f.param("expand_bias", (self.hidden_blocks, isa.lanes))
 
     def body(self) -> None:
         """The whole kernel."""
@@ -173,6 +177,7 @@ class Emitter:
         # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
         reach = (spec.kernel - 1) * spec.dilation - spec.pad
         first = ir.bind(ir.maximum(0, top * spec.stride - spec.pad))
+        self._start(first)
 
         def fill(source: ir.Expr) -> None:
             self._fill_row(ring, start, blocks, source, ir.bind(source % self.ring_rows), left)
@@ -186,6 +191,9 @@ class Emitter:
             with ir.loop(begin, end) as source:
                 fill(source)
             output_row(y)
+
+    def _start(self, first: ir.Expr) -> None:
+        """Before the first row of a sweep, row `first`, is filled."""
 
     def _at(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """Index in the ring."""

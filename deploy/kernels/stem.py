@@ -5,7 +5,7 @@ row is brought into a small ring of float rows. The network pads with zeros afte
 columns outside the image are zero in the ring, rows outside are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,104 +88,130 @@ def pack(
     return packed
 
 
+class StemRows:
+    """The code that makes rows of the convolution, over the parameters that it declares."""
+
+    def __init__(self, spec: StemSpec, tile: Tile, isa: Isa, f: ir.PrimFuncBuilder) -> None:
+        self.spec, self.tile, self.isa = spec, tile, isa
+        self.blocks = isa.blocks(spec.cout)
+        self.interleaved = spec.source == "uint8_nhwc"
+        # One zero column left of the image, and as many right as the last output reaches.
+        padded = max(spec.width + 1, STRIDE * spec.window.out_width + 1)
+        self.row_floats = CHANNELS * padded
+        # Where (column of the padded row, channel) lies in a ring row.
+        self.step_column, self.step_channel = (CHANNELS, 1) if self.interleaved else (1, padded)
+        if self.interleaved:
+            self.image = f.param("image", (1, spec.height, spec.width, CHANNELS), "uint8")
+        else:
+            self.image = f.param("image", (1, CHANNELS, spec.height, spec.width))
+        self.weight = f.param("weight", (self.blocks, KERNEL**2 * CHANNELS, isa.lanes))
+        self.bias = f.param("bias", (self.blocks, isa.lanes))
+        self.affine = f.param("normalisation", (2, 3, isa.lanes)) if self.interleaved else None
+
+    def start(self, first: ir.Expr) -> ir.Buffer:
+        """A ring of image rows, for output rows from `first` on."""
+        ring = ir.scratch(KERNEL * self.row_floats)
+        with ir.serial(0, KERNEL * self.row_floats) as i:
+            ir.store_scalar(ring, 0.0, i)
+        with ir.when(first > 0), ir.then():
+            self._fill(ring, first * STRIDE - 1)
+        return ring
+
+    def next_row(
+        self, ring: ir.Buffer, row: ir.Expr, keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None]
+    ) -> None:
+        """Output row `row`, each after the one before: keep(output block, column, vector)."""
+        end = ir.minimum(row * STRIDE + STRIDE, self.spec.height)
+        with ir.loop(row * STRIDE, end) as source:
+            self._fill(ring, source)
+        self._convolve(ring, row, keep)
+
+    def _fill(self, ring: ir.Buffer, row: ir.Expr) -> None:
+        """Image row `row` as normalised floats, with zeros on both sides, into the ring."""
+        c, width = self.isa.lanes, self.spec.width
+        base = ir.bind((row % KERNEL) * self.row_floats)
+        if not self.interleaved:
+            with ir.serial(0, CHANNELS) as channel:
+
+                def copy(begin: ir.Expr, size: int) -> None:
+                    at = base + channel * self.step_channel + 1 + begin
+                    value = ir.load(self.image, 0, channel, row, begin, lanes=size)
+                    ir.store(ring, value, at, lanes=size)
+
+                ir.over_tiles(width, c, copy)
+            return
+        flat = ir.view(self.image, (self.spec.height, width * CHANNELS))
+
+        def convert(begin: ir.Expr, size: int) -> None:
+            # Whole pixels, so that lane i of every vector has the same channel in every turn.
+            for part in range(-(-size * CHANNELS // c)):
+                lanes = min(c, size * CHANNELS - part * c)
+                start = begin * CHANNELS + part * c
+                value = ir.cast(ir.load(flat, row, start, lanes=lanes), "float32", lanes)
+                value = value * ir.load(self.affine, 0, part, 0, lanes=lanes)
+                value = value + ir.load(self.affine, 1, part, 0, lanes=lanes)
+                ir.store(ring, value, base + CHANNELS + start, lanes=lanes)
+
+        ir.over_tiles(width, c, convert)
+
+    def _convolve(
+        self, ring: ir.Buffer, row: ir.Expr, keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None]
+    ) -> None:
+        c, window = self.isa.lanes, self.spec.window
+        top = ir.bind(row * STRIDE - 1)
+        low, high = row_bounds(window, top)
+
+        def group(first: ir.Expr, ob: int) -> None:
+            def tile(begin: ir.Expr, px: int) -> None:
+                acc = ir.Registers(px * ob, c)
+                for p in range(px):
+                    for o in range(ob):
+                        acc[p * ob + o] = ir.load(self.bias, first + o, 0, lanes=c)
+                # One tap a step: with three unrolled, LLVM loads the weights of all of them
+                # first and the accumulators no longer fit the registers.
+                with (
+                    ir.loop(low, high) as ky,
+                    ir.serial(0, CHANNELS) as channel,
+                    ir.serial(0, KERNEL) as kx,
+                ):
+                    base = ((top + ky) % KERNEL) * self.row_floats + channel * self.step_channel
+                    tap = (ky * KERNEL + kx) * CHANNELS + channel
+                    weights = [
+                        ir.bind(ir.load(self.weight, first + o, tap, 0, lanes=c)) for o in range(ob)
+                    ]
+                    for p in range(px):
+                        column = (begin + p) * STRIDE + kx
+                        value = ir.bind(ir.splat(ring[base + column * self.step_column], c))
+                        for o in range(ob):
+                            acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+                for p in range(px):
+                    for o in range(ob):
+                        keep(first + o, begin + p, ir.clamp(acc[p * ob + o], self.spec.act, c))
+
+            ir.over_tiles(window.out_width, min(self.tile.px, window.out_width), tile)
+
+        ir.over_tiles(self.blocks, self.tile.ob, group)
+
+
 def emit(spec: StemSpec, schedule: StemSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, weight, bias[, normalisation], y)."""
-    c, blocks, window = isa.lanes, isa.blocks(spec.cout), spec.window
-    interleaved = spec.source == "uint8_nhwc"
-    out_height, out_width = window.out_height, window.out_width
-    # One zero column left of the image, and as many right as the last output reaches.
-    padded = max(spec.width + 1, 2 * out_width + 1)
-    row_floats = CHANNELS * padded
-    # Where (column of the padded row, channel) lies in a ring row.
-    step_column, step_channel = (CHANNELS, 1) if interleaved else (1, padded)
+    window = spec.window
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        if interleaved:
-            image = f.param("image", (1, spec.height, spec.width, CHANNELS), "uint8")
-        else:
-            image = f.param("image", (1, CHANNELS, spec.height, spec.width))
-        w = f.param("weight", (blocks, KERNEL**2 * CHANNELS, c))
-        b = f.param("bias", (blocks, c))
-        affine = f.param("normalisation", (2, 3, c)) if interleaved else None
-        y = f.param("y", activation_shape(isa, spec.cout, out_height, out_width))
-
-        def fill(ring: Any, row: Any) -> None:  # noqa: ANN401
-            base = ir.bind((row % KERNEL) * row_floats)
-            if affine is None:
-                with ir.serial(0, CHANNELS) as channel:
-
-                    def copy(begin: Any, size: int) -> None:  # noqa: ANN401
-                        at = base + channel * padded + 1 + begin
-                        ir.store(
-                            ring, ir.load(image, 0, channel, row, begin, lanes=size), at, lanes=size
-                        )
-
-                    ir.over_tiles(spec.width, c, copy)
-                return
-            flat = ir.view(image, (spec.height, spec.width * CHANNELS))
-
-            def convert(begin: Any, size: int) -> None:  # noqa: ANN401
-                # Whole pixels, so that lane i of every vector has the same channel in every turn.
-                for part in range(-(-size * CHANNELS // c)):
-                    lanes = min(c, size * CHANNELS - part * c)
-                    start = begin * CHANNELS + part * c
-                    value = ir.cast(ir.load(flat, row, start, lanes=lanes), "float32", lanes)
-                    value = value * ir.load(affine, 0, part, 0, lanes=lanes)
-                    value = value + ir.load(affine, 1, part, 0, lanes=lanes)
-                    ir.store(ring, value, base + CHANNELS + start, lanes=lanes)
-
-            ir.over_tiles(spec.width, c, convert)
-
-        def output_row(ring: Any, row: Any) -> None:  # noqa: ANN401
-            top = ir.bind(row * STRIDE - 1)
-            low, high = row_bounds(window, top)
-
-            def group(first: Any, ob: int) -> None:  # noqa: ANN401
-                def tile(begin: Any, px: int) -> None:  # noqa: ANN401
-                    acc = ir.Registers(px * ob, c)
-                    for p in range(px):
-                        for o in range(ob):
-                            acc[p * ob + o] = ir.load(b, first + o, 0, lanes=c)
-                    # One tap a step: with three unrolled, LLVM loads the weights of all of them
-                    # first and the accumulators no longer fit the registers.
-                    with (
-                        ir.loop(low, high) as ky,
-                        ir.serial(0, CHANNELS) as channel,
-                        ir.serial(0, KERNEL) as kx,
-                    ):
-                        base = ((top + ky) % KERNEL) * row_floats + channel * step_channel
-                        tap = (ky * KERNEL + kx) * CHANNELS + channel
-                        weights = [
-                            ir.bind(ir.load(w, first + o, tap, 0, lanes=c)) for o in range(ob)
-                        ]
-                        for p in range(px):
-                            column = (begin + p) * STRIDE + kx
-                            value = ir.bind(ir.splat(ring[base + column * step_column], c))
-                            for o in range(ob):
-                                acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
-                    for p in range(px):
-                        for o in range(ob):
-                            value = ir.clamp(acc[p * ob + o], spec.act, c)
-                            ir.store(y, value, 0, first + o, row, begin + p, 0, lanes=c)
-
-                ir.over_tiles(out_width, min(schedule.tile.px, out_width), tile)
-
-            ir.over_tiles(blocks, schedule.tile.ob, group)
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        rows = StemRows(spec, schedule.tile, isa, f)
+        y = f.param("y", activation_shape(isa, spec.cout, window.out_height, window.out_width))
 
         def body() -> None:
             with ir.parallel(0, schedule.row_tasks) as task:
-                ring = ir.scratch(KERNEL * row_floats)
-                with ir.serial(0, KERNEL * row_floats) as i:
-                    ir.store_scalar(ring, 0.0, i)
-                first = ir.bind(task * out_height // schedule.row_tasks)
-                last = ir.bind((task + 1) * out_height // schedule.row_tasks)
-                with ir.when(first > 0), ir.then():
-                    fill(ring, first * STRIDE - 1)
+                first = ir.bind(task * window.out_height // schedule.row_tasks)
+                last = ir.bind((task + 1) * window.out_height // schedule.row_tasks)
+                ring = rows.start(first)
                 with ir.loop(first, last) as row:
-                    end = ir.minimum(row * STRIDE + STRIDE, spec.height)
-                    with ir.loop(row * STRIDE, end) as source:
-                        fill(ring, source)
-                    output_row(ring, row)
+
+                    def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
+                        ir.store(y, value, 0, block, row, column, 0, lanes=isa.lanes)
+
+                    rows.next_row(ring, row, keep)
 
         return body
 

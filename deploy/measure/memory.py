@@ -55,7 +55,8 @@ def measure_peak(
     return PeakMemory(**json.loads(done.stdout))
 
 
-def _status_kib(field: str) -> int:
+def status_kib(field: str) -> int:
+    """A field of /proc/self/status: VmRSS, resident now; VmHWM, the most so far; in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
@@ -66,7 +67,7 @@ def _open_artifact(path: str, threads: int | None) -> tuple[int, Callable[[], ob
     from deploy import runtime
 
     runtime.import_runtime()
-    base = _status_kib("VmRSS")
+    base = status_kib("VmRSS")
     network = runtime.load(path, threads=threads)
     image = np.zeros((*network.metadata.resolution, 3), np.uint8)
     return base, lambda: network(image)
@@ -75,7 +76,7 @@ def _open_artifact(path: str, threads: int | None) -> tuple[int, Callable[[], ob
 def _open_onnx(path: str, threads: int | None) -> tuple[int, Callable[[], object]]:
     import onnxruntime as ort
 
-    base = _status_kib("VmRSS")
+    base = status_kib("VmRSS")
     options = ort.SessionOptions()
     if threads:
         options.intra_op_num_threads = threads
@@ -93,7 +94,7 @@ def _main(arguments: list[str]) -> None:
     base, call = openers[side](path, int(rest[0]) if rest else None)
     for _ in range(int(calls)):
         call()
-    print(json.dumps({"base_kib": base, "peak_kib": _status_kib("VmHWM")}))
+    print(json.dumps({"base_kib": base, "peak_kib": status_kib("VmHWM")}))
 
 
 if __name__ == "__main__":

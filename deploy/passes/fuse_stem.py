@@ -1,6 +1,8 @@
 """FuseStem: the first convolution reads the camera's image."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import tvm
@@ -8,7 +10,7 @@ from tvm import relax
 
 from deploy.kernels import stem as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Array, Graph, conv_block, plane_of
+from deploy.passes.graph import Array, ConvBlock, Graph, conv_block, plane_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -35,38 +37,49 @@ class FuseStem:
             if block is None:
                 continue
             inner.update(block.inner)
-            window = (block.cin, block.kernel, block.stride, block.padding, block.dilation)
-            if window != (template.CHANNELS, template.KERNEL, template.STRIDE, 1, 1):
+            if not is_stem(block):
                 continue
-            if block.groups != 1:
-                continue
-            found = _image_end(graph, block.input)
-            height, width = plane_of(block.input)
+            source = stem_source(graph, block)
             spec = template.StemSpec(
-                block.cout,
-                height,
-                width,
-                source="uint8_nhwc" if found is not None else "float32_nchw",
-                act=block.act,
+                block.cout, *plane_of(block.input), source=source.kind, act=block.act
             )
-            if found is not None:
-                source, factor, shift = found
-                # v * factor + shift = (v - mean) / std
-                std = 1 / factor.astype(np.float64)
-                mean = -shift.astype(np.float64) * std
-                constants = template.pack(
-                    spec, self.chooser.isa, block.weight, block.bias, scale=1.0, mean=mean, std=std
-                )
-            else:
-                source = block.input
-                constants = template.pack(spec, self.chooser.isa, block.weight, block.bias)
+            constants = template.pack(
+                spec, self.chooser.isa, block.weight, block.bias, **source.normalisation
+            )
             yield KernelCall(
                 spec=spec,
-                inputs=[source],
+                inputs=[source.tensor],
                 constants=constants,
                 output=var,
                 blocked_inputs=[False],
             )
+
+
+@dataclass(frozen=True)
+class StemSource:
+    """What a stem reads, and how it is normalised: the arguments of `pack`."""
+
+    tensor: relax.Var
+    kind: Literal["uint8_nhwc", "float32_nchw"]
+    normalisation: dict[str, Any]
+
+
+def is_stem(block: ConvBlock) -> bool:
+    """A 3x3 convolution of three channels at stride 2."""
+    window = (block.cin, block.kernel, block.stride, block.padding, block.dilation, block.groups)
+    return window == (template.CHANNELS, template.KERNEL, template.STRIDE, 1, 1, 1)
+
+
+def stem_source(graph: Graph, block: ConvBlock) -> StemSource:
+    """The uint8 image if `deploy.ends` attached an image end, else the float planes."""
+    found = _image_end(graph, block.input)
+    if found is None:
+        return StemSource(block.input, "float32_nchw", {})
+    image, factor, shift = found
+    # v * factor + shift = (v - mean) / std
+    std = 1 / factor.astype(np.float64)
+    mean = -shift.astype(np.float64) * std
+    return StemSource(image, "uint8_nhwc", {"scale": 1.0, "mean": mean, "std": std})
 
 
 def _image_end(graph: Graph, tensor: relax.Expr) -> tuple[relax.Var, Array, Array] | None:

@@ -10,8 +10,9 @@ from deploy.kernels.isa import Isa, Tile
 def neighbours(schedule: Any, isa: Isa) -> Iterator[Any]:  # noqa: ANN401 - any Schedule
     """Schedules that differ from `schedule` in one field.
 
-    Whole numbers are halved, doubled, and moved by one; tiles go through those that use at least
-    two thirds of the registers. Some may not fit their kernel: the tuner finds out and records it.
+    Whole numbers are halved, doubled, and moved by one; switches are turned; tiles go through those
+    that use at least two thirds of the registers. Some may not fit their kernel: the tuner finds
+    out and records it.
     """
     for field in fields(schedule):
         value = getattr(schedule, field.name)
@@ -25,6 +26,8 @@ def _alternatives(name: str, value: Any, isa: Isa) -> list[Any]:  # noqa: ANN401
         return list(_tiles(isa))
     if name == "mode":
         return ["rows", "hid"]
+    if isinstance(value, bool):
+        return [not value]
     if isinstance(value, int):
         return sorted({v for v in (value // 2, value - 1, value + 1, value * 2) if v >= 1})
     return []

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,6 +35,14 @@ class Checkpoint:
     momentum: Tensors
     schedules: tuple[tuple[int, str], ...] = ()
     """Every schedule the run has had: the step it began at, and its stages."""
+    before: tuple[dict[str, Any], ...] = ()
+    """The runs, oldest first, whose weights this one began with (see `as_history`)."""
+
+    def as_history(self) -> tuple[dict[str, Any], ...]:
+        """What a run that begins with these weights says about their making."""
+        images = sum(spec.size for spec in islice(self.config.batches(), self.step))
+        own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
+        return (*self.before, own | {"schedules": [list(entry) for entry in self.schedules]})
 
     @property
     def released(self) -> Tensors:
@@ -53,6 +63,7 @@ class Checkpoint:
             "step": str(self.step),
             "classes": json.dumps(self.classes),
             "schedules": json.dumps(self.schedules),
+            "before": json.dumps(self.before),
         }
         with atomic_path(path) as temporary:
             try:
@@ -82,6 +93,7 @@ class Checkpoint:
                 schedules=tuple(
                     (int(at), str(text)) for at, text in json.loads(header["schedules"])
                 ),
+                before=tuple(json.loads(header["before"])),
             )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             if isinstance(error, UserError):

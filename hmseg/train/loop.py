@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,7 @@ class Trainer:
         )  # fmt: skip
         self.step = 0
         self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
+        self.before: tuple[dict[str, Any], ...] = ()
 
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
@@ -155,8 +157,27 @@ class Trainer:
         }
         average = self.average.state_dict() if self.average else {}
         return Checkpoint(
-            self.config, self.step, self.classes, weights, average, momentum, self.schedules
+            self.config,
+            self.step,
+            self.classes,
+            weights,
+            average,
+            momentum,
+            self.schedules,
+            self.before,
         )
+
+    def begin_with(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take another run's last weights, and nothing else of it, instead of random ones.
+
+        Raises UserError for a checkpoint of another network or of other classes.
+        """
+        if checkpoint.classes != self.classes:
+            raise UserError(f"{path}: trained for other classes; leave it out or change the data")
+        for model in (self.model, self.average):
+            if model is not None:
+                load_into(model, checkpoint.weights, path)
+        self.before = checkpoint.as_history()
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint of the same run; raises UserError for one of another.
@@ -174,7 +195,7 @@ class Trainer:
                 buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
         self.step = checkpoint.step
-        self.schedules = checkpoint.schedules
+        self.schedules, self.before = checkpoint.schedules, checkpoint.before
         if self.config.stages != checkpoint.config.stages:
             self.schedules += ((self.step, self.config.schedule),)
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from deploy.export import import_onnx
 from deploy.resolution import Resolution
 from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.testing import random_network
 
 Node = onnx.NodeProto
 SIZE = Resolution(64, 64)
@@ -121,35 +120,9 @@ def deployable(
     return import_onnx(write(model, folder / "user.onnx"), output=output, mean=mean, std=std)
 
 
-def randomise_batch_norm(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Statistics and affine parameters as training would leave them; the defaults hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
-        return torch.rand(like.shape, generator=generator) * (high - low) + low
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(uniform(module.running_mean, -0.5, 0.5))
-            module.running_var.copy_(uniform(module.running_var, 0.5, 2.0))
-            module.weight.data.copy_(uniform(module.weight, 0.5, 1.5))
-            module.bias.data.copy_(uniform(module.bias, -0.5, 0.5))
-    return model.eval()
-
-
 def network(config: MRMSConfig | None = None, seed: int = 0) -> MRMS:
-    """A half-width network of ours with random weights, randomised batch norms, and a classifier
-    such that every class occurs: else one label everywhere would hide what labels get wrong."""
-    torch.manual_seed(seed)
-    model = MRMS(config or MRMSConfig(width=0.5))
-    randomise_batch_norm(model, seed)
-    with torch.no_grad():
-        scores = model(torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)))
-        mean, std = scores.mean(dim=(0, 2, 3)), scores.std(dim=(0, 2, 3))
-        classify = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
-        classify.weight /= std.view(-1, 1, 1, 1)
-        classify.bias.copy_((classify.bias - mean) / std)
-    return model
+    """A half-width network of ours, as training would leave it."""
+    return random_network(config or MRMSConfig(width=0.5), seed)
 
 
 def photo(size: Resolution = SIZE, seed: int = 0) -> np.ndarray:

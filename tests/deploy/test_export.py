@@ -16,9 +16,9 @@ from deploy.export import (
     read_onnx,
     save_onnx,
 )
-from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD
 from deploy.resolution import Resolution
 from hmseg.data.classes import CAMVID, CITYSCAPES, classes_for
+from hmseg.data.normalise import MEAN, STD
 from hmseg.mrms import MRMSConfig
 from lut.errors import UserError
 from tests.deploy import graphs
@@ -28,7 +28,7 @@ from tests.deploy.graphs import photo, segmenter, write
 def normalised(image: np.ndarray) -> torch.Tensor:
     """As in training, in float64 so that it is an independent reference."""
     scaled = image.astype(np.float64) / 255
-    values = (scaled - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    values = (scaled - np.array(MEAN)) / np.array(STD)
     return torch.from_numpy(values.transpose(2, 0, 1)[None])
 
 
@@ -121,8 +121,8 @@ class TestExport:
         fields = {prop.key: prop.value for prop in graph.metadata_props}
         assert json.loads(fields["names"]) == list(CITYSCAPES.names)
         assert json.loads(fields["palette"]) == [list(c) for c in CITYSCAPES.palette]
-        assert json.loads(fields["mean"]) == list(IMAGENET_MEAN)
-        assert json.loads(fields["std"]) == list(IMAGENET_STD)
+        assert json.loads(fields["mean"]) == list(MEAN)
+        assert json.loads(fields["std"]) == list(STD)
         assert fields["resolution"] == "64x64"
         assert fields["license"] == "MIT"
         assert fields["version"]
@@ -182,7 +182,7 @@ class TestImport:
         assert metadata.model == "their network"
         assert metadata.classes == CAMVID
         assert metadata.license == "unknown"
-        assert metadata.mean == IMAGENET_MEAN
+        assert metadata.mean == MEAN
         assert classes_for(5).name == "generic"
 
     @pytest.mark.parametrize("output", ["labels", "logits"])
@@ -195,7 +195,7 @@ class TestImport:
         for kind in ("labels", "logits"):
             again = import_onnx(tmp_path / "first.onnx", output=kind, mean=None, std=None)
             assert read_metadata(again).model == "mine"
-            assert read_metadata(again).mean == IMAGENET_MEAN
+            assert read_metadata(again).mean == MEAN
             if kind == output:
                 np.testing.assert_array_equal(run(again, image[None]), run(first, image[None]))
             else:

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.metadata import IMAGENET_MEAN, IMAGENET_STD, Metadata
+from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from hmseg.data.classes import CITYSCAPES, ClassSet
+from hmseg.data.normalise import MEAN, STD
 from lut.errors import UserError
 
-METADATA = Metadata(
-    "tiny-mrms", CITYSCAPES, Resolution(64, 96), "labels", IMAGENET_MEAN, IMAGENET_STD, "MIT", "0.1"
-)
+METADATA = Metadata("tiny-mrms", CITYSCAPES, Resolution(64, 96), "labels", MEAN, STD, "MIT", "0.1")
 colours = st.tuples(*[st.integers(0, 255)] * 3)
 class_sets = st.lists(st.tuples(st.text(), colours), max_size=9).map(
     lambda entries: ClassSet("own", tuple(n for n, _ in entries), tuple(c for _, c in entries))

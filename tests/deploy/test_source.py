@@ -22,6 +22,13 @@ def test_a_zoo_network():
     assert OnnxSession(source.graph).run(image)[0].shape == (64, 64)
 
 
+def test_released_weights_are_used_where_there_are_some():
+    source = open_source("tiny-mrms", resolution=SIZE)
+    assert source.weights == "trained on camvid"
+    assert source.metadata.classes.name == "camvid"
+    assert "not trained" in open_source("mrms", resolution=SIZE).weights
+
+
 def test_an_onnx_file(tmp_path):
     path = write(segmenter(size=Resolution(64, 80)), tmp_path / "mine.onnx")
     source = open_source(str(path))

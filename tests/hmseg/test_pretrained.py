@@ -44,7 +44,7 @@ def test_weights_that_do_not_exist_are_said_not_to(name: str):
 def test_every_released_network_loads_and_its_card_is_complete(name: str, data: str):
     model = hmseg.create_model(name, pretrained=data).eval()
     card = json.loads((FOLDER / f"{name}-{data}.json").read_text())
-    needed = ("classes", "trained_on", "validation", "recipe", "schedules", "epochs", "seed",
+    needed = ("classes", "trained_on", "validation", "runs", "epochs", "seed",
               "must_not_be_used_for", "made_with")  # fmt: skip
     assert all(card[key] for key in needed if key != "seed")
     with torch.inference_mode():

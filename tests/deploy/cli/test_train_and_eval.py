@@ -44,7 +44,7 @@ def test_train_leaves_a_whole_folder(trained):
         assert (folder / name).stat().st_size > 0, name
 
 
-def test_checkpoint_and_onnx_agree(trained, data: Path, tmp_path: Path):
+def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path):
     folder, _ = trained
     path = folder / "best.safetensors"
     checkpoint = Checkpoint.load(path)
@@ -52,11 +52,16 @@ def test_checkpoint_and_onnx_agree(trained, data: Path, tmp_path: Path):
     load_into(model, checkpoint.released, path)
     onnx = tmp_path / "network.onnx"
     save_onnx(export_network(model.eval(), "x", Resolution(72, 96), num_classes=11), onnx)
-    reports = [hmseg("eval", file, "--data", data, "--json") for file in (path, onnx)]
-    assert [report.returncode for report in reports] == [0, 0], reports
-    first, second = (json.loads(report.stdout) for report in reports)
-    assert first["miou"] == pytest.approx(second["miou"], abs=0.001)
-    assert first["frames"] == second["frames"] == 3
+    artifact = tmp_path / "network.hmseg"
+    compile_it = ("-m", "deploy.cli.hmseg_deploy", "compile", "--model", onnx, "-o", artifact)
+    subprocess.run([sys.executable, *map(str, compile_it)], check=True, capture_output=True)
+    files = (path, onnx, artifact)
+    done = [hmseg("eval", file, "--data", data, "--json") for file in files]
+    assert [report.returncode for report in done] == [0, 0, 0], done
+    first, *others = (json.loads(report.stdout) for report in done)
+    for other in others:
+        assert first["miou"] == pytest.approx(other["miou"], abs=0.001)
+    assert first["frames"] == 3
     table = hmseg("eval", path, "--data", data)
     assert f"{100 * first['miou']:.2f}" in table.stdout
     assert "bicyclist" in table.stdout

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from deploy.kernels import emit, ends, layout
 from deploy.kernels.ends import EndSpec
+from deploy.kernels.isa import AVX2
 
 from .helpers import ISAS, normal, run
 
@@ -19,10 +22,20 @@ SHAPES = {
 }
 
 
-def labels(isa, x, oh, ow):
+def labels(isa, x, oh, ow, **changes):
     spec = EndSpec(*x.shape[1:], oh, ow)
+    schedule = replace(ends.default_schedule(spec, isa), **changes)
     arrays = [layout.pack_activation(isa, x), *ends.pack(spec, isa)]
-    return run(emit(spec, isa), isa, arrays, (1, oh, ow), "uint8")
+    return run(emit(spec, isa, schedule=schedule), isa, arrays, (1, oh, ow), "uint8")
+
+
+def objects(classes, h, w):
+    """Scores in which a few classes win large regions, as in a picture."""
+    x = normal(1, 1, classes, h, w)
+    regions = np.random.default_rng(2).integers(0, classes, (-(-h // 3), -(-w // 3)))
+    regions = regions.repeat(3, 0).repeat(3, 1)[:h, :w]
+    np.put_along_axis(x[0], regions[None], 6, 0)
+    return x
 
 
 def upsample(x, oh, ow):
@@ -55,6 +68,41 @@ def test_logits(isa, classes, h, w, oh, ow):
     arrays = [layout.pack_activation(isa, x), *ends.pack(spec, isa)]
     y = run(emit(spec, isa), isa, arrays, (1, classes, oh, ow))
     np.testing.assert_allclose(y, upsample(x, oh, ow), atol=5e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("classes", "size", "out"),
+    [
+        (19, (8, 12), (64, 96)),
+        (255, (7, 5), (53, 61)),
+        (2, (1, 2), (9, 40)),
+        (33, (9, 19), (30, 64)),
+    ],
+)
+def test_filled_cells_are_the_labels_of_their_pixels(isa, classes, size, out):
+    x = objects(classes, *size)
+    filled = labels(isa, x, *out, fill_cells=True)
+    assert (filled == upsample(x, *out).argmax(1)).all()
+    assert (filled == labels(isa, x, *out, fill_cells=False)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_cells_beside_a_non_finite_score_are_not_filled(isa):
+    x = objects(20, 6, 9)
+    x[0, 5, 1, 2], x[0, 3, 4, 8], x[0, 9, 0, 0] = np.nan, -np.inf, np.inf
+    got = labels(isa, x, 48, 72, fill_cells=True)
+    assert (got == torch.from_numpy(upsample(x, 48, 72)).argmax(1).numpy()).all()
+
+
+def test_cells_are_filled_where_they_have_pixels_enough():
+    def fills(*sizes, output="labels"):
+        return ends.default_schedule(EndSpec(19, *sizes, output), AVX2).fill_cells
+
+    assert fills(32, 64, 256, 512)
+    assert not fills(32, 64, 32, 64)
+    assert not fills(32, 1, 256, 512)
+    assert not fills(32, 64, 256, 512, output="logits")
 
 
 @pytest.mark.parametrize("isa", ISAS)

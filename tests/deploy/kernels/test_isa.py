@@ -13,6 +13,7 @@ from deploy.kernels.local_global import LocalGlobalSpec
 from deploy.kernels.pointwise import PointwiseSpec
 from deploy.kernels.resize import ResizeSpec
 from deploy.kernels.stem import StemSpec
+from deploy.kernels.stem_block import StemBlockSpec
 from deploy.kernels.upsample_add import UpsampleAddSpec
 
 EACH = [
@@ -25,6 +26,7 @@ EACH = [
     LocalGlobalSpec(16, 64, 32, 8, 16, 4, 8),
     PointwiseSpec(16, 96, 16, 16, "relu6"),
     ResizeSpec(16, 8, 8, 4, 4),
+    StemBlockSpec(16, 8, 32, 64),
     StemSpec(16, 32, 64),
     UpsampleAddSpec(16, 64, 8, 16, 4, 8),
 ]

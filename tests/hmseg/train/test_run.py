@@ -175,6 +175,25 @@ def test_what_is_left_may_change_and_the_checkpoint_says_so(data: Path, whole: R
     assert checkpoint.schedules == ((0, CONFIG.schedule), (8, longer.schedule))
 
 
+def test_a_run_begins_with_the_weights_of_another_and_says_so(
+    data: Path, whole: Run, tmp_path: Path
+):
+    first = Checkpoint.load(whole.last)
+    run = make_run(data, tmp_path / "run", replace(CONFIG, stages=(Stage((64, 64), 4, 1),), seed=5))
+    run.trainer.begin_with(first, whole.last)
+    for network in (run.trainer.model, run.trainer.average):
+        assert network is not None
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, first.weights[name])
+    run.start(resume=False)
+    history = Checkpoint.load(run.last).as_history()
+    assert [entry["steps"] for entry in history] == [8, 1]
+    assert [entry["images_seen"] for entry in history] == [4 * 4 + 4 * 2, 4]
+    assert history[0]["recipe"]["seed"] == 4
+    with pytest.raises(UserError, match="trained for other classes"):
+        run.trainer.begin_with(replace(first, classes=("a", "b")), whole.last)
+
+
 def test_resuming_where_there_is_nothing(data: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no such checkpoint"):
         make_run(data, tmp_path / "none").start(resume=True)

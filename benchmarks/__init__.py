@@ -1,0 +1,1 @@
+"""One script per published table or comparison; results/ holds what they wrote."""

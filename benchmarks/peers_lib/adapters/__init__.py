@@ -1,0 +1,82 @@
+"""The sides of the comparison, a module each, imported only in that side's own processes.
+
+A module has
+
+- `PACKAGES`: the distributions whose versions are recorded;
+- `PER_THREADS`: whether what it prepares depends on the number of threads;
+- `SETTINGS`: the runtime's settings in words;
+- `IMAGE_END`: where the uint8 image becomes normalised float; always counted;
+- `LABEL_ENDS`: where the arg-max can stand, "graph" (the runtime's own) and "numpy" (after the
+  runtime's logits, counted too); of two that work, the faster one is timed;
+- `prepare(work)`: convert or compile into ``work.folder`` (its time and memory are not counted);
+- `load_runtime(threads)`: import the runtime; resident memory is read after it;
+- `open_network(work)`: load what was prepared and return a call without arguments, image to
+  labels (H, W) or logits (K, H, W); every copy in and out is inside the call.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers_lib.job import LabelEnd, Work
+
+OURS = "hmseg"
+PEERS = (
+    "onnxruntime", "openvino", "ncnn", "mnn", "torch-compile", "litert", "executorch", "iree",
+)  # fmt: skip
+PROBE = "fma-probe"
+IN_GRAPH = "in its graph"
+
+Call = Callable[[], NDArray[np.generic]]
+
+
+class Adapter(Protocol):
+    """What a module of this package is."""
+
+    PACKAGES: tuple[str, ...]
+    PER_THREADS: bool
+    SETTINGS: str
+    IMAGE_END: str
+    LABEL_ENDS: tuple[LabelEnd, ...]
+
+    def prepare(self, work: Work) -> None: ...
+    def load_runtime(self, threads: int) -> None: ...
+    def open_network(self, work: Work) -> Call: ...
+
+
+def load_adapter(name: str) -> Adapter:
+    """The module of a side; cheap, as none imports its runtime at the top."""
+    module: Any = importlib.import_module(f"{__name__}.{name.replace('-', '_')}_side")
+    return cast("Adapter", module)
+
+
+def versions(adapter: Adapter) -> dict[str, str]:
+    """Of the side's packages; raises PackageNotFoundError for one that is not installed."""
+    return {package: metadata.version(package) for package in adapter.PACKAGES}
+
+
+def fingerprint(name: str, config_threads: int) -> str:
+    """Changes with whatever a preparation depends on besides the graph."""
+    adapter = load_adapter(name)
+    digest = hashlib.sha256(repr(versions(adapter)).encode())
+    digest.update(Path(str(cast("Any", adapter).__file__)).read_bytes())
+    digest.update(str(config_threads if adapter.PER_THREADS else 0).encode())
+    if name in (OURS, PROBE):
+        digest.update(deploy_digest().encode())
+    return digest.hexdigest()[:16]
+
+
+def deploy_digest() -> str:
+    """SHA-256 over the sources of deploy/: says which of our compilers was measured."""
+    root = Path(__file__).parents[3] / "deploy"
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,36 @@
+"""No peer: multiply-adds in registers, whose rate tells a slow phase of the machine."""
+
+from benchmarks.peers_lib.adapters import Call
+from benchmarks.peers_lib.job import LabelEnd, Work
+
+PACKAGES = ("apache-tvm",)
+PER_THREADS = True
+SETTINGS = "deploy.measure.ceilings.FmaProbe"
+IMAGE_END = "none"
+LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
+
+
+def prepare(work: Work) -> None:
+    """Nothing: it is compiled in a moment."""
+
+
+def load_runtime(threads: int) -> None:
+    """TVM_NUM_THREADS is set for every side."""
+    import tvm
+
+    assert tvm
+
+
+def open_network(work: Work) -> Call:
+    import numpy as np
+
+    from deploy.measure.ceilings import FmaProbe
+    from deploy.pipeline import isa_of
+    from deploy.targets import resolve_target
+
+    target = resolve_target("cpu")
+    isa = isa_of(target)
+    if isa is None:
+        raise RuntimeError("there is no FMA kernel for this CPU")
+    probe = FmaProbe(target, isa, work.config.threads)
+    return lambda: np.array(probe.gflops())

@@ -1,0 +1,46 @@
+"""LiteRT (TensorFlow Lite) with XNNPACK: the torch module converted by litert-torch."""
+
+from benchmarks.peers_lib.adapters import IN_GRAPH, Call
+from benchmarks.peers_lib.job import LabelEnd, Work
+
+PACKAGES = ("ai-edge-litert", "litert-torch")
+PER_THREADS = False
+SETTINGS = "XNNPACK delegate (its default), num_threads, logits in NHWC"
+IMAGE_END = IN_GRAPH
+LABEL_ENDS: tuple[LabelEnd, ...] = ("graph", "numpy")
+
+
+def prepare(work: Work) -> None:
+    import litert_torch
+    import torch
+
+    from benchmarks.peers_lib.network import ImageNetwork
+
+    network = ImageNetwork(work.config.model, work.config.job, channels_last=True).eval()
+    example = torch.from_numpy(work.image())[None]
+    litert_torch.convert(network, (example,)).export(str(work.folder / "network.tflite"))
+
+
+def load_runtime(threads: int) -> None:
+    import ai_edge_litert.interpreter
+
+    assert ai_edge_litert
+
+
+def open_network(work: Work) -> Call:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(work.folder / "network.tflite"), num_threads=work.config.threads)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    logits = work.config.job == "logits"
+    image = work.image()
+
+    def call():  # noqa: ANN202
+        interpreter.set_tensor(source, image[None])
+        interpreter.invoke()
+        out = interpreter.get_tensor(target)[0]
+        return out.transpose(2, 0, 1) if logits else out  # a view: no copy
+
+    return call

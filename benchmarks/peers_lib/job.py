@@ -1,0 +1,66 @@
+"""What is timed: a job on a network of the zoo at a size, with a number of threads."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.resolution import Resolution, parse_resolution
+from deploy.street import draw_street
+
+Job = Literal["labels", "logits"]
+LabelEnd = Literal["graph", "numpy"]
+JOBS: dict[str, str] = {
+    "labels": "uint8 image (H, W, 3) to label map (H, W)",
+    "logits": "uint8 image (H, W, 3) to float32 logits (K, H, W) at full resolution",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One row of the table."""
+
+    model: str
+    resolution: str  # HxW
+    threads: int
+    job: Job
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.resolution} {self.threads} threads {self.job}"
+
+    @property
+    def size(self) -> Resolution:
+        """Height and width in pixels."""
+        return parse_resolution(self.resolution)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the results file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a side is handed: the job, the folded graph, and a folder of its own to write into."""
+
+    config: Config
+    onnx: Path  # from `image` uint8 (1, H, W, 3) to `labels` or `logits`
+    folder: Path
+
+    def image(self) -> NDArray[np.uint8]:
+        """The image that every side segments: uint8 (H, W, 3)."""
+        return draw_street(self.config.size)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a worker's command line."""
+        return {
+            "config": self.config.to_json(),
+            "onnx": str(self.onnx),
+            "folder": str(self.folder),
+        }
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "Work":
+        """Inverse of `to_json`."""
+        return Work(Config(**values["config"]), Path(values["onnx"]), Path(values["folder"]))

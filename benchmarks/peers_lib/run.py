@@ -1,0 +1,260 @@
+"""One configuration: graph, sides prepared, checked, and timed in turn."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers_lib import adapters
+from benchmarks.peers_lib.adapters import OURS, PROBE
+from benchmarks.peers_lib.job import Config, Job, LabelEnd, Work
+from benchmarks.peers_lib.side import Side, prepare
+from deploy.measure.statistics import summarise
+from lut.errors import WorkError
+from lut.files import write_atomic
+
+MIN_AGREEMENT = 0.999  # of labels with onnxruntime's
+MAX_LOGIT_ERROR = 1e-3  # of the logits' standard deviation
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The protocol: blocks of about `block_s` seconds, `rounds` of each side."""
+
+    rounds: int = 5
+    warmup: int = 2
+    block_s: float = 0.3
+    min_repeat: int = 3
+    max_repeat: int = 100
+    pause_s: float = 0.05
+
+    def repeat(self, call_s: float) -> int:
+        """Counted calls of a block, for a side that takes `call_s` a call."""
+        return min(self.max_repeat, max(self.min_repeat, round(self.block_s / call_s)))
+
+
+class Runner:
+    """Prepares and times configurations; conversions are kept in `cache`."""
+
+    def __init__(self, cache: Path, timing: Timing, say: Callable[[str], None]) -> None:
+        self.cache, self.timing, self.say = cache, timing, say
+        self._reference: tuple[str, NDArray[Any]] | None = None
+
+    def prepare(self, name: str, config: Config) -> Work:
+        """Convert for one side, unless that was done; raises WorkError with the reason."""
+        try:
+            print_ = adapters.fingerprint(name, config.threads)
+        except PackageNotFoundError as error:
+            raise WorkError(f"not installed: {error.name}") from error
+        graph, digest = self._graph(config)
+        folder = graph.parent / f"{name}-{digest}-{print_}"
+        work = Work(config, graph, folder)
+        done = folder / "prepared.json"
+        if not done.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            prepare(name, work, folder / "prepare.log")
+            write_atomic(done, json.dumps({"seconds": time.perf_counter() - start}))
+        return work
+
+    def prepare_all(self, config: Config, peers: list[str]) -> dict[str, str]:
+        """Convert for every side, without timing; the reasons of those that cannot."""
+        failed = {}
+        for name in (OURS, *peers):
+            for end in label_ends(name, config.job):
+                self.say(f"{config}: preparing {name} ({end})")
+                try:
+                    self.prepare(name, with_end(config, end))
+                except WorkError as error:
+                    failed[f"{name} ({end})"] = str(error)
+        return failed
+
+    def run(self, config: Config, peers: list[str]) -> dict[str, Any]:
+        """Time one configuration; the record without its provenance.
+
+        Raises WorkError if our own side fails; a peer that fails is in the record's `skipped`.
+        """
+        sides: dict[str, Side] = {}
+        notes: dict[str, dict[str, Any]] = {}
+        skipped: dict[str, str] = {}
+        probe: Side | None = None
+        try:
+            for name in (OURS, *peers):
+                self.say(f"{config}: {name}")
+                try:
+                    sides[name], notes[name] = self._open_best(name, config)
+                except WorkError as error:
+                    if name == OURS:
+                        raise
+                    skipped[name] = str(error)
+                    self.say(f"{config}: {name} is left out: {error}")
+            probe, probe_note = self._open_probe(config)
+            blocks = self._time(config, sides, notes, skipped, probe)
+        finally:
+            for side in (*sides.values(), *([probe] if probe else [])):
+                side.close()
+        return {
+            "config": config.to_json(),
+            "requested": sorted(peers),
+            "protocol": asdict(self.timing),
+            "sides": {
+                name: notes[name]
+                | {
+                    "samples_ns": blocks[name][0],
+                    "probe_gflops": blocks[name][1],
+                    "latency": summarise([n for block in blocks[name][0] for n in block]).to_json(),
+                }
+                for name in sides
+                if name not in skipped
+            },
+            "skipped": skipped,
+            "probe": probe_note,
+        }
+
+    def _time(
+        self, config: Config, sides: dict[str, Side], notes: dict[str, dict[str, Any]],
+        skipped: dict[str, str], probe: Side | None,
+    ) -> dict[str, tuple[list[list[int]], list[float]]]:  # fmt: skip
+        """Blocks in turn, the order turned around every round; samples and probes of each side."""
+        blocks: dict[str, tuple[list[list[int]], list[float]]] = {n: ([], []) for n in sides}
+        for index in range(self.timing.rounds):
+            self.say(f"{config}: round {index + 1} of {self.timing.rounds}")
+            for name in list(sides) if index % 2 == 0 else list(reversed(sides)):
+                if name in skipped:
+                    continue
+                try:
+                    if probe:
+                        blocks[name][1].append(probe.ask(do="value")["value"])
+                    blocks[name][0].append(
+                        sides[name].block(
+                            self.timing.warmup, notes[name]["repeat"], self.timing.pause_s
+                        )
+                    )
+                except WorkError as error:
+                    if name == OURS:
+                        raise
+                    skipped[name] = f"in round {index + 1}: {error}"
+        return blocks
+
+    def _open_best(self, name: str, config: Config) -> tuple[Side, dict[str, Any]]:
+        """Open a side, with the faster of its label ends where it has two that work."""
+        opened: dict[LabelEnd, tuple[Side, float]] = {}
+        failed: dict[LabelEnd, str] = {}
+        try:
+            for end in label_ends(name, config.job):
+                try:
+                    work = self.prepare(name, with_end(config, end))
+                    side = Side(name, work, end, work.folder / "run.log")
+                except WorkError as error:
+                    failed[end] = str(error)
+                    continue
+                opened[end] = side, np.inf
+                try:
+                    self._check(side, config)
+                    # Enough to choose an end and to find the number of calls in a block.
+                    call_ns = float(np.median(side.block(2, 5, self.timing.pause_s)))
+                    opened[end] = side, call_ns / 1e9
+                except WorkError as error:
+                    failed[end] = str(error)
+                    opened.pop(end)[0].close()
+            if not opened:
+                raise WorkError("; ".join(dict.fromkeys(failed.values())))
+        except BaseException:
+            for side, _ in opened.values():
+                side.close()
+            raise
+        best = min(opened, key=lambda end: opened[end][1])
+        for end, (side, _) in opened.items():
+            if end != best:
+                side.close()
+        side, call_s = opened[best]
+        adapter = adapters.load_adapter(name)
+        return side, {
+            "versions": adapters.versions(adapter),
+            "settings": adapter.SETTINGS,
+            "image_end": adapter.IMAGE_END,
+            "label_end": best if config.job == "labels" else None,
+            "label_ends_tried_ms": {end: 1e3 * seconds for end, (_, seconds) in opened.items()},
+            "label_ends_failed": failed,
+            "memory": {k: side.loaded[k] for k in ("base_kib", "peak_kib")},
+            "macs": side.loaded["macs"],
+            "repeat": self.timing.repeat(call_s),
+        }
+
+    def _open_probe(self, config: Config) -> tuple[Side | None, str]:
+        try:
+            work = self.prepare(PROBE, config)
+            return Side(PROBE, work, "graph", work.folder / "run.log"), "FMA in registers, GFLOP/s"
+        except WorkError as error:
+            self.say(f"no FMA probe: {error}")
+            return None, f"none: {error}"
+
+    def _check(self, side: Side, config: Config) -> None:
+        """Raise WorkError unless a side's output is onnxruntime's."""
+        reference = self._reference_logits(side.work)
+        found = side.output()
+        if config.job == "labels":
+            wrong = difference_of_labels(found, reference)
+        else:
+            wrong = difference_of_logits(found, reference)
+        if wrong:
+            raise WorkError(f"wrong results: {wrong}")
+
+    def _reference_logits(self, work: Work) -> NDArray[Any]:
+        import onnx
+
+        from deploy.reference import Reference
+
+        graph, digest = self._graph(replace(work.config, job="logits"))
+        if self._reference is None or self._reference[0] != digest:
+            self._reference = digest, Reference(onnx.load(graph))(work.image())[1]
+        return self._reference[1]
+
+    def _graph(self, config: Config) -> tuple[Path, str]:
+        """The folded ONNX file of a configuration, exported once, and its digest."""
+        path = self.cache / f"{config.model}-{config.resolution}-{config.job}" / "network.onnx"
+        if not path.exists():
+            from benchmarks.peers_lib.network import create_graph
+            from deploy.export import save_onnx
+
+            self.say(f"{config}: exporting")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_onnx(create_graph(config), path)
+        return path, hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def label_ends(name: str, job: Job) -> tuple[LabelEnd, ...]:
+    """The label ends to try for a side."""
+    return adapters.load_adapter(name).LABEL_ENDS if job == "labels" else ("graph",)
+
+
+def with_end(config: Config, end: LabelEnd) -> Config:
+    """What the runtime itself computes: with the arg-max in numpy, the logits."""
+    return replace(config, job="logits") if end == "numpy" else config
+
+
+def difference_of_labels(found: NDArray[Any], logits: NDArray[Any]) -> str | None:
+    """Why these are not the labels (H, W) of logits (K, H, W), or None."""
+    expected = logits.argmax(0)
+    if found.shape != expected.shape:
+        return f"shape {found.shape}, not {expected.shape}"
+    agreement = float((found == expected).mean())
+    if agreement < MIN_AGREEMENT:
+        return f"{agreement:.4%} of the labels agree with onnxruntime's"
+    return None
+
+
+def difference_of_logits(found: NDArray[Any], expected: NDArray[Any]) -> str | None:
+    """Why these are not the logits (K, H, W), or None."""
+    if found.shape != expected.shape or found.dtype != np.float32:
+        return f"{found.dtype} {found.shape}, not float32 {expected.shape}"
+    error = float(np.abs(found - expected).max() / expected.std())
+    # Not "error > limit": NaN has to fail.
+    return None if error <= MAX_LOGIT_ERROR else f"off by {error:.2e} of the standard deviation"

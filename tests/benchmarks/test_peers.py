@@ -1,0 +1,218 @@
+"""What the comparison with other runtimes does without them: results, tables, reasons."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from benchmarks import peers
+from benchmarks.peers_lib import adapters, report, results, run
+from benchmarks.peers_lib.job import Config, Work
+from benchmarks.peers_lib.side import Side
+from deploy.export import import_onnx, save_onnx
+from deploy.measure.statistics import summarise
+from lut.errors import UserError, WorkError
+
+CONFIG = Config("tiny-mrms", "64x64", 1, "labels")
+
+
+def side(*rounds_ms: float) -> dict:
+    samples = [[int(ms * 1e6)] * 3 for ms in rounds_ms]
+    return {
+        "versions": {"package": "1.2"},
+        "label_end": "graph",
+        "label_ends_failed": {},
+        "memory": {"base_kib": 1024, "peak_kib": 3072},
+        "samples_ns": samples,
+        "probe_gflops": [100.0] * len(samples),
+        "macs": 50_000_000,
+        "latency": summarise([n for block in samples for n in block]).to_json(),
+    }
+
+
+def record(config: Config = CONFIG, **changes: object) -> results.Record:
+    return {
+        "config": config.to_json(),
+        "requested": ["litert", "mnn", "onnxruntime"],
+        "protocol": asdict(run.Timing()),
+        "deploy": "abc",
+        "machine": {"cpu": "Some CPU"},
+        "sides": {"hmseg": side(2, 2, 4), "onnxruntime": side(6, 5, 8), "mnn": side(7, 7, 7)},
+        "skipped": {"litert": "not installed: litert-torch"},
+        "probe": "",
+        **changes,
+    }
+
+
+def test_torn_last_line_is_dropped_and_overwritten(tmp_path, capsys):
+    path = tmp_path / "new" / "r.jsonl"
+    results.append_record(path, record(deploy="first"))
+    results.append_record(path, record(deploy="second"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert [r["deploy"] for r in results.read_records(path)] == ["first"]
+    assert "torn" in capsys.readouterr().err
+    results.append_record(path, record(deploy="second"))
+    assert path.read_bytes() == whole
+
+
+def test_broken_line_inside_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("{}\n" + json.dumps(record()) + "\n")
+    with pytest.raises(UserError, match="line 1 is not a record"):
+        results.read_records(path)
+
+
+def test_last_record_of_a_configuration_counts():
+    other = Config("mrms", "64x64", 1, "labels")
+    found = results.latest([record(deploy="1"), record(other), record(deploy="2")])
+    assert list(found) == [CONFIG, other]
+    assert found[CONFIG]["deploy"] == "2"
+
+
+@pytest.mark.parametrize(
+    "change", [{"deploy": "x"}, {"requested": ["mnn"]}, {"protocol": {"rounds": 1}}]
+)
+def test_done_only_for_same_compiler_peers_and_protocol(change):
+    stored = json.loads(json.dumps(record()))  # as it comes back from the file
+    assert results.is_done(stored, record())
+    assert not results.is_done(stored, record(**change))
+    assert not results.is_done(None, record())
+
+
+def test_ratio_is_peer_over_ours_round_by_round_and_fastest_by_median():
+    ratio = report.ratios(record())["onnxruntime"]
+    assert (ratio.median, ratio.low, ratio.high, ratio.rounds) == (2.5, 2.0, 3.0, 3)
+    assert report.fastest_peer(record()) == "onnxruntime"
+
+
+def test_tables_name_every_side_and_every_reason():
+    text = report.detail(record(), [record()])
+    assert "| onnxruntime (fastest peer) | 1.2 | 5.00 | 6.00 |" in text
+    assert "2.50 [2.00..3.00] | 2.50 | 3 (2) | graph |" in text
+    assert "not run: litert: not installed: litert-torch" in text
+    row = report.overview({CONFIG: record()}).splitlines()[2]
+    assert row.startswith("| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | onnxruntime | 2.50 [")
+    assert row.endswith("| 3.50 [1.75..3.50] | not run |")
+
+
+def test_share_of_the_fma_ceiling_leaves_slow_rounds_out():
+    changed = record()
+    changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 10.0, 100.0]
+    # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s; the second round's probe was disturbed.
+    assert report.fma_share(changed, 100.0) == pytest.approx(0.375)
+    assert report.fma_share(changed, 200.0) is None
+    changed["sides"]["hmseg"]["probe_gflops"] = []
+    assert report.fma_share(changed, 100.0) is None
+
+
+def test_slow_phases_are_counted():
+    changed = record()
+    changed["sides"]["mnn"]["probe_gflops"] = [100.0, 50.0, 84.0]
+    text = report.detail(changed, [changed])
+    assert "50 to 100 GFLOP/s before the blocks; 2 of 9 under 85% of 100" in text
+    assert "not free" not in text
+
+
+def test_run_that_is_slow_from_end_to_end_shows_against_others():
+    faster = record()
+    faster["sides"]["mnn"]["probe_gflops"] = [200.0]
+    other_threads = record(Config("tiny-mrms", "64x64", 2, "labels"))
+    other_threads["sides"]["mnn"]["probe_gflops"] = [400.0]
+    text = report.detail(record(), [record(), faster, other_threads])
+    assert "9 of 9 under 85% of 200, the best known: the machine was not free" in text
+
+
+def test_peer_that_is_not_installed_has_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapters.load_adapter("mnn"), "PACKAGES", ("no-such-package",))
+    runner = run.Runner(tmp_path, run.Timing(), lambda _: None)
+    with pytest.raises(WorkError, match=r"^not installed: no-such-package$"):
+        runner.prepare("mnn", CONFIG)
+
+
+def test_failing_and_dying_sides_say_why(tmp_path):
+    work = Work(CONFIG, tmp_path / "missing.onnx", tmp_path)
+    with pytest.raises(WorkError, match=r"load failed: .*missing\.onnx"):
+        Side("onnxruntime", work, "graph", tmp_path / "log")
+    with pytest.raises(WorkError, match="exit code 1; last line: ModuleNotFoundError"):
+        Side("unknown", work, "graph", tmp_path / "log")
+
+
+def test_check_rejects_wrong_shapes_few_wrong_labels_and_nan():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 40, 50)).astype(np.float32)
+    labels = logits.argmax(0)
+    assert run.difference_of_labels(labels.astype(np.uint8), logits) is None
+    labels[0, :3] = (labels[0, :3] + 1) % 5  # 3 of 2000: 99.85%
+    assert "99.85" in (run.difference_of_labels(labels, logits) or "")
+    assert "shape" in (run.difference_of_labels(labels.T, logits) or "")
+    assert run.difference_of_logits(logits + np.float32(1e-5), logits) is None
+    assert run.difference_of_logits(logits + np.float32(1e-2), logits)
+    logits_with_nan = logits.copy()
+    logits_with_nan[0, 0, 0] = np.nan
+    assert run.difference_of_logits(logits_with_nan, logits)
+
+
+def test_blocks_are_bounded_by_time_and_calls():
+    timing = run.Timing(block_s=0.4, min_repeat=5, max_repeat=100)
+    assert [timing.repeat(s) for s in (0.001, 0.01, 1.0)] == [100, 40, 5]
+
+
+def test_command_line_reports_and_refuses(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    assert peers.main(["--report", "--output", str(path)]) == 2
+    assert "nothing measured yet" in capsys.readouterr().err
+    assert peers.main(["--peers", "nobody", "--output", str(path)]) == 2
+    assert "unknown peers ['nobody']" in capsys.readouterr().err
+    assert peers.main(["--resolutions", "3x3", "--prepare", "--output", str(path)]) == 2
+
+
+def put_small_graphs(cache: Path, config: Config) -> None:
+    """One convolution, where the runner keeps the exported networks."""
+    weight = np.random.default_rng(1).normal(size=(5, 3, 1, 1)).astype(np.float32)
+    size = list(config.size)
+    small = cache / "small.onnx"
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(
+                [helper.make_node("Conv", ["x", "w"], ["y"])], "small",
+                [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, *size])],
+                [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 5, *size])],
+                [numpy_helper.from_array(weight, "w")],
+            ),
+            opset_imports=[helper.make_opsetid("", 20)], ir_version=10,
+        ),
+        small,
+    )  # fmt: skip
+    for job in ("labels", "logits"):
+        path = cache / f"{config.model}-{config.resolution}-{job}" / "network.onnx"
+        path.parent.mkdir()
+        save_onnx(import_onnx(small, output=job, mean=None, std=None), path)
+
+
+def test_whole_run_with_real_processes(tmp_path, monkeypatch):
+    """Prepared, checked, timed in turn; onnxruntime stands where our side does."""
+    config = Config("small", "64x64", 1, "labels")
+    put_small_graphs(tmp_path, config)
+    monkeypatch.setattr(run, "OURS", "onnxruntime")
+    monkeypatch.setattr(adapters.load_adapter("mnn"), "PACKAGES", ("no-such-package",))
+    runner = run.Runner(tmp_path, run.Timing(rounds=2, block_s=0.02), lambda _: None)
+    found = runner.run(config, ["mnn"])
+    assert found["skipped"] == {"mnn": "not installed: no-such-package"}
+    assert list(found["sides"]) == ["onnxruntime"]
+    timed = found["sides"]["onnxruntime"]
+    assert [len(block) for block in timed["samples_ns"]] == [timed["repeat"]] * 2
+    assert set(timed["label_ends_tried_ms"]) == {"graph", "numpy"}
+    assert timed["memory"]["peak_kib"] > timed["memory"]["base_kib"] > 0
+
+
+def test_plot_has_a_panel_per_network_and_threads(tmp_path):
+    pytest.importorskip("matplotlib")
+    configs = [Config("mrms", size, 2, "labels") for size in ("256x512", "512x1024")]
+    target = Path(tmp_path / "p.png")
+    report.plot({c: record(c) for c in configs}, "labels", target)
+    assert target.read_bytes().startswith(b"\x89PNG")

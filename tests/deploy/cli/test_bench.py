@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.artifact import save_artifact
+from tests.deploy.graphs import photo, segmenter, write
+
+QUICK = ["--warmup", "1", "--repeat", "3", "--rounds", "2"]
+
+
+@pytest.fixture
+def own(tmp_path, small_artifact):
+    """The small user graph and its artifact."""
+    write(segmenter(), tmp_path / "user.onnx")
+    save_artifact(small_artifact, tmp_path / "n.hmseg")
+    return ["bench", "-m", "user.onnx", "--artifact", "n.hmseg", *QUICK]
+
+
+def test_table(cli, own):
+    done = cli(*own, "--percentile", "25").succeeded()
+    assert "onnxruntime / hmseg: " in done.out
+    assert "p25" in done.out
+    assert "the time includes" in done.err
+    assert "median" in done.out
+
+
+def test_json(cli, own):
+    done = cli(*own, "--json", "--percentile", "10", "--percentile", "99.9").succeeded()
+    data = json.loads(done.out)
+    assert (data["model"], data["resolution"], data["threads"]) == ("user", "64x64", 2)
+    samples = data["samples_ns"]["hmseg"]
+    assert [len(block) for block in samples] == [3, 3]
+    assert data["percentiles"]["hmseg"]["p10_ms"] == pytest.approx(np.percentile(samples, 10) / 1e6)
+    assert "p99.9_ms" in data["percentiles"]["onnxruntime"]
+    assert data["machine"]["cpu"]
+
+
+def test_compiling_first_and_an_image_of_another_size(cli, user_onnx, tmp_path):
+    Image.fromarray(photo((30, 90))).save(tmp_path / "i.png")
+    done = cli("bench", "-m", user_onnx, "--image", "i.png", *QUICK).succeeded()
+    assert "compiling for cpu" in done.err
+
+
+def test_fail_below(cli, own):
+    done = cli(*own, "--fail-below", "1e9")
+    assert done.code == 1
+    assert "below --fail-below 1e+09" in done.error
+    assert "onnxruntime / hmseg: " in done.out  # the figures are shown all the same
+    assert cli(*own, "--fail-below", "1e-9").succeeded()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeat", "0"], "repeat 0"),
+        (["--warmup", "-1"], "warmup -1"),
+        (["--rounds", "0"], "rounds 0"),
+        (["--percentile", "101"], "between 0 and 100"),
+        (["--percentile", "nan"], "between 0 and 100"),
+        (["--fail-below", "nan"], "--fail-below"),
+        (["--fail-below", "-1"], "--fail-below"),
+        (["--image", "none.png"], "no such file"),
+        (["--output", "logits"], "is user 64x64 labels, not user 64x64 logits"),
+        (["--artifact", "none.hmseg"], "no such file"),
+    ],
+)
+def test_bad_input(cli, own, arguments, message):
+    done = cli(*own, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.error

@@ -1,0 +1,181 @@
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch.nn import functional
+
+from deploy import pipeline
+from deploy.artifact import load_artifact
+from deploy.runtime import load
+from tests.deploy.cli.conftest import PROGRAM, Done, files, run_program
+from tests.deploy.graphs import photo, segmenter, write
+
+
+def test_a_user_file_end_to_end(cli, user_onnx, tmp_path):
+    done = cli("compile", "-m", user_onnx).succeeded()
+    assert done.out == "mine-64x64.hmseg\n"
+    assert "parity with onnxruntime on 5 images" in done.err
+    assert files(tmp_path) == ["mine-64x64.hmseg"]
+    assert load(tmp_path / "mine-64x64.hmseg")(photo()).shape == (64, 64)
+
+
+def test_json_and_logits(cli, user_onnx):
+    done = cli(
+        "compile", "-m", user_onnx, "--output", "logits", "-o", "n.hmseg", "--json",
+        "--threads", 1,
+    ).succeeded()  # fmt: skip
+    data = json.loads(done.out)
+    assert data["artifact"] == "n.hmseg"
+    assert data["output"]["shape"] == [1, 5, 64, 64]
+    assert data["parity"]["checked"] is True
+
+
+def test_a_zoo_network_in_a_process_of_its_own(tmp_path):
+    done = run_program("compile", "-r", "64x64", "-o", "t.hmseg", cwd=tmp_path).succeeded()
+    assert done.out == "t.hmseg\n"
+    assert files(tmp_path) == ["t.hmseg"]
+    assert load_artifact(tmp_path / "t.hmseg").metadata.classes.name == "camvid"  # its weights
+
+
+def test_another_level(cli, user_onnx, tmp_path):
+    cli("compile", "-m", user_onnx, "-t", "x86-64-v2", "-o", "n.hmseg").succeeded()
+    target = load_artifact(tmp_path / "n.hmseg").target
+    assert target.config["mcpu"] == "x86-64-v2"
+    assert "avx2" not in target.features
+
+
+def test_a_target_this_machine_cannot_run_is_written_unchecked(
+    cli, user_onnx, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("deploy.host.cpu_flags", lambda: frozenset({"pni"}))
+    done = cli("compile", "-m", user_onnx, "-t", "x86-64-v3", "-o", "n.hmseg").succeeded()
+    assert "parity not checked" in done.err
+    assert load_artifact(tmp_path / "n.hmseg").parity["checked"] is False
+
+
+def test_the_parity_gate_writes_nothing_and_keeps_the_old_file(
+    cli, user_onnx, tmp_path, monkeypatch
+):
+    from tests.deploy.test_build import scale_weight_of_conv
+
+    (tmp_path / "n.hmseg").write_bytes(b"the old one")
+    honest = pipeline.network_passes
+    monkeypatch.setattr(
+        pipeline, "network_passes", lambda _: [scale_weight_of_conv(0, 1.1), *honest()]
+    )
+    done = cli("compile", "-m", user_onnx, "-o", "n.hmseg")
+    assert (done.code, done.out) == (1, "")
+    assert "first difference: Conv" in done.error
+    assert "no artifact was written" in done.error
+    assert (tmp_path / "n.hmseg").read_bytes() == b"the old one"
+    assert files(tmp_path) == ["n.hmseg"]
+
+
+def on_a_full_disk(full: Path, *arguments: object, **environment: str) -> Done:
+    """Run the program where `full` is a file system of 200 kB, in a namespace of its own."""
+    full.mkdir()
+    script = f'mount -t tmpfs -o size=200k none {full} && exec {shlex.join(PROGRAM)} "$@"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=full.parent,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    allowed = (
+        shutil.which("unshare")
+        and not subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"],
+            capture_output=True,
+            check=False,
+        ).returncode
+    )
+    if not allowed:
+        pytest.skip("this machine lets nobody mount a small file system")
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_a_full_disk(graph, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(graph.SerializeToString())
+    done = on_a_full_disk(tmp_path / "full", "compile", "-m", "m.onnx", "-o", "full/n.hmseg")
+    assert (done.code, done.out) == (2, "")
+    assert "cannot write full/n.hmseg: No space left on device" in done.error
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_a_full_temporary_folder(user_onnx, tmp_path):
+    full = tmp_path / "full"
+    done = on_a_full_disk(full, "compile", "-m", user_onnx, "-o", "n.hmseg", TMPDIR=str(full))
+    assert (done.code, done.out) == (2, "")
+    assert f"MB in {full}" in done.error
+    assert files(tmp_path) == ["full"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-t", "gpu"], "unknown target 'gpu'"),
+        (["-t", "cuda"], "not built in this version"),
+        (["-t", '{"kind": "llvm", "mattr": ["+made-up"]}'], "made-up"),
+        (["-t", "{"], "not JSON"),
+        (["--threads", "0"], "--threads 0"),
+        (["-o", "."], "it is a folder"),
+        (["-r", "128x128"], "exported for 64x64"),
+        (["--classes", "5"], "--classes goes with a zoo model"),
+    ],
+)
+def test_bad_options(cli, user_onnx, arguments, message, tmp_path):
+    done = cli("compile", "-m", user_onnx, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.error
+    assert files(tmp_path) == []
+
+
+def bad_graphs() -> dict[str, tuple[onnx.ModelProto, str]]:
+    unsupported = segmenter(
+        stride=1,
+        extra=[onnx.helper.make_node("Det", ["features"], ["activated"], domain="custom.domain")],
+    )
+    return {
+        "dynamic shape": (segmenter(input_dims=["batch", 3, 64, 64]), "every size fixed"),
+        "planes of one": (segmenter(size=(64, 64), input_dims=[1, 3, "h", 64]), "every size fixed"),
+        "operator": (unsupported, "custom.domain.Det"),
+        "too many classes": (segmenter(classes=300), "300 classes"),
+        "too small": (segmenter(size=(32, 32)), "between 64"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_graphs())
+def test_bad_graphs(cli, case, tmp_path):
+    model, message = bad_graphs()[case]
+    write(model, tmp_path / "m.onnx")
+    done = cli("compile", "-m", "m.onnx")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.error
+    assert files(tmp_path) == ["m.onnx"]
+
+
+def test_labels_equal_the_users_own_graph(cli, user_onnx, tmp_path):
+    """The whole chain against onnxruntime on the file as it came, numpy and torch for the ends."""
+    import onnxruntime as ort
+
+    cli(
+        "compile", "-m", user_onnx, "-o", "n.hmseg", "--mean", "0,0,0", "--std", "1,1,1"
+    ).succeeded()
+    image = photo()
+    session = ort.InferenceSession(str(user_onnx), providers=["CPUExecutionProvider"])
+    given = (image.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+    (scores,) = session.run(None, {"input": given})
+    logits = load(tmp_path / "n.hmseg").logits(image)
+    full = functional.interpolate(torch.from_numpy(scores), size=(64, 64), mode="bilinear")
+    np.testing.assert_allclose(logits, full[0], atol=1e-4)

@@ -1,0 +1,137 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from deploy.cli import console
+from lut.errors import UserError, WorkError
+from tests.deploy.cli.conftest import PROGRAM, run_program
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("bad\nfile"), 2, "error: bad file"),
+        (WorkError("it differs"), 1, "error: it differs"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (typer.Abort(), 130, "error: interrupted"),
+        (MemoryError(), 2, "error: out of memory; choose a smaller resolution"),
+        (OSError(28, "No space left on device"), 2, None),
+        (typer.Exit(1), 1, None),
+    ],
+)
+def test_exit_codes_and_the_one_line(error, code, line, monkeypatch, capfd):
+    app = typer.Typer()
+
+    @app.command()
+    def other() -> None:
+        """A second command, so that they have names."""
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["program", "fail"])
+    monkeypatch.setattr(console, "_discard_stdout", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        console.run_program(app)
+    assert ended.value.code == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    if line:
+        assert err == line + "\n"
+    assert "Traceback" not in err
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
+    """A bug shows its traceback: only what a user can mend is one line."""
+    app = typer.Typer()
+
+    @app.command()
+    def other() -> None:
+        """A second command, so that they have names."""
+
+    @app.command()
+    def fail() -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(sys, "argv", ["program", "fail"])
+    with pytest.raises(AssertionError, match="a bug"):
+        console.run_program(app)
+
+
+def test_tables_are_not_cut_where_they_are_piped(capsys):
+    long = "x" * 150
+    console.print_table("title", ("name", "value"), [(long, "[red]1[/red]"), ("b", 2)])
+    out = capsys.readouterr().out
+    assert long in out
+    assert "[red]1[/red]" in out  # a name is no markup
+
+
+def test_steps_speak_on_stderr(capsys):
+    with console.step("working") as progress:
+        progress.at("a detail")
+        progress.result = "7 things"
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("working")
+    assert "7 things" in err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    done = subprocess.run(
+        f"{' '.join(PROGRAM)} models -r 64x64 --json | true; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_behind_stdout(options):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [*PROGRAM, "models", "-r", "64x64", *options], stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+def test_interrupting(artifact_path, graph, tmp_path):
+    """Ctrl-C in the middle of a long timing."""
+    (tmp_path / "n.onnx").write_bytes(graph.SerializeToString())
+    process = subprocess.Popen(
+        [*PROGRAM, "bench", "-m", str(tmp_path / "n.onnx"), "--artifact", str(artifact_path),
+         "--rounds", "1000000", "--threads", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell's background jobs ignore the signal, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    # The first step's line says that the imports are over; then the timing goes on for hours.
+    assert process.stderr is not None
+    try:
+        first = process.stderr.readline()
+        assert first.startswith("exporting")
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert (out, err.splitlines()[-1]) == ("", "error: interrupted")
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["n.onnx"]
+
+
+@pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}])
+def test_no_color(no_color):
+    env = {"FORCE_COLOR": "1", "TERM": "xterm-256color", **no_color}
+    done = run_program("models", "-r", "64x64", env=env).succeeded()
+    assert "tiny-mrms" in done.out
+    colours = [code for code in ("\x1b[3", "\x1b[4", "\x1b[9") if code in done.out + done.err]
+    assert not colours or not no_color

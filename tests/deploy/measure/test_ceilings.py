@@ -1,0 +1,23 @@
+import pytest
+
+from deploy.measure.ceilings import Ceilings, FmaProbe, probe_ceilings
+from deploy.pipeline import isa_of
+
+
+def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():
+    ceilings = Ceilings(2, 100.0, ((16 << 10, 400.0), (256 << 10, 200.0), (1 << 30, 20.0)))
+    assert ceilings.read_gbytes_per_s(1000) == 400
+    assert ceilings.read_gbytes_per_s(32 << 10) == 400  # both threads' share
+    assert ceilings.read_gbytes_per_s((32 << 10) + 1) == 200
+    assert ceilings.read_gbytes_per_s(1 << 40) == 20
+
+
+def test_probes_of_this_machine(cpu):
+    isa = isa_of(cpu)
+    if isa is None:
+        pytest.skip("this CPU has no AVX2: there is no probe for it")
+    ceilings = probe_ceilings(cpu, isa, 1, repeat=2)
+    # Any CPU with AVX2 multiplies faster than 1 GFLOP/s and slower than a core ever could.
+    assert 1 < ceilings.fma_gflops < 2000
+    assert all(0.1 < rate < 20000 for _, rate in ceilings.reads)
+    assert 1 < FmaProbe(cpu, isa, 1).gflops(2) < 2000

@@ -1,0 +1,119 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from deploy.kernels import KERNELS_VERSION, pointwise
+from deploy.kernels.choice import Chooser, schedule_fields, with_fields
+from deploy.kernels.isa import AVX2, Tile
+from deploy.kernels.pointwise import PointwiseSpec
+from deploy.targets import resolve_target
+from deploy.tuning.records import (
+    MIN_GAIN,
+    SHIPPED,
+    Record,
+    append,
+    default_folder,
+    load_records,
+    matching,
+    tuned_schedules,
+    winners,
+)
+from lut.errors import UserError
+
+SPEC = PointwiseSpec(32, 48, 16, 32)
+RULE = pointwise.default_schedule(SPEC, AVX2, 2)
+OTHER = replace(RULE, tile=Tile(6, 2))
+
+
+@pytest.fixture
+def target():
+    return resolve_target("x86-64-v3")
+
+
+@pytest.fixture
+def record(target):
+    return Record(
+        target=target.key,
+        threads=2,
+        kernels_version=KERNELS_VERSION,
+        spec=repr(SPEC),
+        schedule=schedule_fields(OTHER),
+        rule_ns=(1200, 1150, 1300),
+        candidate_ns=(1000, 1000, 1000),
+        refused="",
+        machine="a machine",
+        versions={"apache-tvm": "0"},
+        date="2026-01-01T00:00:00+00:00",
+    )
+
+
+def test_gain_is_that_of_the_worst_round(record):
+    assert record.gain == pytest.approx(1.15)
+    assert replace(record, candidate_ns=(), rule_ns=(), refused="wrong").gain == 0
+
+
+def test_only_a_clear_win_is_kept(record):
+    assert winners([record]) == {repr(SPEC): schedule_fields(OTHER)}
+    lucky = replace(record, candidate_ns=(600, 600, 1290))  # one round without gain
+    assert lucky.gain < MIN_GAIN
+    assert winners([lucky]) == {}
+    better = replace(record, schedule={"best": 1}, candidate_ns=(900, 900, 900))
+    assert winners([record, better, lucky]) == {repr(SPEC): {"best": 1}}
+
+
+def test_records_of_another_key_are_not_used(record, target):
+    assert matching([record], target, 2) == [record]
+    assert matching([record], target, 1) == []
+    assert matching([record], resolve_target("x86-64-v4"), 2) == []
+    assert matching([replace(record, kernels_version=0)], target, 2) == []
+
+
+def test_round_trip_and_a_torn_last_line(record, target, tmp_path):
+    path = tmp_path / "r.jsonl"
+    append(record, path)
+    append(replace(record, threads=1), path)
+    assert load_records([tmp_path]) == [record, replace(record, threads=1)]
+    with path.open("a") as file:
+        file.write('{"target": "cut')
+    with pytest.warns(UserWarning, match="cut short"):
+        assert len(load_records([tmp_path])) == 2
+    with pytest.warns(UserWarning, match="cut short"):
+        assert tuned_schedules(target, 2, [tmp_path]) == winners([record])
+
+
+@pytest.mark.parametrize("change", [lambda d: d.pop("date"), lambda d: d.update(extra=1)])
+def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
+    values = asdict(record)
+    change(values)
+    (tmp_path / "r.jsonl").write_text(json.dumps(values) + "\n")
+    with pytest.raises(UserError, match=r"record 1.*(date|extra)"):
+        load_records([tmp_path])
+
+
+def test_the_chooser_takes_what_was_measured():
+    chooser = Chooser(AVX2, 2, {repr(SPEC): schedule_fields(OTHER)})
+    assert chooser.schedule(SPEC) == OTHER
+    assert chooser.rule(SPEC) == RULE
+    assert chooser.schedule(replace(SPEC, cin=40)) != OTHER
+    assert with_fields(RULE, schedule_fields(RULE)) == RULE
+    with pytest.raises(UserError, match="tune again"):
+        with_fields(RULE, {"tile": 1})
+
+
+def test_folder_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "tuning"
+    monkeypatch.delenv("HMSEG_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "hmseg" / "tuning"
+
+
+def test_every_shipped_record_is_sound():
+    for record in load_records([SHIPPED]):
+        assert record.machine
+        assert record.date
+        assert set(record.versions) >= {"apache-tvm"}
+        assert len(record.rule_ns) == len(record.candidate_ns)
+        assert all(ns > 0 for ns in (*record.rule_ns, *record.candidate_ns))
+        assert bool(record.refused) != bool(record.rule_ns)
