@@ -40,24 +40,24 @@ class Network:
         module = _load_library(ffi, artifact.library)
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-        height, width = self.metadata.resolution
         # Generated code reads vectors at this alignment; a caller's array promises none.
-        self._image = _aligned((1, height, width, 3))
+        self._image = _aligned((1, *self.metadata.input_shape), self.metadata.input_dtype)
         self._tensor = ffi.from_dlpack(self._image)
         # TVM's machine has one stack of frames: two threads in it at once corrupt each other.
         self._lock = threading.Lock()
         self._main: Callable[[Any], Any] = self._machine["main"]
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         """Segment one image of exactly the network's size.
 
-        image: uint8 (H, W, 3), RGB. Returns the labels, uint8 (H, W), or, for a network that was
-        compiled with ``--output logits``, the class scores, float32 (K, H, W). Raises UserError
-        for another shape or type.
+        image: uint8 (H, W, 3), RGB; for a network that was compiled with ``--input tensor`` the
+        normalised float32 (3, H, W), which `metadata.network_input` makes of an image. Returns the
+        labels, uint8 (H, W), or, for a network that was compiled with ``--output logits``, the
+        class scores, float32 (K, H, W). Raises UserError for another shape or type.
         """
         return self._run(self._main, image)
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """The class scores, float32 (K, H, W), of one image; every artifact has them."""
         if self.metadata.output == "logits":
             return self._run(self._main, image)
@@ -78,11 +78,17 @@ class Network:
         function = None if callback is None else self._ffi.convert(watch)
         self._machine["set_instrument"](function)
 
-    def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
+    def _run(self, entry: Callable[[Any], Any], image: NDArray[Any]) -> NDArray[Any]:
         expected = self._image.shape[1:]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
+        kind = self._image.dtype
+        if not isinstance(image, np.ndarray) or image.dtype != kind or image.shape != expected:
             found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
-            raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
+            what, advice = (
+                ("an image", "resize it")
+                if self.metadata.input == "image"
+                else ("a tensor", "make it with network.metadata.network_input(image)")
+            )
+            raise UserError(f"the network takes {what} {kind} {expected}, not {found}; {advice}")
         with self._lock:
             np.copyto(self._image[0], image)
             try:
@@ -171,8 +177,8 @@ def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module o
         Path(path).unlink()  # the mapping stays; the name is not needed
 
 
-def _aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    size = int(np.prod(shape))
+def _aligned(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
     buffer = np.zeros(size + _ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[offset : offset + size].reshape(shape)
+    return buffer[offset : offset + size].view(kind).reshape(shape)
