@@ -1,10 +1,12 @@
-"""Threads: frames with 1, 2 and n, and what it costs to wake them up after a pause.
+"""Threads: frames with 1, 2 and n, bound to cores or not, and what waking them up costs.
 
-    python benchmarks/threads.py [--model tiny-mrms] [--resolution 256x512] [--repeat 40]
+    hmseg-deploy compile -m tiny-mrms -o tiny.hmseg
+    python benchmarks/threads.py tiny.hmseg [--threads 1 2] [--repeat 20]
 
 A stream of frames leaves the threads idle between two of them. For each pause the median time of
-the frame after it is printed beside that of frames without a pause, taken in turn in one run. The
-pool's spinning before it goes to sleep (TVM_THREAD_POOL_SPIN_COUNT) is compared in fresh processes.
+the frame after it is printed, all pauses in turn in one process; each row is a process of its own.
+What a pause costs with one thread is not the pool's: caches and clocks. `keep awake` is the option
+of `deploy.runtime.load`.
 """
 
 import argparse
@@ -18,69 +20,62 @@ from pathlib import Path
 import numpy as np
 
 PAUSES_MS = (0, 1, 5, 20, 50, 200)
-SPIN_COUNTS = ("0", "300000", "10000000")  # none, TVM's default, about 10 ms
+KEEP_AWAKE_MS = (None, 0.0, 10.0, 50.0)
+BINDINGS = {"1": "bound to cores", "0": "not bound"}  # TVM_BIND_THREADS
 
 
-def measure(artifact: str, threads: int, repeat: int) -> dict[str, float]:
+def measure(artifact: str, threads: int, keep_awake_ms: float | None, repeat: int) -> list[float]:
     """Median milliseconds of a frame after each pause."""
     from deploy.runtime import load
 
-    network = load(artifact, threads=threads)
-    image = network.artifact.golden.image
+    network = load(artifact, threads=threads, keep_awake_ms=keep_awake_ms)
+    given = network.artifact.golden_input
     for _ in range(10):
-        network(image)
+        network(given)
     samples: dict[int, list[float]] = {pause: [] for pause in PAUSES_MS}
     for _ in range(repeat):
         for pause in PAUSES_MS:
-            network(image)
+            network(given)
             time.sleep(pause / 1000)
             start = time.perf_counter()
-            network(image)
+            network(given)
             samples[pause].append(1000 * (time.perf_counter() - start))
-    return {str(pause): float(np.median(values)) for pause, values in samples.items()}
+    return [float(np.median(values)) for values in samples.values()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny-mrms")
-    parser.add_argument("--resolution", default="256x512")
-    parser.add_argument("--repeat", type=int, default=40)
-    parser.add_argument("--child", nargs=2, metavar=("ARTIFACT", "THREADS"))
+    parser.add_argument("artifact", type=Path)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, 2, cores}))
+    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        path, threads = arguments.child
-        print(json.dumps(measure(path, int(threads), arguments.repeat)))
+        options = json.loads(arguments.child)
+        print(json.dumps(measure(str(arguments.artifact), **options, repeat=arguments.repeat)))
         return
-    import tempfile
-
-    from deploy.artifact import save_artifact
-    from deploy.build import build_artifact
-    from deploy.resolution import parse_resolution
-    from deploy.source import open_source
-    from deploy.targets import resolve_target
-
-    source = open_source(arguments.model, resolution=parse_resolution(arguments.resolution))
-    cores = len(os.sched_getaffinity(0))
     print("ms of the frame after a pause of", *(f"{p} ms" for p in PAUSES_MS), sep="\t")
-    with tempfile.TemporaryDirectory() as folder:
-        for threads in sorted({1, 2, cores}):
-            artifact, _ = build_artifact(source.graph, resolve_target("cpu"), threads=threads)
-            path = Path(folder) / f"{threads}.hmseg"
-            save_artifact(artifact, path)
-            for spin in SPIN_COUNTS:
+    for threads in arguments.threads:
+        for keep_awake_ms in KEEP_AWAKE_MS if threads > 1 else (None,):
+            for bind, words in BINDINGS.items():
+                if bind == "0" and keep_awake_ms is not None:
+                    continue
+                options = {"threads": threads, "keep_awake_ms": keep_awake_ms}
                 done = subprocess.run(
                     [
-                        sys.executable, __file__, "--repeat", str(arguments.repeat),
-                        "--child", str(path), str(threads),
+                        sys.executable, __file__, str(arguments.artifact),
+                        "--repeat", str(arguments.repeat), "--child", json.dumps(options),
                     ],
-                    env={**os.environ, "TVM_THREAD_POOL_SPIN_COUNT": spin},
-                    capture_output=True, text=True, check=True,
+                    env={**os.environ, "TVM_BIND_THREADS": bind},
+                    stdout=subprocess.PIPE, text=True, check=True,
                 )  # fmt: skip
-                row = json.loads(done.stdout)
+                kept = "TVM's spinning" if keep_awake_ms is None else f"{keep_awake_ms:g} ms"
                 print(
-                    f"{threads} threads, spin count {spin}",
-                    *(f"{row[str(pause)]:.2f}" for pause in PAUSES_MS),
+                    f"{threads} threads, {words}, keep awake: {kept}",
+                    *(f"{value:.2f}" for value in json.loads(done.stdout)),
                     sep="\t",
+                    flush=True,
                 )
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lut.errors import UserError, WorkError
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
 _BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
 _ALIGNMENT = 64  # bytes, of TVM's tensors
+_CORES = len(os.sched_getaffinity(0))  # before TVM binds this thread to one of them
+_POOL = threading.local()  # its size, where this thread has loaded a network with a number
 
 
 Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
@@ -35,8 +38,7 @@ class Network:
         self.artifact = artifact
         self.metadata = artifact.metadata
         self._ffi = ffi
-        if threads is not None:
-            ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+        _size_pool(ffi, threads)
         module = _load_library(ffi, artifact.library)
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
@@ -102,9 +104,10 @@ class Network:
 def load(path: str | Path, *, threads: int | None = None) -> Network:
     """Load an artifact for this machine.
 
-    `threads` sets the size of TVM's pool for the whole process; by default TVM_NUM_THREADS or the
-    number of cores. Raises UserError for a damaged file, one for another machine or of a newer
-    format.
+    `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
+    variable or the number of cores. A pool never grows: a RuntimeWarning where this thread has
+    loaded a network with fewer before. Raises UserError for a damaged file, one for another
+    machine or of a newer format.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
@@ -160,6 +163,26 @@ def _import_ffi_without_torch() -> None:
     finally:
         if hide:
             del sys.modules["torch"]
+
+
+def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
+    # TVM reads the variable when a pool starts, and every thread that calls has a pool of its own.
+    # Without it TVM takes half of the logical cores of an x86 CPU, whether or not two share one.
+    if threads is not None:
+        os.environ["TVM_NUM_THREADS"] = str(threads)
+    elif not os.environ.get("TVM_NUM_THREADS"):
+        os.environ["TVM_NUM_THREADS"] = str(_CORES)
+    if threads is None:
+        return
+    _POOL.size = started = getattr(_POOL, "size", threads)
+    ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+    if started < min(threads, _CORES):
+        warnings.warn(
+            f"{threads} threads asked for, but the first network was loaded with {started}, which "
+            "TVM's pool keeps; load the one with the most threads first",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI

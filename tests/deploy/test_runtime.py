@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -50,6 +51,56 @@ def test_a_network_that_gives_logits(small_artifact, cpu, tmp_path):
     assert network(image).shape == (5, 64, 64)
     np.testing.assert_array_equal(network(image), network.logits(image))
     np.testing.assert_array_equal(network(image), labels.logits(image))
+
+
+POOLS = """
+import os, sys, threading, warnings
+import numpy as np
+from deploy.runtime import load
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+before = tasks()
+network = load(sys.argv[1], **eval(sys.argv[2]))
+image = network.artifact.golden.image
+network(image)
+print(tasks() - before)
+mine = tasks()
+other = threading.Thread(target=lambda: (network(image), print(tasks() - mine - 1)))
+other.start()
+other.join()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    load(sys.argv[1], threads=2)
+print([str(each.message) for each in caught])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+@pytest.mark.parametrize(
+    ("arguments", "variable", "expected"),
+    [
+        ("{'threads': 2}", None, 2),
+        ("{'threads': 1}", None, 1),
+        ("{'threads': 2}", "1", 2),
+        ("{}", None, len(os.sched_getaffinity(0))),
+    ],
+)
+def test_the_pool_has_the_threads_asked_for(artifact_path, arguments, variable, expected):
+    """Counted as the kernel does, in a process of its own, as a pool never grows. A caller's other
+    thread has a pool as large."""
+    environment = {k: v for k, v in os.environ.items() if k != "TVM_NUM_THREADS"}
+    if variable:
+        environment["TVM_NUM_THREADS"] = variable
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS, str(artifact_path), arguments],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second, caught = done.stdout.splitlines()
+    # The calling thread works too.
+    assert (int(first), int(second)) == (expected - 1, expected - 1)
+    assert ("first network was loaded with 1" in caught) == (expected == 1)
 
 
 @pytest.mark.parametrize("output", ["labels", "logits"])
