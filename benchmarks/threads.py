@@ -1,12 +1,13 @@
 """Threads: frames with 1, 2 and n, bound to cores or not, and what waking them up costs.
 
-    hmseg-deploy compile -m tiny-mrms -o tiny.hmseg
-    python benchmarks/threads.py tiny.hmseg [--threads 1 2] [--repeat 20]
+    hmseg-deploy compile -m tiny-mrms --threads 2 -o tiny.hmseg
+    python benchmarks/threads.py tiny.hmseg [--threads 1 2] [--rounds 3] [--repeat 6]
 
 A stream of frames leaves the threads idle between two of them. For each pause the median time of
-the frame after it is printed, all pauses in turn in one process; each row is a process of its own.
-What a pause costs with one thread is not the pool's: caches and clocks. `keep awake` is the option
-of `deploy.runtime.load`.
+the frame after it is printed, and the CPU time that the process took per frame: a pool that spins
+instead of sleeping (TVM_THREAD_POOL_SPIN_COUNT, yields before it goes to sleep) keeps its cores
+busy. Every setting runs in a process of its own, the settings in turn, all pauses in turn within
+it. What a pause costs with one thread is not the pool's: caches and clocks.
 """
 
 import argparse
@@ -20,19 +21,26 @@ from pathlib import Path
 import numpy as np
 
 PAUSES_MS = (0, 1, 5, 20, 50, 200)
-KEEP_AWAKE_MS = (None, 0.0, 10.0, 50.0)
-BINDINGS = {"1": "bound to cores", "0": "not bound"}  # TVM_BIND_THREADS
+SPIN, BIND = "TVM_THREAD_POOL_SPIN_COUNT", "TVM_BIND_THREADS"
+SETTINGS: dict[str, dict[str, str]] = {
+    "TVM's defaults": {},
+    "threads not bound to cores": {BIND: "0"},
+    "no spinning": {SPIN: "0"},
+    "spin count 3000": {SPIN: "3000"},
+    "spin count 3000000": {SPIN: "3000000"},
+}
 
 
-def measure(artifact: str, threads: int, keep_awake_ms: float | None, repeat: int) -> list[float]:
-    """Median milliseconds of a frame after each pause."""
+def measure(artifact: str, threads: int, repeat: int) -> dict[str, object]:
+    """Milliseconds of the frames after each pause, and of CPU time per frame."""
     from deploy.runtime import load
 
-    network = load(artifact, threads=threads, keep_awake_ms=keep_awake_ms)
+    network = load(artifact, threads=threads)
     given = network.artifact.golden_input
     for _ in range(10):
         network(given)
     samples: dict[int, list[float]] = {pause: [] for pause in PAUSES_MS}
+    cpu = time.process_time()
     for _ in range(repeat):
         for pause in PAUSES_MS:
             network(given)
@@ -40,7 +48,8 @@ def measure(artifact: str, threads: int, keep_awake_ms: float | None, repeat: in
             start = time.perf_counter()
             network(given)
             samples[pause].append(1000 * (time.perf_counter() - start))
-    return [float(np.median(values)) for values in samples.values()]
+    frames = 2 * repeat * len(PAUSES_MS)
+    return {"ms": list(samples.values()), "cpu_ms": 1000 * (time.process_time() - cpu) / frames}
 
 
 def main() -> None:
@@ -48,35 +57,36 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, 2, cores}))
-    parser.add_argument("--repeat", type=int, default=20)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=6)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        options = json.loads(arguments.child)
-        print(json.dumps(measure(str(arguments.artifact), **options, repeat=arguments.repeat)))
+        print(json.dumps(measure(str(arguments.artifact), arguments.child, arguments.repeat)))
         return
-    print("ms of the frame after a pause of", *(f"{p} ms" for p in PAUSES_MS), sep="\t")
-    for threads in arguments.threads:
-        for keep_awake_ms in KEEP_AWAKE_MS if threads > 1 else (None,):
-            for bind, words in BINDINGS.items():
-                if bind == "0" and keep_awake_ms is not None:
-                    continue
-                options = {"threads": threads, "keep_awake_ms": keep_awake_ms}
-                done = subprocess.run(
-                    [
-                        sys.executable, __file__, str(arguments.artifact),
-                        "--repeat", str(arguments.repeat), "--child", json.dumps(options),
-                    ],
-                    env={**os.environ, "TVM_BIND_THREADS": bind},
-                    stdout=subprocess.PIPE, text=True, check=True,
-                )  # fmt: skip
-                kept = "TVM's spinning" if keep_awake_ms is None else f"{keep_awake_ms:g} ms"
-                print(
-                    f"{threads} threads, {words}, keep awake: {kept}",
-                    *(f"{value:.2f}" for value in json.loads(done.stdout)),
-                    sep="\t",
-                    flush=True,
-                )
+    rows = [
+        (threads, name)
+        for threads in arguments.threads
+        for name in (SETTINGS if threads > 1 else list(SETTINGS)[:1])
+    ]
+    found: dict[tuple[int, str], list[dict[str, object]]] = {row: [] for row in rows}
+    for _ in range(arguments.rounds):
+        for threads, name in rows:
+            done = subprocess.run(
+                [
+                    sys.executable, __file__, str(arguments.artifact),
+                    "--repeat", str(arguments.repeat), "--child", str(threads),
+                ],
+                env={**os.environ, **SETTINGS[name]}, stdout=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip
+            found[threads, name].append(json.loads(done.stdout))
+    print("median ms of the frame after a pause of", end="\t")
+    print(*(f"{p} ms" for p in PAUSES_MS), "CPU ms a frame", sep="\t")
+    for (threads, name), runs in found.items():
+        medians = np.median(np.concatenate([run["ms"] for run in runs], axis=1), axis=1)
+        cpu = np.median([run["cpu_ms"] for run in runs])
+        print(f"{threads} threads, {name}", end="\t")
+        print(*(f"{value:.2f}" for value in medians), f"{cpu:.1f}", sep="\t")
 
 
 if __name__ == "__main__":
