@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, 2, cores}))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=6)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
@@ -67,7 +68,7 @@ def main() -> None:
     rows = [
         (threads, name)
         for threads in arguments.threads
-        for name in (SETTINGS if threads > 1 else list(SETTINGS)[:1])
+        for name in (arguments.settings if threads > 1 else list(SETTINGS)[:1])
     ]
     found: dict[tuple[int, str], list[dict[str, object]]] = {row: [] for row in rows}
     for _ in range(arguments.rounds):
