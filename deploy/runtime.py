@@ -43,7 +43,7 @@ class Network:
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
         # Generated code reads vectors at this alignment; a caller's array promises none.
-        self._image = _aligned((1, *self.metadata.input_shape), self.metadata.input_dtype)
+        self._image = aligned((1, *self.metadata.input_shape), self.metadata.input_dtype)
         self._tensor = ffi.from_dlpack(self._image)
         # TVM's machine has one stack of frames: two threads in it at once corrupt each other.
         self._lock = threading.Lock()
@@ -200,7 +200,8 @@ def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module o
         Path(path).unlink()  # the mapping stays; the name is not needed
 
 
-def _aligned(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+def aligned(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    """Zeros at an address that generated code may take for a tensor's."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     buffer = np.zeros(size + _ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % _ALIGNMENT

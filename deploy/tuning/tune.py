@@ -28,6 +28,7 @@ from deploy.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, wor
 from deploy.pipeline import isa_of, lowering_passes
 from deploy.runtime import Network, open_artifact
 from deploy.targets import Target
+from deploy.tuning.apart import run_apart
 from deploy.tuning.candidates import neighbours
 from deploy.tuning.records import Record, append, load_records, matching, winners
 from deploy.tuning.search import search
@@ -151,7 +152,9 @@ class _Bench:
         candidate_ns: list[int] = []
         refused = ""
         try:
-            module = compile_kernels({"k": make()}, tvm.target.Target(self.target.config))
+            function = make()
+            module = compile_kernels({"k": function}, tvm.target.Target(self.target.config))
+            run_apart(module, function)
             self._check(name, module["k"])
             for _ in range(ROUNDS):
                 pairs = [(self._frame(name, None), self._frame(name, module["k"]))
