@@ -135,7 +135,7 @@ def test_tune_of_a_users_network_killed_and_gone_on_with(cpu, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(model), str(folder)])
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while not (before := searched_lines(folder)):
             assert process.poll() is None
             assert time.monotonic() < deadline
