@@ -97,6 +97,8 @@ def inputs(func: Any, spec: Any) -> list[Any]:
         shape = [int(n) for n in param.shape]
         if param.name in tables:
             arrays.append(tables[param.name])
+        elif param.dtype == "int32":
+            arrays.append(np.zeros(shape, np.int32))  # where vectors of logits start
         elif param.dtype == "uint8":
             arrays.append(rng.integers(0, 256, shape).astype(np.uint8))
         else:

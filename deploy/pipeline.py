@@ -26,6 +26,7 @@ from deploy.passes.fuse_output_end import FuseOutputEnd
 from deploy.passes.fuse_resize import FuseResize
 from deploy.passes.fuse_stem import FuseStem
 from deploy.passes.fuse_stem_block import FuseStemBlock
+from deploy.passes.fuse_stem_pair import FuseStemPair
 from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
 from deploy.passes.kernel_call import KERNEL, MACS, SPEC
 from deploy.passes.propagate_layouts import PropagateLayouts
@@ -82,6 +83,7 @@ def kernel_passes(chooser: Chooser | None) -> list[Pass]:
     if chooser is None:
         return []
     return [
+        FuseStemPair(chooser),
         FuseStemBlock(chooser),
         FuseStem(chooser),
         FuseLocalGlobal(chooser),

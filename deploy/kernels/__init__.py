@@ -20,12 +20,13 @@ from deploy.kernels import (
     resize,
     stem,
     stem_block,
+    stem_pair,
     upsample_add,
 )
 from deploy.kernels.isa import Isa
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 2
+KERNELS_VERSION = 3
 
 MODULES: dict[type, ModuleType] = {
     convert.ConvertSpec: convert,
@@ -38,6 +39,7 @@ MODULES: dict[type, ModuleType] = {
     resize.ResizeSpec: resize,
     stem.StemSpec: stem,
     stem_block.StemBlockSpec: stem_block,
+    stem_pair.StemPairSpec: stem_pair,
     upsample_add.UpsampleAddSpec: upsample_add,
 }
 

@@ -77,11 +77,13 @@ class Window:
         return (first, last) if first < last else (self.out_width, self.out_width)
 
 
-def row_bounds(window: Window, top: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
-    """Kernel rows [low, high) inside the image, for the output row whose first tap is row `top`."""
-    d = window.dilation
-    low = ir.bind(ir.maximum(0, (d - 1 - top) // d))
-    high = ir.bind(ir.minimum(window.kernel, (window.height - 1 - top) // d + 1))
+def row_bounds(
+    kernel: int, dilation: int, height: ir.Expr, top: ir.Expr
+) -> tuple[ir.Expr, ir.Expr]:
+    """Kernel rows [low, high) inside an image of `height` rows, for the output row whose first tap
+    is row `top`."""
+    low = ir.bind(ir.maximum(0, (dilation - 1 - top) // dilation))
+    high = ir.bind(ir.minimum(kernel, (height - 1 - top) // dilation + 1))
     return low, high
 
 
@@ -95,18 +97,22 @@ def image_row(
     w: Callable[[ir.Expr, int], ir.Expr],
     bias: Callable[[], ir.Expr],
     keep: Callable[[ir.Expr, ir.Expr], None],
+    ahead: Callable[[ir.Expr, int], None] | None = None,
 ) -> None:
     """Output row y of one channel block, read from an image without padding.
 
-    x(row, column) and w(ky, kx) are vectors; keep(column, vector) takes the result. Rows outside
+    x(row, column) and w(ky, kx) are vectors; keep(column, vector) takes the result; ahead(column,
+    pixels) may ask for what later rows need. Rows outside
     the image are skipped by the bounds of the loop over ky; the columns whose taps reach outside
     have code of their own without those taps.
     """
     k, s, d, pad = window.kernel, window.stride, window.dilation, window.pad
     top = ir.bind(y * s - pad)
-    low, high = row_bounds(window, top)
+    low, high = row_bounds(k, d, window.height, top)
 
     def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
+        if ahead is not None:
+            ahead(begin, px)
         acc = ir.Registers(px, isa.lanes)
         for p in range(px):
             acc[p] = bias()

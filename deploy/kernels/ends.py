@@ -29,6 +29,7 @@ from deploy.kernels.isa import Isa
 from deploy.kernels.layout import activation_shape
 
 CELL_PIXELS = 8  # a corner's winner costs about as much as the labels of two pixels
+MOST_TAPS = 4  # source columns of a vector of logits; the other way loads two a vector
 MIXED = 255  # no label: there are 255 classes at most
 
 
@@ -80,11 +81,32 @@ def pack(spec: EndSpec, isa: Isa) -> list[NDArray[Any]]:
     rows, columns = spec.axes
     fraction = np.zeros(spec.out_width + isa.lanes, np.float32)  # read in whole vectors
     fraction[: spec.out_width] = columns.table()[1][:, 1]
-    return [*rows.table(), columns.intervals(), fraction]
+    packed = [*rows.table(), columns.intervals(), fraction]
+    return packed + list(_taps(spec, isa) or ())
+
+
+def _taps(spec: EndSpec, isa: Isa) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    """For logits in whole vectors of output pixels: the first source column of each vector, and the
+    weights (vectors, taps, lanes) of the columns from there on. None where a vector would see more
+    than MOST_TAPS of them or the width is no whole number of vectors."""
+    columns, c = spec.axes[1], isa.lanes
+    if spec.output != "logits" or spec.out_width % c:
+        return None
+    index, weight = columns.table()
+    low, high = (index[:, i].reshape(-1, c) for i in range(2))
+    taps = int((high.max(1) - low.min(1)).max()) + 1
+    if taps > min(MOST_TAPS, spec.width):
+        return None
+    first = np.minimum(low.min(1), spec.width - taps).astype(np.int32)
+    table = np.zeros((len(first), taps, c), np.float32)
+    vector, lane = np.indices(low.shape)
+    for source, share in ((low, weight[:, 0]), (high, weight[:, 1])):
+        np.add.at(table, (vector, source - first[:, None], lane), share.reshape(-1, c))
+    return first, table
 
 
 def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(scores, row index, row weight, intervals, fraction, y)."""
+    """PrimFunc(scores, row index, row weight, intervals, fraction[, starts, taps], y)."""
     c, lanes, tasks = isa.lanes, schedule.lanes, schedule.row_tasks
     blocks = isa.blocks(spec.classes)
     labels = spec.output == "labels"
@@ -95,6 +117,10 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
         rows = AxisTable(f, "row", spec.axes[0])
         intervals = f.param("intervals", (spec.width + 1,), "int32")
         fraction = f.param("fraction", (spec.out_width + isa.lanes,))
+        taps = _taps(spec, isa)
+        if taps:
+            starts = f.param("starts", taps[0].shape, "int32")
+            weights = f.param("taps", taps[1].shape)
         if labels:
             y = f.param("y", (1, *out_plane), "uint8")
         else:
@@ -158,6 +184,22 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
             ir.reduce_channels(isa, spec.classes, one_class)
 
+        def logit_vectors(blended: Any, row: Any) -> None:  # noqa: ANN401
+            """As logit_row, for finite scores, in whole lines: a weighted sum of few columns."""
+            _, count, _ = weights.shape
+
+            def one_class(block: Any, lane: Any) -> None:  # noqa: ANN401
+                with ir.serial(0, spec.out_width // c) as i:
+                    at = ir.bind((block * spec.width + starts[i]) * c + lane)
+                    value = None
+                    for tap in range(int(count)):
+                        source = ir.splat(blended[at + tap * c], c)
+                        term = source * ir.load(weights, i, tap, 0, lanes=c)
+                        value = term if value is None else value + term
+                    ir.store(y, value, 0, block * c + lane, row, i * c, lanes=c)
+
+            ir.reduce_channels(isa, spec.classes, one_class)
+
         def check_row(row: Any, odd: Any) -> None:  # noqa: ANN401
             """odd[row] is 0 if the row holds neither NaN nor infinity: times zero, both are NaN."""
             parts = 4  # enough sums to hide the latency of an addition
@@ -177,6 +219,10 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
             with ir.serial(1, c) as i:
                 ir.store_scalar(flag, flag[0] + flag[i], 0)
             ir.store_scalar(odd, flag[0], row)
+
+        def finite_row(row: Any, odd: Any) -> Any:  # noqa: ANN401
+            above, below = ir.bind(rows.index[row, 0]), ir.bind(rows.index[row, 1])
+            return ir.both(odd[above] == ir.scalar(0.0), odd[below] == ir.scalar(0.0))
 
         def find_winners(row: Any, cells: Any) -> None:  # noqa: ANN401
             """The class with the highest score at every source pixel of a row."""
@@ -230,9 +276,8 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 join_corners(top, bottom, cells)
             with ir.loop(first, last) as row:
                 blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
-                above, below = ir.bind(rows.index[row, 0]), ir.bind(rows.index[row, 1])
-                finite = ir.both(odd[above] == ir.scalar(0.0), odd[below] == ir.scalar(0.0))
-                with ir.when(finite):
+                above = ir.bind(rows.index[row, 0])
+                with ir.when(finite_row(row, odd)):
                     with ir.then():
                         found = None if cells is None else lambda j: cells[above * spec.width + j]
                         label_row(blended, line, nan_safe=False, cells=found)
@@ -249,9 +294,20 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 if labels:
                     label_rows(first, last, blended, line)
                     return
+                odd = ir.scratch(spec.height)
+                if taps:
+                    with ir.loop(rows.index[first, 0], rows.index[last - 1, 1] + 1) as row:
+                        check_row(row, odd)
                 with ir.loop(first, last) as row:
                     blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
-                    logit_row(blended, line, row)
+                    if taps:
+                        with ir.branch(finite_row(row, odd)) as (finite, other):
+                            with finite():
+                                logit_vectors(blended, row)
+                            with other():
+                                logit_row(blended, line, row)
+                    else:
+                        logit_row(blended, line, row)
 
         return body
 

@@ -7,12 +7,16 @@ and right, so that the depthwise step has no special columns. Two modes:
 - ``rows``: ranges of output rows in parallel. Each row of depthwise results is projected at once,
   and added to the output row by row and chunk by chunk. Neighbouring ranges both compute the
   rows of the halo.
+  A dilated convolution sees rows of one class only, those equal modulo the dilation: with such
+  classes (phases) in parallel there is no halo, and a thread finds its rows of the block before
+  in its own cache.
 - ``hid``: chunks in parallel, each over the whole height; the depthwise results are written,
   and a pointwise loop follows. No halo is computed twice.
 
 Without an expansion there is neither ring nor halo, and both modes are the same.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,7 +90,9 @@ class InvertedResidualSchedule:
 
     chunk: hidden blocks at once; strip: output columns at once; tasks: row ranges (``rows``) or
     pixel ranges of the projection (``hid``); the tiles are those of the three steps; prefetch: how
-    many pixels ahead of the expansion the input is asked for (0: not at all).
+    many pixels ahead of the expansion the input is asked for (0: not at all); phases: how many
+    classes of rows, by row number modulo phases, are computed apart (mode ``rows``; they divide the
+    dilation).
     """
 
     mode: Literal["rows", "hid"]
@@ -97,6 +103,7 @@ class InvertedResidualSchedule:
     depthwise_px: int
     project_tile: Tile
     prefetch: int = 0
+    phases: int = 1
 
 
 def default_schedule(
@@ -104,11 +111,15 @@ def default_schedule(
 ) -> InvertedResidualSchedule:
     """The rule: ``rows`` while the recomputed halo is under 7% of the rows, else ``hid``."""
     hidden, out_width = isa.blocks(spec.hidden), spec.out_width
-    halo = (threads - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
+    phases = _phases(spec, isa, threads)
+    ranges = max(1, threads // phases)
+    halo = (ranges - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
     mode: Literal["rows", "hid"] = "rows" if halo < 0.07 or hidden < threads else "hid"
-    reach = (spec.kernel - 1) * spec.dilation + 1
+    if mode == "hid":
+        phases, ranges = 1, threads
+    reach = (spec.kernel - 1) * spec.dilation // phases + 1
     row_bytes = isa.lanes * 4 * (spec.width + 2 * spec.pad)  # of one channel block
-    ring_block = min(reach, spec.height) * row_bytes
+    ring_block = min(reach, -(-spec.height // phases)) * row_bytes
     # Each chunk reads the input and the output again: where they do not stay in L2, all the hidden
     # channels of one row are made at once, in strips as wide as the image if possible.
     in_bytes = 4 * isa.lanes * isa.blocks(spec.cin) * spec.height * spec.width
@@ -121,11 +132,15 @@ def default_schedule(
         chunk = next(n for n in (_chunk(share, isa, ring_block), 5, 4, 3, 2, 1) if share % n == 0)
     elif streams:
         chunk = hidden
+    elif phases > 1:
+        # The fewest passes: each adds to the output, next to rows that another thread adds to.
+        most = max(1, STREAM_RING_BYTES // ring_block)
+        chunk = next(n for n in range(min(most, hidden), 0, -1) if hidden % n == 0)
     else:
         chunk = _chunk(hidden, isa, ring_block)
     strip = out_width
     if spec.expand:
-        budget = STREAM_RING_BYTES if mode == "rows" and streams else RING_BYTES
+        budget = STREAM_RING_BYTES if mode == "rows" and (streams or phases > 1) else RING_BYTES
         strip = -(-out_width // -(-ring_block * chunk // budget))
     columns = min(spec.width, (strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1)
     pixels = strip if mode == "rows" else spec.out_height * out_width
@@ -133,13 +148,25 @@ def default_schedule(
         mode,
         chunk,
         strip,
-        min(threads, spec.out_height),
+        min(ranges, spec.out_height),
         best_tile(isa, columns, chunk),
         best_px(isa, spec.kernel, strip),
         best_tile(isa, pixels, isa.blocks(spec.cout)),
         # Streaming from L3 or memory: the hardware prefetchers of Zen 5 leave 10-60% on the table.
         PREFETCH_BYTES // (4 * isa.lanes) if streams else 0,
+        phases,
     )
+
+
+def _phases(spec: InvertedResidualSpec, isa: Isa, threads: int) -> int:
+    """As many classes of rows as share evenly among the threads, where the weights leave room in
+    L2: every thread reads all of them, in mode ``hid`` half of the expansion's."""
+    weight_bytes = 4 * spec.hidden * (spec.cin + spec.cout)
+    if not spec.expand or spec.stride > 1 or threads == 1 or weight_bytes > isa.l2_bytes // 2:
+        return 1
+    even = spec.dilation % threads == 0
+    phases = spec.dilation if even else math.gcd(spec.dilation, threads)
+    return phases if spec.height >= 2 * phases else 1
 
 
 def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:

@@ -28,24 +28,38 @@ class Emitter:
             raise ValueError(f"mode hid: chunks of {schedule.chunk} do not divide the blocks")
         self.spec, self.schedule, self.isa, self.c = spec, schedule, isa, isa.lanes
         c = isa.lanes
+        self.pixels_per_line = max(1, LINE_BYTES // (4 * c))
         self.hidden_blocks, self.out_blocks = isa.blocks(spec.hidden), isa.blocks(spec.cout)
         self.out_shape = activation_shape(isa, spec.cout, spec.out_height, spec.out_width)
+        # Rows are counted within a phase: y is row y * phases + phase of the image.
+        self.phases, self.phase = schedule.phases if schedule.mode == "rows" else 1, 0
+        if spec.dilation % self.phases or (self.phases > 1 and spec.stride > 1):
+            raise ValueError(f"{self.phases} phases of rows do not fit {spec}")
+        self.row_dilation = spec.dilation // self.phases
         # The ring: rows that one output row sees, and the columns that one strip sees. Rows outside
         # the image are never stored: the loop over the kernel's rows leaves them out.
-        reach = (spec.kernel - 1) * spec.dilation + 1
-        self.ring_rows = min(reach, spec.height)
-        self.ring_width = (schedule.strip - 1) * spec.stride + reach
+        self.ring_rows = min(
+            (spec.kernel - 1) * self.row_dilation + 1, -(-spec.height // self.phases)
+        )
+        self.ring_width = (schedule.strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1
         self._source_parameters(f)
         self.wd = f.param("depthwise_weight", (self.hidden_blocks, spec.kernel**2, c))
         self.bd = f.param("depthwise_bias", (self.hidden_blocks, c))
         self.wp = f.param("project_weight", (self.out_blocks, spec.hidden, c))
         self.bp = f.param("project_bias", (self.out_blocks, c))
+        self._output_parameter(f)
+
+    def _output_parameter(self, f: ir.PrimFuncBuilder) -> None:
         self.y = f.param("y", self.out_shape)
 
     def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
         """What the hidden rows are made from."""
         spec, isa = self.spec, self.isa
         self.x = f.param("x", activation_shape(isa, spec.cin, spec.height, spec.width))
+        self._expand_parameters(f)
+
+    def _expand_parameters(self, f: ir.PrimFuncBuilder) -> None:
+        spec, isa = self.spec, self.isa
         if spec.expand:
             self.we = f.param("expand_weight", (self.hidden_blocks, spec.cin, isa.lanes))
             self.be = f.param("expand_bias", (self.hidden_blocks, isa.lanes))
@@ -68,7 +82,16 @@ class Emitter:
             first = task * spec.out_height // schedule.tasks
             last = (task + 1) * spec.out_height // schedule.tasks
             with ir.loop(first, last) as y:
+                newest = ir.bind(
+                    (y + 1) * spec.stride + (spec.kernel - 1) * spec.dilation - spec.pad
+                )
                 with ir.serial(0, self.hidden_blocks) as block:
+
+                    def ahead(begin: ir.Expr, px: int) -> None:
+                        for column in range(0, px * spec.stride, self.pixels_per_line):
+                            at = begin * spec.stride + column
+                            ir.prefetch(self.x, 0, block, newest, at, 0)
+
                     image_row(
                         self.isa,
                         spec.window,
@@ -80,18 +103,22 @@ class Emitter:
                         keep=lambda j, v: ir.store(
                             row, ir.clamp(v, spec.act, c), (block * width + j) * c, lanes=c
                         ),
+                        ahead=ahead if schedule.prefetch else None,
                     )
                 self._project_row(row, 0, spec.hidden, y, 0)
 
     def _rows(self) -> None:
-        spec, schedule = self.spec, self.schedule
-        with ir.parallel(0, schedule.tasks) as task:
-            top = ir.bind(task * spec.out_height // schedule.tasks)
-            bottom = ir.bind((task + 1) * spec.out_height // schedule.tasks)
+        schedule = self.schedule
+        with ir.parallel(0, self.phases * schedule.tasks) as index:
+            self.phase = ir.bind(index // schedule.tasks) if self.phases > 1 else 0
+            task = ir.bind(index % schedule.tasks) if self.phases > 1 else index
+            rows = self._rows_of_phase(self.spec.out_height)
+            top = ir.bind(task * rows // schedule.tasks)
+            bottom = ir.bind((task + 1) * rows // schedule.tasks)
             ring, row = self._ring(), ir.scratch(schedule.chunk * schedule.strip * self.c)
 
             def strip(left: ir.Expr) -> None:
-                self._clear(ring)
+                self._clear(ring, left)
 
                 def chunk(start: ir.Expr, channels: int) -> None:
                     blocks = self.isa.blocks(channels)
@@ -109,6 +136,14 @@ class Emitter:
                 self._chunks(chunk)
 
             self._strips(strip)
+
+    def _rows_of_phase(self, height: int) -> ir.Expr:
+        if height % self.phases == 0:
+            return height // self.phases
+        return ir.bind((height - self.phase + self.phases - 1) // self.phases)
+
+    def _image_row(self, y: ir.Expr) -> ir.Expr:
+        return y * self.phases + self.phase
 
     def _chunks(self, chunk: Callable[[ir.Expr, int], None]) -> None:
         """chunk(first block, real channels) over the hidden channels, a shorter one last."""
@@ -131,7 +166,7 @@ class Emitter:
             ring = self._ring()
 
             def strip(left: ir.Expr) -> None:
-                self._clear(ring)
+                self._clear(ring, left)
 
                 def output_row(y: ir.Expr) -> None:
                     def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
@@ -148,9 +183,21 @@ class Emitter:
     def _ring(self) -> ir.Buffer:
         return ir.scratch(self.ring_rows * self.schedule.chunk * self.ring_width * self.c)
 
-    def _clear(self, ring: ir.Buffer) -> None:
-        with ir.serial(0, self.ring_rows * self.schedule.chunk * self.ring_width) as i:
-            ir.store(ring, ir.const(0, self.c), i * self.c, lanes=self.c)
+    def _clear(self, ring: ir.Buffer, left: ir.Expr) -> None:
+        """Zeros in the ring's columns that lie outside the image."""
+        width, c = self.ring_width, self.c
+        origin = left * self.spec.stride - self.spec.pad
+        before = ir.bind(ir.maximum(0, -origin))
+        behind = ir.bind(ir.minimum(width, self.spec.width - origin))
+
+        def clear(row: ir.Expr, column: ir.Expr) -> None:
+            ir.store(ring, ir.const(0, c), (row * width + column) * c, lanes=c)
+
+        with ir.serial(0, self.ring_rows * self.schedule.chunk) as row:
+            with ir.loop(0, before) as column:
+                clear(row, column)
+            with ir.loop(behind, width) as column:
+                clear(row, column)
 
     def _strips(self, strip: Callable[[ir.Expr], None]) -> None:
         """Columns one strip after the other; the last one overlaps and does its columns anew."""
@@ -173,27 +220,49 @@ class Emitter:
     ) -> None:
         """Bring input rows into the ring one by one; after the last that an output row needs,
         that row is computed."""
-        spec = self.spec
-        # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
-        reach = (spec.kernel - 1) * spec.dilation - spec.pad
-        first = ir.bind(ir.maximum(0, top * spec.stride - spec.pad))
-        self._start(first)
 
         def fill(source: ir.Expr) -> None:
             self._fill_row(ring, start, blocks, source, ir.bind(source % self.ring_rows), left)
 
-        lead = ir.bind(ir.minimum(spec.height, top * spec.stride + reach - spec.stride + 1))
-        with ir.loop(first, lead) as source:
-            fill(source)
+        first = self._lead(top, left, fill)
         with ir.loop(top, bottom) as y:
-            begin = ir.bind(ir.maximum(first, y * spec.stride + reach - spec.stride + 1))
-            end = ir.minimum(spec.height, y * spec.stride + reach + 1)
-            with ir.loop(begin, end) as source:
-                fill(source)
+            self._advance(first, y, fill)
             output_row(y)
 
-    def _start(self, first: ir.Expr) -> None:
+    # Row `y` needs the rows up to y*stride - pad + reach - 1; what lies outside is not made.
+    @property
+    def _reach(self) -> int:
+        k = self.spec.kernel
+        return (k - 1) * self.row_dilation - self.row_dilation * (k // 2)
+
+    def _lead(self, top: ir.Expr, left: ir.Expr, fill: Callable[[ir.Expr], None]) -> ir.Expr:
+        """Fill the rows before those that output row `top` adds; returns the first of them."""
+        spec = self.spec
+        height, pad = self._rows_of_phase(spec.height), self.row_dilation * (spec.kernel // 2)
+        first = ir.bind(ir.maximum(0, top * spec.stride - pad))
+        self._start(first, left)
+        last = ir.bind(ir.minimum(height, top * spec.stride + self._reach - spec.stride + 1))
+        with ir.loop(first, last) as source:
+            fill(source)
+        return first
+
+    def _advance(self, first: ir.Expr, y: ir.Expr, fill: Callable[[ir.Expr], None]) -> None:
+        """Fill the rows that output row y needs and the row before it did not."""
+        stride, height = self.spec.stride, self._rows_of_phase(self.spec.height)
+        begin = ir.bind(ir.maximum(first, y * stride + self._reach - stride + 1))
+        with ir.loop(begin, ir.minimum(height, y * stride + self._reach + 1)) as source:
+            fill(source)
+
+    def _start(self, first: ir.Expr, left: ir.Expr) -> None:
         """Before the first row of a sweep, row `first`, is filled."""
+
+    def _input(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """One float of the expansion's input."""
+        return self.x[0, block, row, column, lane]
+
+    def _keep(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
+        """Store a vector of the output."""
+        ir.store(self.y, value, 0, block, row, column, 0, lanes=self.c)
 
     def _at(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """Index in the ring."""
@@ -210,6 +279,7 @@ class Emitter:
     ) -> None:
         """Expand input row `source` into the ring at `slot`."""
         spec, c = self.spec, self.c
+        row = ir.bind(self._image_row(source))
         origin = left * spec.stride - spec.pad  # the image column of ring column 0
         if self.schedule.strip == spec.out_width:
             begin_at, columns = 0, min(spec.width, self.ring_width - spec.pad)
@@ -226,13 +296,13 @@ class Emitter:
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr) -> None:
                 if self.schedule.prefetch and isinstance(first, int) and first == 0:
-                    self._prefetch(source, begin + self.schedule.prefetch, px)
+                    self._prefetch(row, begin + self.schedule.prefetch, px)
                 ir.matmul_tile(
                     self.isa,
                     px,
                     ob,
                     spec.cin,
-                    x=lambda p, block, lane: self.x[0, block, source, begin + p, lane],
+                    x=lambda p, block, lane: self._input(block, row, begin + p, lane),
                     w=lambda o, block, lane: ir.load(
                         self.we, start + first + o, block * c + lane, 0, lanes=c
                     ),
@@ -251,9 +321,8 @@ class Emitter:
 
     def _prefetch(self, row: ir.Expr, column: ir.Expr, px: int) -> None:
         """px pixels of every input block; behind the row's end this is the next row."""
-        per_line = max(1, LINE_BYTES // (4 * self.c))
         with ir.serial(0, self.isa.blocks(self.spec.cin)) as block:
-            for p in range(0, px, per_line):
+            for p in range(0, px, self.pixels_per_line):
                 ir.prefetch(self.x, 0, block, row, column + p, 0)
 
     def _depthwise_row(
@@ -266,8 +335,9 @@ class Emitter:
     ) -> None:
         """Output row y of the depthwise step: keep(block in chunk, column in strip, vector)."""
         spec, c, k = self.spec, self.c, self.spec.kernel
-        top = ir.bind(y * spec.stride - spec.pad)
-        low, high = row_bounds(spec.window, top)
+        dilation = self.row_dilation
+        top = ir.bind(y * spec.stride - dilation * (k // 2))
+        low, high = row_bounds(k, dilation, self._rows_of_phase(spec.height), top)
         with ir.serial(0, blocks) as block:
 
             def tile(begin: ir.Expr, px: int) -> None:
@@ -276,7 +346,7 @@ class Emitter:
                     acc[p] = ir.load(self.bd, start + block, 0, lanes=c)
 
                 with ir.loop(low, high) as ky:
-                    slot = ir.bind((top + ky * spec.dilation) % self.ring_rows)
+                    slot = ir.bind((top + ky * dilation) % self.ring_rows)
                     accumulate_row(
                         acc,
                         px,
@@ -298,6 +368,7 @@ class Emitter:
     ) -> None:
         """Add this chunk's part of output row y; the first chunk starts it from the bias."""
         spec, c, strip = self.spec, self.c, self.schedule.strip
+        row_at = ir.bind(self._image_row(y))
 
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
@@ -312,12 +383,12 @@ class Emitter:
                     value = ir.load(self.bp, first + o, 0, lanes=c)
                     if spec.residual:
                         value = value + ir.load(
-                            self.x, 0, first + o, y, left + begin + p, 0, lanes=c
+                            self.x, 0, first + o, row_at, left + begin + p, 0, lanes=c
                         )
                     return value
 
                 def so_far(p: int, o: int) -> ir.Expr:
-                    return ir.load(self.y, 0, first + o, y, left + begin + p, 0, lanes=c)
+                    return ir.load(self.y, 0, first + o, row_at, left + begin + p, 0, lanes=c)
 
                 if isinstance(start, int):
                     each(so_far if start else fresh)
@@ -337,9 +408,7 @@ class Emitter:
                         self.wp, first + o, (start + block) * c + lane, 0, lanes=c
                     ),
                     init=None,
-                    finish=lambda p, o, v: ir.store(
-                        self.y, v, 0, first + o, y, left + begin + p, 0, lanes=c
-                    ),
+                    finish=lambda p, o, v: self._keep(first + o, row_at, left + begin + p, v),
                     registers=acc,
                 )
 

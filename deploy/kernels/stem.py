@@ -118,13 +118,21 @@ class StemRows:
         return ring
 
     def next_row(
-        self, ring: ir.Buffer, row: ir.Expr, keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None]
+        self,
+        ring: ir.Buffer,
+        row: ir.Expr,
+        keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None],
+        span: tuple[ir.Expr, int, int] | None = None,
     ) -> None:
-        """Output row `row`, each after the one before: keep(output block, column, vector)."""
+        """Output row `row`, each after the one before: keep(output block, column, vector).
+
+        `span`, (first column, columns, how many of them at least lie inside the image), asks for
+        part of a row.
+        """
         end = ir.minimum(row * STRIDE + STRIDE, self.spec.height)
         with ir.loop(row * STRIDE, end) as source:
             self._fill(ring, source)
-        self._convolve(ring, row, keep)
+        self._convolve(ring, row, keep, span)
 
     def _fill(self, ring: ir.Buffer, row: ir.Expr) -> None:
         """Image row `row` as normalised floats, with zeros on both sides, into the ring."""
@@ -155,11 +163,15 @@ class StemRows:
         ir.over_tiles(width, c, convert)
 
     def _convolve(
-        self, ring: ir.Buffer, row: ir.Expr, keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None]
+        self,
+        ring: ir.Buffer,
+        row: ir.Expr,
+        keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None],
+        span: tuple[ir.Expr, int, int] | None,
     ) -> None:
         c, window = self.isa.lanes, self.spec.window
         top = ir.bind(row * STRIDE - 1)
-        low, high = row_bounds(window, top)
+        low, high = row_bounds(KERNEL, 1, window.height, top)
 
         def group(first: ir.Expr, ob: int) -> None:
             def tile(begin: ir.Expr, px: int) -> None:
@@ -188,7 +200,14 @@ class StemRows:
                     for o in range(ob):
                         keep(first + o, begin + p, ir.clamp(acc[p * ob + o], self.spec.act, c))
 
-            ir.over_tiles(window.out_width, min(self.tile.px, window.out_width), tile)
+            if span is None:
+                ir.over_tiles(window.out_width, min(self.tile.px, window.out_width), tile)
+                return
+            begin, columns, inside = span
+            px = min(self.tile.px, inside)
+            with ir.serial(0, -(-columns // px)) as t:
+                most = ir.minimum(begin + columns, window.out_width) - px
+                tile(ir.bind(ir.maximum(ir.minimum(begin + t * px, most), 0)), px)
 
         ir.over_tiles(self.blocks, self.tile.ob, group)
 

@@ -105,20 +105,25 @@ def pack(
 def emit(spec: StemBlockSpec, schedule: StemBlockSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, stem weight, bias[, normalisation], depthwise weight, bias, project weight,
     bias, y)."""
-    return ir.prim_func("stem_block", lambda f: _Emitter(spec, schedule, isa, f).body)
+    return ir.prim_func("stem_block", lambda f: StemBlockEmitter(spec, schedule, isa, f).body)
 
 
-class _Emitter(Emitter):
+class StemBlockEmitter(Emitter):
     """The inverted residual's loops, with rows of the stem for the expansion."""
 
     def __init__(
-        self, spec: StemBlockSpec, schedule: StemBlockSchedule, isa: Isa, f: ir.PrimFuncBuilder
+        self,
+        spec: StemBlockSpec,
+        schedule: StemBlockSchedule,
+        isa: Isa,
+        f: ir.PrimFuncBuilder,
+        strip: int | None = None,
     ) -> None:
         self.stem, self.stem_tile = spec.stem, schedule.stem_tile
         whole = InvertedResidualSchedule(
             "rows",
             chunk=isa.blocks(spec.hidden),
-            strip=spec.block.out_width,
+            strip=strip or spec.block.out_width,
             tasks=schedule.row_tasks,
             expand_tile=schedule.stem_tile,
             depthwise_px=schedule.depthwise_px,
@@ -129,7 +134,7 @@ class _Emitter(Emitter):
     def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
         self.rows = StemRows(self.stem, self.stem_tile, self.isa, f)
 
-    def _start(self, first: ir.Expr) -> None:
+    def _start(self, first: ir.Expr, left: ir.Expr) -> None:
         self.image_ring = self.rows.start(first)
 
     def _fill_row(
@@ -141,8 +146,12 @@ class _Emitter(Emitter):
         slot: ir.Expr,
         left: ir.Expr,
     ) -> None:
-        def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
-            at = self._at(slot, block, column + self.spec.pad)
-            ir.store(ring, value, at, lanes=self.c)
+        origin = left * self.spec.stride - self.spec.pad  # the stem's column of ring column 0
 
-        self.rows.next_row(self.image_ring, source, keep)
+        def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
+            ir.store(ring, value, self._at(slot, block, column - origin), lanes=self.c)
+
+        narrow = self.schedule.strip < self.spec.out_width
+        inside = min(self.spec.width, self.ring_width - self.spec.pad)
+        span = (origin, self.ring_width, inside) if narrow else None
+        self.rows.next_row(self.image_ring, source, keep, span)

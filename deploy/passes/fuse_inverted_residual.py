@@ -27,9 +27,10 @@ class FuseInvertedResidual:
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.chooser, self._matches)
+        return rewrite(module, self.chooser, self.matches)
 
-    def _matches(self, graph: Graph) -> Iterator[KernelCall]:
+    def matches(self, graph: Graph) -> Iterator[KernelCall]:
+        """Where the pass applies."""
         taken: set[relax.Var] = set()
         # From the end: the sum of a residual block is met before its projection.
         for var in reversed(graph.vars):

@@ -28,9 +28,10 @@ class FuseStemBlock:
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        return rewrite(module, self.chooser, self._matches)
+        return rewrite(module, self.chooser, self.matches)
 
-    def _matches(self, graph: Graph) -> Iterator[KernelCall]:
+    def matches(self, graph: Graph) -> Iterator[KernelCall]:
+        """Where the pass applies."""
         inner: set[relax.Var] = set()
         # From the end: a projection is met whole, with its bias and any activation.
         for var in reversed(graph.vars):

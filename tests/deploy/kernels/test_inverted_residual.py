@@ -95,6 +95,23 @@ def test_both_modes_and_any_strip_give_the_same(isa, mode, strip, stride, dilati
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("height", "dilation", "phases"), [(13, 4, 2), (3, 4, 4), (9, 2, 2)])
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_classes_of_rows_give_the_same(isa, height, dilation, phases, tasks):
+    spec = InvertedResidualSpec(16, 96, 16, height, 10, 5, 1, dilation, residual=True)
+    schedule = kernel.default_schedule(spec, isa, 2)
+    schedule = dataclasses.replace(schedule, mode="rows", chunk=2, phases=phases, tasks=tasks)
+    check(isa, spec, schedule)
+
+
+def test_classes_of_rows_must_fit_the_window():
+    spec = InvertedResidualSpec(16, 96, 16, 12, 10, dilation=2)
+    schedule = kernel.default_schedule(spec, AVX512, 2)
+    with pytest.raises(ValueError, match="4 phases"):
+        emit(spec, AVX512, schedule=dataclasses.replace(schedule, phases=4))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_hidden_channels_that_fill_no_whole_chunk(isa):
     spec = InvertedResidualSpec(12, 75, 10, 9, 14)
     schedule = dataclasses.replace(kernel.default_schedule(spec, isa, 1), mode="rows", chunk=2)
@@ -125,6 +142,20 @@ def test_rule():
     # The chunk of mode hid divides the blocks and leaves every thread the same number.
     chunk = kernel.default_schedule(flat, isa, 2).chunk
     assert (480 // 8) % (2 * chunk) == 0
+
+
+def test_rule_for_dilated_blocks():
+    def schedule(threads, **changes):
+        block = InvertedResidualSpec(32, 192, 32, 16, 32, dilation=2, residual=True)
+        return kernel.default_schedule(dataclasses.replace(block, **changes), AVX512, threads)
+
+    two = schedule(2)
+    assert (two.mode, two.phases, two.tasks, two.chunk) == ("rows", 2, 1, 192 // 16)
+    assert schedule(2, dilation=4).phases == 4  # two classes a thread
+    assert schedule(3, dilation=4).phases == 1
+    assert schedule(1).phases == 1
+    assert schedule(2, height=3).phases == 1
+    assert schedule(2, cin=320, cout=320, hidden=960).mode == "hid"  # weights fill L2
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512, NEON], ids=lambda isa: isa.name)

@@ -26,7 +26,7 @@ def test_stem_and_block_become_one_kernel(options, act, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_conversion_before_the_next_block(target):
     net, _, y = network()
-    hidden = net.depthwise(net.conv(y, 60, act="relu6"), stride=2, act="relu6")
+    hidden = net.depthwise(y, stride=2, act="relu6")  # no expansion: not a stem_pair
     model = net.model(net.conv(hidden, 16))
     assert kernels_of(model, target) == ["stem_block", "inverted_residual", "unpack"]
     assert max_error(model, target) < 1e-4
