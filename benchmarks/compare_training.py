@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "OHEM": {"ohem": True},
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "class balance 1.10": {"class_balance": 1.10},
+    "AdamW, learning rate 0.0015": {"optimizer": "adamw", "learning_rate": 0.0015},
     "bfloat16": {"precision": "bfloat16"},
 }
 

@@ -3,12 +3,13 @@
     python -m benchmarks.peers                      # the whole matrix; goes on where it was killed
     python -m benchmarks.peers --models tiny-mrms --resolutions 256x512 --threads 2
     python -m benchmarks.peers --prepare            # conversions only, nothing is timed
+    python -m benchmarks.peers --jobs float-logits  # from the normalised tensor to the logits
     python -m benchmarks.peers --report             # tables and plots of what was measured
 
 Same folded graph, same threads, fp32, the same image. Every side runs in a process of its own and
 is stopped while another is timed; blocks of calls take turns (deploy.measure.interleave), an FMA
-probe before each tells a slow phase of the machine. Times include every copy from the uint8 numpy
-image to the numpy output. Each peer is checked against onnxruntime first; one that cannot run is
+probe before each tells a slow phase of the machine. Times include every copy from the numpy
+input to the numpy output. Each peer is checked against onnxruntime first; one that cannot run is
 named with the reason. Needs the extra `peers` (docs/guides/peers.md).
 """
 
@@ -35,8 +36,9 @@ from benchmarks.peers_lib.results import (
 from benchmarks.peers_lib.run import Runner, Timing
 from deploy import host
 from lut.errors import HmsegError, UserError
+from lut.files import write_atomic
 
-MODELS = ["tiny-mrms", "mrms"]
+MODELS = ["tiny-mrms", "mrms"]  # and tiny-mrms-camvid, the released weights
 RESOLUTIONS = ["256x512", "512x1024", "768x1536", "1024x2048"]
 
 
@@ -94,6 +96,7 @@ def _report(path: Path, plot: Path | None) -> None:
     if not records:
         raise UserError(f"{path}: nothing measured yet")
     print(report.overview(records))
+    write_atomic(path.with_suffix(".md"), report.document(records))
     for job in JOBS:
         if any(config.job == job for config in records):
             target = plot or path.with_suffix(".png")

@@ -1,10 +1,13 @@
-"""Threads: frames with 1, 2 and n, and what it costs to wake them up after a pause.
+"""Threads: frames with 1, 2 and n, bound to cores or not, and what waking them up costs.
 
-    python benchmarks/threads.py [--model tiny-mrms] [--resolution 256x512] [--repeat 40]
+    hmseg-deploy compile -m tiny-mrms --threads 2 -o tiny.hmseg
+    python benchmarks/threads.py tiny.hmseg [--threads 1 2] [--rounds 3] [--repeat 6]
 
 A stream of frames leaves the threads idle between two of them. For each pause the median time of
-the frame after it is printed beside that of frames without a pause, taken in turn in one run. The
-pool's spinning before it goes to sleep (TVM_THREAD_POOL_SPIN_COUNT) is compared in fresh processes.
+the frame after it is printed, and the CPU time that the process took per frame: a pool that spins
+instead of sleeping (TVM_THREAD_POOL_SPIN_COUNT, yields before it goes to sleep) keeps its cores
+busy. Every setting runs in a process of its own, the settings in turn, all pauses in turn within
+it. What a pause costs with one thread is not the pool's: caches and clocks.
 """
 
 import argparse
@@ -18,70 +21,73 @@ from pathlib import Path
 import numpy as np
 
 PAUSES_MS = (0, 1, 5, 20, 50, 200)
-SPIN_COUNTS = ("0", "300000", "10000000")  # none, TVM's default, about 10 ms
+SPIN, BIND = "TVM_THREAD_POOL_SPIN_COUNT", "TVM_BIND_THREADS"
+SETTINGS: dict[str, dict[str, str]] = {
+    "TVM's defaults": {},
+    "threads not bound to cores": {BIND: "0"},
+    "no spinning": {SPIN: "0"},
+    "spin count 3000": {SPIN: "3000"},
+    "spin count 3000000": {SPIN: "3000000"},
+}
 
 
-def measure(artifact: str, threads: int, repeat: int) -> dict[str, float]:
-    """Median milliseconds of a frame after each pause."""
+def measure(artifact: str, threads: int, repeat: int) -> dict[str, object]:
+    """Milliseconds of the frames after each pause, and of CPU time per frame."""
     from deploy.runtime import load
 
     network = load(artifact, threads=threads)
-    image = network.artifact.golden.image
+    given = network.artifact.golden_input
     for _ in range(10):
-        network(image)
+        network(given)
     samples: dict[int, list[float]] = {pause: [] for pause in PAUSES_MS}
+    cpu = time.process_time()
     for _ in range(repeat):
         for pause in PAUSES_MS:
-            network(image)
+            network(given)
             time.sleep(pause / 1000)
             start = time.perf_counter()
-            network(image)
+            network(given)
             samples[pause].append(1000 * (time.perf_counter() - start))
-    return {str(pause): float(np.median(values)) for pause, values in samples.items()}
+    frames = 2 * repeat * len(PAUSES_MS)
+    return {"ms": list(samples.values()), "cpu_ms": 1000 * (time.process_time() - cpu) / frames}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny-mrms")
-    parser.add_argument("--resolution", default="256x512")
-    parser.add_argument("--repeat", type=int, default=40)
-    parser.add_argument("--child", nargs=2, metavar=("ARTIFACT", "THREADS"))
+    parser.add_argument("artifact", type=Path)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, 2, cores}))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=6)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        path, threads = arguments.child
-        print(json.dumps(measure(path, int(threads), arguments.repeat)))
+        print(json.dumps(measure(str(arguments.artifact), arguments.child, arguments.repeat)))
         return
-    import tempfile
-
-    from deploy.artifact import save_artifact
-    from deploy.build import build_artifact
-    from deploy.resolution import parse_resolution
-    from deploy.source import open_source
-    from deploy.targets import resolve_target
-
-    source = open_source(arguments.model, resolution=parse_resolution(arguments.resolution))
-    cores = len(os.sched_getaffinity(0))
-    print("ms of the frame after a pause of", *(f"{p} ms" for p in PAUSES_MS), sep="\t")
-    with tempfile.TemporaryDirectory() as folder:
-        for threads in sorted({1, 2, cores}):
-            artifact, _ = build_artifact(source.graph, resolve_target("cpu"), threads=threads)
-            path = Path(folder) / f"{threads}.hmseg"
-            save_artifact(artifact, path)
-            for spin in SPIN_COUNTS:
-                done = subprocess.run(
-                    [
-                        sys.executable, __file__, "--repeat", str(arguments.repeat),
-                        "--child", str(path), str(threads),
-                    ],
-                    env={**os.environ, "TVM_THREAD_POOL_SPIN_COUNT": spin},
-                    capture_output=True, text=True, check=True,
-                )  # fmt: skip
-                row = json.loads(done.stdout)
-                print(
-                    f"{threads} threads, spin count {spin}",
-                    *(f"{row[str(pause)]:.2f}" for pause in PAUSES_MS),
-                    sep="\t",
-                )
+    rows = [
+        (threads, name)
+        for threads in arguments.threads
+        for name in (arguments.settings if threads > 1 else list(SETTINGS)[:1])
+    ]
+    found: dict[tuple[int, str], list[dict[str, object]]] = {row: [] for row in rows}
+    for _ in range(arguments.rounds):
+        for threads, name in rows:
+            done = subprocess.run(
+                [
+                    sys.executable, __file__, str(arguments.artifact),
+                    "--repeat", str(arguments.repeat), "--child", str(threads),
+                ],
+                env={**os.environ, **SETTINGS[name]}, stdout=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip
+            found[threads, name].append(json.loads(done.stdout))
+    print("median ms of the frame after a pause of", end="\t")
+    print(*(f"{p} ms" for p in PAUSES_MS), "CPU ms a frame", sep="\t")
+    for (threads, name), runs in found.items():
+        medians = np.median(np.concatenate([run["ms"] for run in runs], axis=1), axis=1)
+        cpu = np.median([run["cpu_ms"] for run in runs])
+        print(f"{threads} threads, {name}", end="\t")
+        print(*(f"{value:.2f}" for value in medians), f"{cpu:.1f}", sep="\t")
 
 
 if __name__ == "__main__":

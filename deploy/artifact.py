@@ -93,6 +93,11 @@ class Artifact:
     kernels: tuple[KernelInfo, ...]
     threads: int  # that the kernels' work is cut for; it runs with any number
 
+    @property
+    def golden_input(self) -> NDArray[Any]:
+        """What the network takes for the golden image."""
+        return self.metadata.network_input(self.golden.image)
+
     def manifest(self) -> dict[str, Any]:
         """The manifest without the members' hashes."""
         height, width = self.metadata.resolution
@@ -103,7 +108,11 @@ class Artifact:
             "format_version": FORMAT_VERSION,
             "created": self.created,
             "target": asdict(self.target),
-            "input": {"name": "image", "dtype": "uint8", "shape": [1, height, width, 3]},
+            "input": {
+                "name": self.metadata.input,
+                "dtype": np.dtype(self.metadata.input_dtype).name,
+                "shape": [1, *self.metadata.input_shape],
+            },
             "output": {
                 "name": self.metadata.output,
                 "dtype": "uint8" if labels else "float32",

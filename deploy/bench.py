@@ -16,11 +16,12 @@ from deploy.export import save_onnx
 from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.memory import PeakMemory, measure_peak
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
+from deploy.metadata import Metadata
 from deploy.reference import OnnxSession
 from deploy.runtime import open_artifact
 
 OURS, PEER = "hmseg", "onnxruntime"
-INCLUDES = "the copy of the uint8 image in, the whole network, and the {output} map out"
+INCLUDES = "the copy of the {input} in, the whole network, and the {output} map out"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,13 @@ class BenchResult:
     samples: dict[str, Samples]
     memory: dict[str, PeakMemory]
     threads: int
-    output: str
+    metadata: Metadata
+
+    @property
+    def includes(self) -> str:
+        """What the time includes, in words."""
+        taken = "uint8 image" if self.metadata.input == "image" else "float32 tensor"
+        return INCLUDES.format(input=taken, output=self.metadata.output)
 
     @property
     def calls(self) -> dict[str, list[int]]:
@@ -50,9 +57,10 @@ class BenchResult:
     def to_json(self) -> dict[str, Any]:
         """For --json: summaries, ratio, memory, raw samples."""
         return {
-            "output": self.output,
+            "input": self.metadata.input,
+            "output": self.metadata.output,
             "threads": self.threads,
-            "includes": INCLUDES.format(output=self.output),
+            "includes": self.includes,
             "latency": {name: summary.to_json() for name, summary in self.summaries.items()},
             "ratio": asdict(self.ratio) | {"of": f"{PEER} time / {OURS} time"},
             "memory": {
@@ -72,16 +80,18 @@ def bench(
     threads: int,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
-    """Time an artifact and onnxruntime on the graph it was compiled from, on one image.
+    """Time an artifact and onnxruntime on the graph it was compiled from, on one image uint8
+    (H, W, 3), which is normalised before where they take a tensor.
 
     The two alternate in blocks within this process (deploy.measure.interleave); memory is measured
     in processes of their own.
     """
     network = open_artifact(artifact, "the artifact", threads=threads)
     session = OnnxSession(model, threads=threads)
+    given = artifact.metadata.network_input(image)
     sides: dict[str, Callable[[], object]] = {
-        OURS: lambda: network(image),
-        PEER: lambda: session.run(image),
+        OURS: lambda: network(given),
+        PEER: lambda: session.run(given),
     }
     samples = interleave(sides, protocol, on_round)
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
@@ -92,4 +102,4 @@ def bench(
             OURS: measure_peak("artifact", files[OURS], threads=threads),
             PEER: measure_peak("onnx", files[PEER], threads=threads),
         }
-    return BenchResult(samples, memory, threads, artifact.metadata.output)
+    return BenchResult(samples, memory, threads, artifact.metadata)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,7 +56,8 @@ def build_artifact(
     compiled = compile_graph(model, target, chooser=chooser, passes=passes, on_pass=on_step)
     on_step("linking")
     golden_image = draw_street(metadata.resolution)
-    labels, logits = Reference(model)(golden_image)
+    golden_input = metadata.network_input(golden_image)
+    labels, logits = Reference(model)(golden_input)
     artifact = Artifact(
         library=_library(compiled, model.ByteSize()),
         target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
@@ -78,7 +80,7 @@ def build_artifact(
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        where = locate_difference(model, target, golden_image, chooser=chooser, passes=passes)
+        where = locate_difference(model, target, golden_input, chooser=chooser, passes=passes)
         raise WorkError(f"{error}; {where}; no artifact was written") from error
     report = {
         "checked": True,
@@ -91,21 +93,21 @@ def build_artifact(
 def locate_difference(
     model: onnx.ModelProto,
     target: Target,
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     *,
     chooser: Chooser | None,
     passes: Sequence[Pass] | None = None,
 ) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
 
-    def run_prefix(prefix: onnx.ModelProto, probe: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
         return run_in_process(compile_graph(prefix, target, chooser=chooser, passes=passes), probe)
 
     found = first_difference(model, image, run_prefix)
     return str(found) if found else "no single layer differs on the golden image"
 
 
-def run_in_process(compiled: Compiled, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def run_in_process(compiled: Compiled, image: NDArray[Any]) -> NDArray[np.float32]:
     """Run a compiled graph's ``main`` without linking it; the output with its batch axis."""
     import tvm
     from tvm import relax

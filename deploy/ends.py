@@ -15,7 +15,7 @@ from deploy.metadata import OutputKind, Triple
 from deploy.resolution import Resolution
 from lut.errors import UserError
 
-IMAGE, LABELS, LOGITS = "image", "labels", "logits"
+IMAGE, TENSOR, LABELS, LOGITS = "image", "tensor", "labels", "logits"
 _PREFIX = "hmseg_"  # of the names that the ends add to a graph
 
 
@@ -65,22 +65,22 @@ def inspect_ends(model: onnx.ModelProto) -> GraphEnds:
 
 
 def free_names(model: onnx.ModelProto) -> None:
-    """Rename, in place, every tensor whose name the ends are about to use (``image``, ``labels``,
-    ``logits``, ``hmseg_...``): a user's graph may use any of them for anything."""
+    """Rename, in place, every tensor whose name the ends are about to use (``image``, ``tensor``,
+    ``labels``, ``logits``, ``hmseg_...``): a user's graph may use any of them for anything."""
     graph = model.graph
     used = {name for node in graph.node for name in (*node.input, *node.output)}
     used.update(v.name for v in (*graph.input, *graph.output, *graph.initializer))
     for name in sorted(used):
-        if name in (IMAGE, LABELS, LOGITS) or name.startswith(_PREFIX):
+        if name in (IMAGE, TENSOR, LABELS, LOGITS) or name.startswith(_PREFIX):
             base = name.removeprefix(_PREFIX)
             new = next(f"inner_{base}_{i}" for i in count() if f"inner_{base}_{i}" not in used)
             used.add(new)
             _rename(graph, name, new)
 
 
-def name_image(model: onnx.ModelProto) -> None:
-    """Call the input of a graph that takes a uint8 image ``image``, in place."""
-    _rename(model.graph, _input(model.graph).name, IMAGE)
+def name_input(model: onnx.ModelProto, name: str) -> None:
+    """Call the input of a graph ``image`` or ``tensor``, in place."""
+    _rename(model.graph, _input(model.graph).name, name)
 
 
 def attach_image_end(
@@ -177,7 +177,7 @@ def with_logits_output(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _, height, width, _ = _type_and_shape(copy.graph.input[0])[1]
+    height, width = _input_layout(copy.graph.input[0])[0]
     classes = next(
         _type_and_shape(value)[1][1] for value in copy.graph.value_info if value.name == scores
     )

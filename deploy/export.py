@@ -18,13 +18,15 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deploy.ends import (
+    IMAGE,
+    TENSOR,
     attach_image_end,
     attach_output_end,
     free_names,
     inspect_ends,
-    name_image,
+    name_input,
 )
-from deploy.metadata import Metadata, OutputKind, Triple
+from deploy.metadata import InputKind, Metadata, OutputKind, Triple
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
@@ -61,13 +63,15 @@ def export_network(
     name: str,
     resolution: Resolution,
     *,
+    input_kind: InputKind = "image",
     output: OutputKind = "labels",
     num_classes: int,
     classes: ClassSet | None = None,
 ) -> onnx.ModelProto:
     """Export a network of float (1, 3, H, W) to logits (1, K, H, W) as a deployable graph.
 
-    The image is normalised with ImageNet's mean and standard deviation, as in training.
+    The image is normalised with ImageNet's mean and standard deviation, as in training: by the
+    graph, or, where it takes a ``tensor``, by whoever calls it.
     """
     graph = _export_float_graph(fold_batch_norm(model), resolution)
     metadata = Metadata(
@@ -79,23 +83,32 @@ def export_network(
         std=STD,
         license="MIT",
         version=version("hmseg"),
+        input=input_kind,
     )
     return _finish(graph, metadata)
 
 
 def import_onnx(
-    path: Path, *, output: OutputKind = "labels", mean: Triple | None, std: Triple | None
+    path: Path,
+    *,
+    input_kind: InputKind = "image",
+    output: OutputKind = "labels",
+    mean: Triple | None,
+    std: Triple | None,
 ) -> onnx.ModelProto:
     """Make a user's ONNX file deployable (see `deploy.ends.inspect_ends` for what is accepted).
 
     A file that already carries our metadata keeps its classes. `mean` and `std`, of the RGB image
-    scaled to 0..1, are used where the graph takes a float tensor; ImageNet's by default. Raises
-    UserError for a file that is missing, is no ONNX, has dynamic shapes or another layout.
+    scaled to 0..1, are used where the graph takes a float tensor; ImageNet's by default. With the
+    input kind ``tensor`` that float input stays the graph's input. Raises UserError for a file that
+    is missing, is no ONNX, has dynamic shapes or another layout.
     """
     graph = read_onnx(path)
     ends = inspect_ends(graph)
     if ends.takes_image and (mean or std):
         raise UserError(f"{path} takes a uint8 image: its mean and std are inside; leave them out")
+    if ends.takes_image and input_kind == "tensor":
+        raise UserError(f"{path} takes a uint8 image: it has no float tensor to start from")
     strings = {prop.key: prop.value for prop in graph.metadata_props}
     known = Metadata.from_strings(strings) if {"names", "palette"} <= set(strings) else None
     classes = known.classes if known else classes_for(ends.num_classes)
@@ -103,17 +116,20 @@ def import_onnx(
         raise UserError(
             f"{path}: the metadata names {len(classes)} classes, the graph gives {ends.num_classes}"
         )
-    if ends.takes_image:
-        mean, std = (known.mean, known.std) if known else (None, None)
+    if known:
+        mean, std = mean or known.mean, std or known.std
+    if not ends.takes_image:
+        mean, std = mean or MEAN, std or STD
     metadata = Metadata(
         model=known.model if known else path.stem,
         classes=classes,
         resolution=ends.resolution,
         output=output,
-        mean=mean if ends.takes_image else mean or MEAN,
-        std=std if ends.takes_image else std or STD,
+        mean=mean,
+        std=std,
         license=known.license if known else "unknown",
         version=version("hmseg"),
+        input=input_kind,
     )
     return _finish(graph, metadata)
 
@@ -170,7 +186,9 @@ def _finish(model: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     ends = inspect_ends(model)
     free_names(model)
     if ends.takes_image:
-        name_image(model)
+        name_input(model, IMAGE)
+    elif metadata.input == "tensor":
+        name_input(model, TENSOR)
     else:
         assert metadata.mean
         assert metadata.std

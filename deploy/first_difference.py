@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from deploy.ends import IMAGE
 from deploy.reference import OnnxSession
 from deploy.verify import RELATIVE_TOLERANCE
 
 # Compiles a graph from the image to one float tensor and runs it on an image: (1, ...) float32.
-RunPrefix = Callable[[onnx.ModelProto, NDArray[np.uint8]], NDArray[np.float32]]
+RunPrefix = Callable[[onnx.ModelProto, NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Difference:
 
 
 def first_difference(
-    model: onnx.ModelProto, image: NDArray[np.uint8], run_prefix: RunPrefix
+    model: onnx.ModelProto, image: NDArray[Any], run_prefix: RunPrefix
 ) -> Difference | None:
     """The first node, in the graph's order, whose output leaves onnxruntime's.
 
@@ -46,7 +46,7 @@ def first_difference(
 
     def probe(index: int) -> Difference | None:
         node = nodes[index]
-        prefix = cut.extract_model([IMAGE], [node.output[0]])
+        prefix = cut.extract_model([model.graph.input[0].name], [node.output[0]])
         expected = OnnxSession(prefix).run(image)[0]
         error = float(np.abs(run_prefix(prefix, image)[0].astype(np.float64) - expected).max())
         tolerance = RELATIVE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
@@ -74,7 +74,7 @@ def _float_nodes(model: onnx.ModelProto) -> Sequence[onnx.NodeProto]:
     types = {
         v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)
     }
-    reached, nodes = {IMAGE}, []
+    reached, nodes = {model.graph.input[0].name}, []
     for node in model.graph.node:
         if reached.intersection(node.input):
             reached.update(node.output)

@@ -9,10 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet
+from hmseg.data.normalise import normalise
 from lut.errors import UserError
 
+InputKind = Literal["image", "tensor"]
+INPUT_KINDS: tuple[InputKind, ...] = ("image", "tensor")
 OutputKind = Literal["labels", "logits"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits")
 Triple = tuple[float, float, float]
@@ -31,6 +37,7 @@ class Metadata:
     std: Triple | None
     license: str
     version: str  # of hmseg
+    input: InputKind = "image"
 
     @property
     def file_name(self) -> str:
@@ -41,6 +48,26 @@ class Metadata:
         safe = re.sub(r"[^\w.+-]+", "_", self.model).strip("._") or "network"
         return f"{safe[:50]}-{self.resolution}"
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of what the network takes, without the batch axis."""
+        height, width = self.resolution
+        return (height, width, 3) if self.input == "image" else (3, height, width)
+
+    @property
+    def input_dtype(self) -> type[np.uint8 | np.float32]:
+        """Of what the network takes."""
+        return np.uint8 if self.input == "image" else np.float32
+
+    def network_input(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """What the network takes for an image uint8 (H, W, 3): the image, or, for the input
+        ``tensor``, the normalised float32 (3, H, W)."""
+        if self.input == "image":
+            return image
+        assert self.mean
+        assert self.std
+        return normalise(image, self.mean, self.std)
+
     def to_strings(self) -> dict[str, str]:
         """The form of ONNX's metadata_props; values that are no strings are JSON."""
         return {
@@ -49,6 +76,7 @@ class Metadata:
             "names": json.dumps(self.classes.names),
             "palette": json.dumps(self.classes.palette),
             "resolution": str(self.resolution),
+            "input": self.input,
             "output": self.output,
             "mean": json.dumps(self.mean),
             "std": json.dumps(self.std),
@@ -68,15 +96,22 @@ class Metadata:
             output = strings["output"]
             if output not in OUTPUT_KINDS:
                 raise UserError(f"metadata: unknown output {output!r}")
+            kind = strings.get("input", "image")  # files from before there was a choice
+            if kind not in INPUT_KINDS:
+                raise UserError(f"metadata: unknown input {kind!r}")
+            mean, std = _triple(json.loads(strings["mean"])), _triple(json.loads(strings["std"]))
+            if kind == "tensor" and (mean is None or std is None):
+                raise UserError("metadata: an input tensor needs mean and std")
             return Metadata(
                 model=strings["model"],
                 classes=ClassSet(strings["classes"], names, palette),
                 resolution=parse_resolution(strings["resolution"]),
                 output=output,
-                mean=_triple(json.loads(strings["mean"])),
-                std=_triple(json.loads(strings["std"])),
+                mean=mean,
+                std=std,
                 license=strings["license"],
                 version=strings["version"],
+                input=kind,
             )
         except KeyError as error:
             raise UserError(f"metadata: the field {error} is missing") from error

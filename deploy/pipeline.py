@@ -44,15 +44,7 @@ _SSE_LANES = 4  # floats in a register of the instruction sets without kernels
 def network_passes(chooser: Chooser | None = None) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
-        *kernel_passes(chooser),
-        SplitOutputs(),
-        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused,
-        # and each nest gets a schedule.
-        relax.transform.LegalizeOps(),
-        relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FoldConstant(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
+        *lowering_passes(chooser),
         _schedule_fallback(chooser),
         # To the virtual machine: memory is planned once, kernels are called directly.
         relax.transform.RewriteDataflowReshape(),
@@ -66,6 +58,20 @@ def network_passes(chooser: Chooser | None = None) -> list[Pass]:
         relax.transform.ComputePrimValue(),
         relax.transform.VMShapeLower(),
         relax.transform.AttachGlobalSymbol(),
+    ]
+
+
+def lowering_passes(chooser: Chooser | None = None) -> list[Pass]:
+    """Those of `network_passes` that decide which kernels there are: ours, and TVM's loop nests."""
+    return [
+        *kernel_passes(chooser),
+        SplitOutputs(),
+        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
     ]
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from deploy.ends import IMAGE, with_logits_output
+from deploy.ends import with_logits_output
 from lut.errors import UserError
 
 
@@ -30,10 +30,12 @@ class OnnxSession:
         except Exception as error:  # onnxruntime raises classes of its own, all of them for this
             line = " ".join(str(error).split())[:300]
             raise UserError(f"onnxruntime cannot run this ONNX graph: {line}") from error
+        self._input = self._session.get_inputs()[0].name
 
-    def run(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """Every output of the graph, without the batch axis, for one image uint8 (H, W, 3)."""
-        outputs: list[NDArray[Any]] = self._session.run(None, {IMAGE: image[None]})
+    def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
+        """Every output of the graph, without the batch axis, for one input: an image uint8
+        (H, W, 3) or a tensor float32 (3, H, W), as the graph takes it."""
+        outputs: list[NDArray[Any]] = self._session.run(None, {self._input: image[None]})
         return [output[0] for output in outputs]
 
 
@@ -43,8 +45,8 @@ class Reference:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._session = OnnxSession(with_logits_output(model))
 
-    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """labels uint8 (H, W) and logits float32 (K, H, W) of an image uint8 (H, W, 3)."""
+    def __call__(self, image: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """labels uint8 (H, W) and logits float32 (K, H, W) of one input."""
         outputs = self._session.run(image)
         logits = outputs[-1]
         labels = outputs[0] if len(outputs) == 2 else logits.argmax(0).astype(np.uint8)

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lut.errors import UserError, WorkError
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
 _BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
 _ALIGNMENT = 64  # bytes, of TVM's tensors
+_CORES = len(os.sched_getaffinity(0))  # before TVM binds this thread to one of them
+_POOL = threading.local()  # its size, where this thread has loaded a network with a number
 
 
 Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
@@ -35,29 +38,28 @@ class Network:
         self.artifact = artifact
         self.metadata = artifact.metadata
         self._ffi = ffi
-        if threads is not None:
-            ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+        _size_pool(ffi, threads)
         module = _load_library(ffi, artifact.library)
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-        height, width = self.metadata.resolution
         # Generated code reads vectors at this alignment; a caller's array promises none.
-        self._image = _aligned((1, height, width, 3))
+        self._image = aligned((1, *self.metadata.input_shape), self.metadata.input_dtype)
         self._tensor = ffi.from_dlpack(self._image)
         # TVM's machine has one stack of frames: two threads in it at once corrupt each other.
         self._lock = threading.Lock()
         self._main: Callable[[Any], Any] = self._machine["main"]
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         """Segment one image of exactly the network's size.
 
-        image: uint8 (H, W, 3), RGB. Returns the labels, uint8 (H, W), or, for a network that was
-        compiled with ``--output logits``, the class scores, float32 (K, H, W). Raises UserError
-        for another shape or type.
+        image: uint8 (H, W, 3), RGB; for a network that was compiled with ``--input tensor`` the
+        normalised float32 (3, H, W), which `metadata.network_input` makes of an image. Returns the
+        labels, uint8 (H, W), or, for a network that was compiled with ``--output logits``, the
+        class scores, float32 (K, H, W). Raises UserError for another shape or type.
         """
         return self._run(self._main, image)
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """The class scores, float32 (K, H, W), of one image; every artifact has them."""
         if self.metadata.output == "logits":
             return self._run(self._main, image)
@@ -85,11 +87,17 @@ class Network:
         function = None if callback is None else self._ffi.convert(watch)
         self._machine["set_instrument"](function)
 
-    def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
+    def _run(self, entry: Callable[[Any], Any], image: NDArray[Any]) -> NDArray[Any]:
         expected = self._image.shape[1:]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
+        kind = self._image.dtype
+        if not isinstance(image, np.ndarray) or image.dtype != kind or image.shape != expected:
             found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
-            raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
+            what, advice = (
+                ("an image", "resize it")
+                if self.metadata.input == "image"
+                else ("a tensor", "make it with network.metadata.network_input(image)")
+            )
+            raise UserError(f"the network takes {what} {kind} {expected}, not {found}; {advice}")
         with self._lock:
             np.copyto(self._image[0], image)
             try:
@@ -103,9 +111,10 @@ class Network:
 def load(path: str | Path, *, threads: int | None = None) -> Network:
     """Load an artifact for this machine.
 
-    `threads` sets the size of TVM's pool for the whole process; by default TVM_NUM_THREADS or the
-    number of cores. Raises UserError for a damaged file, one for another machine or of a newer
-    format.
+    `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
+    variable or the number of cores. A pool never grows: a RuntimeWarning where this thread has
+    loaded a network with fewer before. Raises UserError for a damaged file, one for another
+    machine or of a newer format.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
@@ -163,6 +172,26 @@ def _import_ffi_without_torch() -> None:
             del sys.modules["torch"]
 
 
+def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
+    # TVM reads the variable when a pool starts, and every thread that calls has a pool of its own.
+    # Without it TVM takes half of the logical cores of an x86 CPU, whether or not two share one.
+    if threads is not None:
+        os.environ["TVM_NUM_THREADS"] = str(threads)
+    elif not os.environ.get("TVM_NUM_THREADS"):
+        os.environ["TVM_NUM_THREADS"] = str(_CORES)
+    if threads is None:
+        return
+    _POOL.size = started = getattr(_POOL, "size", threads)
+    ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+    if started < min(threads, _CORES):
+        warnings.warn(
+            f"{threads} threads asked for, but the first network was loaded with {started}, which "
+            "TVM's pool keeps; load the one with the most threads first",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
 def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI
     handle, path = tempfile.mkstemp(suffix=".so", prefix="hmseg-")
     try:
@@ -178,8 +207,9 @@ def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module o
         Path(path).unlink()  # the mapping stays; the name is not needed
 
 
-def _aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    size = int(np.prod(shape))
+def aligned(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    """Zeros at an address that generated code may take for a tensor's."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
     buffer = np.zeros(size + _ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[offset : offset + size].reshape(shape)
+    return buffer[offset : offset + size].view(kind).reshape(shape)

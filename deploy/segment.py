@@ -21,7 +21,8 @@ def segment_file(
     """
     image = read_image(path)
     size = Resolution(*image.shape[:2])
-    result = network(resize_image(image, network.metadata.resolution))
+    resized = resize_image(image, network.metadata.resolution)
+    result = network(network.metadata.network_input(resized))
     if network.metadata.output == "logits":
         result = result.argmax(0).astype(np.uint8)
     labels = resize_labels(result, size)

@@ -7,7 +7,7 @@ import onnx
 import torch
 
 from deploy.export import export_network, import_onnx, read_metadata
-from deploy.metadata import Metadata, OutputKind, Triple
+from deploy.metadata import InputKind, Metadata, OutputKind, Triple
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
 from hmseg.mrms import MRMS
@@ -35,6 +35,7 @@ def open_source(
     model: str,
     *,
     resolution: Resolution | None = None,
+    input_kind: InputKind = "image",
     output: OutputKind = "labels",
     num_classes: int | None = None,
     mean: Triple | None = None,
@@ -49,7 +50,7 @@ def open_source(
     if model not in zoo.list_models() and _names_a_file(model):
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
-        graph = import_onnx(Path(model), output=output, mean=mean, std=std)
+        graph = import_onnx(Path(model), input_kind=input_kind, output=output, mean=mean, std=std)
         found = read_metadata(graph).resolution
         if resolution is not None and resolution != found:
             raise UserError(
@@ -67,6 +68,7 @@ def open_source(
         network,
         model,
         resolution or DEFAULT_RESOLUTION,
+        input_kind=input_kind,
         output=output,
         num_classes=network.config.num_classes,
     )

@@ -107,10 +107,11 @@ def verify_network(
     reference = Reference(model)
     comparisons = []
     for name, image in images.items():
-        logits = network.logits(image)
+        given = network.metadata.network_input(image)
+        logits = network.logits(given)
         labels_out = network.metadata.output == "labels"
-        labels = network(image) if labels_out else logits.argmax(0).astype(np.uint8)
-        comparisons.append(compare("tvm", name, reference(image), labels, logits))
+        labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
+        comparisons.append(compare("tvm", name, reference(given), labels, logits))
     return comparisons
 
 
@@ -141,10 +142,10 @@ def replay_golden(network: Network) -> Comparison:
     Logits are compared at every 8th pixel, labels at every pixel; a label that differs where no
     golden logit says by how much counts as unexplained, unless it is one pixel in 10,000.
     """
-    golden = network.artifact.golden
-    logits = network.logits(golden.image)
+    golden, given = network.artifact.golden, network.artifact.golden_input
+    logits = network.logits(given)
     labels_out = network.metadata.output == "labels"
-    labels = network(golden.image) if labels_out else logits.argmax(0).astype(np.uint8)
+    labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
     peak = float(np.abs(golden.logits).max())
     sampled = logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE]
     differing = float((labels != golden.labels).mean())

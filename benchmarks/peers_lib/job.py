@@ -7,14 +7,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.metadata import InputKind, OutputKind
 from deploy.resolution import Resolution, parse_resolution
 from deploy.street import draw_street
+from hmseg.data.normalise import normalise
 
-Job = Literal["labels", "logits"]
+Job = Literal["labels", "logits", "float-logits"]
 LabelEnd = Literal["graph", "numpy"]
 JOBS: dict[str, str] = {
     "labels": "uint8 image (H, W, 3) to label map (H, W)",
     "logits": "uint8 image (H, W, 3) to float32 logits (K, H, W) at full resolution",
+    "float-logits": "normalised float32 (3, H, W) to float32 logits (K, H, W) at full resolution",
 }
 
 
@@ -35,6 +38,16 @@ class Config:
         """Height and width in pixels."""
         return parse_resolution(self.resolution)
 
+    @property
+    def input(self) -> InputKind:
+        """What the graph takes."""
+        return "tensor" if self.job == "float-logits" else "image"
+
+    @property
+    def output(self) -> OutputKind:
+        """What the graph gives."""
+        return "labels" if self.job == "labels" else "logits"
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in the results file."""
         return asdict(self)
@@ -45,12 +58,17 @@ class Work:
     """What a side is handed: the job, the folded graph, and a folder of its own to write into."""
 
     config: Config
-    onnx: Path  # from `image` uint8 (1, H, W, 3) to `labels` or `logits`
+    onnx: Path  # from `image` or `tensor` to `labels` or `logits`
     folder: Path
 
     def image(self) -> NDArray[np.uint8]:
         """The image that every side segments: uint8 (H, W, 3)."""
         return draw_street(self.config.size)
+
+    def given(self) -> NDArray[Any]:
+        """What a side is given for it: the image, or the normalised float32 (3, H, W)."""
+        image = self.image()
+        return image if self.config.input == "image" else normalise(image)
 
     def to_json(self) -> dict[str, Any]:
         """For a worker's command line."""

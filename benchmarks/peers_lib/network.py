@@ -1,29 +1,40 @@
 """The network that all sides run: one set of weights, batch norm folded, as ONNX and as torch.
 
-Speed does not depend on the weights, so the networks are not trained. The statistics of the batch
-norms are randomised, so that a peer that skips a layer is found, and the classes are balanced on
-the image that is timed, so that agreement of the labels means something.
+A name of the zoo means random weights: the statistics of the batch norms are randomised, so that a
+peer that skips a layer is found, and the classes are balanced on the image that is timed, so that
+agreement of the labels means something. With ``-camvid`` behind it, the released weights.
+
+Of all the kernels only our label end depends on the values: it fills cells whose four corners have
+one class, of which random weights give far fewer than trained ones (`one_class_cells`).
 """
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
 from benchmarks.peers_lib.ends import image_end
-from benchmarks.peers_lib.job import Config, Job
+from benchmarks.peers_lib.job import Config
 from deploy.export import export_network, fold_batch_norm
+from deploy.metadata import OutputKind
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from hmseg import zoo
+from hmseg.data.normalise import normalise as normalise_image
 from hmseg.mrms import MRMS
 
 SEED = 0
+TRAINED = "camvid"
 BALANCED_AT = Resolution(256, 512)
 
 
 def create_network(model: str) -> MRMS:
-    """A zoo network in eval mode with the same random weights and statistics every time."""
+    """A zoo network in eval mode: the released weights, or the same random ones every time."""
+    name = model.removesuffix(f"-{TRAINED}")
+    if name != model:
+        return zoo.create_model(name, pretrained=TRAINED).eval()
     torch.manual_seed(SEED)
     network = zoo.create_model(model).eval()
     for module in network.modules():
@@ -49,46 +60,67 @@ def create_graph(config: Config) -> onnx.ModelProto:
     """The folded graph with both ends that the ONNX importers are given, and our compiler too."""
     network = create_network(config.model)
     return export_network(
-        network, config.model, config.size, output=config.job,
+        network, config.model, config.size, input_kind=config.input, output=config.output,
         num_classes=network.config.num_classes,
     )  # fmt: skip
 
 
+def one_class_cells(model: str, image: NDArray[np.uint8]) -> float:
+    """The share of the cells of four neighbouring scores, at the classifier's resolution, whose
+    corners have one class."""
+    network = create_network(model)
+    scores: list[Tensor] = []
+    network.head.classify.register_forward_hook(lambda _module, _in, out: scores.append(out))
+    with torch.no_grad():
+        network(torch.from_numpy(normalise_image(image))[None])
+    winner = scores[0][0].argmax(0)
+    corners = torch.stack([winner[:-1, :-1], winner[1:, :-1], winner[:-1, 1:], winner[1:, 1:]])
+    return float((corners == corners[0]).all(0).float().mean())
+
+
 def without_ends(model: onnx.ModelProto) -> onnx.ModelProto:
     """The part of a `create_graph` of logits that takes the normalised float image."""
-    last = next(n for n in model.graph.node if n.name == "hmseg_image_end_Add")
+    last = next((n for n in model.graph.node if n.name == "hmseg_image_end_Add"), None)
+    if last is None:
+        return model
     return Extractor(model).extract_model([last.output[0]], ["logits"])
 
 
 class FloatNetwork(nn.Module):
-    """The folded network: normalised float (1, 3, H, W) to logits (1, K, H, W)."""
+    """The folded network: normalised float (1, 3, H, W) to logits (1, K, H, W).
 
-    def __init__(self, model: str) -> None:
+    Logits are (1, H, W, K) with `channels_last`, as runtimes that compute in NHWC want it: else
+    they end with a transposition.
+    """
+
+    def __init__(self, model: str, *, channels_last: bool = False) -> None:
         super().__init__()
         self.network = fold_batch_norm(create_network(model))
+        self.channels_last = channels_last
 
     def forward(self, tensor: Tensor) -> Tensor:
         logits: Tensor = self.network(tensor)
-        return logits
+        return logits.permute(0, 2, 3, 1) if self.channels_last else logits
 
 
 class ImageNetwork(FloatNetwork):
-    """The folded network with both ends: uint8 (1, H, W, 3) to labels (1, H, W) or logits.
+    """The folded network behind the image end: uint8 (1, H, W, 3) to labels (1, H, W) or logits."""
 
-    Logits are (1, K, H, W), or (1, H, W, K) with `channels_last`, as runtimes that compute in NHWC
-    want it: else they end with a transposition.
-    """
-
-    def __init__(self, model: str, job: Job, *, channels_last: bool = False) -> None:
-        super().__init__(model)
-        self.job, self.channels_last = job, channels_last
+    def __init__(self, model: str, output: OutputKind, *, channels_last: bool = False) -> None:
+        super().__init__(model, channels_last=channels_last)
+        self.output = output
         scale, shift = map(torch.from_numpy, image_end())
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network(normalise(image.permute(0, 3, 1, 2), self.scale, self.shift))
-        axis = 1
-        if self.channels_last:
-            logits, axis = logits.permute(0, 2, 3, 1), 3
-        return logits if self.job == "logits" else logits.argmax(axis).to(torch.uint8)
+        logits = super().forward(normalise(image.permute(0, 3, 1, 2), self.scale, self.shift))
+        axis = 3 if self.channels_last else 1
+        return logits if self.output == "logits" else logits.argmax(axis).to(torch.uint8)
+
+
+def torch_network(config: Config, *, channels_last: bool = False) -> FloatNetwork:
+    """What runtimes that start from torch convert for a configuration, in eval mode."""
+    if config.input == "tensor":
+        return FloatNetwork(config.model, channels_last=channels_last).eval()
+    return ImageNetwork(config.model, config.output, channels_last=channels_last).eval()

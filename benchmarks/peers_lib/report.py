@@ -97,19 +97,60 @@ def fma_share(record: Record, best: float | None) -> float | None:
     return float(np.median(shares)) if shares else None
 
 
+def document(records: dict[Config, Record]) -> str:
+    """Everything as one markdown page: where the figures come from, all configurations in a row
+    each, then every side of each with its spread and its peak memory."""
+    parts = ["# Beside other runtimes", provenance(records), overview(records)]
+    ordered = sorted(records.items(), key=lambda item: _order(item[0]))
+    parts += [detail(record, records.values()) for _, record in ordered]
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(records: dict[Config, Record]) -> str:
+    """Machines, dates, versions and commands behind the records, in words."""
+    machines = {
+        f"{m['cpu']}, {m['cores']} cores, Linux {m['kernel']}, Python {m['python']}"
+        for m in (record["machine"] for record in records.values())
+    }
+    dates = sorted(record["date"] for record in records.values())
+    packages = sorted({
+        f"{package} {version}"
+        for record in records.values()
+        for side in record["sides"].values()
+        for package, version in side["versions"].items()
+    })  # fmt: skip
+    protocols = {
+        f"{p['rounds']} rounds of blocks of {p['block_s']:g} s"
+        for p in (record["protocol"] for record in records.values())
+    }
+    commands = dict.fromkeys(record["command"] for record in records.values())
+    return "\n".join(
+        [
+            f"Machine: {'; '.join(sorted(machines))}. Measured {dates[0]} to {dates[-1]}, "
+            f"{', '.join(sorted(protocols))} of each side. Packages: {', '.join(packages)}.",
+            "",
+            *(f"    {command}" for command in commands),
+        ]
+    )
+
+
 def overview(records: dict[Config, Record]) -> str:
     """One row a configuration: ours, the ratio to the fastest peer, and to each peer."""
     peers = list(dict.fromkeys(
         name for r in records.values() for name in (*r["sides"], *r["skipped"]) if name != OURS
     ))  # fmt: skip
-    head = ["network", "size", "threads", "job", "ours ms", "FPS", "fastest peer", "ratio to it"]
+    head = ["network", "size", "threads", "job", "ours ms", "FPS", "of the FMA ceiling",
+            "our peak MiB / onnxruntime's", "fastest peer", "ratio to it"]  # fmt: skip
     lines = ["| " + " | ".join(head + peers) + " |", "|---" * (len(head) + len(peers)) + "|"]
     for config, record in sorted(records.items(), key=lambda item: _order(item[0])):
         found, fastest = ratios(record), fastest_peer(record)
         median = record["sides"][OURS]["latency"]["median_ms"]
+        share = fma_share(record, best_probe(records.values(), config.threads))
+        memory = " / ".join(_peak_mib(record, name) for name in (OURS, "onnxruntime"))
         cells = [
             config.model, config.resolution, str(config.threads), config.job, f"{median:.2f}",
-            f"{1e3 / median:.1f}", fastest or "-", _text(found[fastest]) if fastest else "-",
+            f"{1e3 / median:.1f}", "-" if share is None else f"{share:.0%}", memory,
+            fastest or "-", _text(found[fastest]) if fastest else "-",
         ]  # fmt: skip
         cells += [_text(found[name]) if name in found else "not run" for name in peers]
         lines.append("| " + " | ".join(cells) + " |")
@@ -169,6 +210,11 @@ def plot(records: dict[Config, Record], job: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _peak_mib(record: Record, name: str) -> str:
+    side = record["sides"].get(name)
+    return f"{side['memory']['peak_kib'] / 1024:.0f}" if side else "-"
 
 
 def _text(ratio: Ratio) -> str:

@@ -30,10 +30,14 @@ class Timing:
 
     rounds: int = 5
     warmup: int = 2
-    block_s: float = 0.3
+    block_s: float = 0.2
     min_repeat: int = 3
     max_repeat: int = 100
     pause_s: float = 0.05
+
+    def warmups(self, call_s: float) -> int:
+        """Calls before a block, not counted: one is enough for a call as long as a block."""
+        return min(self.warmup, max(1, round(self.block_s / call_s)))
 
     def repeat(self, call_s: float) -> int:
         """Counted calls of a block, for a side that takes `call_s` a call."""
@@ -134,7 +138,7 @@ class Runner:
                         blocks[name][1].append(probe.ask(do="value")["value"])
                     blocks[name][0].append(
                         sides[name].block(
-                            self.timing.warmup, notes[name]["repeat"], self.timing.pause_s
+                            notes[name]["warmup"], notes[name]["repeat"], self.timing.pause_s
                         )
                     )
                 except WorkError as error:
@@ -179,12 +183,13 @@ class Runner:
         return side, {
             "versions": adapters.versions(adapter),
             "settings": adapter.SETTINGS,
-            "image_end": adapter.IMAGE_END,
+            "image_end": adapter.IMAGE_END if config.input == "image" else None,
             "label_end": best if config.job == "labels" else None,
             "label_ends_tried_ms": {end: 1e3 * seconds for end, (_, seconds) in opened.items()},
             "label_ends_failed": failed,
             "memory": {k: side.loaded[k] for k in ("base_kib", "peak_kib")},
             "macs": side.loaded["macs"],
+            "warmup": self.timing.warmups(call_s),
             "repeat": self.timing.repeat(call_s),
         }
 

@@ -21,6 +21,7 @@ def bench(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
+    input_: options.InputText = "image",
     output: options.OutputText = "labels",
     classes: options.Classes = None,
     mean: options.Mean = None,
@@ -53,7 +54,7 @@ def bench(
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
     workers = options.read_threads(threads)
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std)
+        source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
 
@@ -96,12 +97,11 @@ def _load(path: Path, wanted: "Metadata") -> "Artifact":
 
     built = load_artifact(path)
     found = built.metadata
-    if (found.model, found.resolution, found.output) != (
-        wanted.model, wanted.resolution, wanted.output,
-    ):  # fmt: skip
+    kinds = [(m.model, m.resolution, m.input, m.output) for m in (found, wanted)]
+    if kinds[0] != kinds[1]:
+        texts = [" ".join(map(str, kind)) for kind in kinds]
         raise UserError(
-            f"{path} is {found.model} {found.resolution} {found.output}, not {wanted.model} "
-            f"{wanted.resolution} {wanted.output}; name its model, resolution and output"
+            f"{path} is {texts[0]}, not {texts[1]}; name its model, resolution, input and output"
         )
     return built
 
@@ -125,7 +125,6 @@ def _describe(
 def print_result(model: str, size: str, result: "BenchResult", percentiles: list[float]) -> None:
     """The table and the ratio on stdout; what the time includes on stderr."""
     from deploy import host
-    from deploy.bench import INCLUDES
     from deploy.measure.statistics import percentile_ms
 
     rows = []
@@ -151,4 +150,4 @@ def print_result(model: str, size: str, result: "BenchResult", percentiles: list
         f"onnxruntime / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
         f"over {ratio.rounds} rounds"
     )
-    say(f"the time includes {INCLUDES.format(output=result.output)}")
+    say(f"the time includes {result.includes}")

@@ -11,6 +11,7 @@ def compile_model(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
+    input_: options.InputText = "image",
     output: options.OutputText = "labels",
     classes: options.Classes = None,
     mean: options.Mean = None,
@@ -24,7 +25,7 @@ def compile_model(
         check_writable(out)
     workers = options.read_threads(threads)
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std)
+        source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact
     from deploy.build import build_artifact
     from deploy.targets import resolve_target
@@ -38,9 +39,12 @@ def compile_model(
         )
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
-    left = [kernel.name for kernel in artifact.kernels if kernel.template == "tvm"]
+    left = [kernel for kernel in artifact.kernels if kernel.template == "tvm"]
     if left:
-        say(f"left to TVM's own lowering, which is slow: {', '.join(left)}")
+        names = ", ".join(f"{kernel.name}{' (tuned)' * kernel.tuned}" for kernel in left)
+        untuned = sum(not kernel.tuned for kernel in left)
+        advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
+        say(f"left to TVM's own lowering: {names}{advice}")
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.metadata import OUTPUT_KINDS, OutputKind, Triple
+from deploy.metadata import INPUT_KINDS, OUTPUT_KINDS, InputKind, OutputKind, Triple
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -23,6 +23,10 @@ Model = Annotated[
 ResolutionText = Annotated[
     str | None,
     typer.Option("--resolution", "-r", help="HEIGHTxWIDTH; 256x512 unless an ONNX file fixes it."),
+]
+InputText = Annotated[
+    str,
+    typer.Option("--input", help="image (uint8 NHWC) or tensor (normalised float32 NCHW)."),
 ]
 OutputText = Annotated[
     str, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
@@ -57,23 +61,33 @@ def open_model(
     classes: int | None = None,
     mean: str | None = None,
     std: str | None = None,
+    input_kind: str = "image",
 ) -> "Source":
     """The graph that the model options name; checks every text before the heavy imports."""
     size = read_resolution(resolution)
-    kind = read_output(output)
+    taken, kind = read_input(input_kind), read_output(output)
     means, stds = read_triple("--mean", mean), read_triple("--std", std)
     if stds and min(stds) <= 0:
         raise UserError(f"--std {std}: the three numbers must be above 0")
     from deploy.source import open_source
 
     return open_source(
-        model, resolution=size, output=kind, num_classes=classes, mean=means, std=stds
-    )
+        model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
+        std=stds,
+    )  # fmt: skip
 
 
 def read_resolution(text: str | None) -> Resolution | None:
     """None stays None; see `parse_resolution`."""
     return None if text is None else parse_resolution(text)
+
+
+def read_input(text: str) -> InputKind:
+    """image or tensor; raises UserError for anything else."""
+    for kind in INPUT_KINDS:
+        if text == kind:
+            return kind
+    raise UserError(f"unknown input {text!r}: choose {' or '.join(INPUT_KINDS)}")
 
 
 def read_output(text: str) -> OutputKind:

@@ -47,7 +47,7 @@ def profile(
         progress.result = f"{ceilings.fma_gflops:.0f} GFLOP/s with {workers} threads"
     with step(f"timing {repeat} frames"):
         result = run_profile(
-            network, network.artifact.golden.image, ceilings, time.perf_counter_ns, repeat=repeat
+            network, network.artifact.golden_input, ceilings, time.perf_counter_ns, repeat=repeat
         )
     metadata = network.metadata
     title = f"{metadata.model} {metadata.resolution}, {workers} threads"

@@ -36,8 +36,9 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, order and augmentation.")] = 0,
     lr: Annotated[float, typer.Option(help="Learning rate; it falls by the poly rule.")] = 0.01,
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     momentum: Annotated[float, typer.Option(help="Of SGD.")] = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="Of SGD, on every parameter.")] = 5e-4,
+    weight_decay: Annotated[float, typer.Option(help="On every parameter.")] = 5e-4,
     auxiliary_weight: Annotated[
         float, typer.Option(help="Of the intermediate losses (Eq. 1).")
     ] = 0.4,
@@ -81,7 +82,7 @@ def train(
     from hmseg.data.dataset import open_source
     from hmseg.data.registry import open_dataset
     from hmseg.train.checkpoint import Checkpoint
-    from hmseg.train.config import TrainConfig, read_precision
+    from hmseg.train.config import TrainConfig, read_optimizer, read_precision
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.train.loop import Trainer
     from hmseg.train.run import Run, RunOptions
@@ -91,7 +92,8 @@ def train(
         model=model, data=dataset, stages=_stages(split, stage, crop, batch, epochs), seed=seed,
         learning_rate=lr, momentum=momentum, weight_decay=weight_decay,
         auxiliary_weight=auxiliary_weight, scale=_read_scale(scale), colour=colour,
-        nesterov=nesterov, warmup_steps=warmup, ema_decay=ema, ohem=ohem,
+        optimizer=read_optimizer(optimizer), nesterov=nesterov, warmup_steps=warmup,
+        ema_decay=ema, ohem=ohem,
         label_smoothing=label_smoothing, class_balance=class_balance,
         precision=read_precision(precision), channels_last=channels_last,
     )  # fmt: skip

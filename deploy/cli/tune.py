@@ -35,6 +35,7 @@ def tune(
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
     from deploy.measure.interleave import Protocol
+    from deploy.passes.schedule_fallback import TRACE
     from deploy.targets import resolve_target
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, tuned_schedules, winners
@@ -66,7 +67,10 @@ def tune(
         return
     print_table(
         "kept", ("gain", "kernel", "schedule"),
-        [(f"{gains[spec]:.2f}", spec, schedule) for spec, schedule in kept.items()],
+        [
+            (f"{gains[spec]:.2f}", spec, "MetaSchedule's" if TRACE in schedule else schedule)
+            for spec, schedule in kept.items()
+        ],
     )  # fmt: skip
     print(
         f"rule / records, whole network: {ratio.median:.3f} [{ratio.low:.3f} .. {ratio.high:.3f}]"

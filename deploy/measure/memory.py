@@ -69,7 +69,7 @@ def _open_artifact(path: str, threads: int | None) -> tuple[int, Callable[[], ob
     runtime.import_runtime()
     base = status_kib("VmRSS")
     network = runtime.load(path, threads=threads)
-    image = np.zeros((*network.metadata.resolution, 3), np.uint8)
+    image = np.zeros(network.metadata.input_shape, network.metadata.input_dtype)
     return base, lambda: network(image)
 
 
@@ -81,8 +81,9 @@ def _open_onnx(path: str, threads: int | None) -> tuple[int, Callable[[], object
     if threads:
         options.intra_op_num_threads = threads
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    image = np.zeros(session.get_inputs()[0].shape, np.uint8)
-    return base, lambda: session.run(None, {session.get_inputs()[0].name: image})
+    taken = session.get_inputs()[0]
+    image = np.zeros(taken.shape, np.uint8 if taken.type == "tensor(uint8)" else np.float32)
+    return base, lambda: session.run(None, {taken.name: image})
 
 
 def _main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from tvm import relax
 
 from deploy.kernels import inverted_residual as template
 from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph, conv_block, plane_of, sum_of
+from deploy.passes.graph import ConvBlock, Graph, activation, conv_block, plane_of, sum_of
 from deploy.passes.kernel_call import KernelCall, rewrite
 
 
@@ -17,7 +17,9 @@ class FuseInvertedResidual:
 
     Before: convolutions, biases and clips of their own. After: one call of the kernel
     ``inverted_residual``, whose hidden tensor never leaves the caches. When: both activations are
-    equal, and no value between is read elsewhere. Runs before the passes for single convolutions.
+    equal, and no value between is read elsewhere. An activation after the projection stays behind
+    the call; without an expansion (a separable convolution of DeepLab) such a block is left to the
+    passes for single convolutions, which run after this one and take the activation in.
     """
 
     def __init__(self, chooser: Chooser) -> None:
@@ -34,6 +36,7 @@ class FuseInvertedResidual:
         for var in reversed(graph.vars):
             if var in taken:
                 continue
+            taken.update(_separable_before_act(graph, var))
             call = self._match(graph, var, taken)
             if call:
                 yield call
@@ -60,9 +63,7 @@ class FuseInvertedResidual:
         depthwise = conv_block(graph, project.input)
         if depthwise is None or not depthwise.depthwise or depthwise.act == "none":
             return None
-        expand = conv_block(graph, depthwise.input) if graph.used_once(depthwise.input) else None
-        if expand is not None and not (expand.pointwise and expand.act == depthwise.act):
-            expand = None
+        expand = _expansion(graph, depthwise)
         source = expand.input if expand else depthwise.input
         if residual is not None and not residual.same_as(source):
             return None
@@ -80,7 +81,7 @@ class FuseInvertedResidual:
             residual=residual is not None,
             act=depthwise.act,
         )
-        taken.update({projected, output})
+        taken.update({projected, output, *project.inner})
         return KernelCall(
             spec=spec,
             inputs=[source],
@@ -93,3 +94,29 @@ class FuseInvertedResidual:
             ),
             output=output,
         )
+
+
+def _expansion(graph: Graph, depthwise: ConvBlock) -> ConvBlock | None:
+    if not graph.used_once(depthwise.input):
+        return None
+    expand = conv_block(graph, depthwise.input)
+    fits = expand is not None and expand.pointwise and expand.act == depthwise.act
+    return expand if fits else None
+
+
+def _separable_before_act(graph: Graph, var: relax.Var) -> set[relax.Var]:
+    """The values of the projection whose activation is `var`, if its block has no expansion.
+
+    Two kernels, the second of which applies the activation, are faster than the fused kernel and
+    one more pass over its output, unless there is an expansion, whose map is the widest.
+    """
+    act, value = activation(graph, var)
+    if act == "none" or not graph.used_once(value):
+        return set()
+    project = conv_block(graph, value, with_act=False)
+    if project is None or not project.pointwise:
+        return set()
+    depthwise = conv_block(graph, project.input)
+    if depthwise is None or not depthwise.depthwise or _expansion(graph, depthwise):
+        return set()
+    return {value, *project.inner}

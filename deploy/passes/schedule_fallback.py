@@ -109,11 +109,25 @@ def _kinds(schedule: Any, block: Any) -> list[str]:  # noqa: ANN401
 
 
 def _can_inline(schedule: Any, block: Any) -> bool:  # noqa: ANN401
-    """Read once, by a nest that would not compute it again and again."""
+    """Whether each of its values is read by one nest, once."""
     consumers = schedule.get_consumers(block)
     if len(consumers) != 1 or set(_kinds(schedule, block)) - {"spatial"}:
         return False
-    return not set(_kinds(schedule, consumers[0])) - {"spatial"}
+    reader, written = schedule.get(consumers[0]), schedule.get(block).writes[0].source
+    if set(_kinds(schedule, consumers[0])) - {"spatial"}:
+        return False
+    # A value per channel that is spread over a map would be computed anew for every pixel.
+    places = [
+        var
+        for region in reader.reads
+        if region.source.same_as(written)
+        for axis in region.region
+        for var in tvm.tirx.analysis.undefined_vars(axis.min)
+    ]
+    return all(
+        int(axis.dom.extent) == 1 or any(axis.var.same_as(var) for var in places)
+        for axis in reader.iter_vars
+    )
 
 
 def _schedule_nest(schedule: Any, block: Any, lanes: int) -> None:  # noqa: ANN401

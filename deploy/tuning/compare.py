@@ -12,7 +12,7 @@ def compare_artifacts(
     first: Artifact, second: Artifact, protocol: Protocol, *, threads: int
 ) -> Ratio:
     """First's time over second's on the golden image: above 1 the second is faster."""
-    image = first.golden.image
+    image = first.golden_input
     networks = {
         name: open_artifact(artifact, name, threads=threads)
         for name, artifact in (("first", first), ("second", second))

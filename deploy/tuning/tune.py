@@ -1,15 +1,21 @@
-"""Tuning: candidates of every kernel, timed inside the whole network, one record each."""
+"""Tuning: candidates of every kernel, timed inside the whole network, one record each.
+
+Kernels of ours go through the neighbours of their rule; for what is left to TVM MetaSchedule
+searches, and the fastest that it finds is the one candidate.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import tvm
 
 from deploy import host
 from deploy.build import build_artifact
@@ -18,14 +24,18 @@ from deploy.importer import import_graph
 from deploy.kernels import KERNELS_VERSION, emit
 from deploy.kernels.choice import Chooser, schedule_fields, with_fields
 from deploy.kernels.ir import compile_kernels
-from deploy.pipeline import isa_of, kernel_passes
+from deploy.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
+from deploy.pipeline import isa_of, lowering_passes
 from deploy.runtime import Network, open_artifact
 from deploy.targets import Target
+from deploy.tuning.apart import run_apart
 from deploy.tuning.candidates import neighbours
 from deploy.tuning.records import Record, append, load_records, matching, winners
+from deploy.tuning.search import search
 from lut.errors import UserError
 
 ROUNDS, FRAMES = 5, 8  # per candidate: rounds, and frames of each side in a round
+SEARCH_TRIALS = 64  # of MetaSchedule for one loop nest, over all runs
 TOLERANCE = 1e-4  # relative to the largest output of the kernel
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -53,9 +63,11 @@ def tune(
     """Measure up to `trials` candidates and append a record of each to a file in `folder`.
 
     Kernels come in the order of their time. For each, the neighbours of the best schedule so far
-    are measured until `early_stopping` of them in a row bring no gain. What the folder already
-    holds is not measured again, so an interrupted run goes on where it was. Returns all matching
-    records. Raises UserError for a target without kernels of ours.
+    are measured until `early_stopping` of them in a row bring no gain. A loop nest of TVM's own
+    gets as many candidates of MetaSchedule, `SEARCH_TRIALS` at most, each of which counts as a
+    trial; the fastest is then measured like any other candidate. What the folder already holds is
+    not measured again, so an interrupted run goes on where it was. Returns all matching records.
+    Raises UserError for a target without kernels of ours.
     """
     isa = isa_of(target)
     if isa is None:
@@ -64,19 +76,37 @@ def tune(
     records = matching(load_records([folder]), target, threads)
     rule = Chooser(isa, threads)
     module = import_graph(with_logits_output(graph))
-    for step in kernel_passes(rule):
-        module = step(module)
+    with tvm.target.Target(target.config):
+        for step in lowering_passes(rule):
+            module = step(module)
+    left = {workload_key(function): function for function in left_to_tvm(module).values()}
     artifact, _ = build_artifact(graph, target, threads=threads, measured={})
     network = open_artifact(artifact, "the network", threads=threads)
     bench = _Bench(network, target)
     names = {info.spec: info.name for info in artifact.kernels if info.spec}
-    specs = sorted(rule.emitted, key=lambda text: -bench.kernel_ns(names.get(text, "")))
+    placed = [text for text in (*rule.emitted, *left) if text in names]  # the others: cancelled
+    times = {text: bench.kernel_ns(names[text]) for text in placed}
     done = 0
-    for text in specs:
-        if text not in names:  # placed, then cancelled by a later pass
+    # A kernel without time belongs to the other entry, of the logits.
+    for text in sorted((t for t in placed if times[t]), key=lambda t: -times[t]):
+        mine = [record for record in records if record.spec == text]
+        if text in left:
+            function = left[text]
+            found = search(
+                function, target, folder, threads=threads, limit=SEARCH_TRIALS,
+                budget=trials - done, early_stopping=early_stopping,
+                on_tried=lambda tried: on_trial(Trial(done + tried, text, 1.0, 1.0)),  # noqa: B023
+            )  # fmt: skip
+            done += found.tried
+            schedule = {TRACE: found.trace}
+            if found.trace is not None and schedule not in [record.schedule for record in mine]:
+                make = partial(apply_trace, function, schedule)
+                record = bench.measure(text, schedule, make, names[text], threads)
+                append(record, path)
+                records.append(record)
+                on_trial(Trial(done, text, record.gain, record.gain))
             continue
         spec, without_gain = rule.emitted[text], 0
-        mine = [record for record in records if record.spec == text]
         while done < trials and without_gain < early_stopping:
             best = winners(mine).get(text)
             base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
@@ -85,7 +115,8 @@ def tune(
             candidate = next((s for s in fresh if s != rule.rule(spec)), None)
             if candidate is None:
                 break
-            record = bench.measure(spec, candidate, names[text], isa, threads)
+            make = partial(emit, spec, isa, schedule=candidate)
+            record = bench.measure(text, schedule_fields(candidate), make, names[text], threads)
             append(record, path)
             before = max((r.gain for r in mine), default=1.0)
             without_gain = 0 if record.gain > max(before, 1.0) else without_gain + 1
@@ -101,19 +132,29 @@ class _Bench:
 
     def __init__(self, network: Network, target: Target) -> None:
         self.network, self.target = network, target
-        self.image = network.artifact.golden.image
+        self.image = network.artifact.golden_input
 
     def kernel_ns(self, name: str) -> int:
         """Median time of a kernel over a few frames, all its calls together."""
         frames = [self._frame(name, None) for _ in range(5)]
         return int(np.median(frames))
 
-    def measure(self, spec: Any, schedule: Any, name: str, isa: Any, threads: int) -> Record:  # noqa: ANN401
+    def measure(
+        self,
+        spec: str,
+        schedule: dict[str, Any],
+        make: Callable[[], Any],
+        name: str,
+        threads: int,
+    ) -> Record:
+        """The record of the PrimFunc that `make` gives, in the place of the kernel `name`."""
         rule_ns: list[int] = []
         candidate_ns: list[int] = []
         refused = ""
         try:
-            module = compile_kernels({"k": emit(spec, isa, schedule=schedule)}, self._tvm_target())
+            function = make()
+            module = compile_kernels({"k": function}, tvm.target.Target(self.target.config))
+            run_apart(module, function)
             self._check(name, module["k"])
             for _ in range(ROUNDS):
                 pairs = [(self._frame(name, None), self._frame(name, module["k"]))
@@ -128,8 +169,8 @@ class _Bench:
             target=self.target.key,
             threads=threads,
             kernels_version=KERNELS_VERSION,
-            spec=repr(spec),
-            schedule=schedule_fields(schedule),
+            spec=spec,
+            schedule=schedule,
             rule_ns=tuple(rule_ns) if not refused else (),
             candidate_ns=tuple(candidate_ns) if not refused else (),
             refused=refused,
@@ -137,11 +178,6 @@ class _Bench:
             versions={tool: version(tool) for tool in TOOLS},
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-    def _tvm_target(self) -> Any:  # noqa: ANN401
-        import tvm
-
-        return tvm.target.Target(self.target.config)
 
     def _frame(self, name: str, replacement: Any) -> int:  # noqa: ANN401
         """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""

@@ -15,16 +15,16 @@ from hmseg.train.config import TrainConfig
 from lut.errors import UserError
 from lut.files import atomic_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Tensors = dict[str, Tensor]
 
 
 @dataclass
 class Checkpoint:
-    """A run after `step` steps: the raw weights, their moving average and the momentum.
+    """A run after `step` steps: the raw weights, their moving average, the optimiser's state.
 
-    `average` is empty without EMA, `momentum` maps parameter names to SGD's buffers. Everything
-    random derives from the seed and the step, so there is no generator to keep.
+    `average` is empty without EMA; `optimizer` maps ``PARAMETER/KEY`` to the optimiser's tensors.
+    Everything random derives from the seed and the step, so there is no generator to keep.
     """
 
     config: TrainConfig
@@ -32,7 +32,7 @@ class Checkpoint:
     classes: tuple[str, ...]
     weights: Tensors
     average: Tensors
-    momentum: Tensors
+    optimizer: Tensors
     schedules: tuple[tuple[int, str], ...] = ()
     """Every schedule the run has had: the step it began at, and its stages."""
     before: tuple[dict[str, Any], ...] = ()
@@ -51,7 +51,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
-        groups = {"weights": self.weights, "average": self.average, "momentum": self.momentum}
+        groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
         tensors = {
             f"{group}/{name}": tensor.detach().cpu().contiguous()
             for group, members in groups.items()
@@ -76,7 +76,7 @@ class Checkpoint:
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
-        groups: dict[str, Tensors] = {"weights": {}, "average": {}, "momentum": {}}
+        groups: dict[str, Tensors] = {"weights": {}, "average": {}, "optimizer": {}}
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}

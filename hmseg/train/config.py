@@ -13,6 +13,7 @@ from lut.errors import UserError
 
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
+OptimizerName = Literal["sgd", "adamw"]
 
 
 def read_precision(text: str) -> Precision:
@@ -21,6 +22,14 @@ def read_precision(text: str) -> Precision:
         if text == precision:
             return text  # type: ignore[return-value]
     raise UserError(f"unknown precision {text!r}: choose {', '.join(get_args(Precision))}")
+
+
+def read_optimizer(text: str) -> OptimizerName:
+    """The optimiser of that name; raises UserError for anything else."""
+    for name in get_args(OptimizerName):
+        if text == name:
+            return name  # type: ignore[no-any-return]
+    raise UserError(f"unknown optimizer {text!r}: choose {', '.join(get_args(OptimizerName))}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class TrainConfig:
     auxiliary_weight: float = 0.4
     scale: tuple[float, float] = (0.5, 2.0)
     colour: float = 0.3
-    # What has since become standard.
+    # What has since become standard. AdamW's betas are torch's; momentum and nesterov are SGD's.
+    optimizer: OptimizerName = "sgd"
     nesterov: bool = False
     warmup_steps: int = 0
     ema_decay: float = 0.0

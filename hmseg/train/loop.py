@@ -39,7 +39,7 @@ class StepReport:
 
 
 class Trainer:
-    """A run in progress: the network, its average, SGD's state and the step reached.
+    """A run in progress: the network, its average, the optimiser's state and the step reached.
 
     Raises UserError for a split that is smaller than a batch, and for a batch that does not fit
     into memory or cannot be shared out over the processes.
@@ -71,10 +71,7 @@ class Trainer:
             synchronise_batch_norm(model)
         self.model: nn.Module = model
         self.dtype = next(model.parameters()).dtype
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=config.learning_rate, momentum=config.momentum,
-            weight_decay=config.weight_decay, nesterov=config.nesterov,
-        )  # fmt: skip
+        self.optimizer = _optimizer(config, model)
         self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
         self.loader = Loader(
             source, config.augmentation, seed=config.seed,
@@ -150,10 +147,11 @@ class Trainer:
                     f"{name} is not finite after step {self.step}; the last good checkpoint is "
                     "kept: resume from it with a lower learning rate"
                 )
-        momentum = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
+        optimizer = {
+            f"{name}/{key}": value
             for name, parameter in self.model.named_parameters()
-            if self.optimizer.state[parameter].get("momentum_buffer") is not None
+            for key, value in self.optimizer.state[parameter].items()
+            if value is not None
         }
         average = self.average.state_dict() if self.average else {}
         return Checkpoint(
@@ -162,7 +160,7 @@ class Trainer:
             self.classes,
             weights,
             average,
-            momentum,
+            optimizer,
             self.schedules,
             self.before,
         )
@@ -189,15 +187,27 @@ class Trainer:
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:
             load_into(self.average, checkpoint.average, path)
-        for name, parameter in self.model.named_parameters():
-            if name in checkpoint.momentum:
+        parameters = dict(self.model.named_parameters())
+        for name, saved in checkpoint.optimizer.items():
+            owner, key = name.rsplit("/", 1)
+            if saved.dim():
                 # The layout too: it decides the order of sums in the optimiser's kernels.
-                buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+                saved = torch.empty_like(parameters[owner]).copy_(saved).detach()
+            self.optimizer.state[parameters[owner]][key] = saved
         self.step = checkpoint.step
         self.schedules, self.before = checkpoint.schedules, checkpoint.before
         if self.config.stages != checkpoint.config.stages:
             self.schedules += ((self.step, self.config.schedule),)
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=config.momentum,
+        weight_decay=decay, nesterov=config.nesterov,
+    )  # fmt: skip
 
 
 def torch_predictor(model: nn.Module) -> Predictor:

@@ -1,20 +1,25 @@
 """What the comparison with other runtimes does without them: results, tables, reasons."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
 from benchmarks import peers
 from benchmarks.peers_lib import adapters, report, results, run
-from benchmarks.peers_lib.job import Config, Work
+from benchmarks.peers_lib.job import JOBS, Config, Work
+from benchmarks.peers_lib.network import create_graph, one_class_cells, torch_network
 from benchmarks.peers_lib.side import Side
 from deploy.export import import_onnx, save_onnx
 from deploy.measure.statistics import summarise
+from deploy.reference import Reference
+from deploy.resolution import Resolution
+from deploy.street import draw_street
 from lut.errors import UserError, WorkError
 
 CONFIG = Config("tiny-mrms", "64x64", 1, "labels")
@@ -40,7 +45,9 @@ def record(config: Config = CONFIG, **changes: object) -> results.Record:
         "requested": ["litert", "mnn", "onnxruntime"],
         "protocol": asdict(run.Timing()),
         "deploy": "abc",
-        "machine": {"cpu": "Some CPU"},
+        "machine": {"cpu": "Some CPU", "cores": 2, "kernel": "6.1", "python": "3.11"},
+        "date": "2026-01-01T00:00:00+00:00",
+        "command": "python -m benchmarks.peers --threads 1",
         "sides": {"hmseg": side(2, 2, 4), "onnxruntime": side(6, 5, 8), "mnn": side(7, 7, 7)},
         "skipped": {"litert": "not installed: litert-torch"},
         "probe": "",
@@ -96,8 +103,26 @@ def test_tables_name_every_side_and_every_reason():
     assert "2.50 [2.00..3.00] | 2.50 | 3 (2) | graph |" in text
     assert "not run: litert: not installed: litert-torch" in text
     row = report.overview({CONFIG: record()}).splitlines()[2]
-    assert row.startswith("| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | onnxruntime | 2.50 [")
+    assert row.startswith(
+        "| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | 50% | 3 / 3 | onnxruntime | 2.50 ["
+    )
     assert row.endswith("| 3.50 [1.75..3.50] | not run |")
+
+
+def test_document_says_where_the_figures_come_from(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    other = Config("tiny-mrms", "64x64", 1, "float-logits")
+    for each in (record(), record(other, date="2026-01-02T00:00:00+00:00")):
+        results.append_record(path, each)
+    assert peers.main(["--report", "--output", str(path)]) == 0
+    text = path.with_suffix(".md").read_text()
+    assert "Some CPU, 2 cores, Linux 6.1, Python 3.11" in text
+    assert "2026-01-01T00:00:00+00:00 to 2026-01-02T00:00:00+00:00, 5 rounds of blocks" in text
+    assert "package 1.2" in text
+    assert "    python -m benchmarks.peers --threads 1\n" in text
+    assert text.count("### tiny-mrms 64x64, 1 threads") == 2
+    assert capsys.readouterr().out.strip() in text
+    assert {p.name for p in tmp_path.glob("*.png")} == {"r-labels.png", "r-float-logits.png"}
 
 
 def test_share_of_the_fma_ceiling_leaves_slow_rounds_out():
@@ -160,6 +185,7 @@ def test_check_rejects_wrong_shapes_few_wrong_labels_and_nan():
 def test_blocks_are_bounded_by_time_and_calls():
     timing = run.Timing(block_s=0.4, min_repeat=5, max_repeat=100)
     assert [timing.repeat(s) for s in (0.001, 0.01, 1.0)] == [100, 40, 5]
+    assert [timing.warmups(s) for s in (0.01, 0.4, 1.0)] == [2, 1, 1]
 
 
 def test_command_line_reports_and_refuses(tmp_path, capsys):
@@ -188,10 +214,12 @@ def put_small_graphs(cache: Path, config: Config) -> None:
         ),
         small,
     )  # fmt: skip
-    for job in ("labels", "logits"):
+    for job in JOBS:
         path = cache / f"{config.model}-{config.resolution}-{job}" / "network.onnx"
         path.parent.mkdir()
-        save_onnx(import_onnx(small, output=job, mean=None, std=None), path)
+        kinds = replace(config, job=job)
+        graph = import_onnx(small, input_kind=kinds.input, output=kinds.output, mean=None, std=None)
+        save_onnx(graph, path)
 
 
 def test_whole_run_with_real_processes(tmp_path, monkeypatch):
@@ -216,3 +244,50 @@ def test_plot_has_a_panel_per_network_and_threads(tmp_path):
     target = Path(tmp_path / "p.png")
     report.plot({c: record(c) for c in configs}, "labels", target)
     assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_float_logits_start_from_the_normalised_tensor(tmp_path, monkeypatch):
+    """Checked against the logits of the graph that takes the image; ours and onnxruntime's."""
+    config = Config("small", "64x64", 2, "float-logits")
+    put_small_graphs(tmp_path, config)
+    runner = run.Runner(tmp_path, run.Timing(rounds=2, block_s=0.02), lambda _: None)
+    found = runner.run(config, ["onnxruntime"])
+    assert (found["skipped"], list(found["sides"])) == ({}, ["hmseg", "onnxruntime"])
+    assert all(side["image_end"] is None for side in found["sides"].values())
+    work = Work(config, tmp_path / "n.onnx", tmp_path)
+    assert (work.given().dtype, work.given().shape) == (np.float32, (3, 64, 64))
+    # Against the logits of another image the check fails: it is no formality.
+    monkeypatch.setattr(Work, "image", lambda _: np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(WorkError, match="wrong results: off by"):
+        run.Runner(tmp_path, run.Timing(), lambda _: None).run(config, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "cases"),
+    [
+        ("tiny-mrms", [("labels", True), ("logits", False), ("float-logits", True)]),
+        ("tiny-mrms-camvid", [("labels", False)]),
+    ],
+)
+def test_torch_sides_compute_what_the_graph_does(model, cases):
+    """What is converted from torch, both layouts; random and released weights."""
+    config = Config(model, "64x64", 1, "logits")
+    work = Work(config, Path("n.onnx"), Path())
+    logits = Reference(create_graph(config))(work.image())[1]
+    for job, channels_last in cases:
+        config = replace(config, job=job)
+        network = torch_network(config, channels_last=channels_last)
+        with torch.no_grad():
+            given = torch.from_numpy(Work(config, Path("n.onnx"), Path()).given())
+            found = network(given[None])[0].numpy()
+        if channels_last and job != "labels":
+            found = found.transpose(2, 0, 1)
+        check = run.difference_of_labels if job == "labels" else run.difference_of_logits
+        assert check(found, logits) is None
+
+
+def test_random_weights_fill_fewer_cells_than_trained_ones():
+    """Our label end gains from cells of one class; what is timed must not have more of them."""
+    street = draw_street(Resolution(256, 512))
+    assert one_class_cells("tiny-mrms", street) < 0.3
+    assert one_class_cells("tiny-mrms-camvid", street) > 0.7

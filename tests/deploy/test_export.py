@@ -286,3 +286,42 @@ def test_saving_to_a_place_that_cannot_be_written(graph, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         save_onnx(graph, tmp_path / "file" / "n.onnx")
+
+
+class TestTensorInput:
+    def test_numbers_and_signature_of_a_zoo_network(self, network):
+        model = export_network(
+            network, "n", graphs.SIZE, input_kind="tensor", output="logits", num_classes=19
+        )
+        (taken,) = model.graph.input
+        assert signature(taken) == ("tensor", TensorProto.FLOAT, [1, 3, *graphs.SIZE])
+        assert read_metadata(model).input == "tensor"
+        image = photo()
+        given = read_metadata(model).network_input(image)[None]
+        with torch.no_grad():
+            expected = network.double()(normalised(image)).numpy()
+        network.float()
+        np.testing.assert_allclose(run(model, given), expected, atol=1e-3)
+
+    def test_a_file_of_ours_keeps_its_mean_and_std(self, tmp_path):
+        first = import_onnx(
+            write(segmenter(), tmp_path / "a.onnx"), input_kind="tensor",
+            mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0),
+        )  # fmt: skip
+        save_onnx(first, tmp_path / "b.onnx")
+        again = import_onnx(tmp_path / "b.onnx", mean=None, std=None)
+        assert read_metadata(again).input == "image"
+        assert read_metadata(again).mean == (0.1, 0.2, 0.3)
+        assert read_metadata(again).std == (1.0, 2.0, 3.0)
+
+    def test_a_graph_of_images_has_no_tensor(self, tmp_path):
+        path = write(segmenter(layout="uint8"), tmp_path / "u.onnx")
+        with pytest.raises(UserError, match="has no float tensor to start from"):
+            import_onnx(path, input_kind="tensor", mean=None, std=None)
+
+    def test_the_name_is_free(self, tmp_path):
+        names = {"features": "tensor"}
+        path = write(segmenter(names=lambda n: names.get(n, n)), tmp_path / "u.onnx")
+        model = import_onnx(path, input_kind="tensor", mean=None, std=None)
+        assert [value.name for value in model.graph.input] == ["tensor"]
+        onnx.checker.check_model(model, full_check=True)

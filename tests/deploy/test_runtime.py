@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, save_artifact
 from deploy.reference import Reference
 from deploy.runtime import Network, check_machine, load, open_artifact
+from deploy.verify import replay_golden
 from lut.errors import UserError
 from tests.deploy.graphs import photo
 
@@ -49,6 +51,85 @@ def test_a_network_that_gives_logits(small_artifact, cpu, tmp_path):
     assert network(image).shape == (5, 64, 64)
     np.testing.assert_array_equal(network(image), network.logits(image))
     np.testing.assert_array_equal(network(image), labels.logits(image))
+
+
+POOLS = """
+import os, sys, threading, warnings
+import numpy as np
+from deploy.runtime import load
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+before = tasks()
+network = load(sys.argv[1], **eval(sys.argv[2]))
+image = network.artifact.golden.image
+network(image)
+print(tasks() - before)
+mine = tasks()
+other = threading.Thread(target=lambda: (network(image), print(tasks() - mine - 1)))
+other.start()
+other.join()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    load(sys.argv[1], threads=2)
+print([str(each.message) for each in caught])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+@pytest.mark.parametrize(
+    ("arguments", "variable", "expected"),
+    [
+        ("{'threads': 2}", None, 2),
+        ("{'threads': 1}", None, 1),
+        ("{'threads': 2}", "1", 2),
+        ("{}", None, len(os.sched_getaffinity(0))),
+    ],
+)
+def test_the_pool_has_the_threads_asked_for(artifact_path, arguments, variable, expected):
+    """Counted as the kernel does, in a process of its own, as a pool never grows. A caller's other
+    thread has a pool as large."""
+    environment = {k: v for k, v in os.environ.items() if k != "TVM_NUM_THREADS"}
+    if variable:
+        environment["TVM_NUM_THREADS"] = variable
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS, str(artifact_path), arguments],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second, caught = done.stdout.splitlines()
+    # The calling thread works too.
+    assert (int(first), int(second)) == (expected - 1, expected - 1)
+    assert ("first network was loaded with 1" in caught) == (expected == 1)
+
+
+@pytest.mark.parametrize("output", ["labels", "logits"])
+def test_a_network_that_takes_a_tensor(cpu, tmp_path, output):
+    """Float in, compiled, checked, saved, loaded: the numbers are onnxruntime's."""
+    from deploy.build import build_artifact
+    from deploy.export import import_onnx
+    from tests.deploy.graphs import segmenter, write
+
+    mean, std = (0.3, 0.4, 0.5), (0.25, 0.5, 0.75)
+    user = write(segmenter(), tmp_path / "user.onnx")
+    graph = import_onnx(user, input_kind="tensor", output=output, mean=mean, std=std)
+    assert [value.name for value in graph.graph.input] == ["tensor"]
+    artifact, comparisons = build_artifact(graph, cpu, threads=2)
+    assert comparisons
+    assert all(comparison.passed for comparison in comparisons)
+    save_artifact(artifact, tmp_path / "t.hmseg")
+    network = load(tmp_path / "t.hmseg", threads=2)
+    taken = network.artifact.manifest()["input"]
+    assert taken == {"name": "tensor", "dtype": "float32", "shape": [1, 3, 64, 64]}
+    tensor = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    labels, logits = Reference(graph)(tensor)
+    np.testing.assert_allclose(network.logits(tensor), logits, atol=1e-4 * np.abs(logits).max())
+    if output == "labels":
+        assert (network(tensor) != labels).mean() < 1e-3
+    assert replay_golden(network).passed
+    with pytest.raises(UserError, match=r"takes a tensor float32 \(3, 64, 64\), not uint8"):
+        network(photo())
+    assert network(network.metadata.network_input(photo())).shape[-2:] == (64, 64)
 
 
 @pytest.mark.parametrize(

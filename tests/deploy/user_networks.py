@@ -1,4 +1,5 @@
-"""Networks as users bring them: MobileNetV2, LR-ASPP on MobileNetV3, DeepLabv3+, at tiny widths.
+"""Networks as users bring them: MobileNetV2, LR-ASPP on MobileNetV3, DeepLabv3+, at tiny widths,
+and MobileNetV2 with an FCN's head.
 
 Written from the papers (arXiv 1801.04381, 1905.02244, 1802.02611); exported as a user would, by
 ``torch.onnx.export`` of float (1, 3, H, W) to class scores.
@@ -112,6 +113,23 @@ class LrAspp(nn.Module):
         wide = self.branch(high) * gate
         up = F.interpolate(wide, low.shape[2:], mode="bilinear", align_corners=False)
         return self.low_scores(low) + self.high_scores(up)
+
+
+class MobileNetV2Fcn(nn.Module):
+    """Blocks of MobileNetV2 to 1/8 and a head with a dense 3x3 convolution (arXiv 1411.4038)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(3, 16, 3, stride=2, act=nn.ReLU6()),
+            InvertedResidual(16, 16, stride=2),
+            InvertedResidual(16, 24, stride=2),
+            conv(24, 64, 3, act=nn.ReLU()),
+            nn.Conv2d(64, CLASSES, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
 
 
 def separable(cin: int, cout: int, *, dilation: int = 1) -> nn.Sequential:

@@ -45,11 +45,20 @@ def open_network(work: Work) -> Call:
     if method is None:
         raise RuntimeError("the program has no method forward")
     scale, shift = (torch.from_numpy(array) for array in image_end())
-    image = torch.from_numpy(work.image())[None].permute(0, 3, 1, 2)
+    given = torch.from_numpy(work.given())[None]
+    if work.config.input == "image":
+        image = given.permute(0, 3, 1, 2)
+
+        def tensor():  # noqa: ANN202
+            return torch.addcmul(shift, image.float(), scale)
+    else:
+
+        def tensor():  # noqa: ANN202
+            return given.contiguous(memory_format=torch.channels_last)
 
     def call():  # noqa: ANN202
         with torch.inference_mode():
-            return method.execute([torch.addcmul(shift, image.float(), scale)])[0].numpy()[0]
+            return method.execute([tensor()])[0].numpy()[0]
 
     call.program = program  # the method reads the program's memory
     return call

@@ -32,10 +32,10 @@ def open_network(work: Work) -> Call:
     from deploy import runtime
 
     network = runtime.load(work.folder / "network.hmseg", threads=work.config.threads)
-    image = work.image()
+    given = work.given()
 
     def call():  # noqa: ANN202
-        return network(image)
+        return network(given)
 
     call.macs = sum(kernel.macs for kernel in network.artifact.kernels)
     return call

@@ -55,5 +55,5 @@ def open_network(work: Work) -> Call:
     module = rt.VmModule.mmap(config.vm_instance, str(work.folder / "network.vmfb"))
     context.add_vm_module(module)
     main = context.modules[module.name]["main_graph"]
-    image = work.image()
-    return lambda: main(image[None]).to_host()[0]
+    given = work.given()
+    return lambda: main(given[None]).to_host()[0]

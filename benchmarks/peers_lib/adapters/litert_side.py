@@ -14,10 +14,10 @@ def prepare(work: Work) -> None:
     import litert_torch
     import torch
 
-    from benchmarks.peers_lib.network import ImageNetwork
+    from benchmarks.peers_lib.network import torch_network
 
-    network = ImageNetwork(work.config.model, work.config.job, channels_last=True).eval()
-    example = torch.from_numpy(work.image())[None]
+    network = torch_network(work.config, channels_last=True)
+    example = torch.from_numpy(work.given())[None]
     litert_torch.convert(network, (example,)).export(str(work.folder / "network.tflite"))
 
 
@@ -34,11 +34,11 @@ def open_network(work: Work) -> Call:
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
-    logits = work.config.job == "logits"
-    image = work.image()
+    logits = work.config.output == "logits"
+    given = work.given()
 
     def call():  # noqa: ANN202
-        interpreter.set_tensor(source, image[None])
+        interpreter.set_tensor(source, given[None])
         interpreter.invoke()
         out = interpreter.get_tensor(target)[0]
         return out.transpose(2, 0, 1) if logits else out  # a view: no copy

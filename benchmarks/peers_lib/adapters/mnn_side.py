@@ -51,9 +51,13 @@ def open_network(work: Work) -> Call:
         )
     )
     module = MNN.nn.load_module_from_file(
-        str(work.folder / "network.mnn"), ["image"], [work.config.job], runtime_manager=manager
+        str(work.folder / "network.mnn"),
+        [work.config.input],
+        [work.config.output],
+        runtime_manager=manager,
     )
-    image = work.image()
-    shape = [1, *image.shape]
+    given = work.given()
+    shape = [1, *given.shape]
+    kind = F.uint8 if work.config.input == "image" else F.float
     # NCHW is MNN's word for "dimensions as written"; the graph transposes.
-    return lambda: module.forward([F.const(image, shape, F.NCHW, F.uint8)])[0].read()[0]
+    return lambda: module.forward([F.const(given, shape, F.NCHW, kind)])[0].read()[0]

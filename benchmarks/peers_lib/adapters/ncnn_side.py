@@ -50,12 +50,15 @@ def open_network(work: Work) -> Call:
             raise RuntimeError(f"ncnn cannot load its .{suffix} file")
     mean = [255 * value for value in MEAN]
     scale = [1 / (255 * value) for value in STD]
-    image = work.image()
-    height, width, _ = image.shape
+    given = work.given()
+    height, width = work.config.size
 
     def logits() -> NDArray[np.float32]:
-        mat = ncnn.Mat.from_pixels(image, ncnn.Mat.PixelType.PIXEL_RGB, width, height)
-        mat.substract_mean_normalize(mean, scale)
+        if work.config.input == "image":
+            mat = ncnn.Mat.from_pixels(given, ncnn.Mat.PixelType.PIXEL_RGB, width, height)
+            mat.substract_mean_normalize(mean, scale)
+        else:
+            mat = ncnn.Mat(given)
         with net.create_extractor() as extractor:
             extractor.input("in0", mat)
             _, out = extractor.extract("out0")

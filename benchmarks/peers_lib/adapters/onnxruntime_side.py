@@ -27,5 +27,5 @@ def open_network(work: Work) -> Call:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = work.config.threads
     session = ort.InferenceSession(str(work.onnx), options, providers=["CPUExecutionProvider"])
-    image = work.image()
-    return lambda: session.run(None, {"image": image[None]})[0][0]
+    given, name = work.given(), work.config.input
+    return lambda: session.run(None, {name: given[None]})[0][0]

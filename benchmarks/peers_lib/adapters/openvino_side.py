@@ -34,5 +34,5 @@ def open_network(work: Work) -> Call:
         },
     )
     request = compiled.create_infer_request()
-    image = work.image()
-    return lambda: request.infer({0: image[None]}, share_inputs=True, share_outputs=True)[0][0]
+    given = work.given()
+    return lambda: request.infer({0: given[None]}, share_inputs=True, share_outputs=True)[0][0]

@@ -31,16 +31,15 @@ def open_network(work: Work) -> Call:
     import torch
     import torch._inductor.config
 
-    from benchmarks.peers_lib.network import ImageNetwork
+    from benchmarks.peers_lib.network import torch_network
 
     torch._inductor.config.freezing = True
-    network = ImageNetwork(work.config.model, work.config.job).eval()
-    network = network.to(memory_format=torch.channels_last)
+    network = torch_network(work.config).to(memory_format=torch.channels_last)
     compiled = torch.compile(network, mode="max-autotune", fullgraph=True, dynamic=False)
-    image = torch.from_numpy(work.image())[None]
+    given = torch.from_numpy(work.given())[None]
 
     def call():  # noqa: ANN202
         with torch.inference_mode():
-            return compiled(image).numpy()[0]
+            return compiled(given).numpy()[0]
 
     return call

@@ -51,6 +51,12 @@ def test_fail_below(cli, own):
     assert cli(*own, "--fail-below", "1e-9").succeeded()
 
 
+def test_from_a_tensor(cli, user_onnx, tmp_path):
+    done = cli("bench", "-m", user_onnx, "--input", "tensor", "--output", "logits", *QUICK)
+    assert "the copy of the float32 tensor in, the whole network, and the logits map" in done.err
+    assert done.succeeded()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -62,7 +68,8 @@ def test_fail_below(cli, own):
         (["--fail-below", "nan"], "--fail-below"),
         (["--fail-below", "-1"], "--fail-below"),
         (["--image", "none.png"], "no such file"),
-        (["--output", "logits"], "is user 64x64 labels, not user 64x64 logits"),
+        (["--output", "logits"], "is user 64x64 image labels, not user 64x64 image logits"),
+        (["--input", "video"], "unknown input 'video'"),
         (["--artifact", "none.hmseg"], "no such file"),
     ],
 )

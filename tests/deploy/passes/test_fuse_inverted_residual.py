@@ -79,6 +79,41 @@ def test_different_activations_are_not_taken_for_one():
     assert max_error(model, "x86-64-v3") < 1e-4
 
 
+@pytest.mark.parametrize("act", ["relu", "relu6"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_activation_after_a_separable_convolution_is_inside_a_kernel(act, target):
+    """DeepLab's: nothing is left to TVM."""
+    net = Net(16, 13, 21)
+    y = net.conv(net.depthwise("x", act=act), 24, act=act)
+    model = net.model(net.conv(y, 8))
+    assert operations_of(model, target) == ["pack", "depthwise", "pointwise", "pointwise", "unpack"]
+    assert max_error(model, target) < 1e-4
+
+
+@pytest.mark.parametrize("act", ["relu", "relu6"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_activation_after_an_expanded_block_stays_behind_the_kernel(act, residual):
+    """A variant of MobileNetV2: the clip stays, in the blocked layout, and clips what it should."""
+    net = Net(16, 13, 21)
+    wide = net.conv("x", 48, act="relu6")
+    y = net.conv(net.depthwise(wide, act="relu6"), 16)
+    y = net.act(net.add(y, "x") if residual else y, act)
+    model = net.model(net.conv(y, 8))
+    names = operations_of(model, "x86-64-v3")
+    left = "relax.nn.relu" if act == "relu" else "relax.clip"
+    assert names == ["pack", "inverted_residual", left, "pointwise", "unpack"]
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def test_activated_and_linear_value_both_read():
+    """The projection is read as it is and through a ReLU: both stay right."""
+    net = Net(16, 13, 21)
+    linear = net.conv(net.depthwise("x", act="relu"), 16)
+    model = net.model(net.act(linear, "relu"), linear)
+    assert "inverted_residual" in kernels_of(model, "x86-64-v3")
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
 def test_nothing_of_ours_below_avx2():
     names = operations_of(block(), "x86-64-v2")
     assert all(name.startswith("relax.") for name in names)

@@ -14,7 +14,7 @@ from deploy.passes.schedule_fallback import (
     rule_schedule,
     workload_key,
 )
-from deploy.pipeline import network_passes
+from deploy.pipeline import lowering_passes
 from lut.errors import UserError
 from tests.deploy.passes.nets import RNG, Net, max_error
 
@@ -24,9 +24,7 @@ LANES = 8
 def unscheduled(model):
     """The PrimFuncs of a model as they come to the pass, without kernels of ours."""
     module = import_graph(model)
-    for step in network_passes():
-        if step.info.name == "ScheduleFallback":
-            break
+    for step in lowering_passes():
         module = step(module)
     return module
 
@@ -182,3 +180,20 @@ def test_of_a_user_network_left_to_tvm_below_avx2():
     net = Net(16, 9, 11)
     assert isinstance(unscheduled(net.model(net.conv("x", 8)))["main"], relax.Function)
     assert max_error(net.model(net.conv("x", 8)), "x86-64") < 1e-4
+
+
+def test_what_is_spread_over_a_map_is_computed_once():
+    """x * sigmoid(x) is one statement; the sigmoid of a value per channel stays apart."""
+    for make, together in ((lambda net: net.sigmoid("x"), True), (per_channel_gate, False)):
+        net = Net(16, 9, 16)
+        model = net.model(net.multiply("x", make(net)))
+        functions = left_to_tvm(unscheduled(model)).values()
+        (function,) = [f for f in functions if "T.sigmoid(" in f.script() and " * " in f.script()]
+        lines = rule_schedule(function, LANES).script().splitlines()
+        (line,) = [line for line in lines if "T.sigmoid(" in line]
+        assert (" * " in line.partition("= ")[2]) == together
+        assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def per_channel_gate(net):
+    return net.sigmoid(net.conv(net.average("x"), 16, bias=False))

@@ -1,13 +1,17 @@
 import json
+import tomllib
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+import deploy
 from deploy.kernels import KERNELS_VERSION, pointwise
 from deploy.kernels.choice import Chooser, schedule_fields, with_fields
 from deploy.kernels.isa import AVX2, Tile
 from deploy.kernels.pointwise import PointwiseSpec
 from deploy.targets import resolve_target
+from deploy.tuning import records
 from deploy.tuning.records import (
     MIN_GAIN,
     SHIPPED,
@@ -107,6 +111,31 @@ def test_folder_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("HMSEG_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "hmseg" / "tuning"
+
+
+def test_shipped_records_are_found_by_their_key(record, target, tmp_path, monkeypatch):
+    """Without naming a folder: those that ship and the user's own, for this target and threads."""
+    shipped, home = tmp_path / "data", tmp_path / "home"
+    monkeypatch.setattr(records, "SHIPPED", shipped)
+    monkeypatch.setenv("HMSEG_HOME", str(home))
+    assert tuned_schedules(target, 2) == {}  # neither folder exists
+    shipped.mkdir()
+    append(record, shipped / "x86-64-v3-2-threads.jsonl")
+    assert tuned_schedules(target, 2) == winners([record])
+    assert tuned_schedules(target, 1) == {}
+    assert tuned_schedules(resolve_target("x86-64-v4"), 2) == {}
+    faster = replace(record, schedule={"own": 1}, candidate_ns=(900, 900, 900))
+    (home / "tuning").mkdir(parents=True)
+    append(faster, home / "tuning" / "mine.jsonl")
+    assert tuned_schedules(target, 2) == {repr(SPEC): {"own": 1}}
+
+
+def test_what_ships_is_packaged():
+    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["deploy"]
+    package = Path(deploy.__file__).parent
+    assert (SHIPPED / "any-2-threads.jsonl").relative_to(package).match("tuning/data/*.jsonl")
+    assert "tuning/data/*.jsonl" in patterns
 
 
 def test_every_shipped_record_is_sound():

@@ -22,10 +22,10 @@ def make(classes: int = 11) -> Checkpoint:
     model = create_model("tiny-mrms", num_classes=classes)
     model.to(memory_format=torch.channels_last)
     average = {name: tensor + 1 for name, tensor in model.state_dict().items()}
-    momentum = {name: p.detach() * 2 for name, p in model.named_parameters()}
+    optimizer = {f"{name}/momentum_buffer": p.detach() * 2 for name, p in model.named_parameters()}
     names = tuple(f"class {index}" for index in range(classes))
     schedules = ((0, "64x96:4:20"), (7, CONFIG.schedule))
-    return Checkpoint(CONFIG, 7, names, model.state_dict(), average, momentum, schedules)
+    return Checkpoint(CONFIG, 7, names, model.state_dict(), average, optimizer, schedules)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path):
@@ -34,7 +34,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path):
     loaded = Checkpoint.load(path)
     assert (loaded.config, loaded.step, loaded.classes) == (CONFIG, 7, saved.classes)
     assert loaded.schedules == saved.schedules
-    for group in ("weights", "average", "momentum"):
+    for group in ("weights", "average", "optimizer"):
         mine, theirs = getattr(saved, group), getattr(loaded, group)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)

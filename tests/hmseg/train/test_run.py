@@ -95,7 +95,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: Run, tmp_
     mine, theirs = (Checkpoint.load(run.last) for run in (whole, resumed))
     assert mine.step == theirs.step == 8
     assert mine.schedules == theirs.schedules == ((0, CONFIG.schedule),)
-    for group in ("weights", "average", "momentum"):
+    for group in ("weights", "average", "optimizer"):
         for name, tensor in getattr(mine, group).items():
             assert torch.equal(tensor, getattr(theirs, group)[name]), name
     keys = ("step", "loss", "miou", "learning_rate")
@@ -104,6 +104,35 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: Run, tmp_
         for run in (whole, resumed)
     ]
     assert logs[0] == logs[1]
+
+
+def test_adamw_resumes_to_the_same_bits(data: Path, tmp_path: Path):
+    config = replace(CONFIG, optimizer="adamw", learning_rate=1e-3, nesterov=False)
+    whole = make_run(data, tmp_path / "whole", config)
+    whole.start(resume=False)
+
+    class Halt:
+        def step(self, report: StepReport) -> None:
+            if report.step == 5:
+                raise InterruptedError
+
+        def evaluation(self, step: int, confusion: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    halted = make_run(data, tmp_path / "halted", config)
+    halted.watchers.append(Halt())
+    with pytest.raises(InterruptedError):
+        halted.start(resume=False)
+    resumed = make_run(data, halted.folder, config)
+    resumed.start(resume=True)
+    mine, theirs = Checkpoint.load(resumed.last), Checkpoint.load(whole.last)
+    assert {name.rsplit("/", 1)[1] for name in mine.optimizer} == {"step", "exp_avg", "exp_avg_sq"}
+    for group in ("weights", "average", "optimizer"):
+        for name, tensor in getattr(mine, group).items():
+            assert torch.equal(tensor, getattr(theirs, group)[name]), name
 
 
 def test_the_log_says_what_happened(whole: Run):

@@ -1,0 +1,53 @@
+"""A candidate that crashes or writes outside of its buffers is refused, and tuning goes on."""
+
+from dataclasses import replace
+
+import pytest
+import tvm
+
+from deploy.kernels import emit, inverted_residual
+from deploy.kernels.inverted_residual import InvertedResidualSpec
+from deploy.kernels.ir import compile_kernels
+from deploy.pipeline import isa_of
+from deploy.tuning.apart import run_apart
+
+SPEC = InvertedResidualSpec(48, 288, 48, 16, 32, dilation=2, residual=True)
+
+
+def candidate(cpu, schedule_of):
+    isa = isa_of(cpu)
+    if isa is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels to tune")
+    rule = inverted_residual.default_schedule(SPEC, isa, 2)
+    function = emit(SPEC, isa, schedule=schedule_of(rule))
+    return compile_kernels({"k": function}, tvm.target.Target(cpu.config)), function
+
+
+def test_the_rule_stays_in_its_buffers(cpu):
+    run_apart(*candidate(cpu, lambda rule: rule))
+
+
+def test_strips_wider_than_the_image_are_refused(cpu):
+    """This schedule once ended the tuner."""
+    with pytest.raises(RuntimeError, match=r"outside of its buffers|crashes"):
+        run_apart(*candidate(cpu, lambda rule: replace(rule, strip=2 * SPEC.out_width)))
+
+
+@pytest.mark.parametrize(
+    ("last", "message"), [(16, "outside of its buffers"), (1 << 40, r"crashes \(SIGSEGV\)")]
+)
+def test_writes_past_the_end_are_found(cpu, last, message):
+    source = f"""
+# from tvm.script import tirx as T
+@T.prim_func(s_tir=True)
+def main(x: T.Buffer((16,), "float32"), y: T.Buffer((16,), "float32")):
+    T.func_attr({{"global_symbol": "main"}})
+    for i in range(17):
+        with T.sblock("copy"):
+            vi = T.axis.spatial(17, i)
+            y[T.Cast("int64", vi) * T.int64({last // 16})] = T.float32(1)
+"""
+    function = tvm.script.from_source(source)
+    module = compile_kernels({"k": function}, tvm.target.Target(cpu.config))
+    with pytest.raises(RuntimeError, match=message):
+        run_apart(module, function)
