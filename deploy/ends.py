@@ -177,7 +177,7 @@ def with_logits_output(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    height, width = _input_layout(copy.graph.input[0])[0]
+    height, width = _type_and_shape(copy.graph.output[0])[1][-2:]
     classes = next(
         _type_and_shape(value)[1][1] for value in copy.graph.value_info if value.name == scores
     )
