@@ -8,6 +8,8 @@ Of all the kernels only our label end depends on the values: it fills cells whos
 one class, of which random weights give far fewer than trained ones (`one_class_cells`).
 """
 
+import math
+
 import numpy as np
 import onnx
 import torch
@@ -76,6 +78,21 @@ def one_class_cells(model: str, image: NDArray[np.uint8]) -> float:
     winner = scores[0][0].argmax(0)
     corners = torch.stack([winner[:-1, :-1], winner[1:, :-1], winner[:-1, 1:], winner[1:, 1:]])
     return float((corners == corners[0]).all(0).float().mean())
+
+
+def count_macs(model: onnx.ModelProto) -> int:
+    """Multiply-accumulates of the convolutions, by the paper's rule (docs/networks.md)."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    outputs = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.output)
+    }
+    return sum(
+        math.prod(outputs[node.output[0]]) * math.prod(weights[node.input[1]][1:])
+        for node in graph.node
+        if node.op_type == "Conv"
+    )
 
 
 def without_ends(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -90,7 +90,7 @@ def fma_share(record: Record, best: float | None) -> float | None:
     """
     ours = record["sides"][OURS]
     shares = [
-        2e-9 * ours["macs"] / (np.median(block) / 1e9) / probe
+        2e-9 * record["macs"] / (np.median(block) / 1e9) / probe
         for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=False)
         if best is not None and probe >= SLOW_PHASE * best
     ]

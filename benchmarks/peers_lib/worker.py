@@ -56,7 +56,7 @@ class Server:
         for _ in range(MEMORY_CALLS):
             self.call()
         peak = status_kib("VmHWM")
-        return {"base_kib": base, "peak_kib": peak, "macs": getattr(opened, "macs", None)}
+        return {"base_kib": base, "peak_kib": peak}
 
     def output(self, path: str) -> dict[str, Any]:
         """Run once and keep what came out."""

@@ -13,13 +13,20 @@ from onnx import helper, numpy_helper
 from benchmarks import peers
 from benchmarks.peers_lib import adapters, report, results, run
 from benchmarks.peers_lib.job import JOBS, Config, Work
-from benchmarks.peers_lib.network import create_graph, one_class_cells, torch_network
+from benchmarks.peers_lib.network import (
+    count_macs,
+    create_graph,
+    create_network,
+    one_class_cells,
+    torch_network,
+)
 from benchmarks.peers_lib.side import Side
 from deploy.export import import_onnx, save_onnx
 from deploy.measure.statistics import summarise
 from deploy.reference import Reference
 from deploy.resolution import Resolution
 from deploy.street import draw_street
+from hmseg import count
 from lut.errors import UserError, WorkError
 
 CONFIG = Config("tiny-mrms", "64x64", 1, "labels")
@@ -34,7 +41,6 @@ def side(*rounds_ms: float) -> dict:
         "memory": {"base_kib": 1024, "peak_kib": 3072},
         "samples_ns": samples,
         "probe_gflops": [100.0] * len(samples),
-        "macs": 50_000_000,
         "latency": summarise([n for block in samples for n in block]).to_json(),
     }
 
@@ -42,6 +48,7 @@ def side(*rounds_ms: float) -> dict:
 def record(config: Config = CONFIG, **changes: object) -> results.Record:
     return {
         "config": config.to_json(),
+        "macs": 50_000_000,
         "requested": ["litert", "mnn", "onnxruntime"],
         "protocol": asdict(run.Timing()),
         "deploy": "abc",
@@ -133,6 +140,13 @@ def test_share_of_the_fma_ceiling_leaves_slow_rounds_out():
     assert report.fma_share(changed, 200.0) is None
     changed["sides"]["hmseg"]["probe_gflops"] = []
     assert report.fma_share(changed, 100.0) is None
+
+
+def test_macs_count_a_kernel_as_often_as_it_runs():
+    """The graph's convolutions, beside the count of the network in torch."""
+    graph = create_graph(replace(CONFIG, resolution="256x512"))
+    expected = count.count_macs(create_network(CONFIG.model), 256, 512)
+    assert count_macs(graph) == expected > 310e6
 
 
 def test_slow_phases_are_counted():
@@ -232,6 +246,7 @@ def test_whole_run_with_real_processes(tmp_path, monkeypatch):
     found = runner.run(config, ["mnn"])
     assert found["skipped"] == {"mnn": "not installed: no-such-package"}
     assert list(found["sides"]) == ["onnxruntime"]
+    assert found["macs"] > 0
     timed = found["sides"]["onnxruntime"]
     assert [len(block) for block in timed["samples_ns"]] == [timed["repeat"]] * 2
     assert set(timed["label_ends_tried_ms"]) == {"graph", "numpy"}
