@@ -16,7 +16,8 @@ from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser, Fields
-from deploy.kernels.isa import AVX2, AVX512, Isa
+from deploy.kernels.isa import AVX2, AVX512, NEON, Isa
+from deploy.link import Link, linker_of
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
 from deploy.passes.fuse_global_pool import FuseGlobalPool
@@ -105,6 +106,8 @@ def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -
 def isa_of(target: Target) -> Isa | None:
     """The widest instruction set with kernels that the target's features allow."""
     features = set(target.features)
+    if "neon" in features:
+        return NEON
     if "avx512f" in features:
         return AVX512
     return AVX2 if {"avx2", "fma"} <= features else None
@@ -120,14 +123,24 @@ class Compiled:
     seconds: float
 
     def save(self, path: Path) -> None:
-        """Link the shared library; raises UserError where no C compiler is found."""
+        """Link the shared library; raises UserError where nothing is found that can."""
+        link = linker_of(self.target)
         try:
-            self.executable.export_library(str(path))
+            self.executable.export_library(str(path), fcompile=link and _as_tvm_calls_it(link))
+        except UserError:
+            raise
         except (RuntimeError, ValueError, OSError) as error:
             line = str(error).strip().splitlines()[-1][:200]
             raise UserError(
                 f"linking failed ({line}); install a C compiler such as gcc, or name it in CXX"
             ) from error
+
+
+def _as_tvm_calls_it(link: Link) -> Callable[..., None]:
+    def fcompile(output: str, objects: Sequence[str], **_: object) -> None:
+        link(output, objects)
+
+    return fcompile
 
 
 def compile_graph(

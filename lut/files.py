@@ -1,4 +1,4 @@
-"""Reading a file, and writing one whole or not at all."""
+"""Where files are kept, reading one, and writing one whole or not at all."""
 
 import os
 import stat
@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lut.errors import UserError
+
+
+def cache_folder() -> Path:
+    """HMSEG_HOME, else XDG_CACHE_HOME/hmseg, else ~/.cache/hmseg; may not exist yet."""
+    home = os.environ.get("HMSEG_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) if home else Path(cache) / "hmseg"
 
 
 def read_file(path: Path) -> bytes:

@@ -5,7 +5,6 @@ threads, and the version of the kernels. The kernel's spec and schedule are stor
 fields, so that a record can be read without this program.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from deploy.kernels import KERNELS_VERSION
 from deploy.targets import Target
 from lut.errors import UserError
+from lut.files import cache_folder
 from lut.jsonl import append_record, read_records
 
 SHIPPED = Path(__file__).parent / "data"
@@ -52,9 +52,7 @@ class Record:
 
 def default_folder() -> Path:
     """Where a user's own records live: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or ~/.cache/hmseg."""
-    home = os.environ.get("HMSEG_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(home) if home else Path(cache) / "hmseg") / "tuning"
+    return cache_folder() / "tuning"
 
 
 def load_records(folders: Iterable[Path]) -> list[Record]:
