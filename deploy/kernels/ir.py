@@ -280,3 +280,13 @@ def scalar(value: float) -> Expr:
 def uint8(value: int) -> Expr:
     """One byte."""
     return T.uint8(value)
+
+
+def call_c(name: str, *arguments: Expr) -> None:
+    """Call a function of the C library that returns an int, which is ignored."""
+    T.evaluate(op.call_extern("int32", name, *arguments))
+
+
+def address(buffer: Buffer, *index: Expr) -> Expr:
+    """Pointer to an element."""
+    return op.address_of(buffer[tuple(index)])

@@ -1,0 +1,57 @@
+"""The seam between measuring and devices: what a device must do so that networks are timed on it.
+
+`deploy.measure.local` is this machine; `deploy.devices` is any machine behind TVM's RPC. Both time
+the same artifact, and neither changes what it measures.
+
+The times of single kernels come from an entry of the library itself, ``timed(image, ticks)``, which
+the pass `InsertClock` makes: `main` with a reading of the device's own monotonic clock before the
+first kernel and after each. No instrument of the virtual machine is needed (it fails over RPC), the
+kernels run in the network's order, on its buffers and in the cache state they meet there, and one
+remote call runs any number of frames.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from deploy.artifact import Artifact
+
+TIMED = "timed"  # the entry's name
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a latency depends on besides the network; it enters a table's provenance."""
+
+    cpu: str  # as the device's kernel names it
+    architecture: str  # as ``uname -m`` prints it
+    cores: int
+    threads: int  # of TVM's pool
+    pinning: str  # how the pool's threads are bound to cores, in words
+    emulated: bool  # its latencies mean nothing and never enter a table that ships
+
+
+class Session(Protocol):
+    """One artifact, loaded on a device."""
+
+    def time_frames(self, frames: int) -> list[int]:
+        """Nanoseconds of each of `frames` whole calls, the copy of the image included."""
+
+    def time_kernels(self, frames: int) -> list[list[int]]:
+        """For each frame the nanoseconds of every kernel call, in the order in which the network
+        makes them (see `deploy.passes.insert_clock`)."""
+
+
+class Device(Protocol):
+    """A machine that networks are timed on."""
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What it is."""
+
+    def open(self, artifact: Artifact) -> AbstractContextManager[Session]:
+        """Load an artifact; leaving the context unloads it.
+
+        Raises UserError where the device cannot run the artifact's target, WorkError where the
+        device is lost.
+        """

@@ -1,0 +1,84 @@
+"""InsertClock: an entry that tells how long each kernel took."""
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from deploy.kernels import ir
+
+ENTRY = "timed"
+TICK = "hmseg_tick"
+_MONOTONIC = 1  # Linux's CLOCK_MONOTONIC
+HEADER = 1  # words of the tick buffer before the first reading
+WORDS = 2  # of one reading: seconds, nanoseconds
+
+
+@tvm.transform.module_pass(opt_level=0, name="InsertClock")
+class InsertClock:
+    """Add the entry ``timed(image, ticks)``: ``main`` with the clock read around every kernel.
+
+    Before: ``main(image)``. After: the same and, for measuring only, ``timed``, which appends a
+    reading to `ticks` (int64, see `tick`) before its first kernel and after each. The kernels are
+    the same functions, called in the same order on buffers that are planned alike. When: last,
+    after memory is planned and kernels are called directly.
+    """
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+
+    def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        """Apply the pass."""
+        result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+        tick = tvm.ir.GlobalVar(TICK)
+        result[tick] = _tick(self.words).with_attr("global_symbol", TICK)
+        tick = result.get_global_var(TICK)
+        result[ENTRY] = _timed(module["main"], tick, self.words)
+        return result
+
+
+def buffer_words(frames: int, kernels: int) -> int:
+    """int64 words that the readings of so many frames need."""
+    return HEADER + frames * (kernels + 1) * WORDS
+
+
+def _tick(words: int) -> Any:  # noqa: ANN401 - a PrimFunc
+    """PrimFunc(ticks): ticks[0] counts the words written after it; a full buffer is left alone."""
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        ticks = f.param("ticks", (words,), "int64")
+
+        def body() -> None:
+            used = ir.bind(ticks[0])
+            with ir.when(used + HEADER + WORDS <= words), ir.then():
+                ir.call_c("clock_gettime", _MONOTONIC, ir.address(ticks, used + HEADER))
+                ir.store_scalar(ticks, used + WORDS, 0)
+
+        return body
+
+    return ir.prim_func(TICK, signature)
+
+
+def _timed(main: relax.Function, tick: tvm.ir.GlobalVar, words: int) -> relax.Function:
+    copy = relax.utils.copy_with_new_vars(main)
+    ticks = relax.Var("ticks", relax.TensorType((words,), "int64"))
+
+    def read_clock() -> relax.Binding:
+        nothing = relax.TupleType([])
+        return relax.VarBinding(relax.Var("_", nothing), relax.Call(tick, [ticks]))
+
+    bindings: list[Any] = []
+    started = False
+    blocks = copy.body.blocks
+    for binding in (binding for block in blocks for binding in block.bindings):
+        value = binding.value
+        kernel = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
+        if kernel and not started:
+            bindings.append(read_clock())
+            started = True
+        bindings.append(binding)
+        if kernel:
+            bindings.append(read_clock())
+    body = relax.SeqExpr([relax.BindingBlock(bindings)], copy.body.body)
+    attrs = {**main.attrs, "global_symbol": ENTRY, "num_input": 2}
+    return relax.Function([*copy.params, ticks], body, copy.ret_ty, is_pure=False).with_attrs(attrs)
