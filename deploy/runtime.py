@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, load_artifact
+from deploy.resolution import Resolution
 from lut.errors import UserError, WorkError
 
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
@@ -79,10 +80,7 @@ class Network:
         self._machine["set_instrument"](function)
 
     def _run(self, entry: Callable[[Any], Any], image: NDArray[np.uint8]) -> NDArray[Any]:
-        expected = self._image.shape[1:]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
-            found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
-            raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
+        check_image(image, self.metadata.resolution)
         with self._lock:
             np.copyto(self._image[0], image)
             try:
@@ -91,6 +89,14 @@ class Network:
                 raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
         output: NDArray[Any] = np.from_dlpack(result)[0]
         return output
+
+
+def check_image(image: NDArray[np.uint8], resolution: Resolution) -> None:
+    """Raise UserError unless `image` is uint8 (H, W, 3) of exactly this resolution."""
+    expected = (*resolution, 3)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
+        found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
+        raise UserError(f"the network takes an image uint8 {expected}, not {found}; resize it")
 
 
 def load(path: str | Path, *, threads: int | None = None) -> Network:
@@ -113,16 +119,27 @@ def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) 
 
 def check_machine(target: ArtifactTarget, name: str) -> None:
     """Raise UserError unless this machine can run what was compiled for `target`."""
-    if target.architecture != host.architecture():
+    check_target(target, name, host.architecture(), host.cpu_flags())
+
+
+def check_target(
+    target: ArtifactTarget, name: str, architecture: str, flags: frozenset[str], device: str = ""
+) -> None:
+    """Raise UserError unless a machine of this architecture and these CPU flags can run it.
+
+    `device` is what errors call the machine; by default it is this one.
+    """
+    here = "" if device else "; compile with --target cpu here"
+    if target.architecture != architecture:
         raise UserError(
-            f"{name}: compiled for {target.architecture}, this machine is {host.architecture()}; "
-            "compile with --target cpu here"
+            f"{name}: compiled for {target.architecture}, {device or 'this machine'} is "
+            f"{architecture}{here}"
         )
-    missing = host.missing_features(target.features, host.cpu_flags())
+    missing = host.missing_features(target.features, flags)
     if missing:
         raise UserError(
-            f"{name}: compiled for {target.config.get('mcpu')}, this CPU lacks "
-            f"{', '.join(missing)}; compile with --target cpu here or with --target x86-64-v3"
+            f"{name}: compiled for {target.config.get('mcpu')}, {device or 'this CPU'} lacks "
+            f"{', '.join(missing)}{here and here + ' or with --target x86-64-v3'}"
         )
 
 

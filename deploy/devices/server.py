@@ -10,15 +10,18 @@ import argparse
 import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from deploy.devices.address import LOOPBACK, Address, parse_address
 from deploy.devices.describe import FUNCTION, describe
+from deploy.devices.sockets import open_sockets
 
 PORTS = (9090, 9199)
 _PR_SET_PDEATHSIG = 1
@@ -45,28 +48,46 @@ def serve(
     from tvm.rpc.server import PopenRPCServerState
 
     tvm_ffi.register_global_func(FUNCTION, describe)
-    os.register_at_fork(after_in_child=_die_with_parent)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     threading.excepthook = lambda args: log.warning("%s", args.exc_value)
     logging.getLogger("RPCServer").setLevel(logging.WARNING)
+    bound, folder = [0], Path.cwd()
+    os.register_at_fork(after_in_child=lambda: _session_process(bound[0]))
     while True:
         state = PopenRPCServerState(
             host, port, port_end, tracker_addr=tuple(tracker), key=key, custom_addr=advertise
         )
         log.info("key %s, serving at %s:%d, tracker %s", key, host, state.port, tracker)
+        bound[0] = state.port
         while state.thread.is_alive():
             state.thread.join(0.5)
         state.sock.close()
+        os.chdir(folder)  # it was in that session's temporary folder
         log.warning("the server stopped; starting it again")
         time.sleep(_PAUSE_S)
 
 
-def _die_with_parent() -> None:
-    """A session must not outlive a server that is killed: its kernel may never end."""
+def _session_process(port: int) -> None:
+    """What a session's process does first: it dies with the server, and with its client.
+
+    Else a kernel that never ends would hold the device after either is gone.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_die_with_client, args=(port,), daemon=True).start()
+
+
+def _die_with_client(port: int) -> None:
+    clients = [fd for fd, name in open_sockets() if name.local_port == port]
+    poll = select.poll()
+    for client in clients:
+        poll.register(client, select.POLLRDHUP)
+    if clients:
+        poll.poll()
+        time.sleep(_PAUSE_S)  # time for a session that ends by itself to do so
+        os._exit(0)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

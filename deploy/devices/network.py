@@ -1,0 +1,140 @@
+"""An artifact on a device behind TVM's RPC."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact import Artifact
+from deploy.devices.describe import Description
+from deploy.devices.session import Farm, RemoteSession
+from deploy.devices.spread import spread
+from deploy.runtime import check_image, check_target
+
+T = TypeVar("T")
+
+
+class RemoteLibrary:
+    """A compiled library loaded on a device, whose entries take one image."""
+
+    def __init__(self, library: bytes, session: RemoteSession, threads: int) -> None:
+        from tvm import relax
+
+        self.session = session
+        session.set_threads(threads)
+        module = session.upload(library)
+        self._device = session.rpc.cpu()
+        self._machine: Any = session.call(
+            "starting the network", lambda: relax.VirtualMachine(module, self._device)
+        )
+
+    def run(self, entry: str, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """What an entry makes of an image uint8 (H, W, 3), with its batch axis."""
+        self._send(entry, image)
+        self.session.call("running a frame", lambda: self._machine.invoke_stateful(entry))
+        output: NDArray[Any] = self.session.call(
+            "fetching the result", lambda: self._machine.get_outputs(entry).numpy()
+        )
+        return output
+
+    def time(self, entry: str, image: NDArray[np.uint8], calls: int) -> list[int]:
+        """Nanoseconds of each of `calls` calls, by the device's own clock."""
+        self._send(entry, image)
+
+        def measure() -> list[int]:
+            evaluate = self._machine.time_evaluator(
+                "invoke_stateful", self._device, number=1, repeat=calls
+            )
+            return [round(seconds * 1e9) for seconds in evaluate(entry).results]
+
+        return self.session.call(f"timing {calls} frames", measure)
+
+    def _send(self, entry: str, image: NDArray[np.uint8]) -> None:
+        import tvm
+
+        def send() -> None:
+            data = np.ascontiguousarray(image[None])
+            self._machine.set_input(entry, tvm.runtime.tensor(data, device=self._device))
+
+        self.session.call("sending an image", send)
+
+
+class RemoteNetwork:
+    """A network loaded on a device: what `deploy.runtime.Network` is on this machine."""
+
+    def __init__(self, artifact: Artifact, library: RemoteLibrary) -> None:
+        self.artifact, self.metadata, self.library = artifact, artifact.metadata, library
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """uint8 (H, W, 3) to labels uint8 (H, W), or to the scores of a network without labels."""
+        check_image(image, self.metadata.resolution)
+        return self.library.run("main", image)[0]
+
+    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The class scores, float32 (K, H, W)."""
+        check_image(image, self.metadata.resolution)
+        entry = "main" if self.metadata.output == "logits" else "logits"
+        return self.library.run(entry, image)[0]
+
+    def time_frames(self, image: NDArray[np.uint8], frames: int) -> list[int]:
+        """Nanoseconds of each of `frames` frames, by the device's own clock.
+
+        The image is in the device's memory already: its copy, which a local call includes, is not
+        in the figure, nor is the network between the machines.
+        """
+        check_image(image, self.metadata.resolution)
+        return self.library.time("main", image, frames)
+
+
+class Remote:
+    """The devices of a farm as a place where networks run; what a lost one did, another does."""
+
+    def __init__(
+        self, farm: Farm, threads: int, on_lost: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.farm, self.threads, self._on_lost = farm, threads, on_lost
+
+    def use(self, artifact: Artifact, work: Callable[[RemoteNetwork], T]) -> T:
+        """`work` on the artifact, loaded on a device; from the start again on another if lost."""
+        return self._on_one(lambda session: work(load_on(session, artifact, self.threads)))
+
+    def run_library(self, library: bytes, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """What the entry ``main`` of a library makes of an image, with its batch axis."""
+        return self._on_one(
+            lambda session: RemoteLibrary(library, session, self.threads).run("main", image)
+        )
+
+    def describe(self) -> Description | None:
+        """What the first free device says it is; None where its server is not ours."""
+        return self._on_one(lambda session: session.describe())
+
+    def report(self) -> dict[str, Any]:
+        """Where something was measured or checked, for a manifest or --json."""
+        device = self.describe()
+        unknown = "not known: the server does not say"
+        return {
+            "machine": device.cpu if device else unknown,
+            "architecture": device.architecture if device else unknown,
+            "rpc_key": self.farm.key,
+            "emulated": device.emulated if device else unknown,
+        }
+
+    def _on_one(self, work: Callable[[RemoteSession], T]) -> T:
+        return spread(
+            self.farm, [None], lambda session, _: work(session), on_lost=self._on_lost
+        )[0]  # fmt: skip
+
+
+def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
+    """Load an artifact on a device.
+
+    Raises UserError where the device cannot run its target, DeviceLost or WorkError where loading
+    fails. A server that is not ours does not say what it is; there loading itself tells.
+    """
+    device = session.describe()
+    if device is not None:
+        flags = frozenset(device.flags)
+        name = f"device {session.name}"
+        check_target(artifact.target, "the artifact", device.architecture, flags, name)
+    return RemoteNetwork(artifact, RemoteLibrary(artifact.library, session, threads))
