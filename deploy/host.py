@@ -30,8 +30,9 @@ FEATURE_FLAGS = {"x86_64": X86_FEATURE_FLAGS, "aarch64": ARM_FEATURE_FLAGS}
 
 # The kernel's flags of 64-bit ARM by their bits in the auxiliary vector (AT_HWCAP, AT_HWCAP2).
 _HWCAP = {
-    16: {1: "asimd", 3: "aes", 6: "sha2", 7: "crc32", 8: "atomics", 10: "asimdhp", 12: "asimdrdm",
-         13: "jscvt", 14: "fcma", 15: "lrcpc", 17: "sha3", 20: "asimddp", 22: "sve", 23: "asimdfhm"},
+    16: {1: "asimd", 3: "aes", 6: "sha2", 7: "crc32", 8: "atomics", 10: "asimdhp",
+         12: "asimdrdm", 13: "jscvt", 14: "fcma", 15: "lrcpc", 17: "sha3", 20: "asimddp",
+         22: "sve", 23: "asimdfhm"},
     26: {1: "sve2", 13: "i8mm", 14: "bf16"},
 }  # fmt: skip
 

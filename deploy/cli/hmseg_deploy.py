@@ -2,7 +2,18 @@
 
 import typer
 
-from deploy.cli import bench, compile, export, models, profile, quickstart, run, tune, verify
+from deploy.cli import (
+    bench,
+    compile,
+    device,
+    export,
+    models,
+    profile,
+    quickstart,
+    run,
+    tune,
+    verify,
+)
 from deploy.cli.console import run_program
 
 app = typer.Typer(
@@ -20,6 +31,7 @@ app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.command("run")(run.run)
+app.add_typer(device.app, name="device")
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ TargetText = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="cpu (this machine), arm, android, x86-64-v2|v3|v4, a CPU name of LLVM, or TVM's JSON.",
+        help="cpu (this machine), arm, android, x86-64-v2|v3|v4, LLVM's name of a CPU, or JSON.",
     ),
 ]
 Threads = Annotated[

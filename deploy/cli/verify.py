@@ -32,7 +32,10 @@ def verify(
     rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
-    """Check an artifact on this machine or a device, or torch, onnxruntime and TVM against each other."""
+    """Check an artifact, or torch, onnxruntime and TVM against each other.
+
+    On this machine, or with --rpc-key on a device.
+    """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
     workers = options.read_threads(threads)

@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
+from deploy.devices.address import Address
 from lut.errors import UserError, WorkError
 from lut.files import cache_folder
 
@@ -56,7 +58,7 @@ def is_set_up(folder: Path) -> bool:
     return python_of(folder).exists()
 
 
-def environment() -> Mapping[str, str]:
+def environment() -> dict[str, str]:
     """For processes of the machine: this program's own source can be imported there."""
     return {**os.environ, "HMSEG_SOURCE": str(Path(__file__).parents[2])}
 
@@ -93,9 +95,16 @@ def set_up(folder: Path, on_step: Callable[[str], None] = lambda _: None) -> Non
         machine.rename(folder)
 
 
-def server_command(folder: Path, *arguments: str) -> list[str]:
-    """The command that runs this program's device server inside the machine."""
-    return [str(python_of(folder)), "-m", "deploy.devices.server", *arguments]
+def server_command(folder: Path, tracker: Address, key: str) -> list[str]:
+    """The command that runs the device server inside the machine, with `environment`."""
+    python = str(python_of(folder))
+    return [python, "-m", "deploy.devices.server", "--tracker", str(tracker), "--key", key]
+
+
+def run_server(folder: Path, tracker: Address, key: str) -> NoReturn:
+    """Become the machine's device server."""
+    command = server_command(folder, tracker, key)
+    os.execve(command[0], command, environment())
 
 
 def _debian_packages(apt: Path) -> list[Path]:

@@ -69,13 +69,15 @@ class RemoteNetwork:
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """uint8 (H, W, 3) to labels uint8 (H, W), or to the scores of a network without labels."""
         check_image(image, self.metadata.resolution)
-        return self.library.run("main", image)[0]
+        labels: NDArray[Any] = self.library.run("main", image)[0]
+        return labels
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The class scores, float32 (K, H, W)."""
         check_image(image, self.metadata.resolution)
         entry = "main" if self.metadata.output == "logits" else "logits"
-        return self.library.run(entry, image)[0]
+        scores: NDArray[np.float32] = self.library.run(entry, image)[0]
+        return scores
 
     def time_frames(self, image: NDArray[np.uint8], frames: int) -> list[int]:
         """Nanoseconds of each of `frames` frames, by the device's own clock.
@@ -129,7 +131,7 @@ class Remote:
 def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
     """Load an artifact on a device.
 
-    Raises UserError where the device cannot run its target, DeviceLost or WorkError where loading
+    Raises UserError where the device cannot run its target, DeviceLostError or WorkError where loading
     fails. A server that is not ours does not say what it is; there loading itself tells.
     """
     device = session.describe()

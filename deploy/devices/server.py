@@ -44,6 +44,8 @@ def serve(
     The tracker hands out the address that it sees, or `advertise`. Runs whatever a client sends:
     bind only to loopback, or to a network that you trust.
     """
+    # TVM's pool is never larger than this, and by itself it takes half of an x86 machine's cores.
+    os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     import tvm_ffi
     from tvm.rpc.server import PopenRPCServerState
 

@@ -24,7 +24,7 @@ _MEMORY_WORDS = ("bad_alloc", "out of memory", "Out of memory", "Cannot allocate
 _THREADS_AS_TOLD = 1  # TVM's affinity mode: the fastest cores first, one thread each
 
 
-class DeviceLost(WorkError):
+class DeviceLostError(WorkError):
     """The device is gone, or did not answer in time; another one may do the work."""
 
 
@@ -49,7 +49,7 @@ class RemoteSession:
     def call(self, doing: str, work: Callable[[], T]) -> T:
         """Run `work`, which calls the device, within the time limit.
 
-        `doing` says what it is, for the error. Raises DeviceLost where the device does not answer
+        `doing` says what it is, for the error. Raises DeviceLostError where the device does not answer
         or the connection breaks, WorkError for anything else that fails on it.
         """
         expired = threading.Event()
@@ -68,7 +68,7 @@ class RemoteSession:
             if isinstance(error, UserError | WorkError):
                 raise
             if expired.is_set():
-                raise DeviceLost(
+                raise DeviceLostError(
                     f"device {self.name} did not answer within {self._limit_s:g} s while {doing}; "
                     "it hangs or its network is down"
                 ) from error
@@ -82,7 +82,7 @@ class RemoteSession:
             found: Callable[..., Any] = self.call(
                 "looking up a function", lambda: self.rpc.get_function(name)
             )
-        except DeviceLost:
+        except DeviceLostError:
             raise
         except WorkError:
             return None
@@ -96,7 +96,7 @@ class RemoteSession:
         return Description.from_json(str(self.call("describing itself", function)))
 
     def upload(self, library: bytes) -> Any:  # noqa: ANN401 - a remote module
-        """Send a shared library and load it; raises DeviceLost where the upload is cut off."""
+        """Send a shared library and load it; raises DeviceLostError where the upload is cut off."""
         name = f"{hashlib.sha256(library).hexdigest()[:16]}.so"
         data = bytearray(library)
         self.call(f"uploading {len(data) / 1e6:.1f} MB", lambda: self.rpc.upload(data, name))
@@ -130,7 +130,7 @@ class RemoteSession:
                 "or end other programs there"
             )
         if "kShutdown" in text or "Sock" in text or isinstance(error, OSError):
-            return DeviceLost(
+            return DeviceLostError(
                 f"the connection to device {self.name} broke while {doing}: the server there was "
                 "ended, crashed or lost its network (out of memory, perhaps)"
             )
@@ -158,7 +158,7 @@ def _connect(farm: Farm, patience_s: float) -> RemoteSession:
     while True:
         try:
             return _connect_to(request(farm.tracker, farm.key, wait_s=farm.wait_s), farm)
-        except DeviceLost:  # a server that was just killed may still be listed
+        except DeviceLostError:  # a server that was just killed may still be listed
             tries += 1
             if tries >= _CONNECT_TRIES and time.monotonic() > until:
                 raise
@@ -190,7 +190,7 @@ def _connect_to(grant: Grant, farm: Farm) -> RemoteSession:
         connected = rpc.connect(host, port, grant.match_key)
     except (RuntimeError, OSError) as error:
         line = (str(error).strip().splitlines() or ["no answer"])[-1][:200]
-        raise DeviceLost(
+        raise DeviceLostError(
             f"device {farm.key} at {grant.address} cannot be reached ({line}); if the tracker is "
             "on another machine, is this address right from here?"
         ) from error
@@ -198,5 +198,5 @@ def _connect_to(grant: Grant, farm: Farm) -> RemoteSession:
         timer.cancel()
     mine = to_device()
     if not mine:
-        raise DeviceLost(f"device {farm.key} at {grant.address} closed the connection")
+        raise DeviceLostError(f"device {farm.key} at {grant.address} closed the connection")
     return RemoteSession(connected, f"{farm.key} ({grant.address})", mine[-1], farm.call_limit_s)

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class Connection:
 
 def open_sockets() -> Iterator[tuple[int, Connection]]:
     """File descriptors and ends of the TCP connections that this process has open."""
-    for name in os.listdir("/proc/self/fd"):
+    for entry in list(Path("/proc/self/fd").iterdir()):
         try:
-            copy = socket.socket(fileno=os.dup(int(name)))
+            copy = socket.socket(fileno=os.dup(int(entry.name)))
         except OSError:  # no socket, or closed since it was listed
             continue
         with copy:
@@ -27,7 +28,7 @@ def open_sockets() -> Iterator[tuple[int, Connection]]:
             except OSError:  # listening, or closed by the other side
                 continue
             if copy.family in (socket.AF_INET, socket.AF_INET6):
-                yield int(name), Connection(local[1], (peer[0], peer[1]))
+                yield int(entry.name), Connection(local[1], (peer[0], peer[1]))
 
 
 def hang_up(descriptor: int) -> None:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deploy.devices.session import DeviceLost, Farm, RemoteSession, open_session
+from deploy.devices.session import DeviceLostError, Farm, RemoteSession, open_session
 from deploy.devices.tracker import require_key
 from lut.errors import HmsegError
 
@@ -58,7 +58,7 @@ def spread(
                             on_result(item, result)
                         found = next_item()
                 return
-            except DeviceLost as error:
+            except DeviceLostError as error:
                 assert found is not None
                 with lock:
                     tries[found[0]] += 1

@@ -34,8 +34,9 @@ class Grant:
 
 
 def run_tracker(address: Address, on_port: Callable[[Address], None] = lambda _: None) -> None:
-    """Run TVM's tracker in this process until it is ended; the next ports are tried if one is taken.
+    """Run TVM's tracker in this process until it is ended.
 
+    Where the port is taken, the next ones are tried.
     `on_port` is told the address in use. Raises UserError where none is free.
     """
     import asyncio
