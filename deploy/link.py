@@ -52,6 +52,18 @@ def linker_of(target: Target) -> Link | None:
     return link
 
 
+def fcompile_of(target: Target) -> Callable[..., None] | None:
+    """`linker_of` as the `fcompile` of TVM's export_library; None for TVM's own choice."""
+    link = linker_of(target)
+    if link is None:
+        return None
+
+    def fcompile(output: str, objects: Sequence[str], **_: object) -> None:
+        link(output, objects)
+
+    return fcompile
+
+
 def _zig(triple: str, output: str, inputs: Sequence[str], option: str) -> None:
     zig = (sys.executable, "-m", "ziglang", "cc", "-target", triple, "-nostdlib", "-shared")
     _run([*zig, option, "-o", output, *inputs])

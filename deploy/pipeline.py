@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import tvm
 from tvm import relax
+from tvm.relax import vm_build
 
 from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser, Fields
 from deploy.kernels.isa import AVX2, AVX512, NEON, Isa
-from deploy.link import Link, linker_of
+from deploy.link import fcompile_of
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
 from deploy.passes.fuse_global_pool import FuseGlobalPool
@@ -124,9 +125,8 @@ class Compiled:
 
     def save(self, path: Path) -> None:
         """Link the shared library; raises UserError where nothing is found that can."""
-        link = linker_of(self.target)
         try:
-            self.executable.export_library(str(path), fcompile=link and _as_tvm_calls_it(link))
+            self.executable.export_library(str(path), fcompile=fcompile_of(self.target))
         except UserError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
@@ -134,13 +134,6 @@ class Compiled:
             raise UserError(
                 f"linking failed ({line}); install a C compiler such as gcc, or name it in CXX"
             ) from error
-
-
-def _as_tvm_calls_it(link: Link) -> Callable[..., None]:
-    def fcompile(output: str, objects: Sequence[str], **_: object) -> None:
-        link(output, objects)
-
-    return fcompile
 
 
 def compile_graph(
@@ -159,11 +152,7 @@ def compile_graph(
     without one everything is left to TVM. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
-    module = import_graph(with_logits_output(model))
-    instruments = [_Watch(on_pass)] if on_pass else []
-    with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
-        for step in network_passes(chooser) if passes is None else passes:
-            module = step(module)
+    module = lower_graph(model, target, chooser=chooser, passes=passes, on_pass=on_pass)
     if on_pass:
         on_pass("machine code")
     kernels = tuple(
@@ -173,6 +162,34 @@ def compile_graph(
     )
     executable = _build(module, target)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
+
+
+def lower_graph(
+    model: onnx.ModelProto,
+    target: Target,
+    *,
+    chooser: Chooser | None = None,
+    passes: Sequence[Pass] | None = None,
+    on_pass: OnPass | None = None,
+) -> tvm.IRModule:
+    """`compile_graph` up to machine code: the module of kernels and the entries that call them."""
+    module = import_graph(with_logits_output(model))
+    instruments = [_Watch(on_pass)] if on_pass else []
+    with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
+        for step in network_passes(chooser) if passes is None else passes:
+            module = step(module)
+    return module
+
+
+def link_executable(
+    module: tvm.IRModule, target: Target, *, functions: Set[str]
+) -> relax.VMExecutable:
+    """An executable of a lowered module in which only `functions` become machine code; the other
+    kernels must be linked to it."""
+    builder = relax.ExecBuilder()
+    left = vm_build._vmcodegen(builder, module)
+    own = {var: f for var, f in left.functions.items() if var.name_hint in functions}
+    return vm_build._vmlink(builder, tvm.target.Target(target.config), tvm.IRModule(own))
 
 
 def _build(module: tvm.IRModule, target: Target) -> relax.VMExecutable:

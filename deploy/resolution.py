@@ -19,6 +19,9 @@ class Resolution(NamedTuple):
         return f"{self.height}x{self.width}"
 
 
+DEFAULT_RESOLUTION = Resolution(256, 512)
+
+
 def parse_resolution(text: str) -> Resolution:
     """Read ``HEIGHTxWIDTH``; raises UserError unless both sides lie in 64..16384 pixels."""
     match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.strip().lower(), re.ASCII)

@@ -64,6 +64,13 @@ class Network:
             return self._run(self._main, image)
         return self._run(self._machine["logits"], image)
 
+    def read_clocks(self, image: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
+        """Run a library that was built for measuring (`deploy.passes.insert_clock`) on one image;
+        it appends readings of the clock to `ticks`, in place."""
+        timed = self._machine["timed"]
+        tensor = self._ffi.from_dlpack(ticks)
+        self._run(lambda image_tensor: timed(image_tensor, tensor), image)
+
     def instrument(self, callback: Instrument | None) -> None:
         """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
 

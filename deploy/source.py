@@ -8,14 +8,13 @@ import torch
 
 from deploy.export import export_network, import_onnx, read_metadata
 from deploy.metadata import Metadata, OutputKind, Triple
-from deploy.resolution import Resolution
+from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
 from hmseg.mrms import MRMS
 from hmseg.pretrained import list_released
 from lut.errors import UserError
 
 SEED = 0
-DEFAULT_RESOLUTION = Resolution(256, 512)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,9 @@ from hmseg.blocks import (
     resize,
 )
 from hmseg.genotype import GROUPS, MRMS_GENOTYPE, Genotype, Group
+from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH, scale_channels
 from lut.errors import UserError
 
-STEM_WIDTH = 32
-HEAD_WIDTH = 256  # the head's widths are the same in the Tiny networks
-TAIL_WIDTH = 128
 MIN_SIDE = 64  # pixels; below it the lowest branch has no pixel left to dilate over
 
 # Rows of the paper's Table 4: (a) concatenation, (b) with LGE, (c) LCF, (d) LCF with LGE.
@@ -51,9 +49,7 @@ class MRMSConfig:
 
     def scaled(self, channels: int) -> int:
         """MobileNetV2's rounding of channels * width to a multiple of 8, never below 90%."""
-        target = channels * self.width
-        rounded = max(8, int(target + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * target else rounded
+        return scale_channels(channels, self.width)
 
 
 class MRMS(nn.Module):

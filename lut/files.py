@@ -10,13 +10,6 @@ from pathlib import Path
 from lut.errors import UserError
 
 
-def cache_folder() -> Path:
-    """HMSEG_HOME, else XDG_CACHE_HOME/hmseg, else ~/.cache/hmseg; may not exist yet."""
-    home = os.environ.get("HMSEG_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) if home else Path(cache) / "hmseg"
-
-
 def read_file(path: Path) -> bytes:
     """The content of a file; raises UserError where it is missing or cannot be read."""
     try:
@@ -40,6 +33,14 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or
+    ~/.cache/hmseg."""
+    home = os.environ.get("HMSEG_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) if home else Path(cache) / "hmseg"
 
 
 @contextmanager

@@ -13,13 +13,17 @@ Record = dict[str, Any]
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append one record in one write; raises UserError where the file cannot be written."""
+    """Append one record in one write; raises UserError where the file cannot be written.
+
+    A last line that a crash cut short is dropped first: the record would become part of it.
+    """
     line = json.dumps(record) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(handle, line.encode())
+            _drop_torn_line(handle)
+            _write_all(handle, line.encode())
         finally:
             os.close(handle)
     except OSError as error:
@@ -52,3 +56,14 @@ def read_records(path: Path) -> list[Record]:
 def rewrite_records(path: Path, records: list[Record]) -> None:
     """Replace the file's records, whole or not at all."""
     write_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def _drop_torn_line(handle: int) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    while data:  # a disk that fills up writes a part, and raises the next time
+        data = data[os.write(handle, data) :]

@@ -7,6 +7,7 @@ from deploy.cli import (
     compile,
     device,
     export,
+    lut,
     models,
     profile,
     quickstart,
@@ -30,6 +31,7 @@ app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
+app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
 app.add_typer(device.app, name="device")
 

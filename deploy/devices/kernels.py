@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.devices.session import RemoteSession
-from deploy.link import linker_of
+from deploy.link import fcompile_of
 from deploy.targets import Target
 
 
@@ -22,10 +22,7 @@ def kernel_library(functions: Mapping[str, Any], target: Target) -> bytes:
     compiled = compile_kernels(dict(functions), tvm.target.Target(target.config))
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         path = Path(folder) / "kernels.so"
-        link = linker_of(target)
-        compiled.export_library(
-            str(path), fcompile=link and (lambda output, objects, **_: link(output, objects))
-        )
+        compiled.export_library(str(path), fcompile=fcompile_of(target))
         return path.read_bytes()
 
 

@@ -10,6 +10,8 @@ from deploy.artifact import Artifact
 from deploy.devices.describe import Description
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
+from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
+from deploy.passes.insert_clock import ENTRY as TIMED
 from deploy.runtime import check_image, check_target
 
 T = TypeVar("T")
@@ -31,8 +33,8 @@ class RemoteLibrary:
 
     def run(self, entry: str, image: NDArray[np.uint8]) -> NDArray[Any]:
         """What an entry makes of an image uint8 (H, W, 3), with its batch axis."""
-        self._send(entry, image)
-        self.session.call("running a frame", lambda: self._machine.invoke_stateful(entry))
+        self._set_input(entry, self.tensor(image[None]))
+        self._invoke(entry)
         output: NDArray[Any] = self.session.call(
             "fetching the result", lambda: self._machine.get_outputs(entry).numpy()
         )
@@ -40,8 +42,42 @@ class RemoteLibrary:
 
     def time(self, entry: str, image: NDArray[np.uint8], calls: int) -> list[int]:
         """Nanoseconds of each of `calls` calls, by the device's own clock."""
-        self._send(entry, image)
+        self._set_input(entry, self.tensor(image[None]))
+        return self._repeat(entry, calls)
 
+    def time_kernels(self, image: NDArray[np.uint8], frames: int) -> list[list[int]]:
+        """Nanoseconds of every kernel call, frame by frame, of a library that was built for
+        measuring (`deploy.passes.insert_clock`)."""
+        pixels = self.tensor(image[None])
+        times: list[list[int]] = []
+        while len(times) < frames:
+            count = min(MAX_FRAMES, frames - len(times))
+            ticks = self.tensor(empty_buffer())
+            self._set_input(TIMED, pixels, ticks)
+            self._invoke(TIMED)
+            if count > 1:  # TVM's evaluator calls once more than it times
+                self._repeat(TIMED, count - 1)
+            readings: NDArray[np.int64] = self.session.call("reading the clock", ticks.numpy)
+            times += kernel_times(readings, count)
+        return times
+
+    def tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of TVM's
+        """An array in the device's memory."""
+        import tvm
+
+        data = np.ascontiguousarray(array)
+        return self.session.call(
+            f"sending {data.nbytes / 1e6:.1f} MB",
+            lambda: tvm.runtime.tensor(data, device=self._device),
+        )
+
+    def _set_input(self, entry: str, *tensors: object) -> None:
+        self.session.call("setting inputs", lambda: self._machine.set_input(entry, *tensors))
+
+    def _invoke(self, entry: str) -> None:
+        self.session.call("running a frame", lambda: self._machine.invoke_stateful(entry))
+
+    def _repeat(self, entry: str, calls: int) -> list[int]:
         def measure() -> list[int]:
             evaluate = self._machine.time_evaluator(
                 "invoke_stateful", self._device, number=1, repeat=calls
@@ -49,15 +85,6 @@ class RemoteLibrary:
             return [round(seconds * 1e9) for seconds in evaluate(entry).results]
 
         return self.session.call(f"timing {calls} frames", measure)
-
-    def _send(self, entry: str, image: NDArray[np.uint8]) -> None:
-        import tvm
-
-        def send() -> None:
-            data = np.ascontiguousarray(image[None])
-            self._machine.set_input(entry, tvm.runtime.tensor(data, device=self._device))
-
-        self.session.call("sending an image", send)
 
 
 class RemoteNetwork:

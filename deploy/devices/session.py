@@ -49,8 +49,8 @@ class RemoteSession:
     def call(self, doing: str, work: Callable[[], T]) -> T:
         """Run `work`, which calls the device, within the time limit.
 
-        `doing` says what it is, for the error. Raises DeviceLostError where the device does not answer
-        or the connection breaks, WorkError for anything else that fails on it.
+        `doing` says what it is, for the error. Raises DeviceLostError where the device does not
+        answer or the connection breaks, WorkError for anything else that fails on it.
         """
         expired = threading.Event()
 

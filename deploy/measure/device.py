@@ -5,9 +5,10 @@ the same artifact, and neither changes what it measures.
 
 The times of single kernels come from an entry of the library itself, ``timed(image, ticks)``, which
 the pass `InsertClock` makes: `main` with a reading of the device's own monotonic clock before the
-first kernel and after each. No instrument of the virtual machine is needed (it fails over RPC), the
-kernels run in the network's order, on its buffers and in the cache state they meet there, and one
-remote call runs any number of frames.
+first kernel and after each, appended in place to the buffer that `deploy.measure.clock` describes.
+No instrument of the virtual machine is needed (it fails over RPC), the kernels run in the network's
+order, on its buffers and in the cache state they meet there, and one remote call runs any number of
+frames.
 """
 
 from contextlib import AbstractContextManager
@@ -15,8 +16,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deploy.artifact import Artifact
-
-TIMED = "timed"  # the entry's name
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import tvm
 from tvm import relax
 
 from deploy.kernels import ir
+from deploy.measure.clock import BUFFER_WORDS, HEADER, WORDS
 
 ENTRY = "timed"
 TICK = "hmseg_tick"
 _MONOTONIC = 1  # Linux's CLOCK_MONOTONIC
-HEADER = 1  # words of the tick buffer before the first reading
-WORDS = 2  # of one reading: seconds, nanoseconds
 
 
 @tvm.transform.module_pass(opt_level=0, name="InsertClock")
@@ -19,38 +18,29 @@ class InsertClock:
     """Add the entry ``timed(image, ticks)``: ``main`` with the clock read around every kernel.
 
     Before: ``main(image)``. After: the same and, for measuring only, ``timed``, which appends a
-    reading to `ticks` (int64, see `tick`) before its first kernel and after each. The kernels are
-    the same functions, called in the same order on buffers that are planned alike. When: last,
+    reading to `ticks` (`deploy.measure.clock`) before its first kernel and after each. The kernels
+    are the same functions, called in the same order on buffers that are planned alike. When: last,
     after memory is planned and kernels are called directly.
     """
-
-    def __init__(self, words: int) -> None:
-        self.words = words
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
         result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
         tick = tvm.ir.GlobalVar(TICK)
-        result[tick] = _tick(self.words).with_attr("global_symbol", TICK)
-        tick = result.get_global_var(TICK)
-        result[ENTRY] = _timed(module["main"], tick, self.words)
+        result[tick] = _tick().with_attr("global_symbol", TICK)
+        result[ENTRY] = _timed(module["main"], tick)
         return result
 
 
-def buffer_words(frames: int, kernels: int) -> int:
-    """int64 words that the readings of so many frames need."""
-    return HEADER + frames * (kernels + 1) * WORDS
-
-
-def _tick(words: int) -> Any:  # noqa: ANN401 - a PrimFunc
+def _tick() -> Any:  # noqa: ANN401 - a PrimFunc
     """PrimFunc(ticks): ticks[0] counts the words written after it; a full buffer is left alone."""
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        ticks = f.param("ticks", (words,), "int64")
+        ticks = f.param("ticks", (BUFFER_WORDS,), "int64")
 
         def body() -> None:
             used = ir.bind(ticks[0])
-            with ir.when(used + HEADER + WORDS <= words), ir.then():
+            with ir.when(used + HEADER + WORDS <= BUFFER_WORDS), ir.then():
                 ir.call_c("clock_gettime", _MONOTONIC, ir.address(ticks, used + HEADER))
                 ir.store_scalar(ticks, used + WORDS, 0)
 
@@ -59,9 +49,9 @@ def _tick(words: int) -> Any:  # noqa: ANN401 - a PrimFunc
     return ir.prim_func(TICK, signature)
 
 
-def _timed(main: relax.Function, tick: tvm.ir.GlobalVar, words: int) -> relax.Function:
+def _timed(main: relax.Function, tick: tvm.ir.GlobalVar) -> relax.Function:
     copy = relax.utils.copy_with_new_vars(main)
-    ticks = relax.Var("ticks", relax.TensorType((words,), "int64"))
+    ticks = relax.Var("ticks", relax.TensorType((BUFFER_WORDS,), "int64"))
 
     def read_clock() -> relax.Binding:
         nothing = relax.TupleType([])

@@ -51,7 +51,7 @@ class Record:
 
 
 def default_folder() -> Path:
-    """Where a user's own records live: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or ~/.cache/hmseg."""
+    """Where a user's own records live."""
     return cache_folder() / "tuning"
 
 

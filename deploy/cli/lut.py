@@ -1,0 +1,267 @@
+"""hmseg-deploy lut: build, show, check, merge, export."""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import print_json, print_table, say, step
+from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
+from hmseg.covering import STAGES
+from hmseg.operators import Space
+from lut.errors import UserError, WorkError
+from lut.files import check_writable, write_atomic
+from lut.table import Table, load_table, merge_tables, save_table
+
+if TYPE_CHECKING:
+    from deploy.measure.build_table import Progress
+    from deploy.measure.check_table import CheckResult
+
+app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
+
+TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
+
+
+@app.command()
+def build(
+    target: options.TargetText = "cpu",
+    resolution: options.ResolutionText = None,
+    width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
+    threads: options.Threads = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
+    ] = None,
+) -> None:
+    """Measure every operator of the search space inside compiled networks.
+
+    Interrupted or killed, the same command goes on where it was.
+    """
+    workers = options.read_threads(threads)
+    size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
+    if width not in (0.5, 1.0):
+        raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
+    if out:
+        check_writable(out)
+    from deploy.measure.build_table import Plan, build_table, default_path
+    from deploy.measure.local import LocalDevice
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target)
+    plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
+    path = out or default_path(plan)
+    start = time.monotonic()
+    with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
+
+        def tell(now: "Progress") -> None:
+            text = (
+                f"network {now.done} of {now.total}, {now.entries} entries, about "
+                f"{now.eta_s / 60:.0f} min left"
+            )
+            progress.at(text)
+            if not sys.stderr.isatty():
+                say(f"{time.monotonic() - start:7.0f} s  {text}")
+
+        table = build_table(plan, LocalDevice(workers), path, tell)
+        progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
+    noisy = [key for key, entry in table.entries.items() if entry.noisy]
+    if noisy:
+        say(f"{len(noisy)} entries stayed noisy; lut show marks them")
+    print(path)
+
+
+@app.command()
+def show(
+    path: TablePath,
+    out: Annotated[
+        Path | None, typer.Option("--output", "--out", "-o", help="Draw a heat map, PNG.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print a table; -o draws operator x layer."""
+    table, space = _open(path)
+    if out:
+        check_writable(out)
+        from deploy.heatmap import draw_heatmap
+
+        draw_heatmap(table, space, out)
+        say(f"heat map: {out}")
+    if as_json:
+        print_json(_describe(table, space))
+    else:
+        _print(table, space)
+
+
+@app.command()
+def check(
+    path: TablePath,
+    target: options.TargetText = "cpu",
+    networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
+    as_json: options.Json = False,
+) -> None:
+    """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
+    if networks < 2:
+        raise UserError(f"--networks {networks}: a comparison needs at least 2")
+    table, _ = _open(path)
+    workers = options.read_threads(table.identity.threads)
+    from deploy.measure.check_table import check_table
+    from deploy.measure.local import LocalDevice
+    from deploy.targets import resolve_target
+
+    with step(f"compiling and timing {networks} networks") as progress:
+        result = check_table(
+            table, resolve_target(target), LocalDevice(workers), networks=networks,
+            on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
+        )  # fmt: skip
+    if as_json:
+        print_json({"table": str(path), **result.to_json()})
+    else:
+        _print_check(result)
+    if not result.passed:
+        raise WorkError(
+            f"{path}: mean error {result.mean_error:.1%} (bar 5%), worst {result.worst_error:.1%} "
+            f"(bar 10%), Kendall tau {result.tau:.3f} (bar 0.95)"
+        )
+
+
+@app.command()
+def merge(
+    tables: Annotated[list[Path], typer.Argument(help="Tables of one target and resolution.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The merged table.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where devices, versions or protocol differ.")
+    ] = False,
+) -> None:
+    """Join tables; equal measurements are taken once."""
+    if len(tables) < 2:
+        raise UserError("merge needs at least two tables")
+    check_writable(out)
+    merged = merge_tables([load_table(path) for path in tables], str(out), force=force)
+    save_table(merged, out)
+    if len(merged.runs) > 1:
+        say(f"{out} mixes {len(merged.runs)} provenances; lut show lists them")
+    print(out)
+
+
+@app.command("export")
+def export_csv(
+    path: TablePath,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--output", "--out", "-o", help="The file; default stdout.")
+    ] = None,
+) -> None:
+    """Write the entries for other programs."""
+    if not as_csv:
+        raise UserError("lut export: name the format, --csv")
+    table, _ = _open(path)
+    lines = _csv(table)
+    if out:
+        write_atomic(out, lines)
+    else:
+        print(lines, end="")
+
+
+def _open(path: Path) -> tuple[Table, Space]:
+    """A table and the space it is for, whose entries it holds and no others."""
+    table = load_table(path)
+    identity = table.identity
+    size: Resolution = parse_resolution(identity.resolution)
+    space = Space(size, identity.width, identity.num_classes)
+    space.check(set(table.entries), str(path))
+    return table, space
+
+
+def _describe(table: Table, space: Space) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    wanted = space.operator_keys() | space.fixed_keys()
+    return {
+        "identity": asdict(table.identity),
+        "provenance": [provenance.to_json() for provenance, _ in table.runs],
+        "networks": len(table.visits),
+        "baseline_us": table.baseline_us,
+        "calibration": _calibration(table),
+        "missing": len(wanted - set(table.entries)),
+        "entries": {
+            str(key): asdict(entry) | {"noisy": entry.noisy}
+            for key, entry in sorted(table.entries.items())
+        },
+    }
+
+
+def _calibration(table: Table) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    from lut.estimate import MIN_CALIBRATION, LatencyCost
+
+    if len(table.calibration) < MIN_CALIBRATION:
+        return None
+    return asdict(LatencyCost(table).calibration)
+
+
+def _print(table: Table, space: Space) -> None:
+    rows = [
+        (
+            str(key), f"{entry.median_us:.1f}", f"{entry.p10_us:.1f}", f"{entry.p90_us:.1f}",
+            f"{entry.half_interval_us / entry.median_us:.1%}", entry.rounds,
+            "noisy" if entry.noisy else "",
+        )
+        for key, entry in sorted(table.entries.items())
+    ]  # fmt: skip
+    identity = table.identity
+    title = (
+        f"{identity.target_name} ({table.runs[0][0].cpu}), {identity.resolution}, width "
+        f"{identity.width:g}, {identity.threads} threads"
+    )
+    print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
+    wanted = space.operator_keys() | space.fixed_keys()
+    print(
+        f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks, reference "
+        f"{table.baseline_us / 1000:.3f} ms"
+    )
+    fit = _calibration(table)
+    if fit:
+        print(
+            f"network = {fit['overhead_us']:.0f} us + {fit['factor']:.4f} x entries, residual "
+            f"{fit['error']:.1%} over {fit['networks']} networks"
+        )
+    for provenance, visits in table.runs:
+        print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
+    if any(provenance.emulated for provenance, _ in table.runs):
+        print("EMULATED: these latencies mean nothing")
+
+
+def _print_check(result: "CheckResult") -> None:
+    rows = [
+        (row.network, f"{row.estimate_us:.0f}", f"{row.measured_us:.0f}", f"{row.error:+.1%}")
+        for row in result.rows
+    ]
+    print_table("check", ("network", "estimate us", "measured us", "error"), rows)
+    print(
+        f"mean error {result.mean_error:.2%}, worst {result.worst_error:.2%}, Kendall tau "
+        f"{result.tau:.3f}; {result.within_upper} of {len(rows)} within the upper bound"
+    )
+
+
+def _csv(table: Table) -> str:
+    import io
+    from dataclasses import fields
+
+    from lut.key import OpKey
+
+    names = [field.name for field in fields(OpKey)]
+    columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, *columns])
+    for key, entry in sorted(table.entries.items()):
+        values = [getattr(key, name) for name in names]
+        writer.writerow([*values, *(getattr(entry, column) for column in columns)])
+    return buffer.getvalue()

@@ -1,0 +1,63 @@
+"""A device for `deploy.measure`: the remote side of its protocols."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deploy.artifact import Artifact
+from deploy.devices.network import RemoteNetwork, load_on
+from deploy.devices.session import Farm, RemoteSession, open_session
+from deploy.measure.device import DeviceInfo
+from lut.errors import WorkError
+
+
+class RemoteDevice:
+    """One device, held for as long as it measures; make it with `open_device`."""
+
+    def __init__(self, session: RemoteSession, threads: int) -> None:
+        self._session, self._threads = session, threads
+        device = session.describe()
+        if device is None:
+            raise WorkError(
+                f"device {session.name} does not say what it is, and a latency without its machine "
+                "is worth nothing; start its server with hmseg-deploy device serve"
+            )
+        self.info = DeviceInfo(
+            cpu=device.cpu,
+            architecture=device.architecture,
+            cores=device.cores,
+            threads=threads,
+            pinning="TVM's pool, one thread a core, the fastest cores first",
+            emulated=device.emulated,
+        )
+
+    @contextmanager
+    def open(self, artifact: Artifact) -> Iterator["RemoteMeasuring"]:
+        """Load an artifact beside those that are loaded already."""
+        yield RemoteMeasuring(load_on(self._session, artifact, self._threads))
+
+
+class RemoteMeasuring:
+    """One artifact, loaded on a device, timed by the device's own clock."""
+
+    def __init__(self, network: RemoteNetwork) -> None:
+        self._network = network
+        self._image = network.artifact.golden.image
+
+    def time_frames(self, frames: int) -> list[int]:
+        """Nanoseconds of whole calls; the image is in the device's memory already, so its copy,
+        which a local call includes, is not in them."""
+        return self._network.time_frames(self._image, frames)
+
+    def time_kernels(self, frames: int) -> list[list[int]]:
+        """Nanoseconds of every kernel call, frame by frame."""
+        return self._network.library.time_kernels(self._image, frames)
+
+
+@contextmanager
+def open_device(farm: Farm, threads: int, *, patience_s: float = 0.0) -> Iterator[RemoteDevice]:
+    """Take a free device of a farm for measuring; given back when the block ends.
+
+    Raises UserError where there is none, WorkError where its server does not say what it is.
+    """
+    with open_session(farm, patience_s=patience_s) as session:
+        yield RemoteDevice(session, threads)

@@ -1,0 +1,52 @@
+"""A latency table as a picture: operator x layer."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hmseg.operators import OPERATORS, Space
+from lut.files import atomic_path
+from lut.key import OpKey
+from lut.table import Table
+
+
+def heatmap_columns(space: Space) -> dict[str, list[OpKey]]:
+    """For each distinct layer and input size its nine entries, in the order of the operators."""
+    columns: dict[str, dict[OpKey, None]] = {}
+    for group, layer, op, medium, low in space.choices():
+        key = space.layer(group, layer, op, medium, low)[-1]
+        # s1's kernels without an expansion start from the image, at twice the size: one column.
+        size = f" {key.height}x{key.width}" if group.name != "s1" else ""
+        name = f"{group.name}.{'0' if layer == 0 else '1+'}{size}"
+        columns.setdefault(name, {})[key] = None
+    return {name: list(keys) for name, keys in columns.items()}
+
+
+def draw_heatmap(table: Table, space: Space, path: Path) -> None:
+    """Write a PNG, microseconds of a call; what has not been measured stays white."""
+    from matplotlib.figure import Figure  # heavy, and not needed for the numbers
+
+    columns, entries = heatmap_columns(space), table.entries
+    values = np.array(
+        [
+            [entries[key].median_us if key in entries else np.nan for key in keys]
+            for keys in columns.values()
+        ]
+    ).T
+    figure = Figure(figsize=(2 + 0.42 * len(columns), 5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, norm="log", cmap="viridis", aspect="auto")
+    axes.set_yticks(range(len(OPERATORS)), [str(op) for op in OPERATORS])
+    axes.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=7)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w")
+    identity = table.identity
+    axes.set_title(
+        f"microseconds of a call inside networks: {table.runs[0][0].cpu}, {identity.threads} "
+        f"threads, {identity.resolution}, width {identity.width:g}",
+        fontsize=9,
+    )
+    figure.colorbar(image, ax=axes, label="microseconds")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,178 @@
+"""Building a latency table: covering networks, visited one by one; a killed build goes on."""
+
+import hashlib
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from deploy.kernels import KERNELS_VERSION
+from deploy.measure.device import Device
+from deploy.measure.networks import NetworkFactory
+from deploy.measure.visit import VisitProtocol, measure_visit
+from deploy.targets import Target
+from deploy.tuning.records import tuned_schedules
+from hmseg.covering import STAGES, covering_networks, random_networks
+from hmseg.genotype import MRMS_GENOTYPE, Genotype
+from hmseg.operators import RESIZE_RULE, Space
+from lut.files import cache_folder
+from lut.provenance import Provenance
+from lut.record import Role
+from lut.table import Identity, Table, Writer, open_table
+
+CALIBRATION = 16  # random networks, measured whole
+REVISITS = 0.25  # of the number of covering networks, at most, for noisy entries
+VISITS_PER_NETWORK = 3
+_SEED = 20  # of the networks that are measured: the same ones whenever a build goes on
+_TOOLS = ("hmseg", "apache-tvm", "apache-tvm-ffi", "torch")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After each visit."""
+
+    done: int
+    total: int
+    entries: int  # in the table so far
+    eta_s: float
+    what: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and for whom."""
+
+    space: Space
+    target: Target
+    threads: int
+    stages: Sequence[str] = STAGES
+    calibration: int = CALIBRATION
+    protocol: VisitProtocol = field(default_factory=VisitProtocol)
+
+    @property
+    def identity(self) -> Identity:
+        """What the table is for."""
+        height, width = self.space.resolution
+        return Identity(
+            target=self.target.key,
+            target_name=self.target.name,
+            threads=self.threads,
+            resolution=f"{height}x{width}",
+            width=self.space.width,
+            num_classes=self.space.num_classes,
+            resize_rule=RESIZE_RULE,
+        )
+
+    def networks(self) -> list[tuple[Genotype, Role]]:
+        """Every network to visit, in order: the same ones each time."""
+        rng = random.Random(_SEED)
+        covering = covering_networks(self.space, rng, self.stages)
+        calibration = random_networks(self.space, rng, self.calibration, self.stages)
+        roles: list[tuple[Genotype, Role]] = [(network, "entries") for network in covering]
+        roles += [(network, "calibration") for network in calibration]
+        rng.shuffle(roles)  # what is slow for a while is spread over both
+        return roles
+
+
+def build_table(
+    plan: Plan,
+    device: Device,
+    path: Path,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Table:
+    """Measure what the table at `path` does not hold yet; returns it complete.
+
+    Each visit is on disk when it is reported. Raises UserError for a table of something else, one
+    that another process is building, and a target without kernels.
+    """
+    schedules = tuned_schedules(plan.target, plan.threads)
+    provenance = Provenance(
+        cpu=device.info.cpu,
+        architecture=device.info.architecture,
+        cores=device.info.cores,
+        pinning=device.info.pinning,
+        emulated=device.info.emulated,
+        versions={tool: version(tool) for tool in _TOOLS},
+        kernels_version=KERNELS_VERSION,
+        schedules=_digest(schedules),
+        protocol=str(plan.protocol),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with (
+        open_table(path, plan.identity, provenance) as writer,
+        NetworkFactory(plan.space, plan.target, plan.threads, schedules) as factory,
+    ):
+        visited = Counter((v.network, v.role) for v in writer.table.visits)
+        todo = [(g, role) for g, role in plan.networks() if not visited[str(g), role]]
+        build = _Builder(plan, device, writer, factory, on_progress)
+        build.visit_all(todo)
+        build.visit_noisy()
+        return writer.table
+
+
+def default_path(plan: Plan) -> Path:
+    """Where a table goes unless the user says: in the user's cache, by what it is for."""
+    identity = plan.identity
+    name = f"{plan.target.config['mcpu']}-{identity.resolution}-width{identity.width:g}"
+    return cache_folder() / "lut" / f"{name}-{identity.threads}threads.jsonl"
+
+
+def _digest(schedules: dict[str, dict[str, object]]) -> str:
+    if not schedules:
+        return "rule"
+    return hashlib.sha256(json.dumps(schedules, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class _Builder:
+    def __init__(
+        self, plan: Plan, device: Device, writer: Writer, factory: NetworkFactory,
+        on_progress: Callable[[Progress], None],
+    ) -> None:  # fmt: skip
+        self.plan, self.device, self.writer, self.factory = plan, device, writer, factory
+        self.on_progress = on_progress
+
+    def visit_all(self, todo: Sequence[tuple[Genotype, Role]]) -> None:
+        if not todo:
+            return
+        start = time.monotonic()
+        reference = self.factory.build(MRMS_GENOTYPE)
+        with self.device.open(reference.artifact) as reference_session:
+            for done, (genotype, role) in enumerate(todo, 1):
+                network = self.factory.build(genotype)
+                with self.device.open(network.artifact) as session:
+                    visit = measure_visit(
+                        session, reference_session, network, role, self.plan.protocol
+                    )
+                self.writer.append(visit)
+                each = (time.monotonic() - start) / done
+                entries = len(self.writer.table.entries)
+                left_s = each * (len(todo) - done)
+                self.on_progress(Progress(done, len(todo), entries, left_s, role))
+
+    def visit_noisy(self) -> None:
+        """Visit again, one by one, the networks with the most noisy entries."""
+        visits = Counter(v.network for v in self.writer.table.visits if v.role == "entries")
+        networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
+        left = int(REVISITS * len(networks)) - (sum(visits.values()) - len(networks))
+        chosen: list[tuple[Genotype, Role]] = []
+        for name in self._noisiest(networks):
+            if len(chosen) < left and visits[name] < VISITS_PER_NETWORK:
+                chosen.append((networks[name], "entries"))
+        self.visit_all(chosen)
+
+    def _noisiest(self, networks: dict[str, Genotype]) -> Iterator[str]:
+        """Names of networks until every noisy entry is in one, those with the most first."""
+        noisy = {key for key, entry in self.writer.table.entries.items() if entry.noisy}
+        contents = {name: set(self.plan.space.keys(g)) for name, g in networks.items()}
+        while noisy and contents:
+            name = max(contents, key=lambda n: len(contents[n] & noisy))
+            found = contents.pop(name) & noisy
+            if not found:
+                return
+            noisy -= found
+            yield name

@@ -1,0 +1,166 @@
+"""Checking a table: its estimates beside whole networks that it has not seen."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median
+from typing import Any
+
+from deploy.artifact import Artifact
+from deploy.build import build_artifact
+from deploy.export import export_network
+from deploy.measure.device import Device, Session
+from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
+from deploy.resolution import parse_resolution
+from deploy.targets import Target
+from hmseg.cost import SpaceCost
+from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
+from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.operators import Space
+from lut.errors import UserError
+from lut.estimate import LatencyCost
+from lut.table import Table
+
+BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
+_SEED = 30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network, in microseconds at the table's baseline speed."""
+
+    network: str
+    estimate_us: float
+    upper_us: float
+    measured_us: float
+
+    @property
+    def error(self) -> float:
+        """Relative; above zero the estimate is too high."""
+        return self.estimate_us / self.measured_us - 1
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Estimates beside measurements."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def mean_error(self) -> float:
+        """Mean absolute percentage error, as a fraction."""
+        return fmean(abs(row.error) for row in self.rows)
+
+    @property
+    def worst_error(self) -> float:
+        """The largest absolute error, as a fraction."""
+        return max(abs(row.error) for row in self.rows)
+
+    @property
+    def tau(self) -> float:
+        """Kendall's rank correlation."""
+        return kendall_tau(
+            [row.estimate_us for row in self.rows], [row.measured_us for row in self.rows]
+        )
+
+    @property
+    def within_upper(self) -> int:
+        """How many networks kept to the estimate's upper bound."""
+        return sum(row.measured_us <= row.upper_us for row in self.rows)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all three bars are met."""
+        small = self.mean_error <= BAR_MEAN and self.worst_error <= BAR_WORST
+        return small and self.tau >= BAR_TAU
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "passed": self.passed,
+            "networks": len(self.rows),
+            "mean_error": self.mean_error,
+            "worst_error": self.worst_error,
+            "kendall_tau": self.tau,
+            "within_upper": self.within_upper,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def check_table(
+    table: Table,
+    target: Target,
+    device: Device,
+    *,
+    networks: int = 30,
+    protocol: VisitProtocol | None = None,
+    on_row: Callable[[int, Row], None] = lambda _n, _row: None,
+) -> CheckResult:
+    """Compile random networks as `hmseg-deploy compile` does, and time them whole.
+
+    Their times are scaled to the table's baseline by the reference network beside them, as the
+    table's own are. Raises UserError where the table is for another target or lacks an entry.
+    """
+    identity = table.identity
+    if target.key != identity.target:
+        raise UserError(
+            f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
+            "the device it was measured on"
+        )
+    space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
+    cost = SpaceCost(LatencyCost(table), space)
+    protocol = protocol or VisitProtocol()
+    rows: list[Row] = []
+    reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
+    with device.open(reference) as reference_session:
+        for genotype in unseen_networks(table, networks):
+            artifact = _compile(genotype, space, target, identity.threads)
+            with device.open(artifact) as session:
+                measured = _measure(session, reference_session, protocol, table.baseline_us)
+            estimate = cost.of(genotype)
+            rows.append(Row(str(genotype), estimate.value, estimate.upper, measured))
+            on_row(len(rows), rows[-1])
+    return CheckResult(tuple(rows))
+
+
+def unseen_networks(table: Table, count: int) -> list[Genotype]:
+    """Random networks of which the table has measured none."""
+    rng, seen = random.Random(_SEED), {visit.network for visit in table.visits}
+    found: list[Genotype] = []
+    while len(found) < count:
+        genotype = random_genotype(rng)
+        if str(genotype) not in seen:
+            seen.add(str(genotype))
+            found.append(genotype)
+    return found
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
+    """(concordant - discordant pairs) / pairs; nan for fewer than two."""
+    pairs = [(i, j) for i in range(len(first)) for j in range(i)]
+    if not pairs:
+        return float("nan")
+    signs = ((first[i] - first[j]) * (second[i] - second[j]) for i, j in pairs)
+    return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)
+
+
+def _compile(genotype: Genotype, space: Space, target: Target, threads: int) -> Artifact:
+    model = MRMS(MRMSConfig(genotype, space.width, space.num_classes))
+    graph = export_network(
+        model, "search-space", parse_resolution(_text(space)), num_classes=space.num_classes
+    )
+    artifact, _ = build_artifact(graph, target, threads=threads)
+    return artifact
+
+
+def _text(space: Space) -> str:
+    return "x".join(map(str, space.resolution))
+
+
+def _measure(
+    session: Session, reference: Session, protocol: VisitProtocol, baseline_us: float
+) -> float:
+    """Median over the rounds of the whole network's time, in microseconds at baseline speed."""
+    rounds = steady_rounds(lambda: whole_block(session, protocol), reference, protocol)
+    ratios = [median(r.measured) / median(r.reference) for r in rounds]
+    return median(ratios) * baseline_us

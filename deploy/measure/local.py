@@ -1,0 +1,63 @@
+"""This machine as a device."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deploy import host
+from deploy.artifact import Artifact
+from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
+from deploy.measure.device import DeviceInfo
+from deploy.runtime import Network, open_artifact
+
+
+class LocalDevice:
+    """This machine, in this process, with `threads` of TVM's pool."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What it is."""
+        return DeviceInfo(
+            cpu=host.cpu_model(),
+            architecture=host.architecture(),
+            cores=len(os.sched_getaffinity(0)),
+            threads=self.threads,
+            pinning="TVM's pool, one thread a core, the fastest cores first",
+            emulated=False,
+        )
+
+    @contextmanager
+    def open(self, artifact: Artifact) -> Iterator["LocalSession"]:
+        """Load an artifact."""
+        yield LocalSession(open_artifact(artifact, "the network", threads=self.threads))
+
+
+class LocalSession:
+    """A network in this process."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.image = network.artifact.golden.image
+
+    def time_frames(self, frames: int) -> list[int]:
+        """Nanoseconds of whole calls, from the image in numpy to the labels in numpy."""
+        samples = []
+        for _ in range(frames):
+            start = time.perf_counter_ns()
+            self.network(self.image)
+            samples.append(time.perf_counter_ns() - start)
+        return samples
+
+    def time_kernels(self, frames: int) -> list[list[int]]:
+        """Nanoseconds of every kernel call, frame by frame."""
+        times: list[list[int]] = []
+        while len(times) < frames:
+            buffer, count = empty_buffer(), min(MAX_FRAMES, frames - len(times))
+            for _ in range(count):
+                self.network.read_clocks(self.image, buffer)
+            times += kernel_times(buffer, count)
+        return times

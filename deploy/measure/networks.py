@@ -1,0 +1,222 @@
+"""Networks of the search space, built for measuring: each kernel is compiled once for all of them.
+
+The graph takes the real pipeline (export, import, every pass), so kernels, schedules, layouts and
+the memory plan are those of `deploy.build.build_artifact`. Only machine code, nine tenths of the
+time, is shared: a kernel becomes an object file when a network first calls it, and later networks
+are linked with it.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
+from deploy.build import TOOLS
+from deploy.export import export_network, read_metadata
+from deploy.kernels.choice import Fields
+from deploy.link import fcompile_of
+from deploy.measure.keys import key_of
+from deploy.passes.insert_clock import TICK, InsertClock
+from deploy.passes.kernel_call import SPEC
+from deploy.pipeline import link_executable, lower_graph, make_chooser
+from deploy.resolution import Resolution
+from deploy.street import draw_street
+from deploy.targets import Target
+from hmseg.genotype import Genotype
+from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.operators import Space
+from lut.errors import UserError, WorkError
+from lut.key import OpKey
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """An artifact with the entry ``timed``.
+
+    `keys` are the table's entries that the network is the sum of, one for each of their calls;
+    `calls` the entry of each kernel call, in order: an entry may have two kernels.
+    """
+
+    genotype: Genotype
+    artifact: Artifact
+    keys: tuple[OpKey, ...]
+    calls: tuple[OpKey, ...]
+
+
+class NetworkFactory:
+    """Builds networks of one space for one target; a context, whose end deletes the objects.
+
+    Raises UserError for a target without kernels of ours.
+    """
+
+    def __init__(
+        self, space: Space, target: Target, threads: int, measured: Mapping[str, Fields]
+    ) -> None:
+        self.space, self.target, self.threads = space, target, threads
+        self.chooser = make_chooser(target, threads, measured)
+        if self.chooser is None:
+            raise UserError(
+                f"lut: there are no kernels for {target.config.get('mcpu')}: no latency table"
+            )
+        self._folder = tempfile.TemporaryDirectory(prefix="hmseg-lut-")
+        self._objects: dict[str, Path] = {}  # by spec, as text; the stem is the kernel's symbol
+
+    def __enter__(self) -> "NetworkFactory":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._folder.cleanup()
+
+    @property
+    def kernels(self) -> int:
+        """How many kernels have been compiled so far."""
+        return len(self._objects)
+
+    def build(self, genotype: Genotype) -> TimedNetwork:
+        """Build one network with random weights.
+
+        Raises WorkError where it calls other kernels than `Space.keys` says.
+        """
+        model = MRMS(MRMSConfig(genotype, self.space.width, self.space.num_classes))
+        graph = export_network(
+            model, "search-space", Resolution(*self.space.resolution),
+            num_classes=self.space.num_classes,
+        )  # fmt: skip
+        module = lower_graph(graph, self.target, chooser=self.chooser)
+        specs = {
+            var.name_hint: str(function.attrs[SPEC])
+            for var, function in module.functions.items()
+            if isinstance(function, tvm.tirx.PrimFunc)
+        }
+        calls = self._calls(module, specs, genotype)
+        self._compile(module, specs)
+        symbols = {name: self._objects[spec].stem for name, spec in specs.items()}
+        clock: tvm.transform.Pass = InsertClock()
+        module = _renamed(clock(module), symbols | {TICK: TICK})
+        library = Path(self._folder.name) / "network.so"
+        executable = link_executable(module, self.target, functions={TICK})
+        executable.export_library(
+            str(library), addons=[str(self._objects[spec]) for spec in set(specs.values())],
+            fcompile=fcompile_of(self.target),
+        )  # fmt: skip
+        metadata = read_metadata(graph)
+        height, width = metadata.resolution
+        coarse = -(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE)
+        target = self.target
+        artifact = Artifact(
+            library=library.read_bytes(),
+            target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
+            metadata=metadata,
+            golden=Golden(
+                draw_street(metadata.resolution),
+                np.zeros((height, width), np.uint8),
+                np.zeros((len(metadata.classes), *coarse), np.float32),
+            ),
+            parity={"checked": False, "reason": "built for measuring latency only"},
+            versions={tool: version(tool) for tool in TOOLS},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            kernels=(),
+            threads=self.threads,
+        )
+        return TimedNetwork(genotype, artifact, tuple(self.space.keys(genotype)), calls)
+
+    def _calls(
+        self, module: tvm.IRModule, specs: Mapping[str, str], genotype: Genotype
+    ) -> tuple[OpKey, ...]:
+        assert self.chooser is not None
+        emitted = self.chooser.emitted
+        called = [specs[name] for name in called_functions(module["main"])]
+        unknown = next((spec for spec in called if spec not in emitted), None)
+        if unknown:
+            raise WorkError(f"'{genotype}' is compiled with a kernel of TVM's own ({unknown})")
+        calls = tuple(key_of(emitted[spec]) for spec in called)
+        found, wanted = Counter(calls), Counter(self.space.keys(genotype))
+        for key in found:
+            if key.op == "context":  # two kernels, always together
+                found[key] //= 2
+        if found != wanted:
+            odd = sorted((found - wanted) + (wanted - found))
+            raise WorkError(f"'{genotype}' is not compiled to its entries: '{odd[0]}' differs")
+        return calls
+
+    def _compile(self, module: tvm.IRModule, specs: Mapping[str, str]) -> None:
+        """Make an object file of every kernel that has none yet."""
+        new = {spec: name for name, spec in specs.items() if spec not in self._objects}
+        paths = {
+            spec: Path(self._folder.name) / f"kernel{len(self._objects) + index}.o"
+            for index, spec in enumerate(new)
+        }
+        target = tvm.target.Target(self.target.config)
+
+        def compile_one(spec: str) -> None:
+            path = paths[spec]
+            function = module[new[spec]].with_attr("global_symbol", path.stem)
+            tvm.tirx.build(tvm.IRModule({path.stem: function}), target=target).write_to_file(
+                str(path)
+            )
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(compile_one, paths))
+        self._objects |= paths
+
+
+def called_functions(function: relax.Function) -> list[str]:
+    """The names of the kernels that a lowered function calls, in order."""
+    return [
+        binding.value.op.name_hint
+        for block in function.body.blocks
+        for binding in block.bindings
+        if _calls_kernel(binding.value)
+    ]
+
+
+def _calls_kernel(value: Any) -> bool:  # noqa: ANN401 - any Relax expression
+    return isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
+
+
+def _renamed(module: tvm.IRModule, symbols: Mapping[str, str]) -> tvm.IRModule:
+    """The module with its kernels under other names."""
+    renamed = tvm.IRModule(attrs=module.attrs)
+    for var, function in module.functions.items():
+        if isinstance(function, tvm.tirx.PrimFunc):
+            symbol = symbols[var.name_hint]
+            renamed[symbol] = function.with_attr("global_symbol", symbol)
+    variables = {name: renamed.get_global_var(symbol) for name, symbol in symbols.items()}
+    for var, function in module.functions.items():
+        if isinstance(function, relax.Function):
+            renamed[var.name_hint] = _calling(function, variables)
+    return renamed
+
+
+def _calling(function: relax.Function, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Function:
+    blocks = [
+        relax.BindingBlock([_binding(binding, variables) for binding in block.bindings])
+        for block in function.body.blocks
+    ]
+    body = relax.SeqExpr(blocks, function.body.body)
+    return relax.Function(
+        function.params, body, function.ret_ty, is_pure=bool(function.is_pure)
+    ).with_attrs(dict(function.attrs.items()))
+
+
+def _binding(binding: relax.Binding, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Binding:
+    value = binding.value
+    if not _calls_kernel(value):
+        return binding
+    arguments: Sequence[Any] = value.args
+    call = relax.Call(variables[value.op.name_hint], arguments, value.attrs, value.ty_args)
+    return relax.VarBinding(binding.var, call)

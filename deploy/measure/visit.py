@@ -1,0 +1,120 @@
+"""How one network is measured: in rounds, between blocks of the reference network.
+
+Shared machines change speed, for seconds or minutes, by a factor of up to two. So each round's
+samples are kept with the reference's before and after it, to which the table scales them, and a
+round in which the reference itself changed is measured again.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
+from typing import Generic, TypeVar
+
+from deploy.measure.device import Session
+from deploy.measure.networks import TimedNetwork
+from lut.key import OpKey
+from lut.record import EntrySamples, Role, Visit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class VisitProtocol:
+    """`rounds` blocks of `frames` frames, each after `warmup` frames that are not counted.
+
+    A round counts where the reference's medians before and after it differ by less than `steady`;
+    after `attempts` rounds the steadiest count.
+    """
+
+    rounds: int = 6
+    frames: int = 12
+    warmup: int = 3
+    steady: float = 0.04
+    attempts: int = 18
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rounds} rounds of {self.frames} frames, {self.warmup} warm-up frames a block; "
+            "kernels by the clock inside the network's frames; the reference network (MRMS) before "
+            "and after each round; samples scaled to the reference's median over the table; rounds "
+            f"in which it changed by {self.steady:.0%} or more measured again, up to "
+            f"{self.attempts} rounds a network"
+        )
+
+
+@dataclass(frozen=True)
+class Round(Generic[T]):
+    """What was measured in a round, and the reference's nanoseconds before and after it."""
+
+    measured: T
+    reference: list[int]
+    change: float  # of the reference's median over the round, relative
+
+
+def steady_rounds(
+    measure: Callable[[], T], reference: Session, protocol: VisitProtocol
+) -> list[Round[T]]:
+    """Call `measure` between blocks of the reference until there are enough steady rounds."""
+    rounds: list[Round[T]] = []
+    before = whole_block(reference, protocol)
+    for _ in range(protocol.attempts):
+        measured = measure()
+        after = whole_block(reference, protocol)
+        low, high = sorted((median(before), median(after)))
+        rounds.append(Round(measured, before + after, high / low - 1))
+        before = after
+        if sum(r.change < protocol.steady for r in rounds) == protocol.rounds:
+            break
+    # The steadiest, in the order of time.
+    limit = sorted(r.change for r in rounds)[: protocol.rounds][-1]
+    return [r for r in rounds if r.change <= limit][: protocol.rounds]
+
+
+def whole_block(session: Session, protocol: VisitProtocol) -> list[int]:
+    """Nanoseconds of a block of whole frames, after its warm-up."""
+    session.time_frames(protocol.warmup)
+    return session.time_frames(protocol.frames)
+
+
+def measure_visit(
+    session: Session, reference: Session, network: TimedNetwork, role: Role, protocol: VisitProtocol
+) -> Visit:
+    """Measure one network, kernel by kernel and whole, beside the reference."""
+
+    def measure() -> tuple[list[list[int]], list[int]]:
+        session.time_frames(protocol.warmup)
+        return session.time_kernels(protocol.frames), session.time_frames(protocol.frames)
+
+    rounds = steady_rounds(measure, reference, protocol)
+    return Visit(
+        network=str(network.genotype),
+        role=role,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        reference_us=tuple(_microseconds(r.reference) for r in rounds),
+        whole_us=tuple(_microseconds(r.measured[1]) for r in rounds),
+        entries=_entries(network, [r.measured[0] for r in rounds]),
+    )
+
+
+def _entries(network: TimedNetwork, rounds: list[list[list[int]]]) -> dict[OpKey, EntrySamples]:
+    """The samples of each entry: microseconds of one call."""
+    places: dict[OpKey, list[int]] = defaultdict(list)
+    for place, key in enumerate(network.calls):
+        places[key].append(place)
+    calls = Counter(network.keys)
+    return {
+        key: EntrySamples(
+            calls[key],
+            tuple(
+                _microseconds([sum(frame[i] for i in own) / calls[key] for frame in frames])
+                for frames in rounds
+            ),
+        )
+        for key, own in places.items()
+    }
+
+
+def _microseconds(nanoseconds: list[int] | list[float]) -> tuple[float, ...]:
+    return tuple(round(ns / 1000, 3) for ns in nanoseconds)

@@ -1,0 +1,42 @@
+"""The cost of any network of the search space: latency, MACs or parameters. No torch."""
+
+from hmseg.genotype import GROUPS, RATIO_TENTHS, Genotype, Op
+from hmseg.operators import Space
+from lut.estimate import Cost, Estimate
+
+Ratios = tuple[int, int]
+
+
+class SpaceCost:
+    """Every choice's cost, looked up once, so that a network is a few additions.
+
+    Raises UserError where the cost does not know an entry of the space. `layers` holds, for each
+    pair of ratios in tenths, the cost of each operator in each of the 22 layers (identity, None,
+    costs nothing), in the order of the genotype; `fixed` what every network has besides.
+    """
+
+    def __init__(self, cost: Cost, space: Space) -> None:
+        self.cost, self.space = cost, space
+        self.layers: dict[Ratios, list[dict[Op | None, float]]] = {}
+        self.fixed: dict[Ratios, float] = {}
+        for medium in RATIO_TENTHS:
+            for low in RATIO_TENTHS:
+                self.layers[medium, low] = [
+                    {None: 0.0} for group in GROUPS for _ in range(group.layers)
+                ]
+                self.fixed[medium, low] = sum(map(cost.entry, space.fixed(medium, low)))
+        first = {group.name: sum(g.layers for g in GROUPS[:index])
+                 for index, group in enumerate(GROUPS)}  # fmt: skip
+        for group, layer, op, medium, low in space.choices():
+            keys = space.layer(group, layer, op, medium, low)
+            place = self.layers[medium, low][first[group.name] + layer]
+            place[op] = sum(map(cost.entry, keys))
+
+    def of(self, genotype: Genotype) -> Estimate:
+        """The cost of a network, with its error."""
+        ratios = genotype.medium_tenths, genotype.low_tenths
+        total, places = self.fixed[ratios], iter(self.layers[ratios])
+        for ops in genotype.ops:
+            for op in ops:
+                total += next(places)[op]
+        return self.cost.network(total)

@@ -1,0 +1,141 @@
+"""The entries of the latency table that a network is the sum of. No torch.
+
+One entry for each kernel that the compiled network calls (tests/deploy/measure/test_keys.py
+compiles networks and compares), so that a network's latency is the sum of its entries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from hmseg.genotype import (
+    EXPANSIONS,
+    GROUPS,
+    KERNELS,
+    RATIO_TENTHS,
+    Genotype,
+    Group,
+    Op,
+)
+from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH, scale_channels
+from lut.errors import UserError
+from lut.key import OpKey
+
+RESIZE_RULE = "bilinear, half-pixel centres, to max(1, side * tenths // 10)"
+OPERATORS = tuple(Op(e, k) for e in EXPANSIONS for k in KERNELS)
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The search space at one input size (height, width), width and number of classes."""
+
+    resolution: Size
+    width: float
+    num_classes: int = 19
+
+    def sizes(self, medium_tenths: int, low_tenths: int) -> tuple[Size, Size, Size, Size, Size]:
+        """Input sizes of s1, s2's later layers, s3's later layers (= C3), s4 and s5."""
+        half = _halved(self.resolution)
+        quarter = _halved(half)
+        high = _halved(quarter)
+        medium = _resized(high, medium_tenths)
+        return half, quarter, high, medium, _resized(medium, low_tenths)
+
+    def operator(self, group: Group, layer: int, op: Op, size: Size) -> OpKey:
+        """The entry of an operator in a layer whose input has this size."""
+        cin = scale_channels(group.cin if layer == 0 else group.cout, self.width)
+        cout = scale_channels(group.cout, self.width)
+        stride = group.stride if layer == 0 else 1
+        return OpKey(
+            "inverted_residual", cin, cin * op.expansion, cout, op.kernel, stride,
+            group.dilation, *size,
+        )  # fmt: skip
+
+    def first(self, op: Op) -> list[OpKey]:
+        """The stem and s1: one kernel where s1 has no expansion, else two."""
+        (group,) = (group for group in GROUPS if group.name == "s1")
+        stem = scale_channels(STEM_WIDTH, self.width)
+        if op.expansion == 1:
+            cout = scale_channels(group.cout, self.width)
+            return [OpKey("stem_block", 3, stem, cout, op.kernel, 2, 1, *self.resolution)]
+        half = _halved(self.resolution)
+        return [
+            OpKey("stem", 3, 0, stem, 3, 2, 1, *self.resolution),
+            self.operator(group, 0, op, half),
+        ]
+
+    def layer(self, group: Group, layer: int, op: Op, medium: int, low: int) -> list[OpKey]:
+        """The entries that choosing `op` in a layer brings, at these ratios in tenths."""
+        half, quarter, high, middle, lowest = self.sizes(medium, low)
+        if group.name == "s1":
+            return self.first(op)
+        inputs = {"s2": (half, quarter), "s3": (quarter, high)}
+        inputs |= {name: (middle, middle) for name in ("s4a", "s4b")}
+        inputs |= {name: (lowest, lowest) for name in ("s5a", "s5b")}
+        return [self.operator(group, layer, op, inputs[group.name][min(layer, 1)])]
+
+    def fixed(self, medium_tenths: int, low_tenths: int) -> list[OpKey]:
+        """What every network with these ratios has besides its operators: resizes and head."""
+        _, _, high, medium, low = self.sizes(medium_tenths, low_tenths)
+        c3, c4, c5 = (scale_channels(channels, self.width) for channels in (32, 96, 320))
+        return [
+            OpKey("resize", c3, 0, c3, 0, 1, 1, *high, *medium),
+            OpKey("resize", c4, 0, c4, 0, 1, 1, *medium, *low),
+            OpKey("context", c5, 0, HEAD_WIDTH, 1, 1, 1, *low),
+            OpKey("upsample_add", c4, 0, HEAD_WIDTH, 1, 1, 1, *medium, *low),
+            OpKey("depthwise", c3, 0, c3, 3, 1, 1, *high),
+            OpKey("gate", c3, 0, HEAD_WIDTH, 1, 1, 1, *high),
+            OpKey("local_global", c3, HEAD_WIDTH, TAIL_WIDTH, 1, 1, 1, *high, *medium),
+            OpKey("classifier", TAIL_WIDTH, TAIL_WIDTH, self.num_classes, 3, 1, 1, *high),
+            OpKey("labels", self.num_classes, 0, 0, 0, 1, 1, *high, *self.resolution),
+        ]
+
+    def keys(self, genotype: Genotype) -> list[OpKey]:
+        """All entries of a network, one for each call; an entry may come up several times."""
+        ratios = genotype.medium_tenths, genotype.low_tenths
+        layers = [
+            key
+            for group, ops in zip(GROUPS, genotype.ops, strict=True)
+            for index, op in enumerate(ops)
+            if op is not None
+            for key in self.layer(group, index, op, *ratios)
+        ]
+        return layers + self.fixed(*ratios)
+
+    def choices(self) -> Iterator[tuple[Group, int, Op, int, int]]:
+        """Every (group, layer, operator, medium and low ratio in tenths)."""
+        for group in GROUPS:
+            for layer, op, medium, low in product(
+                range(group.layers), OPERATORS, RATIO_TENTHS, RATIO_TENTHS
+            ):
+                yield group, layer, op, medium, low
+
+    def operator_keys(self) -> set[OpKey]:
+        """The distinct operator entries: 342 at 768x1536, 315 at 256x512."""
+        return {self.layer(*choice)[-1] for choice in self.choices()}
+
+    def fixed_keys(self) -> set[OpKey]:
+        """The distinct fixed entries, the stem among them: 36 at 768x1536, 35 at 256x512."""
+        ratios = product(RATIO_TENTHS, RATIO_TENTHS)
+        return {self.first(Op(3, 3))[0]} | {key for pair in ratios for key in self.fixed(*pair)}
+
+    def check(self, keys: set[OpKey], name: str) -> None:
+        """Raise UserError where a table called `name` holds what is not in this space."""
+        odd = sorted(keys - self.operator_keys() - self.fixed_keys())
+        if odd:
+            height, width = self.resolution
+            raise UserError(
+                f"{name}: '{odd[0]}' is no entry of the space at {height}x{width}, width "
+                f"{self.width:g}; it was measured for another resolution or width"
+            )
+
+
+def _halved(size: Size) -> Size:
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
+def _resized(size: Size, tenths: int) -> Size:
+    """`hmseg.blocks.downsample`'s rule."""
+    return max(1, size[0] * tenths // 10), max(1, size[1] * tenths // 10)

@@ -1,0 +1,286 @@
+"""The measured table of one device, resolution and width: load, query, append, merge.
+
+A file of JSON lines, append-only: a header that says what the table is for, then for each run of
+measurements its provenance, followed by its visits. A miss raises: nothing is measured or guessed
+behind the caller's back.
+"""
+
+import fcntl
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from lut.errors import UserError
+from lut.jsonl import append_record, read_records, rewrite_records
+from lut.key import OpKey
+from lut.provenance import Provenance, checked
+from lut.record import Visit
+
+FORMAT = "hmseg-latency-table"
+FORMAT_VERSION = 1
+UNIT = "us"
+NOISY = 0.05  # half the 95% interval over the median, above which an entry is called noisy
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a table is for. `target` is the target's key, `resolution` HEIGHTxWIDTH; `width` is the
+    networks'."""
+
+    target: str
+    target_name: str  # as on the command line
+    threads: int
+    resolution: str
+    width: float
+    num_classes: int
+    resize_rule: str
+
+    def command(self, path: Path | str) -> str:
+        """The command that measures what is missing."""
+        return (
+            f"hmseg-deploy lut build --target {shlex.quote(self.target_name)} --resolution "
+            f"{self.resolution} --width {self.width:g} --threads {self.threads} -o {path}"
+        )
+
+    def differences(self, other: "Identity") -> list[str]:
+        """The fields in which two tables are for different things, in words."""
+        return [
+            f"{f.name} {getattr(self, f.name)!r} and {getattr(other, f.name)!r}"
+            for f in fields(self)
+            if f.name != "target_name" and getattr(self, f.name) != getattr(other, f.name)
+        ]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as the table gives it, in microseconds at the reference's baseline speed.
+
+    `half_interval_us` is half the 95% interval of the mean over visits and rounds.
+    """
+
+    median_us: float
+    p10_us: float
+    p90_us: float
+    half_interval_us: float
+    rounds: int
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the interval is wide."""
+        return self.half_interval_us > NOISY * self.median_us
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory."""
+
+    identity: Identity
+    runs: tuple[tuple[Provenance, tuple[Visit, ...]], ...]
+    name: str  # of the file, for messages
+
+    @property
+    def visits(self) -> list[Visit]:
+        """All measurements, in the order of the file."""
+        return [visit for _, visits in self.runs for visit in visits]
+
+    @cached_property
+    def baseline_us(self) -> float:
+        """The reference network's time to which every sample is scaled: its median."""
+        drifts = [drift for visit in self.visits for drift in visit.drift_us]
+        if not drifts:
+            raise UserError(f"{self.name} is empty; run {self.identity.command(self.name)}")
+        return median(drifts)
+
+    @cached_property
+    def entries(self) -> dict[OpKey, Entry]:
+        """Every entry that has been measured."""
+        levels: dict[OpKey, list[list[float]]] = {}
+        for visit in self.visits:
+            if visit.role == "entries":
+                for key in visit.entries:
+                    levels.setdefault(key, []).append(visit.entry_us(key, self.baseline_us))
+        return {key: _summarise(visits) for key, visits in levels.items()}
+
+    @property
+    def calibration(self) -> list[Visit]:
+        """Whole networks that did not contribute to the entries."""
+        return [visit for visit in self.visits if visit.role == "calibration"]
+
+    def entry(self, key: OpKey) -> Entry:
+        """An entry; raises UserError with the command that measures it where it is missing."""
+        found = self.entries.get(key)
+        if found is None:
+            raise UserError(
+                f"{self.name} has no entry '{key}'; measure it: {self.identity.command(self.name)}"
+            )
+        return found
+
+    def require(self, resolution: str, width: float) -> None:
+        """Raise UserError unless the table is for this resolution and width."""
+        if (self.identity.resolution, self.identity.width) != (resolution, width):
+            raise UserError(
+                f"{self.name} is for {self.identity.resolution} at width {self.identity.width:g}, "
+                f"not for {resolution} at width {width:g}; name or build the table of that"
+            )
+
+
+def _summarise(visits: list[list[float]]) -> Entry:
+    rounds = sorted(level for visit in visits for level in visit)
+    half = 1.96 * stdev(rounds) / len(rounds) ** 0.5 if len(rounds) > 1 else float("inf")
+    tenth = len(rounds) // 10
+    # The median within a visit, where a disturbance is an outlier; the mean over visits, where
+    # each is another neighbourhood of equal right.
+    value = fmean(median(visit) for visit in visits)
+    return Entry(value, rounds[tenth], rounds[-1 - tenth], half, len(rounds))
+
+
+def load_table(path: Path) -> Table:
+    """Read a table; raises UserError naming the line for anything that is wrong with it.
+
+    A last line that was cut short is dropped with a warning.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such table; make one with hmseg-deploy lut build -o {path}")
+    return _parse(read_records(path), str(path))
+
+
+def _parse(records: list[dict[str, Any]], name: str) -> Table:
+    identity: Identity | None = None
+    runs: list[tuple[Provenance, list[Visit]]] = []
+    for number, record in enumerate(records, 1):
+        try:
+            kind, values = record.get("kind"), {k: v for k, v in record.items() if k != "kind"}
+            if number == 1:
+                identity = _header(kind, values)
+            elif kind == "provenance":
+                runs.append((Provenance.from_json(values), []))
+            elif kind == "visit" and runs:
+                runs[-1][1].append(Visit.from_json(values))
+            else:
+                raise UserError(f"a record of kind {kind!r} has no place here")
+        except UserError as error:
+            raise UserError(f"{name}, line {number}: {error}") from error
+    if identity is None:
+        raise UserError(f"{name}: empty; it is no latency table")
+    return Table(identity, tuple((p, tuple(visits)) for p, visits in runs), name)
+
+
+def _header(kind: Any, values: dict[str, Any]) -> Identity:  # noqa: ANN401 - any JSON value
+    if kind != FORMAT:
+        raise UserError("not a latency table of hmseg")
+    version, unit = values.pop("format_version", None), values.pop("unit", None)
+    if type(version) is not int or version < 1:
+        raise UserError(f"the format version is {version!r}")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"format version {version} is newer than this program's {FORMAT_VERSION}; update hmseg"
+        )
+    if unit != UNIT:
+        raise UserError(f"the unit is {unit!r}; latencies are in microseconds, {UNIT!r}")
+    return Identity(**checked(Identity, values))
+
+
+def _lines(table: Table) -> Iterator[dict[str, Any]]:
+    yield {"kind": FORMAT, "format_version": FORMAT_VERSION, "unit": UNIT, **asdict(table.identity)}
+    for provenance, visits in table.runs:
+        yield {"kind": "provenance", **provenance.to_json()}
+        for visit in visits:
+            yield {"kind": "visit", **visit.to_json()}
+
+
+def save_table(table: Table, path: Path) -> None:
+    """Write a table whole or not at all."""
+    rewrite_records(path, list(_lines(table)))
+
+
+class Writer:
+    """A table open for one builder; make one with `open_table`."""
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self.path, self.table = path, table
+
+    def append(self, visit: Visit) -> None:
+        """Add a visit; it is on disk, whole, when this returns."""
+        append_record(self.path, {"kind": "visit", **visit.to_json()})
+        *before, (provenance, visits) = self.table.runs
+        runs = (*before, (provenance, (*visits, visit)))
+        self.table = Table(self.table.identity, runs, self.table.name)
+
+
+@contextmanager
+def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterator[Writer]:
+    """Create a table, or go on with one, as its only builder.
+
+    What a builder that was killed left half-written is dropped. Raises UserError where another
+    builder is at work, and where the table is for something else or of another provenance.
+    """
+    with _locked(path):
+        fresh = Table(identity, ((provenance, ()),), str(path))
+        found = read_records(path) if path.exists() else []
+        if not found:
+            save_table(fresh, path)
+            yield Writer(path, fresh)
+            return
+        table = _parse(found, str(path))
+        if wrong := identity.differences(table.identity):
+            raise UserError(f"{path} is for something else: {'; '.join(wrong)}; name another file")
+        if not table.runs:  # killed between the header and the provenance
+            save_table(fresh, path)
+            table = fresh
+        if wrong := provenance.differences(table.runs[-1][0]):
+            raise UserError(
+                f"{path} was measured with another {' and '.join(wrong)}; name another file, and "
+                "join the two with hmseg-deploy lut merge --force if they may be mixed"
+            )
+        yield Writer(path, table)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file beside a table; the kernel gives it back when the process ends."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is building {path}; wait for it, or name another file"
+            ) from None
+        yield
+
+
+def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> Table:
+    """One table of all visits; equal ones are taken once.
+
+    Raises UserError where the tables are for different things, and, without `force`, where their
+    provenance differs. What is forced shows: the result keeps every provenance beside its visits.
+    """
+    first, *rest = tables
+    runs: list[tuple[Provenance, list[Visit]]] = []
+    seen: list[Visit] = []
+    for table in (first, *rest):
+        if wrong := first.identity.differences(table.identity):
+            raise UserError(f"{first.name} and {table.name} differ: {'; '.join(wrong)}")
+        for provenance, visits in table.runs:
+            if runs and not force and (wrong := provenance.differences(runs[0][0])):
+                raise UserError(
+                    f"{table.name} was measured with another {' and '.join(wrong)} than "
+                    f"{first.name}; --force mixes them, and the result says so"
+                )
+            new = [visit for visit in visits if visit not in seen]
+            seen += new
+            if runs and runs[-1][0] == provenance:
+                runs[-1][1].extend(new)
+            else:
+                runs.append((provenance, new))
+    return Table(first.identity, tuple((p, tuple(visits)) for p, visits in runs), name)
