@@ -33,36 +33,30 @@ class RemoteLibrary:
 
     def run(self, entry: str, image: NDArray[np.uint8]) -> NDArray[Any]:
         """What an entry makes of an image uint8 (H, W, 3), with its batch axis."""
-        self._set_input(entry, self.tensor(image[None]))
-        self._invoke(entry)
-        output: NDArray[Any] = self.session.call(
-            "fetching the result", lambda: self._machine.get_outputs(entry).numpy()
-        )
+        pixels = self._tensor(image[None])
+        result = self.session.call("running a frame", lambda: self._machine[entry](pixels))
+        output: NDArray[Any] = self.session.call("fetching the result", result.numpy)
         return output
 
     def time(self, entry: str, image: NDArray[np.uint8], calls: int) -> list[int]:
         """Nanoseconds of each of `calls` calls, by the device's own clock."""
-        self._set_input(entry, self.tensor(image[None]))
-        return self._repeat(entry, calls)
+        return self._repeat(entry, calls, self._tensor(image[None]))
 
     def time_kernels(self, image: NDArray[np.uint8], frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame, of a library that was built for
         measuring (`deploy.passes.insert_clock`)."""
-        pixels = self.tensor(image[None])
+        pixels = self._tensor(image[None])
         times: list[list[int]] = []
         while len(times) < frames:
-            count = min(MAX_FRAMES, frames - len(times))
-            ticks = self.tensor(empty_buffer())
-            self._set_input(TIMED, pixels, ticks)
-            self._invoke(TIMED)
-            if count > 1:  # TVM's evaluator calls once more than it times
-                self._repeat(TIMED, count - 1)
+            count = min(MAX_FRAMES - 1, frames - len(times))
+            ticks = self._tensor(empty_buffer())
+            # TVM's evaluator makes one call that it does not time, before the others.
+            self._repeat(TIMED, count, pixels, ticks)
             readings: NDArray[np.int64] = self.session.call("reading the clock", ticks.numpy)
-            times += kernel_times(readings, count)
+            times += kernel_times(readings, count + 1)[1:]
         return times
 
-    def tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of TVM's
-        """An array in the device's memory."""
+    def _tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of TVM's
         import tvm
 
         data = np.ascontiguousarray(array)
@@ -71,18 +65,10 @@ class RemoteLibrary:
             lambda: tvm.runtime.tensor(data, device=self._device),
         )
 
-    def _set_input(self, entry: str, *tensors: object) -> None:
-        self.session.call("setting inputs", lambda: self._machine.set_input(entry, *tensors))
-
-    def _invoke(self, entry: str) -> None:
-        self.session.call("running a frame", lambda: self._machine.invoke_stateful(entry))
-
-    def _repeat(self, entry: str, calls: int) -> list[int]:
+    def _repeat(self, entry: str, calls: int, *tensors: object) -> list[int]:
         def measure() -> list[int]:
-            evaluate = self._machine.time_evaluator(
-                "invoke_stateful", self._device, number=1, repeat=calls
-            )
-            return [round(seconds * 1e9) for seconds in evaluate(entry).results]
+            evaluate = self._machine.time_evaluator(entry, self._device, number=1, repeat=calls)
+            return [round(seconds * 1e9) for seconds in evaluate(*tensors).results]
 
         return self.session.call(f"timing {calls} frames", measure)
 
@@ -158,8 +144,8 @@ class Remote:
 def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
     """Load an artifact on a device.
 
-    Raises UserError where the device cannot run its target, DeviceLostError or WorkError where loading
-    fails. A server that is not ours does not say what it is; there loading itself tells.
+    Raises UserError where the device cannot run its target, DeviceLostError or WorkError where
+    loading fails. A server that is not ours does not say what it is; there loading itself tells.
     """
     device = session.describe()
     if device is not None:
