@@ -17,6 +17,8 @@ Link = Callable[[str, Sequence[str]], None]
 # The C libraries that generated code calls (memset, expf), by the names that the device's loader
 # knows: glibc's, and bionic's on Android. The library only has to name them; the device has them.
 _GLIBC, _BIONIC = ("libm.so.6", "libc.so.6"), ("libm.so", "libc.so")
+# Else lld leaves out a library that no symbol was found in, and the stubs have none.
+_KEEP = "-Wl,--no-as-needed"
 # Devices with Android 15 map memory in pages of 16 KB.
 _PAGES = "-Wl,-z,max-page-size=16384"
 NDK = "TVM_NDK_CC"  # the NDK's clang, as TVM calls it
@@ -47,7 +49,7 @@ def linker_of(target: Target) -> Link | None:
             stubs = [str(Path(folder) / name) for name in names]
             for stub, name in zip(stubs, names, strict=True):
                 _zig(f"aarch64-linux-{system}", stub, [str(source)], f"-Wl,-soname,{name}")
-            _zig(f"aarch64-linux-{system}", output, [*objects, *stubs], _PAGES)
+            _zig(f"aarch64-linux-{system}", output, [_KEEP, *objects, *stubs], _PAGES)
 
     return link
 

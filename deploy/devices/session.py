@@ -1,6 +1,5 @@
 """A session with one device: every call has a time limit, every failure is one line."""
 
-import hashlib
 import socket
 import threading
 import time
@@ -45,6 +44,7 @@ class RemoteSession:
         self.rpc, self.name = rpc, name
         self._descriptor, self._limit_s = descriptor, limit_s
         self._open = True
+        self._uploads = 0
 
     def call(self, doing: str, work: Callable[[], T]) -> T:
         """Run `work`, which calls the device, within the time limit.
@@ -97,7 +97,9 @@ class RemoteSession:
 
     def upload(self, library: bytes) -> Any:  # noqa: ANN401 - a remote module
         """Send a shared library and load it; raises DeviceLostError where the upload is cut off."""
-        name = f"{hashlib.sha256(library).hexdigest()[:16]}.so"
+        # Each under a name of its own: writing over a library that is loaded crashes the session.
+        self._uploads += 1
+        name = f"library{self._uploads}.so"
         data = bytearray(library)
         self.call(f"uploading {len(data) / 1e6:.1f} MB", lambda: self.rpc.upload(data, name))
         return self.call("loading the library", lambda: self.rpc.load_module(name))
