@@ -1,7 +1,7 @@
 """One measurement: a network's kernels inside its frames, with raw samples."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from statistics import median
 from typing import Any, Literal
@@ -62,26 +62,26 @@ class Visit:
     def to_json(self) -> dict[str, Any]:
         """JSON fields."""
         entries = {str(key): asdict(samples) for key, samples in self.entries.items()}
-        return {**asdict(self), "entries": entries}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"entries": entries}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Visit":
         """Read `to_json`'s fields; raises UserError naming what is wrong."""
-        fields = checked(Visit, values)
-        if fields["role"] not in ("entries", "calibration"):
-            raise UserError(f"the role is {fields['role']!r}, not entries or calibration")
-        rounds = _rounds("reference_us", fields["reference_us"])
-        whole = _rounds("whole_us", fields["whole_us"], len(rounds))
-        if not isinstance(fields["entries"], dict) or not fields["entries"]:
+        known = checked(Visit, values)
+        if known["role"] not in ("entries", "calibration"):
+            raise UserError(f"the role is {known['role']!r}, not entries or calibration")
+        rounds = _rounds("reference_us", known["reference_us"])
+        whole = _rounds("whole_us", known["whole_us"], len(rounds))
+        if not isinstance(known["entries"], dict) or not known["entries"]:
             raise UserError("'entries' is not an object with at least one entry")
         entries = {}
-        for text, entry in fields["entries"].items():
+        for text, entry in known["entries"].items():
             inner = checked(EntrySamples, entry)
             if inner["calls"] < 1:
                 raise UserError(f"'{text}' has {inner['calls']} calls")
             samples = _rounds(f"{text}: samples_us", inner["samples_us"], len(rounds))
             entries[parse_key(text)] = EntrySamples(inner["calls"], samples)
-        return Visit(fields["network"], fields["role"], fields["date"], rounds, whole, entries)
+        return Visit(known["network"], known["role"], known["date"], rounds, whole, entries)
 
 
 def _rounds(name: str, value: Any, count: int | None = None) -> Rounds:  # noqa: ANN401 - any JSON

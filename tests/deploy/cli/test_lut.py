@@ -1,0 +1,151 @@
+"""hmseg-deploy lut on tables that are made up; tests/deploy/measure builds real ones."""
+
+import csv
+import io
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from hmseg.genotype import random_genotype
+from hmseg.operators import Space
+from lut.costs import macs
+from lut.table import load_table, save_table
+from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
+
+SPACE = Space((256, 512), 0.5)
+
+
+def cost_us(key):
+    return 1 + macs(key) / 1e5
+
+
+def whole(genotype):
+    return 50 + sum(map(cost_us, SPACE.keys(genotype)))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A complete table in which an entry takes what its MACs say."""
+    keys = SPACE.operator_keys() | SPACE.fixed_keys()
+    rng = random.Random(9)
+    calibration = []
+    for genotype in (random_genotype(rng) for _ in range(6)):
+        entries = {key: cost_us(key) for key in SPACE.keys(genotype)}
+        us = whole(genotype)
+        calibration.append(visit(str(genotype), entries, whole=us, role="calibration"))
+    path = tmp_path / "t.jsonl"
+    save_table(table(visit("e", {key: cost_us(key) for key in keys}), *calibration), path)
+    return path
+
+
+def test_show(cli, path):
+    done = cli("lut", "show", path, "-o", "heat.png").succeeded()
+    assert "350 of 350 entries" in done.out
+    assert "A CPU" in done.out
+    assert "inverted_residual 16-96-16 k3 s1 d1 64x128" in done.out
+    assert (path.parent / "heat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_json(cli, path):
+    data = json.loads(cli("lut", "show", path, "--json").succeeded().out)
+    assert len(data["entries"]) == 350
+    assert data["missing"] == 0
+    assert data["provenance"][0]["cpu"] == "A CPU"
+    assert data["calibration"]["networks"] == 6
+
+
+def test_export(cli, path):
+    out = cli("lut", "export", path, "--csv").succeeded().out
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 350
+    assert all(float(row["median_us"]) >= 1 for row in rows)
+    cli("lut", "export", path, "--csv", "-o", "t.csv").succeeded()
+    assert (path.parent / "t.csv").read_text() == out
+    assert "--csv" in cli("lut", "export", path).error
+
+
+def test_merge(cli, path, tmp_path):
+    cli("lut", "merge", path, path, "-o", "both.jsonl").succeeded()
+    assert (tmp_path / "both.jsonl").read_bytes() == path.read_bytes()
+    other = table(visit("z"), provenance=replace(PROVENANCE, cpu="B"))
+    save_table(other, tmp_path / "other.jsonl")
+    done = cli("lut", "merge", path, "other.jsonl", "-o", "mixed.jsonl")
+    assert done.code == 2
+    assert "another cpu" in done.error
+    assert not (tmp_path / "mixed.jsonl").exists()
+    done = cli("lut", "merge", path, "other.jsonl", "-o", "mixed.jsonl", "--force").succeeded()
+    assert "mixes 2 provenances" in done.err
+    assert len(load_table(tmp_path / "mixed.jsonl").runs) == 2
+    assert "B, now" in cli("lut", "show", "mixed.jsonl").succeeded().out
+    assert cli("lut", "merge", path, "-o", "x.jsonl").code == 2
+
+
+def _edit(path, old, new, count=1):
+    path.write_text(path.read_text().replace(old, new, count))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"unit": "us"', '"unit": "ms"', "line 1: the unit is 'ms'"),
+        ('"format_version": 1', '"format_version": 2', "newer than this program's 1"),
+        ('"threads": 2', '"threads": 2, "x": 1', "unknown field 'x'"),
+        ('"samples_us": [[', '"samples_us": [[-1, ', "line 3: .*the sample -1"),
+        ('"samples_us": [[', '"samples_us": [[NaN, ', "line 3: .*the sample nan"),
+        ('"samples_us"', '"samples_ms"', "'samples_us' is missing"),
+        ('"256x512"', '"512x1024"', "no entry of the space at 512x1024"),
+        ('"width": 0.5', '"width": 1.0', "no entry of the space at 256x512, width 1"),
+        ('{"kind": "visit"', '{"kind": "visit', "line 3: not JSON"),
+        ('"resolution": "256x512"', '"resolution": "big"', "HEIGHTxWIDTH"),
+    ],
+)
+def test_a_wrong_table_is_one_line_and_exit_2(cli, path, old, new, message):
+    import re
+
+    _edit(path, old, new)
+    before = path.read_bytes()
+    for command in (["show"], ["check"], ["export", "--csv"]):
+        done = cli("lut", *command, path)
+        assert done.code == 2
+        assert re.search(message, done.error)
+    assert path.read_bytes() == before
+
+
+def test_a_torn_last_line_is_dropped(cli, path):
+    with path.open("a") as file:
+        file.write('{"kind": "visit", "net')
+    with pytest.warns(UserWarning, match="cut short"):
+        done = cli("lut", "show", path)
+    assert "350 of 350" in done.succeeded().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "--width", "0.75"], "--width 0.75: choose 0.5 or 1.0"),
+        (["build", "-r", "256"], "HEIGHTxWIDTH"),
+        (["build", "--stage", "s9"], "unknown stage 's9'"),
+        (["build", "--target", "x86-64-v2"], "no kernels for x86-64-v2"),
+        (["build", "-o", "/dev/null"], "not a regular file"),
+        (["show", "none.jsonl"], "no such table"),
+        (["check", "none.jsonl"], "no such table"),
+        (["merge", "none.jsonl", "x.jsonl", "-o", "m.jsonl"], "no such table"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(cli, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
+    done = cli("lut", *arguments)
+    assert done.code == 2
+    assert message in done.error
+
+
+def test_check_needs_the_tables_target_and_all_its_entries(cli, path, cpu):
+    assert "is for the target" in cli("lut", "check", path).error
+    partial = table(visit("e"), identity=replace(IDENTITY, target=cpu.key))
+    save_table(partial, path)
+    done = cli("lut", "check", path)
+    assert done.code == 2
+    assert "hmseg-deploy lut build --target cpu" in done.error
+    assert "--networks 1" in cli("lut", "check", path, "--networks", "1").error

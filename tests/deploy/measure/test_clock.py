@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from deploy.measure.clock import BUFFER_WORDS, HEADER, empty_buffer, kernel_times
+from lut.errors import WorkError
+
+
+def filled(*nanoseconds):
+    buffer = empty_buffer()
+    words = [part for ns in nanoseconds for part in divmod(ns, 1_000_000_000)]
+    buffer[0] = len(words)
+    buffer[HEADER : HEADER + len(words)] = words
+    return buffer
+
+
+def test_readings_become_times_by_frame():
+    second = 1_000_000_000
+    buffer = filled(second - 5, second + 10, second + 40, 3 * second, 3 * second + 1, 4 * second)
+    assert kernel_times(buffer, 2) == [[15, 30], [1, second - 1]]
+
+
+@pytest.mark.parametrize("frames", [4, 6])
+def test_part_of_a_frame_is_refused(frames):
+    with pytest.raises(WorkError, match="read 6 times"):
+        kernel_times(filled(*range(6)), frames)
+
+
+def test_an_empty_or_a_full_buffer_is_refused():
+    with pytest.raises(WorkError, match="read 0 times"):
+        kernel_times(empty_buffer(), 1)
+    full = np.zeros(BUFFER_WORDS, np.int64)
+    full[0] = BUFFER_WORDS - HEADER
+    with pytest.raises(WorkError):
+        kernel_times(full, 1)

@@ -1,0 +1,32 @@
+"""Tables made of given figures, for tests."""
+
+from lut.key import OpKey
+from lut.provenance import Provenance
+from lut.record import EntrySamples, Visit
+from lut.table import Identity, Table
+
+KEY = OpKey("inverted_residual", 16, 96, 16, 3, 1, 1, 64, 128)
+OTHER = OpKey("resize", 16, 0, 16, 0, 1, 1, 32, 64, 16, 32)
+IDENTITY = Identity('{"kind":"llvm"}', "cpu", 2, "256x512", 0.5, 19, "bilinear")
+PROVENANCE = Provenance(
+    "A CPU", "x86_64", 2, "one a core", False, {"apache-tvm": "0.27"}, 2, "rule", "6 rounds", "now"
+)
+
+
+def visit(
+    network="a", entries=None, *, whole=100.0, reference=100.0, role="entries", calls=1, rounds=3
+):
+    """A visit with equal samples in every round."""
+    entries = {KEY: 10.0} if entries is None else entries
+    return Visit(
+        network,
+        role,
+        "now",
+        ((reference,) * 4,) * rounds,
+        ((whole,) * 4,) * rounds,
+        {key: EntrySamples(calls, ((us,) * 4,) * rounds) for key, us in entries.items()},
+    )
+
+
+def table(*visits, provenance=PROVENANCE, identity=IDENTITY, name="t.jsonl"):
+    return Table(identity, ((provenance, visits),), name)

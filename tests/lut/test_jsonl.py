@@ -1,0 +1,42 @@
+import pytest
+
+from lut.errors import UserError
+from lut.jsonl import append_record, read_records, rewrite_records
+
+
+def test_records_read_back_in_order(tmp_path):
+    path = tmp_path / "folder" / "r.jsonl"
+    assert read_records(path) == []
+    append_record(path, {"a": 1})
+    append_record(path, {"b": [1.5]})
+    assert read_records(path) == [{"a": 1}, {"b": [1.5]}]
+    rewrite_records(path, [{"c": 1}])
+    assert read_records(path) == [{"c": 1}]
+
+
+@pytest.mark.parametrize("torn", ['{"a": 2', "x" * 9000])
+def test_appending_drops_a_line_that_was_cut_short(tmp_path, torn):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\n' + torn)
+    with pytest.warns(UserWarning, match="cut short"):
+        assert read_records(path) == [{"a": 1}]
+    append_record(path, {"a": 3})
+    assert read_records(path) == [{"a": 1}, {"a": 3}]
+    path.write_text(torn)
+    append_record(path, {"a": 4})
+    assert read_records(path) == [{"a": 4}]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("{", "line 1: not JSON"), ("[1]", "line 1: expected a JSON object")]
+)
+def test_damage_elsewhere_names_its_line(tmp_path, line, message):
+    path = tmp_path / "r.jsonl"
+    path.write_text(line + '\n{"a": 1}\n')
+    with pytest.raises(UserError, match=message):
+        read_records(path)
+
+
+def test_an_unwritable_place(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        append_record(tmp_path, {"a": 1})

@@ -1,0 +1,194 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lut.errors import UserError
+from lut.table import load_table, merge_tables, open_table, save_table
+from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, table, visit
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "t.jsonl"
+    save_table(table(visit("a"), visit("b"), name=str(path)), path)
+    return path
+
+
+def test_round_trip(path):
+    assert load_table(path) == table(visit("a"), visit("b"), name=str(path))
+
+
+def test_entries_are_medians_at_baseline_speed():
+    found = table(
+        visit("a", {KEY: 10.0}), visit("b", {KEY: 24.0}, reference=200.0),
+        visit("c", {KEY: 11.0, OTHER: 3.0}),
+        visit("d", {KEY: 500.0}, role="calibration"),
+    )  # fmt: skip
+    assert found.baseline_us == 100.0
+    assert found.entry(KEY).median_us == pytest.approx((10 + 12 + 11) / 3)
+    assert found.entry(KEY).rounds == 9
+    assert found.entry(OTHER).half_interval_us == 0
+    assert not found.entry(OTHER).noisy
+    assert table(visit("a", {KEY: 5.0}), visit("b", {KEY: 10.0})).entry(KEY).noisy
+
+
+def test_a_miss_names_the_command():
+    with pytest.raises(UserError, match=r"no entry 'resize .*hmseg-deploy lut build --target cpu "
+                       r"--resolution 256x512 --width 0.5 --threads 2 -o t.jsonl"):  # fmt: skip
+        table(visit()).entry(OTHER)
+    with pytest.raises(UserError, match=r"is empty.*lut build"):
+        _ = table().baseline_us
+
+
+def test_another_resolution_or_width_is_refused():
+    table(visit()).require("256x512", 0.5)
+    for resolution, width in (("512x1024", 0.5), ("256x512", 1.0)):
+        with pytest.raises(UserError, match=r"is for 256x512 at width 0.5, not for"):
+            table(visit()).require(resolution, width)
+
+
+def test_a_torn_last_line_is_dropped_and_written_over(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"kind": "visit", "netw')
+    with pytest.warns(UserWarning, match="cut short"):
+        assert len(load_table(path).visits) == 2
+    with (
+        pytest.warns(UserWarning, match="cut short"),
+        open_table(path, IDENTITY, PROVENANCE) as writer,
+    ):
+        writer.append(visit("c"))
+    assert [v.network for v in load_table(path).visits] == ["a", "b", "c"]
+
+
+def _header(path, **changes):
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | changes) + "\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "newer than this program's 1"),
+        ({"format_version": "1"}, "format version is '1'"),
+        ({"unit": "ms"}, "unit is 'ms'; latencies are in microseconds"),
+        ({"surprise": 1}, "unknown field 'surprise'"),
+        ({"kind": "other"}, "not a latency table"),
+        ({"threads": "2"}, "'threads' is '2', not int"),
+    ],
+)
+def test_a_wrong_header_is_refused(path, changes, message):
+    _header(path, **changes)
+    with pytest.raises(UserError, match=rf"t.jsonl, line 1: .*{message}"):
+        load_table(path)
+
+
+def test_damage_names_its_line(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], lines[3].replace("10.0", "NaN"), ""]))
+    with pytest.raises(UserError, match=r"line 4: .*sample nan"):
+        load_table(path)
+    path.write_text("\n".join([lines[0], *lines[2:], ""]))
+    with pytest.raises(UserError, match=r"line 2: a record of kind 'visit' has no place"):
+        load_table(path)
+    path.write_text("")
+    with pytest.raises(UserError, match="empty"):
+        load_table(path)
+    path.unlink()
+    with pytest.raises(UserError, match="no such table"):
+        load_table(path)
+
+
+def test_going_on_needs_the_same_identity_and_provenance(path):
+    later = replace(PROVENANCE, date="tomorrow")
+    with open_table(path, IDENTITY, later) as writer:
+        assert len(writer.table.visits) == 2
+        writer.append(visit("c"))
+        assert len(writer.table.visits) == 3
+    assert len(load_table(path).runs) == 1
+    with (
+        pytest.raises(UserError, match=r"for something else: threads 4 and 2"),
+        open_table(path, replace(IDENTITY, threads=4), PROVENANCE),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match=r"another cpu and schedules.*merge --force"),
+        open_table(path, IDENTITY, replace(PROVENANCE, cpu="B", schedules="x")),
+    ):
+        pass
+
+
+def test_one_builder_at_a_time(path):
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom lut.table import open_table\n"
+        "from tests.lut.tables import *\n"
+        "with open_table(Path(sys.argv[1]), IDENTITY, PROVENANCE):\n"
+        "    print('open', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path), Path.cwd()], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        with (
+            pytest.raises(UserError, match="another process is building"),
+            open_table(path, IDENTITY, PROVENANCE),
+        ):
+            pass
+        other.kill()
+    with open_table(path, IDENTITY, PROVENANCE):
+        pass  # the dead builder's lock is gone
+
+
+def test_merge_takes_equal_visits_once():
+    merged = merge_tables([table(visit("a"), visit("b")), table(visit("b"), visit("c"))], "m")
+    assert [v.network for v in merged.visits] == ["a", "b", "c"]
+    assert len(merged.runs) == 1
+
+
+def test_merging_other_provenance_must_be_forced_and_shows(path):
+    other = table(visit("c"), provenance=replace(PROVENANCE, cpu="B"), name="other.jsonl")
+    with pytest.raises(UserError, match=r"other.jsonl was measured with another cpu .*--force"):
+        merge_tables([load_table(path), other], "m")
+    merged = merge_tables([load_table(path), other], "m", force=True)
+    save_table(merged, path)
+    assert [p.cpu for p, _ in load_table(path).runs] == ["A CPU", "B"]
+    with pytest.raises(UserError, match=r"differ: resolution '256x512' and '64x64'"):
+        merge_tables([other, table(identity=replace(IDENTITY, resolution="64x64"))], "m")
+
+
+WRITE = (
+    "import sys; sys.path.insert(0, sys.argv[2])\n"
+    "from pathlib import Path\nfrom lut.table import open_table\nfrom tests.lut.tables import *\n"
+    "with open_table(Path(sys.argv[1]), IDENTITY, PROVENANCE) as writer:\n"
+    "    done = len(writer.table.visits)\n"
+    "    for number in range(done, done + 100000):\n"
+    "        writer.append(visit(str(number), rounds=200))\n"
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*cut short")
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path):
+    path, rng = tmp_path / "t.jsonl", random.Random(4)
+    before = 0
+    for _ in range(10):
+        process = subprocess.Popen([sys.executable, "-c", WRITE, str(path), Path.cwd()])
+        deadline = time.monotonic() + 30
+        size = path.stat().st_size if path.exists() else 0
+        while time.monotonic() < deadline and not (path.exists() and path.stat().st_size > size):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        names = [v.network for v in load_table(path).visits]
+        assert names == [str(n) for n in range(len(names))]
+        assert len(names) >= before
+        before = len(names)
+    assert before > 10
