@@ -160,7 +160,7 @@ def compile_graph(
         for var, function in module.functions.items()
         if isinstance(function, tvm.tirx.PrimFunc)
     )
-    executable = _build(module, target)
+    executable = build_executable(module, target)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
 
 
@@ -192,7 +192,8 @@ def link_executable(
     return vm_build._vmlink(builder, tvm.target.Target(target.config), tvm.IRModule(own))
 
 
-def _build(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
+def build_executable(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    """Machine code of a lowered module; raises UserError for an operator that TVM cannot lower."""
     try:
         return relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
     except tvm.error.InternalError as error:

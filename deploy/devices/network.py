@@ -108,21 +108,21 @@ class Remote:
     def __init__(
         self, farm: Farm, threads: int, on_lost: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.farm, self.threads, self._on_lost = farm, threads, on_lost
+        self.farm, self.threads, self.on_lost = farm, threads, on_lost
 
     def use(self, artifact: Artifact, work: Callable[[RemoteNetwork], T]) -> T:
         """`work` on the artifact, loaded on a device; from the start again on another if lost."""
-        return self._on_one(lambda session: work(load_on(session, artifact, self.threads)))
+        return self.on_one(lambda session: work(load_on(session, artifact, self.threads)))
 
     def run_library(self, library: bytes, image: NDArray[np.uint8]) -> NDArray[Any]:
         """What the entry ``main`` of a library makes of an image, with its batch axis."""
-        return self._on_one(
+        return self.on_one(
             lambda session: RemoteLibrary(library, session, self.threads).run("main", image)
         )
 
     def describe(self) -> Description | None:
         """What the first free device says it is; None where its server is not ours."""
-        return self._on_one(lambda session: session.describe())
+        return self.on_one(lambda session: session.describe())
 
     def report(self) -> dict[str, Any]:
         """Where something was measured or checked, for a manifest or --json."""
@@ -135,9 +135,10 @@ class Remote:
             "emulated": device.emulated if device else unknown,
         }
 
-    def _on_one(self, work: Callable[[RemoteSession], T]) -> T:
+    def on_one(self, work: Callable[[RemoteSession], T]) -> T:
+        """`work` in a session with a device; from the start again on another if it is lost."""
         return spread(
-            self.farm, [None], lambda session, _: work(session), on_lost=self._on_lost
+            self.farm, [None], lambda session, _: work(session), on_lost=self.on_lost
         )[0]  # fmt: skip
 
 
