@@ -1,13 +1,16 @@
 """hmseg-deploy tune."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.tuning.tune import Trial
 
 
 def tune(
@@ -52,13 +55,23 @@ def tune(
     folder = records or default_folder()
     resolved = resolve_target(target)
     with step(f"measuring up to {trials} candidates") as progress:
-        measured = run_tuning(
-            source.graph, resolved, folder, threads=workers, trials=trials,
-            early_stopping=early_stopping, remote=remote,
-            on_trial=lambda t: progress.at(
-                f"{t.number} of {trials}, best of this kernel {t.best_gain:.2f}"
-            ),
-        )  # fmt: skip
+
+        def tell(trial: "Trial") -> None:
+            best = f"best of this kernel {trial.best_gain:.2f}"
+            progress.at(f"{trial.number} of {trials}, {best}")
+
+        if remote:
+            from deploy.tuning.remote import tune_on_devices
+
+            measured = tune_on_devices(
+                source.graph, resolved, folder, remote, trials=trials,
+                early_stopping=early_stopping, on_trial=tell,
+            )  # fmt: skip
+        else:
+            measured = run_tuning(
+                source.graph, resolved, folder, threads=workers, trials=trials,
+                early_stopping=early_stopping, on_trial=tell,
+            )  # fmt: skip
         kept = winners(measured)
         progress.result = f"{len(measured)} records, {len(kept)} schedules kept"
     with step("the whole network, rule against records"):

@@ -3,12 +3,13 @@
 import json
 import os
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from deploy import host
 from deploy.devices.emulated import EMULATED
-from lut.errors import WorkError
+from lut.errors import UserError, WorkError
 
 FUNCTION = "hmseg.describe_device"  # the global function by which a server of ours tells it
 _CPUS = Path("/sys/devices/system/cpu")
@@ -61,6 +62,16 @@ def describe() -> str:
         max_mhz=tuple(sorted({int(khz) // 1000 for khz in maxima if khz.isdecimal()})),
         emulated=bool(os.environ.get(EMULATED)),
     )))  # fmt: skip
+
+
+def check_version(device: Description, name: str) -> None:
+    """Raise UserError unless the device has this machine's version of TVM."""
+    ours = version("apache-tvm")
+    if device.tvm_version != ours:
+        raise UserError(
+            f"device {name} has TVM {device.tvm_version}, this machine {ours}; install "
+            f"apache-tvm=={ours} there"
+        )
 
 
 def available_mib() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.devices.adb import check_phone
-from deploy.devices.describe import Description
+from deploy.devices.describe import Description, check_version
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import Farm, RemoteSession, open_session
 from deploy.devices.tracker import require_key, states
@@ -54,12 +54,11 @@ def diagnose(
         link = "connection"
         with open_session(farm) as session:
             yield Finding(link, "ok", session.name)
-            link = "description"
+            link = "TVM version"
             device = session.describe()
-            for finding in (*_description(device), *_memory(device)):
-                yield finding
-                if finding.state == "broken":
-                    return
+            yield _version(device, session.name)
+            link = "memory"
+            yield _memory(device)
             link = "architecture"
             wanted = _target(target, device)
             yield _architecture(wanted, device)
@@ -75,33 +74,26 @@ def diagnose(
         yield Finding(link, "broken", str(error))
 
 
-def _description(device: Description | None) -> Iterator[Finding]:
+def _version(device: Description | None, name: str) -> Finding:
     ours = version("apache-tvm")
     if device is None:
-        yield Finding(
+        return Finding(
             "TVM version", "note",
             f"not known: its server is TVM's own; make sure that it is {ours}, or start it with "
             "hmseg-deploy device serve",
         )  # fmt: skip
-    elif device.tvm_version != ours:
-        yield Finding(
-            "TVM version", "broken",
-            f"{device.tvm_version} there, {ours} here; install apache-tvm=={ours} on the device",
-        )  # fmt: skip
-    else:
-        yield Finding("TVM version", "ok", ours)
+    check_version(device, name)
+    return Finding("TVM version", "ok", ours)
 
 
-def _memory(device: Description | None) -> Iterator[Finding]:
+def _memory(device: Description | None) -> Finding:
     if device is None:
-        yield Finding("memory", "note", "not known: its server does not say")
-    elif device.available_mib < MIN_MIB:
-        yield Finding(
-            "memory", "broken",
-            f"{device.available_mib} MiB free, {MIN_MIB} are needed; end other programs there",
-        )  # fmt: skip
-    else:
-        yield Finding("memory", "ok", f"{device.available_mib} MiB free")
+        return Finding("memory", "note", "not known: its server does not say")
+    if device.available_mib < MIN_MIB:
+        raise WorkError(
+            f"{device.available_mib} MiB free, {MIN_MIB} are needed; end other programs there"
+        )
+    return Finding("memory", "ok", f"{device.available_mib} MiB free")
 
 
 def _target(text: str | None, device: Description | None) -> Target:

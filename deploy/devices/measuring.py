@@ -1,17 +1,20 @@
 """A device for `deploy.measure`: the remote side of its protocols."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from deploy.artifact import Artifact
-from deploy.devices.network import RemoteNetwork, load_on
-from deploy.devices.session import Farm, RemoteSession, open_session
+from deploy.devices.network import Remote, RemoteNetwork, load_on
+from deploy.devices.session import RemoteSession
 from deploy.measure.device import DeviceInfo
 from lut.errors import WorkError
 
+T = TypeVar("T")
+
 
 class RemoteDevice:
-    """One device, held for as long as it measures; make it with `open_device`."""
+    """One device, held for as long as it measures; `on_device` makes it."""
 
     def __init__(self, session: RemoteSession, threads: int) -> None:
         self._session, self._threads = session, threads
@@ -53,11 +56,10 @@ class RemoteMeasuring:
         return self._network.library.time_kernels(self._image, frames)
 
 
-@contextmanager
-def open_device(farm: Farm, threads: int, *, patience_s: float = 0.0) -> Iterator[RemoteDevice]:
-    """Take a free device of a farm for measuring; given back when the block ends.
+def on_device(remote: Remote, work: Callable[[RemoteDevice], T]) -> T:
+    """`work` with a device for measuring; again, on another or the same, where it is lost.
 
-    Raises UserError where there is none, WorkError where its server does not say what it is.
+    `work` must go on from what it has saved. Raises UserError where there is no device, WorkError
+    where its server does not say what it is.
     """
-    with open_session(farm, patience_s=patience_s) as session:
-        yield RemoteDevice(session, threads)
+    return remote.on_one(lambda session: work(RemoteDevice(session, remote.threads)))

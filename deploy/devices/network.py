@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
-from deploy.devices.describe import Description
+from deploy.devices.describe import Description, check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
@@ -145,11 +145,12 @@ class Remote:
 def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
     """Load an artifact on a device.
 
-    Raises UserError where the device cannot run its target, DeviceLostError or WorkError where
+    Raises UserError where the device has another TVM or cannot run the target, DeviceLostError or WorkError where
     loading fails. A server that is not ours does not say what it is; there loading itself tells.
     """
     device = session.describe()
     if device is not None:
+        check_version(device, session.name)
         flags = frozenset(device.flags)
         name = f"device {session.name}"
         check_target(artifact.target, "the artifact", device.architecture, flags, name)

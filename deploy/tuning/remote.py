@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,25 +19,84 @@ from deploy.devices.spread import spread
 from deploy.devices.tracker import require_key
 from deploy.export import read_metadata
 from deploy.kernels import KERNELS_VERSION
-from deploy.kernels.choice import Chooser, schedule_fields
+from deploy.kernels.choice import Chooser, schedule_fields, with_fields
 from deploy.measure.interleave import Protocol
 from deploy.measure.networks import called_functions
 from deploy.measure.statistics import Ratio, ratio_of_rounds
 from deploy.passes.insert_clock import InsertClock
-from deploy.pipeline import Compiled, build_executable, lower_graph
+from deploy.passes.kernel_call import SPEC
+from deploy.pipeline import Compiled, build_executable, isa_of, lower_graph
 from deploy.street import draw_street
 from deploy.targets import Target
-from deploy.tuning.records import Record
-from deploy.tuning.tune import FRAMES, ROUNDS, TOLERANCE, TOOLS
-from lut.errors import HmsegError
+from deploy.tuning.candidates import neighbours
+from deploy.tuning.records import Record, append, load_records, matching, winners
+from deploy.tuning.tune import FRAMES, ROUNDS, TOLERANCE, TOOLS, Trial
+from lut.errors import HmsegError, UserError
 
 
-class RemoteBench:
+def tune_on_devices(
+    graph: onnx.ModelProto,
+    target: Target,
+    folder: Path,
+    remote: Remote,
+    *,
+    trials: int,
+    early_stopping: int = 24,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+) -> list[Record]:
+    """`deploy.tuning.tune.tune` on the devices of a farm, as many candidates at once as there are.
+
+    Only kernels of ours: what is left to TVM keeps its rule. Each record is on disk when its
+    candidate is measured; what a lost device was measuring, another measures. Raises UserError for
+    a target without kernels of ours.
+    """
+    isa = isa_of(target)
+    if isa is None:
+        raise UserError(f"tune: there are no kernels for {target.config['mcpu']}")
+    path = folder / f"{target.config['mcpu']}-{remote.threads}-threads.jsonl"
+    records = matching(load_records([folder]), target, remote.threads)
+    rule = Chooser(isa, remote.threads)
+    bench = _RemoteBench(graph, target, rule, remote)
+    names = {text: name for name, text in bench.specs.items() if text in rule.emitted}
+    times = bench.kernel_ns(list(names.values()))
+    done = 0
+    for text in sorted(names, key=lambda text: -times[names[text]]):
+        spec, without_gain = rule.emitted[text], 0
+        mine = [record for record in records if record.spec == text]
+
+        def keep(record: Record, mine: list[Record] = mine) -> None:
+            nonlocal done, without_gain
+            append(record, path)
+            before = max((r.gain for r in mine), default=1.0)
+            without_gain = 0 if record.gain > max(before, 1.0) else without_gain + 1
+            mine.append(record)
+            records.append(record)
+            done += 1
+            on_trial(Trial(done, record.spec, record.gain, max(r.gain for r in mine)))
+
+        while done < trials and without_gain < early_stopping:
+            best = winners(mine).get(text)
+            base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
+            tried = [record.schedule for record in mine]
+            fresh = (s for s in neighbours(base, isa) if schedule_fields(s) not in tried)
+            untried = (s for s in fresh if s != rule.rule(spec))
+            candidates = list(islice(untried, min(bench.at_once, trials - done)))
+            if not candidates:
+                break
+            bench.measure(spec, candidates, names[text], keep)
+    return records
+
+
+class _RemoteBench:
     """Times candidates of a network's kernels on the devices of a farm, several at once."""
 
-    def __init__(self, graph: onnx.ModelProto, target: Target, rule: Chooser, remote: Remote):
+    def __init__(
+        self, graph: onnx.ModelProto, target: Target, rule: Chooser, remote: Remote
+    ) -> None:
         self._graph, self._target, self._rule, self._remote = graph, target, rule, remote
         self._image = draw_street(read_metadata(graph).resolution)
+        # By name, the specs of the kernels that a frame calls.
+        self.specs: dict[str, str] = {}
         self._library, self._calls = self._build(rule)
         device = remote.report()
         self._machine = f"{device['machine']}{' (emulated)' * (device['emulated'] is True)}"
@@ -110,6 +171,8 @@ class RemoteBench:
     def _build(self, chooser: Chooser) -> tuple[bytes, list[str]]:
         module = lower_graph(self._graph, self._target, chooser=chooser)
         calls = called_functions(module["main"])
+        if not self.specs:
+            self.specs = {name: str(module[name].attrs[SPEC]) for name in calls}
         clock: Any = InsertClock()
         executable = build_executable(clock(module), self._target)
         compiled = Compiled(executable, self._target, (), 0.0)

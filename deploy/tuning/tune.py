@@ -1,21 +1,18 @@
 """Tuning: candidates of every kernel, timed inside the whole network, one record each."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 
 from deploy import host
-from deploy.artifact import Artifact
 from deploy.build import build_artifact
-from deploy.devices.network import Remote
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels import KERNELS_VERSION, emit
@@ -51,16 +48,14 @@ def tune(
     threads: int,
     trials: int,
     early_stopping: int = 24,
-    remote: Remote | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Record]:
     """Measure up to `trials` candidates and append a record of each to a file in `folder`.
 
     Kernels come in the order of their time. For each, the neighbours of the best schedule so far
     are measured until `early_stopping` of them in a row bring no gain. What the folder already
-    holds is not measured again, so an interrupted run goes on where it was. With `remote` it is done
-    on the devices of a farm, as many candidates at once as there are. Returns all matching records.
-    Raises UserError for a target without kernels of ours.
+    holds is not measured again, so an interrupted run goes on where it was. Returns all matching
+    records. Raises UserError for a target without kernels of ours.
     """
     isa = isa_of(target)
     if isa is None:
@@ -71,85 +66,49 @@ def tune(
     module = import_graph(with_logits_output(graph))
     for step in kernel_passes(rule):
         module = step(module)
-    artifact, _ = build_artifact(graph, target, threads=threads, measured={}, remote=remote)
-    bench = _open_bench(graph, artifact, target, rule, remote)
+    artifact, _ = build_artifact(graph, target, threads=threads, measured={})
+    network = open_artifact(artifact, "the network", threads=threads)
+    bench = _Bench(network, target)
     names = {info.spec: info.name for info in artifact.kernels if info.spec}
-    # A kernel may be placed and then cancelled by a later pass.
-    times = bench.kernel_ns([names[text] for text in rule.emitted if text in names])
+    specs = sorted(rule.emitted, key=lambda text: -bench.kernel_ns(names.get(text, "")))
     done = 0
-    for text in sorted((t for t in rule.emitted if t in names), key=lambda t: -times[names[t]]):
+    for text in specs:
+        if text not in names:  # placed, then cancelled by a later pass
+            continue
         spec, without_gain = rule.emitted[text], 0
         mine = [record for record in records if record.spec == text]
-
-        def keep(record: Record, mine: list[Record] = mine) -> None:
-            nonlocal done, without_gain
+        while done < trials and without_gain < early_stopping:
+            best = winners(mine).get(text)
+            base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
+            tried = [record.schedule for record in mine]
+            fresh = (s for s in neighbours(base, isa) if schedule_fields(s) not in tried)
+            candidate = next((s for s in fresh if s != rule.rule(spec)), None)
+            if candidate is None:
+                break
+            record = bench.measure(spec, candidate, names[text], isa, threads)
             append(record, path)
             before = max((r.gain for r in mine), default=1.0)
             without_gain = 0 if record.gain > max(before, 1.0) else without_gain + 1
             mine.append(record)
             records.append(record)
             done += 1
-            on_trial(Trial(done, record.spec, record.gain, max(r.gain for r in mine)))
-
-        while done < trials and without_gain < early_stopping:
-            best = winners(mine).get(text)
-            base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
-            tried = [record.schedule for record in mine]
-            fresh = (s for s in neighbours(base, isa) if schedule_fields(s) not in tried)
-            untried = (s for s in fresh if s != rule.rule(spec))
-            candidates = list(islice(untried, min(bench.at_once, trials - done)))
-            if not candidates:
-                break
-            bench.measure(spec, candidates, names[text], keep)
+            on_trial(Trial(done, text, record.gain, max(r.gain for r in mine)))
     return records
-
-
-class Bench(Protocol):
-    """Times the kernels of one network; `at_once` candidates are best measured together."""
-
-    at_once: int
-
-    def kernel_ns(self, names: Sequence[str]) -> dict[str, int]:
-        """Median time of each kernel over a few frames, all its calls together."""
-
-    def measure(
-        self, spec: Any, candidates: Sequence[Any], name: str, on_record: Callable[[Record], None]  # noqa: ANN401
-    ) -> None:  # fmt: skip
-        """Measure candidates for the kernel `name`; `on_record` gets each record as it is made."""
-
-
-def _open_bench(
-    graph: onnx.ModelProto, artifact: Artifact, target: Target, rule: Chooser, remote: Remote | None
-) -> Bench:
-    if remote is not None:
-        from deploy.tuning.remote import RemoteBench
-
-        return RemoteBench(graph, target, rule, remote)
-    return _Bench(open_artifact(artifact, "the network", threads=rule.threads), target, rule)
 
 
 class _Bench:
     """Times one kernel of a network with its own code and with another, frame by frame."""
 
-    at_once = 1
-
-    def __init__(self, network: Network, target: Target, rule: Chooser) -> None:
-        self.network, self.target, self.rule = network, target, rule
+    def __init__(self, network: Network, target: Target) -> None:
+        self.network, self.target = network, target
         self.image = network.artifact.golden.image
 
-    def kernel_ns(self, names: Sequence[str]) -> dict[str, int]:
-        """Median time of each kernel over a few frames."""
-        return {name: int(np.median([self._frame(name, None) for _ in range(5)])) for name in names}
+    def kernel_ns(self, name: str) -> int:
+        """Median time of a kernel over a few frames, all its calls together."""
+        frames = [self._frame(name, None) for _ in range(5)]
+        return int(np.median(frames))
 
-    def measure(
-        self, spec: Any, candidates: Sequence[Any], name: str, on_record: Callable[[Record], None]  # noqa: ANN401
-    ) -> None:  # fmt: skip
-        """Measure candidates one by one."""
-        for candidate in candidates:
-            on_record(self._measure(spec, candidate, name))
-
-    def _measure(self, spec: Any, schedule: Any, name: str) -> Record:  # noqa: ANN401
-        isa, threads = self.rule.isa, self.rule.threads
+    def measure(self, spec: Any, schedule: Any, name: str, isa: Any, threads: int) -> Record:  # noqa: ANN401
         rule_ns: list[int] = []
         candidate_ns: list[int] = []
         refused = ""
