@@ -145,8 +145,9 @@ class Remote:
 def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
     """Load an artifact on a device.
 
-    Raises UserError where the device has another TVM or cannot run the target, DeviceLostError or WorkError where
-    loading fails. A server that is not ours does not say what it is; there loading itself tells.
+    Raises UserError where the device has another TVM or cannot run the target, DeviceLostError or
+    WorkError where loading fails. A server that is not ours does not say what it is: there loading
+    tells.
     """
     device = session.describe()
     if device is not None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ class Connection:
 def open_sockets() -> Iterator[tuple[int, Connection]]:
     """File descriptors and ends of the TCP connections that this process has open."""
     for entry in list(Path("/proc/self/fd").iterdir()):
+        number = int(entry.name)
         try:
-            copy = socket.socket(fileno=os.dup(int(entry.name)))
-        except OSError:  # no socket, or closed since it was listed
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            copy = socket.socket(fileno=os.dup(number))
+        except OSError:  # closed since it was listed
             continue
         with copy:
             try:
@@ -28,7 +32,7 @@ def open_sockets() -> Iterator[tuple[int, Connection]]:
             except OSError:  # listening, or closed by the other side
                 continue
             if copy.family in (socket.AF_INET, socket.AF_INET6):
-                yield int(entry.name), Connection(local[1], (peer[0], peer[1]))
+                yield number, Connection(local[1], (peer[0], peer[1]))
 
 
 def hang_up(descriptor: int) -> None:
