@@ -92,8 +92,9 @@ def _die_with_client(port: int) -> None:
         os._exit(0)
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    os._exit(0)  # threads of TVM's may be inside C code; sessions die by themselves
+def _leave(number: int, _frame: FrameType | None) -> None:
+    # At once: threads of TVM's may be inside C code, and sessions die by themselves.
+    os._exit(130 if number == signal.SIGINT else 0)
 
 
 def main(arguments: Sequence[str]) -> None:

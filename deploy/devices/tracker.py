@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.devices.address import Address
-from lut.errors import UserError, WorkError
+from lut.errors import HmsegError, UserError, WorkError
 
 _ANSWER_S = 10.0  # a tracker does nothing but answer
 _PORTS = 10
@@ -150,6 +150,8 @@ def _connection(
             if struct.unpack("<i", recvall(connection, 4))[0] != RPC_TRACKER_MAGIC:
                 raise UserError(f"what answers at {tracker} is not a TVM tracker")
             yield ask
+        except HmsegError:
+            raise
         except TimeoutError as error:
             if answer_s != _ANSWER_S:
                 raise  # the caller's limit, for a free device
