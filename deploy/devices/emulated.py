@@ -64,7 +64,7 @@ def environment() -> dict[str, str]:
 
 
 def set_up(folder: Path, on_step: Callable[[str], None] = lambda _: None) -> None:
-    """Download and unpack the machine: 180 MB to fetch, 800 MB on disk, two minutes.
+    """Download and unpack the machine: 220 MB to fetch, 810 MB on disk.
 
     Needs Debian's apt-get and dpkg-deb, no root. Raises UserError where they are missing, WorkError
     where a download fails; then there is no folder.
