@@ -78,15 +78,15 @@ class RemoteSession:
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """A global function of the server; None where it has none of that name."""
-        try:
-            found: Callable[..., Any] = self.call(
-                "looking up a function", lambda: self.rpc.get_function(name)
-            )
-        except DeviceLostError:
-            raise
-        except WorkError:
-            return None
-        return found
+
+        def look_up() -> Callable[..., Any] | None:
+            try:
+                found: Callable[..., Any] = self.rpc.get_function(name)
+            except AttributeError:  # what TVM says of a server without it
+                return None
+            return found
+
+        return self.call("looking up a function", look_up)
 
     def describe(self) -> Description | None:
         """What the device says it is; None where its server is not ours (TVM's own, a phone)."""
