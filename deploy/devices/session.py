@@ -131,7 +131,8 @@ class RemoteSession:
                 f"device {self.name} ran out of memory while {doing}; choose a smaller resolution, "
                 "or end other programs there"
             )
-        if "kShutdown" in text or "Sock" in text or isinstance(error, OSError):
+        # TVM got the end of the connection where an answer was due, or its socket failed.
+        if "RPCCode::kReturn" in text or "Sock" in text or isinstance(error, OSError):
             return DeviceLostError(
                 f"the connection to device {self.name} broke while {doing}: the server there was "
                 "ended, crashed or lost its network (out of memory, perhaps)"

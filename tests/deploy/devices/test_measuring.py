@@ -43,7 +43,7 @@ def test_a_device_lost_on_the_way(farm, cpu, tmp_path):
     assert table.visits[:2] == seen[1]
     wanted = [(str(genotype), role) for genotype, role in plan(cpu).networks()]
     assert [(v.network, v.role) for v in table.visits][: len(wanted)] == wanted
-    assert all(run.emulated is False for run in table.runs)
+    assert all(run.emulated is False for run, _ in table.runs)
     assert load_table(path) == table
 
 
@@ -64,5 +64,5 @@ def test_the_same_build_on_64_bit_arm(emulated_farm, tmp_path):
     arm = resolve_target("arm")
     table = on_device(remote, lambda device: build_table(plan(arm), device, tmp_path / "t.jsonl"))
     assert table.entries
-    assert all(run.emulated and run.architecture == "aarch64" for run in table.runs)
+    assert all(run.emulated and run.architecture == "aarch64" for run, _ in table.runs)
     assert {key.op for key in table.entries} >= {"stem_block", "inverted_residual"}
