@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
+from deploy.devices.network import Remote
 from deploy.export import read_metadata
 from deploy.first_difference import first_difference
 from deploy.kernels.choice import Chooser, Fields
@@ -39,15 +40,17 @@ def build_artifact(
     threads: int,
     measured: Mapping[str, Fields] | None = None,
     passes: Sequence[Pass] | None = None,
+    remote: Remote | None = None,
     on_step: OnPass = lambda _: None,
 ) -> tuple[Artifact, list[Comparison]]:
-    """Compile a graph with both ends and check the result on this machine.
+    """Compile a graph with both ends and check the result: on this machine, or on a device where
+    `remote` is given.
 
     `measured` are schedules by kernel spec; by default those that tuning found for this target and
     number of threads, shipped or the user's own. Raises WorkError, naming the first layer that
     differs, where the binary does not match onnxruntime; then there is no artifact. Where this
-    machine cannot run the target, the comparisons are empty and the artifact's parity report says
-    that it was not checked.
+    machine cannot run the target and there is no `remote`, the comparisons are empty and the
+    artifact's parity report says that it was not checked; a device that cannot run it is an error.
     """
     metadata = read_metadata(model)
     if measured is None:
@@ -59,7 +62,7 @@ def build_artifact(
     golden_input = metadata.network_input(golden_image)
     labels, logits = Reference(model)(golden_input)
     artifact = Artifact(
-        library=_library(compiled, model.ByteSize()),
+        library=link_library(compiled, model.ByteSize()),
         target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
         metadata=metadata,
         golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
@@ -69,22 +72,31 @@ def build_artifact(
         kernels=compiled.kernels,
         threads=threads,
     )
-    try:
-        check_machine(artifact.target, "the artifact")
-    except UserError as error:
-        return replace(artifact, parity={"checked": False, "reason": str(error)}), []
-    on_step("parity gate")
-    network = open_artifact(artifact, "the artifact", threads=threads)
-    comparisons = verify_network(network, model, probe_images(metadata.resolution, golden_image))
+    images = probe_images(metadata.resolution, golden_image)
+    if remote is None:
+        try:
+            check_machine(artifact.target, "the artifact")
+        except UserError as error:
+            return replace(artifact, parity={"checked": False, "reason": str(error)}), []
+        on_step("parity gate")
+        network = open_artifact(artifact, "the artifact", threads=threads)
+        comparisons = verify_network(network, model, images)
+        where_checked: dict[str, Any] = {"machine": host.cpu_model()}
+    else:
+        on_step("parity gate on the device")
+        comparisons = remote.use(artifact, lambda network: verify_network(network, model, images))
+        where_checked = remote.report()
     try:
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        where = locate_difference(model, target, golden_input, chooser=chooser, passes=passes)
+        where = locate_difference(
+            model, target, golden_input, chooser=chooser, passes=passes, remote=remote
+        )
         raise WorkError(f"{error}; {where}; no artifact was written") from error
     report = {
         "checked": True,
-        "machine": host.cpu_model(),
+        **where_checked,
         "comparisons": [comparison.to_json() for comparison in comparisons],
     }
     return replace(artifact, parity=report), comparisons
@@ -97,11 +109,15 @@ def locate_difference(
     *,
     chooser: Chooser | None,
     passes: Sequence[Pass] | None = None,
+    remote: Remote | None = None,
 ) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        return run_in_process(compile_graph(prefix, target, chooser=chooser, passes=passes), probe)
+        compiled = compile_graph(prefix, target, chooser=chooser, passes=passes)
+        if remote is None:
+            return run_in_process(compiled, probe)
+        return remote.run_library(link_library(compiled, prefix.ByteSize()), probe)
 
     found = first_difference(model, image, run_prefix)
     return str(found) if found else "no single layer differs on the golden image"
@@ -117,7 +133,7 @@ def run_in_process(compiled: Compiled, image: NDArray[Any]) -> NDArray[np.float3
     return output
 
 
-def _library(compiled: Compiled, model_bytes: int) -> bytes:
+def link_library(compiled: Compiled, model_bytes: int) -> bytes:
     """Link in a temporary folder and read the library back."""
     needed = 4 * model_bytes + _LINKING_BYTES
     free = shutil.disk_usage(tempfile.gettempdir()).free

@@ -1,5 +1,6 @@
 """What this machine is: its architecture and the CPU features it has. Imports nothing heavy."""
 
+import ctypes
 import platform
 from pathlib import Path
 
@@ -18,6 +19,23 @@ X86_FEATURE_FLAGS = {
     "amx-bf16": "amx_bf16", "gfni": "gfni", "vaes": "vaes", "vpclmulqdq": "vpclmulqdq",
 }  # fmt: skip
 
+# The same for 64-bit ARM, in the kernel's names.
+ARM_FEATURE_FLAGS = {
+    "neon": "asimd", "crc": "crc32", "aes": "aes", "sha2": "sha2", "sha3": "sha3", "lse": "atomics",
+    "rdm": "asimdrdm", "fullfp16": "asimdhp", "dotprod": "asimddp", "fp16fml": "asimdfhm",
+    "rcpc": "lrcpc", "jsconv": "jscvt", "complxnum": "fcma", "sve": "sve", "sve2": "sve2",
+    "i8mm": "i8mm", "bf16": "bf16",
+}  # fmt: skip
+FEATURE_FLAGS = {"x86_64": X86_FEATURE_FLAGS, "aarch64": ARM_FEATURE_FLAGS}
+
+# The kernel's flags of 64-bit ARM by their bits in the auxiliary vector (AT_HWCAP, AT_HWCAP2).
+_HWCAP = {
+    16: {1: "asimd", 3: "aes", 6: "sha2", 7: "crc32", 8: "atomics", 10: "asimdhp",
+         12: "asimdrdm", 13: "jscvt", 14: "fcma", 15: "lrcpc", 17: "sha3", 20: "asimddp",
+         22: "sve", 23: "asimdfhm"},
+    26: {1: "sve2", 13: "i8mm", 14: "bf16"},
+}  # fmt: skip
+
 
 def architecture() -> str:
     """As ``uname -m`` prints it."""
@@ -26,9 +44,11 @@ def architecture() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """The CPU flags that the kernel reports for this machine."""
+    if architecture() == "aarch64":  # an emulator shows its host's /proc/cpuinfo
+        return _hwcap_flags()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
+        if name.strip() == "flags":
             return frozenset(value.split())
     return frozenset()
 
@@ -44,4 +64,15 @@ def cpu_model() -> str:
 
 def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[str, ...]:
     """The features, in LLVM's names, that a machine with these flags does not have."""
-    return tuple(name for name in features if X86_FEATURE_FLAGS.get(name, name) not in flags)
+    flag_of = X86_FEATURE_FLAGS | ARM_FEATURE_FLAGS
+    return tuple(name for name in features if flag_of.get(name, name) not in flags)
+
+
+def _hwcap_flags() -> frozenset[str]:
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    words = {number: int(getauxval(number)) for number in _HWCAP}
+    return frozenset(
+        flag for number, bits in _HWCAP.items() for bit, flag in bits.items()
+        if words[number] >> bit & 1
+    )  # fmt: skip

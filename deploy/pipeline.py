@@ -17,7 +17,8 @@ from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser, Fields
-from deploy.kernels.isa import AVX2, AVX512, Isa
+from deploy.kernels.isa import AVX2, AVX512, NEON, Isa
+from deploy.link import fcompile_of
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
 from deploy.passes.fuse_global_pool import FuseGlobalPool
@@ -114,6 +115,8 @@ def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -
 def isa_of(target: Target) -> Isa | None:
     """The widest instruction set with kernels that the target's features allow."""
     features = set(target.features)
+    if "neon" in features:
+        return NEON
     if "avx512f" in features:
         return AVX512
     return AVX2 if {"avx2", "fma"} <= features else None
@@ -129,9 +132,11 @@ class Compiled:
     seconds: float
 
     def save(self, path: Path) -> None:
-        """Link the shared library; raises UserError where no C compiler is found."""
+        """Link the shared library; raises UserError where nothing is found that can."""
         try:
-            self.executable.export_library(str(path))
+            self.executable.export_library(str(path), fcompile=fcompile_of(self.target))
+        except UserError:
+            raise
         except (RuntimeError, ValueError, OSError) as error:
             line = str(error).strip().splitlines()[-1][:200]
             raise UserError(
@@ -163,7 +168,7 @@ def compile_graph(
         for var, function in module.functions.items()
         if isinstance(function, tvm.tirx.PrimFunc)
     )
-    executable = _build(module, target)
+    executable = build_executable(module, target)
     return Compiled(executable, target, kernels, time.perf_counter() - start)
 
 
@@ -195,7 +200,8 @@ def link_executable(
     return vm_build._vmlink(builder, tvm.target.Target(target.config), tvm.IRModule(own))
 
 
-def _build(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
+def build_executable(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    """Machine code of a lowered module; raises UserError for an operator that TVM cannot lower."""
     try:
         return relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
     except tvm.error.InternalError as error:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, load_artifact
+from deploy.metadata import Metadata
 from lut.errors import UserError, WorkError
 
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
@@ -49,28 +50,28 @@ class Network:
         self._lock = threading.Lock()
         self._main: Callable[[Any], Any] = self._machine["main"]
 
-    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
         """Segment one image of exactly the network's size.
 
-        image: uint8 (H, W, 3), RGB; for a network that was compiled with ``--input tensor`` the
+        given: an image uint8 (H, W, 3), RGB; for a network that was compiled with ``--input tensor`` the
         normalised float32 (3, H, W), which `metadata.network_input` makes of an image. Returns the
         labels, uint8 (H, W), or, for a network that was compiled with ``--output logits``, the
         class scores, float32 (K, H, W). Raises UserError for another shape or type.
         """
-        return self._run(self._main, image)
+        return self._run(self._main, given)
 
-    def logits(self, image: NDArray[Any]) -> NDArray[np.float32]:
+    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
         """The class scores, float32 (K, H, W), of one image; every artifact has them."""
         if self.metadata.output == "logits":
-            return self._run(self._main, image)
-        return self._run(self._machine["logits"], image)
+            return self._run(self._main, given)
+        return self._run(self._machine["logits"], given)
 
-    def read_clocks(self, image: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
+    def read_clocks(self, given: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
         """Run a library that was built for measuring (`deploy.passes.insert_clock`) on one image;
         it appends readings of the clock to `ticks`, in place."""
         timed = self._machine["timed"]
         tensor = self._ffi.from_dlpack(ticks)
-        self._run(lambda image_tensor: timed(image_tensor, tensor), image)
+        self._run(lambda input_tensor: timed(input_tensor, tensor), given)
 
     def instrument(self, callback: Instrument | None) -> None:
         """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
@@ -87,25 +88,29 @@ class Network:
         function = None if callback is None else self._ffi.convert(watch)
         self._machine["set_instrument"](function)
 
-    def _run(self, entry: Callable[[Any], Any], image: NDArray[Any]) -> NDArray[Any]:
-        expected = self._image.shape[1:]
-        kind = self._image.dtype
-        if not isinstance(image, np.ndarray) or image.dtype != kind or image.shape != expected:
-            found = f"{getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
-            what, advice = (
-                ("an image", "resize it")
-                if self.metadata.input == "image"
-                else ("a tensor", "make it with network.metadata.network_input(image)")
-            )
-            raise UserError(f"the network takes {what} {kind} {expected}, not {found}; {advice}")
+    def _run(self, entry: Callable[[Any], Any], given: NDArray[Any]) -> NDArray[Any]:
+        check_input(given, self.metadata)
         with self._lock:
-            np.copyto(self._image[0], image)
+            np.copyto(self._image[0], given)
             try:
                 result = entry(self._tensor)
             except RuntimeError as error:
                 raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
         output: NDArray[Any] = np.from_dlpack(result)[0]
         return output
+
+
+def check_input(given: NDArray[Any], metadata: Metadata) -> None:
+    """Raise UserError unless `given` is what the network takes for one image."""
+    kind, shape = np.dtype(metadata.input_dtype), metadata.input_shape
+    if not isinstance(given, np.ndarray) or given.dtype != kind or given.shape != shape:
+        found = f"{getattr(given, 'dtype', type(given).__name__)} {np.shape(given)}"
+        what, advice = (
+            ("an image", "resize it")
+            if metadata.input == "image"
+            else ("a tensor", "make it with network.metadata.network_input(image)")
+        )
+        raise UserError(f"the network takes {what} {kind} {shape}, not {found}; {advice}")
 
 
 def load(path: str | Path, *, threads: int | None = None) -> Network:
@@ -129,16 +134,27 @@ def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) 
 
 def check_machine(target: ArtifactTarget, name: str) -> None:
     """Raise UserError unless this machine can run what was compiled for `target`."""
-    if target.architecture != host.architecture():
+    check_target(target, name, host.architecture(), host.cpu_flags())
+
+
+def check_target(
+    target: ArtifactTarget, name: str, architecture: str, flags: frozenset[str], device: str = ""
+) -> None:
+    """Raise UserError unless a machine of this architecture and these CPU flags can run it.
+
+    `device` is what errors call the machine; by default it is this one.
+    """
+    here = "" if device else "; compile with --target cpu here"
+    if target.architecture != architecture:
         raise UserError(
-            f"{name}: compiled for {target.architecture}, this machine is {host.architecture()}; "
-            "compile with --target cpu here"
+            f"{name}: compiled for {target.architecture}, {device or 'this machine'} is "
+            f"{architecture}{here}"
         )
-    missing = host.missing_features(target.features, host.cpu_flags())
+    missing = host.missing_features(target.features, flags)
     if missing:
         raise UserError(
-            f"{name}: compiled for {target.config.get('mcpu')}, this CPU lacks "
-            f"{', '.join(missing)}; compile with --target cpu here or with --target x86-64-v3"
+            f"{name}: compiled for {target.config.get('mcpu')}, {device or 'this CPU'} lacks "
+            f"{', '.join(missing)}{here and here + ' or with --target x86-64-v3'}"
         )
 
 

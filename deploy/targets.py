@@ -9,8 +9,23 @@ from lut.errors import UserError
 
 X86_64_LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
+# TVM's JSON by alias. Cortex-A73: the big cores of the Snapdragon 835, ARMv8.0; what is compiled
+# for it runs on every 64-bit ARM CPU of a phone or a board with the same extensions.
+ARM_MCPU = "cortex-a73"
+ALIASES: dict[str, dict[str, Any]] = {
+    "arm": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": ARM_MCPU},
+    "android": {"kind": "llvm", "mtriple": "aarch64-linux-android", "mcpu": ARM_MCPU},
+}
+
 # Aliases that the design names, with what they will stand for; these are not built yet and say so.
-NOT_BUILT_YET = ("cuda", "arm", "android", "adreno")
+NOT_BUILT_YET = ("cuda", "adreno")
+
+# Processor families by the first word of LLVM's triple, and what stands where `mcpu` is missing.
+_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+_DEFAULTS = {
+    "x86_64": ("x86_64-linux-gnu", "x86-64"),
+    "aarch64": ("aarch64-linux-gnu", ARM_MCPU),
+}
 
 
 @dataclass(frozen=True)
@@ -31,40 +46,56 @@ class Target:
         """A short text that identifies equal code generation: records are filtered by it."""
         return json.dumps(self.config, sort_keys=True, separators=(",", ":"))
 
+    @property
+    def android(self) -> bool:
+        """Whether it links against Android's C library, bionic."""
+        return "android" in self.config["mtriple"]
+
 
 def resolve_target(text: str) -> Target:
-    """Turn an alias (``cpu``), an x86-64 level or CPU name of LLVM (``x86-64-v3``,
-    ``skylake-avx512``), or TVM's JSON into a Target.
+    """Turn an alias (``cpu``, ``arm``, ``android``), an x86-64 level or CPU name of LLVM
+    (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/`` tag of TVM, or TVM's JSON into
+    a Target.
 
     Raises UserError, naming what there is, for anything else.
     """
     if text == "cpu":
         return host_target()
-    if text in NOT_BUILT_YET or text.startswith(("nvidia/", "arm/", "qcom/")):
+    if text in ALIASES:
+        return _cpu_target(text, ALIASES[text])
+    if text in NOT_BUILT_YET or text.startswith(("nvidia/", "qcom/")):
         raise UserError(
-            f"target {text!r} is not built in this version; it compiles for CPUs of x86-64: "
-            f"cpu, {', '.join(X86_64_LEVELS)}, or a CPU name of LLVM such as skylake-avx512"
+            f"target {text!r} is not built in this version; it compiles for CPUs: "
+            f"{_known()}, or a CPU name of LLVM such as skylake-avx512 or cortex-a76"
         )
+    if text.startswith("arm/"):
+        return _target_from_tag(text)
     if text.lstrip().startswith("{"):
         return _target_from_json(text)
-    return _x86_target(text, {"kind": "llvm", "mcpu": text})
+    return _cpu_target(text, {"kind": "llvm", "mtriple": _triple_of(text), "mcpu": text})
 
 
 def host_target() -> Target:
     """This machine's CPU, with features that the hypervisor hides switched off."""
     from tvm.target import codegen
 
-    if host.architecture() != "x86_64":
+    if host.architecture() not in _DEFAULTS:
         raise UserError(
-            f"target cpu: this machine is {host.architecture()}; this version compiles for x86-64"
+            f"target cpu: this machine is {host.architecture()}; this version compiles for "
+            f"{' and '.join(_DEFAULTS)}"
         )
-    mcpu = codegen.llvm_get_system_cpu()
-    plain = _x86_target("cpu", {"kind": "llvm", "mcpu": mcpu})
+    triple, _ = _DEFAULTS[host.architecture()]
+    config = {"kind": "llvm", "mtriple": triple, "mcpu": codegen.llvm_get_system_cpu()}
+    plain = _cpu_target("cpu", config)
     hidden = host.missing_features(plain.features, host.cpu_flags())
     if not hidden:
         return plain
     config = {**plain.config, "mattr": [f"-{name}" for name in hidden]}
-    return _x86_target("cpu", config)
+    return _cpu_target("cpu", config)
+
+
+def _known() -> str:
+    return ", ".join(("cpu", *ALIASES, *X86_64_LEVELS))
 
 
 def _target_from_json(text: str) -> Target:
@@ -74,20 +105,49 @@ def _target_from_json(text: str) -> Target:
         raise UserError(f"target: not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("kind") != "llvm":
         raise UserError('target: this version compiles for {"kind": "llvm", "mcpu": ...} only')
-    return _x86_target("json", config)
+    return _cpu_target("json", config)
 
 
-def _x86_target(name: str, config: dict[str, Any]) -> Target:
+def _target_from_tag(tag: str) -> Target:
+    """The machine of one of TVM's tags; the CPU is the alias's where the tag does not name it."""
+    import tvm
+
+    try:
+        attrs = tvm.target.Target(tag).attrs
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"target {tag!r}: TVM has no such tag; use arm, arm/pixel2, or TVM's JSON"
+        ) from error
+    words = str(attrs["mtriple"]).split("-")
+    words[0] = _ARCHITECTURES.get(words[0], words[0])
+    mcpu = str(attrs.get("mcpu", ARM_MCPU))
+    return _cpu_target(tag, {"kind": "llvm", "mtriple": "-".join(words), "mcpu": mcpu})
+
+
+def _triple_of(mcpu: str) -> str:
+    """The family that knows a CPU's name; x86-64's for a name that none knows."""
+    from tvm.target import codegen
+
+    triples = [triple for triple, _ in _DEFAULTS.values()]
+    known = [triple for triple in triples if codegen.llvm_is_valid_cpu(mcpu, triple)]
+    return (known or triples)[0]
+
+
+def _cpu_target(name: str, config: dict[str, Any]) -> Target:
     import tvm
     from tvm.target import codegen
 
-    mcpu, triple = config.get("mcpu", "x86-64"), config.get("mtriple", "x86_64-linux-gnu")
-    if not isinstance(mcpu, str) or not str(triple).startswith("x86_64"):
-        raise UserError(f"target {name!r}: this version compiles for x86-64 only, not {triple!r}")
-    if not codegen.llvm_is_valid_cpu(mcpu, triple):
+    triple = config.get("mtriple", _DEFAULTS["x86_64"][0])
+    architecture = _ARCHITECTURES.get(str(triple).partition("-")[0])
+    if architecture is None:
         raise UserError(
-            f"unknown target {mcpu!r}: use cpu (this machine), {', '.join(X86_64_LEVELS)}, "
-            "a CPU name of LLVM such as skylake-avx512, or TVM's JSON"
+            f"target {name!r}: this version compiles for x86_64 and aarch64, not {triple!r}"
+        )
+    mcpu = config.get("mcpu", _DEFAULTS[architecture][1])
+    if not isinstance(mcpu, str) or not codegen.llvm_is_valid_cpu(mcpu, triple):
+        raise UserError(
+            f"unknown target {mcpu!r}: use {_known()}, "
+            "a CPU name of LLVM such as skylake-avx512 or cortex-a76, or TVM's JSON"
         )
     config = {"mtriple": triple, **config, "mcpu": mcpu}
     try:
@@ -99,8 +159,9 @@ def _x86_target(name: str, config: dict[str, Any]) -> Target:
     for attribute in attributes:
         _check_feature(name, mcpu, triple, attribute)
     switched_off = {attribute[1:] for attribute in attributes if attribute.startswith("-")}
-    features = tuple(f for f in host.X86_FEATURE_FLAGS if f in available - switched_off)
-    return Target(name, config, "x86_64", features)
+    flags = host.FEATURE_FLAGS[architecture]
+    features = tuple(f for f in flags if f in available - switched_off)
+    return Target(name, config, architecture, features)
 
 
 def _check_feature(name: str, mcpu: str, triple: str, attribute: str) -> None:

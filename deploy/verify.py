@@ -6,14 +6,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import GOLDEN_STRIDE
+from deploy.artifact import GOLDEN_STRIDE, Artifact
+from deploy.metadata import Metadata
 from deploy.resolution import Resolution
-from deploy.runtime import Network
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import WorkError
 
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 # Float32 sums in another order differ; measured networks stay ten times below this.
 RELATIVE_TOLERANCE = 1e-4
 SEED = 0
+
+
+class Runnable(Protocol):
+    """A loaded network: `deploy.runtime.Network`, or one on a device."""
+
+    artifact: Artifact
+    metadata: Metadata
+
+    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
+        """The output for one input (`Metadata.network_input`)."""
+
+    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
+        """The class scores, float32 (K, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str,
 
 
 def verify_network(
-    network: Network, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
+    network: Runnable, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
     """The compiled network against onnxruntime on the graph it was compiled from."""
     from deploy.reference import Reference
@@ -136,8 +149,8 @@ def verify_torch(
     return comparisons
 
 
-def replay_golden(network: Network) -> Comparison:
-    """The artifact's own golden input on this machine against its golden output.
+def replay_golden(network: Runnable) -> Comparison:
+    """The artifact's own golden input, where it is loaded, against its golden output.
 
     Logits are compared at every 8th pixel, labels at every pixel; a label that differs where no
     golden logit says by how much counts as unexplained, unless it is one pixel in 10,000.

@@ -1,4 +1,4 @@
-"""Reading a file, and writing one whole or not at all."""
+"""Where files are kept, reading one, and writing one whole or not at all."""
 
 import os
 import stat

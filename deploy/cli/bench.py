@@ -10,11 +10,17 @@ from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
     from deploy.artifact import Artifact
     from deploy.bench import BenchResult
+    from deploy.devices.network import Remote
+    from deploy.measure.interleave import Protocol
     from deploy.metadata import Metadata
+
+LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
 
 def bench(
@@ -41,9 +47,15 @@ def bench(
         float | None,
         typer.Option(help="Exit with 1 where onnxruntime's time / ours is below this."),
     ] = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
-    """Time the compiled network beside onnxruntime, in turn, from image to output."""
+    """Time the compiled network beside onnxruntime, in turn, from image to output.
+
+    With --rpc-key on a device, the network alone.
+    """
     from deploy.measure.interleave import Protocol
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
@@ -53,14 +65,24 @@ def bench(
     if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
     workers = options.read_threads(threads)
+    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    if remote and fail_below is not None:
+        raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
 
-    built = _load(artifact, source.metadata) if artifact else _build(source.graph, target, workers)
+    built = (
+        _load(artifact, source.metadata)
+        if artifact
+        else _build(source.graph, target, workers, remote)
+    )
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
+    if remote:
+        _bench_remote(remote, built, pixels, protocol, percentiles, as_json)
+        return
     with step(f"timing, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
             built, source.graph, pixels, protocol, threads=workers,
@@ -76,7 +98,9 @@ def bench(
         )
 
 
-def _build(graph: "onnx.ModelProto", target: str, threads: int) -> "Artifact":
+def _build(
+    graph: "onnx.ModelProto", target: str, threads: int, remote: "Remote | None"
+) -> "Artifact":
     from deploy.build import build_artifact
     from deploy.targets import resolve_target
 
@@ -85,6 +109,7 @@ def _build(graph: "onnx.ModelProto", target: str, threads: int) -> "Artifact":
             graph,
             resolve_target(target),
             threads=threads,
+            remote=remote,
             on_step=progress.at,
         )
     if not comparisons:
@@ -104,6 +129,36 @@ def _load(path: Path, wanted: "Metadata") -> "Artifact":
             f"{path} is {texts[0]}, not {texts[1]}; name its model, resolution, input and output"
         )
     return built
+
+
+def _bench_remote(
+    remote: "Remote", built: "Artifact", pixels: "NDArray[np.uint8]", protocol: "Protocol",
+    percentiles: list[float], as_json: bool,
+) -> None:  # fmt: skip
+    from deploy.devices.bench import EMULATED, INCLUDES, bench_remote
+    from deploy.measure.statistics import percentile_ms
+
+    with step(f"timing on {remote.farm.key}, {protocol.rounds} rounds of {protocol.repeat} calls"):
+        result = bench_remote(built, pixels, protocol, remote)
+    metadata = built.metadata
+    extra = {f"p{p:g}": percentile_ms(result.calls, p) for p in percentiles}
+    if as_json:
+        what = {"model": metadata.model, "resolution": str(metadata.resolution)}
+        more = {"hmseg": {f"{name}_ms": value for name, value in extra.items()}}
+        print_json(what | result.to_json() | ({"percentiles": more} if extra else {}))
+    else:
+        s = result.summary
+        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
+        device = f"{result.device['machine']}, {result.device['architecture']}"
+        mark = "EMULATED, " if result.device["emulated"] is True else ""
+        print_table(
+            f"{metadata.model} {metadata.resolution}, {result.threads} threads, {mark}{device}",
+            (*LATENCY_COLUMNS, *extra, "n"),
+            [("hmseg", *(f"{v:.2f}" for v in (*values, *extra.values())), s.n)],
+        )
+        say(f"the time includes {INCLUDES.format(output=result.output)}")
+    if result.device["emulated"] is True:
+        say(EMULATED)
 
 
 def _describe(
@@ -141,10 +196,9 @@ def print_result(model: str, size: str, result: "BenchResult", percentiles: list
                 f"{peak.network_kib / 1024:.0f}",
             )
         )
-    columns = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
     extra_columns = tuple(f"p{p:g}" for p in percentiles)
     title = f"{model} {size}, {result.threads} threads, {host.cpu_model()}"
-    print_table(title, (*columns, *extra_columns, "n", "peak MiB", "of it network"), rows)
+    print_table(title, (*LATENCY_COLUMNS, *extra_columns, "n", "peak MiB", "of it network"), rows)
     ratio = result.ratio
     print(
         f"onnxruntime / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "

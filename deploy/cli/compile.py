@@ -17,6 +17,9 @@ def compile_model(
     mean: options.Mean = None,
     std: options.Std = None,
     threads: options.Threads = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
@@ -24,6 +27,7 @@ def compile_model(
     if out:
         check_writable(out)
     workers = options.read_threads(threads)
+    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact
@@ -35,7 +39,7 @@ def compile_model(
     check_writable(path)
     with step(f"compiling for {resolved.config['mcpu']}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolved, threads=workers, on_step=progress.at
+            source.graph, resolved, threads=workers, remote=remote, on_step=progress.at
         )
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
@@ -55,7 +59,7 @@ def compile_model(
         )
     else:
         say(f"parity not checked: {artifact.parity['reason']}")
-        say(f"check it on the device: hmseg-deploy verify {path.name}")
+        say(f"check it on the device: hmseg-deploy verify {path.name} --rpc-key KEY")
     if as_json:
         print_json({"artifact": str(path), **artifact.manifest()})
     else:

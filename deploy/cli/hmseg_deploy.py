@@ -2,7 +2,19 @@
 
 import typer
 
-from deploy.cli import bench, compile, export, lut, models, profile, quickstart, run, tune, verify
+from deploy.cli import (
+    bench,
+    compile,
+    device,
+    export,
+    lut,
+    models,
+    profile,
+    quickstart,
+    run,
+    tune,
+    verify,
+)
 from deploy.cli.console import run_program
 
 app = typer.Typer(
@@ -21,6 +33,7 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
+app.add_typer(device.app, name="device")
 
 
 def main() -> None:

@@ -35,15 +35,19 @@ def build(
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
 ) -> None:
     """Measure every operator of the search space inside compiled networks.
 
-    Interrupted or killed, the same command goes on where it was.
+    Interrupted or killed, or its device lost, the same command goes on where it was.
     """
     workers = options.read_threads(threads)
+    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
         raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
@@ -68,7 +72,12 @@ def build(
             if not sys.stderr.isatty():
                 say(f"{time.monotonic() - start:7.0f} s  {text}")
 
-        table = build_table(plan, LocalDevice(workers), path, tell)
+        if remote:
+            from deploy.devices.measuring import on_device
+
+            table = on_device(remote, lambda device: build_table(plan, device, path, tell))
+        else:
+            table = build_table(plan, LocalDevice(workers), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from deploy.metadata import INPUT_KINDS, OUTPUT_KINDS, InputKind, OutputKind, Triple
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.source import Source
 
 DEFAULT_MODEL = "tiny-mrms"
@@ -44,12 +46,27 @@ TargetText = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="cpu (this machine), x86-64-v2|v3|v4, a CPU name of LLVM, or TVM's JSON.",
+        help="cpu (this machine), arm, android, x86-64-v2|v3|v4, LLVM's name of a CPU, or JSON.",
     ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else cores.")
 ]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc-tracker",
+        help="HOST:PORT of TVM's tracker; TVM_TRACKER_HOST and _PORT, else 127.0.0.1:9190.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--rpc-key", help="Work on a device with this key; TVM_TRACKER_KEY, else here."),
+]
+CallLimit = Annotated[
+    float, typer.Option("--rpc-limit", help="Seconds that one call of a device may take.")
+]
+CALL_LIMIT_S = 120.0
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 
@@ -109,6 +126,45 @@ def read_triple(option: str, text: str | None) -> Triple | None:
     except ValueError:
         raise UserError(f"{option} {text!r}: write three numbers, such as 0.5,0.5,0.5") from None
     return red, green, blue
+
+
+def read_tracker(text: str | None) -> Address:
+    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port."""
+    if text is not None:
+        return parse_address(text)
+    host = os.environ.get("TVM_TRACKER_HOST") or LOOPBACK
+    return parse_address(f"{host}:{os.environ.get('TVM_TRACKER_PORT') or TRACKER_PORT}")
+
+
+def read_key(key: str | None) -> str | None:
+    """The option, else TVM_TRACKER_KEY; None where neither names one."""
+    key = key if key is not None else os.environ.get("TVM_TRACKER_KEY") or None
+    if key is not None and (not key or not key.isprintable() or any(c in key for c in " :")):
+        raise UserError(f"--rpc-key {key!r}: write a word without spaces and colons, such as arm")
+    return key
+
+
+def read_remote(
+    tracker: str | None, key: str | None, limit_s: float, threads: int
+) -> "Remote | None":
+    """The devices that the options name; None where the work is done on this machine."""
+    word = read_key(key)
+    if word is None:
+        if tracker is not None:
+            raise UserError(
+                "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
+            )
+        return None
+    address = read_tracker(tracker)
+    if not 0 < limit_s < math.inf:
+        raise UserError(f"--rpc-limit {limit_s}: write a number of seconds above 0")
+    from deploy.cli.console import say
+    from deploy.devices.network import Remote
+    from deploy.devices.session import Farm
+    from deploy.devices.tracker import require_key
+
+    require_key(address, word)  # before long work
+    return Remote(Farm(address, word, call_limit_s=limit_s), threads, on_lost=say)
 
 
 def read_threads(threads: int | None) -> int:

@@ -1,13 +1,16 @@
 """hmseg-deploy tune."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.tuning.tune import Trial
 
 
 def tune(
@@ -25,12 +28,21 @@ def tune(
     records: Annotated[
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
     ] = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
     """Measure schedules inside the network; keep those that win."""
     if trials < 1 or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
     workers = options.read_threads(threads)
+    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    if remote and records is None and remote.report()["emulated"] is True:
+        raise UserError(
+            "an emulated device's latencies mean nothing, and the default folder's records are "
+            "used by every compilation; name another folder with --records"
+        )
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
@@ -44,20 +56,39 @@ def tune(
     folder = records or default_folder()
     resolved = resolve_target(target)
     with step(f"measuring up to {trials} candidates") as progress:
-        measured = run_tuning(
-            source.graph, resolved, folder, threads=workers, trials=trials,
-            early_stopping=early_stopping,
-            on_trial=lambda t: progress.at(
-                f"{t.number} of {trials}, best of this kernel {t.best_gain:.2f}"
-            ),
-        )  # fmt: skip
+
+        def tell(trial: "Trial") -> None:
+            best = f"best of this kernel {trial.best_gain:.2f}"
+            progress.at(f"{trial.number} of {trials}, {best}")
+
+        if remote:
+            from deploy.tuning.remote import tune_on_devices
+
+            measured = tune_on_devices(
+                source.graph, resolved, folder, remote, trials=trials,
+                early_stopping=early_stopping, on_trial=tell,
+            )  # fmt: skip
+        else:
+            measured = run_tuning(
+                source.graph, resolved, folder, threads=workers, trials=trials,
+                early_stopping=early_stopping, on_trial=tell,
+            )  # fmt: skip
         kept = winners(measured)
         progress.result = f"{len(measured)} records, {len(kept)} schedules kept"
     with step("the whole network, rule against records"):
         schedules = tuned_schedules(resolved, workers, [folder])
-        rule, _ = build_artifact(source.graph, resolved, threads=workers, measured={})
-        tuned, _ = build_artifact(source.graph, resolved, threads=workers, measured=schedules)
-        ratio = compare_artifacts(rule, tuned, Protocol(), threads=workers)
+        rule, _ = build_artifact(
+            source.graph, resolved, threads=workers, measured={}, remote=remote
+        )
+        tuned, _ = build_artifact(
+            source.graph, resolved, threads=workers, measured=schedules, remote=remote
+        )
+        if remote:
+            from deploy.tuning.remote import compare_on_device
+
+            ratio = compare_on_device(rule, tuned, Protocol(), remote)
+        else:
+            ratio = compare_artifacts(rule, tuned, Protocol(), threads=workers)
     gains = {record.spec: record.gain for record in sorted(measured, key=lambda r: r.gain)}
     if as_json:
         print_json({

@@ -10,12 +10,13 @@ from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.verify import Comparison
 
 
 def verify(
     artifact: Annotated[
-        Path | None, typer.Argument(help="An artifact: its golden input is replayed here.")
+        Path | None, typer.Argument(help="An artifact: its golden input is replayed.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
@@ -26,17 +27,24 @@ def verify(
     mean: options.Mean = None,
     std: options.Std = None,
     threads: options.Threads = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
-    """Check an artifact on this machine, or torch, onnxruntime and TVM against each other."""
+    """Check an artifact, or torch, onnxruntime and TVM against each other.
+
+    On this machine, or with --rpc-key on a device.
+    """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
     workers = options.read_threads(threads)
+    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
     if artifact is not None:
-        comparisons = [_replay(artifact, workers)]
+        comparisons = [_replay(artifact, workers, remote)]
     else:
         assert model is not None
-        comparisons = _compare_all(model, target, resolution, classes, mean, std, workers)
+        comparisons = _compare_all(model, target, resolution, classes, mean, std, workers, remote)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
@@ -47,17 +55,21 @@ def verify(
     say("verified")
 
 
-def _replay(path: Path, threads: int) -> "Comparison":
+def _replay(path: Path, threads: int, remote: "Remote | None") -> "Comparison":
+    from deploy.artifact import load_artifact
     from deploy.runtime import load
     from deploy.verify import replay_golden
 
-    with step(f"replaying the golden image of {path.name}"):
+    where = f" on {remote.farm.key}" if remote else ""
+    with step(f"replaying the golden image of {path.name}{where}"):
+        if remote:
+            return remote.use(load_artifact(path), replay_golden)
         return replay_golden(load(path, threads=threads))
 
 
 def _compare_all(
     model: str, target: str, resolution: str | None, classes: int | None,
-    mean: str | None, std: str | None, threads: int,
+    mean: str | None, std: str | None, threads: int, remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
@@ -67,8 +79,9 @@ def _compare_all(
 
     with step(f"compiling for {target}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolve_target(target), threads=threads, on_step=progress.at
-        )
+            source.graph, resolve_target(target), threads=threads, remote=remote,
+            on_step=progress.at,
+        )  # fmt: skip
     if not comparisons:
         raise UserError(f"cannot verify here: {artifact.parity['reason']}")
     if source.network is not None:

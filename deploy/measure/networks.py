@@ -25,6 +25,7 @@ from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
 from deploy.build import TOOLS
 from deploy.export import export_network, read_metadata
 from deploy.kernels.choice import Fields
+from deploy.link import fcompile_of
 from deploy.measure.keys import key_of
 from deploy.passes.insert_clock import TICK, InsertClock
 from deploy.passes.kernel_call import SPEC
@@ -109,8 +110,9 @@ class NetworkFactory:
         library = Path(self._folder.name) / "network.so"
         executable = link_executable(module, self.target, functions={TICK})
         executable.export_library(
-            str(library), addons=[str(self._objects[spec]) for spec in set(specs.values())]
-        )
+            str(library), addons=[str(self._objects[spec]) for spec in set(specs.values())],
+            fcompile=fcompile_of(self.target),
+        )  # fmt: skip
         metadata = read_metadata(graph)
         height, width = metadata.resolution
         coarse = -(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE)

@@ -25,3 +25,7 @@ def test_every_name_is_one_llvm_knows():
         target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": mcpu})
         known |= {str(name) for name in codegen.llvm_get_cpu_features(target)}
     assert set(host.X86_FEATURE_FLAGS) <= known
+    target = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "grace"})
+    assert set(host.ARM_FEATURE_FLAGS) <= {
+        str(name) for name in codegen.llvm_get_cpu_features(target)
+    }

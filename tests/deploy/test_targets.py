@@ -52,9 +52,9 @@ def test_features_that_the_hypervisor_hides_are_switched_off(monkeypatch):
     assert host.missing_features(hidden.features, host.cpu_flags()) == ()
 
 
-def test_a_host_that_is_no_x86(monkeypatch):
-    monkeypatch.setattr(host, "architecture", lambda: "aarch64")
-    with pytest.raises(UserError, match="this machine is aarch64"):
+def test_a_host_that_is_neither(monkeypatch):
+    monkeypatch.setattr(host, "architecture", lambda: "riscv64")
+    with pytest.raises(UserError, match="this machine is riscv64"):
         resolve_target("cpu")
 
 
@@ -71,6 +71,36 @@ def test_names_of_llvm_and_json():
     assert "avx512f" in more.features
 
 
+@pytest.mark.parametrize(
+    ("text", "triple", "mcpu"),
+    [
+        ("arm", "aarch64-linux-gnu", "cortex-a73"),
+        ("android", "aarch64-linux-android", "cortex-a73"),
+        ("cortex-a76", "aarch64-linux-gnu", "cortex-a76"),
+        ("arm/pixel2", "aarch64-linux-android", "cortex-a73"),
+        ("arm/rasp4b64", "aarch64-linux-gnu", "cortex-a72"),
+        ('{"kind": "llvm", "mtriple": "aarch64-linux-gnu"}', "aarch64-linux-gnu", "cortex-a73"),
+    ],
+)
+def test_64_bit_arm(text, triple, mcpu):
+    target = resolve_target(text)
+    assert (target.architecture, target.config["mtriple"]) == ("aarch64", triple)
+    assert target.config["mcpu"] == mcpu
+    assert "neon" in target.features
+    assert ("dotprod" in target.features) == (mcpu == "cortex-a76")
+    assert target.android == ("android" in triple)
+
+
+def test_an_arm_machine_as_the_host(monkeypatch):
+    monkeypatch.setattr("tvm.target.codegen.llvm_get_system_cpu", lambda: "cortex-a76")
+    monkeypatch.setattr(host, "architecture", lambda: "aarch64")
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset({"asimd", "crc32", "atomics"}))
+    target = host_target()
+    assert target.architecture == "aarch64"
+    assert {"neon", "crc", "lse"} <= set(target.features)
+    assert not {"dotprod", "fullfp16"} & set(target.features)
+
+
 def test_the_key_tells_targets_apart_and_nothing_else():
     assert resolve_target("x86-64-v3").key == resolve_target("x86-64-v3").key
     assert resolve_target("x86-64-v3").key != resolve_target("x86-64-v4").key
@@ -78,7 +108,7 @@ def test_the_key_tells_targets_apart_and_nothing_else():
     assert json.loads(resolve_target("x86-64-v3").key)["mcpu"] == "x86-64-v3"
 
 
-@pytest.mark.parametrize("text", [*NOT_BUILT_YET, "nvidia/geforce-gtx-1080-ti", "arm/pixel2"])
+@pytest.mark.parametrize("text", [*NOT_BUILT_YET, "nvidia/geforce-gtx-1080-ti"])
 def test_targets_of_later_versions_say_so(text):
     with pytest.raises(UserError, match="not built in this version"):
         resolve_target(text)
@@ -89,14 +119,17 @@ def test_targets_of_later_versions_say_so(text):
     [
         ("", "unknown target"),
         ("foo", "unknown target 'foo': use cpu"),
-        ("cortex-a73", "unknown target"),
+        ("arm/no-such-board", "no such tag"),
+        ("arm/rk3399-32", "no such tag"),
         ("CPU", "unknown target"),
         ("{", "not JSON"),
         ("{}", "llvm"),
         ('{"kind": "cuda"}', "llvm"),
         ('{"kind": "llvm", "mcpu": 5}', "x86-64"),
         ('{"kind": "llvm", "mcpu": "foo"}', "unknown target 'foo'"),
-        ('{"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a73"}', "x86-64 only"),
+        ('{"kind": "llvm", "mtriple": "riscv64-linux-gnu"}', "x86_64 and aarch64, not"),
+        ('{"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "x86-64"}', "unknown target"),
+        ('{"kind": "llvm", "mtriple": 5}', "x86_64 and aarch64, not 5"),
         ('{"kind": "llvm", "mattr": 5}', "TVM does not take it"),
         ('{"kind": "llvm", "mattr": "-avx2"}', "TVM does not take it"),
         ('{"kind": "llvm", "mattr": [5]}', "TVM does not take it"),
@@ -117,7 +150,7 @@ def test_bad_targets(text, message):
 @given(st.text(max_size=30) | st.from_regex(r"\A\{.{0,20}\}\Z"))
 def test_any_text(text):
     with suppress(UserError):
-        assert resolve_target(text).architecture == "x86_64"
+        assert resolve_target(text).architecture in ("x86_64", "aarch64")
 
 
 @settings(max_examples=100)

@@ -1,0 +1,165 @@
+"""hmseg-deploy device: tracker, serve, list, doctor, emulate."""
+
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli import options
+from deploy.cli.console import print_json, print_table, say, step
+from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
+from lut.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    from deploy.devices.doctor import Finding
+
+app = typer.Typer(
+    help="Devices over TVM's RPC: its tracker, its servers, and what is wrong with them.",
+    no_args_is_help=True,
+)
+
+Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Let other machines connect: they can run anything.")
+]
+
+
+@app.command()
+def tracker(
+    host: Host = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9190,
+    allow_remote: AllowRemote = False,
+) -> None:
+    """Run TVM's tracker, which knows the devices and hands them out, until it is interrupted."""
+    address = _listen_address(host, port, allow_remote)
+    from deploy.devices.tracker import run_tracker
+
+    def tell(found: Address) -> None:
+        say(f"tracker at {found}{_reach(found)}")
+        print(found, flush=True)
+
+    run_tracker(address, tell)
+
+
+@app.command()
+def serve(
+    rpc_key: options.Key = None,
+    rpc_tracker: options.Tracker = None,
+    host: Host = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9090,
+    advertise: Annotated[
+        str | None, typer.Option(help="Address that clients are given; default: as it is seen.")
+    ] = None,
+    allow_remote: AllowRemote = False,
+) -> None:
+    """Make this machine a device: run TVM's RPC server until it is interrupted."""
+    key = options.read_key(rpc_key)
+    if key is None:
+        raise UserError("device serve: name the device's kind with --rpc-key, such as arm")
+    address = _listen_address(host, port, allow_remote)
+    where = options.read_tracker(rpc_tracker)
+    say(f"serving with key {key} for the tracker {where}{_reach(address)}")
+    from deploy.devices.server import serve as run_server
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run_server(where, key, host=host, port=port, port_end=port + 100, advertise=advertise)
+
+
+@app.command("list")
+def list_devices(rpc_tracker: options.Tracker = None, as_json: options.Json = False) -> None:
+    """The keys that a tracker knows, their devices, and how many are free."""
+    from deploy.devices.tracker import states
+
+    found = states(options.read_tracker(rpc_tracker))
+    if as_json:
+        print_json([
+            {"key": s.key, "devices": s.devices, "free": s.free, "waiting": s.waiting}
+            for s in found
+        ])  # fmt: skip
+        return
+    print_table(
+        "devices", ("key", "devices", "free", "waiting", "addresses"),
+        [(s.key, len(s.devices), s.free, s.waiting, " ".join(s.devices)) for s in found],
+    )  # fmt: skip
+
+
+@app.command()
+def doctor(
+    rpc_key: options.Key = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_limit: options.CallLimit = 30.0,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="What is compiled for it; default: fits.")
+    ] = None,
+    threads: options.Threads = None,
+    adb: Annotated[bool, typer.Option("--adb", help="It is a phone on a cable.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Walk the chain from here to a device; name the first broken link and its cure."""
+    key = options.read_key(rpc_key)
+    if key is None:
+        raise UserError("device doctor: name the device with --rpc-key")
+    if threads is not None and not 1 <= threads <= options.MAX_THREADS:
+        raise UserError(f"--threads {threads}: write a number from 1 to {options.MAX_THREADS}")
+    from deploy.devices.doctor import diagnose
+    from deploy.devices.session import Farm
+
+    farm = Farm(options.read_tracker(rpc_tracker), key, call_limit_s=rpc_limit, wait_s=rpc_limit)
+    findings = []
+    for finding in diagnose(farm, target=target, threads=threads, phone=adb):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print_json([{"link": f.link, "state": f.state, "detail": f.detail} for f in findings])
+    if findings[-1].state == "broken":
+        raise WorkError(f"{findings[-1].link}: {findings[-1].detail}")
+    say("every link holds")
+
+
+@app.command()
+def emulate(
+    rpc_key: options.Key = None,
+    rpc_tracker: options.Tracker = None,
+    setup_only: Annotated[
+        bool, typer.Option("--setup-only", help="Download and unpack the machine, do not start.")
+    ] = False,
+) -> None:
+    """Run an emulated 64-bit ARM device, for correctness only: its latencies mean nothing."""
+    from deploy.devices import emulated
+
+    folder = emulated.default_folder()
+    if not emulated.is_set_up(folder):
+        with step("setting up the emulated device") as progress:
+            emulated.set_up(folder, progress.at)
+    if setup_only:
+        print(folder)
+        return
+    where = options.read_tracker(rpc_tracker)
+    key = options.read_key(rpc_key) or emulated.KEY
+    say(f"emulated device with key {key} for the tracker {where}; its latencies mean nothing")
+    emulated.run_server(folder, where, key)
+
+
+def _listen_address(host: str, port: int, allow_remote: bool) -> Address:
+    address = Address(host, port)
+    if not 0 < port < 65536:
+        raise UserError(f"--port {port}: write a number from 1 to 65535, such as {TRACKER_PORT}")
+    if not address.loopback and not allow_remote:
+        raise UserError(
+            f"--host {host} lets other machines connect, and who connects can run anything here; "
+            "add --allow-remote if that is meant, or use an SSH tunnel (docs/guides/phone.md)"
+        )
+    if allow_remote and address.loopback:
+        raise UserError("--allow-remote needs --host: the address that others connect to")
+    return address
+
+
+def _reach(address: Address) -> str:
+    if address.loopback:
+        return ", for this machine only"
+    return f"; WARNING: whoever reaches {address.host} can run any program here, a key is no secret"
+
+
+def _print(finding: "Finding") -> None:
+    print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)

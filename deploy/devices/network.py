@@ -1,0 +1,161 @@
+"""An artifact on a device behind TVM's RPC."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact import Artifact
+from deploy.devices.describe import Description, check_version
+from deploy.devices.session import Farm, RemoteSession
+from deploy.devices.spread import spread
+from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
+from deploy.passes.insert_clock import ENTRY as TIMED
+from deploy.runtime import check_input, check_target
+
+T = TypeVar("T")
+
+
+class RemoteLibrary:
+    """A compiled library loaded on a device, whose entries take one image."""
+
+    def __init__(self, library: bytes, session: RemoteSession, threads: int) -> None:
+        from tvm import relax
+
+        self.session = session
+        session.set_threads(threads)
+        module = session.upload(library)
+        self._device = session.rpc.cpu()
+        self._machine: Any = session.call(
+            "starting the network", lambda: relax.VirtualMachine(module, self._device)
+        )
+
+    def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
+        """What an entry makes of one input, with its batch axis."""
+        pixels = self._tensor(given[None])
+        result = self.session.call("running a frame", lambda: self._machine[entry](pixels))
+        output: NDArray[Any] = self.session.call("fetching the result", result.numpy)
+        return output
+
+    def time(self, entry: str, given: NDArray[Any], calls: int) -> list[int]:
+        """Nanoseconds of each of `calls` calls, by the device's own clock."""
+        if calls == 0:  # which TVM's evaluator does not take
+            return []
+        return self._repeat(entry, calls, self._tensor(given[None]))
+
+    def time_kernels(self, given: NDArray[Any], frames: int) -> list[list[int]]:
+        """Nanoseconds of every kernel call, frame by frame, of a library that was built for
+        measuring (`deploy.passes.insert_clock`)."""
+        pixels = self._tensor(given[None])
+        times: list[list[int]] = []
+        while len(times) < frames:
+            count = min(MAX_FRAMES - 1, frames - len(times))
+            ticks = self._tensor(empty_buffer())
+            # TVM's evaluator makes one call that it does not time, before the others.
+            self._repeat(TIMED, count, pixels, ticks)
+            readings: NDArray[np.int64] = self.session.call("reading the clock", ticks.numpy)
+            times += kernel_times(readings, count + 1)[1:]
+        return times
+
+    def _tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of TVM's
+        import tvm
+
+        data = np.ascontiguousarray(array)
+        return self.session.call(
+            f"sending {data.nbytes / 1e6:.1f} MB",
+            lambda: tvm.runtime.tensor(data, device=self._device),
+        )
+
+    def _repeat(self, entry: str, calls: int, *tensors: object) -> list[int]:
+        def measure() -> list[int]:
+            evaluate = self._machine.time_evaluator(entry, self._device, number=1, repeat=calls)
+            return [round(seconds * 1e9) for seconds in evaluate(*tensors).results]
+
+        return self.session.call(f"timing {calls} frames", measure)
+
+
+class RemoteNetwork:
+    """A network loaded on a device: what `deploy.runtime.Network` is on this machine."""
+
+    def __init__(self, artifact: Artifact, library: RemoteLibrary) -> None:
+        self.artifact, self.metadata, self.library = artifact, artifact.metadata, library
+
+    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
+        """An input (`Metadata.network_input`) to labels uint8 (H, W), or to the scores of a network
+        without labels."""
+        check_input(given, self.metadata)
+        labels: NDArray[Any] = self.library.run("main", given)[0]
+        return labels
+
+    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
+        """The class scores, float32 (K, H, W)."""
+        check_input(given, self.metadata)
+        entry = "main" if self.metadata.output == "logits" else "logits"
+        scores: NDArray[np.float32] = self.library.run(entry, given)[0]
+        return scores
+
+    def time_frames(self, given: NDArray[Any], frames: int) -> list[int]:
+        """Nanoseconds of each of `frames` frames, by the device's own clock.
+
+        The input is in the device's memory already: its copy, which a local call includes, is not
+        in the figure, nor is the network between the machines.
+        """
+        check_input(given, self.metadata)
+        return self.library.time("main", given, frames)
+
+
+class Remote:
+    """The devices of a farm as a place where networks run; what a lost one did, another does."""
+
+    def __init__(
+        self, farm: Farm, threads: int, on_lost: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.farm, self.threads, self.on_lost = farm, threads, on_lost
+
+    def use(self, artifact: Artifact, work: Callable[[RemoteNetwork], T]) -> T:
+        """`work` on the artifact, loaded on a device; from the start again on another if lost."""
+        return self.on_one(lambda session: work(load_on(session, artifact, self.threads)))
+
+    def run_library(self, library: bytes, given: NDArray[Any]) -> NDArray[Any]:
+        """What the entry ``main`` of a library makes of one input, with its batch axis."""
+        return self.on_one(
+            lambda session: RemoteLibrary(library, session, self.threads).run("main", given)
+        )
+
+    def describe(self) -> Description | None:
+        """What the first free device says it is; None where its server is not ours."""
+        return self.on_one(lambda session: session.describe())
+
+    def report(self) -> dict[str, Any]:
+        """Where something was measured or checked, for a manifest or --json."""
+        device = self.describe()
+        unknown = "not known: the server does not say"
+        return {
+            "machine": device.cpu if device else unknown,
+            "architecture": device.architecture if device else unknown,
+            "rpc_key": self.farm.key,
+            "emulated": device.emulated if device else unknown,
+        }
+
+    def on_one(self, work: Callable[[RemoteSession], T]) -> T:
+        """`work` in a session with a device; from the start again on another if it is lost."""
+        return spread(
+            self.farm, [None], lambda session, _: work(session), on_lost=self.on_lost
+        )[0]  # fmt: skip
+
+
+def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
+    """Load an artifact on a device.
+
+    Raises UserError where the device has another TVM or cannot run the target, DeviceLostError or
+    WorkError where loading fails. A server that is not ours does not say what it is: there loading
+    tells.
+    """
+    device = session.describe()
+    if device is not None:
+        check_version(device, session.name)
+        flags = frozenset(device.flags)
+        name = f"device {session.name}"
+        check_target(artifact.target, "the artifact", device.architecture, flags, name)
+    return RemoteNetwork(artifact, RemoteLibrary(artifact.library, session, threads))

@@ -1,0 +1,160 @@
+"""TVM's tracker: running one, and asking one for devices."""
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.devices.address import Address
+from lut.errors import HmsegError, UserError, WorkError
+
+_ANSWER_S = 10.0  # a tracker does nothing but answer
+_PORTS = 10
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """The devices behind one key."""
+
+    key: str
+    devices: tuple[str, ...]  # addresses
+    free: int
+    waiting: int  # requests
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A device that the tracker has given us, until the connection to it ends."""
+
+    address: Address
+    match_key: str
+
+
+def run_tracker(address: Address, on_port: Callable[[Address], None] = lambda _: None) -> None:
+    """Run TVM's tracker in this process until it is ended.
+
+    Where the port is taken, the next ones are tried.
+    `on_port` is told the address in use. Raises UserError where none is free.
+    """
+    import asyncio
+
+    from tvm.rpc.tracker import TrackerServerHandler
+
+    listener = _listen(address)
+    on_port(Address(address.host, listener.getsockname()[1]))
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    # The stop key lets whoever knows it end a tracker over the network: ours ends by a signal.
+    TrackerServerHandler(listener, os.urandom(16).hex()).run()
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    reason = ""
+    for port in range(address.port, min(address.port + _PORTS, 65536)):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address.host, port))
+            listener.listen()
+            return listener
+        except OSError as error:
+            listener.close()
+            reason = error.strerror or str(error)
+    raise UserError(f"the tracker cannot listen at {address}: {reason}; choose another with --port")
+
+
+def states(tracker: Address) -> list[KeyState]:
+    """Every key that the tracker knows, by name; raises UserError where no tracker answers."""
+    from tvm.rpc.base import TrackerCode
+
+    with _connection(tracker) as ask:
+        code, summary = ask([TrackerCode.SUMMARY])
+    if code != TrackerCode.SUCCESS:
+        raise WorkError(f"the tracker at {tracker} refused to list its devices")
+    devices: dict[str, list[str]] = {}
+    for server in summary["server_info"]:
+        host, port = server["addr"]
+        devices.setdefault(server["key"].removeprefix("server:"), []).append(f"{host}:{port}")
+    queues = summary["queue_info"]
+    return [
+        KeyState(
+            key,
+            tuple(sorted(devices.get(key, ()))),
+            int(queues.get(key, {}).get("free", 0)),
+            int(queues.get(key, {}).get("pending", 0)),
+        )
+        for key in sorted(devices.keys() | queues.keys())
+        if devices.get(key) or queues[key]["pending"]
+    ]
+
+
+def require_key(tracker: Address, key: str) -> KeyState:
+    """The state of a key behind which there is a device; raises UserError naming the others."""
+    known = [state for state in states(tracker) if state.devices]
+    for state in known:
+        if state.key == key:
+            return state
+    others = ", ".join(state.key for state in known)
+    raise UserError(
+        f"no device has the key {key!r} at the tracker {tracker}; "
+        + (f"there is: {others}" if others else "none is registered; start one with")
+        + ("" if others else f" hmseg-deploy device serve --rpc-tracker {tracker} --rpc-key {key}")
+    )
+
+
+def request(tracker: Address, key: str, *, wait_s: float) -> Grant:
+    """Ask for a free device and wait for it at most `wait_s` seconds.
+
+    Raises UserError for a key without devices, WorkError where all stay busy.
+    """
+    from tvm.rpc.base import TrackerCode
+
+    state = require_key(tracker, key)
+    with _connection(tracker, answer_s=wait_s) as ask:
+        try:
+            _, (host, port, match_key) = ask([TrackerCode.REQUEST, key, "", 1])
+        except TimeoutError:
+            raise WorkError(
+                f"all {len(state.devices)} devices with the key {key!r} stayed busy for "
+                f"{wait_s:g} s; see hmseg-deploy device list"
+            ) from None
+    return Grant(Address(host, port), match_key)
+
+
+@contextmanager
+def _connection(
+    tracker: Address, answer_s: float = _ANSWER_S
+) -> Iterator[Callable[[list[Any]], Any]]:
+    """A connection that sends a message and returns the answer; closed when the block ends."""
+    from tvm.rpc.base import RPC_TRACKER_MAGIC, recvall, recvjson, sendjson
+
+    try:
+        connection = socket.create_connection(tracker, timeout=_ANSWER_S)
+    except OSError as error:
+        raise UserError(
+            f"no tracker answers at {tracker} ({error.strerror or error}); start one with "
+            "hmseg-deploy device tracker, or correct --rpc-tracker"
+        ) from error
+
+    def ask(message: list[Any]) -> Any:  # noqa: ANN401 - JSON
+        connection.settimeout(answer_s)
+        sendjson(connection, message)
+        return recvjson(connection)
+
+    with connection:
+        try:
+            connection.sendall(struct.pack("<i", RPC_TRACKER_MAGIC))
+            if struct.unpack("<i", recvall(connection, 4))[0] != RPC_TRACKER_MAGIC:
+                raise UserError(f"what answers at {tracker} is not a TVM tracker")
+            yield ask
+        except HmsegError:
+            raise
+        except TimeoutError as error:
+            if answer_s != _ANSWER_S:
+                raise  # the caller's limit, for a free device
+            raise UserError(f"what answers at {tracker} is not a TVM tracker") from error
+        except (OSError, ValueError, struct.error) as error:
+            raise WorkError(f"the tracker at {tracker} broke off ({error}); try again") from error

@@ -1,0 +1,85 @@
+"""Linking a library for the machine it is meant for, with no system toolchain of that machine."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deploy import host
+from deploy.targets import Target
+from lut.errors import UserError
+
+Link = Callable[[str, Sequence[str]], None]
+
+# The C libraries that generated code calls (memset, expf), by the names that the device's loader
+# knows: glibc's, and bionic's on Android. The library only has to name them; the device has them.
+_GLIBC, _BIONIC = ("libm.so.6", "libc.so.6"), ("libm.so", "libc.so")
+# Else lld leaves out a library that no symbol was found in, and the stubs have none.
+_KEEP = "-Wl,--no-as-needed"
+# Devices with Android 15 map memory in pages of 16 KB.
+_PAGES = "-Wl,-z,max-page-size=16384"
+NDK = "TVM_NDK_CC"  # the NDK's clang, as TVM calls it
+
+
+def linker_of(target: Target) -> Link | None:
+    """How to link for `target`: None where this machine's own C compiler does it.
+
+    For 64-bit ARM it is the clang of PyPI's ziglang, or on Android the NDK's where TVM_NDK_CC names
+    it. Raises UserError where neither is there.
+    """
+    if target.android and os.environ.get(NDK):
+        return _ndk
+    if target.architecture == host.architecture() and not target.android:
+        return None
+    if importlib.util.find_spec("ziglang") is None:
+        ndk = f", or set {NDK} to the NDK's aarch64-linux-android21-clang++" * target.android
+        raise UserError(
+            f"linking for {target.config['mtriple']} needs ziglang: pip install 'hmseg[arm]'{ndk}"
+        )
+    names = _BIONIC if target.android else _GLIBC
+    system = "android" if target.android else "gnu"
+
+    def link(output: str, objects: Sequence[str]) -> None:
+        with tempfile.TemporaryDirectory(prefix="hmseg-link-") as folder:
+            source = Path(folder) / "empty.c"
+            source.write_text("")
+            stubs = [str(Path(folder) / name) for name in names]
+            for stub, name in zip(stubs, names, strict=True):
+                _zig(f"aarch64-linux-{system}", stub, [str(source)], f"-Wl,-soname,{name}")
+            _zig(f"aarch64-linux-{system}", output, [_KEEP, *objects, *stubs], _PAGES)
+
+    return link
+
+
+def fcompile_of(target: Target) -> Callable[..., None] | None:
+    """`linker_of` as the `fcompile` of TVM's export_library; None for TVM's own choice."""
+    link = linker_of(target)
+    if link is None:
+        return None
+
+    def fcompile(output: str, objects: Sequence[str], **_: object) -> None:
+        link(output, objects)
+
+    return fcompile
+
+
+def _zig(triple: str, output: str, inputs: Sequence[str], option: str) -> None:
+    zig = (sys.executable, "-m", "ziglang", "cc", "-target", triple, "-nostdlib", "-shared")
+    _run([*zig, option, "-o", output, *inputs])
+
+
+def _ndk(output: str, objects: Sequence[str]) -> None:
+    _run([os.environ[NDK], "-shared", "-fPIC", _PAGES, "-lm", "-o", output, *objects])
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"linking: cannot run {command[0]}: {error.strerror}") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+        raise UserError(f"linking with {Path(command[0]).name} failed: {lines[-1].strip()[-300:]}")

@@ -1,0 +1,157 @@
+"""hmseg-deploy device: what it refuses, and a phone that is not quite ready."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from deploy.devices.adb import check_phone
+from deploy.devices.address import Address, parse_address
+from deploy.devices.tracker import states
+from lut.errors import UserError
+from tests.deploy.cli.conftest import PROGRAM
+from tests.deploy.devices.farm import LOOPBACK, free_port, until
+
+TRACKER = Address(LOOPBACK, 9190)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tracker", "--host", "0.0.0.0"), "add --allow-remote"),
+        (("serve", "--rpc-key", "a", "--host", "192.168.1.5"), "can run anything here"),
+        (("tracker", "--allow-remote"), "--allow-remote needs --host"),
+        (("tracker", "--port", "0"), "from 1 to 65535"),
+        (("serve",), "--rpc-key"),
+        (("serve", "--rpc-key", "two words"), "without spaces"),
+        (("serve", "--rpc-key", "a:b"), "colons"),
+        (("doctor",), "--rpc-key"),
+        (("doctor", "--rpc-key", "a", "--rpc-tracker", "nonsense:x"), "HOST:PORT"),
+        (("doctor", "--rpc-key", "a", "--threads", "0"), "--threads 0"),
+        (("list", "--rpc-tracker", "127.0.0.1:1"), "no tracker answers at 127.0.0.1:1"),
+    ],
+)
+def test_mistakes(cli, arguments, message):
+    done = cli("device", *arguments)
+    assert done.code == 2
+    assert message in done.error
+
+
+@pytest.mark.parametrize("command", ["compile", "verify", "bench", "tune"])
+def test_commands_that_measure_take_a_device(cli, command, tmp_path):
+    where = ("--rpc-tracker", "127.0.0.1:1")
+    what = (tmp_path / "a.hmseg",) if command == "verify" else ()
+    done = cli(command, *what, *where)
+    assert (done.code, "needs --rpc-key" in done.error) == (2, True)
+    done = cli(command, *what, *where, "--rpc-key", "arm")
+    assert (done.code, "no tracker answers" in done.error) == (2, True)
+    done = cli(command, *what, *where, "--rpc-key", "arm", "--rpc-limit", "nan")
+    assert (done.code, "--rpc-limit" in done.error) == (2, True)
+
+
+def test_something_else_at_the_trackers_address():
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with subprocess.Popen(
+            [*PROGRAM, "device", "list", "--rpc-tracker", f"{LOOPBACK}:{port}"],
+            stderr=subprocess.PIPE, text=True,
+        ) as program:  # fmt: skip
+            connection, _ = listener.accept()
+            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            _, err = program.communicate(timeout=60)
+            connection.close()
+    assert program.returncode == 2
+    assert err == f"error: what answers at {LOOPBACK}:{port} is not a TVM tracker\n"
+
+
+def test_the_tracker_listens_on_loopback_and_says_so():
+    port = free_port()
+    with subprocess.Popen(
+        [*PROGRAM, "device", "tracker", "--port", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as program:  # fmt: skip
+        assert program.stdout.readline() == f"{LOOPBACK}:{port}\n"
+        assert program.stderr.readline() == f"tracker at {LOOPBACK}:{port}, for this machine only\n"
+        assert states(Address(LOOPBACK, port)) == []
+        program.send_signal(signal.SIGINT)
+        assert program.wait(20) == 130
+
+
+def test_a_server_ends_by_interrupt():
+    with subprocess.Popen(
+        [*PROGRAM, "device", "serve", "--rpc-key", "k", "--rpc-tracker", f"{LOOPBACK}:1"],
+        stderr=subprocess.PIPE, text=True,
+    ) as program:  # fmt: skip
+        assert "for this machine only" in program.stderr.readline()
+        until(lambda: "serving at" in program.stderr.readline(), 60, "the server")
+        program.send_signal(signal.SIGINT)
+        assert program.wait(20) == 130
+
+
+def test_addresses():
+    assert parse_address("phone.local:9000") == ("phone.local", 9000)
+    assert parse_address("phone") == ("phone", 9190)
+    assert Address("127.0.0.1", 1).loopback
+    assert not Address("0.0.0.0", 1).loopback
+    for text in ("", ":1", "a:", "a:0", "a:70000", "a:-1"):
+        with pytest.raises(UserError, match="HOST:PORT"):
+            parse_address(text)
+
+
+# No phone is here: a script answers as adb does.
+ADB = """#!/bin/sh
+case "$1 $2" in
+  "devices ") printf 'List of devices attached\\n%b' "$PHONES" ;;
+  "shell getprop") case "$3" in ro.product.cpu.abi) echo "$ABI" ;; *) echo "Pixel 2" ;; esac ;;
+  "reverse --list") printf '%b' "$REVERSED" ;;
+  *) echo "unknown command" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def phone(tmp_path, monkeypatch):
+    adb = tmp_path / "adb"
+    adb.write_text(ADB)
+    adb.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    ready = {
+        "PHONES": "FA7A\\tdevice\\n", "ABI": "arm64-v8a",
+        "REVERSED": "UsbFfs tcp:9190 tcp:9190\\n",
+    }  # fmt: skip
+    for name, value in ready.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_a_phone_that_is_ready(phone):
+    assert check_phone(TRACKER) == "Pixel 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("PHONES", "", "plug it in"),
+        ("PHONES", "FA7A\\tunauthorized\\n", "allow USB debugging"),
+        ("PHONES", "FA7A\\tdevice\\nFB\\tdevice\\n", "ANDROID_SERIAL"),
+        ("ABI", "armeabi-v7a", "android is arm64-v8a"),
+        ("REVERSED", "", "run: adb reverse tcp:9190 tcp:9190"),
+        ("REVERSED", "UsbFfs tcp:91900 tcp:9190x\\n", "adb reverse"),
+    ],
+)
+def test_a_phone_that_is_not(phone, name, value, cure):
+    phone.setenv(name, value)
+    with pytest.raises(UserError, match=cure) as caught:
+        check_phone(TRACKER)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_adb(monkeypatch, cli):
+    monkeypatch.setenv("PATH", "")
+    done = cli("device", "doctor", "--rpc-key", "phone", "--adb")
+    assert done.code == 1
+    assert "adb: adb is not installed" in done.error

@@ -1,0 +1,196 @@
+"""Every kernel on 64-bit ARM, emulated, against the references of its own tests.
+
+The tests of tests/deploy/kernels are called with NEON and with a `run` that takes the kernel to the
+emulated machine instead of this one.
+"""
+
+import numpy as np
+import pytest
+
+from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.session import open_session
+from deploy.kernels import MODULES, emit, layout
+from deploy.kernels.convert import ConvertSpec
+from deploy.kernels.depthwise import DepthwiseSpec
+from deploy.kernels.ends import EndSpec
+from deploy.kernels.global_pool import GlobalPoolSpec
+from deploy.kernels.inverted_residual import InvertedResidualSpec
+from deploy.kernels.isa import NEON
+from deploy.kernels.local_global import LocalGlobalSpec
+from deploy.kernels.pointwise import PointwiseSpec
+from deploy.kernels.resize import ResizeSpec
+from deploy.kernels.stem import StemSpec
+from deploy.kernels.stem_block import StemBlockSpec
+from deploy.kernels.upsample_add import UpsampleAddSpec
+from deploy.targets import resolve_target
+from tests.deploy.kernels import (
+    helpers,
+    test_depthwise,
+    test_ends,
+    test_head,
+    test_inverted_residual,
+    test_pointwise,
+    test_stem,
+    test_stem_block,
+)
+
+FILES = (
+    test_depthwise, test_ends, test_head, test_inverted_residual, test_pointwise, test_stem,
+    test_stem_block,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kernels(emulated_farm):
+    """Takes a PrimFunc to the machine, as tests.deploy.kernels.helpers.run does to this one."""
+    arm = resolve_target("arm")
+    with open_session(emulated_farm.farm("arm")) as session:
+        session.set_threads(2)
+
+        def run(func, isa, arrays, out, dtype="float32"):
+            assert isa is NEON
+            remote = RemoteKernels(session, kernel_library({"main": func}, arm))
+            return remote.run("main", arrays, np.full(out, 77, dtype))
+
+        yield run
+
+
+@pytest.fixture(autouse=True)
+def on_the_machine(kernels, monkeypatch):
+    for file in FILES:
+        monkeypatch.setattr(file, "run", kernels)
+
+
+def inner(test):
+    """The test that hypothesis calls with what it draws."""
+    return getattr(getattr(test, "hypothesis", None), "inner_test", test)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PointwiseSpec(20, 56, 5, 7, "relu6", "map"),
+        PointwiseSpec(3, 70, 9, 40, "none", "channel"),
+        PointwiseSpec(960, 160, 2, 3),
+        PointwiseSpec(1, 1, 1, 1, "relu"),
+    ],
+    ids=str,
+)
+def test_pointwise_kernel(spec):
+    test_pointwise.check(NEON, spec)
+
+
+def test_not_a_number():
+    test_pointwise.test_not_a_number_passes_through(NEON)
+    test_ends.test_not_a_number_and_infinity_as_in_torch(NEON)
+    test_ends.test_cells_beside_a_non_finite_score_are_not_filled(NEON)
+    test_inverted_residual.test_non_finite_input_stays_where_the_window_reaches(NEON)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DepthwiseSpec(13, 9, 31),
+        DepthwiseSpec(32, 16, 21, kernel=5, stride=2),
+        DepthwiseSpec(16, 12, 12, kernel=7, dilation=2),
+    ],
+    ids=str,
+)
+def test_depthwise_kernel(spec):
+    inner(test_depthwise.test_matches_torch)(NEON, spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InvertedResidualSpec(16, 96, 16, 13, 30, 5, residual=True),
+        InvertedResidualSpec(24, 72, 40, 17, 33, 3, stride=2),
+        InvertedResidualSpec(8, 48, 8, 1, 9, 7, 1, 4, residual=True),
+        InvertedResidualSpec(16, 16, 8, 24, 45, expand=False),
+        InvertedResidualSpec(80, 480, 80, 8, 16, dilation=4, residual=True),
+        InvertedResidualSpec(11, 33, 5, 6, 45, act="relu"),
+    ],
+    ids=str,
+)
+def test_inverted_residual_kernel(spec):
+    test_inverted_residual.check(NEON, spec)
+
+
+@pytest.mark.parametrize("mode", ["rows", "hid"])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 4), (2, 1)])
+def test_both_modes_of_the_inverted_residual(mode, stride, dilation):
+    test_inverted_residual.test_both_modes_and_any_strip_give_the_same(
+        NEON, mode, 11, stride, dilation
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        StemBlockSpec(32, 16, 33, 65, 3, 1, 1, "uint8_nhwc"),
+        StemBlockSpec(16, 8, 40, 70, 7, 2, 2, "float32_nchw"),
+        StemBlockSpec(20, 10, 20, 36, stem_act="relu", act="relu"),
+    ],
+    ids=str,
+)
+def test_stem_block_kernel(spec):
+    test_stem_block.check(NEON, spec)
+
+
+@pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
+@pytest.mark.parametrize(("cout", "h", "w"), [(16, 20, 36), (13, 9, 41)])
+def test_stem_kernel(source, cout, h, w):
+    inner(test_stem.test_matches_torch)(NEON, source, cout=cout, h=h, w=w)
+
+
+@pytest.mark.parametrize(("oh", "ow"), [(8, 12), (12, 18), (41, 60)])
+def test_resize_kernel(oh, ow):
+    inner(test_head.test_resize)(NEON, channels=18, h=20, w=30, oh=oh, ow=ow)
+
+
+def test_upsample_add_kernel():
+    inner(test_head.test_upsample_add)(NEON, cin=30, cout=19, h=12, w=25, lh=6, lw=13)
+    inner(test_head.test_upsample_add)(NEON, cin=1, cout=64, h=3, w=4, lh=5, lw=7)
+
+
+@pytest.mark.parametrize(
+    ("classes", "h", "w", "oh", "ow"), [(19, 4, 8, 32, 64), (150, 3, 5, 17, 90), (5, 9, 9, 3, 4)]
+)
+def test_output_end_kernel(classes, h, w, oh, ow):
+    inner(test_ends.test_labels)(NEON, classes=classes, h=h, w=w, oh=oh, ow=ow)
+    inner(test_ends.test_logits)(NEON, classes=classes, h=h, w=w, oh=oh, ow=ow)
+
+
+def test_output_end_with_filled_cells():
+    inner(test_ends.test_filled_cells_are_the_labels_of_their_pixels)(
+        NEON, 255, (7, 5), (53, 61)
+    )  # fmt: skip
+    test_ends.test_equal_scores_give_the_lowest_class(NEON)
+
+
+def test_convert_kernels(kernels):
+    x = helpers.normal(1, 1, 13, 6, 11)
+    packed = layout.pack_activation(NEON, x)
+    got = kernels(emit(ConvertSpec("pack", 13, 6, 11), NEON), NEON, [x], packed.shape)
+    np.testing.assert_array_equal(got, packed)
+    back = kernels(emit(ConvertSpec("unpack", 13, 6, 11), NEON), NEON, [packed], x.shape)
+    np.testing.assert_array_equal(back, x)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_local_global_kernel(gate):
+    inner(test_head.test_local_global)(NEON, cin=33, mid=70, cout=19, h=9, w=30, gate=gate)
+    inner(test_head.test_local_global)(NEON, cin=16, mid=256, cout=128, h=3, w=50, gate=gate)
+
+
+@pytest.mark.parametrize(("act", "tasks"), [("none", 1), ("sigmoid", 3), ("relu6", 3)])
+def test_global_pool_kernel(act, tasks):
+    inner(test_head.test_global_pool)(NEON, cin=40, cout=77, h=9, w=14, act=act, tasks=tasks)
+
+
+def test_no_kernel_is_left_out():
+    tested = {
+        ConvertSpec, DepthwiseSpec, EndSpec, GlobalPoolSpec, InvertedResidualSpec, LocalGlobalSpec,
+        PointwiseSpec, ResizeSpec, StemBlockSpec, StemSpec, UpsampleAddSpec,
+    }  # fmt: skip
+    assert tested == set(MODULES)
