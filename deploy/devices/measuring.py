@@ -44,7 +44,7 @@ class RemoteMeasuring:
 
     def __init__(self, network: RemoteNetwork) -> None:
         self._network = network
-        self._image = network.artifact.golden.image
+        self._image = network.artifact.golden_input
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of whole calls; the image is in the device's memory already, so its copy,

@@ -41,7 +41,7 @@ class LocalSession:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.image = network.artifact.golden.image
+        self.image = network.artifact.golden_input
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of whole calls, from the image in numpy to the labels in numpy."""

@@ -186,7 +186,7 @@ def compare_on_device(
     first: Artifact, second: Artifact, protocol: Protocol, remote: Remote
 ) -> Ratio:
     """`deploy.tuning.compare.compare_artifacts` on a device: first's time over second's."""
-    image = first.golden.image
+    image = first.golden_input
 
     def measure(session: RemoteSession) -> Ratio:
         networks = [load_on(session, artifact, remote.threads) for artifact in (first, second)]
