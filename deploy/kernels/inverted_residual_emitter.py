@@ -26,6 +26,9 @@ class Emitter:
     ) -> None:
         if schedule.mode == "hid" and isa.blocks(spec.hidden) % schedule.chunk:
             raise ValueError(f"mode hid: chunks of {schedule.chunk} do not divide the blocks")
+        # A strip wider than the row would write past the buffers of one strip.
+        if not 1 <= schedule.strip <= spec.out_width:
+            raise ValueError(f"strips of {schedule.strip} columns in rows of {spec.out_width}")
         self.spec, self.schedule, self.isa, self.c = spec, schedule, isa, isa.lanes
         c = isa.lanes
         self.pixels_per_line = max(1, LINE_BYTES // (4 * c))

@@ -63,7 +63,8 @@ def _main(library: str, buffers: str) -> int:
         inner[...] = 0
         wholes.append(whole)
         arguments.append(ffi.from_dlpack(inner))
-    call(*arguments)
+    for _ in range(3):  # what spoils the runtime's own memory shows in a later call
+        call(*arguments)
     ends = [end for whole in wholes for end in (whole[:_CANARY_BYTES], whole[-_CANARY_BYTES:])]
     return 0 if all((end == _CANARY).all() for end in ends) else _OUTSIDE
 
