@@ -53,10 +53,11 @@ class Network:
     def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
         """Segment one image of exactly the network's size.
 
-        given: an image uint8 (H, W, 3), RGB; for a network that was compiled with ``--input tensor`` the
-        normalised float32 (3, H, W), which `metadata.network_input` makes of an image. Returns the
-        labels, uint8 (H, W), or, for a network that was compiled with ``--output logits``, the
-        class scores, float32 (K, H, W). Raises UserError for another shape or type.
+        given: an image uint8 (H, W, 3), RGB; for a network that was compiled with
+        ``--input tensor`` the normalised float32 (3, H, W), which `metadata.network_input` makes
+        of an image. Returns the labels, uint8 (H, W), or, for a network that was compiled with
+        ``--output logits``, the class scores, float32 (K, H, W). Raises UserError for another shape
+        or type.
         """
         return self._run(self._main, given)
 
