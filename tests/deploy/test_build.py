@@ -80,7 +80,7 @@ def test_the_golden_pair_is_the_references(artifact, graph):
 def test_steps_are_told(small_graph, cpu):
     steps: list[str] = []
     build_artifact(small_graph, cpu, threads=2, on_step=steps.append)
-    assert steps[0] == "FuseStemBlock"
+    assert steps[0] == "FuseStemPair"
     assert steps[-2:] == ["linking", "parity gate"]
 
 
