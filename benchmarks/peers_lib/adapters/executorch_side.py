@@ -7,7 +7,9 @@ from benchmarks.peers_lib.job import LabelEnd, Work
 
 PACKAGES = ("executorch", "torch")
 PER_THREADS = False
-SETTINGS = "XnnpackPartitioner, channels-last input, its thread pool reset to the threads, torch's does not spin"
+SETTINGS = (
+    "XnnpackPartitioner, channels-last input, its pool reset to the threads, torch's does not spin"
+)
 # Its portable operators take 9 ms for the image end at 256x512 where torch takes 0.2.
 IMAGE_END = "torch.addcmul before it"
 # Arg-max after the delegate fails with error 0x12.

@@ -38,8 +38,8 @@ def open_network(work: Work) -> Call:
     given = work.given()
 
     def call():  # noqa: ANN202
-        # Views of its own memory, made anew in each call as its documentation asks: get_tensor would
-        # copy 90 MB of logits at 768x1536.
+        # Views of its own memory, made anew in each call as its documentation asks: get_tensor
+        # would copy 90 MB of logits at 768x1536.
         interpreter.tensor(source)()[0] = given
         interpreter.invoke()
         out = interpreter.tensor(target)()[0]
