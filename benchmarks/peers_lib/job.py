@@ -13,7 +13,7 @@ from deploy.street import draw_street
 from hmseg.data.normalise import normalise
 
 Job = Literal["labels", "logits", "float-logits"]
-LabelEnd = Literal["graph", "numpy"]
+LabelEnd = Literal["graph", "numpy", "torch"]
 JOBS: dict[str, str] = {
     "labels": "uint8 image (H, W, 3) to label map (H, W)",
     "logits": "uint8 image (H, W, 3) to float32 logits (K, H, W) at full resolution",

@@ -74,7 +74,7 @@ def detail(record: Record, records: Iterable[Record]) -> str:
     share = fma_share(record, best)
     lines += ["", f"FMA probe: {_probe(record, best)}"]
     if share is not None:
-        lines += [f"{OURS}: {share:.0%} of the FMA ceiling, every copy counted", ""]
+        lines += [f"{OURS}: {share:.1%} of the FMA ceiling, every copy counted", ""]
     lines += [f"- not run: {name}: {reason}" for name, reason in record["skipped"].items()]
     for name, side in record["sides"].items():
         lines += [f"- {name}: arg-max in its {end} failed: {reason}"
@@ -83,14 +83,13 @@ def detail(record: Record, records: Iterable[Record]) -> str:
 
 
 def fma_share(record: Record, best: float | None) -> float | None:
-    """Share of the FMA ceiling that ours reached: median over the rounds, by each one's probe.
+    """Share that ours reached of `best`, the highest FMA rate seen: median over the rounds.
 
-    Rounds in a slow phase do not count (a probe disturbed for a moment would make any share of
-    it); None where no round is left.
+    Rounds in a slow phase, by the probe before them, do not count; None where none is left.
     """
     ours = record["sides"][OURS]
     shares = [
-        2e-9 * record["macs"] / (np.median(block) / 1e9) / probe
+        2e-9 * record["macs"] / (np.median(block) / 1e9) / best
         for block, probe in zip(ours["samples_ns"], ours["probe_gflops"], strict=False)
         if best is not None and probe >= SLOW_PHASE * best
     ]
@@ -145,14 +144,19 @@ def overview(records: dict[Config, Record]) -> str:
     for config, record in sorted(records.items(), key=lambda item: _order(item[0])):
         found, fastest = ratios(record), fastest_peer(record)
         median = record["sides"][OURS]["latency"]["median_ms"]
-        share = fma_share(record, best_probe(records.values(), config.threads))
+        best = best_probe(records.values(), config.threads)
+        share, slow = fma_share(record, best), " (slow machine)" if _was_slow(record, best) else ""
         memory = " / ".join(_peak_mib(record, name) for name in (OURS, "onnxruntime"))
         cells = [
             config.model, config.resolution, str(config.threads), config.job, f"{median:.2f}",
-            f"{1e3 / median:.1f}", "-" if share is None else f"{share:.0%}", memory,
-            fastest or "-", _text(found[fastest]) if fastest else "-",
+            f"{1e3 / median:.1f}", "-" if share is None else f"{share:.1%}", memory,
+            fastest or "-", (_text(found[fastest]) if fastest else "-") + slow,
         ]  # fmt: skip
-        cells += [_text(found[name]) if name in found else "not run" for name in peers]
+        cells += [
+            _text(found[name]) if name in found
+            else "not run" if name in record["skipped"] else "not asked"
+            for name in peers
+        ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     reasons = {
         f"- {name} not run ({config}): {reason}"
@@ -222,7 +226,7 @@ def _text(ratio: Ratio) -> str:
 
 
 def _probe(record: Record, best: float | None) -> str:
-    values = [v for side in record["sides"].values() for v in side["probe_gflops"]]
+    values = _probes(record)
     if not values or best is None:
         return str(record["probe"])
     slow = sum(value < SLOW_PHASE * best for value in values)
@@ -230,7 +234,18 @@ def _probe(record: Record, best: float | None) -> str:
         f"{min(values):.0f} to {max(values):.0f} GFLOP/s before the blocks; {slow} of "
         f"{len(values)} under {SLOW_PHASE:.0%} of {best:.0f}, the best known"
     )
-    return text + (": the machine was not free, measure again" if 2 * slow > len(values) else "")
+    again = ": the machine was not free, measure again" if _was_slow(record, best) else ""
+    return text + again
+
+
+def _probes(record: Record) -> list[float]:
+    return [v for side in record["sides"].values() for v in side["probe_gflops"]]
+
+
+def _was_slow(record: Record, best: float | None) -> bool:
+    """Whether half of the probes or more were in a slow phase."""
+    values = _probes(record)
+    return best is not None and 2 * sum(v < SLOW_PHASE * best for v in values) > len(values)
 
 
 def _order(config: Config) -> tuple[str, str, int, int]:

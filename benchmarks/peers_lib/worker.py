@@ -53,6 +53,10 @@ class Server:
         self.call = opened
         if self.label_end == "numpy":
             self.call = lambda: opened().argmax(0)
+        elif self.label_end == "torch":
+            import torch
+
+            self.call = lambda: torch.from_numpy(opened()).argmax(0).numpy()
         for _ in range(MEMORY_CALLS):
             self.call()
         peak = status_kib("VmHWM")

@@ -136,6 +136,8 @@ def test_share_of_the_fma_ceiling_leaves_slow_rounds_out():
     changed = record()
     changed["sides"]["hmseg"]["probe_gflops"] = [100.0, 10.0, 100.0]
     # 0.1 GFLOP in 2, 2 and 4 ms: 50, 50 and 25 GFLOP/s; the second round's probe was disturbed.
+    # The ceiling is the best rate known, not the round's own.
+    assert report.fma_share(changed, 110.0) == pytest.approx(0.375 / 1.1)
     assert report.fma_share(changed, 100.0) == pytest.approx(0.375)
     assert report.fma_share(changed, 200.0) is None
     changed["sides"]["hmseg"]["probe_gflops"] = []

@@ -6,12 +6,13 @@ A module has
 - `PER_THREADS`: whether what it prepares depends on the number of threads;
 - `SETTINGS`: the runtime's settings in words;
 - `IMAGE_END`: where the uint8 image becomes normalised float; always counted;
-- `LABEL_ENDS`: where the arg-max can stand, "graph" (the runtime's own) and "numpy" (after the
-  runtime's logits, counted too); of two that work, the faster one is timed;
+- `LABEL_ENDS`: where the arg-max can stand, "graph" (the runtime's own), "numpy" or "torch" (after
+  the runtime's logits, counted too); of those that work, the fastest is timed;
 - `prepare(work)`: convert or compile into ``work.folder`` (its time and memory are not counted);
 - `load_runtime(threads)`: import the runtime; resident memory is read after it;
 - `open_network(work)`: load what was prepared and return a call without arguments, image to
-  labels (H, W) or logits (K, H, W); every copy in and out is inside the call.
+  labels (H, W) or logits (K, H, W); every copy in and out is inside the call. What it returns may
+  be the runtime's own memory, valid until the next call.
 """
 
 import hashlib
@@ -72,11 +73,23 @@ def fingerprint(name: str, config_threads: int) -> str:
     return digest.hexdigest()[:16]
 
 
+def graph_digest() -> str:
+    """SHA-256 over the sources that the folded graph follows from."""
+    root = Path(__file__).parents[3]
+    digest = hashlib.sha256()
+    for path in (
+        *sorted((root / "hmseg").rglob("*.py")), *sorted((root / "deploy").glob("*.py")),
+        root / "benchmarks" / "peers_lib" / "network.py",
+    ):  # fmt: skip
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def deploy_digest() -> str:
-    """SHA-256 over the sources of deploy/: says which of our compilers was measured."""
+    """SHA-256 over deploy/'s sources and tuning records: says which compiler was measured."""
     root = Path(__file__).parents[3] / "deploy"
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted((*root.rglob("*.py"), *root.rglob("*.jsonl"))):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

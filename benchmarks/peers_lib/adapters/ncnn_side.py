@@ -62,6 +62,6 @@ def open_network(work: Work) -> Call:
         with net.create_extractor() as extractor:
             extractor.input("in0", mat)
             _, out = extractor.extract("out0")
-            return np.array(out)
+            return np.asarray(out)  # a view, which keeps the Mat
 
     return logits
