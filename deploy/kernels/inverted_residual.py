@@ -8,8 +8,8 @@ and right, so that the depthwise step has no special columns. Two modes:
   and added to the output row by row and chunk by chunk. Neighbouring ranges both compute the
   rows of the halo.
   A dilated convolution sees rows of one class only, those equal modulo the dilation: with such
-  classes (phases) in parallel there is no halo, and a thread finds its rows of the block before
-  in its own cache.
+  classes (phases) in parallel there is no halo, and behind a block of the same classes a thread
+  finds its rows in its own cache.
 - ``hid``: chunks in parallel, each over the whole height; the depthwise results are written,
   and a pointwise loop follows. No halo is computed twice.
 
@@ -127,7 +127,7 @@ def alternatives(
     of rows, classes of rows, chunks of hidden channels."""
     if not spec.expand:
         return []
-    ways = {("rows", 1), ("rows", _even_phases(spec, threads)), ("hid", 1)}
+    ways: set[tuple[Mode, int]] = {("rows", 1), ("rows", _even_phases(spec, threads)), ("hid", 1)}
     return [_schedule(spec, isa, threads, mode, phases) for mode, phases in sorted(ways)]
 
 
