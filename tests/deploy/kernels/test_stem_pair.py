@@ -18,12 +18,15 @@ from .helpers import ISAS, normal, planar, run
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 
 
-def pair(h, w, *, hidden=16, middle=8, wide=48, cout=16, first=(3, 1, 1), act="relu6",
+def pair(h, w, *, hidden=16, middle=8, wide=48, cout=16, first=(3, 1, 1), acts=("relu6",) * 3,
          source="uint8_nhwc", **geometry):  # fmt: skip
-    """`first`: kernel, stride and dilation of the first block."""
-    first = StemBlockSpec(hidden, middle, h, w, *first, source, act, act)
+    """`first`: kernel, stride and dilation of the first block; `acts`: of the stem, of the first
+    block, of the second."""
+    first = StemBlockSpec(hidden, middle, h, w, *first, source, *acts[:2])
     size = first.block.out_height, first.block.out_width
-    return StemPairSpec(first, InvertedResidualSpec(middle, wide, cout, *size, act=act, **geometry))
+    return StemPairSpec(
+        first, InvertedResidualSpec(middle, wide, cout, *size, act=acts[2], **geometry)
+    )
 
 
 def check(isa, spec, **changes):
@@ -60,14 +63,16 @@ def check(isa, spec, **changes):
         (2, 1), (first.stride, first.block.pad, first.dilation, first.hidden), (), (),
         (second.stride, second.pad, second.dilation, second.hidden), (),
     ]  # fmt: skip
-    for i, ((w, b), rest) in enumerate(zip(pairs, geometry, strict=True)):
+    acts = [first.stem_act, first.act, "none", second.act, second.act, "none"]
+    apply = {"relu6": F.relu6, "relu": F.relu, "none": lambda t: t}
+    for act, (w, b), rest in zip(acts, pairs, geometry, strict=True):
         t = F.conv2d(t, torch.from_numpy(w).double(), torch.from_numpy(b).double(), *rest)
-        t = t if i in (2, 5) else {"relu6": F.relu6, "relu": F.relu}[first.act](t)
+        t = apply[act](t)
     np.testing.assert_allclose(y, t.numpy(), atol=1e-4)
 
 
 USUAL = {
-    "hidden": 16, "middle": 8, "wide": 48, "cout": 16, "first": (3, 1, 1), "act": "relu6",
+    "hidden": 16, "middle": 8, "wide": 48, "cout": 16, "first": (3, 1, 1), "acts": ("relu6",) * 3,
     "source": "uint8_nhwc", "kernel": 3, "stride": 1, "dilation": 1,
 }  # fmt: skip
 
@@ -82,11 +87,13 @@ USUAL = {
     wide=st.sampled_from([5, 24, 48, 60, 96]),
     cout=st.sampled_from([7, 16, 24]),
     first=st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([1, 2]), st.sampled_from([1, 2])),
-    act=st.sampled_from(["relu6", "relu"]),
+    acts=st.tuples(
+        *[st.sampled_from(["relu6", "relu", "none"])] * 2, st.sampled_from(["relu6", "relu"])
+    ),
     source=st.sampled_from(["uint8_nhwc", "float32_nchw"]),
     kernel=st.sampled_from([3, 5, 7]),
-    stride=st.sampled_from([1, 2]),
-    dilation=st.sampled_from([1, 2]),
+    stride=st.sampled_from([1, 2, 3]),
+    dilation=st.sampled_from([1, 2, 3]),
 )
 @example(h=1, w=1, **{**USUAL, "stride": 2})
 @example(h=64, w=128, **{**USUAL, "stride": 2})
