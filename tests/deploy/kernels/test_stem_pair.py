@@ -78,7 +78,7 @@ USUAL = {
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     h=st.integers(1, 40),
     w=st.integers(1, 70),
@@ -111,10 +111,9 @@ def test_strips_and_ranges_give_the_same(isa, strip, stride, kernel):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("first", [(3, 2, 1), (5, 1, 1), (3, 1, 2), (7, 2, 2)])
-@pytest.mark.parametrize("strip", [4, 11])
+@pytest.mark.parametrize(("first", "strip"), [((3, 2, 1), 11), ((5, 1, 2), 4)])
 def test_strips_of_any_first_block(isa, first, strip):
-    check(isa, pair(45, 178, first=first, wide=40, stride=2, kernel=5), strip=strip, tasks=2)
+    check(isa, pair(45, 178, first=first, wide=40, stride=2), strip=strip)
 
 
 def test_only_what_fits():
