@@ -44,10 +44,12 @@ def workloads() -> list[Any]:
     from deploy.kernels.resize import ResizeSpec
     from deploy.kernels.stem import StemSpec
     from deploy.kernels.stem_block import StemBlockSpec
+    from deploy.kernels.stem_pair import StemPairSpec
     from deploy.kernels.upsample_add import UpsampleAddSpec
 
     return [
         # TinyMRMS at 256x512, in order.
+        StemPairSpec(StemBlockSpec(16, 8, 256, 512), Block(8, 48, 16, 128, 256, stride=2)),
         StemBlockSpec(16, 8, 256, 512),
         StemSpec(16, 256, 512),
         Block(16, 16, 8, 128, 256, expand=False),
@@ -76,29 +78,33 @@ def workloads() -> list[Any]:
         Block(24, 72, 24, 64, 128, 7, residual=True),
         Block(64, 384, 64, 16, 32, 5, dilation=2, residual=True),
         Block(160, 960, 160, 8, 16, 7, dilation=4, residual=True),
+        StemPairSpec(StemBlockSpec(16, 8, 768, 1536), Block(8, 48, 16, 384, 768, stride=2)),
         Block(8, 48, 16, 384, 768, stride=2),
         Block(16, 96, 16, 192, 384, residual=True),
         Block(24, 144, 24, 256, 512, residual=True),
     ]
 
 
-def inputs(func: Any, spec: Any) -> list[Any]:
+def inputs(func: Any, spec: Any, isa: Any) -> list[Any]:
     """Arrays for every parameter: tables where the spec resamples, else noise."""
     import numpy as np
+
+    from deploy.kernels import ends
 
     tables: dict[str, Any] = {}
     if hasattr(spec, "axes"):
         for name, axis in zip(("row", "column"), spec.axes, strict=True):
             tables[f"{name}_index"], tables[f"{name}_weight"] = axis.table()
-        tables["intervals"] = spec.axes[1].intervals()
+    if isinstance(spec, ends.EndSpec):
+        constants = [param.name for param in func.params][1:-1]  # between the scores and y
+        packed = ends.pack(spec, isa)
+        tables = dict(zip(constants, packed, strict=True))
     rng = np.random.default_rng(0)
     arrays = []
     for param in func.params:
         shape = [int(n) for n in param.shape]
         if param.name in tables:
             arrays.append(tables[param.name])
-        elif param.dtype == "int32":
-            arrays.append(np.zeros(shape, np.int32))  # where vectors of logits start
         elif param.dtype == "uint8":
             arrays.append(rng.integers(0, 256, shape).astype(np.uint8))
         else:
@@ -120,7 +126,7 @@ def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     library = ir.compile_kernels(
         {"kernel": func, "probe": probe.emit_fma(probe_spec, isa)}, target
     ).mod
-    arrays = [tvm.runtime.tensor(a) for a in inputs(func, spec)]
+    arrays = [tvm.runtime.tensor(a) for a in inputs(func, spec, isa)]
     seed = np.array([0.5, 0.5], np.float32)
     ceiling = [tvm.runtime.tensor(a) for a in (seed, np.zeros((threads, isa.lanes), np.float32))]
     device = tvm.cpu()

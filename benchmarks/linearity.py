@@ -18,6 +18,8 @@ import numpy as np
 from deploy import host
 from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.statistics import ratio_of_rounds
+from deploy.resolution import Resolution
+from lut.errors import UserError
 
 
 def per_pixel(samples: Samples, pixels: int) -> Samples:
@@ -44,6 +46,20 @@ def table(samples: dict[int, Samples], names: dict[int, str]) -> list[str]:
     return rows
 
 
+def names_by_pixels(sizes: list[Resolution]) -> dict[int, str]:
+    """What each number of pixels is called. Raises UserError where two sizes have as many, as their
+    times could not be told apart."""
+    names: dict[int, str] = {}
+    for size in sizes:
+        pixels = size.height * size.width
+        if pixels in names:
+            raise UserError(
+                f"{names[pixels]} and {size} have equally many pixels; give one of them"
+            )
+        names[pixels] = str(size)
+    return names
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifacts", type=Path, nargs="+")
@@ -54,12 +70,11 @@ def main() -> None:
     from deploy.runtime import load
 
     networks = [load(path, threads=arguments.threads) for path in arguments.artifacts]
-    sides, names = {}, {}
-    for network in networks:
-        size = network.metadata.resolution
-        pixels = size.height * size.width
-        sides[str(pixels)] = partial(network, network.artifact.golden_input)
-        names[pixels] = str(size)
+    names = names_by_pixels([network.metadata.resolution for network in networks])
+    sides = {
+        str(pixels): partial(network, network.artifact.golden_input)
+        for pixels, network in zip(names, networks, strict=True)
+    }
     protocol = Protocol(warmup=2, repeat=arguments.repeat, rounds=arguments.rounds)
     samples = interleave(sides, protocol)
     print(f"{networks[0].metadata.model}, {arguments.threads} threads, {host.cpu_model()}")

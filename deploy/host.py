@@ -62,6 +62,15 @@ def cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
+def max_frequency_khz(cpu: int) -> int:
+    """The highest clock of CPU number `cpu`; 0 where the kernel does not tell."""
+    try:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq")
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[str, ...]:
     """The features, in LLVM's names, that a machine with these flags does not have."""
     flag_of = X86_FEATURE_FLAGS | ARM_FEATURE_FLAGS

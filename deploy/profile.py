@@ -23,7 +23,7 @@ class KernelProfile:
     calls: int  # per frame
     median_ms: float  # of all its calls in a frame
     macs: int
-    bytes: int
+    bytes: int  # of the arguments of all calls in a frame
 
     @property
     def gflops(self) -> float:
@@ -38,12 +38,13 @@ class KernelProfile:
     def share_of_ceiling(self, ceilings: Ceilings) -> float:
         """Of the roofline: the FMA rate, or what memory can feed at this intensity if less.
 
-        Memory means the level that holds the kernel's arguments; the fastest level is taken, so
+        Memory means the level that holds the arguments of one call; the fastest level is taken, so
         the share is never flattered.
         """
+        working_set = self.bytes // self.calls
         floor_ms = max(
             2 * self.macs / ceilings.fma_gflops / 1e6,
-            self.bytes / ceilings.read_gbytes_per_s(self.bytes) / 1e6,
+            self.bytes / ceilings.read_gbytes_per_s(working_set) / 1e6,
         )
         return floor_ms / self.median_ms
 

@@ -23,10 +23,10 @@ from deploy.metadata import Metadata
 from lut.errors import UserError, WorkError
 
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
-_BIG_CORES = 1  # TVM's affinity mode: the fastest cores first, one thread each
+_ONE_CPU_EACH, _ALL_CPUS = -2, -3  # TVM's affinity modes: what each thread gets of a list
 _ALIGNMENT = 64  # bytes, of TVM's tensors
-_CORES = len(os.sched_getaffinity(0))  # before TVM binds this thread to one of them
-_POOL = threading.local()  # its size, where this thread has loaded a network with a number
+_CPUS = sorted(os.sched_getaffinity(0))  # before TVM binds this thread to any of them
+_POOL = threading.local()  # its size, where this thread has loaded or called a network
 
 
 Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
@@ -91,6 +91,8 @@ class Network:
 
     def _run(self, entry: Callable[[Any], Any], given: NDArray[Any]) -> NDArray[Any]:
         check_input(given, self.metadata)
+        if not hasattr(_POOL, "size"):  # another thread than the one that loaded
+            _size_pool(self._ffi, None)
         with self._lock:
             np.copyto(self._image[0], given)
             try:
@@ -118,13 +120,15 @@ def load(path: str | Path, *, threads: int | None = None) -> Network:
     """Load an artifact for this machine.
 
     `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
-    variable or the number of cores. A pool never grows: a RuntimeWarning where this thread has
-    loaded a network with fewer before. Raises UserError for a damaged file, one for another
-    machine or of a newer format.
+    variable or the number of CPUs that the process may use. A pool never grows: a RuntimeWarning
+    where this thread has loaded a network with fewer before. Raises UserError for a damaged file,
+    one for another machine or of a newer format, and a TVM_NUM_THREADS that is no number.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
-    return open_artifact(load_artifact(Path(path)), str(path), threads=threads)
+    artifact = load_artifact(Path(path))
+    check_machine(artifact.target, str(path))
+    return Network(artifact, import_runtime(), threads)
 
 
 def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) -> Network:
@@ -191,22 +195,34 @@ def _import_ffi_without_torch() -> None:
 
 def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
     # TVM reads the variable when a pool starts, and every thread that calls has a pool of its own.
-    # Without it TVM takes half of the logical cores of an x86 CPU, whether or not two share one.
-    if threads is not None:
-        os.environ["TVM_NUM_THREADS"] = str(threads)
-    elif not os.environ.get("TVM_NUM_THREADS"):
-        os.environ["TVM_NUM_THREADS"] = str(_CORES)
     if threads is None:
-        return
+        threads = _default_threads()
+    os.environ["TVM_NUM_THREADS"] = str(threads)
     _POOL.size = started = getattr(_POOL, "size", threads)
-    ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
-    if started < min(threads, _CORES):
+    # Left to itself, TVM binds the pool to the first CPUs of the machine, even where the process
+    # may not use them; given a list, it binds the workers, and the caller moves freely inside it.
+    cpus = sorted(_CPUS, key=host.max_frequency_khz, reverse=True)
+    mode = _ONE_CPU_EACH if threads <= len(cpus) else _ALL_CPUS
+    listed = [str(cpus[i % len(cpus)]) for i in range(max(threads, len(cpus)))]  # one a thread
+    ffi.get_global_func("runtime.config_threadpool")(mode, threads, listed)
+    if started < min(threads, len(_CPUS)):
         warnings.warn(
             f"{threads} threads asked for, but the first network was loaded with {started}, which "
             "TVM's pool keeps; load the one with the most threads first",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=4,  # of `load` and `open_artifact` alike
         )
+
+
+def _default_threads() -> int:
+    # Without the variable TVM takes half of the logical cores of an x86 CPU, whether or not two
+    # share one.
+    given = os.environ.get("TVM_NUM_THREADS")
+    if not given:
+        return len(_CPUS)
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(f"TVM_NUM_THREADS is {given!r}; it must be a whole number of at least 1")
+    return int(given)
 
 
 def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI

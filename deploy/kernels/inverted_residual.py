@@ -8,8 +8,8 @@ and right, so that the depthwise step has no special columns. Two modes:
   and added to the output row by row and chunk by chunk. Neighbouring ranges both compute the
   rows of the halo.
   A dilated convolution sees rows of one class only, those equal modulo the dilation: with such
-  classes (phases) in parallel there is no halo, and a thread finds its rows of the block before
-  in its own cache.
+  classes (phases) in parallel there is no halo, and behind a block of the same classes a thread
+  finds its rows in its own cache.
 - ``hid``: chunks in parallel, each over the whole height; the depthwise results are written,
   and a pointwise loop follows. No halo is computed twice.
 
@@ -30,6 +30,8 @@ from deploy.kernels.layout import (
     pack_pointwise,
     pack_vector,
 )
+
+Mode = Literal["rows", "hid"]
 
 PREFETCH_BYTES = 2048  # ahead
 RING_BYTES = 256 << 10  # a quarter to a half of L2
@@ -95,7 +97,7 @@ class InvertedResidualSchedule:
     dilation).
     """
 
-    mode: Literal["rows", "hid"]
+    mode: Mode
     chunk: int
     strip: int
     tasks: int
@@ -110,13 +112,30 @@ def default_schedule(
     spec: InvertedResidualSpec, isa: Isa, threads: int = 2
 ) -> InvertedResidualSchedule:
     """The rule: ``rows`` while the recomputed halo is under 7% of the rows, else ``hid``."""
-    hidden, out_width = isa.blocks(spec.hidden), spec.out_width
     phases = _phases(spec, isa, threads)
+    halo = (max(1, threads // phases) - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
+    rows = halo < 0.07 or isa.blocks(spec.hidden) < threads
+    if rows:
+        return _schedule(spec, isa, threads, "rows", phases)
+    return _schedule(spec, isa, threads, "hid", 1)
+
+
+def alternatives(
+    spec: InvertedResidualSpec, isa: Isa, threads: int
+) -> list[InvertedResidualSchedule]:
+    """The best by rule of each way to share the work among the threads, the rule's own too: ranges
+    of rows, classes of rows, chunks of hidden channels."""
+    if not spec.expand:
+        return []
+    ways: set[tuple[Mode, int]] = {("rows", 1), ("rows", _even_phases(spec, threads)), ("hid", 1)}
+    return [_schedule(spec, isa, threads, mode, phases) for mode, phases in sorted(ways)]
+
+
+def _schedule(
+    spec: InvertedResidualSpec, isa: Isa, threads: int, mode: Mode, phases: int
+) -> InvertedResidualSchedule:
+    hidden, out_width = isa.blocks(spec.hidden), spec.out_width
     ranges = max(1, threads // phases)
-    halo = (ranges - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
-    mode: Literal["rows", "hid"] = "rows" if halo < 0.07 or hidden < threads else "hid"
-    if mode == "hid":
-        phases, ranges = 1, threads
     reach = (spec.kernel - 1) * spec.dilation // phases + 1
     row_bytes = isa.lanes * 4 * (spec.width + 2 * spec.pad)  # of one channel block
     ring_block = min(reach, -(-spec.height // phases)) * row_bytes
@@ -153,20 +172,30 @@ def default_schedule(
         best_px(isa, spec.kernel, strip),
         best_tile(isa, pixels, isa.blocks(spec.cout)),
         # Streaming from L3 or memory: the hardware prefetchers of Zen 5 leave 10-60% on the table.
-        PREFETCH_BYTES // (4 * isa.lanes) if streams else 0,
+        prefetch_pixels(isa) if streams else 0,
         phases,
     )
 
 
 def _phases(spec: InvertedResidualSpec, isa: Isa, threads: int) -> int:
-    """As many classes of rows as share evenly among the threads, where the weights leave room in
-    L2: every thread reads all of them, in mode ``hid`` half of the expansion's."""
+    """`_even_phases` where the weights leave room in L2: every thread reads all of them, in mode
+    ``hid`` half of the expansion's."""
     weight_bytes = 4 * spec.hidden * (spec.cin + spec.cout)
-    if not spec.expand or spec.stride > 1 or threads == 1 or weight_bytes > isa.l2_bytes // 2:
+    return 1 if weight_bytes > isa.l2_bytes // 2 else _even_phases(spec, threads)
+
+
+def _even_phases(spec: InvertedResidualSpec, threads: int) -> int:
+    """As many classes of rows as share evenly among the threads."""
+    if not spec.expand or spec.stride > 1 or threads == 1:
         return 1
     even = spec.dilation % threads == 0
     phases = spec.dilation if even else math.gcd(spec.dilation, threads)
     return phases if spec.height >= 2 * phases else 1
+
+
+def prefetch_pixels(isa: Isa) -> int:
+    """How far ahead the rule asks for the input, where it does."""
+    return PREFETCH_BYTES // (4 * isa.lanes)
 
 
 def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:

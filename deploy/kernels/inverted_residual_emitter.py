@@ -38,6 +38,8 @@ class Emitter:
         self.phases, self.phase = schedule.phases if schedule.mode == "rows" else 1, 0
         if spec.dilation % self.phases or (self.phases > 1 and spec.stride > 1):
             raise ValueError(f"{self.phases} phases of rows do not fit {spec}")
+        if self.phases > 1 and not spec.expand:
+            raise ValueError(f"{self.phases} phases of rows, but {spec} has no expansion")
         self.row_dilation = spec.dilation // self.phases
         # The ring: rows that one output row sees, and the columns that one strip sees. Rows outside
         # the image are never stored: the loop over the kernel's rows leaves them out.

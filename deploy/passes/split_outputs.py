@@ -12,8 +12,8 @@ class SplitOutputs:
 
     Before: ``main(image) -> (labels, logits)``. After: ``main(image) -> labels`` and
     ``logits(image) -> logits``; equal kernels are shared, so the library grows by the last one
-    only. A module whose ``main`` has one output is left as it is. Runs first, on graph-level
-    Relax.
+    only. A module whose ``main`` has one output is left as it is. Runs once our kernels are
+    placed, and before the operators left to TVM become loop nests.
     """
 
     def transform_module(self, mod: tvm.IRModule, _context: object) -> tvm.IRModule:

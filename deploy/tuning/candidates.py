@@ -1,18 +1,33 @@
-"""Schedules worth measuring: the rule's, changed in one field at a time."""
+"""Schedules worth measuring: whole alternatives to the rule's, and changes in one field."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+from deploy.kernels import module_of
+from deploy.kernels.inverted_residual import prefetch_pixels
 from deploy.kernels.isa import Isa, Tile
+
+
+def candidates(spec: Any, best: Any, isa: Isa, threads: int) -> Iterator[Any]:  # noqa: ANN401
+    """What to measure for `spec` while `best` is its fastest schedule.
+
+    First the ways to share the work that the kernel's module offers, each with its own tiles and
+    chunks: fields that depend on one another, such as mode, phases and tasks, are not reached one
+    at a time. Then the neighbours of `best`.
+    """
+    offered = getattr(module_of(spec), "alternatives", None)
+    if offered:
+        yield from offered(spec, isa, threads)
+    yield from neighbours(best, isa)
 
 
 def neighbours(schedule: Any, isa: Isa) -> Iterator[Any]:  # noqa: ANN401 - any Schedule
     """Schedules that differ from `schedule` in one field.
 
-    Whole numbers are halved, doubled, and moved by one; switches are turned; tiles go through those
-    that use at least two thirds of the registers. Some may not fit their kernel: the tuner finds
-    out and records it.
+    Whole numbers are halved, doubled, and moved by one; switches are turned, prefetching is turned
+    off and on; tiles go through those that use at least two thirds of the registers. Some may not
+    fit their kernel: the tuner finds out and records it.
     """
     for field in fields(schedule):
         value = getattr(schedule, field.name)
@@ -28,6 +43,8 @@ def _alternatives(name: str, value: Any, isa: Isa) -> list[Any]:  # noqa: ANN401
         return ["rows", "hid"]
     if isinstance(value, bool):
         return [not value]
+    if name == "prefetch":
+        return [0, value // 2, value * 2] if value else [prefetch_pixels(isa)]
     if isinstance(value, int):
         return sorted({v for v in (value // 2, value - 1, value + 1, value * 2) if v >= 1})
     return []

@@ -95,6 +95,17 @@ def winners(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     return {spec: record.schedule for spec, record in best.items()}
 
 
+def trials_without_gain(records: Iterable[Record]) -> int:
+    """How many records of one kernel, in the order of their measuring, there are since the last
+    that beat the best before it, the rule or a record, by `MIN_GAIN`."""
+    best, count = 1.0, 0
+    for record in records:
+        count += 1
+        if record.gain >= MIN_GAIN * best:
+            best, count = record.gain, 0
+    return count
+
+
 def tuned_schedules(
     target: Target, threads: int, folders: Iterable[Path] | None = None
 ) -> dict[str, dict[str, Any]]:

@@ -28,8 +28,15 @@ from deploy.passes.kernel_call import SPEC
 from deploy.pipeline import Compiled, build_executable, isa_of, lower_graph
 from deploy.street import draw_street
 from deploy.targets import Target
-from deploy.tuning.candidates import neighbours
-from deploy.tuning.records import Record, append, load_records, matching, winners
+from deploy.tuning.candidates import candidates
+from deploy.tuning.records import (
+    Record,
+    append,
+    load_records,
+    matching,
+    trials_without_gain,
+    winners,
+)
 from deploy.tuning.tune import FRAMES, ROUNDS, TOLERANCE, TOOLS, Trial
 from lut.errors import HmsegError, UserError
 
@@ -61,29 +68,28 @@ def tune_on_devices(
     times = bench.kernel_ns(list(names.values()))
     done = 0
     for text in sorted(names, key=lambda text: -times[names[text]]):
-        spec, without_gain = rule.emitted[text], 0
+        spec = rule.emitted[text]
         mine = [record for record in records if record.spec == text]
 
         def keep(record: Record, mine: list[Record] = mine) -> None:
-            nonlocal done, without_gain
+            nonlocal done
             append(record, path)
-            before = max((r.gain for r in mine), default=1.0)
-            without_gain = 0 if record.gain > max(before, 1.0) else without_gain + 1
             mine.append(record)
             records.append(record)
             done += 1
             on_trial(Trial(done, record.spec, record.gain, max(r.gain for r in mine)))
 
-        while done < trials and without_gain < early_stopping:
+        while done < trials and trials_without_gain(mine) < early_stopping:
             best = winners(mine).get(text)
             base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
             tried = [record.schedule for record in mine]
-            fresh = (s for s in neighbours(base, isa) if schedule_fields(s) not in tried)
+            offered = candidates(spec, base, isa, remote.threads)
+            fresh = (s for s in offered if schedule_fields(s) not in tried)
             untried = (s for s in fresh if s != rule.rule(spec))
-            candidates = list(islice(untried, min(bench.at_once, trials - done)))
-            if not candidates:
+            batch = list(islice(untried, min(bench.at_once, trials - done)))
+            if not batch:
                 break
-            bench.measure(spec, candidates, names[text], keep)
+            bench.measure(spec, batch, names[text], keep)
     return records
 
 
@@ -134,10 +140,9 @@ class _RemoteBench:
         if not refused:
             rule, other = (self._load(session, data) for data in (self._library, library))
             refused = _difference(rule, other, self._image)
-        for _ in range(0 if refused else ROUNDS):
-            for network, order, samples in (
-                (rule, self._calls, rule_ns), (other, calls, candidate_ns)
-            ):  # fmt: skip
+        for turn in range(0 if refused else ROUNDS):
+            sides = [(rule, self._calls, rule_ns), (other, calls, candidate_ns)]
+            for network, order, samples in sides if turn % 2 == 0 else reversed(sides):
                 frames = network.time_kernels(self._image, FRAMES)
                 samples.append(int(np.median(_sums(frames, order, name))))
         return Record(

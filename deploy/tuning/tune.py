@@ -29,8 +29,15 @@ from deploy.pipeline import isa_of, lowering_passes
 from deploy.runtime import Network, open_artifact
 from deploy.targets import Target
 from deploy.tuning.apart import run_apart
-from deploy.tuning.candidates import neighbours
-from deploy.tuning.records import Record, append, load_records, matching, winners
+from deploy.tuning.candidates import candidates
+from deploy.tuning.records import (
+    Record,
+    append,
+    load_records,
+    matching,
+    trials_without_gain,
+    winners,
+)
 from deploy.tuning.search import search
 from lut.errors import UserError
 
@@ -62,8 +69,9 @@ def tune(
 ) -> list[Record]:
     """Measure up to `trials` candidates and append a record of each to a file in `folder`.
 
-    Kernels come in the order of their time. For each, the neighbours of the best schedule so far
-    are measured until `early_stopping` of them in a row bring no gain. A loop nest of TVM's own
+    Kernels come in the order of their time. For each, the candidates beside the best schedule so
+    far are measured until `early_stopping` of them in a row, those on record too, bring no gain of
+    `records.MIN_GAIN`. A loop nest of TVM's own
     gets as many candidates of MetaSchedule, `SEARCH_TRIALS` at most, each of which counts as a
     trial; the fastest is then measured like any other candidate. What the folder already holds is
     not measured again, so an interrupted run goes on where it was. Returns all matching records.
@@ -106,20 +114,19 @@ def tune(
                 records.append(record)
                 on_trial(Trial(done, text, record.gain, record.gain))
             continue
-        spec, without_gain = rule.emitted[text], 0
-        while done < trials and without_gain < early_stopping:
+        spec = rule.emitted[text]
+        while done < trials and trials_without_gain(mine) < early_stopping:
             best = winners(mine).get(text)
             base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
             tried = [record.schedule for record in mine]
-            fresh = (s for s in neighbours(base, isa) if schedule_fields(s) not in tried)
+            offered = candidates(spec, base, isa, threads)
+            fresh = (s for s in offered if schedule_fields(s) not in tried)
             candidate = next((s for s in fresh if s != rule.rule(spec)), None)
             if candidate is None:
                 break
             make = partial(emit, spec, isa, schedule=candidate)
             record = bench.measure(text, schedule_fields(candidate), make, names[text], threads)
             append(record, path)
-            before = max((r.gain for r in mine), default=1.0)
-            without_gain = 0 if record.gain > max(before, 1.0) else without_gain + 1
             mine.append(record)
             records.append(record)
             done += 1
@@ -157,10 +164,13 @@ class _Bench:
             run_apart(module, function)
             self._check(name, module["k"])
             for _ in range(ROUNDS):
-                pairs = [(self._frame(name, None), self._frame(name, module["k"]))
-                         for _ in range(FRAMES)]  # fmt: skip
-                rule_ns.append(int(np.median([rule for rule, _ in pairs])))
-                candidate_ns.append(int(np.median([candidate for _, candidate in pairs])))
+                frames: dict[bool, list[int]] = {False: [], True: []}
+                for turn in range(FRAMES):
+                    # Each is first as often: the second finds the caches as the other left them.
+                    for new in (turn % 2 == 1, turn % 2 == 0):
+                        frames[new].append(self._frame(name, module["k"] if new else None))
+                rule_ns.append(int(np.median(frames[False])))
+                candidate_ns.append(int(np.median(frames[True])))
         # A schedule that does not fit its kernel can fail anywhere in its emission or compilation.
         except (ValueError, TypeError, ZeroDivisionError, IndexError, AssertionError,
                 RuntimeError) as error:  # fmt: skip

@@ -22,6 +22,12 @@ def test_rates():
     assert Profile((KERNEL,), 1.0, CEILINGS).fma_share == pytest.approx(0.2)
 
 
+def test_the_level_of_memory_is_that_of_one_call():
+    # 100 calls of 10 kB each: every call fits 16 KiB a thread, so 1 MB at 400 GB/s, 2.5 us.
+    often = KernelProfile("o", "resize", "", 100, 0.005, macs=0, bytes=1_000_000)
+    assert often.share_of_ceiling(CEILINGS) == pytest.approx(0.5)
+
+
 def test_every_kernel_of_a_frame_is_timed(small_artifact, cpu):
     network = open_artifact(small_artifact, "small")
     clock = itertools.count(step=1000)

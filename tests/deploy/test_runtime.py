@@ -73,7 +73,7 @@ other.join()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     load(sys.argv[1], threads=2)
-print([str(each.message) for each in caught])
+print([(str(each.message), each.filename) for each in caught])
 """
 
 
@@ -85,6 +85,7 @@ print([str(each.message) for each in caught])
         ("{'threads': 1}", None, 1),
         ("{'threads': 2}", "1", 2),
         ("{}", None, len(os.sched_getaffinity(0))),
+        ("{}", "1", 1),
     ],
 )
 def test_the_pool_has_the_threads_asked_for(artifact_path, arguments, variable, expected):
@@ -101,6 +102,55 @@ def test_the_pool_has_the_threads_asked_for(artifact_path, arguments, variable, 
     # The calling thread works too.
     assert (int(first), int(second)) == (expected - 1, expected - 1)
     assert ("first network was loaded with 1" in caught) == (expected == 1)
+    assert expected > 1 or caught.endswith(", '<string>')]")  # the line of the caller
+
+
+AFFINITY = """
+import os, sys, threading
+
+allowed = {max(os.sched_getaffinity(0))}
+os.sched_setaffinity(0, allowed)
+from deploy.runtime import load
+
+known = set(os.listdir("/proc/self/task"))
+network = load(sys.argv[1], threads=int(sys.argv[2]))
+image = network.artifact.golden.image
+
+def call():
+    network(image)
+    mine = set(os.listdir("/proc/self/task")) - known | {str(threading.get_native_id())}
+    print([os.sched_getaffinity(int(task)) == allowed for task in mine])
+
+call()
+other = threading.Thread(target=call)
+other.start()
+other.join()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_stay_on_the_cpus_of_the_process(artifact_path, threads):
+    """As under taskset; TVM by itself goes to the first CPUs."""
+    here, elsewhere = run_python(AFFINITY, artifact_path, threads).splitlines()
+    assert here == str([True] * threads)
+    assert set(elsewhere) & {"F"} == set()
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+def test_a_thread_count_that_is_none(artifact_path, monkeypatch, value):
+    monkeypatch.setenv("TVM_NUM_THREADS", value)
+    with pytest.raises(UserError, match=r"TVM_NUM_THREADS is '.*'; it must be"):
+        load(artifact_path)
+
+
+def test_one_thread_is_not_bound_to_one_cpu(artifact_path):
+    code = (
+        "import os, sys\nfrom deploy.runtime import load\nbefore = os.sched_getaffinity(0)\n"
+        "network = load(sys.argv[1], threads=1)\nnetwork(network.artifact.golden.image)\n"
+        "print(os.sched_getaffinity(0) == before)"
+    )
+    assert run_python(code, artifact_path) == "True"
 
 
 @pytest.mark.parametrize("output", ["labels", "logits"])

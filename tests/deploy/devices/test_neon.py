@@ -9,7 +9,7 @@ import pytest
 
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import open_session
-from deploy.kernels import MODULES, emit, layout
+from deploy.kernels import emit, layout
 from deploy.kernels.convert import ConvertSpec
 from deploy.kernels.depthwise import DepthwiseSpec
 from deploy.kernels.ends import EndSpec
@@ -21,6 +21,7 @@ from deploy.kernels.pointwise import PointwiseSpec
 from deploy.kernels.resize import ResizeSpec
 from deploy.kernels.stem import StemSpec
 from deploy.kernels.stem_block import StemBlockSpec
+from deploy.kernels.stem_pair import StemPairSpec
 from deploy.kernels.upsample_add import UpsampleAddSpec
 from deploy.targets import resolve_target
 from tests.deploy.kernels import (
@@ -32,12 +33,19 @@ from tests.deploy.kernels import (
     test_pointwise,
     test_stem,
     test_stem_block,
+    test_stem_pair,
 )
 
 FILES = (
     test_depthwise, test_ends, test_head, test_inverted_residual, test_pointwise, test_stem,
-    test_stem_block,
+    test_stem_block, test_stem_pair,
 )  # fmt: skip
+
+# What the tests below run; tests/deploy/kernels/test_isa.py looks for what is missing.
+TESTED = {
+    ConvertSpec, DepthwiseSpec, EndSpec, GlobalPoolSpec, InvertedResidualSpec, LocalGlobalSpec,
+    PointwiseSpec, ResizeSpec, StemBlockSpec, StemPairSpec, StemSpec, UpsampleAddSpec,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +91,8 @@ def test_pointwise_kernel(spec):
 def test_not_a_number():
     test_pointwise.test_not_a_number_passes_through(NEON)
     test_ends.test_not_a_number_and_infinity_as_in_torch(NEON)
+    test_ends.test_logits_that_are_not_finite(NEON, (72, 48))
+    test_ends.test_logits_that_are_not_finite(NEON, (61, 39))
     test_ends.test_cells_beside_a_non_finite_score_are_not_filled(NEON)
     test_inverted_residual.test_non_finite_input_stays_where_the_window_reaches(NEON)
 
@@ -124,6 +134,12 @@ def test_both_modes_of_the_inverted_residual(mode, stride, dilation):
     )
 
 
+@pytest.mark.parametrize(("height", "dilation", "phases"), [(13, 4, 2), (9, 2, 2)])
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_classes_of_rows_of_the_inverted_residual(height, dilation, phases, tasks):
+    test_inverted_residual.test_classes_of_rows_give_the_same(NEON, height, dilation, phases, tasks)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -135,6 +151,19 @@ def test_both_modes_of_the_inverted_residual(mode, stride, dilation):
 )
 def test_stem_block_kernel(spec):
     test_stem_block.check(NEON, spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        (test_stem_pair.pair(33, 65, stride=2), {}),
+        (test_stem_pair.pair(20, 36, hidden=20, middle=10, wide=33, source="float32_nchw"), {}),
+        (test_stem_pair.pair(22, 90, kernel=5, stride=2), {"strip": 5, "tasks": 3}),
+    ],
+    ids=str,
+)
+def test_stem_pair_kernel(spec, changes):
+    test_stem_pair.check(NEON, spec, **changes)
 
 
 @pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
@@ -186,11 +215,3 @@ def test_local_global_kernel(gate):
 @pytest.mark.parametrize(("act", "tasks"), [("none", 1), ("sigmoid", 3), ("relu6", 3)])
 def test_global_pool_kernel(act, tasks):
     inner(test_head.test_global_pool)(NEON, cin=40, cout=77, h=9, w=14, act=act, tasks=tasks)
-
-
-def test_no_kernel_is_left_out():
-    tested = {
-        ConvertSpec, DepthwiseSpec, EndSpec, GlobalPoolSpec, InvertedResidualSpec, LocalGlobalSpec,
-        PointwiseSpec, ResizeSpec, StemBlockSpec, StemSpec, UpsampleAddSpec,
-    }  # fmt: skip
-    assert tested == set(MODULES)

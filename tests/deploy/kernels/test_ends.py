@@ -70,6 +70,34 @@ def test_logits(isa, classes, h, w, oh, ow):
     np.testing.assert_allclose(y, upsample(x, oh, ow), atol=5e-6)
 
 
+def interpolate(x, axis, out):
+    """One axis in float64, from the two neighbours of each output alone, as ONNX's Resize says."""
+    size = x.shape[axis]
+    source = np.maximum((np.arange(out) + 0.5) * size / out - 0.5, 0)
+    low = np.minimum(np.floor(source).astype(int), size - 1)
+    high = np.minimum(low + 1, size - 1)
+    share = np.expand_dims(source - low, [i for i in range(x.ndim) if i != axis])
+    with np.errstate(invalid="ignore"):
+        return x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("out", [(72, 48), (61, 39)], ids=["weighted sums", "intervals"])
+def test_logits_that_are_not_finite(isa, out):
+    x = normal(3, 1, 20, 9, 6)
+    x[0, 5, 1, 2], x[0, 17, 3, 0], x[0, 9, 0, 4], x[0, 9, 0, 5] = np.nan, np.nan, np.inf, -np.inf
+    x[0, :, 3, 5] = -np.inf
+    spec = EndSpec(20, 9, 6, *out, "logits")
+    constants = ends.pack(spec, isa)
+    assert (len(constants) > 4) == (out == (72, 48))
+    y = run(emit(spec, isa), isa, [layout.pack_activation(isa, x), *constants], (1, 20, *out))
+    expected = interpolate(interpolate(x.astype(np.float64), 2, out[0]), 3, out[1])
+    bad = ~np.isfinite(expected).all((1, 3))[0]
+    assert bad.any()
+    assert not bad.all()  # rows of both kinds
+    np.testing.assert_allclose(y, expected, atol=5e-6)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     ("classes", "size", "out"),

@@ -111,6 +111,13 @@ def test_classes_of_rows_must_fit_the_window():
         emit(spec, AVX512, schedule=dataclasses.replace(schedule, phases=4))
 
 
+def test_classes_of_rows_need_an_expansion():
+    spec = InvertedResidualSpec(16, 16, 16, 12, 10, dilation=2, expand=False)
+    schedule = dataclasses.replace(kernel.default_schedule(spec, AVX512, 2), mode="rows", phases=2)
+    with pytest.raises(ValueError, match=r"2 phases of rows, but .* has no expansion"):
+        emit(spec, AVX512, schedule=schedule)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_hidden_channels_that_fill_no_whole_chunk(isa):
     spec = InvertedResidualSpec(12, 75, 10, 9, 14)

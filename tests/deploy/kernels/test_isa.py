@@ -3,7 +3,8 @@
 import pytest
 import tvm
 
-from deploy.kernels import emit, ir
+from deploy.kernels import MODULES, emit, ir
+from deploy.kernels.convert import ConvertSpec
 from deploy.kernels.depthwise import DepthwiseSpec
 from deploy.kernels.ends import EndSpec
 from deploy.kernels.global_pool import GlobalPoolSpec
@@ -14,19 +15,25 @@ from deploy.kernels.pointwise import PointwiseSpec
 from deploy.kernels.resize import ResizeSpec
 from deploy.kernels.stem import StemSpec
 from deploy.kernels.stem_block import StemBlockSpec
+from deploy.kernels.stem_pair import StemPairSpec
 from deploy.kernels.upsample_add import UpsampleAddSpec
+from tests.deploy.devices import test_neon
 
 EACH = [
+    ConvertSpec("pack", 16, 8, 20),
+    ConvertSpec("unpack", 16, 8, 20),
     DepthwiseSpec(16, 8, 20),
     EndSpec(19, 4, 8, 32, 64),
     EndSpec(19, 4, 8, 32, 64, "logits"),
     GlobalPoolSpec(16, 64, 8, 8, "sigmoid"),
     InvertedResidualSpec(16, 96, 16, 16, 32, residual=True),
+    InvertedResidualSpec(16, 96, 16, 16, 32, dilation=4),
     InvertedResidualSpec(16, 16, 8, 16, 32, expand=False),
     LocalGlobalSpec(16, 64, 32, 8, 16, 4, 8),
     PointwiseSpec(16, 96, 16, 16, "relu6"),
     ResizeSpec(16, 8, 8, 4, 4),
     StemBlockSpec(16, 8, 32, 64),
+    StemPairSpec(StemBlockSpec(16, 8, 32, 64), InvertedResidualSpec(8, 48, 16, 16, 32, stride=2)),
     StemSpec(16, 32, 64),
     UpsampleAddSpec(16, 64, 8, 16, 4, 8),
 ]
@@ -40,6 +47,11 @@ def test_tile_fits_the_registers(isa, pixels, blocks):
     assert tile.px * tile.ob + tile.ob + 1 <= isa.registers
     assert 1 <= tile.px <= pixels
     assert 1 <= tile.ob <= blocks
+
+
+def test_no_kernel_is_left_out():
+    assert {type(spec) for spec in EACH} == set(MODULES)
+    assert set(MODULES) == test_neon.TESTED
 
 
 def test_compiles_for_neon():

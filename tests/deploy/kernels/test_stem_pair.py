@@ -18,10 +18,15 @@ from .helpers import ISAS, normal, planar, run
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 
 
-def pair(h, w, *, hidden=16, middle=8, wide=48, cout=16, source="uint8_nhwc", **geometry):
-    first = StemBlockSpec(hidden, middle, h, w, source=source)
+def pair(h, w, *, hidden=16, middle=8, wide=48, cout=16, first=(3, 1, 1), acts=("relu6",) * 3,
+         source="uint8_nhwc", **geometry):  # fmt: skip
+    """`first`: kernel, stride and dilation of the first block; `acts`: of the stem, of the first
+    block, of the second."""
+    first = StemBlockSpec(hidden, middle, h, w, *first, source, *acts[:2])
     size = first.block.out_height, first.block.out_width
-    return StemPairSpec(first, InvertedResidualSpec(middle, wide, cout, *size, **geometry))
+    return StemPairSpec(
+        first, InvertedResidualSpec(middle, wide, cout, *size, act=acts[2], **geometry)
+    )
 
 
 def check(isa, spec, **changes):
@@ -58,29 +63,44 @@ def check(isa, spec, **changes):
         (2, 1), (first.stride, first.block.pad, first.dilation, first.hidden), (), (),
         (second.stride, second.pad, second.dilation, second.hidden), (),
     ]  # fmt: skip
-    for i, ((w, b), rest) in enumerate(zip(pairs, geometry, strict=True)):
+    acts = [first.stem_act, first.act, "none", second.act, second.act, "none"]
+    apply = {"relu6": F.relu6, "relu": F.relu, "none": lambda t: t}
+    for act, (w, b), rest in zip(acts, pairs, geometry, strict=True):
         t = F.conv2d(t, torch.from_numpy(w).double(), torch.from_numpy(b).double(), *rest)
-        t = t if i in (2, 5) else F.relu6(t)
+        t = apply[act](t)
     np.testing.assert_allclose(y, t.numpy(), atol=1e-4)
 
 
+USUAL = {
+    "hidden": 16, "middle": 8, "wide": 48, "cout": 16, "first": (3, 1, 1), "acts": ("relu6",) * 3,
+    "source": "uint8_nhwc", "kernel": 3, "stride": 1, "dilation": 1,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     h=st.integers(1, 40),
     w=st.integers(1, 70),
+    hidden=st.sampled_from([13, 16, 32]),
     middle=st.sampled_from([5, 8, 16, 20]),
+    wide=st.sampled_from([5, 24, 48, 60, 96]),
+    cout=st.sampled_from([7, 16, 24]),
+    first=st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([1, 2]), st.sampled_from([1, 2])),
+    acts=st.tuples(
+        *[st.sampled_from(["relu6", "relu", "none"])] * 2, st.sampled_from(["relu6", "relu"])
+    ),
     source=st.sampled_from(["uint8_nhwc", "float32_nchw"]),
     kernel=st.sampled_from([3, 5, 7]),
-    stride=st.sampled_from([1, 2]),
-    dilation=st.sampled_from([1, 2]),
+    stride=st.sampled_from([1, 2, 3]),
+    dilation=st.sampled_from([1, 2, 3]),
 )
-@example(h=1, w=1, middle=8, source="uint8_nhwc", kernel=3, stride=2, dilation=1)
-@example(h=64, w=128, middle=8, source="uint8_nhwc", kernel=3, stride=2, dilation=1)
-@example(h=33, w=65, middle=16, source="uint8_nhwc", kernel=3, stride=2, dilation=1)
-def test_matches_torch(isa, h, w, middle, source, kernel, stride, dilation):
-    spec = pair(h, w, middle=middle, source=source, kernel=kernel, stride=stride, dilation=dilation)
-    check(isa, spec)
+@example(h=1, w=1, **{**USUAL, "stride": 2})
+@example(h=64, w=128, **{**USUAL, "stride": 2})
+@example(h=33, w=65, **{**USUAL, "stride": 2, "middle": 16})
+@example(h=40, w=70, **{**USUAL, "first": (5, 2, 2), "wide": 60, "kernel": 5, "dilation": 2})
+def test_matches_torch(isa, h, w, **options):
+    check(isa, pair(h, w, **options))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -88,6 +108,12 @@ def test_matches_torch(isa, h, w, middle, source, kernel, stride, dilation):
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 5)])
 def test_strips_and_ranges_give_the_same(isa, strip, stride, kernel):
     check(isa, pair(22, 90, kernel=kernel, stride=stride), strip=strip, tasks=3)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("first", "strip"), [((3, 2, 1), 11), ((5, 1, 2), 4)])
+def test_strips_of_any_first_block(isa, first, strip):
+    check(isa, pair(45, 178, first=first, wide=40, stride=2), strip=strip)
 
 
 def test_only_what_fits():

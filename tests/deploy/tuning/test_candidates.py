@@ -1,13 +1,14 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from deploy.kernels import emit, ends, inverted_residual, module_of, pointwise
 from deploy.kernels.choice import schedule_fields, with_fields
+from deploy.kernels.inverted_residual import InvertedResidualSpec
 from deploy.kernels.isa import AVX2, AVX512
 from deploy.kernels.pointwise import PointwiseSpec
-from deploy.tuning.candidates import neighbours
+from deploy.tuning.candidates import candidates, neighbours
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
@@ -51,3 +52,48 @@ def test_modes_are_those_of_the_kernel():
     rule = inverted_residual.default_schedule(spec, AVX2, 2)
     (other,) = [s for s in neighbours(rule, AVX2) if s.mode != rule.mode]
     assert {rule.mode, other.mode} == {"rows", "hid"}
+
+
+def ways(schedules):
+    return {(s.mode, s.phases, s.tasks) for s in schedules}
+
+
+def test_every_way_to_share_the_work_is_offered():
+    spec = InvertedResidualSpec(32, 192, 32, 16, 32, dilation=2, residual=True)
+    rule = inverted_residual.default_schedule(spec, AVX512, 2)
+    assert (rule.mode, rule.phases, rule.tasks) == ("rows", 2, 1)
+    found = list(candidates(spec, rule, AVX512, 2))
+    assert {("rows", 1, 2), ("rows", 2, 1), ("hid", 1, 2)} <= ways(found[:3])
+    (hid,) = [s for s in found[:3] if s.mode == "hid"]
+    assert hid.chunk != rule.chunk
+    assert (192 // 16) % (2 * hid.chunk) == 0
+    assert rule in found[:3]
+    assert set(neighbours(rule, AVX512)) <= set(found)
+    for schedule in found[:3]:
+        assert emit(spec, AVX512, schedule=schedule) is not None
+
+
+def test_classes_of_rows_are_offered_where_the_rule_has_none():
+    spec = InvertedResidualSpec(96, 576, 160, 8, 16, dilation=4)
+    rule = inverted_residual.default_schedule(spec, AVX512, 2)
+    assert rule.mode == "hid"
+    assert ("rows", 4, 1) in ways(candidates(spec, rule, AVX512, 2))
+
+
+def test_other_kernels_have_their_neighbours_only():
+    for spec in (
+        PointwiseSpec(32, 48, 16, 32),
+        InvertedResidualSpec(16, 16, 8, 16, 32, expand=False),
+    ):
+        rule = module_of(spec).default_schedule(spec, AVX2, 2)
+        assert list(candidates(spec, rule, AVX2, 2)) == list(neighbours(rule, AVX2))
+
+
+@pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
+def test_prefetching_is_turned_off_and_on(isa):
+    spec = InvertedResidualSpec(24, 144, 24, 256, 512, residual=True)
+    on = inverted_residual.default_schedule(spec, isa, 2)
+    assert on.prefetch
+    off = replace(on, prefetch=0)
+    assert off in neighbours(on, isa)
+    assert on in neighbours(off, isa)

@@ -20,6 +20,7 @@ from deploy.tuning.records import (
     default_folder,
     load_records,
     matching,
+    trials_without_gain,
     tuned_schedules,
     winners,
 )
@@ -55,6 +56,21 @@ def record(target):
 def test_gain_is_that_of_the_worst_round(record):
     assert record.gain == pytest.approx(1.15)
     assert replace(record, candidate_ns=(), rule_ns=(), refused="wrong").gain == 0
+
+
+def test_trials_without_gain_count_from_the_last_clear_one(record):
+    def after(*gains):
+        return trials_without_gain(
+            replace(record, rule_ns=(round(1000 * gain),), candidate_ns=(1000,)) for gain in gains
+        )
+
+    assert after() == 0
+    assert after(0.9, 1.004) == 2
+    assert after(0.9, 1.06) == 0
+    assert after(1.10, 1.12, 0.8) == 2  # 1.12 is no clear gain over 1.10
+    assert after(1.10, 1.12, 1.16, 0.8) == 1
+    refused = replace(record, rule_ns=(), candidate_ns=(), refused="wrong")
+    assert trials_without_gain([record, refused]) == 1
 
 
 def test_only_a_clear_win_is_kept(record):

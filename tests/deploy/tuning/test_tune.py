@@ -11,7 +11,8 @@ import pytest
 
 from deploy.build import build_artifact
 from deploy.pipeline import isa_of
-from deploy.tuning.records import load_records
+from deploy.tuning import tune as tuning
+from deploy.tuning.records import load_records, trials_without_gain
 from deploy.tuning.tune import tune
 from lut.errors import UserError
 from tests.deploy.graphs import photo
@@ -51,6 +52,32 @@ def test_other_schedules_give_the_same_network(first, small_graph, cpu):
     artifact, comparisons = build_artifact(small_graph, cpu, threads=2, measured=measured)
     assert all(c.passed for c in comparisons)
     assert artifact.golden.image.shape == photo().shape
+
+
+def test_each_side_is_as_often_first(small_graph, cpu, tmp_path, monkeypatch):
+    if isa_of(cpu) is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels to tune")
+    order, frame = [], tuning._Bench._frame
+
+    def watched(self, name, replacement):
+        order.append(replacement is not None)
+        return frame(self, name, replacement)
+
+    monkeypatch.setattr(tuning._Bench, "_frame", watched)
+    record = next(r for r in tune(small_graph, cpu, tmp_path, threads=2, trials=3) if not r.refused)
+    assert len(record.rule_ns) == tuning.ROUNDS
+    measured = order[-2 * tuning.FRAMES :]
+    assert measured == [False, True, True, False] * (tuning.FRAMES // 2)
+
+
+def test_a_kernel_without_gain_is_not_taken_up_again(first, small_graph, cpu, folder):
+    """The count goes on from the records."""
+    before = load_records([folder])
+    assert len(before) >= len(first)
+    taken = {r.spec for r in before}
+    stopped = {s for s in taken if trials_without_gain(r for r in before if r.spec == s)}
+    (new,) = tune(small_graph, cpu, folder, threads=2, trials=1, early_stopping=1)[len(before) :]
+    assert new.spec not in stopped
 
 
 def test_no_kernels_to_tune(small_graph, folder):
