@@ -36,8 +36,7 @@ def tune(
     """Measure schedules inside the network; keep those that win."""
     if trials < 1 or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact

@@ -42,11 +42,11 @@ class RemoteSession:
 
     def __init__(
         self,
-        rpc: Any,
+        rpc: Any,  # noqa: ANN401
         farm: Farm,
         address: Address,
         descriptor: int,
-        local_port: int,  # noqa: ANN401
+        local_port: int,
     ) -> None:
         self.rpc, self.farm, self.name = rpc, farm, f"{farm.key} ({address})"
         self._socket, self._limit_s = (descriptor, local_port), farm.call_limit_s
@@ -121,7 +121,12 @@ class RemoteSession:
         name = f"library{self._uploads}.so"
         data = bytearray(library)
         self.call(f"uploading {len(data) / 1e6:.1f} MB", lambda: self.rpc.upload(data, name))
-        return self.call("loading the library", lambda: self.rpc.load_module(name))
+        module = self.call("loading the library", lambda: self.rpc.load_module(name))
+        # Loaded, it needs no file: a long measurement would fill the device's disk.
+        remove = self.function("tvm.rpc.server.remove")
+        if remove is not None:
+            self.call("removing the upload", lambda: remove(name))
+        return module
 
     def set_threads(self, threads: int) -> None:
         """The size of the device's pool of threads, for this session."""

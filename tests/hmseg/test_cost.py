@@ -51,3 +51,5 @@ def test_all_costs_have_one_interface():
 def test_what_is_missing_raises():
     with pytest.raises(UserError, match=r"no entry .*lut build"):
         SpaceCost(LatencyCost(table(visit())), Space((256, 512), 0.5))
+    with pytest.raises(UserError, match=r"is for other networks than these: width 0.5 and 1.0"):
+        SpaceCost(LatencyCost(table(visit())), Space((256, 512), 1.0))
