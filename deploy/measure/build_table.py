@@ -100,12 +100,13 @@ def build_table(
         )
     schedules = tuned_schedules(plan.target, plan.threads)
     provenance = provenance_of(device.info, schedules, plan.protocol)
-    with (
-        open_table(path, plan.identity, provenance) as writer,
+    networks = plan.networks()
+    with (  # the table last: a mistake in the plan leaves no file
         NetworkFactory(plan.space, plan.target, plan.threads, schedules) as factory,
+        open_table(path, plan.identity, provenance) as writer,
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
-        todo = [(g, role) for g, role in plan.networks() if not visited[str(g), role]]
+        todo = [(g, role) for g, role in networks if not visited[str(g), role]]
         build = _Builder(plan, device, writer, factory, on_progress)
         build.visit_all(todo)
         build.visit_noisy()
