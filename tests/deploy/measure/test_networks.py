@@ -10,7 +10,6 @@ import torch
 
 from deploy.build import build_artifact
 from deploy.export import export_network
-from deploy.kernels.ends import EndSpec
 from deploy.measure.keys import key_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.networks import NetworkFactory, called_functions
@@ -79,10 +78,10 @@ def test_different_kernels_never_share_an_entry(cpu):
     for genotype, _ in zip(covering_networks(space, rng), range(12), strict=False):
         graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", SIZE, num_classes=19)
         chooser = make_chooser(cpu, 2, {})
-        lower_graph(graph, cpu, chooser=chooser)
-        for text, spec in chooser.emitted.items():
-            if not isinstance(spec, EndSpec) or spec.output == "labels":
-                specs.setdefault(key_of(spec), set()).add(text)
+        module = lower_graph(graph, cpu, chooser=chooser)
+        for name in called_functions(module["main"]):
+            text = str(module[name].attrs[SPEC])
+            specs.setdefault(key_of(chooser.emitted[text]), set()).add(text)
     for key, texts in specs.items():
         assert len(texts) == (2 if key.op == "context" else 1), f"{key}: {texts}"
     assert len(specs) > 150
