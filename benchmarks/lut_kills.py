@@ -5,7 +5,8 @@
 
 Each run of `hmseg-deploy lut build` but the last gets SIGKILL after a random time. After each, all
 visits that were in the table before must still be there, unchanged and in place. At the end each
-planned network must have been visited, once unless it was visited again for its noisy entries.
+planned network must have been visited: once, but for those visited again for their noisy entries,
+which a build limits in number, and no two visits may be equal.
 Prints one JSON object: the seconds of each run and what was found.
 """
 
@@ -69,7 +70,7 @@ def main() -> None:
         if code == 0:
             break
     assert runs[-1]["exit"] == 0, "the build did not end well"
-    from deploy.measure.build_table import Plan
+    from deploy.measure.build_table import REVISITS, VISITS_PER_NETWORK, Plan
     from deploy.resolution import parse_resolution
     from deploy.targets import host_target
     from hmseg.operators import Space
@@ -78,6 +79,14 @@ def main() -> None:
     plan = Counter((str(g), r) for g, r in Plan(space, host_target(), args.threads).networks())
     found = Counter((visit.network, visit.role) for visit in before)
     assert set(found) == set(plan), "a network is missing"
+    texts = Counter(json.dumps(visit.to_json(), sort_keys=True) for visit in before)
+    assert max(texts.values()) == 1, "a visit is in the table twice"
+    for (network, role), count in found.items():
+        # Each is planned once; noisy entries may be visited again, calibration never is.
+        most = VISITS_PER_NETWORK if role == "entries" else plan[network, role]
+        assert plan[network, role] <= count <= most, f"{network}: {count} visits as {role}"
+    again, covering = found - plan, sum(role == "entries" for _, role in plan.elements())
+    assert again.total() <= int(REVISITS * covering), "more was visited again than a build may"
     table = load_table(args.output)
     missing = space.all_keys() - set(table.entries)
     assert not missing, f"entries are missing: {missing}"

@@ -84,8 +84,10 @@ def build_artifact(
         where_checked: dict[str, Any] = {"machine": host.cpu_model()}
     else:
         on_step("parity gate on the device")
-        comparisons = remote.use(artifact, lambda network: verify_network(network, model, images))
-        where_checked = remote.report()
+        comparisons, where_checked = remote.use(
+            artifact,
+            lambda network: (verify_network(network, model, images), network.report()),
+        )
     try:
         require(comparisons)
     except WorkError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hmseg.operators import OPERATORS, Space
+from lut.errors import UserError
 from lut.files import atomic_path
 from lut.key import OpKey
 from lut.table import Table
@@ -23,7 +24,12 @@ def heatmap_columns(space: Space) -> dict[str, list[OpKey]]:
 
 
 def draw_heatmap(table: Table, space: Space, path: Path) -> None:
-    """Write a PNG, microseconds of a call; what has not been measured stays white."""
+    """Write a PNG, microseconds of a call; what has not been measured stays white.
+
+    Raises UserError for a table without entries.
+    """
+    if not table.entries:
+        raise UserError(f"{table.name} has no entries yet: there is nothing to draw")
     from matplotlib.figure import Figure  # heavy, and not needed for the numbers
 
     columns, entries = heatmap_columns(space), table.entries

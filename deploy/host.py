@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 # LLVM's name of a CPU feature -> the flag in /proc/cpuinfo (x86-64) that promises it. Only what
@@ -54,11 +56,19 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cpu_model() -> str:
-    """The CPU's name as the kernel reports it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
+    """The CPU's name as the kernel reports it; on 64-bit ARM, where it has none, the board's and
+    the cores' numbers."""
+    text = Path("/proc/cpuinfo").read_text()
+    if architecture() == "aarch64":
+        try:
+            board = Path("/proc/device-tree/model").read_text().rstrip("\0").strip()
+        except OSError:  # a server or a virtual machine
+            board = ""
+        if name := arm_model(text, board):
+            return name
+    for name, value in _cpuinfo(text):
+        if name == "model name":
+            return value
     return platform.processor() or "unknown"
 
 
@@ -69,6 +79,25 @@ def max_frequency_khz(cpu: int) -> int:
         return int(path.read_text())
     except (OSError, ValueError):
         return 0
+
+
+def arm_model(cpuinfo: str, board: str) -> str:
+    """ "BOARD, 4 cores 0x41/0xd05, 4 cores 0x41/0xd0a": implementer and part of /proc/cpuinfo, most
+    numerous first; empty where neither says anything."""
+    implementer, cores = "", Counter[str]()
+    for name, value in _cpuinfo(cpuinfo):
+        if name == "CPU implementer":
+            implementer = value
+        elif name == "CPU part":
+            cores[f"{implementer}/{value}"] += 1
+    kinds = sorted(cores.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join([board] * bool(board) + [f"{n} cores {kind}" for kind, n in kinds])
+
+
+def _cpuinfo(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        yield name.strip(), value.strip()
 
 
 def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def linker_of(target: Target) -> Link | None:
     if importlib.util.find_spec("ziglang") is None:
         ndk = f", or set {NDK} to the NDK's aarch64-linux-android21-clang++" * target.android
         raise UserError(
-            f"linking for {target.config['mtriple']} needs ziglang: pip install 'hmseg[arm]'{ndk}"
+            f"linking for {target.config['mtriple']} needs ziglang: pip install ziglang{ndk}"
         )
     names = _BIONIC if target.android else _GLIBC
     system = "android" if target.android else "gnu"

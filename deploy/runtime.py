@@ -169,7 +169,7 @@ def import_runtime() -> Any:  # noqa: ANN401 - a module
         _import_ffi_without_torch()  # also what libtvm_runtime is linked against
         spec = importlib.util.find_spec("tvm")
         if spec is None or spec.origin is None:
-            raise UserError("apache-tvm is not installed; run: pip install hmseg")
+            raise UserError("apache-tvm is not installed; run: pip install -e . in a clone")
         library = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"
         try:
             ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

@@ -4,7 +4,7 @@ from itertools import product
 
 from hmseg.genotype import GROUPS, RATIO_TENTHS, Genotype, Op
 from hmseg.operators import OPERATORS, Space
-from lut.estimate import Cost, Estimate
+from lut.estimate import Cost, Estimate, LatencyCost
 
 Ratios = tuple[int, int]
 
@@ -12,13 +12,16 @@ Ratios = tuple[int, int]
 class SpaceCost:
     """Every choice's cost, looked up once, so that a network is a few additions.
 
-    Raises UserError where the cost does not know an entry of the space. `layers` holds, for each
-    pair of ratios in tenths, the cost of each operator in each of the 22 layers (identity, None,
-    costs nothing), in the order of the genotype; `fixed` what every network has besides; `pairs`
-    what s1 and s2's first layer cost together beyond the sum of both, where one kernel does both.
+    Raises UserError where the cost does not know an entry of the space, and where a latency table
+    is for other networks. `layers` holds, for each pair of ratios in tenths, the cost of each
+    operator in each of the 22 layers (identity, None, costs nothing), in the order of the genotype;
+    `fixed` what every network has besides; `pairs` what s1 and s2's first layer cost together
+    beyond the sum of both, where one kernel does both.
     """
 
     def __init__(self, cost: Cost, space: Space) -> None:
+        if isinstance(cost, LatencyCost):
+            space.require_table(cost.table)
         self.cost, self.space = cost, space
         self.layers: dict[Ratios, list[dict[Op | None, float]]] = {}
         self.fixed: dict[Ratios, float] = {}

@@ -1,7 +1,8 @@
 """The entries of the latency table that a network is the sum of. No torch.
 
-One entry for each kernel that the compiled network calls (tests/deploy/measure/test_keys.py
-compiles networks and compares), so that a network's latency is the sum of its entries.
+One entry for each kernel that the compiled network calls (tests/deploy/measure/test_networks.py
+compiles networks and compares, in both directions), so that a network's latency is the sum of its
+entries.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hmseg.genotype import (
 from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH, scale_channels
 from lut.errors import UserError
 from lut.key import OpKey
+from lut.table import Table
 
 RESIZE_RULE = "bilinear, half-pixel centres, to max(1, side * tenths // 10)"
 OPERATORS = tuple(Op(e, k) for e in EXPANSIONS for k in KERNELS)
@@ -151,6 +153,11 @@ class Space:
         """The distinct fixed entries, the stem among them: 36 at 768x1536, 35 at 256x512."""
         ratios = product(RATIO_TENTHS, RATIO_TENTHS)
         return {self.first(Op(3, 3))[0]} | {key for pair in ratios for key in self.fixed(*pair)}
+
+    def require_table(self, table: Table) -> None:
+        """Raise UserError unless a table is for networks of this space."""
+        height, width = self.resolution
+        table.require(f"{height}x{width}", self.width, self.num_classes, RESIZE_RULE)
 
     def check(self, keys: set[OpKey], name: str) -> None:
         """Raise UserError where a table called `name` holds what is not in this space."""

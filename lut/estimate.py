@@ -6,7 +6,7 @@ Every cost of the search has one interface, `Cost`: measured latency, MACs, para
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from math import hypot, sqrt
 from statistics import fmean, median
 from typing import Protocol
 
@@ -14,20 +14,22 @@ from lut import costs
 from lut.errors import UserError
 from lut.key import OpKey
 from lut.record import Visit
+from lut.student import t95
 from lut.table import Table
 
 MIN_CALIBRATION = 4  # networks, for two coefficients and an error
-# Student's t for a two-sided 95% interval, by degrees of freedom.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
-        2.12, 2.11, 2.10, 2.09, 2.09)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A network's cost. With 95% confidence it is at most `upper`; an exact one has error 0."""
+    """A network's cost; an exact one has error 0.
+
+    The interval from value - error to `upper` is two-sided: with 95% confidence the cost is in it,
+    and so with 97.5% it is at most `upper`.
+    """
 
     value: float
-    error: float  # half the 95% interval of one network
+    error: float  # half the two-sided 95% interval of one more network
     unit: str
 
     @property
@@ -84,17 +86,31 @@ class ParametersCost:
 class Calibration:
     """whole = overhead_us + factor * sum of entries, by least squares over K networks.
 
-    `error` is the standard deviation of the relative residuals.
+    `error` is the standard deviation of the relative residuals, `residual_us` that of the absolute
+    ones; the sums have the mean `mean_us` and the squared deviations `squares_us2` from it.
     """
 
     overhead_us: float
     factor: float
     error: float
     networks: int
+    residual_us: float
+    mean_us: float
+    squares_us2: float
 
     def whole_us(self, total_us: float) -> float:
         """Of a network whose entries sum up to `total_us`."""
         return self.overhead_us + self.factor * total_us
+
+    def interval_us(self, total_us: float) -> float:
+        """Half the two-sided 95% interval of one more network whose entries sum up to `total_us`.
+
+        A network's own residual grows with it; the line's error grows with the distance from the
+        networks that it was fitted to.
+        """
+        own = self.error * self.whole_us(total_us)
+        leverage = 1 / self.networks + (total_us - self.mean_us) ** 2 / self.squares_us2
+        return t95(self.networks - 2) * hypot(own, self.residual_us * sqrt(leverage))
 
 
 class LatencyCost:
@@ -129,9 +145,7 @@ class LatencyCost:
     def network(self, total: float) -> Estimate:
         """Overhead and factor applied; the error is that of one more network."""
         fit = self.calibration
-        value = fit.whole_us(total)
-        spread = _t95(fit.networks - 2) * fit.error * sqrt(1 + 1 / fit.networks)
-        return Estimate(value, value * spread, self.unit)
+        return Estimate(fit.whole_us(total), fit.interval_us(total), self.unit)
 
 
 def calibrate(sums_us: Sequence[float], wholes_us: Sequence[float]) -> Calibration:
@@ -143,10 +157,8 @@ def calibrate(sums_us: Sequence[float], wholes_us: Sequence[float]) -> Calibrati
     pairs = list(zip(sums_us, wholes_us, strict=True))
     factor = sum((s - mean_sum) * (w - mean_whole) for s, w in pairs) / spread
     overhead = mean_whole - factor * mean_sum
-    residuals = [w / (overhead + factor * s) - 1 for s, w in pairs]
-    error = sqrt(sum(r * r for r in residuals) / (len(pairs) - 2))
-    return Calibration(overhead, factor, error, len(pairs))
-
-
-def _t95(freedom: int) -> float:
-    return _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.4 / freedom
+    fitted = [overhead + factor * s for s in sums_us]
+    freedom = len(pairs) - 2
+    relative = sqrt(sum((w / f - 1) ** 2 for w, f in zip(wholes_us, fitted, strict=True)) / freedom)
+    residual = sqrt(sum((w - f) ** 2 for w, f in zip(wholes_us, fitted, strict=True)) / freedom)
+    return Calibration(overhead, factor, relative, len(pairs), residual, mean_sum, spread)

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import UserError
-from lut.files import write_atomic
+from lut.files import read_file, write_atomic
 
 Record = dict[str, Any]
 
 
+class TornLineWarning(UserWarning):
+    """What a crash left of a line was dropped."""
+
+
 def append_record(path: Path, record: Record) -> None:
-    """Append one record in one write; raises UserError where the file cannot be written.
+    """Append one record; it is on disk, whole, when this returns.
+
+    Raises UserError where the file cannot be written.
 
     A last line that a crash cut short is dropped first: the record would become part of it.
     """
@@ -24,6 +30,7 @@ def append_record(path: Path, record: Record) -> None:
         try:
             _drop_torn_line(handle)
             _write_all(handle, line.encode())
+            os.fsync(handle)
         finally:
             os.close(handle)
     except OSError as error:
@@ -34,13 +41,15 @@ def read_records(path: Path) -> list[Record]:
     """All complete records; none where there is no file.
 
     A last line that was cut off by a crash is dropped with a warning. Raises UserError naming the
-    line for damage anywhere else.
+    line for damage anywhere else, and where the file cannot be read.
     """
     if not path.exists():
         return []
-    *lines, rest = path.read_bytes().split(b"\n")
+    *lines, rest = read_file(path).split(b"\n")
     if rest:
-        warnings.warn(f"{path}: the last line was cut short and is dropped", stacklevel=2)
+        warnings.warn(
+            TornLineWarning(f"{path}: the last line was cut short and is dropped"), stacklevel=2
+        )
     records = []
     for number, line in enumerate(lines, 1):
         try:

@@ -1,5 +1,6 @@
 """Where a table's figures come from."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -64,6 +65,8 @@ def checked(kind: type, values: Any) -> dict[str, Any]:  # noqa: ANN401 - any JS
         if isinstance(kind_of, type) and kind_of in (str, int, bool, float):
             value = values[name]
             allowed = (int, float) if kind_of is float else (kind_of,)
-            if not isinstance(value, allowed) or (kind_of is not bool and isinstance(value, bool)):
+            wrong = not isinstance(value, allowed)
+            wrong = wrong or (kind_of is not bool and isinstance(value, bool))
+            if wrong or (kind_of is float and not math.isfinite(value)):
                 raise UserError(f"the field {name!r} is {value!r:.40}, not {kind_of.__name__}")
     return dict(values)

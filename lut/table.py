@@ -6,20 +6,22 @@ behind the caller's back.
 """
 
 import fcntl
+import json
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from lut.errors import UserError
+from lut.errors import UserError, WorkError
 from lut.jsonl import append_record, read_records, rewrite_records
 from lut.key import OpKey
 from lut.provenance import Provenance, checked
 from lut.record import Visit
+from lut.student import t95
 
 FORMAT = "hmseg-latency-table"
 FORMAT_VERSION = 1
@@ -41,10 +43,13 @@ class Identity:
     resize_rule: str
 
     def command(self, path: Path | str) -> str:
-        """The command that measures what is missing."""
+        """The command that measures what is missing, on the machine that the table is of."""
+        # A target that was given as JSON has no other name.
+        target = self.target if self.target_name == "json" else self.target_name
         return (
-            f"hmseg-deploy lut build --target {shlex.quote(self.target_name)} --resolution "
-            f"{self.resolution} --width {self.width:g} --threads {self.threads} -o {path}"
+            f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
+            f"{self.resolution} --width {self.width:g} --threads {self.threads} -o "
+            f"{shlex.quote(str(path))} (with --rpc-key where it is a table of a device)"
         )
 
     def differences(self, other: "Identity") -> list[str]:
@@ -60,7 +65,8 @@ class Identity:
 class Entry:
     """One entry as the table gives it, in microseconds at the reference's baseline speed.
 
-    `half_interval_us` is half the 95% interval of the mean over visits and rounds.
+    `half_interval_us` is half the two-sided 95% interval of the mean over visits and rounds, by
+    Student's t.
     """
 
     median_us: float
@@ -120,18 +126,24 @@ class Table:
             )
         return found
 
-    def require(self, resolution: str, width: float) -> None:
-        """Raise UserError unless the table is for this resolution and width."""
-        if (self.identity.resolution, self.identity.width) != (resolution, width):
+    def require(self, resolution: str, width: float, num_classes: int, resize_rule: str) -> None:
+        """Raise UserError unless the table is for such networks."""
+        wanted = replace(
+            self.identity, resolution=resolution, width=width, num_classes=num_classes,
+            resize_rule=resize_rule,
+        )  # fmt: skip
+        if wrong := self.identity.differences(wanted):
             raise UserError(
-                f"{self.name} is for {self.identity.resolution} at width {self.identity.width:g}, "
-                f"not for {resolution} at width {width:g}; name or build the table of that"
+                f"{self.name} is for other networks than these: {'; '.join(wrong)}; name or build "
+                "the table of these"
             )
 
 
 def _summarise(visits: list[list[float]]) -> Entry:
     rounds = sorted(level for visit in visits for level in visit)
-    half = 1.96 * stdev(rounds) / len(rounds) ** 0.5 if len(rounds) > 1 else float("inf")
+    half = float("inf")
+    if len(rounds) > 1:
+        half = t95(len(rounds) - 1) * stdev(rounds) / len(rounds) ** 0.5
     tenth = len(rounds) // 10
     # The median within a visit, where a disturbance is an outlier; the mean over visits, where
     # each is another neighbourhood of equal right.
@@ -166,7 +178,7 @@ def _parse(records: list[dict[str, Any]], name: str) -> Table:
         except UserError as error:
             raise UserError(f"{name}, line {number}: {error}") from error
     if identity is None:
-        raise UserError(f"{name}: empty; it is no latency table")
+        raise UserError(f"{name}: not a latency table: it has no line")
     return Table(identity, tuple((p, tuple(visits)) for p, visits in runs), name)
 
 
@@ -194,7 +206,12 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def save_table(table: Table, path: Path) -> None:
-    """Write a table whole or not at all."""
+    """Write a table whole or not at all; raises UserError where a builder is at work on it."""
+    with _locked(path):
+        _save(table, path)
+
+
+def _save(table: Table, path: Path) -> None:
     rewrite_records(path, list(_lines(table)))
 
 
@@ -205,8 +222,19 @@ class Writer:
         self.path, self.table = path, table
 
     def append(self, visit: Visit) -> None:
-        """Add a visit; it is on disk, whole, when this returns."""
-        append_record(self.path, {"kind": "visit", **visit.to_json()})
+        """Add a visit; it is on disk, whole, when this returns.
+
+        Raises WorkError for one that could not be read back, such as a sample of 0 ns.
+        """
+        record = visit.to_json()
+        try:
+            Visit.from_json(json.loads(json.dumps(record)))
+        except UserError as error:
+            raise WorkError(
+                f"the measurement of {visit.network} is of no use and was not kept: {error}; is "
+                "the device's clock too coarse?"
+            ) from error
+        append_record(self.path, {"kind": "visit", **record})
         *before, (provenance, visits) = self.table.runs
         runs = (*before, (provenance, (*visits, visit)))
         self.table = Table(self.table.identity, runs, self.table.name)
@@ -216,28 +244,33 @@ class Writer:
 def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterator[Writer]:
     """Create a table, or go on with one, as its only builder.
 
-    What a builder that was killed left half-written is dropped. Raises UserError where another
-    builder is at work, and where the table is for something else or of another provenance.
+    What a builder that was killed left half-written is dropped; a table without measurements is
+    begun anew. Raises UserError where another builder is at work, where the table is for something
+    else or of another provenance, and for a file that is no table: it is left as it is.
     """
     with _locked(path):
-        fresh = Table(identity, ((provenance, ()),), str(path))
-        found = read_records(path) if path.exists() else []
-        if not found:
-            save_table(fresh, path)
-            yield Writer(path, fresh)
+        table = Table(identity, ((provenance, ()),), str(path))
+        found = _parse(read_records(path), str(path)) if _has_content(path) else None
+        if found is None or not found.visits:
+            _save(table, path)
+            yield Writer(path, table)
             return
-        table = _parse(found, str(path))
+        table = found
         if wrong := identity.differences(table.identity):
             raise UserError(f"{path} is for something else: {'; '.join(wrong)}; name another file")
-        if not table.runs:  # a header alone
-            save_table(fresh, path)
-            table = fresh
         if wrong := provenance.differences(table.runs[-1][0]):
             raise UserError(
                 f"{path} was measured with another {' and '.join(wrong)}; name another file, and "
                 "join the two with hmseg-deploy lut merge --force if they may be mixed"
             )
         yield Writer(path, table)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

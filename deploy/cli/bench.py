@@ -64,8 +64,7 @@ def bench(
         raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
     if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     with step(f"exporting {model}"):

@@ -26,8 +26,7 @@ def compile_model(
     """Compile for a target, check against onnxruntime, write one artifact file."""
     if out:
         check_writable(out)
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact

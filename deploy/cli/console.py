@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import typer
 
 from lut.errors import HmsegError
+from lut.jsonl import TornLineWarning
 
 _INTERRUPTED = 130
+_PYTHONS_FORMAT = warnings.formatwarning
 
 
 def run_program(app: typer.Typer) -> None:
     """Run a program and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    warnings.formatwarning = _format_warning
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()  # here, where a full disk can still be reported
@@ -99,6 +103,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def _discard_stdout() -> None:
     """Keep Python from flushing into a closed or full stdout once more as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    line: str | None = None,
+) -> str:  # fmt: skip
+    """Warnings of ours are prose; the place in the source is of use for others only."""
+    if issubclass(category, TornLineWarning):
+        return f"warning: {message}\n"
+    return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(message: str, code: int) -> None:

@@ -20,6 +20,7 @@ from lut.table import Table, load_table, merge_tables, save_table
 if TYPE_CHECKING:
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
+    from deploy.measure.device import Device
 
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
@@ -46,8 +47,7 @@ def build(
 
     Interrupted or killed, or its device lost, the same command goes on where it was.
     """
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
         raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
@@ -112,22 +112,35 @@ def check(
     path: TablePath,
     target: options.TargetText = "cpu",
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
     if networks < 2:
         raise UserError(f"--networks {networks}: a comparison needs at least 2")
     table, _ = _open(path)
-    workers = options.read_threads(table.identity.threads)
+    workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
     from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
+    resolved = resolve_target(target)
     with step(f"compiling and timing {networks} networks") as progress:
-        result = check_table(
-            table, resolve_target(target), LocalDevice(workers), networks=networks,
-            on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
-        )  # fmt: skip
+
+        def run(device: "Device") -> "CheckResult":
+            return check_table(
+                table, resolved, device, networks=networks,
+                on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
+            )  # fmt: skip
+
+        if remote:
+            from deploy.devices.measuring import on_device
+
+            result = on_device(remote, run)
+        else:
+            result = run(LocalDevice(workers))
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:
@@ -183,6 +196,7 @@ def _open(path: Path) -> tuple[Table, Space]:
     identity = table.identity
     size: Resolution = parse_resolution(identity.resolution)
     space = Space(size, identity.width, identity.num_classes)
+    space.require_table(table)
     space.check(set(table.entries), str(path))
     return table, space
 
@@ -195,7 +209,7 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
         "identity": asdict(table.identity),
         "provenance": [provenance.to_json() for provenance, _ in table.runs],
         "networks": len(table.visits),
-        "baseline_us": table.baseline_us,
+        "baseline_us": table.baseline_us if table.visits else None,
         "calibration": _calibration(table),
         "missing": len(wanted - set(table.entries)),
         "entries": {
@@ -210,8 +224,9 @@ def _calibration(table: Table) -> dict[str, Any] | None:
 
     from lut.estimate import MIN_CALIBRATION, LatencyCost
 
-    if len(table.calibration) < MIN_CALIBRATION:
-        return None
+    needed = {key for visit in table.calibration for key in visit.entries}
+    if len(table.calibration) < MIN_CALIBRATION or not needed <= table.entries.keys():
+        return None  # a table that is being built
     return asdict(LatencyCost(table).calibration)
 
 
@@ -226,15 +241,13 @@ def _print(table: Table, space: Space) -> None:
     ]  # fmt: skip
     identity = table.identity
     title = (
-        f"{identity.target_name} ({table.runs[0][0].cpu}), {identity.resolution}, width "
+        f"{identity.target_name} ({_cpus(table)}), {identity.resolution}, width "
         f"{identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
-    print(
-        f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks, reference "
-        f"{table.baseline_us / 1000:.3f} ms"
-    )
+    reference = f", reference {table.baseline_us / 1000:.3f} ms" if table.visits else ""
+    print(f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks{reference}")
     fit = _calibration(table)
     if fit:
         print(
@@ -245,6 +258,10 @@ def _print(table: Table, space: Space) -> None:
         print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
     if any(provenance.emulated for provenance, _ in table.runs):
         print("EMULATED: these latencies mean nothing")
+
+
+def _cpus(table: Table) -> str:
+    return ", ".join(dict.fromkeys(run.cpu for run, _ in table.runs)) or "nothing measured"
 
 
 def _print_check(result: "CheckResult") -> None:

@@ -50,7 +50,8 @@ TargetText = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else cores.")
+    int | None,
+    typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else its machine's cores."),
 ]
 Tracker = Annotated[
     str | None,
@@ -144,17 +145,19 @@ def read_key(key: str | None) -> str | None:
     return key
 
 
-def read_remote(
-    tracker: str | None, key: str | None, limit_s: float, threads: int
-) -> "Remote | None":
-    """The devices that the options name; None where the work is done on this machine."""
+def read_place(
+    threads: int | None, tracker: str | None, key: str | None, limit_s: float
+) -> "tuple[int, Remote | None]":
+    """The number of threads, and the devices that the options name: None where the work is done on
+    this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the cores which do
+    the work."""
     word = read_key(key)
     if word is None:
         if tracker is not None:
             raise UserError(
                 "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
             )
-        return None
+        return read_threads(threads), None
     address = read_tracker(tracker)
     if not 0 < limit_s < math.inf:
         raise UserError(f"--rpc-limit {limit_s}: write a number of seconds above 0")
@@ -164,7 +167,15 @@ def read_remote(
     from deploy.devices.tracker import require_key
 
     require_key(address, word)  # before long work
-    return Remote(Farm(address, word, call_limit_s=limit_s), threads, on_lost=say)
+    farm = Farm(address, word, call_limit_s=limit_s)
+    if threads is not None or os.environ.get("TVM_NUM_THREADS"):
+        workers = read_threads(threads)
+    else:
+        device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
+        if device is None:
+            raise UserError(f"the device {word} does not say how many cores it has; name --threads")
+        workers = device.cores
+    return workers, Remote(farm, workers, on_lost=say)
 
 
 def read_threads(threads: int | None) -> int:

@@ -49,7 +49,7 @@ def tensorboard_watcher(folder: Path) -> "Watcher":
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UserError("--tensorboard needs: pip install 'hmseg[tensorboard]'") from error
+        raise UserError("--tensorboard needs: pip install tensorboard") from error
     writer = SummaryWriter(folder / "tensorboard")
 
     class TensorBoard:

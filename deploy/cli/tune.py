@@ -36,13 +36,7 @@ def tune(
     """Measure schedules inside the network; keep those that win."""
     if trials < 1 or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
-    if remote and records is None and remote.report()["emulated"] is True:
-        raise UserError(
-            "an emulated device's latencies mean nothing, and the default folder's records are "
-            "used by every compilation; name another folder with --records"
-        )
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
@@ -66,7 +60,7 @@ def tune(
 
             measured = tune_on_devices(
                 source.graph, resolved, folder, remote, trials=trials,
-                early_stopping=early_stopping, on_trial=tell,
+                early_stopping=early_stopping, emulated=records is not None, on_trial=tell,
             )  # fmt: skip
         else:
             measured = run_tuning(

@@ -38,8 +38,7 @@ def verify(
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
-    workers = options.read_threads(threads)
-    remote = options.read_remote(rpc_tracker, rpc_key, rpc_limit, workers)
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     if artifact is not None:
         comparisons = [_replay(artifact, workers, remote)]
     else:

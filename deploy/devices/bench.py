@@ -20,7 +20,7 @@ class RemoteBench:
     """Latencies of one network on one device."""
 
     samples: list[list[int]]  # nanoseconds, a list per round
-    device: dict[str, Any]  # `Remote.report`
+    device: dict[str, Any]  # `RemoteNetwork.report`
     threads: int
     output: str
 
@@ -51,13 +51,13 @@ def bench_remote(
 ) -> RemoteBench:
     """Time an artifact on one image, in rounds; all of them again where the device is lost."""
 
-    def measure(network: RemoteNetwork) -> list[list[int]]:
+    def measure(network: RemoteNetwork) -> tuple[list[list[int]], dict[str, Any]]:
         samples = []
         for _ in range(protocol.rounds):
             protocol.sleep(protocol.pause_s)
             block = network.time_frames(image, protocol.warmup + protocol.repeat)
             samples.append(block[protocol.warmup :])
-        return samples
+        return samples, network.report()
 
-    samples = remote.use(artifact, measure)
-    return RemoteBench(samples, remote.report(), remote.threads, artifact.metadata.output)
+    samples, device = remote.use(artifact, measure)
+    return RemoteBench(samples, device, remote.threads, artifact.metadata.output)

@@ -7,7 +7,7 @@ from typing import TypeVar
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote, RemoteNetwork, load_on
 from deploy.devices.session import RemoteSession
-from deploy.measure.device import DeviceInfo
+from deploy.measure.device import PINNING, DeviceInfo
 from lut.errors import WorkError
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class RemoteDevice:
             architecture=device.architecture,
             cores=device.cores,
             threads=threads,
-            pinning="TVM's pool, one thread a core, the fastest cores first",
+            pinning=PINNING,
             emulated=device.emulated,
         )
 

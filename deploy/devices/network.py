@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
-from deploy.devices.describe import Description, check_version
+from deploy.devices.describe import check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
@@ -81,6 +81,10 @@ class RemoteNetwork:
     def __init__(self, artifact: Artifact, library: RemoteLibrary) -> None:
         self.artifact, self.metadata, self.library = artifact, artifact.metadata, library
 
+    def report(self) -> dict[str, Any]:
+        """The device that it is loaded on, in the session that measures it."""
+        return self.library.session.report()
+
     def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
         """An input (`Metadata.network_input`) to labels uint8 (H, W), or to the scores of a network
         without labels."""
@@ -122,21 +126,6 @@ class Remote:
         return self.on_one(
             lambda session: RemoteLibrary(library, session, self.threads).run("main", given)
         )
-
-    def describe(self) -> Description | None:
-        """What the first free device says it is; None where its server is not ours."""
-        return self.on_one(lambda session: session.describe())
-
-    def report(self) -> dict[str, Any]:
-        """Where something was measured or checked, for a manifest or --json."""
-        device = self.describe()
-        unknown = "not known: the server does not say"
-        return {
-            "machine": device.cpu if device else unknown,
-            "architecture": device.architecture if device else unknown,
-            "rpc_key": self.farm.key,
-            "emulated": device.emulated if device else unknown,
-        }
 
     def on_one(self, work: Callable[[RemoteSession], T]) -> T:
         """`work` in a session with a device; from the start again on another if it is lost."""

@@ -98,15 +98,15 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command line that the emulated device starts; people use hmseg-deploy device serve."""
+    """The command line for a machine that has TVM's Python package and this source only, as the
+    emulated one; it listens on loopback. `hmseg-deploy device serve` can do more."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tracker", type=parse_address, required=True)
     parser.add_argument("--key", required=True)
-    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, default=PORTS[0])
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    serve(options.tracker, options.key, host=options.host, port=options.port)
+    serve(options.tracker, options.key, port=options.port)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,16 @@ class Farm:
 class RemoteSession:
     """A device that is ours until the session is closed; made by `open_session`."""
 
-    def __init__(self, rpc: Any, name: str, descriptor: int, limit_s: float) -> None:  # noqa: ANN401
-        self.rpc, self.name = rpc, name
-        self._descriptor, self._limit_s = descriptor, limit_s
+    def __init__(
+        self,
+        rpc: Any,  # noqa: ANN401
+        farm: Farm,
+        address: Address,
+        descriptor: int,
+        local_port: int,
+    ) -> None:
+        self.rpc, self.farm, self.name = rpc, farm, f"{farm.key} ({address})"
+        self._socket, self._limit_s = (descriptor, local_port), farm.call_limit_s
         self._open = True
         self._uploads = 0
 
@@ -95,6 +102,18 @@ class RemoteSession:
             return None
         return Description.from_json(str(self.call("describing itself", function)))
 
+    def report(self) -> dict[str, Any]:
+        """This device, for a manifest, a record or --json: who measured asks in the same session,
+        for another session may get another device."""
+        device = self.describe()
+        unknown = "not known: the server does not say"
+        return {
+            "machine": device.cpu if device else unknown,
+            "architecture": device.architecture if device else unknown,
+            "rpc_key": self.farm.key,
+            "emulated": device.emulated if device else unknown,
+        }
+
     def upload(self, library: bytes) -> Any:  # noqa: ANN401 - a remote module
         """Send a shared library and load it; raises DeviceLostError where the upload is cut off."""
         # Each under a name of its own: writing over a library that is loaded crashes the session.
@@ -102,7 +121,12 @@ class RemoteSession:
         name = f"library{self._uploads}.so"
         data = bytearray(library)
         self.call(f"uploading {len(data) / 1e6:.1f} MB", lambda: self.rpc.upload(data, name))
-        return self.call("loading the library", lambda: self.rpc.load_module(name))
+        module = self.call("loading the library", lambda: self.rpc.load_module(name))
+        # Loaded, it needs no file: a long measurement would fill the device's disk.
+        remove = self.function("tvm.rpc.server.remove")
+        if remove is not None:
+            self.call("removing the upload", lambda: remove(name))
+        return module
 
     def set_threads(self, threads: int) -> None:
         """The size of the device's pool of threads, for this session."""
@@ -117,11 +141,10 @@ class RemoteSession:
         self._hang_up()
 
     def _hang_up(self) -> None:
-        # Only once: when TVM has closed the connection, another may get its number.
         if self._open:
             self._open = False
             with suppress(OSError):
-                hang_up(self._descriptor)
+                hang_up(*self._socket)
 
     def _explain(self, error: Exception, doing: str) -> WorkError:
         text = str(error).strip()
@@ -175,16 +198,18 @@ def _connect_to(grant: Grant, farm: Farm) -> RemoteSession:
     from tvm import rpc
 
     host, port = grant.address
-    before = {number for number, _ in open_sockets()}
+    # A number alone says little: another thread may close a connection, and ours get its number.
+    before = {(number, ends.local_port) for number, ends in open_sockets()}
 
-    def to_device() -> list[int]:
+    def to_device() -> list[tuple[int, int]]:
         addresses = {found[4][:2] for found in socket.getaddrinfo(host, port)}
-        return [n for n, ends in open_sockets() if ends.peer in addresses and n not in before]
+        found = [(n, ends.local_port) for n, ends in open_sockets() if ends.peer in addresses]
+        return [end for end in found if end not in before]
 
     def expire() -> None:
-        for number in to_device():
+        for end in to_device():
             with suppress(OSError):
-                hang_up(number)
+                hang_up(*end)
 
     timer = threading.Timer(CONNECT_LIMIT_S, expire)
     timer.daemon = True
@@ -202,4 +227,4 @@ def _connect_to(grant: Grant, farm: Farm) -> RemoteSession:
     mine = to_device()
     if not mine:
         raise DeviceLostError(f"device {farm.key} at {grant.address} closed the connection")
-    return RemoteSession(connected, f"{farm.key} ({grant.address})", mine[-1], farm.call_limit_s)
+    return RemoteSession(connected, farm, grant.address, *mine[-1])

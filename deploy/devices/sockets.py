@@ -35,7 +35,12 @@ def open_sockets() -> Iterator[tuple[int, Connection]]:
                 yield number, Connection(local[1], (peer[0], peer[1]))
 
 
-def hang_up(descriptor: int) -> None:
-    """End a connection for both sides: a call that waits for its answer returns with an error."""
+def hang_up(descriptor: int, local_port: int) -> None:
+    """End a connection for both sides: a call that waits for its answer returns with an error.
+
+    Nothing happens where the descriptor is another connection's by now. Raises OSError where it is
+    closed.
+    """
     with socket.socket(fileno=os.dup(descriptor)) as copy:
-        copy.shutdown(socket.SHUT_RDWR)
+        if copy.getsockname()[1] == local_port:
+            copy.shutdown(socket.SHUT_RDWR)

@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deploy.kernels import KERNELS_VERSION
-from deploy.measure.device import Device
+from deploy.kernels.choice import Fields
+from deploy.measure.device import Device, DeviceInfo
 from deploy.measure.networks import NetworkFactory
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
@@ -20,6 +21,7 @@ from deploy.tuning.records import tuned_schedules
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
+from lut.errors import UserError
 from lut.files import cache_folder
 from lut.provenance import Provenance
 from lut.record import Role
@@ -88,27 +90,23 @@ def build_table(
     """Measure what the table at `path` does not hold yet; returns it complete.
 
     Each visit is on disk when it is reported. Raises UserError for a table of something else, one
-    that another process is building, and a target without kernels.
+    that another process is building, a target without kernels, and one that the device is not.
     """
+    if plan.target.architecture != device.info.architecture:
+        raise UserError(
+            f"the target {plan.target.name} is {plan.target.architecture}, and what would measure "
+            f"it is {device.info.architecture}; name another --target, or the device: perhaps "
+            "--rpc-key is missing"
+        )
     schedules = tuned_schedules(plan.target, plan.threads)
-    provenance = Provenance(
-        cpu=device.info.cpu,
-        architecture=device.info.architecture,
-        cores=device.info.cores,
-        pinning=device.info.pinning,
-        emulated=device.info.emulated,
-        versions={tool: version(tool) for tool in _TOOLS},
-        kernels_version=KERNELS_VERSION,
-        schedules=_digest(schedules),
-        protocol=str(plan.protocol),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    with (
-        open_table(path, plan.identity, provenance) as writer,
+    provenance = provenance_of(device.info, schedules, plan.protocol)
+    networks = plan.networks()
+    with (  # the table last: a mistake in the plan leaves no file
         NetworkFactory(plan.space, plan.target, plan.threads, schedules) as factory,
+        open_table(path, plan.identity, provenance) as writer,
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
-        todo = [(g, role) for g, role in plan.networks() if not visited[str(g), role]]
+        todo = [(g, role) for g, role in networks if not visited[str(g), role]]
         build = _Builder(plan, device, writer, factory, on_progress)
         build.visit_all(todo)
         build.visit_noisy()
@@ -122,7 +120,25 @@ def default_path(plan: Plan) -> Path:
     return cache_folder() / "lut" / f"{name}-{identity.threads}threads.jsonl"
 
 
-def _digest(schedules: dict[str, dict[str, object]]) -> str:
+def provenance_of(
+    device: DeviceInfo, schedules: dict[str, Fields], protocol: VisitProtocol
+) -> Provenance:
+    """What is measured now, on this device, with kernels of these schedules."""
+    return Provenance(
+        cpu=device.cpu,
+        architecture=device.architecture,
+        cores=device.cores,
+        pinning=device.pinning,
+        emulated=device.emulated,
+        versions={tool: version(tool) for tool in _TOOLS},
+        kernels_version=KERNELS_VERSION,
+        schedules=_digest(schedules),
+        protocol=str(protocol),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _digest(schedules: dict[str, Fields]) -> str:
     if not schedules:
         return "rule"
     return hashlib.sha256(json.dumps(schedules, sort_keys=True).encode()).hexdigest()[:16]

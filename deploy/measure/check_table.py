@@ -9,10 +9,12 @@ from typing import Any
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
 from deploy.export import export_network
+from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Session
 from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.targets import Target
+from deploy.tuning.records import tuned_schedules
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
@@ -23,6 +25,7 @@ from lut.table import Table
 
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
 _SEED = 30
+_SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def check_table(
     """Compile random networks as `hmseg-deploy compile` does, and time them whole.
 
     Their times are scaled to the table's baseline by the reference network beside them, as the
-    table's own are. Raises UserError where the table is for another target or lacks an entry.
+    table's own are. Raises UserError where the table is for another target, was measured on another
+    CPU or with other kernels than are compiled today, or lacks an entry.
     """
     identity = table.identity
     if target.key != identity.target:
@@ -107,9 +111,18 @@ def check_table(
             f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
             "the device it was measured on"
         )
+    protocol = protocol or VisitProtocol()
+    schedules = tuned_schedules(target, identity.threads)
+    today = provenance_of(device.info, schedules, protocol)
+    for run, _ in table.runs:
+        if wrong := [name for name in today.differences(run) if name in _SAME]:
+            values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
+            raise UserError(
+                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
+                "device, or build it anew in another file"
+            )
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
     cost = SpaceCost(LatencyCost(table), space)
-    protocol = protocol or VisitProtocol()
     rows: list[Row] = []
     reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
     with device.open(reference) as reference_session:

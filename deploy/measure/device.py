@@ -17,6 +17,9 @@ from typing import Protocol
 
 from deploy.artifact import Artifact
 
+# How TVM's pool binds its threads, here and on a device; a device's server is told this mode.
+PINNING = "TVM's pool, one thread a core, the fastest cores first"
+
 
 @dataclass(frozen=True)
 class DeviceInfo:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
-from deploy.measure.device import DeviceInfo
+from deploy.measure.device import PINNING, DeviceInfo
 from deploy.runtime import Network, open_artifact
 
 
@@ -26,7 +26,7 @@ class LocalDevice:
             architecture=host.architecture(),
             cores=len(os.sched_getaffinity(0)),
             threads=self.threads,
-            pinning="TVM's pool, one thread a core, the fastest cores first",
+            pinning=PINNING,
             emulated=False,
         )
 

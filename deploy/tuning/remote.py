@@ -49,13 +49,15 @@ def tune_on_devices(
     *,
     trials: int,
     early_stopping: int = 24,
+    emulated: bool = True,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Record]:
     """`deploy.tuning.tune.tune` on the devices of a farm, as many candidates at once as there are.
 
     Only kernels of ours: what is left to TVM keeps its rule. Each record is on disk when its
     candidate is measured; what a lost device was measuring, another measures. Raises UserError for
-    a target without kernels of ours.
+    a target without kernels of ours, and, unless `emulated`, for an emulated device: its latencies
+    mean nothing.
     """
     isa = isa_of(target)
     if isa is None:
@@ -63,7 +65,7 @@ def tune_on_devices(
     path = folder / f"{target.config['mcpu']}-{remote.threads}-threads.jsonl"
     records = matching(load_records([folder]), target, remote.threads)
     rule = Chooser(isa, remote.threads)
-    bench = _RemoteBench(graph, target, rule, remote)
+    bench = _RemoteBench(graph, target, rule, remote, emulated=emulated)
     names = {text: name for name, text in bench.specs.items() if text in rule.emitted}
     times = bench.kernel_ns(list(names.values()))
     done = 0
@@ -97,15 +99,16 @@ class _RemoteBench:
     """Times candidates of a network's kernels on the devices of a farm, several at once."""
 
     def __init__(
-        self, graph: onnx.ModelProto, target: Target, rule: Chooser, remote: Remote
-    ) -> None:
+        self, graph: onnx.ModelProto, target: Target, rule: Chooser, remote: Remote, *,
+        emulated: bool,
+    ) -> None:  # fmt: skip
+        self._emulated = emulated
+        remote.on_one(self._machine)  # before long work
         self._graph, self._target, self._rule, self._remote = graph, target, rule, remote
         self._image = draw_street(read_metadata(graph).resolution)
         # By name, the specs of the kernels that a frame calls.
         self.specs: dict[str, str] = {}
         self._library, self._calls = self._build(rule)
-        device = remote.report()
-        self._machine = f"{device['machine']}{' (emulated)' * (device['emulated'] is True)}"
         self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
 
     def kernel_ns(self, names: Sequence[str]) -> dict[str, int]:
@@ -135,6 +138,7 @@ class _RemoteBench:
         self, session: RemoteSession, spec: object, candidate: Any, library: bytes,  # noqa: ANN401
         calls: Sequence[str], refused: str, name: str,
     ) -> Record:  # fmt: skip
+        machine = self._machine(session)
         rule_ns: list[int] = []
         candidate_ns: list[int] = []
         if not refused:
@@ -154,7 +158,7 @@ class _RemoteBench:
             rule_ns=tuple(rule_ns),
             candidate_ns=tuple(candidate_ns),
             refused=refused,
-            machine=self._machine,
+            machine=machine,
             versions={tool: version(tool) for tool in TOOLS},
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -182,6 +186,18 @@ class _RemoteBench:
         executable = build_executable(clock(module), self._target)
         compiled = Compiled(executable, self._target, (), 0.0)
         return link_library(compiled, self._graph.ByteSize()), calls
+
+    def _machine(self, session: RemoteSession) -> str:
+        """The device of this session; raises UserError for an emulated one that is not wanted."""
+        device = session.report()
+        if device["emulated"] is not True:
+            return str(device["machine"])
+        if not self._emulated:
+            raise UserError(
+                f"device {session.name} is emulated: its latencies mean nothing, and the default "
+                "folder's records are used by every compilation; name another with --records"
+            )
+        return f"{device['machine']} (emulated)"
 
     def _load(self, session: RemoteSession, library: bytes) -> RemoteLibrary:
         return RemoteLibrary(library, session, self._remote.threads)

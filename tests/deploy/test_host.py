@@ -9,6 +9,16 @@ def test_this_machine():
     assert {"sse2", "fpu"} <= host.cpu_flags()
 
 
+def test_an_arm_machines_name():
+    """Four A55 and four A76, as a phone's kernel lists them."""
+    core = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: {}\nCPU revision\t: 0\n\n"
+    text = "".join(core.format(n, "0xd05" if n < 4 else "0xd0b") for n in range(8))
+    board = "Rock 5 B"
+    assert host.arm_model(text, board) == "Rock 5 B, 4 cores 0x41/0xd05, 4 cores 0x41/0xd0b"
+    assert host.arm_model(text, "") == "4 cores 0x41/0xd05, 4 cores 0x41/0xd0b"
+    assert host.arm_model("model name\t: an x86 CPU\n", "") == ""
+
+
 def test_missing_features_are_named_as_llvm_names_them():
     flags = frozenset({"avx2", "avx512_vnni", "pni", "abm"})
     assert host.missing_features(("avx2", "avx512vnni", "sse3", "lzcnt"), flags) == ()

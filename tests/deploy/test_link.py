@@ -59,9 +59,9 @@ def test_this_machines_own_compiler_links_for_it():
 def test_without_ziglang(monkeypatch):
     monkeypatch.delenv("TVM_NDK_CC", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install 'hmseg\[arm\]'$"):
+    with pytest.raises(UserError, match=r"pip install ziglang$"):
         linker_of(resolve_target("arm"))
-    with pytest.raises(UserError, match=r"hmseg\[arm\]', or set TVM_NDK_CC to the NDK's"):
+    with pytest.raises(UserError, match=r"ziglang, or set TVM_NDK_CC to the NDK's"):
         linker_of(resolve_target("android"))
 
 

@@ -8,6 +8,7 @@ from hmseg.operators import Space
 from lut.costs import macs
 from lut.errors import UserError
 from lut.estimate import Estimate, LatencyCost, MacsCost
+from lut.table import load_table, save_table
 from tests.lut.tables import table, visit
 
 
@@ -48,6 +49,29 @@ def test_all_costs_have_one_interface():
     assert SpaceCost(MacsCost(), space).of(genotypes[0]).unit == "MACs"
 
 
+def test_ten_thousand_estimates_from_a_file(tmp_path):
+    """Each is calibration and the sum of the network's entries, done here entry by entry."""
+    space, rng, path = Space((256, 512), 0.5), random.Random(11), tmp_path / "t.jsonl"
+    entries = {key: 1 + macs(key) / 1e5 for key in space.all_keys()}
+    calibration = [
+        visit(str(g), {key: entries[key] for key in space.keys(g)}, role="calibration",
+              whole=40 + 1.1 * sum(entries[key] for key in space.keys(g)))
+        for g in (random_genotype(rng) for _ in range(6))
+    ]  # fmt: skip
+    save_table(table(visit("e", entries), *calibration), path)
+    cost = SpaceCost(LatencyCost(load_table(path)), space)
+    genotypes = [random_genotype(rng) for _ in range(10_000)]
+    values = [cost.of(genotype).value for genotype in genotypes]
+    # A visit's entries count their calls, here 1 each: the calibration's sums are of distinct keys.
+    fit = cost.cost.calibration
+    for genotype, value in zip(genotypes, values, strict=True):
+        total = sum(entries[key] for key in space.keys(genotype))
+        assert value == pytest.approx(fit.overhead_us + fit.factor * total)
+    assert len(set(values)) > 9_900
+
+
 def test_what_is_missing_raises():
     with pytest.raises(UserError, match=r"no entry .*lut build"):
         SpaceCost(LatencyCost(table(visit())), Space((256, 512), 0.5))
+    with pytest.raises(UserError, match=r"is for other networks than these: width 0.5 and 1.0"):
+        SpaceCost(LatencyCost(table(visit())), Space((256, 512), 1.0))

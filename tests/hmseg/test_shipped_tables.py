@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import lut
+from deploy.kernels import KERNELS_VERSION
 from hmseg.cost import SpaceCost
 from hmseg.genotype import random_genotype
 from hmseg.operators import RESIZE_RULE, Space
@@ -25,6 +26,7 @@ def test_a_shipped_table(path):
     assert set(table.entries) == space.all_keys()
     assert identity.resize_rule == RESIZE_RULE
     ((provenance, visits),) = table.runs  # one device, one protocol
+    assert provenance.kernels_version == KERNELS_VERSION
     assert provenance.cpu
     assert provenance.date
     assert not provenance.emulated

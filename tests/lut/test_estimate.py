@@ -17,10 +17,13 @@ def test_calibration_finds_what_it_was_made_of():
         calibrate([1.0] * 4, [2.0] * 4)
 
 
-def test_the_error_is_that_of_unseen_networks():
+@pytest.mark.parametrize("edge", [None, 500.0, 3000.0])
+def test_the_error_is_that_of_unseen_networks(edge):
+    """Of networks like those that calibrate, and of ones far outside."""
     rng, kept = random.Random(5), 0
     for _ in range(300):
         sums = [rng.uniform(1000, 2000) for _ in range(17)]
+        sums[0] = edge or sums[0]
         wholes = [(50 + s) * rng.gauss(1, 0.02) for s in sums]
         visits = [visit("e", {KEY: 1.0})] + [
             visit(str(i), {KEY: 1.0}, whole=w, role="calibration", calls=round(s))

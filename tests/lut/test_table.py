@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lut.errors import UserError
-from lut.table import load_table, merge_tables, open_table, save_table
-from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, table, visit
+from lut.errors import UserError, WorkError
+from lut.table import Table, load_table, merge_tables, open_table, save_table
+from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, RESIZE_RULE, table, visit
 
 
 @pytest.fixture
@@ -48,11 +49,15 @@ def test_a_miss_names_the_command():
         _ = table().baseline_us
 
 
-def test_another_resolution_or_width_is_refused():
-    table(visit()).require("256x512", 0.5)
-    for resolution, width in (("512x1024", 0.5), ("256x512", 1.0)):
-        with pytest.raises(UserError, match=r"is for 256x512 at width 0.5, not for"):
-            table(visit()).require(resolution, width)
+def test_other_networks_are_refused():
+    same = ("256x512", 0.5, 19, RESIZE_RULE)
+    table(visit()).require(*same)
+    for place, (value, name) in enumerate(
+        [("512x1024", "resolution"), (1.0, "width"), (11, "num_classes"), ("x", "resize_rule")]
+    ):
+        other = [*same[:place], value, *same[place + 1 :]]
+        with pytest.raises(UserError, match=rf"is for other networks than these: {name} "):
+            table(visit()).require(*other)
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(path):
@@ -82,6 +87,7 @@ def _header(path, **changes):
         ({"surprise": 1}, "unknown field 'surprise'"),
         ({"kind": "other"}, "not a latency table"),
         ({"threads": "2"}, "'threads' is '2', not int"),
+        ({"width": float("nan")}, "'width' is nan, not float"),
     ],
 )
 def test_a_wrong_header_is_refused(path, changes, message):
@@ -99,7 +105,7 @@ def test_damage_names_its_line(path):
     with pytest.raises(UserError, match=r"line 2: a record of kind 'visit' has no place"):
         load_table(path)
     path.write_text("")
-    with pytest.raises(UserError, match="empty"):
+    with pytest.raises(UserError, match="not a latency table: it has no line"):
         load_table(path)
     path.unlink()
     with pytest.raises(UserError, match="no such table"):
@@ -125,6 +131,64 @@ def test_going_on_needs_the_same_identity_and_provenance(path):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:.*cut short")
+def test_a_file_that_is_no_table_is_left_as_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    for text in ("a thesis without a line's end", "line\n", '{"kind": "list"}\n'):
+        path.write_text(text)
+        with (
+            pytest.raises(UserError, match=r"not a latency table|not JSON"),
+            open_table(path, IDENTITY, PROVENANCE),
+        ):
+            pass
+        assert path.read_text() == text
+    path.write_text("")
+    with open_table(path, IDENTITY, PROVENANCE) as writer:
+        assert writer.table.visits == []
+    with (
+        pytest.raises(UserError, match=r"cannot be read|folder"),
+        open_table(tmp_path, IDENTITY, PROVENANCE),
+    ):
+        pass
+    with pytest.raises(UserError, match="cannot be read"):
+        load_table(tmp_path)
+
+
+def test_a_table_without_measurements_is_begun_anew(path):
+    for nothing in (Table(IDENTITY, (), ""), table()):
+        save_table(nothing, path)
+        other = replace(IDENTITY, threads=4)
+        with open_table(path, other, replace(PROVENANCE, cpu="B")) as writer:
+            assert writer.table.identity == other
+        found = load_table(path)
+        assert (found.identity, found.runs[0][0].cpu) == (other, "B")
+
+
+def test_a_measurement_that_cannot_be_read_back_is_not_kept(path):
+    before = path.read_bytes()
+    with (
+        pytest.raises(WorkError, match=r"of c is of no use .*the sample 0.0.*clock"),
+        open_table(path, IDENTITY, PROVENANCE) as writer,
+    ):
+        writer.append(visit("c", {KEY: 0.0}))
+    assert path.read_bytes() == before
+
+
+def test_the_command_of_a_target_that_was_given_as_json():
+    identity = replace(IDENTITY, target_name="json", target='{"kind":"llvm","mcpu":"a b"}')
+    words = shlex.split(identity.command("my tables/t.jsonl"), comments=False)
+    assert words[words.index("--target") + 1] == identity.target
+    assert words[words.index("-o") + 1] == "my tables/t.jsonl"
+    assert "--rpc-key" in words
+
+
+def test_few_rounds_need_a_wider_interval():
+    """scipy.stats.t.interval(0.95, 2, mean, sem) of 9.8, 10, 10.2 is 10 +- 0.497."""
+    rounds = [visit("a", {KEY: us}, rounds=1) for us in (9.8, 10.0, 10.2)]
+    entry = table(*rounds).entry(KEY)
+    assert entry.half_interval_us == pytest.approx(0.497, rel=0.01)
+
+
 def test_one_builder_at_a_time(path):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2])\n"
@@ -142,6 +206,8 @@ def test_one_builder_at_a_time(path):
             open_table(path, IDENTITY, PROVENANCE),
         ):
             pass
+        with pytest.raises(UserError, match="another process is building"):
+            save_table(table(), path)
         other.kill()
     with open_table(path, IDENTITY, PROVENANCE):
         pass  # the dead builder's lock is gone

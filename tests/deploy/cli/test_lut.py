@@ -4,15 +4,21 @@ import csv
 import io
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
 
+from deploy.measure.build_table import provenance_of
+from deploy.measure.local import LocalDevice
+from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
+from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.costs import macs
 from lut.table import load_table, save_table
+from tests.deploy.cli.conftest import run_program
 from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
 
 SPACE = Space((256, 512), 0.5)
@@ -47,6 +53,22 @@ def test_show(cli, path):
     assert "A CPU" in done.out
     assert "inverted_residual 16-96-16 k3 s1 d1 64x128" in done.out
     assert (path.parent / "heat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_while_it_is_built(cli, path):
+    """Calibration networks may come before the entries that they need; a header stands alone."""
+    whole = load_table(path)
+    save_table(table(*whole.calibration), path)
+    done = cli("lut", "show", path).succeeded()
+    assert "0 of 368 entries, 6 networks, reference" in done.out
+    assert json.loads(cli("lut", "show", path, "--json").succeeded().out)["calibration"] is None
+    for runs in ((), ((PROVENANCE, ()),)):
+        save_table(replace(whole, runs=runs), path)
+        assert "0 of 368 entries, 0 networks" in cli("lut", "show", path).succeeded().out
+        assert json.loads(cli("lut", "show", path, "--json").succeeded().out)["baseline_us"] is None
+        done = cli("lut", "show", path, "-o", "heat.png")
+        assert done.code == 2
+        assert "nothing to draw" in done.error
 
 
 def test_show_json(cli, path):
@@ -103,8 +125,6 @@ def _edit(path, old, new, count=1):
     ],
 )
 def test_a_wrong_table_is_one_line_and_exit_2(cli, path, old, new, message):
-    import re
-
     _edit(path, old, new)
     before = path.read_bytes()
     for command in (["show"], ["check"], ["export", "--csv"]):
@@ -120,6 +140,9 @@ def test_a_torn_last_line_is_dropped(cli, path):
     with pytest.warns(UserWarning, match="cut short"):
         done = cli("lut", "show", path)
     assert "368 of 368" in done.succeeded().out
+    done = run_program("lut", "show", path).succeeded()
+    (line,) = done.err.splitlines()
+    assert line == f"warning: {path}: the last line was cut short and is dropped"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +153,7 @@ def test_a_torn_last_line_is_dropped(cli, path):
         (["build", "--stage", "s9"], "unknown stage 's9'"),
         (["build", "--target", "x86-64-v2"], "no kernels for x86-64-v2"),
         (["build", "-o", "/dev/null"], "not a regular file"),
+        (["build", "--target", "arm"], "target arm is aarch64, .*perhaps --rpc-key is missing"),
         (["show", "none.jsonl"], "no such table"),
         (["check", "none.jsonl"], "no such table"),
         (["merge", "none.jsonl", "x.jsonl", "-o", "m.jsonl"], "no such table"),
@@ -139,17 +163,40 @@ def test_a_mistake_is_one_line_and_exit_2(cli, arguments, message, monkeypatch, 
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
     done = cli("lut", *arguments)
     assert done.code == 2
-    assert message in done.error
+    assert re.search(message, done.error)
+    assert not list(tmp_path.rglob("*.jsonl"))  # nothing that blocks the right command
+
+
+def _today(cpu, threads=2):
+    schedules = tuned_schedules(cpu, threads)
+    return provenance_of(LocalDevice(threads).info, schedules, VisitProtocol())
 
 
 def test_check_needs_the_tables_target_and_all_its_entries(cli, path, cpu):
     assert "is for the target" in cli("lut", "check", path).error
-    partial = table(visit("e"), identity=replace(IDENTITY, target=cpu.key))
+    partial = table(visit("e"), identity=replace(IDENTITY, target=cpu.key), provenance=_today(cpu))
     save_table(partial, path)
     done = cli("lut", "check", path)
     assert done.code == 2
     assert "hmseg-deploy lut build --target cpu" in done.error
     assert "--networks 1" in cli("lut", "check", path, "--networks", "1").error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cpu": "A CPU"}, r"cannot be checked here and now.*: cpu 'A CPU', now '"),
+        ({"kernels_version": 1}, r"kernels_version 1, now \d+"),
+        ({"schedules": "other"}, r"schedules 'other', now '"),
+    ],
+)
+def test_check_refuses_a_table_of_another_cpu_or_other_kernels(cli, path, cpu, change, message):
+    provenance = replace(_today(cpu), **change)
+    identity = replace(IDENTITY, target=cpu.key)
+    save_table(table(visit("e"), identity=identity, provenance=provenance), path)
+    done = cli("lut", "check", path)
+    assert done.code == 2
+    assert re.search(message, done.error)
 
 
 def test_check_compiles_networks_and_fails_below_the_bars(cli, path, cpu):
@@ -165,7 +212,10 @@ def test_check_compiles_networks_and_fails_below_the_bars(cli, path, cpu):
     ]
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
     made_up = {key: 5 + rng.random() for key in keys}
-    save_table(table(visit("e", made_up), *calibration, identity=identity), path)
+    provenance = _today(cpu)
+    save_table(
+        table(visit("e", made_up), *calibration, identity=identity, provenance=provenance), path
+    )
     done = cli("lut", "check", path, "--networks", "2", "--json")
     assert done.code == 1
     assert "mean error" in done.error

@@ -1,19 +1,32 @@
 """Networks on devices through the program: compile, verify, bench, tune, and the doctor."""
 
 import json
+import os
+import random
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.artifact import load_artifact, save_artifact
-from deploy.devices.network import Remote
+from deploy.devices.measuring import on_device
+from deploy.devices.network import Remote, load_on
 from deploy.devices.session import open_session
+from deploy.measure.build_table import provenance_of
+from deploy.measure.visit import VisitProtocol
+from deploy.pipeline import isa_of
 from deploy.runtime import open_artifact
+from deploy.tuning.records import tuned_schedules
+from hmseg.genotype import random_genotype
+from hmseg.operators import Space
 from lut.errors import UserError
+from lut.table import save_table
 from tests.deploy.cli.conftest import cli, user_onnx  # noqa: F401 - fixtures
 from tests.deploy.devices.farm import until
+from tests.lut.tables import IDENTITY, table, visit
 
 VERSION = "import tvm; tvm.__version__ = '0.26.0'; from deploy.devices.server import main; "
 
@@ -80,6 +93,66 @@ def test_compile_checks_on_the_device(cli, on_x86, user_onnx):  # noqa: F811
     assert parity["emulated"] is False
     assert len(parity["comparisons"]) == 5
     cli("verify", "a.hmseg", *on_x86).succeeded()
+
+
+def test_threads_are_the_devices_cores(cli, x86, user_onnx, monkeypatch):  # noqa: F811
+    """One core of this machine, so that the two numbers differ."""
+    core = min(os.sched_getaffinity(0))
+    taskset = ["taskset", "-c", str(core), sys.executable, "-m", "deploy.devices.server"]
+    x86.serve("single", command=[*taskset, "--tracker", str(x86.tracker), "--key", "single"])
+    monkeypatch.delenv("TVM_NUM_THREADS")
+    where = ("--rpc-tracker", x86.tracker, "--rpc-key", "single")
+    arguments = ("bench", "-m", user_onnx, *where, "--rounds", "1", "--repeat", "1", "--json")
+    assert json.loads(cli(*arguments).succeeded().out)["threads"] == 1
+    given = cli(*arguments, "--threads", "2").succeeded()
+    assert json.loads(given.out)["threads"] == 2
+
+
+def test_uploads_do_not_fill_the_devices_disk(x86, small_artifact):
+    with open_session(x86.farm("x86")) as session:
+        folder = Path(str(session.function("tvm.rpc.server.workpath")("")))
+        network = load_on(session, small_artifact, 2)
+        assert folder.is_dir()
+        assert not list(folder.glob("*.so*"))
+        network(small_artifact.golden.image)  # it runs without its file
+
+
+def test_they_listen_on_loopback_only(x86):
+    """The kernel's list of listening sockets, for the tracker and each server."""
+    for process in x86.processes:
+        inodes = set()
+        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(str(entry.readlink()).removeprefix("socket:[").removesuffix("]"))
+        rows = [
+            line.split()
+            for name in ("tcp", "tcp6")
+            for line in Path(f"/proc/{process.pid}/net/{name}").read_text().splitlines()[1:]
+        ]
+        listening = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+        assert listening
+        assert {address.partition(":")[0] for address in listening} == {"0100007F"}  # 127.0.0.1
+
+
+def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
+    if isa_of(cpu) is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels")
+    space, rng = Space((64, 64), 0.5), random.Random(9)
+    info = on_device(Remote(x86.farm("x86"), 2), lambda device: device.info)
+    calibration = [
+        visit(str(g), dict.fromkeys(space.keys(g), 1.0), role="calibration", whole=10.0 + n)
+        for n, g in enumerate(random_genotype(rng) for _ in range(5))
+    ]
+    made_up = visit("e", {key: 5 + rng.random() for key in space.all_keys()})
+    identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
+    provenance = provenance_of(info, tuned_schedules(cpu, 2), VisitProtocol())
+    save_table(
+        table(made_up, *calibration, identity=identity, provenance=provenance),
+        tmp_path / "t.jsonl",
+    )
+    done = cli("lut", "check", "t.jsonl", *on_x86, "--networks", "2", "--json")
+    assert done.code == 1  # made up, its estimates are far off
+    assert all(row["measured_us"] > 0 for row in json.loads(done.out)["rows"])
 
 
 def test_verify_names_a_difference(cli, on_x86, small_artifact, tmp_path):  # noqa: F811

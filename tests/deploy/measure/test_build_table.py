@@ -1,5 +1,6 @@
 """A real table of one stage at a small size, its builder killed on the way."""
 
+import json
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from deploy.measure.build_table import Plan, build_table
+from deploy.measure.build_table import REVISITS, Plan, build_table
 from deploy.measure.local import LocalDevice
 from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
@@ -64,8 +65,12 @@ def test_nothing_is_lost_or_doubled(built, cpu):
     wanted = Counter((str(g), role) for g, role in plan(cpu).networks())
     found = Counter((v.network, v.role) for v in table.visits)
     assert set(found) == set(wanted)
-    again = {name for name, count in found.items() if count > wanted[name]}
-    assert all(role == "entries" for _, role in again)  # noisy ones, visited again
+    again = found - wanted  # noisy ones
+    assert all(role == "entries" for _, role in again)
+    covering = sum(role == "entries" for _, role in wanted.elements())
+    assert again.total() <= int(REVISITS * covering)
+    texts = [json.dumps(visit.to_json()) for visit in table.visits]
+    assert len(set(texts)) == len(texts)
     assert load_table(path) == table
 
 
@@ -78,8 +83,10 @@ def test_every_operator_of_the_stage_is_measured(built):
         (e, k) for e in (3, 6) for k in (3, 5, 7)
     ]
     for visit in table.visits:
-        total = sum(s.calls * s.samples_us[0][0] for s in visit.entries.values())
-        assert 0 < total < 20 * max(visit.whole_us[0])
+        # The kernels are in the frame, so all of them together take no longer than a whole one;
+        # the two are timed one after the other, so each in its quietest frame.
+        total = sum(s.calls * min(map(min, s.samples_us)) for s in visit.entries.values())
+        assert 0 < total < 1.2 * min(map(min, visit.whole_us))
 
 
 def test_it_estimates(built):

@@ -18,10 +18,12 @@ from deploy.pipeline import isa_of, lower_graph, make_chooser
 from deploy.resolution import Resolution
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target
+from hmseg.covering import covering_networks
 from hmseg.genotype import Op, parse_genotype, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
+from lut.key import OpKey
 
 SIZE = Resolution(64, 64)
 SHALLOW = parse_genotype(
@@ -65,6 +67,24 @@ def test_compiled_networks_call_the_kernels_of_their_entries(cpu, width):
         assert [found[key] for key in contexts] == [2]  # the pooled and the plain 1x1
         found[contexts[0]] = 1
         assert found == Counter(Space(size, width).keys(genotype))
+
+
+def test_different_kernels_never_share_an_entry(cpu):
+    """Over compiled networks with every operator, at ratios that give every size."""
+    if isa_of(cpu) is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels")
+    space, rng = Space(SIZE, 0.5), random.Random(1)
+    specs: dict[OpKey, set[str]] = {}
+    for genotype, _ in zip(covering_networks(space, rng), range(12), strict=False):
+        graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", SIZE, num_classes=19)
+        chooser = make_chooser(cpu, 2, {})
+        module = lower_graph(graph, cpu, chooser=chooser)
+        for name in called_functions(module["main"]):
+            text = str(module[name].attrs[SPEC])
+            specs.setdefault(key_of(chooser.emitted[text]), set()).add(text)
+    for key, texts in specs.items():
+        assert len(texts) == (2 if key.op == "context" else 1), f"{key}: {texts}"
+    assert len(specs) > 150
 
 
 def test_it_computes_what_the_compiled_network_computes(network, cpu):
