@@ -200,11 +200,14 @@ def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a modul
     os.environ["TVM_NUM_THREADS"] = str(threads)
     _POOL.size = started = getattr(_POOL, "size", threads)
     # Left to itself, TVM binds the pool to the first CPUs of the machine, even where the process
-    # may not use them; given a list, it binds the workers, and the caller moves freely inside it.
+    # may not use them. It makes as many threads as CPUs are listed.
     cpus = sorted(_CPUS, key=host.max_frequency_khz, reverse=True)
     mode = _ONE_CPU_EACH if threads <= len(cpus) else _ALL_CPUS
-    listed = [str(cpus[i % len(cpus)]) for i in range(max(threads, len(cpus)))]  # one a thread
+    listed = [str(cpus[i % len(cpus)]) for i in range(threads)]
+    callers = os.sched_getaffinity(0)
     ffi.get_global_func("runtime.config_threadpool")(mode, threads, listed)
+    # The workers stay bound; the caller's thread is the user's, and goes where it may.
+    os.sched_setaffinity(0, callers)
     if started < min(threads, len(_CPUS)):
         warnings.warn(
             f"{threads} threads asked for, but the first network was loaded with {started}, which "
