@@ -9,11 +9,12 @@ from deploy.devices.sockets import hang_up, open_sockets
 
 @pytest.fixture
 def ends():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as near:
-            far, _ = listener.accept()
-            with far:
-                yield near, far
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as near,
+        listener.accept()[0] as far,
+    ):
+        yield near, far
 
 
 def test_open_connections_are_listed(ends):
