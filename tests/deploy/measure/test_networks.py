@@ -70,13 +70,14 @@ def test_compiled_networks_call_the_kernels_of_their_entries(cpu, width):
 
 
 def test_different_kernels_never_share_an_entry(cpu):
-    """Over compiled networks with every operator, at ratios that give every size."""
+    """Over networks that cover the space's operators, lowered as `compile` lowers them."""
     if isa_of(cpu) is None:
         pytest.skip("this CPU has no AVX2: there are no kernels")
-    space, rng = Space(SIZE, 0.5), random.Random(1)
+    size = Resolution(128, 192)
+    space, rng = Space(size, 0.5), random.Random(1)
     specs: dict[OpKey, set[str]] = {}
-    for genotype, _ in zip(covering_networks(space, rng), range(12), strict=False):
-        graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", SIZE, num_classes=19)
+    for genotype, _ in zip(covering_networks(space, rng), range(9), strict=False):
+        graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", size, num_classes=19)
         chooser = make_chooser(cpu, 2, {})
         module = lower_graph(graph, cpu, chooser=chooser)
         for name in called_functions(module["main"]):
@@ -84,7 +85,7 @@ def test_different_kernels_never_share_an_entry(cpu):
             specs.setdefault(key_of(chooser.emitted[text]), set()).add(text)
     for key, texts in specs.items():
         assert len(texts) == (2 if key.op == "context" else 1), f"{key}: {texts}"
-    assert len(specs) > 150
+    assert len(specs) > 100
 
 
 def test_it_computes_what_the_compiled_network_computes(network, cpu):
