@@ -7,15 +7,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet
-from hmseg.data.normalise import normalise
 from lut.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 InputKind = Literal["image", "tensor"]
 INPUT_KINDS: tuple[InputKind, ...] = ("image", "tensor")
@@ -55,15 +55,19 @@ class Metadata:
         return (height, width, 3) if self.input == "image" else (3, height, width)
 
     @property
-    def input_dtype(self) -> type[np.uint8 | np.float32]:
+    def input_dtype(self) -> "type[np.uint8 | np.float32]":
         """Of what the network takes."""
+        import numpy as np
+
         return np.uint8 if self.input == "image" else np.float32
 
-    def network_input(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+    def network_input(self, image: "NDArray[np.uint8]") -> "NDArray[Any]":
         """What the network takes for an image uint8 (H, W, 3): the image, or, for the input
         ``tensor``, the normalised float32 (3, H, W)."""
         if self.input == "image":
             return image
+        from hmseg.data.normalise import normalise
+
         assert self.mean
         assert self.std
         return normalise(image, self.mean, self.std)

@@ -111,7 +111,7 @@ def test_tables_name_every_side_and_every_reason():
     assert "not run: litert: not installed: litert-torch" in text
     row = report.overview({CONFIG: record()}).splitlines()[2]
     assert row.startswith(
-        "| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | 50% | 3 / 3 | onnxruntime | 2.50 ["
+        "| tiny-mrms | 64x64 | 1 | labels | 2.00 | 500.0 | 50.0% | 3 / 3 | onnxruntime | 2.50 ["
     )
     assert row.endswith("| 3.50 [1.75..3.50] | not run |")
 
@@ -236,6 +236,7 @@ def put_small_graphs(cache: Path, config: Config) -> None:
         kinds = replace(config, job=job)
         graph = import_onnx(small, input_kind=kinds.input, output=kinds.output, mean=None, std=None)
         save_onnx(graph, path)
+        path.with_suffix(".sources").write_text(adapters.graph_digest())
 
 
 def test_whole_run_with_real_processes(tmp_path, monkeypatch):
