@@ -66,11 +66,11 @@ class Metadata:
         ``tensor``, the normalised float32 (3, H, W)."""
         if self.input == "image":
             return image
-        from hmseg.data.normalise import normalise
+        from hmseg.data.normalise import planes
 
         assert self.mean
         assert self.std
-        return normalise(image, self.mean, self.std)
+        return planes(image, self.mean, self.std)
 
     def to_strings(self) -> dict[str, str]:
         """The form of ONNX's metadata_props; values that are no strings are JSON."""

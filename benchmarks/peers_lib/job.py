@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deploy.metadata import InputKind, OutputKind
 from deploy.resolution import Resolution, parse_resolution
 from deploy.street import draw_street
-from hmseg.data.normalise import normalise
+from hmseg.data.normalise import planes
 
 Job = Literal["labels", "logits", "float-logits"]
 LabelEnd = Literal["graph", "numpy", "torch"]
@@ -68,7 +68,7 @@ class Work:
     def given(self) -> NDArray[Any]:
         """What a side is given for it: the image, or the normalised float32 (3, H, W)."""
         image = self.image()
-        return image if self.config.input == "image" else normalise(image)
+        return image if self.config.input == "image" else planes(image)
 
     def to_json(self) -> dict[str, Any]:
         """For a worker's command line."""

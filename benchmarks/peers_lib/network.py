@@ -24,7 +24,7 @@ from deploy.metadata import OutputKind
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from hmseg import zoo
-from hmseg.data.normalise import normalise as normalise_image
+from hmseg.data.normalise import planes
 from hmseg.mrms import MRMS
 
 SEED = 0
@@ -74,7 +74,7 @@ def one_class_cells(model: str, image: NDArray[np.uint8]) -> float:
     scores: list[Tensor] = []
     network.head.classify.register_forward_hook(lambda _module, _in, out: scores.append(out))
     with torch.no_grad():
-        network(torch.from_numpy(normalise_image(image))[None])
+        network(torch.from_numpy(planes(image))[None])
     winner = scores[0][0].argmax(0)
     corners = torch.stack([winner[:-1, :-1], winner[1:, :-1], winner[:-1, 1:], winner[1:, 1:]])
     return float((corners == corners[0]).all(0).float().mean())

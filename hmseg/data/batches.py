@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hmseg.data.dataset import Array
-from hmseg.data.transforms import Augmentation, normalise
+from hmseg.data.normalise import normalise
+from hmseg.data.transforms import Augmentation
 
 
 class Source(Protocol):

@@ -13,9 +13,18 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalise(
+    images: NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> NDArray[np.float32]:
+    """uint8 RGB (..., 3) to float32 of the same shape: x / 255, minus mean, over std."""
+    deviation = np.asarray(std, np.float32)
+    pixels = images.astype(np.float32)
+    pixels *= 1 / (255 * deviation)
+    pixels -= np.asarray(mean, np.float32) / deviation
+    return pixels
+
+
+def planes(
     image: NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> NDArray[np.float32]:
-    """uint8 (H, W, 3) to float32 (3, H, W): x / 255, minus mean, over std, as one multiply-add."""
-    scale = np.array([1 / (255 * s) for s in std], np.float32)
-    shift = np.array([-m / s for m, s in zip(mean, std, strict=True)], np.float32)
-    return np.ascontiguousarray((image * scale + shift).transpose(2, 0, 1), np.float32)
+    """uint8 RGB (H, W, 3) to the normalised float32 (3, H, W) that a network takes."""
+    return np.ascontiguousarray(normalise(image, mean, std).transpose(2, 0, 1))

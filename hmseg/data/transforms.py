@@ -7,11 +7,10 @@ again, by any process, from its number alone.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from hmseg.data.dataset import VOID, Array
-from hmseg.data.normalise import MEAN, STD
+from hmseg.data.normalise import MEAN
 
 FILL = tuple(round(255 * value) for value in MEAN)  # normalises to about zero
 
@@ -60,16 +59,6 @@ class Augmentation:
         for enhancer, factor in zip(enhancers, factors, strict=True):
             patch = enhancer(patch).enhance(float(factor))
         return patch
-
-
-def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 RGB (..., 3) to float32 with the normalisation that every network expects."""
-    deviation = np.asarray(STD, np.float32)
-    mean = np.asarray(MEAN, np.float32)
-    pixels = images.astype(np.float32)
-    pixels *= 1 / (255 * deviation)
-    pixels -= mean / deviation
-    return pixels
 
 
 def _window(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source
 from hmseg.data.dataset import VOID, Array
-from hmseg.data.transforms import normalise
+from hmseg.data.normalise import normalise
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hmseg.data.batches import BatchSpec, Loader
-from hmseg.data.transforms import Augmentation, normalise
+from hmseg.data.normalise import normalise
+from hmseg.data.transforms import Augmentation
 from lut.errors import UserError
 
 PLAIN = Augmentation(scale=(1, 1), flip=False, colour=0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hmseg.data.normalise import MEAN, STD
-from hmseg.data.transforms import Augmentation, normalise
+from hmseg.data.normalise import MEAN, STD, normalise
+from hmseg.data.transforms import Augmentation
 
 
 def columns(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray]:
