@@ -18,9 +18,10 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
-    from deploy.measure.device import Device
+    from deploy.measure.device import Devices
 
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
@@ -54,7 +55,6 @@ def build(
     if out:
         check_writable(out)
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
@@ -72,12 +72,7 @@ def build(
             if not sys.stderr.isatty():
                 say(f"{time.monotonic() - start:7.0f} s  {text}")
 
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            table = on_device(remote, lambda device: build_table(plan, device, path, tell))
-        else:
-            table = build_table(plan, LocalDevice(workers), path, tell)
+        table = build_table(plan, _devices(workers, remote), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -123,24 +118,14 @@ def check(
     table, _ = _open(path)
     workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
     with step(f"compiling and timing {networks} networks") as progress:
-
-        def run(device: "Device") -> "CheckResult":
-            return check_table(
-                table, resolved, device, networks=networks,
-                on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
-            )  # fmt: skip
-
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            result = on_device(remote, run)
-        else:
-            result = run(LocalDevice(workers))
+        result = check_table(
+            table, resolved, _devices(workers, remote), networks=networks,
+            on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
+        )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:
@@ -188,6 +173,17 @@ def export_csv(
         write_atomic(out, lines)
     else:
         print(lines, end="")
+
+
+def _devices(threads: int, remote: "Remote | None") -> "Devices":
+    """What measures: the devices that the options name, else this machine."""
+    if remote:
+        from deploy.devices.measuring import RemoteDevices
+
+        return RemoteDevices(remote)
+    from deploy.measure.local import LocalDevice
+
+    return LocalDevice(threads)
 
 
 def _open(path: Path) -> tuple[Table, Space]:

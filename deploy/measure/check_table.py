@@ -4,13 +4,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
+from threading import Lock
 from typing import Any
 
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
 from deploy.export import export_network
 from deploy.measure.build_table import provenance_of
-from deploy.measure.device import Device, Session
+from deploy.measure.device import Device, Devices, Session
 from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.targets import Target
@@ -93,7 +94,7 @@ class CheckResult:
 def check_table(
     table: Table,
     target: Target,
-    device: Device,
+    devices: Devices,
     *,
     networks: int = 30,
     protocol: VisitProtocol | None = None,
@@ -103,7 +104,8 @@ def check_table(
 
     Their times are scaled to the table's baseline by the reference network beside them, as the
     table's own are. Raises UserError where the table is for another target, was measured on another
-    CPU or with other kernels than are compiled today, or lacks an entry.
+    CPU or with other kernels than are compiled today, or lacks an entry, and for a device that is
+    not like the others.
     """
     identity = table.identity
     if target.key != identity.target:
@@ -113,7 +115,7 @@ def check_table(
         )
     protocol = protocol or VisitProtocol()
     schedules = tuned_schedules(target, identity.threads)
-    today = provenance_of(device.info, schedules, protocol)
+    today = provenance_of(devices.info, schedules, protocol)
     for run, _ in table.runs:
         if wrong := [name for name in today.differences(run) if name in _SAME]:
             values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
@@ -123,17 +125,24 @@ def check_table(
             )
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
     cost = SpaceCost(LatencyCost(table), space)
-    rows: list[Row] = []
-    reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
-    with device.open(reference) as reference_session:
-        for genotype in unseen_networks(table, networks):
+    genotypes = unseen_networks(table, networks)
+    rows: dict[Genotype, Row] = {}
+    building = Lock()  # one at a time, whatever the number of devices
+
+    def measure(device: Device, reference: Session, genotype: Genotype) -> float:
+        with building:
             artifact = _compile(genotype, space, target, identity.threads)
-            with device.open(artifact) as session:
-                measured = _measure(session, reference_session, protocol, table.baseline_us)
-            estimate = cost.of(genotype)
-            rows.append(Row(str(genotype), estimate.value, estimate.upper, measured))
-            on_row(len(rows), rows[-1])
-    return CheckResult(tuple(rows))
+        with device.open(artifact) as session:
+            return _measure(session, reference, protocol, table.baseline_us)
+
+    def keep(genotype: Genotype, measured: float) -> None:
+        estimate = cost.of(genotype)
+        row = rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, measured)
+        on_row(len(rows), row)
+
+    reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
+    devices.spread(genotypes, measure, keep, reference=reference)
+    return CheckResult(tuple(rows[genotype] for genotype in genotypes))
 
 
 def unseen_networks(table: Table, count: int) -> list[Genotype]:
