@@ -7,7 +7,7 @@ from typing import TypeVar
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote, RemoteNetwork, load_on
 from deploy.devices.session import RemoteSession
-from deploy.measure.device import PINNING, DeviceInfo
+from deploy.measure.device import DeviceInfo
 from lut.errors import WorkError
 
 T = TypeVar("T")
@@ -29,7 +29,8 @@ class RemoteDevice:
             architecture=device.architecture,
             cores=device.cores,
             threads=threads,
-            pinning=PINNING,
+            pinning=session.set_threads(threads),
+            frame="from the image in the device's memory to the labels there",
             emulated=device.emulated,
         )
 

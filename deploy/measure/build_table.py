@@ -133,7 +133,7 @@ def provenance_of(
         versions={tool: version(tool) for tool in _TOOLS},
         kernels_version=KERNELS_VERSION,
         schedules=_digest(schedules),
-        protocol=str(protocol),
+        protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -17,9 +17,6 @@ from typing import Protocol
 
 from deploy.artifact import Artifact
 
-# How TVM's pool binds its threads, here and on a device; a device's server is told this mode.
-PINNING = "TVM's pool, one thread a core, the fastest cores first"
-
 
 @dataclass(frozen=True)
 class DeviceInfo:
@@ -30,6 +27,7 @@ class DeviceInfo:
     cores: int
     threads: int  # of TVM's pool
     pinning: str  # how the pool's threads are bound to cores, in words
+    frame: str  # what the time of a whole frame includes, in words
     emulated: bool  # its latencies mean nothing and never enter a table that ships
 
 

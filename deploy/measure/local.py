@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
-from deploy.measure.device import PINNING, DeviceInfo
-from deploy.runtime import Network, open_artifact
+from deploy.measure.device import DeviceInfo
+from deploy.runtime import Network, open_artifact, pinning
 
 
 class LocalDevice:
@@ -26,7 +26,8 @@ class LocalDevice:
             architecture=host.architecture(),
             cores=len(os.sched_getaffinity(0)),
             threads=self.threads,
-            pinning=PINNING,
+            pinning=pinning(self.threads),
+            frame="from the image in numpy to the labels in numpy",
             emulated=False,
         )
 
