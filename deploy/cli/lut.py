@@ -241,8 +241,8 @@ def _print(table: Table, space: Space) -> None:
     ]  # fmt: skip
     identity = table.identity
     title = (
-        f"{identity.target_name} ({_cpus(table)}), {identity.resolution}, width "
-        f"{identity.width:g}, {identity.threads} threads"
+        f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
+        f"width {identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -256,12 +256,8 @@ def _print(table: Table, space: Space) -> None:
         )
     for provenance, visits in table.runs:
         print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
-    if any(provenance.emulated for provenance, _ in table.runs):
+    if table.emulated:
         print("EMULATED: these latencies mean nothing")
-
-
-def _cpus(table: Table) -> str:
-    return ", ".join(dict.fromkeys(run.cpu for run, _ in table.runs)) or "nothing measured"
 
 
 def _print_check(result: "CheckResult") -> None:
@@ -284,10 +280,11 @@ def _csv(table: Table) -> str:
 
     names = [field.name for field in fields(OpKey)]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
+    device = table.cpus
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *columns])
+    writer.writerow([*names, *columns, "device"])
     for key, entry in sorted(table.entries.items()):
         values = [getattr(key, name) for name in names]
-        writer.writerow([*values, *(getattr(entry, column) for column in columns)])
+        writer.writerow([*values, *(getattr(entry, column) for column in columns), device])
     return buffer.getvalue()
