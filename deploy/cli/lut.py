@@ -18,9 +18,12 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
-    from deploy.measure.device import Device
+    from deploy.measure.device import Devices
+
+_EMULATED = "EMULATED: these latencies mean nothing"
 
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
@@ -54,7 +57,6 @@ def build(
     if out:
         check_writable(out)
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
@@ -72,12 +74,7 @@ def build(
             if not sys.stderr.isatty():
                 say(f"{time.monotonic() - start:7.0f} s  {text}")
 
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            table = on_device(remote, lambda device: build_table(plan, device, path, tell))
-        else:
-            table = build_table(plan, LocalDevice(workers), path, tell)
+        table = build_table(plan, _devices(workers, remote), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -110,7 +107,7 @@ def show(
 @app.command()
 def check(
     path: TablePath,
-    target: options.TargetText = "cpu",
+    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
     rpc_tracker: options.Tracker = None,
     rpc_key: options.Key = None,
@@ -123,28 +120,21 @@ def check(
     table, _ = _open(path)
     workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
+    own = table.identity.target if table.identity.target_name == "json" else None
+    resolved = resolve_target(target or own or table.identity.target_name)
     with step(f"compiling and timing {networks} networks") as progress:
-
-        def run(device: "Device") -> "CheckResult":
-            return check_table(
-                table, resolved, device, networks=networks,
-                on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
-            )  # fmt: skip
-
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            result = on_device(remote, run)
-        else:
-            result = run(LocalDevice(workers))
+        result = check_table(
+            table, resolved, _devices(workers, remote), networks=networks,
+            on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
+        )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:
         _print_check(result)
+        if table.emulated:
+            print(_EMULATED)
     if not result.passed:
         raise WorkError(
             f"{path}: mean error {result.mean_error:.1%} (bar 5%), worst {result.worst_error:.1%} "
@@ -188,6 +178,17 @@ def export_csv(
         write_atomic(out, lines)
     else:
         print(lines, end="")
+
+
+def _devices(threads: int, remote: "Remote | None") -> "Devices":
+    """What measures: the devices that the options name, else this machine."""
+    if remote:
+        from deploy.devices.measuring import RemoteDevices
+
+        return RemoteDevices(remote)
+    from deploy.measure.local import LocalDevice
+
+    return LocalDevice(threads)
 
 
 def _open(path: Path) -> tuple[Table, Space]:
@@ -257,7 +258,7 @@ def _print(table: Table, space: Space) -> None:
     for provenance, visits in table.runs:
         print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
     if table.emulated:
-        print("EMULATED: these latencies mean nothing")
+        print(_EMULATED)
 
 
 def _print_check(result: "CheckResult") -> None:
