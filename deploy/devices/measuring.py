@@ -78,7 +78,7 @@ class RemoteDevice:
     """One device, held for as long as it measures."""
 
     def __init__(self, session: RemoteSession, threads: int) -> None:
-        self._session, self._threads = session, threads
+        self.session, self._threads = session, threads
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator["RemoteMeasuring"]:
@@ -87,7 +87,7 @@ class RemoteDevice:
 
     def load(self, artifact: Artifact) -> "RemoteMeasuring":
         """Load an artifact for as long as the session lasts."""
-        return RemoteMeasuring(load_on(self._session, artifact, self._threads))
+        return RemoteMeasuring(load_on(self.session, artifact, self._threads))
 
 
 class RemoteMeasuring:
