@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from deploy.measure.check_table import CheckResult
     from deploy.measure.device import Devices
 
+_EMULATED = "EMULATED: these latencies mean nothing"
+
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
 TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
@@ -105,7 +107,7 @@ def show(
 @app.command()
 def check(
     path: TablePath,
-    target: options.TargetText = "cpu",
+    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
     rpc_tracker: options.Tracker = None,
     rpc_key: options.Key = None,
@@ -120,7 +122,8 @@ def check(
     from deploy.measure.check_table import check_table
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
+    own = table.identity.target if table.identity.target_name == "json" else None
+    resolved = resolve_target(target or own or table.identity.target_name)
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
             table, resolved, _devices(workers, remote), networks=networks,
@@ -130,6 +133,8 @@ def check(
         print_json({"table": str(path), **result.to_json()})
     else:
         _print_check(result)
+        if table.emulated:
+            print(_EMULATED)
     if not result.passed:
         raise WorkError(
             f"{path}: mean error {result.mean_error:.1%} (bar 5%), worst {result.worst_error:.1%} "
@@ -237,8 +242,8 @@ def _print(table: Table, space: Space) -> None:
     ]  # fmt: skip
     identity = table.identity
     title = (
-        f"{identity.target_name} ({_cpus(table)}), {identity.resolution}, width "
-        f"{identity.width:g}, {identity.threads} threads"
+        f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
+        f"width {identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -252,12 +257,8 @@ def _print(table: Table, space: Space) -> None:
         )
     for provenance, visits in table.runs:
         print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
-    if any(provenance.emulated for provenance, _ in table.runs):
-        print("EMULATED: these latencies mean nothing")
-
-
-def _cpus(table: Table) -> str:
-    return ", ".join(dict.fromkeys(run.cpu for run, _ in table.runs)) or "nothing measured"
+    if table.emulated:
+        print(_EMULATED)
 
 
 def _print_check(result: "CheckResult") -> None:
@@ -280,10 +281,11 @@ def _csv(table: Table) -> str:
 
     names = [field.name for field in fields(OpKey)]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
+    device = table.cpus
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *columns])
+    writer.writerow([*names, *columns, "device"])
     for key, entry in sorted(table.entries.items()):
         values = [getattr(key, name) for name in names]
-        writer.writerow([*values, *(getattr(entry, column) for column in columns)])
+        writer.writerow([*values, *(getattr(entry, column) for column in columns), device])
     return buffer.getvalue()

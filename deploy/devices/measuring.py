@@ -7,7 +7,7 @@ from deploy.artifact import Artifact
 from deploy.devices.network import Remote, RemoteNetwork, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
-from deploy.measure.device import PINNING, Device, DeviceInfo, Item, Result, Session
+from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
 from lut.errors import UserError, WorkError
 
 
@@ -54,8 +54,8 @@ class RemoteDevices:
             cpu=device.cpu,
             architecture=device.architecture,
             cores=device.cores,
-            threads=self._remote.threads,
-            pinning=PINNING,
+            pinning=session.set_threads(self._remote.threads),
+            frame="from the image in the device's memory to the labels there",
             emulated=device.emulated,
         )
 

@@ -43,7 +43,6 @@ class Progress:
     total: int
     entries: int  # in the table so far
     eta_s: float
-    what: str
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,16 @@ def build_table(
         open_table(path, plan.identity, provenance) as writer,
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
-        todo = [(g, role) for g, role in networks if not visited[str(g), role]]
+        todo = []
+        for genotype, role in networks:  # a stage of few networks plans some of them twice
+            if visited[str(genotype), role]:
+                visited[str(genotype), role] -= 1
+            else:
+                todo.append((genotype, role))
         build = _Builder(plan, devices, writer, factory, on_progress)
         build.visit_all(todo)
-        build.visit_noisy()
+        while noisy := build.noisy_networks():
+            build.visit_all(noisy)
         return writer.table
 
 
@@ -135,7 +140,7 @@ def provenance_of(
         versions={tool: version(tool) for tool in _TOOLS},
         kernels_version=KERNELS_VERSION,
         schedules=_digest(schedules),
-        protocol=str(protocol),
+        protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -166,27 +171,28 @@ class _Builder:
             with device.open(network.artifact) as session:
                 return measure_visit(session, reference, network, role, self.plan.protocol)
 
-        def keep(item: _Item, visit: Visit) -> None:
+        def keep(_item: _Item, visit: Visit) -> None:
             nonlocal done
             self.writer.append(visit)
             done += 1
             left_s = (time.monotonic() - start) / done * (len(todo) - done)
             entries = len(self.writer.table.entries)
-            self.on_progress(Progress(done, len(todo), entries, left_s, item[1]))
+            self.on_progress(Progress(done, len(todo), entries, left_s))
 
         reference = self.factory.build(MRMS_GENOTYPE)
         self.devices.spread(todo, measure, keep, reference=reference.artifact)
 
-    def visit_noisy(self) -> None:
-        """Visit again, one by one, the networks with the most noisy entries."""
+    def noisy_networks(self) -> list[_Item]:
+        """What to visit again: the networks with the most noisy entries, within the limits."""
         visits = Counter(v.network for v in self.writer.table.visits if v.role == "entries")
         networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
-        left = int(REVISITS * len(networks)) - (sum(visits.values()) - len(networks))
+        again = sum(visits[name] - 1 for name in networks)  # other stages' are not counted
+        left = int(REVISITS * len(networks)) - again
         chosen: list[_Item] = []
         for name in self._noisiest(networks):
             if len(chosen) < left and visits[name] < VISITS_PER_NETWORK:
                 chosen.append((networks[name], "entries"))
-        self.visit_all(chosen)
+        return chosen
 
     def _noisiest(self, networks: dict[str, Genotype]) -> Iterator[str]:
         """Names of networks until every noisy entry is in one, those with the most first."""

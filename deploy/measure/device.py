@@ -21,9 +21,6 @@ from deploy.artifact import Artifact
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How TVM's pool binds its threads, here and on a device; a device's server is told this mode.
-PINNING = "TVM's pool, one thread a core, the fastest cores first"
-
 
 @dataclass(frozen=True)
 class DeviceInfo:
@@ -32,8 +29,8 @@ class DeviceInfo:
     cpu: str  # as the device's kernel names it
     architecture: str  # as ``uname -m`` prints it
     cores: int
-    threads: int  # of TVM's pool
     pinning: str  # how the pool's threads are bound to cores, in words
+    frame: str  # what the time of a whole frame includes, in words
     emulated: bool  # its latencies mean nothing and never enter a table that ships
 
 

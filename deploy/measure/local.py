@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
-from deploy.measure.device import PINNING, Device, DeviceInfo, Item, Result, Session
-from deploy.runtime import Network, open_artifact
+from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from deploy.runtime import Network, open_artifact, pinning
 
 
 class LocalDevice:
@@ -25,8 +25,8 @@ class LocalDevice:
             cpu=host.cpu_model(),
             architecture=host.architecture(),
             cores=len(os.sched_getaffinity(0)),
-            threads=self.threads,
-            pinning=PINNING,
+            pinning=pinning(self.threads),
+            frame="from the image in numpy to the labels in numpy",
             emulated=False,
         )
 
