@@ -1,8 +1,6 @@
 """hmseg-deploy lut: build, show, check, merge, export."""
 
 import csv
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,17 +60,13 @@ def build(
     resolved = resolve_target(target)
     plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
     path = out or default_path(plan)
-    start = time.monotonic()
     with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
 
         def tell(now: "Progress") -> None:
-            text = (
+            progress.tell(
                 f"network {now.done} of {now.total}, {now.entries} entries, about "
                 f"{now.eta_s / 60:.0f} min left"
             )
-            progress.at(text)
-            if not sys.stderr.isatty():
-                say(f"{time.monotonic() - start:7.0f} s  {text}")
 
         table = build_table(plan, _devices(workers, remote), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
@@ -127,7 +121,7 @@ def check(
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
             table, resolved, _devices(workers, remote), networks=networks,
-            on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
+            on_progress=progress.tell,
         )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
