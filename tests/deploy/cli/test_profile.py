@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -19,13 +18,6 @@ def test_table_and_roofline(cli, path, small_artifact, tmp_path):
         assert f"{name} x1" in done.out
     assert "the frame's time includes the copy of the uint8 image in" in done.err
     assert Image.open(tmp_path / "r.png").size[0] > 400
-
-
-def test_json(cli, path, small_artifact):
-    data = json.loads(cli("profile", path, "--repeat", "2", "--json").succeeded().out)
-    assert (data["model"], data["resolution"], data["threads"]) == ("user", "64x64", 2)
-    assert [kernel["name"] for kernel in data["kernels"]] == list(small_artifact.calls)
-    assert data["machine"]["machine"]
 
 
 @pytest.mark.parametrize(
