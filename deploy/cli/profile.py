@@ -49,7 +49,7 @@ def profile(
     with step(f"timing {repeat} frames and the ceilings{where}") as progress:
         result = _profile(built, str(artifact), workers, remote, repeat)
         if result.ceilings:
-            progress.result = f"{result.ceilings.fma_gflops:.0f} GFLOP/s with {workers} threads"
+            progress.result = f"{result.ceilings.fma_gflops:.1f} GFLOP/s with {workers} threads"
     metadata = built.metadata
     if out:
         from deploy.roofline import draw_roofline
@@ -108,7 +108,7 @@ def print_profile(metadata: "Metadata", result: "Profile") -> None:
     print_table(title_of(metadata, result), columns, rows)
     if result.ceilings:
         print(
-            f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.0f} GFLOP/s "
+            f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.1f} GFLOP/s "
             f"would take {result.fma_share:.0%} of that"
         )
     else:

@@ -26,7 +26,7 @@ def test_table_and_roofline(cli, path, small_artifact, tmp_path):
         (["--repeat", "0"], "--repeat 0"),
         (["--rpc-tracker", "127.0.0.1:9190"], "--rpc-tracker needs --rpc-key"),
         (["--rpc-tracker", "127.0.0.1:1", "--rpc-key", "x"], "no tracker answers"),
-        (["-o", "none/r.png"], "none"),
+        (["-o", "n.hmseg/r.png"], "n.hmseg"),
     ],
 )
 def test_bad_input(cli, path, arguments, message):
