@@ -42,7 +42,7 @@ class Watched(RemoteDevices):
 
 def plan(target):
     space = Space((64, 64), 0.5)
-    return Plan(space, target, 2, stages=("s1",), calibration=2, protocol=PROTOCOL)
+    return Plan(space, target, 2, stages=("s1",), calibration=2, occasions=1, protocol=PROTOCOL)
 
 
 def test_two_devices_one_of_them_lost_on_the_way(farm, cpu, tmp_path):
