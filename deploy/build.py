@@ -71,6 +71,7 @@ def build_artifact(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         kernels=compiled.kernels,
         threads=threads,
+        calls=compiled.calls,
     )
     images = probe_images(metadata.resolution, golden_image)
     if remote is None:
