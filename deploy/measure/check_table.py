@@ -99,34 +99,35 @@ def check_table(
     protocol: VisitProtocol | None = None,
     on_row: Callable[[int, Row], None] = lambda _n, _row: None,
 ) -> CheckResult:
-    """Compile random networks as `hmseg-deploy compile` does, and time them whole.
+    """`check_networks` of random networks that the table has not seen."""
+    genotypes = unseen_networks(table, networks)
+    return check_networks(table, target, device, genotypes, protocol=protocol, on_row=on_row)
+
+
+def check_networks(
+    table: Table,
+    target: Target,
+    device: Device,
+    networks: Sequence[Genotype],
+    *,
+    protocol: VisitProtocol | None = None,
+    on_row: Callable[[int, Row], None] = lambda _n, _row: None,
+) -> CheckResult:
+    """Compile networks as `hmseg-deploy compile` does, and time them whole.
 
     Their times are scaled to the table's baseline by the reference network beside them, as the
-    table's own are. Raises UserError where the table is for another target, was measured on another
-    CPU or with other kernels than are compiled today, or lacks an entry.
+    table's own are. Raises what `require_measurable` raises, and UserError where the table lacks an
+    entry.
     """
-    identity = table.identity
-    if target.key != identity.target:
-        raise UserError(
-            f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
-            "the device it was measured on"
-        )
     protocol = protocol or VisitProtocol()
-    schedules = tuned_schedules(target, identity.threads)
-    today = provenance_of(device.info, schedules, protocol)
-    for run, _ in table.runs:
-        if wrong := [name for name in today.differences(run) if name in _SAME]:
-            values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
-            raise UserError(
-                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
-                "device, or build it anew in another file"
-            )
+    require_measurable(table, target, device, protocol)
+    identity = table.identity
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
     cost = SpaceCost(LatencyCost(table), space)
     rows: list[Row] = []
     reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
     with device.open(reference) as reference_session:
-        for genotype in unseen_networks(table, networks):
+        for genotype in networks:
             artifact = _compile(genotype, space, target, identity.threads)
             with device.open(artifact) as session:
                 measured = _measure(session, reference_session, protocol, table.baseline_us)
@@ -134,6 +135,28 @@ def check_table(
             rows.append(Row(str(genotype), estimate.value, estimate.upper, measured))
             on_row(len(rows), rows[-1])
     return CheckResult(tuple(rows))
+
+
+def require_measurable(
+    table: Table, target: Target, device: Device, protocol: VisitProtocol | None = None
+) -> None:
+    """Raise UserError where the table is for another target, was measured on another CPU or with
+    other kernels than are compiled today."""
+    identity = table.identity
+    if target.key != identity.target:
+        raise UserError(
+            f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
+            "the device it was measured on"
+        )
+    schedules = tuned_schedules(target, identity.threads)
+    today = provenance_of(device.info, schedules, protocol or VisitProtocol())
+    for run, _ in table.runs:
+        if wrong := [name for name in today.differences(run) if name in _SAME]:
+            values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
+            raise UserError(
+                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
+                "device, or build it anew in another file"
+            )
 
 
 def unseen_networks(table: Table, count: int) -> list[Genotype]:
