@@ -45,6 +45,14 @@ def read_network(path: Path) -> tuple[Genotype, float, int | None]:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
+def read_search(path: Path) -> dict[str, Any]:
+    """What a file says about how its network was found; raises UserError where it does not."""
+    search = json.loads(read_file(path)).get("search")
+    if not isinstance(search, dict) or not isinstance(search.get("config"), dict):
+        raise UserError(f"{path}: it does not say how it was found; hmseg search writes that")
+    return search
+
+
 def to_line(genotype: Genotype, width: float) -> str:
     """The one-line form."""
     return f"{PREFIX}{width:g} | {genotype}"

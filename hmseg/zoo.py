@@ -96,6 +96,19 @@ def create_model(
     return model
 
 
+def register_found(folder: Path) -> None:
+    """Add the networks that `hmseg search` found: NAME.json, as it writes them.
+
+    Raises UserError for a name that does not end in hmseg: only what the search found is called so.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if not path.stem.endswith("hmseg"):
+            raise UserError(f"{path}: the names of found networks end in hmseg")
+        genotype, width, _ = network_file.read_network(path)
+        budget = network_file.read_search(path)["config"]["budget"]
+        register(path.stem, MRMSConfig(genotype, width), f"found by hmseg search within {budget}")
+
+
 _WIDTHS: tuple[tuple[str, float, str], ...] = (
     ("", 1.0, ""),
     ("tiny-", 0.5, " at half width"),
@@ -112,3 +125,4 @@ for _prefix, _width, _note in _WIDTHS:
         register(
             f"{_prefix}mrms-{_row}", MRMSConfig(width=_width, head=_head), f"{_summary}{_note}"
         )
+register_found(Path(__file__).parent / "genotypes")
