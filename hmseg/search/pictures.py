@@ -68,6 +68,8 @@ def draw_network(
 
 def draw_probabilities(records: Sequence[dict[str, Any]], path: Path, file: FilePath) -> None:
     """Each row's probabilities over the steps; the chosen candidate is thick."""
+    from matplotlib.lines import Line2D
+
     figure = _figure(14, 11)
     places = figure.subplots(4, 6, sharex=True, sharey=True).flat
     steps = [record["step"] for record in records]
@@ -78,21 +80,23 @@ def draw_probabilities(records: Sequence[dict[str, Any]], path: Path, file: File
         for index, name in enumerate(names):
             if tables[:, row, index].any():
                 width = 2.5 if path.choices[row] == index else 0.8
-                colour = f"C{index}" if name != "skip" else "black"
-                axes.plot(steps, tables[:, row, index], color=colour, lw=width, label=name)
+                values = tables[:, row, index]
+                axes.plot(steps, values, color=_colour(index), lw=width, label=name)
         axes.set_title(ROW_NAMES[row], fontsize=9)
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
         if ratio:
             axes.legend(fontsize=7)
-    handles, names = next(
-        axes.get_legend_handles_labels() for axes in reversed(figure.axes[: len(LAYERS)])
-        if len(axes.lines) == max(len(a.lines) for a in figure.axes[: len(LAYERS)])
-    )  # fmt: skip
-    figure.legend(handles, names, loc="outside lower center", ncols=10, fontsize=9)
-    figure.supxlabel("step")
+        if row >= 18:
+            axes.set_xlabel("step")
+    handles = [Line2D([], [], color=_colour(index), label=name) for index, name in enumerate(NAMES)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=10, fontsize=9)
     figure.supylabel("probability")
     _save(figure, file)
+
+
+def _colour(candidate: int) -> str:
+    return f"C{candidate}" if CANDIDATES[candidate] else "black"
 
 
 def draw_cost(records: Sequence[dict[str, Any]], budget: Budget, file: FilePath) -> None:
