@@ -168,7 +168,7 @@ def measure(arguments: argparse.Namespace) -> None:
     table = load_table(arguments.cost)
     device = LocalDevice(table.identity.threads)
 
-    def keep(_number: int, row: Any) -> None:
+    def keep(row: Any) -> None:
         record = {"genotype": row.network, "estimate_us": row.estimate_us,
                   "measured_us": row.measured_us, "table": arguments.cost.name}  # fmt: skip
         append_record(latencies, record)

@@ -1,8 +1,6 @@
 """hmseg-deploy lut: build, show, check, merge, export."""
 
 import csv
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +18,8 @@ from lut.table import Table, load_table, merge_tables, save_table
 if TYPE_CHECKING:
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
-    from deploy.measure.device import Device
+
+_EMULATED = "EMULATED: these latencies mean nothing"
 
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
@@ -54,30 +53,20 @@ def build(
     if out:
         check_writable(out)
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
     plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
     path = out or default_path(plan)
-    start = time.monotonic()
     with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
 
         def tell(now: "Progress") -> None:
-            text = (
+            progress.tell(
                 f"network {now.done} of {now.total}, {now.entries} entries, about "
                 f"{now.eta_s / 60:.0f} min left"
             )
-            progress.at(text)
-            if not sys.stderr.isatty():
-                say(f"{time.monotonic() - start:7.0f} s  {text}")
 
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            table = on_device(remote, lambda device: build_table(plan, device, path, tell))
-        else:
-            table = build_table(plan, LocalDevice(workers), path, tell)
+        table = build_table(plan, options.open_devices(workers, remote), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -110,7 +99,7 @@ def show(
 @app.command()
 def check(
     path: TablePath,
-    target: options.TargetText = "cpu",
+    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
     rpc_tracker: options.Tracker = None,
     rpc_key: options.Key = None,
@@ -123,28 +112,21 @@ def check(
     table, _ = _open(path)
     workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
+    own = table.identity.target if table.identity.target_name == "json" else None
+    resolved = resolve_target(target or own or table.identity.target_name)
     with step(f"compiling and timing {networks} networks") as progress:
-
-        def run(device: "Device") -> "CheckResult":
-            return check_table(
-                table, resolved, device, networks=networks,
-                on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
-            )  # fmt: skip
-
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            result = on_device(remote, run)
-        else:
-            result = run(LocalDevice(workers))
+        result = check_table(
+            table, resolved, options.open_devices(workers, remote), networks=networks,
+            on_progress=progress.tell,
+        )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:
         _print_check(result)
+        if table.emulated:
+            print(_EMULATED)
     if not result.passed:
         raise WorkError(
             f"{path}: mean error {result.mean_error:.1%} (bar 5%), worst {result.worst_error:.1%} "
@@ -241,8 +223,8 @@ def _print(table: Table, space: Space) -> None:
     ]  # fmt: skip
     identity = table.identity
     title = (
-        f"{identity.target_name} ({_cpus(table)}), {identity.resolution}, width "
-        f"{identity.width:g}, {identity.threads} threads"
+        f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
+        f"width {identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -256,12 +238,8 @@ def _print(table: Table, space: Space) -> None:
         )
     for provenance, visits in table.runs:
         print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
-    if any(provenance.emulated for provenance, _ in table.runs):
-        print("EMULATED: these latencies mean nothing")
-
-
-def _cpus(table: Table) -> str:
-    return ", ".join(dict.fromkeys(run.cpu for run, _ in table.runs)) or "nothing measured"
+    if table.emulated:
+        print(_EMULATED)
 
 
 def _print_check(result: "CheckResult") -> None:
@@ -284,10 +262,11 @@ def _csv(table: Table) -> str:
 
     names = [field.name for field in fields(OpKey)]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
+    device = table.cpus
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *columns])
+    writer.writerow([*names, *columns, "device"])
     for key, entry in sorted(table.entries.items()):
         values = [getattr(key, name) for name in names]
-        writer.writerow([*values, *(getattr(entry, column) for column in columns)])
+        writer.writerow([*values, *(getattr(entry, column) for column in columns), device])
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.measure.check_table import Row
     from hmseg.search.run import Found
     from lut.table import Table
@@ -75,6 +76,9 @@ def search(
     measure: Annotated[
         bool, typer.Option(help="Compile and time the network found, beside its estimate.")
     ] = True,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
     """Search for the network that is best within a budget; under torchrun, over all processes."""
@@ -103,9 +107,10 @@ def search(
     width = network_config(model).width
     classes = table.identity.num_classes if table else 19
     whole = open_cost(limit, table, size, width, classes)
-    measuring = bool(measure and table and limit.unit == "us")
-    if table and measuring:
-        _require_device(table)
+    measuring = None
+    if measure and table and limit.unit == "us":
+        named = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
+        measuring = _Measuring(table, named)
     split = open_dataset(dataset, data, "train")
     recipe = TrainConfig(
         model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
@@ -140,7 +145,7 @@ def search(
         leave_world()
     if not world.is_main:
         return
-    row = _measure(table, found) if table and measuring else None
+    row = measuring(found) if measuring else None
     _report(found, row, as_json=as_json)
 
 
@@ -172,32 +177,35 @@ def _provenance(path: Path | None, table: "Table | None") -> dict[str, Any]:
     }
 
 
-def _require_device(table: "Table") -> None:
-    """Before hours of work: what the table is of must be what would measure the network."""
-    from deploy.measure.check_table import require_measurable
-    from deploy.measure.local import LocalDevice
-    from deploy.targets import resolve_target
+class _Measuring:
+    """What measures the network found: the machine that the table is of, or devices like it.
 
-    try:
-        require_measurable(
-            table, resolve_target("cpu"), LocalDevice(options.read_threads(table.identity.threads))
-        )
-    except UserError as error:
-        raise UserError(f"{error}; or search with --no-measure") from error
+    Raises UserError where it is another: before hours of work, not after them.
+    """
 
+    def __init__(self, table: "Table", place: "tuple[int, Remote | None]") -> None:
+        from deploy.measure.check_table import require_measurable
+        from deploy.targets import resolve_target
 
-def _measure(table: "Table", found: "Found") -> "Row":
-    from deploy.measure.check_table import check_networks
-    from deploy.measure.local import LocalDevice
-    from deploy.targets import resolve_target
+        identity = table.identity
+        named = identity.target if identity.target_name == "json" else identity.target_name
+        self.table, self.target = table, resolve_target(named)
+        self.devices = options.open_devices(*place)
+        try:
+            require_measurable(table, self.target, self.devices)
+        except UserError as error:
+            raise UserError(f"{error}; or search with --no-measure") from error
 
-    workers = options.read_threads(table.identity.threads)
-    with step("compiling and timing the network found") as progress:
-        result = check_networks(
-            table, resolve_target("cpu"), LocalDevice(workers), [found.path.genotype]
-        )
-        progress.result = f"{result.rows[0].measured_us / 1e3:.3f} ms"
-    return result.rows[0]
+    def __call__(self, found: "Found") -> "Row":
+        from deploy.measure.check_table import check_networks
+
+        with step("compiling and timing the network found") as progress:
+            networks = [found.path.genotype]
+            result = check_networks(
+                self.table, self.target, self.devices, networks, on_progress=progress.tell
+            )
+            progress.result = f"{result.rows[0].measured_us / 1e3:.3f} ms"
+        return result.rows[0]
 
 
 def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:

@@ -116,12 +116,10 @@ def test_provenance(built):
 def test_a_finished_table_is_left_alone(built, cpu):
     table, path, _ = built
     before = path.read_bytes()
-    start = time.monotonic()
     # Noisy entries are visited again up to a limit, which this build may not have reached.
     again = build_table(plan(cpu), LocalDevice(2), path)
     assert again.visits[: len(table.visits)] == table.visits
     assert path.read_bytes().startswith(before)
-    assert time.monotonic() - start < 60
 
 
 def test_a_table_of_something_else(built, cpu):
