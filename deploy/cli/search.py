@@ -56,9 +56,8 @@ def search(
     samples: Annotated[int, typer.Option(help="Paths of an architecture step.")] = 1,
     arch_lr: Annotated[float, typer.Option(help="Of Adam, for the architecture.")] = 0.01,
     cost_weight: Annotated[float, typer.Option(help="Of L_cost (Eq. 4).")] = 0.5,
-    lr: Annotated[
-        float, typer.Option(help="Of SGD, for the weights; falls by the poly rule.")
-    ] = 0.01,
+    lr: Annotated[float, typer.Option(help="For the weights; falls by the poly rule.")] = 0.01,
+    optimizer: Annotated[str, typer.Option(help="Of the weights: sgd or adamw.")] = "sgd",
     scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",
     class_balance: Annotated[
         float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
@@ -98,7 +97,7 @@ def search(
     from hmseg.search.run import SearchOptions, SearchRun
     from hmseg.search.search import Searcher
     from hmseg.search.space import parse_dimensions
-    from hmseg.train.config import Stage, TrainConfig
+    from hmseg.train.config import Stage, TrainConfig, read_optimizer
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.zoo import network_config
 
@@ -114,7 +113,8 @@ def search(
     split = open_dataset(dataset, data, "train")
     recipe = TrainConfig(
         model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
-        seed=seed, learning_rate=lr, scale=read_scale(scale), class_balance=class_balance,
+        seed=seed, learning_rate=lr, optimizer=read_optimizer(optimizer),
+        scale=read_scale(scale), class_balance=class_balance,
     )  # fmt: skip
     config = SearchConfig(
         recipe, str(limit), _digest(cost) if limit.unit == "us" and cost else limit.unit,

@@ -318,5 +318,6 @@ def test_two_processes_search_as_one(data: Path, tmp_path: Path):
     left, right = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert torch.equal(left[1], right[1])
     assert left[0] == right[0] == pytest.approx(losses, rel=1e-6)
-    torch.testing.assert_close(left[1], alone.architecture.logits.detach(), atol=1e-6, rtol=1e-6)
-    assert (left[1] != 0).any()
+    # Adam turns a gradient near 0 into a step of up to 0.01, and rounding with it.
+    torch.testing.assert_close(left[1], alone.architecture.logits.detach(), atol=1e-4, rtol=0)
+    assert left[1].abs().max() > 0.01
