@@ -62,12 +62,12 @@ def build(
 
         def tell(now: "Progress") -> None:
             progress.tell(
-                f"network {now.done} of {now.total}, {now.entries} entries, about "
+                f"visit {now.done} of {now.total}, {now.entries} entries, about "
                 f"{now.eta_s / 60:.0f} min left"
             )
 
         table = build_table(plan, options.open_devices(workers, remote), path, tell)
-        progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
+        progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
         say(f"{len(noisy)} entries stayed noisy; lut show marks them")
@@ -190,7 +190,7 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
     return {
         "identity": asdict(table.identity),
         "provenance": [provenance.to_json() for provenance, _ in table.runs],
-        "networks": len(table.visits),
+        "visits": len(table.visits),
         "baseline_us": table.baseline_us if table.visits else None,
         "calibration": _calibration(table),
         "missing": len(wanted - set(table.entries)),
@@ -207,7 +207,8 @@ def _calibration(table: Table) -> dict[str, Any] | None:
     from lut.estimate import MIN_CALIBRATION, LatencyCost
 
     needed = {key for visit in table.calibration for key in visit.entries}
-    if len(table.calibration) < MIN_CALIBRATION or not needed <= table.entries.keys():
+    networks = {visit.network for visit in table.calibration}
+    if len(networks) < MIN_CALIBRATION or not needed <= table.entries.keys():
         return None  # a table that is being built
     return asdict(LatencyCost(table).calibration)
 
@@ -229,7 +230,7 @@ def _print(table: Table, space: Space) -> None:
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
     reference = f", reference {table.baseline_us / 1000:.3f} ms" if table.visits else ""
-    print(f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks{reference}")
+    print(f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} visits{reference}")
     fit = _calibration(table)
     if fit:
         print(
@@ -237,7 +238,7 @@ def _print(table: Table, space: Space) -> None:
             f"{fit['error']:.1%} over {fit['networks']} networks"
         )
     for provenance, visits in table.runs:
-        print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
+        print(f"{len(visits)} visits: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
     if table.emulated:
         print(_EMULATED)
 

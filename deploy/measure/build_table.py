@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.kernels import KERNELS_VERSION
 from deploy.kernels.choice import Fields
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
-from deploy.measure.networks import NetworkFactory
+from deploy.measure.networks import NetworkFactory, TimedNetwork
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
 from deploy.tuning.records import tuned_schedules
@@ -28,8 +28,11 @@ from lut.record import Role, Visit
 from lut.table import Identity, Table, Writer, open_table
 
 CALIBRATION = 16  # random networks, measured whole
-REVISITS = 0.25  # of the number of covering networks, at most, for noisy entries
-VISITS_PER_NETWORK = 3
+# On which each network is visited, all the others between them: loading gives it other places in
+# memory every time, which changes what it takes by a few percent.
+OCCASIONS = 3
+REVISITS = 1.0  # of the number of covering networks, at most, for noisy entries
+VISITS_PER_NETWORK = 6
 _SEED = 20  # of the networks that are measured: the same ones whenever a build goes on
 _Item = tuple[Genotype, Role]
 _TOOLS = ("hmseg", "apache-tvm", "apache-tvm-ffi", "torch")
@@ -54,6 +57,7 @@ class Plan:
     threads: int
     stages: Sequence[str] = STAGES
     calibration: int = CALIBRATION
+    occasions: int = OCCASIONS
     protocol: VisitProtocol = field(default_factory=VisitProtocol)
 
     @property
@@ -71,14 +75,17 @@ class Plan:
         )
 
     def networks(self) -> list[_Item]:
-        """Every network to visit, in order: the same ones each time."""
+        """Every visit to make, in order: the same ones each time."""
         rng = random.Random(_SEED)
         covering = covering_networks(self.space, rng, self.stages)
         calibration = random_networks(self.space, rng, self.calibration, self.stages)
         roles: list[_Item] = [(network, "entries") for network in covering]
         roles += [(network, "calibration") for network in calibration]
-        rng.shuffle(roles)  # what is slow for a while is spread over both
-        return roles
+        visits = []
+        for _ in range(self.occasions):
+            rng.shuffle(roles)  # what is slow for a while is spread over both
+            visits += roles
+        return visits
 
 
 def build_table(
@@ -108,7 +115,7 @@ def build_table(
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
         todo = []
-        for genotype, role in networks:  # a stage of few networks plans some of them twice
+        for genotype, role in networks:
             if visited[str(genotype), role]:
                 visited[str(genotype), role] -= 1
             else:
@@ -158,6 +165,7 @@ class _Builder:
     ) -> None:  # fmt: skip
         self.plan, self.devices, self.writer, self.factory = plan, devices, writer, factory
         self.on_progress = on_progress
+        self.built: dict[Genotype, TimedNetwork] = {}
 
     def visit_all(self, todo: Sequence[_Item]) -> None:
         """Visit networks, on as many devices as there are."""
@@ -167,7 +175,8 @@ class _Builder:
 
         def measure(device: Device, reference: Session, item: _Item) -> Visit:
             genotype, role = item
-            network = self.factory.build(genotype)
+            network = self.built.get(genotype) or self.factory.build(genotype)
+            self.built[genotype] = network
             with device.open(network.artifact) as session:
                 return measure_visit(session, reference, network, role, self.plan.protocol)
 
@@ -186,7 +195,8 @@ class _Builder:
         """What to visit again: the networks with the most noisy entries, within the limits."""
         visits = Counter(v.network for v in self.writer.table.visits if v.role == "entries")
         networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
-        again = sum(visits[name] - 1 for name in networks)  # other stages' are not counted
+        planned = Counter(str(g) for g, role in self.plan.networks() if role == "entries")
+        again = sum(visits[name] - planned[name] for name in networks)
         left = int(REVISITS * len(networks)) - again
         chosen: list[_Item] = []
         for name in self._noisiest(networks):

@@ -24,7 +24,7 @@ from lut.estimate import LatencyCost
 from lut.table import Table
 
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
-OCCASIONS = 2  # of measuring each network: loading gives it other places in memory every time
+OCCASIONS = 4  # of measuring each network: loading gives it other places in memory every time
 _SEED = 30
 _SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 

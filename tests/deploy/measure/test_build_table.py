@@ -35,7 +35,9 @@ build_table(plan(resolve_target("cpu")), LocalDevice(2), Path(sys.argv[1]),
 
 
 def plan(cpu):
-    return Plan(Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=4, protocol=PROTOCOL)
+    return Plan(
+        Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=4, occasions=2, protocol=PROTOCOL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_nothing_is_lost_or_doubled(built, cpu):
     assert set(found) == set(wanted)
     again = found - wanted  # noisy ones
     assert all(role == "entries" for _, role in again)
-    covering = sum(role == "entries" for _, role in wanted.elements())
+    covering = sum(role == "entries" for _, role in wanted)
     assert again.total() <= int(REVISITS * covering)
     texts = [json.dumps(visit.to_json()) for visit in table.visits]
     assert len(set(texts)) == len(texts)
