@@ -22,17 +22,21 @@ Floats = NDArray[np.float64]
 
 def cost_range(objective: Objective, architecture: Architecture) -> tuple[Estimate, Estimate]:
     """The cheapest and the dearest network of a space."""
-    ends = []
-    for sign in (1.0, -1.0):
-        scores = torch.where(architecture.allowed, 0.0, -torch.inf)
-        totals = []
-        for ratios in _ratios(architecture):
-            places = _places(objective, scores, ratios)
-            best = sum(float((sign * place.costs).min()) for place in places)
-            totals.append(sign * best + float(objective.fixed[ratios]))
-        ends.append(min(totals) if sign > 0 else max(totals))
-    cheapest, dearest = (objective.cost.cost.network(total) for total in ends)
+    cheapest, dearest = (objective.estimate(_extreme(objective, architecture, sign))
+                         for sign in (1, -1))  # fmt: skip
     return cheapest, dearest
+
+
+def _extreme(objective: Objective, architecture: Architecture, sign: int) -> Path:
+    """The cheapest network, or with sign -1 the dearest."""
+    scores = torch.where(architecture.allowed, 0.0, -torch.inf)
+    found = []
+    for ratios in _ratios(architecture):
+        places = _places(objective, scores, ratios)
+        ends = [int((sign * place.costs).argmin()) for place in places]
+        total = sum(place.costs[end] for place, end in zip(places, ends, strict=True))
+        found.append((sign * (total + float(objective.fixed[ratios])), _path(places, ends, ratios)))
+    return min(found, key=lambda item: item[0])[1]
 
 
 def require_reachable(objective: Objective, architecture: Architecture) -> None:
@@ -69,6 +73,8 @@ def derive(objective: Objective, architecture: Architecture) -> tuple[Path, bool
     ]
     if not found:
         require_reachable(objective, architecture)  # names the range
+        # The budget is that of the cheapest network, and the rounding hides even that.
+        return _extreme(objective, architecture, 1), False
     _, path = max(found, key=lambda item: item[0])
     assert objective.within(path)
     return path, False
@@ -137,10 +143,16 @@ def _knapsack(
     total = float(best[-1] + scores[-2][medium] + scores[-1][low])
     if total == -np.inf:
         return total, None
+    ends, left = [], BINS
+    for widths, choice in reversed(list(zip(bins, taken, strict=True))):
+        ends.append(int(choice[left]))
+        left -= int(widths[ends[-1]])
+    return total, _path(places, ends[::-1], ratios)
+
+
+def _path(places: list[_Place], ends: list[int], ratios: tuple[int, int]) -> Path:
+    """The path of one choice at each place."""
     chosen: dict[int, int] = {}
-    left = BINS
-    for place, widths, choice in reversed(list(zip(places, bins, taken, strict=True))):
-        index = int(choice[left])
-        chosen |= place.choices[index]
-        left -= int(widths[index])
-    return total, Path((*(chosen[row] for row in range(len(LAYERS))), medium, low))
+    for place, end in zip(places, ends, strict=True):
+        chosen |= place.choices[end]
+    return Path((*(chosen[row] for row in range(len(LAYERS))), *ratios))
