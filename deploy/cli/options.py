@@ -46,8 +46,13 @@ TargetText = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="cpu (this machine), arm, android, x86-64-v2|v3|v4, LLVM's name of a CPU, or JSON.",
+        help="cpu (this machine), arm, android, cuda, adreno, x86-64-v2|v3|v4, LLVM's name of a "
+        "CPU, a tag of TVM such as nvidia/geforce-gtx-1080-ti, or JSON.",
     ),
+]
+Architectures = Annotated[
+    str | None,
+    typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
 ]
 Threads = Annotated[
     int | None,
