@@ -101,6 +101,10 @@ static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I..
   kernel(static_cast<A>(arguments[I])...);
 }
 template <class... A>
+static unsigned count(void (*)(A...)) {
+  return sizeof...(A);
+}
+template <class... A>
 static void call(void (*kernel)(A...), void** arguments) {
   call(kernel, arguments, std::index_sequence_for<A...>{});
 }
@@ -111,10 +115,12 @@ static void __syncthreads() {
   emulation::set_thread(emulation::running);
 }
 
-// One function for each kernel: sizes are those of the grid and the block.
+// Two functions for each kernel: it, where sizes are those of the grid and the block, and how many
+// arguments it has.
 #define EMULATE(kernel, barriers)                                                     \
   static void** kernel##_arguments;                                                   \
   static void kernel##_body() { emulation::call(kernel, kernel##_arguments); }        \
+  extern "C" unsigned arguments_##kernel() { return emulation::count(kernel); }      \
   extern "C" void emulate_##kernel(void** arguments, const unsigned* sizes, int backwards) { \
     gridDim = {sizes[0], sizes[1], sizes[2]};                                         \
     blockDim = {sizes[3], sizes[4], sizes[5]};                                        \

@@ -30,7 +30,9 @@ class EmulatedGpu:
     """Kernels of one source, and memory to run them on."""
 
     def __init__(self, source: str) -> None:
-        self._library = ctypes.CDLL(str(_compile(source)))
+        library = compile_source(source)
+        self._library = ctypes.CDLL(str(library))
+        library.unlink()  # the mapping stays
 
     def launch(
         self,
@@ -72,9 +74,9 @@ class EmulatedNetwork:
         return self._bytes[output.offset : output.offset + output.size].copy()
 
 
-def _compile(source: str) -> Path:
-    """A library with a function ``emulate_KERNEL`` for every kernel; raises UserError where there
-    is no C++ compiler."""
+def compile_source(source: str) -> Path:
+    """A library, the caller's to delete, with ``emulate_KERNEL`` and ``arguments_KERNEL`` for every
+    kernel; raises UserError where there is no C++ compiler."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise UserError("emulating a GPU needs a C++ compiler such as g++, or its name in CXX")
