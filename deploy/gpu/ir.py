@@ -15,8 +15,6 @@ from deploy.kernels import ir
 Act = Literal["none", "relu", "relu6", "sigmoid"]
 
 WARP = 32
-# What every GPU of the targets has: 1024 threads in a block, 65535 blocks along y and z.
-BLOCK_THREADS = 1024
 
 
 @contextmanager

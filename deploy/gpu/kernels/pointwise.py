@@ -74,7 +74,7 @@ def default_schedule(spec: PointwiseSpec) -> PointwiseSchedule:
     pixels, outputs = enough[0] if enough else max(fitting, key=lambda t: _threads(spec, t))
     groups = -(-spec.cout // outputs)
     rows = min(groups, MOST_ROWS)
-    lanes = gpu.WARP if rows >= 4 else 4 * gpu.WARP
+    lanes = gpu.WARP if rows > 2 else 4 * gpu.WARP  # 256 threads at most, for Adreno
     return PointwiseSchedule(pixels, outputs, lanes, rows)
 
 
