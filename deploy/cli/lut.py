@@ -58,6 +58,8 @@ def build(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
+    if resolved.gpu:
+        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
     path = out or default_path(plan)
     start = time.monotonic()
@@ -127,6 +129,8 @@ def check(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
+    if resolved.gpu:
+        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     with step(f"compiling and timing {networks} networks") as progress:
 
         def run(device: "Device") -> "CheckResult":

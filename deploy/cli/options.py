@@ -15,6 +15,7 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     from deploy.devices.network import Remote
     from deploy.source import Source
+    from deploy.targets import Target
 
 DEFAULT_MODEL = "tiny-mrms"
 MAX_THREADS = 1024
@@ -98,6 +99,15 @@ def open_model(
         model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
         std=stds,
     )  # fmt: skip
+
+
+def require_gpu(target: "Target") -> None:
+    """Raise UserError unless this machine has a GPU for `target`; before long work."""
+    if target.architecture != "cuda":
+        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
+    from deploy.gpu.driver import Driver
+
+    Driver()
 
 
 def read_resolution(text: str | None) -> Resolution | None:

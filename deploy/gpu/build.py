@@ -21,7 +21,7 @@ from deploy.metadata import Metadata
 from deploy.pipeline import OnPass
 from deploy.runtime import check_input
 from deploy.targets import Target
-from deploy.verify import Comparison, probe_images, require, verify_network
+from deploy.verify import Comparison, Runnable, probe_images, require, verify_network
 from lut.errors import UserError, WorkError
 
 # Above this many pixels emulation takes minutes for five images; then it takes one.
@@ -88,9 +88,11 @@ def check_program(
         reason = "no OpenCL GPU runs artifacts in this version"
         return replace(artifact, parity={"checked": False, "reason": reason}), []
     images = probe_images(artifact.metadata.resolution, artifact.golden.image)
+    network: Runnable
+    where: dict[str, Any]
     try:
-        network: GpuNetwork | EmulatedRunnable = GpuNetwork(artifact)
-        where: dict[str, Any] = dict(network.device)
+        network = on_gpu = GpuNetwork(artifact)
+        where = on_gpu.device
         on_step("parity gate on the GPU")
     except NoGpuError as absent:
         try:

@@ -77,9 +77,9 @@ class Driver:
             raise NoGpuError(
                 "no NVIDIA driver on this machine (libcuda.so.1 is not found); a GPU is needed"
             ) from error
-        for name, arguments in _PROTOTYPES.items():
+        for symbol, arguments in _PROTOTYPES.items():
             try:
-                function = getattr(self._library, name)
+                function = getattr(self._library, symbol)
             except AttributeError as error:
                 raise _too_old("") from error
             function.argtypes, function.restype = arguments, c_int
@@ -94,9 +94,9 @@ class Driver:
         if self._int("cuDeviceGetCount") == 0:
             raise NoGpuError("no NVIDIA GPU on this machine; a GPU is needed")
         self._device = self._int("cuDeviceGet", 0)
-        text = ctypes.create_string_buffer(256)
-        self.call("cuDeviceGetName", text, len(text), self._device)
-        self.name = text.value.decode()
+        name = ctypes.create_string_buffer(256)
+        self.call("cuDeviceGetName", name, len(name), self._device)
+        self.name = name.value.decode()
         major, minor = (
             self._int("cuDeviceGetAttribute", attribute, self._device)
             for attribute in (_MAJOR, _MINOR)

@@ -64,7 +64,9 @@ class EmulatedNetwork:
     def run(self, given: NDArray[Any], entry: str = "main") -> NDArray[np.uint8]:
         """The bytes of the entry's output."""
         start = self.plan.input.offset
-        self._bytes[start : start + given.nbytes] = np.ascontiguousarray(given).view(np.uint8).ravel()
+        self._bytes[start : start + given.nbytes] = (
+            np.ascontiguousarray(given).view(np.uint8).ravel()
+        )
         base = self._bytes.ctypes.data
         todo = self.plan.entries[entry]
         for launch in todo.launches:
@@ -93,7 +95,9 @@ def compile_source(source: str) -> Path:
             [*command, "-o", str(library), str(code)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no word why"]
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or [
+                "no word why"
+            ]
             raise UserError(f"emulating a GPU: {compiler} failed: {lines[0][-300:]}")
         kept, name = tempfile.mkstemp(suffix=".so", prefix="hmseg-emulate-")
         os.close(kept)

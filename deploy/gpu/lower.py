@@ -13,6 +13,7 @@ from tvm import relax
 from deploy.gpu.plan import Entry, Extents, Launch, Life, Plan, Region, aligned, place
 from lut.errors import UserError
 
+
 @dataclass(frozen=True)
 class KernelCode:
     """A PrimFunc as the device sees it: the kernel's name, the PrimFunc's parameters that its

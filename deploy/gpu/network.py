@@ -10,6 +10,7 @@ import ctypes
 import threading
 from ctypes import c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class GpuNetwork(Network):
         address = self._driver.handle("cuMemHostAlloc", size, 0)
         self._pinned.append(address)
         memory = (ctypes.c_uint8 * size).from_address(address.value or 0)
-        return np.frombuffer(memory, np.uint8)
+        return np.ctypeslib.as_array(memory)
 
     def _record(self, entry: Entry, functions: dict[str, c_void_p]) -> c_void_p:
         driver = self._driver
@@ -144,8 +145,8 @@ class GpuNetwork(Network):
                 self._enqueue_download("main")
                 driver.call("cuEventRecord", events[3], self._stream)
                 driver.call("cuEventSynchronize", events[3])
-                parts = zip(events, events[1:], strict=False)
-                times.append(FrameTime(*(driver.milliseconds(a, b) for a, b in parts)))
+                parts = [driver.milliseconds(a, b) for a, b in pairwise(events)]
+                times.append(FrameTime(*parts))
             for event in events:
                 driver.call("cuEventDestroy_v2", event)
         return times

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from deploy.kernels import ir
@@ -25,7 +24,10 @@ class Bilinear:
 
     def pack(self) -> list[NDArray[Any]]:
         """Constants in call order: sources and weights of the rows, then of the columns."""
-        return [*Axis(self.height, self.out_height).table(), *Axis(self.width, self.out_width).table()]
+        return [
+            *Axis(self.height, self.out_height).table(),
+            *Axis(self.width, self.out_width).table(),
+        ]
 
     def params(self, f: ir.PrimFuncBuilder) -> "Tables":
         """The four parameters that `pack` fills."""

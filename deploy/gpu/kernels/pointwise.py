@@ -114,7 +114,7 @@ def emit(spec: PointwiseSpec) -> Any:  # noqa: ANN401
         flat = (spec.cout, spec.plane)
         x = f.param("x", (1, spec.cin, spec.height, spec.width))
         gate = f.param("gate", (1, spec.cout, 1, 1)) if spec.gate else None
-        added = None
+        added: Any = None
         if spec.add != "none":
             plane = {"map": (spec.height, spec.width), "channel": (1, 1), "low": spec.low}[spec.add]
             added = f.param("added", (1, spec.cout, *plane))
@@ -158,7 +158,9 @@ def emit(spec: PointwiseSpec) -> Any:  # noqa: ANN401
                             if sample is not None:
                                 acc[o] = value
                                 for i in range(s.pixels):
-                                    acc.set_lane(o, i, acc.lane(o, i) + sample.value(added, channel, i))
+                                    acc.set_lane(
+                                        o, i, acc.lane(o, i) + sample.value(added, channel, i)
+                                    )
                                 value = acc[o]
                             value = gpu.act_of(value, spec.act, s.pixels)
                             ir.store(out, value, channel, first, lanes=s.pixels)

@@ -47,8 +47,8 @@ def pack(
     spec: StemSpec,
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
-    factor: NDArray[np.float32],
-    shift: NDArray[np.float32],
+    factor: NDArray[np.floating[Any]],
+    shift: NDArray[np.floating[Any]],
 ) -> list[NDArray[Any]]:
     """Constants in call order: weight (groups, 27, outputs) in the order row, column, colour;
     bias (groups, outputs); factor (3,) and shift (3,) of the normalisation."""

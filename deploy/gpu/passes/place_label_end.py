@@ -30,5 +30,6 @@ class PlaceLabelEnd:
         for var in graph.vars:
             scores = scores_of_labels(graph, var)
             if scores is not None:
-                spec = label_end.LabelEndSpec(*shape_of(scores)[1:], *plane_of(var))
+                channels, *_ = shape_of(scores)[1:]
+                spec = label_end.LabelEndSpec(channels, *plane_of(scores), *plane_of(var))
                 yield placed(spec, [scores], label_end.pack(spec), var)

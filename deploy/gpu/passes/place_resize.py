@@ -29,5 +29,6 @@ class PlaceResize:
         for var in graph.vars:
             source = bilinear_resize(graph, var)
             if source is not None:
-                spec = resize.ResizeSpec(*shape_of(source)[1:], *plane_of(var))
+                channels, *_ = shape_of(source)[1:]
+                spec = resize.ResizeSpec(channels, *plane_of(source), *plane_of(var))
                 yield placed(spec, [source], resize.pack(spec), var)

@@ -11,8 +11,8 @@ from deploy.artifact import Artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.pipeline import compile_source
-from deploy.source import open_source
 from deploy.resolution import Resolution
+from deploy.source import open_source
 from deploy.targets import resolve_target
 
 ARCHITECTURES = "sm_61,sm_90"

@@ -26,7 +26,9 @@ class Kernels:
         self.source, self.codes = lower_kernels(functions, target)
         self._gpu = EmulatedGpu(self.source)
 
-    def run(self, name: str, inputs: list[Array], output: Array, *, backwards: bool = False) -> Array:
+    def run(
+        self, name: str, inputs: list[Array], output: Array, *, backwards: bool = False
+    ) -> Array:
         """The output of a kernel on these inputs and constants; `output` gives shape and type."""
         (code,) = self.codes[name]
         given = [np.ascontiguousarray(array) for array in inputs]

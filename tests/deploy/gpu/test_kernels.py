@@ -79,7 +79,11 @@ def check(got: np.ndarray, want: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", POINTWISE)
 def test_pointwise(kernels, name):
     spec = POINTWISE[name]
-    x, w, b = noise(1, spec.cin, spec.height, spec.width), noise(spec.cout, spec.cin), noise(spec.cout)
+    x, w, b = (
+        noise(1, spec.cin, spec.height, spec.width),
+        noise(spec.cout, spec.cin),
+        noise(spec.cout),
+    )
     inputs, want = [x], F.conv2d(double(x), double(w)[:, :, None, None], double(b))
     if spec.gate:
         inputs.append(noise(1, spec.cout, 1, 1))

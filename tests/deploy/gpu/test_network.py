@@ -89,7 +89,9 @@ def test_bad_machines(driver, artifact, monkeypatch, setting, value, message):
 def test_a_driver_too_old_for_the_ptx(driver, artifact, monkeypatch):
     monkeypatch.setenv("STAND_IN_CAPABILITY", "120")
     monkeypatch.setenv("STAND_IN_VERSION", "12020")
-    with pytest.raises(UserError, match="too old for this artifact's compute_90, it has CUDA 12.2"):
+    with pytest.raises(
+        UserError, match=r"too old for this artifact's compute_90, it has CUDA 12\.2"
+    ):
         open_artifact(artifact, "a")
 
 
@@ -105,7 +107,7 @@ def test_the_wrong_image(network):
 
 
 def test_what_gpus_do_not_have(network, artifact):
-    with pytest.raises(UserError, match="benchmarks/gpu.sh"):
+    with pytest.raises(UserError, match=r"benchmarks/gpu\.sh"):
         network.instrument(lambda *_: True)
     opencl = replace(artifact.target, config={"kind": "opencl"})
     with pytest.raises(UserError, match="compiled for OpenCL"):
