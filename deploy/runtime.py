@@ -121,8 +121,9 @@ def load(path: str | Path, *, threads: int | None = None) -> Network:
 
     `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
     variable or the number of CPUs that the process may use. A pool never grows: a RuntimeWarning
-    where this thread has loaded a network with fewer before. An artifact for a GPU has no pool. Raises UserError for a damaged file,
-    one for another machine or of a newer format, and a TVM_NUM_THREADS that is no number.
+    where this thread has loaded a network with fewer before. An artifact for a GPU has no pool.
+    Raises UserError for a damaged file, one for another machine or of a newer format, and a
+    TVM_NUM_THREADS that is no number.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")

@@ -104,7 +104,7 @@ def _resolve(text: str, architectures: str | None) -> Target:
     if text.startswith("arm/"):
         return _target_from_tag(text)
     if text.lstrip().startswith("{"):
-        return _target_from_json(text)
+        return _target_from_json(text, architectures)
     return _cpu_target(text, {"kind": "llvm", "mtriple": _triple_of(text), "mcpu": text})
 
 
@@ -165,14 +165,14 @@ def _known() -> str:
     return ", ".join(("cpu", *ALIASES, *_GPU_ALIASES, *X86_64_LEVELS))
 
 
-def _target_from_json(text: str) -> Target:
+def _target_from_json(text: str, architectures: str | None) -> Target:
     try:
         config = json.loads(text)
     except ValueError as error:
         raise UserError(f"target: not JSON ({error})") from error
     if isinstance(config, dict) and config.get("kind") == "cuda":
-        arch = config.get("arch")
-        return replace(_cuda_target("cuda", None if arch is None else str(arch)), name="json")
+        named = str(config["arch"]) if "arch" in config else None
+        return replace(_cuda_target("cuda", architectures or named), name="json")
     if not isinstance(config, dict) or config.get("kind") != "llvm":
         raise UserError(
             'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '

@@ -28,13 +28,14 @@ def compile_model(
     if out:
         check_writable(out)
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target, arch)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact
     from deploy.build import build_artifact
-    from deploy.targets import resolve_target
 
-    resolved = resolve_target(target, arch)
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
     with step(f"compiling for {resolved.machine}") as progress:

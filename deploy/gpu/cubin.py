@@ -1,4 +1,4 @@
-"""What a cubin says of itself: it is an ELF file for NVIDIA's machine. Reads bytes, needs nothing."""
+"""What a cubin, an ELF file for NVIDIA's GPUs, says of itself."""
 
 import struct
 from dataclasses import dataclass

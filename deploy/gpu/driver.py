@@ -39,6 +39,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
     "cuMemFreeHost": [c_void_p],
     "cuMemcpyHtoD_v2": [_address, c_void_p, c_size_t],
     "cuMemcpyHtoDAsync_v2": [_address, c_void_p, c_size_t, _handle],
+    "cuMemcpyDtoDAsync_v2": [_address, _address, c_size_t, _handle],
     "cuMemcpyDtoHAsync_v2": [c_void_p, _address, c_size_t, _handle],
     "cuModuleLoadData": [POINTER(_handle), c_char_p],
     "cuModuleUnload": [_handle],
@@ -133,7 +134,8 @@ class Driver:
         made = _handle()
         status = self._library.cuModuleLoadData(byref(made), code)  # ctypes ends it with a zero
         if status == _UNSUPPORTED_PTX:
-            raise _too_old(f" for this artifact's {name}, it has CUDA {self.version}")
+            detail = f" for this artifact's {name}, it has CUDA {self.version}"
+            raise _too_old(detail, "575 or later, CUDA 12.9")
         if status == _NO_BINARY:
             raise UserError(f"the artifact's {name} does not run on the {self.name}")
         if status:
@@ -174,5 +176,5 @@ class Driver:
         return text.value.decode() if known and text.value else f"error {status}"
 
 
-def _too_old(detail: str) -> UserError:
-    return UserError(f"the NVIDIA driver is too old{detail}; update it (525 or later, CUDA 12)")
+def _too_old(detail: str, least: str = "525 or later, CUDA 12") -> UserError:
+    return UserError(f"the NVIDIA driver is too old{detail}; update it ({least})")

@@ -61,7 +61,7 @@ class Locals:
 
 
 def load_constants(buffer: Any, *index: Any, count: int) -> list[Any]:  # noqa: ANN401
-    """`count` neighbouring numbers of a packed constant, read four at a time where they allow it."""
+    """`count` neighbouring numbers of a packed constant, read four at a time where that divides."""
     step = next(size for size in (4, 2, 1) if count % size == 0)
     copy = T.alloc_buffer((count,), "float32", scope="local")
     for i in range(0, count, step):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.gpu.driver import Driver
-from deploy.gpu.plan import Entry
+from deploy.gpu.plan import Entry, Launch
 from deploy.gpu.program import choose_code
 from deploy.runtime import Instrument, Network, check_input
 from lut.errors import UserError, WorkError
@@ -72,14 +72,13 @@ class GpuNetwork(Network):
         driver.call("cuMemcpyHtoD_v2", self._arena, constants, len(constants))
         self._given = self._pin(plan.input.size)
         self._results = {name: self._pin(e.output.size) for name, e in plan.entries.items()}
-        functions: dict[str, c_void_p] = {}
+        names = {launch.kernel for entry in plan.entries.values() for launch in entry.launches}
+        self._functions = {
+            name: driver.handle("cuModuleGetFunction", self._module, name.encode())
+            for name in sorted(names)
+        }
         for name, entry in plan.entries.items():
-            for launch in entry.launches:
-                if launch.kernel not in functions:
-                    functions[launch.kernel] = driver.handle(
-                        "cuModuleGetFunction", self._module, launch.kernel.encode()
-                    )
-            self._graphs[name] = self._record(entry, functions)
+            self._graphs[name] = self._record(entry)
 
     def _pin(self, size: int) -> NDArray[np.uint8]:
         address = self._driver.handle("cuMemHostAlloc", size, 0)
@@ -87,22 +86,25 @@ class GpuNetwork(Network):
         memory = (ctypes.c_uint8 * size).from_address(address.value or 0)
         return np.ctypeslib.as_array(memory)
 
-    def _record(self, entry: Entry, functions: dict[str, c_void_p]) -> c_void_p:
+    def _record(self, entry: Entry) -> c_void_p:
         driver = self._driver
         driver.call("cuStreamBeginCapture_v2", self._stream, 1)
         for launch in entry.launches:
-            pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
-            # The driver copies the values of the parameters while it records.
-            places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
-            driver.call(
-                "cuLaunchKernel", functions[launch.kernel], *launch.grid, *launch.block, 0,
-                self._stream, places, None,
-            )  # fmt: skip
+            self._launch(launch)
         graph = c_void_p()
         driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
         driver.call("cuGraphDestroy", graph)
         return made
+
+    def _launch(self, launch: Launch) -> None:
+        pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
+        # The driver copies the values of the parameters before it returns.
+        places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
+        self._driver.call(
+            "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
+            self._stream, places, None,
+        )  # fmt: skip
 
     def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
         """As `deploy.runtime.Network.__call__`."""
@@ -147,6 +149,29 @@ class GpuNetwork(Network):
                 driver.call("cuEventSynchronize", events[3])
                 parts = [driver.milliseconds(a, b) for a, b in pairwise(events)]
                 times.append(FrameTime(*parts))
+            for event in events:
+                driver.call("cuEventDestroy_v2", event)
+        return times
+
+    def time_kernels(self, given: NDArray[Any], frames: int) -> list[tuple[str, list[float]]]:
+        """Milliseconds of every launch of ``main``, in order, with an event around each: the gaps
+        that the graph saves are in the figures, so their sum is above a frame's."""
+        check_input(given, self.metadata)
+        driver, launches = self._driver, self._program.plan.entries["main"].launches
+        with self._lock:
+            driver.enter()
+            self._give(given)
+            self._enqueue_upload()
+            events = [driver.handle("cuEventCreate", 0) for _ in range(len(launches) + 1)]
+            times: list[tuple[str, list[float]]] = [(launch.kernel, []) for launch in launches]
+            for _ in range(frames):
+                driver.call("cuEventRecord", events[0], self._stream)
+                for launch, event in zip(launches, events[1:], strict=True):
+                    self._launch(launch)
+                    driver.call("cuEventRecord", event, self._stream)
+                driver.call("cuEventSynchronize", events[-1])
+                for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
+                    samples.append(driver.milliseconds(start, stop))
             for event in events:
                 driver.call("cuEventDestroy_v2", event)
         return times

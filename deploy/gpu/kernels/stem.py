@@ -19,7 +19,7 @@ THREADS = 128
 
 @dataclass(frozen=True)
 class StemSpec:
-    """Image uint8 (1, H, W, 3) or planes float32 (1, 3, H, W) -> (1, cout, ceil(H/2), ceil(W/2))."""
+    """Image uint8 (1, H, W, 3) or float32 (1, 3, H, W) -> (1, cout, ceil(H/2), ceil(W/2))."""
 
     cout: int
     height: int

@@ -137,6 +137,11 @@ CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t size, CUstream str
   memcpy(to, host(from), size);
   return CUDA_SUCCESS;
 }
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
+  must_not_capture(stream);
+  memcpy(host(to), host(from), size);
+  return CUDA_SUCCESS;
+}
 CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   const bool ptx = memcmp(image, "\x7f" "ELF", 4) != 0;
   if (ptx && strstr(static_cast<const char*>(image), ".version") == nullptr)
@@ -185,12 +190,13 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
                         void** parameters, void** extra) {
   Kernel* kernel = reinterpret_cast<Kernel*>(function);
   Stream* recording = reinterpret_cast<Stream*>(stream);
-  if (shared || extra || !recording->capturing || bx * by * bz > 1024 || gy > 65535 || gz > 65535)
+  if (shared || extra || bx * by * bz > 1024 || gy > 65535 || gz > 65535)
     return CUDA_ERROR_INVALID_VALUE;
   Work work{kernel, {gx, gy, gz, bx, by, bz}, {}};
   for (unsigned i = 0; i < kernel->count; ++i)
     work.arguments.push_back(*static_cast<CUdeviceptr*>(parameters[i]));
-  recording->recorded.push_back(work);
+  if (recording->capturing) recording->recorded.push_back(work);
+  else run(work);
   return CUDA_SUCCESS;
 }
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* made, CUgraph graph, unsigned long long flags) {

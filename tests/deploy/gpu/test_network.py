@@ -64,6 +64,14 @@ def test_a_frames_parts(network, artifact):
     assert all((t.upload_ms, t.compute_ms, t.download_ms) == (1, 1, 1) for t in times)
 
 
+def test_kernels_one_by_one(network, artifact):
+    """As many as the plan launches, and they leave the same labels behind."""
+    times = network.time_kernels(artifact.golden.image, 2)
+    launches = artifact.gpu.plan.entries["main"].launches
+    assert [name for name, _ in times] == [launch.kernel for launch in launches]
+    assert all(samples == [1.0, 1.0] for _, samples in times)
+
+
 def test_a_later_gpu_gets_ptx(driver, artifact, monkeypatch):
     monkeypatch.setenv("STAND_IN_CAPABILITY", "120")
     assert open_artifact(artifact, "a").device["code"] == "compute_90"
