@@ -7,8 +7,9 @@ images against onnxruntime); frames from uint8 image to labels are timed in turn
 torch.compile, onnxruntime's CUDA provider and TensorRT, as far as they are installed; the GPU's own
 events split upload, compute and download; every kernel is timed alone. `memory_floor_ms` is what
 the frame's kernels would take if each read and wrote its arguments once at the bandwidth that a
-copy of 256 MB on this GPU reaches (read and written bytes counted). Results go to DIR/gpu-NAME.json with what they were measured on. What the
-minutes do not suffice for is named as left out.
+copy of 256 MB on this GPU reaches (read and written bytes counted). Results go to
+DIR/gpu-NAME.json with what they were measured on. What the minutes do not suffice for is named as
+left out.
 """
 
 import argparse

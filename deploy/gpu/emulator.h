@@ -1,6 +1,7 @@
 // CUDA's words for a C++ compiler of the CPU; `emulator.py` says what for.
 #pragma once
 #include <math.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
@@ -45,12 +46,14 @@ static inline T min(T a, T b) {
   return a < b ? a : b;
 }
 
-// The threads of a block that has barriers: contexts of their own, switched at each barrier.
+// The threads of a block that has barriers: contexts of their own, switched at each barrier, by
+// jumps, as swapcontext enters the kernel of the operating system each time.
 namespace emulation {
 constexpr size_t kStack = 32 << 10;
 constexpr unsigned kMost = 1024;
-static ucontext_t scheduler, threads[kMost];
-static bool finished[kMost];
+static ucontext_t start[kMost];
+static jmp_buf scheduler, threads[kMost];
+static bool started[kMost], finished[kMost];
 static unsigned running;
 static char* stacks;
 static void (*body)();
@@ -58,6 +61,7 @@ static void (*body)();
 static void enter() {
   body();
   finished[running] = true;
+  _longjmp(scheduler, 1);
 }
 
 static void set_thread(unsigned number) {
@@ -66,8 +70,8 @@ static void set_thread(unsigned number) {
   threadIdx.z = number / blockDim.x / blockDim.y;
 }
 
-static void run_block(bool barriers, bool backwards) {
-  const unsigned count = blockDim.x * blockDim.y * blockDim.z;
+static void run_block(bool barriers, volatile bool backwards) {
+  const volatile unsigned count = blockDim.x * blockDim.y * blockDim.z;
   if (!barriers) {
     for (unsigned i = 0; i < count; ++i) {
       set_thread(backwards ? count - 1 - i : i);
@@ -77,21 +81,25 @@ static void run_block(bool barriers, bool backwards) {
   }
   if (stacks == nullptr) stacks = static_cast<char*>(malloc(kStack * kMost));
   for (unsigned i = 0; i < count; ++i) {
-    finished[i] = false;
-    getcontext(&threads[i]);
-    threads[i].uc_stack.ss_sp = stacks + i * kStack;
-    threads[i].uc_stack.ss_size = kStack;
-    threads[i].uc_link = &scheduler;
-    makecontext(&threads[i], enter, 0);
+    started[i] = finished[i] = false;
+    getcontext(&start[i]);
+    start[i].uc_stack.ss_sp = stacks + i * kStack;
+    start[i].uc_stack.ss_size = kStack;
+    makecontext(&start[i], enter, 0);
   }
-  for (bool alive = true; alive;) {
-    alive = false;
-    for (unsigned i = 0; i < count; ++i) {
-      running = backwards ? count - 1 - i : i;
+  // Volatile, as a jump back leaves the values of other local variables open.
+  volatile unsigned next, alive;
+  for (alive = count; alive;) {
+    for (next = 0; next < count; next = next + 1) {
+      running = backwards ? count - 1 - next : next;
       if (finished[running]) continue;
       set_thread(running);
-      swapcontext(&scheduler, &threads[running]);
-      alive = alive || !finished[running];
+      if (_setjmp(scheduler) == 0) {
+        if (started[running]) _longjmp(threads[running], 1);
+        started[running] = true;
+        setcontext(&start[running]);
+      }
+      if (finished[running]) alive = alive - 1;
     }
   }
 }
@@ -111,8 +119,7 @@ static void call(void (*kernel)(A...), void** arguments) {
 }  // namespace emulation
 
 static void __syncthreads() {
-  swapcontext(&emulation::threads[emulation::running], &emulation::scheduler);
-  emulation::set_thread(emulation::running);
+  if (_setjmp(emulation::threads[emulation::running]) == 0) _longjmp(emulation::scheduler, 1);
 }
 
 // Two functions for each kernel: it, where sizes are those of the grid and the block, and how many

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
 from deploy.gpu.kernels.depthwise import DepthwiseSpec
 from deploy.gpu.kernels.global_mean import GlobalMeanSpec
@@ -148,6 +149,21 @@ def test_global_mean(kernels, name, backwards):
     constants = global_mean.pack(spec)
     output = np.empty(want.shape, np.float32)
     check(kernels.run(name, [x, *constants], output, backwards=backwards), want)
+
+
+def test_a_missing_barrier_shows(kernels):
+    """Else the two orders of threads would prove nothing."""
+    spec = MEANS["mean"]
+    x = noise(1, spec.channels, spec.height, spec.width)
+    broken = EmulatedGpu(kernels.source.replace("__syncthreads();", ""))
+    code = kernels.code("mean")
+    for backwards in (False, True):
+        y = np.zeros(spec.channels, np.float32)
+        addresses = [(x, y)[number].ctypes.data for number in code.arguments]
+        broken.launch(code.kernel, code.grid, code.block, addresses, backwards=backwards)
+        if not np.allclose(y, x.mean((0, 2, 3)), atol=1e-5):
+            return
+    pytest.fail("both orders gave the mean")
 
 
 @pytest.mark.parametrize("name", LABELS)
