@@ -17,7 +17,7 @@ def heatmap_columns(space: Space) -> dict[str, list[OpKey]]:
     for group, layer, op, medium, low in space.choices():
         key = space.layer(group, layer, op, medium, low)[-1]
         # s1's kernels without an expansion start from the image, at twice the size: one column.
-        size = f" {key.height}x{key.width}" if group.name != "s1" else ""
+        size = f" {key.height}x{key.width}" if group.name != "s1" else " (e1: stem too)"
         name = f"{group.name}.{'0' if layer == 0 else '1+'}{size}"
         columns.setdefault(name, {})[key] = None
     return {name: list(keys) for name, keys in columns.items()}
@@ -49,7 +49,7 @@ def draw_heatmap(table: Table, space: Space, path: Path) -> None:
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w")
     identity = table.identity
     axes.set_title(
-        f"microseconds of a call inside networks: {table.runs[0][0].cpu}, {identity.threads} "
+        f"microseconds of a call inside networks: {table.cpus}, {identity.threads} "
         f"threads, {identity.resolution}, width {identity.width:g}",
         fontsize=9,
     )

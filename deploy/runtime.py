@@ -39,7 +39,7 @@ class Network:
         self.artifact = artifact
         self.metadata = artifact.metadata
         self._ffi = ffi
-        _size_pool(ffi, threads)
+        size_pool(ffi, threads)
         module = _load_library(ffi, artifact.library)
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
@@ -92,7 +92,7 @@ class Network:
     def _run(self, entry: Callable[[Any], Any], given: NDArray[Any]) -> NDArray[Any]:
         check_input(given, self.metadata)
         if not hasattr(_POOL, "size"):  # another thread than the one that loaded
-            _size_pool(self._ffi, None)
+            size_pool(self._ffi, None)
         with self._lock:
             np.copyto(self._image[0], given)
             try:
@@ -209,7 +209,11 @@ def _import_ffi_without_torch() -> None:
             del sys.modules["torch"]
 
 
-def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
+def size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
+    """Set the size of TVM's pool for this thread and bind its workers, as `pinning` says.
+
+    `ffi` is tvm_ffi; `threads` None takes TVM_NUM_THREADS, or one for each CPU.
+    """
     # TVM reads the variable when a pool starts, and every thread that calls has a pool of its own.
     if threads is None:
         threads = _default_threads()
@@ -231,6 +235,17 @@ def _size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a modul
             RuntimeWarning,
             stacklevel=4,  # of `load` and `open_artifact` alike
         )
+
+
+def pinning(threads: int) -> str:
+    """How `size_pool` binds a pool of so many threads, in words."""
+    if threads == 1:
+        return "one thread, not bound"
+    if os.environ.get("TVM_BIND_THREADS") == "0":
+        return "TVM's pool, not bound"
+    if threads > len(_CPUS):
+        return f"TVM's pool, more threads than the {len(_CPUS)} CPUs, bound to all of them"
+    return "TVM's pool, the caller not bound, each other thread to one CPU, the fastest first"
 
 
 def _default_threads() -> int:

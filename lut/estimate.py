@@ -128,14 +128,20 @@ class LatencyCost:
     @cached_property
     def calibration(self) -> Calibration:
         """What the table's calibration networks say; raises UserError for too few."""
-        visits = self.table.calibration
-        if len(visits) < MIN_CALIBRATION:
+        networks: dict[str, list[Visit]] = {}
+        for visit in self.table.calibration:
+            networks.setdefault(visit.network, []).append(visit)
+        if len(networks) < MIN_CALIBRATION:
             raise UserError(
-                f"{self.table.name} has {len(visits)} calibration networks of at least "
+                f"{self.table.name} has {len(networks)} calibration networks of at least "
                 f"{MIN_CALIBRATION}; run {self.table.identity.command(self.table.name)}"
             )
-        sums = [self.sum_of(visit) for visit in visits]
-        wholes = [median(visit.frame_us(self.table.baseline_us)) for visit in visits]
+        baseline = self.table.baseline_us
+        sums = [self.sum_of(visits[0]) for visits in networks.values()]
+        wholes = [
+            fmean(median(visit.frame_us(baseline)) for visit in visits)
+            for visits in networks.values()
+        ]
         return calibrate(sums, wholes)
 
     def sum_of(self, visit: Visit) -> float:

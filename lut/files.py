@@ -20,6 +20,17 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def size_of(path: Path) -> int | None:
+    """Bytes of a file, None where there is none; raises UserError for a path that cannot be looked
+    at, such as one in a folder without permission."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def check_writable(path: Path) -> None:
     """Raise UserError unless a file can be created at `path`; meant for before long work.
 

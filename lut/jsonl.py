@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import UserError
-from lut.files import read_file, write_atomic
+from lut.files import read_file, size_of, write_atomic
 
 Record = dict[str, Any]
 
@@ -43,7 +43,7 @@ def read_records(path: Path) -> list[Record]:
     A last line that was cut off by a crash is dropped with a warning. Raises UserError naming the
     line for damage anywhere else, and where the file cannot be read.
     """
-    if not path.exists():
+    if size_of(path) is None:
         return []
     *lines, rest = read_file(path).split(b"\n")
     if rest:

@@ -49,6 +49,14 @@ class Visit:
         baseline."""
         return self._level(self.entries[key].samples_us, baseline_us)
 
+    def samples_us(self, key: OpKey, baseline_us: float) -> list[float]:
+        """An entry's time in each frame, at that speed."""
+        return [
+            sample * baseline_us / drift
+            for frames, drift in zip(self.entries[key].samples_us, self.drift_us, strict=True)
+            for sample in frames
+        ]
+
     def frame_us(self, baseline_us: float) -> list[float]:
         """The whole network's median in each round, at that speed."""
         return self._level(self.whole_us, baseline_us)

@@ -7,6 +7,7 @@ behind the caller's back.
 
 import fcntl
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from lut.errors import UserError, WorkError
+from lut.files import size_of
 from lut.jsonl import append_record, read_records, rewrite_records
 from lut.key import OpKey
 from lut.provenance import Provenance, checked
@@ -65,8 +67,8 @@ class Identity:
 class Entry:
     """One entry as the table gives it, in microseconds at the reference's baseline speed.
 
-    `half_interval_us` is half the two-sided 95% interval of the mean over visits and rounds, by
-    Student's t.
+    `p10_us` and `p90_us` are percentiles of single frames; `half_interval_us` is half the two-sided
+    95% interval of the mean over rounds, by Student's t: how well the same visits would repeat it.
     """
 
     median_us: float
@@ -105,12 +107,23 @@ class Table:
     @cached_property
     def entries(self) -> dict[OpKey, Entry]:
         """Every entry that has been measured."""
-        levels: dict[OpKey, list[list[float]]] = {}
+        found: dict[OpKey, list[Visit]] = {}
         for visit in self.visits:
             if visit.role == "entries":
                 for key in visit.entries:
-                    levels.setdefault(key, []).append(visit.entry_us(key, self.baseline_us))
-        return {key: _summarise(visits) for key, visits in levels.items()}
+                    found.setdefault(key, []).append(visit)
+        return {key: _summarise(key, visits, self.baseline_us) for key, visits in found.items()}
+
+    @property
+    def emulated(self) -> bool:
+        """Whether any of it was measured under emulation, where latencies mean nothing."""
+        return any(provenance.emulated for provenance, _ in self.runs)
+
+    @property
+    def cpus(self) -> str:
+        """What it was measured on, for a title."""
+        names = ", ".join(dict.fromkeys(provenance.cpu for provenance, _ in self.runs))
+        return names + (" EMULATED" if self.emulated else "")
 
     @property
     def calibration(self) -> list[Visit]:
@@ -139,16 +152,18 @@ class Table:
             )
 
 
-def _summarise(visits: list[list[float]]) -> Entry:
-    rounds = sorted(level for visit in visits for level in visit)
+def _summarise(key: OpKey, visits: list[Visit], baseline_us: float) -> Entry:
+    levels = [visit.entry_us(key, baseline_us) for visit in visits]
+    rounds = [level for visit in levels for level in visit]
     half = float("inf")
     if len(rounds) > 1:
         half = t95(len(rounds) - 1) * stdev(rounds) / len(rounds) ** 0.5
-    tenth = len(rounds) // 10
+    frames = sorted(us for visit in visits for us in visit.samples_us(key, baseline_us))
+    tenth = len(frames) // 10
     # The median within a visit, where a disturbance is an outlier; the mean over visits, where
     # each is another neighbourhood of equal right.
-    value = fmean(median(visit) for visit in visits)
-    return Entry(value, rounds[tenth], rounds[-1 - tenth], half, len(rounds))
+    value = fmean(map(median, levels))
+    return Entry(value, frames[tenth], frames[-1 - tenth], half, len(rounds))
 
 
 def load_table(path: Path) -> Table:
@@ -156,7 +171,7 @@ def load_table(path: Path) -> Table:
 
     A last line that was cut short is dropped with a warning.
     """
-    if not path.exists():
+    if size_of(path) is None:
         raise UserError(f"{path}: no such table; make one with hmseg-deploy lut build -o {path}")
     return _parse(read_records(path), str(path))
 
@@ -250,7 +265,7 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
     """
     with _locked(path):
         table = Table(identity, ((provenance, ()),), str(path))
-        found = _parse(read_records(path), str(path)) if _has_content(path) else None
+        found = _parse(read_records(path), str(path)) if size_of(path) else None
         if found is None or not found.visits:
             _save(table, path)
             yield Writer(path, table)
@@ -266,16 +281,10 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
         yield Writer(path, table)
 
 
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock file beside a table; the kernel gives it back when the process ends."""
+    path = Path(os.path.realpath(path))  # a link's lock is that of its file
     lock = path.with_name(f".{path.name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,31 @@
 """Settings of the whole suite."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("hmseg")
+
+# Files that take a minute or more, slowest first: begun first, they leave no core idle at the end.
+SLOW = (
+    "test_readme.py",
+    "tuning/test_search.py",
+    "devices/test_measuring.py",
+    "measure/test_build_table.py",
+    "tuning/test_tune.py",
+    "deploy/test_build.py",
+    "devices/test_network.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files for pytest-xdist, which hands them out one by one."""
+
+    def rank(item: pytest.Item) -> int:
+        path = Path(item.path).as_posix()
+        return next((i for i, name in enumerate(SLOW) if path.endswith(name)), len(SLOW))
+
+    items.sort(key=rank)

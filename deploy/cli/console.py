@@ -64,10 +64,17 @@ class Step:
     def __init__(self, title: str, update: Callable[[str], None]) -> None:
         self.title, self._update = title, update
         self.result = ""  # appended to the closing line
+        self._start = time.perf_counter()
 
     def at(self, detail: str) -> None:
         """Show what the step is doing now."""
         self._update(f"{self.title}: {detail}")
+
+    def tell(self, detail: str) -> None:
+        """`at`, and a line of its own where there is no terminal: for steps of minutes."""
+        self.at(detail)
+        if not sys.stderr.isatty():
+            say(f"{time.perf_counter() - self._start:7.0f} s  {detail}")
 
 
 @contextmanager

@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
+OwnKey = Annotated[
+    str | None,
+    typer.Option("--rpc-key", help="The kind of device that this is, a word; TVM_TRACKER_KEY."),
+]
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Let other machines connect: they can run anything.")
 ]
@@ -43,7 +47,7 @@ def tracker(
 
 @app.command()
 def serve(
-    rpc_key: options.Key = None,
+    rpc_key: OwnKey = None,
     rpc_tracker: options.Tracker = None,
     host: Host = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9090,
@@ -119,7 +123,7 @@ def doctor(
 
 @app.command()
 def emulate(
-    rpc_key: options.Key = None,
+    rpc_key: OwnKey = None,
     rpc_tracker: options.Tracker = None,
     setup_only: Annotated[
         bool, typer.Option("--setup-only", help="Download and unpack the machine, do not start.")

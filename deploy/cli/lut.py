@@ -1,8 +1,6 @@
 """hmseg-deploy lut: build, show, check, merge, export."""
 
 import csv
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +16,12 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
+    from deploy.devices.network import Remote
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
-    from deploy.measure.device import Device
+    from deploy.measure.device import Devices
+
+_EMULATED = "EMULATED: these latencies mean nothing"
 
 app = typer.Typer(help="Measured latency tables for the search.", no_args_is_help=True)
 
@@ -54,7 +55,6 @@ def build(
     if out:
         check_writable(out)
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
@@ -62,25 +62,16 @@ def build(
         raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
     path = out or default_path(plan)
-    start = time.monotonic()
     with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
 
         def tell(now: "Progress") -> None:
-            text = (
-                f"network {now.done} of {now.total}, {now.entries} entries, about "
+            progress.tell(
+                f"visit {now.done} of {now.total}, {now.entries} entries, about "
                 f"{now.eta_s / 60:.0f} min left"
             )
-            progress.at(text)
-            if not sys.stderr.isatty():
-                say(f"{time.monotonic() - start:7.0f} s  {text}")
 
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            table = on_device(remote, lambda device: build_table(plan, device, path, tell))
-        else:
-            table = build_table(plan, LocalDevice(workers), path, tell)
-        progress.result = f"{len(table.entries)} entries from {len(table.visits)} networks"
+        table = build_table(plan, _devices(workers, remote), path, tell)
+        progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
         say(f"{len(noisy)} entries stayed noisy; lut show marks them")
@@ -112,7 +103,7 @@ def show(
 @app.command()
 def check(
     path: TablePath,
-    target: options.TargetText = "cpu",
+    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
     rpc_tracker: options.Tracker = None,
     rpc_key: options.Key = None,
@@ -125,30 +116,23 @@ def check(
     table, _ = _open(path)
     workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
-    from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
+    own = table.identity.target if table.identity.target_name == "json" else None
+    resolved = resolve_target(target or own or table.identity.target_name)
     if resolved.gpu:
         raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     with step(f"compiling and timing {networks} networks") as progress:
-
-        def run(device: "Device") -> "CheckResult":
-            return check_table(
-                table, resolved, device, networks=networks,
-                on_row=lambda n, row: progress.at(f"{n} of {networks}, the last {row.error:+.1%}"),
-            )  # fmt: skip
-
-        if remote:
-            from deploy.devices.measuring import on_device
-
-            result = on_device(remote, run)
-        else:
-            result = run(LocalDevice(workers))
+        result = check_table(
+            table, resolved, _devices(workers, remote), networks=networks,
+            on_progress=progress.tell,
+        )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:
         _print_check(result)
+        if table.emulated:
+            print(_EMULATED)
     if not result.passed:
         raise WorkError(
             f"{path}: mean error {result.mean_error:.1%} (bar 5%), worst {result.worst_error:.1%} "
@@ -194,6 +178,17 @@ def export_csv(
         print(lines, end="")
 
 
+def _devices(threads: int, remote: "Remote | None") -> "Devices":
+    """What measures: the devices that the options name, else this machine."""
+    if remote:
+        from deploy.devices.measuring import RemoteDevices
+
+        return RemoteDevices(remote)
+    from deploy.measure.local import LocalDevice
+
+    return LocalDevice(threads)
+
+
 def _open(path: Path) -> tuple[Table, Space]:
     """A table and the space it is for, whose entries it holds and no others."""
     table = load_table(path)
@@ -212,7 +207,7 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
     return {
         "identity": asdict(table.identity),
         "provenance": [provenance.to_json() for provenance, _ in table.runs],
-        "networks": len(table.visits),
+        "visits": len(table.visits),
         "baseline_us": table.baseline_us if table.visits else None,
         "calibration": _calibration(table),
         "missing": len(wanted - set(table.entries)),
@@ -229,7 +224,8 @@ def _calibration(table: Table) -> dict[str, Any] | None:
     from lut.estimate import MIN_CALIBRATION, LatencyCost
 
     needed = {key for visit in table.calibration for key in visit.entries}
-    if len(table.calibration) < MIN_CALIBRATION or not needed <= table.entries.keys():
+    networks = {visit.network for visit in table.calibration}
+    if len(networks) < MIN_CALIBRATION or not needed <= table.entries.keys():
         return None  # a table that is being built
     return asdict(LatencyCost(table).calibration)
 
@@ -245,13 +241,13 @@ def _print(table: Table, space: Space) -> None:
     ]  # fmt: skip
     identity = table.identity
     title = (
-        f"{identity.target_name} ({_cpus(table)}), {identity.resolution}, width "
-        f"{identity.width:g}, {identity.threads} threads"
+        f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
+        f"width {identity.width:g}, {identity.threads} threads"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
     reference = f", reference {table.baseline_us / 1000:.3f} ms" if table.visits else ""
-    print(f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} networks{reference}")
+    print(f"{len(table.entries)} of {len(wanted)} entries, {len(table.visits)} visits{reference}")
     fit = _calibration(table)
     if fit:
         print(
@@ -259,13 +255,9 @@ def _print(table: Table, space: Space) -> None:
             f"{fit['error']:.1%} over {fit['networks']} networks"
         )
     for provenance, visits in table.runs:
-        print(f"{len(visits)} networks: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
-    if any(provenance.emulated for provenance, _ in table.runs):
-        print("EMULATED: these latencies mean nothing")
-
-
-def _cpus(table: Table) -> str:
-    return ", ".join(dict.fromkeys(run.cpu for run, _ in table.runs)) or "nothing measured"
+        print(f"{len(visits)} visits: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
+    if table.emulated:
+        print(_EMULATED)
 
 
 def _print_check(result: "CheckResult") -> None:
@@ -288,10 +280,11 @@ def _csv(table: Table) -> str:
 
     names = [field.name for field in fields(OpKey)]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
+    device = table.cpus
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *columns])
+    writer.writerow([*names, *columns, "device"])
     for key, entry in sorted(table.entries.items()):
         values = [getattr(key, name) for name in names]
-        writer.writerow([*values, *(getattr(entry, column) for column in columns)])
+        writer.writerow([*values, *(getattr(entry, column) for column in columns), device])
     return buffer.getvalue()

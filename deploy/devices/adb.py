@@ -1,5 +1,6 @@
 """A phone on a cable: what Android's adb says of it."""
 
+import os
 import shutil
 import subprocess
 
@@ -21,9 +22,14 @@ def check_phone(tracker: Address) -> str:
     listed = [line.split() for line in _adb("devices").splitlines()[1:] if line.strip()]
     if not listed:
         raise UserError("adb sees no phone; plug it in and switch on USB debugging")
-    if len(listed) > 1 and not any(words[1:2] == ["device"] for words in listed):
-        raise UserError("adb sees several phones, none ready; leave one plugged in")
+    serial = os.environ.get("ANDROID_SERIAL")  # adb itself obeys it; its list is of all phones
+    if serial:
+        listed = [words for words in listed if words[0] == serial]
+    if not listed:
+        raise UserError(f"adb sees no phone {serial}, which ANDROID_SERIAL names; plug it in")
     states = [words[1] for words in listed]
+    if len(states) > 1 and "device" not in states:
+        raise UserError("adb sees several phones, none ready; leave one plugged in")
     if states.count("device") > 1:
         raise UserError("adb sees several phones; name one in ANDROID_SERIAL")
     if "device" not in states:

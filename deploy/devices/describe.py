@@ -12,6 +12,7 @@ from deploy.devices.emulated import EMULATED
 from lut.errors import UserError, WorkError
 
 FUNCTION = "hmseg.describe_device"  # the global function by which a server of ours tells it
+SIZE_POOL = "hmseg.size_pool"  # that sets the number of threads and says how they are bound
 _CPUS = Path("/sys/devices/system/cpu")
 
 

@@ -1,42 +1,93 @@
-"""A device for `deploy.measure`: the remote side of its protocols."""
+"""The devices of a farm for `deploy.measure`: the remote side of its protocols."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote, RemoteNetwork, load_on
 from deploy.devices.session import RemoteSession
-from deploy.measure.device import PINNING, DeviceInfo
-from lut.errors import WorkError
+from deploy.devices.spread import spread
+from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from lut.errors import UserError, WorkError
 
-T = TypeVar("T")
 
+class RemoteDevices:
+    """The devices behind one key, which must be of one description: their latencies are mixed.
 
-class RemoteDevice:
-    """One device, held for as long as it measures; `on_device` makes it."""
+    Raises UserError where there is no device, WorkError where its server does not say what it is.
+    """
 
-    def __init__(self, session: RemoteSession, threads: int) -> None:
-        self._session, self._threads = session, threads
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self.info = remote.on_one(self._info_of)  # of the first that is free
+
+    def spread(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Device, Session, Item], Result],
+        on_result: Callable[[Item, Result], None],
+        *,
+        reference: Artifact,
+    ) -> None:
+        """See `deploy.measure.device.Devices`; what a lost device measured, another does again."""
+        loaded: dict[RemoteSession, tuple[RemoteDevice, RemoteMeasuring]] = {}
+
+        def work_in(session: RemoteSession, item: Item) -> Result:
+            if session not in loaded:
+                self._check(session)
+                device = RemoteDevice(session, self._remote.threads)
+                loaded[session] = device, device.load(reference)
+            return work(*loaded[session], item)
+
+        spread(
+            self._remote.farm, items, work_in, on_result=on_result, on_lost=self._remote.on_lost
+        )  # fmt: skip
+
+    def _info_of(self, session: RemoteSession) -> DeviceInfo:
         device = session.describe()
         if device is None:
             raise WorkError(
                 f"device {session.name} does not say what it is, and a latency without its machine "
                 "is worth nothing; start its server with hmseg-deploy device serve"
             )
-        self.info = DeviceInfo(
+        return DeviceInfo(
             cpu=device.cpu,
             architecture=device.architecture,
             cores=device.cores,
-            threads=threads,
-            pinning=PINNING,
+            pinning=session.set_threads(self._remote.threads),
+            frame="from the image in the device's memory to the labels there",
             emulated=device.emulated,
         )
+
+    def _check(self, session: RemoteSession) -> None:
+        """Raise UserError unless a device is what the first one is."""
+        info = self._info_of(session)
+        wrong = [
+            f"{name} {value!r}, not {getattr(self.info, name)!r}"
+            for name, value in vars(info).items()
+            if value != getattr(self.info, name)
+        ]
+        if wrong:
+            raise UserError(
+                f"device {session.name} is not like the first one behind its key: "
+                f"{'; '.join(wrong)}; one table cannot mix them: serve it with another key"
+            )
+
+
+class RemoteDevice:
+    """One device, held for as long as it measures."""
+
+    def __init__(self, session: RemoteSession, threads: int) -> None:
+        self.session, self._threads = session, threads
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator["RemoteMeasuring"]:
         """Load an artifact beside those that are loaded already."""
-        yield RemoteMeasuring(load_on(self._session, artifact, self._threads))
+        yield self.load(artifact)
+
+    def load(self, artifact: Artifact) -> "RemoteMeasuring":
+        """Load an artifact for as long as the session lasts."""
+        return RemoteMeasuring(load_on(self.session, artifact, self._threads))
 
 
 class RemoteMeasuring:
@@ -54,12 +105,3 @@ class RemoteMeasuring:
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame."""
         return self._network.library.time_kernels(self._image, frames)
-
-
-def on_device(remote: Remote, work: Callable[[RemoteDevice], T]) -> T:
-    """`work` with a device for measuring; again, on another or the same, where it is lost.
-
-    `work` must go on from what it has saved. Raises UserError where there is no device, WorkError
-    where its server does not say what it is.
-    """
-    return remote.on_one(lambda session: work(RemoteDevice(session, remote.threads)))

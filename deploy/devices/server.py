@@ -9,6 +9,7 @@ runs in a process of its own, which dies with the server.
 import argparse
 import ctypes
 import logging
+import multiprocessing
 import os
 import select
 import signal
@@ -16,12 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 from deploy.devices.address import LOOPBACK, Address, parse_address
-from deploy.devices.describe import FUNCTION, describe
+from deploy.devices.describe import FUNCTION, SIZE_POOL, describe
 from deploy.devices.sockets import open_sockets
+from deploy.runtime import pinning, size_pool
 
 PORTS = (9090, 9199)
 _PR_SET_PDEATHSIG = 1
@@ -46,10 +49,13 @@ def serve(
     """
     # TVM's pool is never larger than this, and by itself it takes half of an x86 machine's cores.
     os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    # A session's process has what this one registered, and its hooks, only where it is forked.
+    multiprocessing.set_start_method("fork", force=True)
     import tvm_ffi
     from tvm.rpc.server import PopenRPCServerState
 
     tvm_ffi.register_global_func(FUNCTION, describe)
+    tvm_ffi.register_global_func(SIZE_POOL, partial(_size_pool, tvm_ffi))
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     threading.excepthook = lambda args: log.warning("%s", args.exc_value)
@@ -68,6 +74,11 @@ def serve(
         os.chdir(folder)  # it was in that session's temporary folder
         log.warning("the server stopped; starting it again")
         time.sleep(_PAUSE_S)
+
+
+def _size_pool(ffi: ModuleType, threads: int) -> str:
+    size_pool(ffi, threads)
+    return pinning(threads)
 
 
 def _session_process(port: int) -> None:

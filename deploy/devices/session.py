@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from deploy.devices.address import Address
-from deploy.devices.describe import FUNCTION, Description
+from deploy.devices.describe import FUNCTION, SIZE_POOL, Description
 from deploy.devices.sockets import hang_up, open_sockets
 from deploy.devices.tracker import Grant, request
 from lut.errors import UserError, WorkError
@@ -128,12 +128,16 @@ class RemoteSession:
             self.call("removing the upload", lambda: remove(name))
         return module
 
-    def set_threads(self, threads: int) -> None:
-        """The size of the device's pool of threads, for this session."""
+    def set_threads(self, threads: int) -> str:
+        """The size of the device's pool of threads, for this session; how they are bound."""
+        size_pool = self.function(SIZE_POOL)
+        if size_pool is not None:
+            return str(self.call("setting threads", lambda: size_pool(threads)))
         configure = self.function("runtime.config_threadpool")
         if configure is None:
             raise WorkError(f"device {self.name}: its server cannot set the number of threads")
         self.call("setting threads", lambda: configure(_THREADS_AS_TOLD, threads))
+        return "TVM's pool, one thread a core, the fastest cores first"
 
     def close(self) -> None:
         """Give the device back."""

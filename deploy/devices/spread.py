@@ -28,60 +28,75 @@ def spread(
 
     `on_result` is called for each item as it is done, one at a time: what it saves is not lost
     when a later item fails. An item whose device is lost (`on_lost` is told how) goes to the next
-    free one, at most `TRIES` times. Raises what `work` raises, after the items that are under way.
+    free one, at most `TRIES` times. A device that cannot be had, busy or gone, is done without as
+    long as there is another. Raises what `work` raises, after the items that are under way.
     """
+    if not items:
+        return []
     devices = len(require_key(farm.tracker, farm.key).devices)
+    serving = min(devices, len(items))
     queue = deque(enumerate(items))
     tries = [0] * len(items)
     results: dict[int, Result] = {}
     failures: list[Exception] = []
     lock = threading.Lock()
+    ended = False  # the caller was interrupted: nothing is saved any more
 
     def next_item() -> tuple[int, Item] | None:
         with lock:
             return None if failures or not queue else queue.popleft()
 
-    def serve_one_device() -> None:
-        patience_s = 0.0  # before the first device: a wrong address or key is told at once
-        while True:
-            found = next_item()
-            if found is None:
-                return
+    def work_in(session: RemoteSession) -> None:
+        while found := next_item():
+            index, item = found
             try:
-                with open_session(farm, patience_s=patience_s) as session:
-                    patience_s = _RETURN_S
-                    while found is not None:
-                        index, item = found
-                        result = work(session, item)
-                        with lock:
-                            results[index] = result
-                            on_result(item, result)
-                        found = next_item()
-                return
+                result = work(session, item)
             except DeviceLostError as error:
-                assert found is not None
                 with lock:
-                    tries[found[0]] += 1
-                    if tries[found[0]] >= TRIES:
+                    tries[index] += 1
+                    if tries[index] >= TRIES:
                         failures.append(error)
                     else:
                         queue.appendleft(found)
                         on_lost(str(error))
+                return
+            with lock:
+                if not ended:
+                    results[index] = result
+                    on_result(item, result)
+
+    def serve_one_device() -> None:
+        nonlocal serving
+        patience_s = 0.0  # before the first device: a wrong address or key is told at once
+        while True:
+            with lock:
+                if failures or not queue:
+                    serving -= 1
+                    return
+            connected = False
+            try:
+                # An item is taken with a device in hand: who waits for one holds up nothing.
+                with open_session(farm, patience_s=patience_s) as session:
+                    connected, patience_s = True, _RETURN_S
+                    work_in(session)
             except Exception as error:  # handed to the caller's thread
                 with lock:
-                    failures.append(error)
+                    serving -= 1
+                    if connected or (queue and not serving):
+                        failures.append(error)
+                    elif queue:
+                        on_lost(f"{error}; going on without it")
                 return
 
-    if not items:
-        return []
-    workers = [
-        threading.Thread(target=serve_one_device, daemon=True)
-        for _ in range(max(1, min(devices, len(items))))
-    ]
+    workers = [threading.Thread(target=serve_one_device, daemon=True) for _ in range(serving)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    try:
+        for worker in workers:
+            worker.join()
+    finally:
+        with lock:
+            ended = True
     if failures:
         first = next((e for e in failures if not isinstance(e, HmsegError)), failures[0])
         raise first

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from deploy.kernels import KERNELS_VERSION
 from deploy.kernels.choice import Fields
-from deploy.measure.device import Device, DeviceInfo
-from deploy.measure.networks import NetworkFactory
+from deploy.measure.device import Device, DeviceInfo, Devices, Session
+from deploy.measure.networks import NetworkFactory, TimedNetwork
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
 from deploy.tuning.records import tuned_schedules
@@ -24,13 +24,17 @@ from hmseg.operators import RESIZE_RULE, Space
 from lut.errors import UserError
 from lut.files import cache_folder
 from lut.provenance import Provenance
-from lut.record import Role
+from lut.record import Role, Visit
 from lut.table import Identity, Table, Writer, open_table
 
 CALIBRATION = 16  # random networks, measured whole
-REVISITS = 0.25  # of the number of covering networks, at most, for noisy entries
-VISITS_PER_NETWORK = 3
+# On which each network is visited, all the others between them: loading gives it other places in
+# memory every time, which changes what it takes by a few percent.
+OCCASIONS = 3
+REVISITS = 1.0  # of the number of covering networks, at most, for noisy entries
+VISITS_PER_NETWORK = 6
 _SEED = 20  # of the networks that are measured: the same ones whenever a build goes on
+_Item = tuple[Genotype, Role]
 _TOOLS = ("hmseg", "apache-tvm", "apache-tvm-ffi", "torch")
 
 
@@ -42,7 +46,6 @@ class Progress:
     total: int
     entries: int  # in the table so far
     eta_s: float
-    what: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Plan:
     threads: int
     stages: Sequence[str] = STAGES
     calibration: int = CALIBRATION
+    occasions: int = OCCASIONS
     protocol: VisitProtocol = field(default_factory=VisitProtocol)
 
     @property
@@ -70,46 +74,56 @@ class Plan:
             resize_rule=RESIZE_RULE,
         )
 
-    def networks(self) -> list[tuple[Genotype, Role]]:
-        """Every network to visit, in order: the same ones each time."""
+    def networks(self) -> list[_Item]:
+        """Every visit to make, in order: the same ones each time."""
         rng = random.Random(_SEED)
         covering = covering_networks(self.space, rng, self.stages)
         calibration = random_networks(self.space, rng, self.calibration, self.stages)
-        roles: list[tuple[Genotype, Role]] = [(network, "entries") for network in covering]
+        roles: list[_Item] = [(network, "entries") for network in covering]
         roles += [(network, "calibration") for network in calibration]
-        rng.shuffle(roles)  # what is slow for a while is spread over both
-        return roles
+        visits = []
+        for _ in range(self.occasions):
+            rng.shuffle(roles)  # what is slow for a while is spread over both
+            visits += roles
+        return visits
 
 
 def build_table(
     plan: Plan,
-    device: Device,
+    devices: Devices,
     path: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Table:
     """Measure what the table at `path` does not hold yet; returns it complete.
 
     Each visit is on disk when it is reported. Raises UserError for a table of something else, one
-    that another process is building, a target without kernels, and one that the device is not.
+    that another process is building, a target without kernels, one that the devices are not, and a
+    device that is not like the others.
     """
-    if plan.target.architecture != device.info.architecture:
+    if plan.target.architecture != devices.info.architecture:
         raise UserError(
             f"the target {plan.target.name} is {plan.target.architecture}, and what would measure "
-            f"it is {device.info.architecture}; name another --target, or the device: perhaps "
+            f"it is {devices.info.architecture}; name another --target, or the device: perhaps "
             "--rpc-key is missing"
         )
     schedules = tuned_schedules(plan.target, plan.threads)
-    provenance = provenance_of(device.info, schedules, plan.protocol)
+    provenance = provenance_of(devices.info, schedules, plan.protocol)
     networks = plan.networks()
     with (  # the table last: a mistake in the plan leaves no file
         NetworkFactory(plan.space, plan.target, plan.threads, schedules) as factory,
         open_table(path, plan.identity, provenance) as writer,
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
-        todo = [(g, role) for g, role in networks if not visited[str(g), role]]
-        build = _Builder(plan, device, writer, factory, on_progress)
+        todo = []
+        for genotype, role in networks:
+            if visited[str(genotype), role]:
+                visited[str(genotype), role] -= 1
+            else:
+                todo.append((genotype, role))
+        build = _Builder(plan, devices, writer, factory, on_progress)
         build.visit_all(todo)
-        build.visit_noisy()
+        while noisy := build.noisy_networks():
+            build.visit_all(noisy)
         return writer.table
 
 
@@ -133,7 +147,7 @@ def provenance_of(
         versions={tool: version(tool) for tool in _TOOLS},
         kernels_version=KERNELS_VERSION,
         schedules=_digest(schedules),
-        protocol=str(protocol),
+        protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -146,40 +160,49 @@ def _digest(schedules: dict[str, Fields]) -> str:
 
 class _Builder:
     def __init__(
-        self, plan: Plan, device: Device, writer: Writer, factory: NetworkFactory,
+        self, plan: Plan, devices: Devices, writer: Writer, factory: NetworkFactory,
         on_progress: Callable[[Progress], None],
     ) -> None:  # fmt: skip
-        self.plan, self.device, self.writer, self.factory = plan, device, writer, factory
+        self.plan, self.devices, self.writer, self.factory = plan, devices, writer, factory
         self.on_progress = on_progress
+        self.built: dict[Genotype, TimedNetwork] = {}
 
-    def visit_all(self, todo: Sequence[tuple[Genotype, Role]]) -> None:
+    def visit_all(self, todo: Sequence[_Item]) -> None:
+        """Visit networks, on as many devices as there are."""
         if not todo:
             return
-        start = time.monotonic()
-        reference = self.factory.build(MRMS_GENOTYPE)
-        with self.device.open(reference.artifact) as reference_session:
-            for done, (genotype, role) in enumerate(todo, 1):
-                network = self.factory.build(genotype)
-                with self.device.open(network.artifact) as session:
-                    visit = measure_visit(
-                        session, reference_session, network, role, self.plan.protocol
-                    )
-                self.writer.append(visit)
-                each = (time.monotonic() - start) / done
-                entries = len(self.writer.table.entries)
-                left_s = each * (len(todo) - done)
-                self.on_progress(Progress(done, len(todo), entries, left_s, role))
+        start, done = time.monotonic(), 0
 
-    def visit_noisy(self) -> None:
-        """Visit again, one by one, the networks with the most noisy entries."""
+        def measure(device: Device, reference: Session, item: _Item) -> Visit:
+            genotype, role = item
+            network = self.built.get(genotype) or self.factory.build(genotype)
+            self.built[genotype] = network
+            with device.open(network.artifact) as session:
+                return measure_visit(session, reference, network, role, self.plan.protocol)
+
+        def keep(_item: _Item, visit: Visit) -> None:
+            nonlocal done
+            self.writer.append(visit)
+            done += 1
+            left_s = (time.monotonic() - start) / done * (len(todo) - done)
+            entries = len(self.writer.table.entries)
+            self.on_progress(Progress(done, len(todo), entries, left_s))
+
+        reference = self.factory.build(MRMS_GENOTYPE)
+        self.devices.spread(todo, measure, keep, reference=reference.artifact)
+
+    def noisy_networks(self) -> list[_Item]:
+        """What to visit again: the networks with the most noisy entries, within the limits."""
         visits = Counter(v.network for v in self.writer.table.visits if v.role == "entries")
         networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
-        left = int(REVISITS * len(networks)) - (sum(visits.values()) - len(networks))
-        chosen: list[tuple[Genotype, Role]] = []
+        planned = Counter(str(g) for g, role in self.plan.networks() if role == "entries")
+        again = sum(visits[name] - planned[name] for name in networks)
+        left = int(REVISITS * len(networks)) - again
+        chosen: list[_Item] = []
         for name in self._noisiest(networks):
             if len(chosen) < left and visits[name] < VISITS_PER_NETWORK:
                 chosen.append((networks[name], "entries"))
-        self.visit_all(chosen)
+        return chosen
 
     def _noisiest(self, networks: dict[str, Genotype]) -> Iterator[str]:
         """Names of networks until every noisy entry is in one, those with the most first."""

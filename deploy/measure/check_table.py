@@ -10,7 +10,7 @@ from deploy.artifact import Artifact
 from deploy.build import build_artifact
 from deploy.export import export_network
 from deploy.measure.build_table import provenance_of
-from deploy.measure.device import Device, Session
+from deploy.measure.device import Device, Devices, Session
 from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.targets import Target
@@ -24,6 +24,7 @@ from lut.estimate import LatencyCost
 from lut.table import Table
 
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
+OCCASIONS = 4  # of measuring each network: loading gives it other places in memory every time
 _SEED = 30
 _SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 
@@ -93,17 +94,18 @@ class CheckResult:
 def check_table(
     table: Table,
     target: Target,
-    device: Device,
+    devices: Devices,
     *,
     networks: int = 30,
     protocol: VisitProtocol | None = None,
-    on_row: Callable[[int, Row], None] = lambda _n, _row: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> CheckResult:
     """Compile random networks as `hmseg-deploy compile` does, and time them whole.
 
-    Their times are scaled to the table's baseline by the reference network beside them, as the
-    table's own are. Raises UserError where the table is for another target, was measured on another
-    CPU or with other kernels than are compiled today, or lacks an entry.
+    Each is timed on `OCCASIONS` occasions, all the others between them. Their times are scaled to
+    the table's baseline by the reference network beside them, as the table's own are. Raises
+    UserError where the table is for another target, was measured on another CPU or with other
+    kernels than are compiled today, or lacks an entry, and for a device unlike the others.
     """
     identity = table.identity
     if target.key != identity.target:
@@ -113,7 +115,7 @@ def check_table(
         )
     protocol = protocol or VisitProtocol()
     schedules = tuned_schedules(target, identity.threads)
-    today = provenance_of(device.info, schedules, protocol)
+    today = provenance_of(devices.info, schedules, protocol)
     for run, _ in table.runs:
         if wrong := [name for name in today.differences(run) if name in _SAME]:
             values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
@@ -123,17 +125,28 @@ def check_table(
             )
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
     cost = SpaceCost(LatencyCost(table), space)
-    rows: list[Row] = []
+    genotypes = unseen_networks(table, networks)
+    measured: dict[Genotype, list[float]] = {genotype: [] for genotype in genotypes}
+    rows: dict[Genotype, Row] = {}
+    artifacts: dict[Genotype, Artifact] = {}
+
+    def measure(device: Device, reference: Session, genotype: Genotype) -> float:
+        with device.open(artifacts[genotype]) as session:
+            return _measure(session, reference, protocol, table.baseline_us)
+
+    def keep(genotype: Genotype, measured_us: float) -> None:
+        measured[genotype].append(measured_us)
+        if len(measured[genotype]) == OCCASIONS:
+            estimate, mean_us = cost.of(genotype), fmean(measured[genotype])
+            rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, mean_us)
+        on_progress(f"timed {sum(map(len, measured.values()))} of {OCCASIONS * networks}")
+
     reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
-    with device.open(reference) as reference_session:
-        for genotype in unseen_networks(table, networks):
-            artifact = _compile(genotype, space, target, identity.threads)
-            with device.open(artifact) as session:
-                measured = _measure(session, reference_session, protocol, table.baseline_us)
-            estimate = cost.of(genotype)
-            rows.append(Row(str(genotype), estimate.value, estimate.upper, measured))
-            on_row(len(rows), rows[-1])
-    return CheckResult(tuple(rows))
+    for genotype in genotypes:  # all before the first is timed: compiling keeps every core busy
+        artifacts[genotype] = _compile(genotype, space, target, identity.threads)
+        on_progress(f"compiled {len(artifacts)} of {networks}")
+    devices.spread(genotypes * OCCASIONS, measure, keep, reference=reference)
+    return CheckResult(tuple(rows[genotype] for genotype in genotypes))
 
 
 def unseen_networks(table: Table, count: int) -> list[Genotype]:

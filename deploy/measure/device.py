@@ -11,14 +11,15 @@ order, on its buffers and in the cache state they meet there, and one remote cal
 frames.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from deploy.artifact import Artifact
 
-# How TVM's pool binds its threads, here and on a device; a device's server is told this mode.
-PINNING = "TVM's pool, one thread a core, the fastest cores first"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class DeviceInfo:
     cpu: str  # as the device's kernel names it
     architecture: str  # as ``uname -m`` prints it
     cores: int
-    threads: int  # of TVM's pool
     pinning: str  # how the pool's threads are bound to cores, in words
+    frame: str  # what the time of a whole frame includes, in words
     emulated: bool  # its latencies mean nothing and never enter a table that ships
 
 
@@ -47,13 +48,32 @@ class Session(Protocol):
 class Device(Protocol):
     """A machine that networks are timed on."""
 
-    @property
-    def info(self) -> DeviceInfo:
-        """What it is."""
-
     def open(self, artifact: Artifact) -> AbstractContextManager[Session]:
         """Load an artifact; leaving the context unloads it.
 
         Raises UserError where the device cannot run the artifact's target, WorkError where the
         device is lost.
+        """
+
+
+class Devices(Protocol):
+    """One machine or several of the same description, which measure at once."""
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What each of them is."""
+
+    def spread(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Device, Session, Item], Result],
+        on_result: Callable[[Item, Result], None],
+        *,
+        reference: Artifact,
+    ) -> None:
+        """Do `work` on every item, with a device that is its own and, loaded there, `reference`.
+
+        `on_result` is called for each item as it is done, one at a time, in any order. Raises what
+        `work` raises, UserError for a device that is not like the others, and WorkError where none
+        is left.
         """

@@ -46,7 +46,11 @@ def key_of(spec: Any) -> OpKey:  # noqa: ANN401 - any Spec
         case ResizeSpec(channels=c):
             other = spec.out_height, spec.out_width
             return OpKey("resize", c, 0, c, 0, 1, 1, spec.height, spec.width, *other)
-        case PointwiseSpec(add="channel") | GlobalPoolSpec(act="none"):
+        case (
+            PointwiseSpec(add="channel")
+            | PointwiseSpec(add="map", height=1, width=1)  # where a vector is a map
+            | GlobalPoolSpec(act="none")
+        ):
             return OpKey("context", spec.cin, 0, spec.cout, 1, 1, 1, spec.height, spec.width)
         case GlobalPoolSpec(act="sigmoid"):
             return OpKey("gate", spec.cin, 0, spec.cout, 1, 1, 1, spec.height, spec.width)

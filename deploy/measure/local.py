@@ -1,15 +1,15 @@
-"""This machine as a device."""
+"""This machine as the one device."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
-from deploy.measure.device import PINNING, DeviceInfo
-from deploy.runtime import Network, open_artifact
+from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from deploy.runtime import Network, open_artifact, pinning
 
 
 class LocalDevice:
@@ -25,8 +25,8 @@ class LocalDevice:
             cpu=host.cpu_model(),
             architecture=host.architecture(),
             cores=len(os.sched_getaffinity(0)),
-            threads=self.threads,
-            pinning=PINNING,
+            pinning=pinning(self.threads),
+            frame="from the image in numpy to the labels in numpy",
             emulated=False,
         )
 
@@ -34,6 +34,19 @@ class LocalDevice:
     def open(self, artifact: Artifact) -> Iterator["LocalSession"]:
         """Load an artifact."""
         yield LocalSession(open_artifact(artifact, "the network", threads=self.threads))
+
+    def spread(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Device, Session, Item], Result],
+        on_result: Callable[[Item, Result], None],
+        *,
+        reference: Artifact,
+    ) -> None:
+        """One item after the other: nothing else runs while one is measured."""
+        with self.open(reference) as session:
+            for item in items:
+                on_result(item, work(self, session, item))
 
 
 class LocalSession:

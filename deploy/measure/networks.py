@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -70,6 +71,7 @@ class NetworkFactory:
                 f"lut: there are no kernels for {target.config.get('mcpu')}: no latency table"
             )
         self._folder = tempfile.TemporaryDirectory(prefix="hmseg-lut-")
+        self._lock = Lock()
         self._objects: dict[str, Path] = {}  # by spec, as text; the stem is the kernel's symbol
 
     def __enter__(self) -> "NetworkFactory":
@@ -87,10 +89,14 @@ class NetworkFactory:
         return len(self._objects)
 
     def build(self, genotype: Genotype) -> TimedNetwork:
-        """Build one network with random weights.
+        """Build one network with random weights; calls from several threads wait for each other.
 
         Raises WorkError where it calls other kernels than `Space.keys` says.
         """
+        with self._lock:
+            return self._build(genotype)
+
+    def _build(self, genotype: Genotype) -> TimedNetwork:
         model = MRMS(MRMSConfig(genotype, self.space.width, self.space.num_classes))
         graph = export_network(
             model, "search-space", Resolution(*self.space.resolution),

@@ -28,11 +28,11 @@ class VisitProtocol:
     after `attempts` rounds the steadiest count.
     """
 
-    rounds: int = 6
-    frames: int = 12
+    rounds: int = 4
+    frames: int = 10
     warmup: int = 3
     steady: float = 0.04
-    attempts: int = 18
+    attempts: int = 12
 
     def __str__(self) -> str:
         return (
@@ -40,7 +40,7 @@ class VisitProtocol:
             "kernels by the clock inside the network's frames; the reference network (MRMS) before "
             "and after each round; samples scaled to the reference's median over the table; rounds "
             f"in which it changed by {self.steady:.0%} or more measured again, up to "
-            f"{self.attempts} rounds a network"
+            f"{self.attempts} rounds a visit"
         )
 
 

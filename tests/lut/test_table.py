@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lut.errors import UserError, WorkError
+from lut.record import EntrySamples
 from lut.table import Table, load_table, merge_tables, open_table, save_table
 from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, RESIZE_RULE, table, visit
 
@@ -187,6 +188,28 @@ def test_few_rounds_need_a_wider_interval():
     rounds = [visit("a", {KEY: us}, rounds=1) for us in (9.8, 10.0, 10.2)]
     entry = table(*rounds).entry(KEY)
     assert entry.half_interval_us == pytest.approx(0.497, rel=0.01)
+
+
+def test_a_link_is_no_second_table(path, tmp_path):
+    link = tmp_path / "latest.jsonl"
+    link.symlink_to(path)
+    with (
+        open_table(path, IDENTITY, PROVENANCE),
+        pytest.raises(UserError, match="another process is building"),
+        open_table(link, IDENTITY, PROVENANCE),
+    ):
+        pass
+
+
+def test_percentiles_are_of_single_frames():
+    """Two rounds of frames at the reference's baseline speed."""
+    frames = (tuple(map(float, range(1, 11))), tuple(map(float, range(11, 21))))
+    still = ((100.0,) * 10,) * 2
+    one = replace(
+        visit("n"), reference_us=still, whole_us=still, entries={KEY: EntrySamples(1, frames)}
+    )
+    entry = table(one).entry(KEY)
+    assert (entry.p10_us, entry.median_us, entry.p90_us) == (3.0, 10.5, 18.0)
 
 
 def test_one_builder_at_a_time(path):

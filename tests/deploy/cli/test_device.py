@@ -132,6 +132,15 @@ def test_a_phone_that_is_ready(phone):
     assert check_phone(TRACKER) == "Pixel 2"
 
 
+def test_one_of_two_phones_is_named(phone):
+    phone.setenv("PHONES", "FA7A\\tdevice\\nFB\\tdevice\\n")
+    phone.setenv("ANDROID_SERIAL", "FB")
+    assert check_phone(TRACKER) == "Pixel 2"
+    phone.setenv("ANDROID_SERIAL", "FC")
+    with pytest.raises(UserError, match="no phone FC"):
+        check_phone(TRACKER)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "cure"),
     [

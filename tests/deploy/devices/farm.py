@@ -62,13 +62,16 @@ class LocalFarm:
         until(lambda: self._keys() is not None, START_S, "the tracker")
         return process
 
-    def serve(self, key: str, count: int = 1, command: Sequence[str] | None = None, **env: str):
-        """Start servers with a key; returns when all are registered."""
+    def serve(
+        self, key: str, count: int = 1, command: Sequence[str] | None = None, *,
+        at_least: int = 0, **env: str,
+    ) -> list[subprocess.Popen]:  # fmt: skip
+        """Start servers with a key; returns when they, or `at_least` so many, are registered."""
         own = [*PROGRAM, "device", "serve", "--rpc-tracker", str(self.tracker), "--rpc-key", key]
         started = [
             self._start(command or [*own, "--port", str(free_port())], **env) for _ in range(count)
         ]
-        until(lambda: self.devices(key) >= count, START_S, f"{count} servers {key}")
+        until(lambda: self.devices(key) >= max(count, at_least), START_S, f"{count} servers {key}")
         return started
 
     def emulate(self, key: str) -> subprocess.Popen:

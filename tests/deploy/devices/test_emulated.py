@@ -6,7 +6,7 @@ import pytest
 
 from deploy.build import build_artifact
 from deploy.devices import emulated
-from deploy.devices.measuring import on_device
+from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
 from deploy.targets import resolve_target
 from lut.errors import UserError, WorkError
@@ -21,15 +21,14 @@ def test_a_zoo_network_passes_the_parity_gate_on_64_bit_arm(emulated_farm, graph
     assert not [kernel.name for kernel in artifact.kernels if kernel.template == "tvm"]
     assert artifact.parity["checked"]
     assert artifact.parity["emulated"] is True
-    info, times = on_device(remote, lambda device: (device.info, _time(device, artifact)))
-    assert info.emulated
-    assert info.architecture == "aarch64"
+    devices, times = RemoteDevices(remote), []
+    assert devices.info.emulated
+    assert devices.info.architecture == "aarch64"
+    devices.spread(
+        [2], lambda _device, session, frames: session.time_frames(frames),
+        lambda _, found: times.extend(found), reference=artifact,
+    )  # fmt: skip
     assert len(times) == 2
-
-
-def _time(device, artifact):
-    with device.open(artifact) as session:
-        return session.time_frames(2)
 
 
 def test_the_doctor_says_that_it_is_emulated(emulated_farm, cli):  # noqa: F811

@@ -184,6 +184,24 @@ def test_all_devices_busy(farm, server):
         pass
 
 
+def test_a_device_that_stays_busy_is_done_without(farm):
+    """Somebody else has it: the other one does all of the work."""
+    servers = farm.serve("busy", 2)
+    lost: list[str] = []
+    with open_session(farm.farm("busy")) as others:
+        found = spread(
+            farm.farm("busy", wait_s=1.0), [0.5] * 4,
+            lambda session, seconds: (session.name != others.name, time.sleep(seconds))[0],
+            on_lost=lost.append,
+        )  # fmt: skip
+    assert found == [True] * 4
+    assert len(lost) == 1
+    assert lost[0].startswith("all 2 devices with the key 'busy' stayed busy for 1 s")
+    assert lost[0].endswith("going on without it")
+    for server in servers:
+        kill(server)
+
+
 def test_an_item_whose_devices_are_all_lost_is_reported_after_the_others(farm, server):
     saved: list[float] = []
 

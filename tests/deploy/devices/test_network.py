@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deploy.artifact import load_artifact, save_artifact
-from deploy.devices.measuring import on_device
+from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, load_on
 from deploy.devices.session import open_session
 from deploy.measure.build_table import provenance_of
@@ -138,7 +138,7 @@ def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
     if isa_of(cpu) is None:
         pytest.skip("this CPU has no AVX2: there are no kernels")
     space, rng = Space((64, 64), 0.5), random.Random(9)
-    info = on_device(Remote(x86.farm("x86"), 2), lambda device: device.info)
+    info = RemoteDevices(Remote(x86.farm("x86"), 2)).info
     calibration = [
         visit(str(g), dict.fromkeys(space.keys(g), 1.0), role="calibration", whole=10.0 + n)
         for n, g in enumerate(random_genotype(rng) for _ in range(5))

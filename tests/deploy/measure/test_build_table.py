@@ -35,7 +35,9 @@ build_table(plan(resolve_target("cpu")), LocalDevice(2), Path(sys.argv[1]),
 
 
 def plan(cpu):
-    return Plan(Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=4, protocol=PROTOCOL)
+    return Plan(
+        Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=4, occasions=2, protocol=PROTOCOL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_nothing_is_lost_or_doubled(built, cpu):
     assert set(found) == set(wanted)
     again = found - wanted  # noisy ones
     assert all(role == "entries" for _, role in again)
-    covering = sum(role == "entries" for _, role in wanted.elements())
+    covering = sum(role == "entries" for _, role in wanted)
     assert again.total() <= int(REVISITS * covering)
     texts = [json.dumps(visit.to_json()) for visit in table.visits]
     assert len(set(texts)) == len(texts)
@@ -116,12 +118,10 @@ def test_provenance(built):
 def test_a_finished_table_is_left_alone(built, cpu):
     table, path, _ = built
     before = path.read_bytes()
-    start = time.monotonic()
     # Noisy entries are visited again up to a limit, which this build may not have reached.
     again = build_table(plan(cpu), LocalDevice(2), path)
     assert again.visits[: len(table.visits)] == table.visits
     assert path.read_bytes().startswith(before)
-    assert time.monotonic() - start < 60
 
 
 def test_a_table_of_something_else(built, cpu):

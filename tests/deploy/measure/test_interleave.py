@@ -80,4 +80,4 @@ def test_the_real_clock_measures_nanoseconds():
     import time
 
     samples = interleave({"a": lambda: time.sleep(0.002)}, Protocol(1, 3, 1, pause_s=0))
-    assert all(2_000_000 <= sample < 2_000_000_000 for sample in samples["a"][0])
+    assert all(sample >= 2_000_000 for sample in samples["a"][0])
