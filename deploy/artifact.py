@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.gpu.program import GpuProgram, is_member
 from deploy.metadata import Metadata
 from lut.errors import UserError
 from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_CPU_FORMAT_VERSION = 1  # artifacts with a library are still written as programs of version 1 read
 SUFFIX = ".hmseg"
 # The golden logits are kept at every 8th pixel: whole planes would outweigh the library.
 GOLDEN_STRIDE = 8
@@ -81,7 +83,7 @@ class KernelInfo:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything in one artifact file."""
+    """Everything in one artifact file: for a CPU a `library`, for a GPU none but `gpu`."""
 
     library: bytes
     target: ArtifactTarget
@@ -95,6 +97,7 @@ class Artifact:
     # The kernels that a frame calls, by name, in order, as the library's entry ``timed`` times
     # them; empty in an artifact that was made before libraries had that entry.
     calls: tuple[str, ...] = ()
+    gpu: GpuProgram | None = None
 
     @property
     def golden_input(self) -> NDArray[Any]:
@@ -108,7 +111,7 @@ class Artifact:
         labels = self.metadata.output == "labels"
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.gpu else _CPU_FORMAT_VERSION,
             "created": self.created,
             "target": asdict(self.target),
             "input": {
@@ -135,7 +138,8 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     golden: list[NDArray[Any]] = [
         artifact.golden.image, artifact.golden.labels, artifact.golden.logits
     ]  # fmt: skip
-    members = {_LIBRARY: artifact.library} | {
+    code = artifact.gpu.members() if artifact.gpu else {_LIBRARY: artifact.library}
+    members = code | {
         name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
     }
     hashes = {
@@ -173,13 +177,15 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             manifest = json.loads(archive.read(_MANIFEST))
             _check_format(manifest, name)
-            members = {member: archive.read(member) for member in (_LIBRARY, *_GOLDEN)}
+            program = [member for member in manifest["members"] if is_member(member)]
+            names = (*(program or [_LIBRARY]), *_GOLDEN)
+            members = {member: archive.read(member) for member in names}
         for member, content in members.items():
             if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
                 raise UserError(f"{name}: the member {member} does not match its checksum")
         metadata = Metadata.from_strings(manifest["metadata"])
         return Artifact(
-            library=members[_LIBRARY],
+            library=members.get(_LIBRARY, b""),
             target=_read_target(manifest["target"]),
             metadata=metadata,
             golden=_read_golden(members, metadata),
@@ -189,6 +195,9 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
             threads=_typed(int, manifest, "threads"),
             calls=_texts({"calls": []} | manifest, "calls"),
+            gpu=GpuProgram.from_members({name: members[name] for name in program})
+            if program
+            else None,
         )
     except UserError as error:
         raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error

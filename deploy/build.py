@@ -53,24 +53,22 @@ def build_artifact(
     artifact's parity report says that it was not checked; a device that cannot run it is an error.
     """
     metadata = read_metadata(model)
+    golden_image = draw_street(metadata.resolution)
+    golden_input = metadata.network_input(golden_image)
+    if target.gpu:
+        if remote is not None:
+            raise UserError(f"target {target.name}: GPU code does not run over RPC; drop --rpc-key")
+        draft = _draft(model, target, golden_image, threads)
+        return _build_gpu(draft, model, target, on_step)
     if measured is None:
         measured = tuned_schedules(target, threads)
     chooser = make_chooser(target, threads, measured)
     compiled = compile_graph(model, target, chooser=chooser, passes=passes, on_pass=on_step)
     on_step("linking")
-    golden_image = draw_street(metadata.resolution)
-    golden_input = metadata.network_input(golden_image)
-    labels, logits = Reference(model)(golden_input)
-    artifact = Artifact(
+    artifact = replace(
+        _draft(model, target, golden_image, threads),
         library=link_library(compiled, model.ByteSize()),
-        target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
-        metadata=metadata,
-        golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
-        parity={},
-        versions={tool: version(tool) for tool in TOOLS},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         kernels=compiled.kernels,
-        threads=threads,
         calls=compiled.calls,
     )
     images = probe_images(metadata.resolution, golden_image)
@@ -103,6 +101,34 @@ def build_artifact(
         "comparisons": [comparison.to_json() for comparison in comparisons],
     }
     return replace(artifact, parity=report), comparisons
+
+
+def _draft(
+    model: onnx.ModelProto, target: Target, golden_image: NDArray[np.uint8], threads: int
+) -> Artifact:
+    """An artifact with all but its code and its parity report."""
+    metadata = read_metadata(model)
+    labels, logits = Reference(model)(metadata.network_input(golden_image))
+    return Artifact(
+        library=b"",
+        target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
+        metadata=metadata,
+        golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
+        parity={},
+        versions={tool: version(tool) for tool in TOOLS},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        kernels=(),
+        threads=threads,
+    )
+
+
+def _build_gpu(
+    draft: Artifact, model: onnx.ModelProto, target: Target, on_step: OnPass
+) -> tuple[Artifact, list[Comparison]]:
+    from deploy.gpu.build import check_program, compile_program
+
+    artifact, source = compile_program(model, target, draft, on_step)
+    return check_program(artifact, source, model, target, on_step)
 
 
 def locate_difference(

@@ -166,11 +166,7 @@ def compile_graph(
     module = lower_graph(model, target, chooser=chooser, passes=passes, on_pass=on_pass)
     if on_pass:
         on_pass("machine code")
-    kernels = tuple(
-        _describe(var.name_hint, function, chooser.measured if chooser else {})
-        for var, function in module.functions.items()
-        if isinstance(function, tvm.tirx.PrimFunc)
-    )
+    kernels = describe_kernels(module, chooser.measured if chooser else {})
     clock: Pass = InsertClock()
     executable = build_executable(clock(module), target)
     calls = tuple(called_functions(module["main"]))
@@ -187,8 +183,8 @@ def lower_graph(
 ) -> tvm.IRModule:
     """`compile_graph` up to machine code: the module of kernels and the entries that call them."""
     module = import_graph(with_logits_output(model))
-    instruments = [_Watch(on_pass)] if on_pass else []
-    with tvm.target.Target(target.config), tvm.transform.PassContext(instruments=instruments):
+    context = tvm.transform.PassContext(instruments=watching(on_pass))
+    with tvm.target.Target(target.config), context:
         for step in network_passes(chooser) if passes is None else passes:
             module = step(module)
     return module
@@ -217,6 +213,22 @@ def build_executable(module: tvm.IRModule, target: Target) -> relax.VMExecutable
             f"TVM imports the operator {name} but cannot lower it; replace it in the network, or "
             "cut the graph before it with onnx.utils.extract_model"
         ) from error
+
+
+def describe_kernels(
+    module: tvm.IRModule, measured: Mapping[str, Fields]
+) -> tuple[KernelInfo, ...]:
+    """What each PrimFunc of a lowered module computes."""
+    return tuple(
+        _describe(var.name_hint, function, measured)
+        for var, function in module.functions.items()
+        if isinstance(function, tvm.tirx.PrimFunc)
+    )
+
+
+def watching(on_pass: OnPass | None) -> list[tvm.instrument.PassInstrument]:
+    """The instruments that tell `on_pass` the names of the passes as they start."""
+    return [_Watch(on_pass)] if on_pass else []
 
 
 def _describe(name: str, function: tvm.tirx.PrimFunc, measured: Mapping[str, Fields]) -> KernelInfo:

@@ -136,6 +136,10 @@ def time_network(
 
 def require_timed(artifact: Artifact, name: str) -> None:
     """Raise UserError unless the artifact's library times its kernels."""
+    if artifact.gpu:
+        raise UserError(
+            f"{name}: its kernels run on a GPU; benchmarks/gpu.sh profiles them, this does so on CPUs"
+        )
     if not artifact.calls:
         raise UserError(
             f"{name}: its library has no entry that times kernels, as those of earlier versions; "

@@ -121,20 +121,36 @@ def load(path: str | Path, *, threads: int | None = None) -> Network:
 
     `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
     variable or the number of CPUs that the process may use. A pool never grows: a RuntimeWarning
-    where this thread has loaded a network with fewer before. Raises UserError for a damaged file,
-    one for another machine or of a newer format, and a TVM_NUM_THREADS that is no number.
+    where this thread has loaded a network with fewer before. An artifact for a GPU has no pool.
+    Raises UserError for a damaged file, one for another machine or of a newer format, and a
+    TVM_NUM_THREADS that is no number.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
-    artifact = load_artifact(Path(path))
-    check_machine(artifact.target, str(path))
-    return Network(artifact, import_runtime(), threads)
+    return open_artifact(load_artifact(Path(path)), str(path), threads=threads)
 
 
 def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) -> Network:
     """`load` for an artifact already in memory; `name` is what errors call it."""
+    if artifact.gpu is not None:
+        return _open_gpu(artifact, name)
     check_machine(artifact.target, name)
     return Network(artifact, import_runtime(), threads)
+
+
+def _open_gpu(artifact: Artifact, name: str) -> Network:
+    # Here, as a CPU's network needs none of it.
+    from deploy.gpu.network import GpuNetwork
+
+    if artifact.target.config.get("kind") != "cuda":
+        raise UserError(
+            f"{name}: compiled for OpenCL on {artifact.target.name}; this version runs it nowhere, "
+            "it writes it for an OpenCL program of your own"
+        )
+    try:
+        return GpuNetwork(artifact)
+    except (UserError, WorkError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def check_machine(target: ArtifactTarget, name: str) -> None:

@@ -1,7 +1,8 @@
 """Targets as data: what a binary is compiled for and what a machine must have to run it."""
 
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy import host
@@ -17,8 +18,16 @@ ALIASES: dict[str, dict[str, Any]] = {
     "android": {"kind": "llvm", "mtriple": "aarch64-linux-android", "mcpu": ARM_MCPU},
 }
 
-# Aliases that the design names, with what they will stand for; these are not built yet and say so.
-NOT_BUILT_YET = ("cuda", "adreno")
+# What GPUs of CUDA and OpenCL allow a kernel: TVM's rules for loops that are not ours ask for it.
+_GPU_LIMITS = {
+    "cuda": {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152},
+    "opencl": {"max_threads_per_block": 256, "max_shared_memory_per_block": 32768},
+}
+# One of each generation since the paper's card, a GTX 1080 Ti (sm_61); later ones compile the last
+# one's PTX when they load it.
+CUDA_ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_86", "sm_90")
+_GPU_ALIASES = ("cuda", "adreno")
+_ADRENO_HOST = "aarch64-linux-android"
 
 # Processor families by the first word of LLVM's triple, and what stands where `mcpu` is missing.
 _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
@@ -33,7 +42,8 @@ class Target:
     """A named compilation target.
 
     `config` is TVM's own JSON form; `architecture` as ``uname -m`` prints it; `features` the CPU
-    features, in LLVM's names, that the generated code may use.
+    features, in LLVM's names, that the generated code may use. Of a GPU, `architecture` is ``cuda``
+    or ``opencl``, and `features` are the architectures that machine code is made for.
     """
 
     name: str
@@ -47,32 +57,89 @@ class Target:
         return json.dumps(self.config, sort_keys=True, separators=(",", ":"))
 
     @property
+    def gpu(self) -> bool:
+        """Whether kernels run on a GPU."""
+        return bool(self.config["kind"] != "llvm")
+
+    @property
+    def machine(self) -> str:
+        """What code is made for, in a word or two."""
+        if self.gpu:
+            return ", ".join(self.features) or self.name
+        return str(self.config["mcpu"])
+
+    @property
     def android(self) -> bool:
         """Whether it links against Android's C library, bionic."""
         return "android" in self.config["mtriple"]
 
 
-def resolve_target(text: str) -> Target:
-    """Turn an alias (``cpu``, ``arm``, ``android``), an x86-64 level or CPU name of LLVM
-    (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/`` tag of TVM, or TVM's JSON into
-    a Target.
+def resolve_target(text: str, architectures: str | None = None) -> Target:
+    """Turn an alias (``cpu``, ``arm``, ``android``, ``cuda``, ``adreno``), an x86-64 level or CPU
+    name of LLVM (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/``, ``nvidia/`` or
+    ``qcom/`` tag of TVM, or TVM's JSON into a Target. `architectures` are those that CUDA's machine
+    code is made for, such as ``sm_61,sm_90``.
 
     Raises UserError, naming what there is, for anything else.
     """
+    target = _resolve(text, architectures)
+    if architectures is not None and target.architecture != "cuda":
+        raise UserError(f"--arch is for --target cuda, not for {text}")
+    if target.architecture == "cuda":
+        from deploy.gpu.nvrtc import check_architectures
+
+        check_architectures(target.features)
+    return target
+
+
+def _resolve(text: str, architectures: str | None) -> Target:
     if text == "cpu":
         return host_target()
     if text in ALIASES:
         return _cpu_target(text, ALIASES[text])
-    if text in NOT_BUILT_YET or text.startswith(("nvidia/", "qcom/")):
-        raise UserError(
-            f"target {text!r} is not built in this version; it compiles for CPUs: "
-            f"{_known()}, or a CPU name of LLVM such as skylake-avx512 or cortex-a76"
-        )
+    if text == "cuda" or text.startswith("nvidia/"):
+        return _cuda_target(text, architectures)
+    if text == "adreno" or text.startswith("qcom/"):
+        return _adreno_target(text)
     if text.startswith("arm/"):
         return _target_from_tag(text)
     if text.lstrip().startswith("{"):
-        return _target_from_json(text)
+        return _target_from_json(text, architectures)
     return _cpu_target(text, {"kind": "llvm", "mtriple": _triple_of(text), "mcpu": text})
+
+
+def _cuda_target(text: str, architectures: str | None) -> Target:
+    if architectures is not None:
+        names = tuple(name.strip() for name in architectures.split(","))
+    elif text == "cuda":
+        names = CUDA_ARCHITECTURES
+    else:
+        # A suffix (sm_90a) allows instructions that no kernel here uses.
+        names = (str(_tag(text, "nvidia/geforce-gtx-1080-ti")["arch"]).rstrip("af"),)
+    bad = [name for name in names if not re.fullmatch(r"sm_[1-9]\d{1,2}", name)]
+    if bad:
+        raise UserError(f"unknown GPU architecture {bad[0]!r}: write such as --arch sm_61,sm_90")
+    names = tuple(sorted(set(names), key=lambda name: int(name[3:])))
+    config = {"kind": "cuda", "arch": names[0], "thread_warp_size": 32, **_GPU_LIMITS["cuda"]}
+    return Target(text, config, "cuda", names)
+
+
+def _adreno_target(text: str) -> Target:
+    if text != "adreno" and str(_tag(text, "adreno")["kind"]) != "opencl":
+        raise UserError(f"target {text!r}: GPU code for phones is OpenCL; use adreno")
+    config = {"kind": "opencl", "device": "adreno", **_GPU_LIMITS["opencl"]}
+    return Target(text, config, "opencl", ())
+
+
+def _tag(text: str, example: str) -> dict[str, Any]:
+    """What one of TVM's tags stands for."""
+    import tvm
+
+    try:
+        config: dict[str, Any] = json.loads(str(tvm.target.Target(text)))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UserError(f"target {text!r}: TVM has no such tag; use {example}, or JSON") from error
+    return config
 
 
 def host_target() -> Target:
@@ -95,16 +162,22 @@ def host_target() -> Target:
 
 
 def _known() -> str:
-    return ", ".join(("cpu", *ALIASES, *X86_64_LEVELS))
+    return ", ".join(("cpu", *ALIASES, *_GPU_ALIASES, *X86_64_LEVELS))
 
 
-def _target_from_json(text: str) -> Target:
+def _target_from_json(text: str, architectures: str | None) -> Target:
     try:
         config = json.loads(text)
     except ValueError as error:
         raise UserError(f"target: not JSON ({error})") from error
+    if isinstance(config, dict) and config.get("kind") == "cuda":
+        named = str(config["arch"]) if "arch" in config else None
+        return replace(_cuda_target("cuda", architectures or named), name="json")
     if not isinstance(config, dict) or config.get("kind") != "llvm":
-        raise UserError('target: this version compiles for {"kind": "llvm", "mcpu": ...} only')
+        raise UserError(
+            'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '
+            '{"kind": "cuda", "arch": ...} only'
+        )
     return _cpu_target("json", config)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from deploy.devices.network import Remote
     from deploy.measure.interleave import Protocol
     from deploy.metadata import Metadata
+    from deploy.source import Source
+    from deploy.targets import Target
 
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
@@ -27,6 +29,7 @@ LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 def bench(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
+    arch: options.Architectures = None,
     resolution: options.ResolutionText = None,
     input_: options.InputText = "image",
     output: options.OutputText = "labels",
@@ -58,7 +61,8 @@ def bench(
 ) -> None:
     """Time the compiled network beside onnxruntime, in turn, from image to output.
 
-    With --rpc-key on a device, the network alone.
+    With --rpc-key on a device, the network alone. With --target cuda on this machine's GPU, beside
+    what else runs there.
     """
     from deploy.measure.interleave import Protocol
 
@@ -71,6 +75,11 @@ def bench(
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target, arch)
+    if resolved.gpu:
+        options.require_gpu(resolved)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.bench import bench as run_bench
@@ -79,10 +88,15 @@ def bench(
     built = (
         _load(artifact, source.metadata, timed=profile)
         if artifact
-        else _build(source.graph, target, workers, remote)
+        else _build(source.graph, resolved, workers, remote)
     )
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
+    if built.gpu is not None:
+        if fail_below is not None:
+            raise UserError("--fail-below compares with onnxruntime on a CPU; leave it out")
+        _bench_gpu(built, source, pixels, protocol, as_json)
+        return
     if remote:
         _bench_remote(remote, built, pixels, protocol, percentiles, as_json, profile)
         return
@@ -104,15 +118,14 @@ def bench(
 
 
 def _build(
-    graph: "onnx.ModelProto", target: str, threads: int, remote: "Remote | None"
+    graph: "onnx.ModelProto", target: "Target", threads: int, remote: "Remote | None"
 ) -> "Artifact":
     from deploy.build import build_artifact
-    from deploy.targets import resolve_target
 
-    with step(f"compiling for {target}") as progress:
+    with step(f"compiling for {target.name}") as progress:
         built, comparisons = build_artifact(
             graph,
-            resolve_target(target),
+            target,
             threads=threads,
             remote=remote,
             on_step=progress.at,
@@ -137,6 +150,36 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
             f"{path} is {texts[0]}, not {texts[1]}; name its model, resolution, input and output"
         )
     return built
+
+
+def _bench_gpu(
+    built: "Artifact", source: "Source", pixels: "NDArray[np.uint8]", protocol: "Protocol",
+    as_json: bool,
+) -> None:  # fmt: skip
+    from deploy.gpu.bench import INCLUDES, bench_gpu
+
+    with step(f"timing, {protocol.rounds} rounds of {protocol.repeat} calls a side") as progress:
+        result = bench_gpu(
+            built, source.graph, source.network, pixels, protocol,
+            on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
+        )  # fmt: skip
+    what = {"model": built.metadata.model, "resolution": str(built.metadata.resolution)}
+    if as_json:
+        print_json(what | result.to_json())
+        return
+    rows = []
+    for name, s in result.summaries.items():
+        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
+        rows.append((name, *(f"{v:.3f}" for v in values), s.n))
+    title = f"{what['model']} {what['resolution']}, {result.device['gpu']}"
+    print_table(title, (*LATENCY_COLUMNS, "n"), rows)
+    for name, ratio in result.ratios.items():
+        print(f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}]")
+    parts = result.to_json()["parts_ms"]
+    print(", ".join(f"{part.removesuffix('_ms')} {ms:.3f} ms" for part, ms in parts.items()))
+    for name, reason in result.absent.items():
+        say(f"{name} does not run here: {reason}")
+    say(f"the time includes {INCLUDES}")
 
 
 def _bench_remote(

@@ -10,6 +10,7 @@ from lut.files import check_writable
 def compile_model(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
+    arch: options.Architectures = None,
     resolution: options.ResolutionText = None,
     input_: options.InputText = "image",
     output: options.OutputText = "labels",
@@ -27,16 +28,17 @@ def compile_model(
     if out:
         check_writable(out)
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target, arch)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact
     from deploy.build import build_artifact
-    from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
-    with step(f"compiling for {resolved.config['mcpu']}") as progress:
+    with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_artifact(
             source.graph, resolved, threads=workers, remote=remote, on_step=progress.at
         )
@@ -45,20 +47,22 @@ def compile_model(
     left = [kernel for kernel in artifact.kernels if kernel.template == "tvm"]
     if left:
         names = ", ".join(f"{kernel.name}{' (tuned)' * kernel.tuned}" for kernel in left)
-        untuned = sum(not kernel.tuned for kernel in left)
+        untuned = 0 if resolved.gpu else sum(not kernel.tuned for kernel in left)
         advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
         say(f"left to TVM's own lowering: {names}{advice}")
+    emulated = f", {artifact.parity['how']}," if "how" in artifact.parity else ""
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)
         say(
-            f"parity with onnxruntime on {len(comparisons)} images: logit error "
+            f"parity with onnxruntime{emulated} on {len(comparisons)} images: logit error "
             f"{worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
             f"{differing:.4%} of the pixels differ at most"
         )
     else:
         say(f"parity not checked: {artifact.parity['reason']}")
-        say(f"check it on the device: hmseg-deploy verify {path.name} --rpc-key KEY")
+        where = "" if resolved.gpu else " --rpc-key KEY"
+        say(f"check it on the device: hmseg-deploy verify {path.name}{where}")
     if as_json:
         print_json({"artifact": str(path), **artifact.manifest()})
     else:

@@ -56,6 +56,8 @@ def build(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target)
+    if resolved.gpu:
+        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
     path = out or default_path(plan)
     with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
@@ -116,6 +118,8 @@ def check(
 
     own = table.identity.target if table.identity.target_name == "json" else None
     resolved = resolve_target(target or own or table.identity.target_name)
+    if resolved.gpu:
+        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
             table, resolved, options.open_devices(workers, remote), networks=networks,

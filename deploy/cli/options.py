@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploy.devices.network import Remote
     from deploy.measure.device import Devices
     from deploy.source import Source
+    from deploy.targets import Target
 
 DEFAULT_MODEL = "tiny-mrms"
 MAX_THREADS = 1024
@@ -47,8 +48,13 @@ TargetText = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="cpu (this machine), arm, android, x86-64-v2|v3|v4, LLVM's name of a CPU, or JSON.",
+        help="cpu (this machine), arm, android, cuda, adreno, x86-64-v2|v3|v4, LLVM's name of a "
+        "CPU, a tag of TVM such as nvidia/geforce-gtx-1080-ti, or JSON.",
     ),
+]
+Architectures = Annotated[
+    str | None,
+    typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
 ]
 Threads = Annotated[
     int | None,
@@ -94,6 +100,15 @@ def open_model(
         model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
         std=stds,
     )  # fmt: skip
+
+
+def require_gpu(target: "Target") -> None:
+    """Raise UserError unless this machine has a GPU for `target`; before long work."""
+    if target.architecture != "cuda":
+        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
+    from deploy.gpu.driver import Driver
+
+    Driver()
 
 
 def read_resolution(text: str | None) -> Resolution | None:

@@ -37,18 +37,22 @@ def tune(
     if trials < 1 or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    from deploy.targets import resolve_target
+
+    resolved = resolve_target(target)
+    if resolved.gpu:
+        options.require_gpu(resolved)
+        raise UserError("kernels of GPUs have their schedules by rule in this version; no tuning")
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
     from deploy.measure.interleave import Protocol
     from deploy.passes.schedule_fallback import TRACE
-    from deploy.targets import resolve_target
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, tuned_schedules, winners
     from deploy.tuning.tune import tune as run_tuning
 
     folder = records or default_folder()
-    resolved = resolve_target(target)
     with step(f"measuring up to {trials} candidates") as progress:
 
         def tell(trial: "Trial") -> None:

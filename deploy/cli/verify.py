@@ -22,6 +22,7 @@ def verify(
         str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
     ] = None,
     target: options.TargetText = "cpu",
+    arch: options.Architectures = None,
     resolution: options.ResolutionText = None,
     classes: options.Classes = None,
     mean: options.Mean = None,
@@ -43,7 +44,9 @@ def verify(
         comparisons = [_replay(artifact, workers, remote)]
     else:
         assert model is not None
-        comparisons = _compare_all(model, target, resolution, classes, mean, std, workers, remote)
+        comparisons = _compare_all(
+            model, target, arch, resolution, classes, mean, std, workers, remote
+        )
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
@@ -67,7 +70,7 @@ def _replay(path: Path, threads: int, remote: "Remote | None") -> "Comparison":
 
 
 def _compare_all(
-    model: str, target: str, resolution: str | None, classes: int | None,
+    model: str, target: str, arch: str | None, resolution: str | None, classes: int | None,
     mean: str | None, std: str | None, threads: int, remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
@@ -78,9 +81,11 @@ def _compare_all(
 
     with step(f"compiling for {target}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolve_target(target), threads=threads, remote=remote,
+            source.graph, resolve_target(target, arch), threads=threads, remote=remote,
             on_step=progress.at,
         )  # fmt: skip
+    if "how" in artifact.parity:
+        say(f"no GPU here: {artifact.parity['how']}")
     if not comparisons:
         raise UserError(f"cannot verify here: {artifact.parity['reason']}")
     if source.network is not None:

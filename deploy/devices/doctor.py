@@ -98,7 +98,10 @@ def _memory(device: Description | None) -> Finding:
 
 def _target(text: str | None, device: Description | None) -> Target:
     if text is not None:
-        return resolve_target(text)
+        target = resolve_target(text)
+        if target.gpu:
+            raise UserError(f"--target {text}: devices behind RPC run CPU code only")
+        return target
     if device is None:
         raise UserError("its server does not say what it is; name it: --target arm or android")
     if device.architecture == "aarch64":

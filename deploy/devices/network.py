@@ -13,6 +13,7 @@ from deploy.devices.spread import spread
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
 from deploy.passes.insert_clock import ENTRY as TIMED
 from deploy.runtime import check_input, check_target
+from lut.errors import UserError
 
 T = TypeVar("T")
 
@@ -142,6 +143,8 @@ def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteN
     WorkError where loading fails. A server that is not ours does not say what it is: there loading
     tells.
     """
+    if artifact.gpu is not None:
+        raise UserError("the artifact is for a GPU, whose code does not run over RPC")
     device = session.describe()
     if device is not None:
         check_version(device, session.name)

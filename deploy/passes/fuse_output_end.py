@@ -31,21 +31,13 @@ class FuseOutputEnd:
 
     def _matches(self, graph: Graph) -> Iterator[KernelCall]:
         for var in graph.vars:
-            scores = self._scores_of_labels(graph, var)
+            scores = scores_of_labels(graph, var)
             if scores is not None:
                 yield self._call("labels", scores, var, plane_of(var))
             elif graph.is_result(var):
                 scores = bilinear_resize(graph, var)
                 if scores is not None:
                     yield self._call("logits", scores, var, plane_of(var))
-
-    def _scores_of_labels(self, graph: Graph, var: relax.Var) -> Any:  # noqa: ANN401 - Var or None
-        cast = graph.call(var, "relax.astype")
-        arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
-        if arg_max is None or str(var.ty.dtype) != "uint8":
-            return None
-        over_classes = int(arg_max.attrs.axis) in (1, -3) and not arg_max.attrs.keepdims
-        return bilinear_resize(graph, arg_max.args[0]) if over_classes else None
 
     def _call(
         self,
@@ -64,3 +56,13 @@ class FuseOutputEnd:
             output=var,
             planar_output=True,
         )
+
+
+def scores_of_labels(graph: Graph, var: relax.Var) -> Any:  # noqa: ANN401 - Var or None
+    """What ``resize -> argmax over the classes -> uint8`` that ends at `var` reads, else None."""
+    cast = graph.call(var, "relax.astype")
+    arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
+    if arg_max is None or str(var.ty.dtype) != "uint8":
+        return None
+    over_classes = int(arg_max.attrs.axis) in (1, -3) and not arg_max.attrs.keepdims
+    return bilinear_resize(graph, arg_max.args[0]) if over_classes else None

@@ -1,4 +1,5 @@
 import json
+import sys
 from contextlib import suppress
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from deploy import host
 from deploy.targets import (
-    NOT_BUILT_YET,
+    CUDA_ARCHITECTURES,
     X86_64_LEVELS,
     Target,
     host_target,
@@ -108,10 +109,48 @@ def test_the_key_tells_targets_apart_and_nothing_else():
     assert json.loads(resolve_target("x86-64-v3").key)["mcpu"] == "x86-64-v3"
 
 
-@pytest.mark.parametrize("text", [*NOT_BUILT_YET, "nvidia/geforce-gtx-1080-ti"])
-def test_targets_of_later_versions_say_so(text):
-    with pytest.raises(UserError, match="not built in this version"):
-        resolve_target(text)
+@pytest.mark.parametrize(
+    ("text", "architectures", "want"),
+    [
+        ("cuda", None, CUDA_ARCHITECTURES),
+        ("cuda", "sm_90, sm_61,sm_90", ("sm_61", "sm_90")),
+        ("nvidia/geforce-gtx-1080-ti", None, ("sm_61",)),
+        ("nvidia/nvidia-h100", None, ("sm_90",)),
+        ('{"kind": "cuda", "arch": "sm_86"}', None, ("sm_86",)),
+        ('{"kind": "cuda"}', "sm_75", ("sm_75",)),
+    ],
+)
+def test_cuda(text, architectures, want):
+    target = resolve_target(text, architectures)
+    assert (target.architecture, target.features, target.gpu) == ("cuda", want, True)
+    assert target.config["arch"] == want[0]
+    assert target.config["max_threads_per_block"] == 1024
+    assert target.machine == ", ".join(want)
+
+
+@pytest.mark.parametrize(
+    ("text", "architectures", "message"),
+    [
+        ("cuda", "sm_13", "unknown GPU architecture 'sm_13': CUDA 12.9 knows sm_50, .*sm_61, .*"),
+        ("cuda", "61", "unknown GPU architecture '61': write such as --arch sm_61,sm_90"),
+        ("cuda", "", "unknown GPU architecture ''"),
+        ("nvidia/tesla-k80", None, "unknown GPU architecture 'sm_37': CUDA 12.9 knows"),
+        ("nvidia/no-such-card", None, "no such tag; use nvidia/geforce-gtx-1080-ti"),
+        ("cpu", "sm_61", "--arch is for --target cuda, not for cpu"),
+        ("adreno", "sm_61", "--arch is for --target cuda, not for adreno"),
+        ('{"kind": "cuda", "arch": 5}', None, "unknown GPU architecture '5'"),
+    ],
+)
+def test_bad_gpus(text, architectures, message):
+    with pytest.raises(UserError, match=message) as caught:
+        resolve_target(text, architectures)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_extra_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(UserError, match=r"needs NVRTC: pip install 'hmseg\[cuda\]'"):
+        resolve_target("cuda")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +163,7 @@ def test_targets_of_later_versions_say_so(text):
         ("CPU", "unknown target"),
         ("{", "not JSON"),
         ("{}", "llvm"),
-        ('{"kind": "cuda"}', "llvm"),
+        ('{"kind": "vulkan"}', "llvm"),
         ('{"kind": "llvm", "mcpu": 5}', "x86-64"),
         ('{"kind": "llvm", "mcpu": "foo"}', "unknown target 'foo'"),
         ('{"kind": "llvm", "mtriple": "riscv64-linux-gnu"}', "x86_64 and aarch64, not"),
@@ -150,7 +189,7 @@ def test_bad_targets(text, message):
 @given(st.text(max_size=30) | st.from_regex(r"\A\{.{0,20}\}\Z"))
 def test_any_text(text):
     with suppress(UserError):
-        assert resolve_target(text).architecture in ("x86_64", "aarch64")
+        assert resolve_target(text).architecture in ("x86_64", "aarch64", "cuda")
 
 
 @settings(max_examples=100)

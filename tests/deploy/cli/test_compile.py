@@ -125,7 +125,7 @@ def test_a_full_temporary_folder(user_onnx, tmp_path):
     ("arguments", "message"),
     [
         (["-t", "gpu"], "unknown target 'gpu'"),
-        (["-t", "cuda"], "not built in this version"),
+        (["-t", "cuda", "--arch", "sm_13"], "unknown GPU architecture 'sm_13': CUDA 12.9 knows"),
         (["-t", '{"kind": "llvm", "mattr": ["+made-up"]}'], "made-up"),
         (["-t", "{"], "not JSON"),
         (["--threads", "0"], "--threads 0"),

@@ -1,0 +1,167 @@
+"""Parity on the device, latency beside every peer that runs there, and each kernel's time.
+
+    benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8] [-o DIR]
+
+For each network and size: the artifact is compiled for this machine's own GPU and gated on it (five
+images against onnxruntime); frames from uint8 image to labels are timed in turn with torch eager,
+torch.compile, onnxruntime's CUDA provider and TensorRT, as far as they are installed; the GPU's own
+events split upload, compute and download; every kernel is timed alone. `memory_floor_ms` is what
+the frame's kernels would take if each read and wrote its arguments once at the bandwidth that a
+copy of 256 MB on this GPU reaches (read and written bytes counted). Results go to
+DIR/gpu-NAME.json with what they were measured on. What the minutes do not suffice for is named as
+left out.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lut.errors import HmsegError
+from lut.files import write_atomic
+
+if TYPE_CHECKING:
+    from deploy.gpu.driver import Driver
+
+MODELS = ("tiny-mrms", "mrms")
+RESOLUTIONS = ("256x512", "512x1024", "768x1536", "1024x2048")
+PACKAGES = ("hmseg", "apache-tvm", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy")
+PROFILED_FRAMES = 20
+COPIED_BYTES = 256 << 20
+
+
+def measure(
+    model: str, size: str, capability: int, bytes_per_ms: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    from deploy.build import build_artifact
+    from deploy.gpu.bench import bench_gpu
+    from deploy.gpu.network import GpuNetwork
+    from deploy.measure.interleave import Protocol
+    from deploy.resolution import parse_resolution
+    from deploy.source import open_source
+    from deploy.targets import resolve_target
+
+    source = open_source(model, resolution=parse_resolution(size))
+    start = time.perf_counter()
+    target = resolve_target("cuda", f"sm_{capability}")
+    artifact, comparisons = build_artifact(source.graph, target, threads=1)
+    compiled_s = time.perf_counter() - start
+    image = artifact.golden.image
+    repeat = options.repeat
+    protocol = Protocol(warmup=min(10, repeat), repeat=repeat, rounds=options.rounds)
+    result = bench_gpu(artifact, source.graph, source.network, image, protocol)
+    times = GpuNetwork(artifact).time_kernels(image, min(PROFILED_FRAMES, repeat))
+    assert artifact.gpu is not None
+    moved = sum(
+        region.size
+        for launch in artifact.gpu.plan.entries["main"].launches
+        for region in launch.arguments
+    )
+    return {
+        "model": model,
+        "resolution": size,
+        "compile_and_gate_s": round(compiled_s, 2),
+        "parity": [comparison.to_json() for comparison in comparisons],
+        **result.to_json(),
+        "kernels_ms": [[name, float(np.median(samples))] for name, samples in times],
+        "memory_floor_ms": moved / bytes_per_ms,
+    }
+
+
+def copy_bytes_per_ms(driver: "Driver", size: int, repeat: int = 10) -> float:
+    """Bytes read and written per millisecond by the best of a few copies within the GPU."""
+    source, target = driver.allocate(size), driver.allocate(size)
+    stream = driver.handle("cuStreamCreate", 1)
+    start, stop = (driver.handle("cuEventCreate", 0) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeat):
+        driver.call("cuEventRecord", start, stream)
+        driver.call("cuMemcpyDtoDAsync_v2", target, source, size, stream)
+        driver.call("cuEventRecord", stop, stream)
+        driver.call("cuEventSynchronize", stop)
+        best = min(best, driver.milliseconds(start, stop))
+    for address in (source, target):
+        driver.call("cuMemFree_v2", address)
+    return 2 * size / best
+
+
+def provenance(device: dict[str, Any]) -> dict[str, Any]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "benchmarks/gpu.sh " + " ".join(sys.argv[1:]),
+        "commit": done.stdout.strip(),
+        "versions": versions,
+        **device,
+    }
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    from deploy.gpu.driver import Driver
+
+    driver = Driver()
+    device: dict[str, Any] = {
+        "gpu": driver.name,
+        "capability": driver.capability,
+        "driver_cuda": driver.version,
+    }
+    bytes_per_ms = copy_bytes_per_ms(driver, COPIED_BYTES)
+    device["copy_gb_per_s"] = bytes_per_ms / 1e6
+    end = time.monotonic() + 60 * options.minutes
+    rows, left, longest = [], [], 0.0
+    for model in options.models:
+        for size in options.resolutions:
+            if time.monotonic() + longest > end:
+                left.append(f"{model} {size}")
+                continue
+            start = time.monotonic()
+            row = measure(model, size, driver.capability, bytes_per_ms, options)
+            longest = max(longest, time.monotonic() - start)
+            rows.append(row)
+            median = row["latency"]["hmseg"]["median_ms"]
+            ratios = ", ".join(f"{n} {r['median']:.2f}x" for n, r in row["ratios"].items())
+            say(f"{model} {size}: {median:.3f} ms ({ratios or 'no peer runs here'})")
+    for name in left:
+        say(f"left out, the time was up: {name}")
+    result = {"provenance": provenance(device), "rows": rows, "left_out": left}
+    name = "-".join(driver.name.lower().split())
+    path = options.out / f"gpu-{name}.json"
+    write_atomic(path, json.dumps(result, indent=1).encode())
+    print(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--resolutions", nargs="+", default=RESOLUTIONS)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=50)
+    parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))
+    try:
+        run(parser.parse_args(arguments))
+    except HmsegError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""CUDA source executed on this machine's CPU, thread by thread: the proof of the numbers where
+there is no GPU.
+
+The very source that the GPU's compiler gets is compiled by the C++ compiler that links the CPU's
+libraries, under a header (`emulator.h`) that gives CUDA's words their meaning: a block's threads
+run one after the other, each up to the next barrier, so that a missing barrier shows as a wrong
+number in one of the two orders that there are. Slow; it says nothing of speed.
+"""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.gpu.plan import Plan
+from lut.errors import UserError
+
+_HEADER = Path(__file__).with_name("emulator.h")
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) {')
+
+
+class EmulatedGpu:
+    """Kernels of one source, and memory to run them on."""
+
+    def __init__(self, source: str) -> None:
+        library = compile_source(source)
+        self._library = ctypes.CDLL(str(library))
+        library.unlink()  # the mapping stays
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        addresses: list[int],
+        *,
+        backwards: bool = False,
+    ) -> None:
+        """Run one kernel on memory at these addresses, the threads in one order or the other."""
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        sizes = (ctypes.c_uint * 6)(*grid, *block)
+        getattr(self._library, f"emulate_{kernel}")(pointers, sizes, int(backwards))
+
+
+class EmulatedNetwork:
+    """A plan with its source and constants, run by `EmulatedGpu`."""
+
+    def __init__(self, source: str, plan: Plan, constants: bytes) -> None:
+        self.plan = plan
+        self._gpu = EmulatedGpu(source)
+        # Every byte 0xff: a number that is read before it was written is a NaN.
+        self._arena = np.full(plan.arena_bytes + 256, 0xFF, np.uint8)
+        offset = -self._arena.ctypes.data % 256
+        self._bytes = self._arena[offset : offset + plan.arena_bytes]
+        self._bytes[: len(constants)] = np.frombuffer(constants, np.uint8)
+
+    def run(self, given: NDArray[Any], entry: str = "main") -> NDArray[np.uint8]:
+        """The bytes of the entry's output."""
+        start = self.plan.input.offset
+        self._bytes[start : start + given.nbytes] = (
+            np.ascontiguousarray(given).view(np.uint8).ravel()
+        )
+        base = self._bytes.ctypes.data
+        todo = self.plan.entries[entry]
+        for launch in todo.launches:
+            addresses = [base + region.offset for region in launch.arguments]
+            self._gpu.launch(launch.kernel, launch.grid, launch.block, addresses)
+        output = todo.output
+        return self._bytes[output.offset : output.offset + output.size].copy()
+
+
+def compile_source(source: str) -> Path:
+    """A library, the caller's to delete, with ``emulate_KERNEL`` and ``arguments_KERNEL`` for every
+    kernel; raises UserError where there is no C++ compiler."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise UserError("emulating a GPU needs a C++ compiler such as g++, or its name in CXX")
+    wrappers = [
+        f"EMULATE({name}, {int('__syncthreads' in _body(source, name))})"
+        for name, _ in _KERNEL.findall(source)
+    ]
+    with tempfile.TemporaryDirectory(prefix="hmseg-emulate-") as folder:
+        code, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        (Path(folder) / "cuda.h").write_text(_HEADER.read_text())
+        code.write_text("\n".join([source, *wrappers]))
+        command = [compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-w", f"-I{folder}"]
+        done = subprocess.run(
+            [*command, "-o", str(library), str(code)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or [
+                "no word why"
+            ]
+            raise UserError(f"emulating a GPU: {compiler} failed: {lines[0][-300:]}")
+        kept, name = tempfile.mkstemp(suffix=".so", prefix="hmseg-emulate-")
+        os.close(kept)
+        shutil.move(library, name)
+    return Path(name)
+
+
+def _body(source: str, kernel: str) -> str:
+    start = re.search(rf"\b{kernel}\([^)]*\) {{", source)
+    assert start is not None
+    return source[start.end() : source.index("\n}", start.end())]

@@ -1,0 +1,72 @@
+"""Bilinear sampling of a planar map at the pixels of another size (half-pixel centres)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from deploy.kernels import ir
+from deploy.kernels.bilinear import Axis, AxisTable
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """From (height, width) to (out_height, out_width), any ratio.
+
+    The coordinates are tables, computed in float64 (`deploy.kernels.bilinear`): in float32 they
+    would be off by a thousandth of a pixel at the far end of a wide image.
+    """
+
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+
+    def pack(self) -> list[NDArray[Any]]:
+        """Constants in call order: sources and weights of the rows, then of the columns."""
+        return [
+            *Axis(self.height, self.out_height).table(),
+            *Axis(self.width, self.out_width).table(),
+        ]
+
+    def params(self, f: ir.PrimFuncBuilder) -> "Tables":
+        """The four parameters that `pack` fills."""
+        rows = AxisTable(f, "row", Axis(self.height, self.out_height))
+        return Tables(self, rows, AxisTable(f, "column", Axis(self.width, self.out_width)))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables as parameters of a kernel under construction."""
+
+    size: Bilinear
+    rows: AxisTable
+    columns: AxisTable
+
+    def at(self, first: Any, count: int) -> "Sample":  # noqa: ANN401
+        """Where `count` neighbouring output pixels of one row lie; `first` is counted row by row
+        over the whole output."""
+        row = _entry(self.rows, ir.bind(first // self.size.out_width))
+        column = ir.bind(first % self.size.out_width)
+        return Sample(row, [_entry(self.columns, ir.bind(column + i)) for i in range(count)])
+
+
+def _entry(axis: AxisTable, i: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    index, weight = axis.index, axis.weight
+    return tuple(ir.bind(value) for value in (index[i, 0], index[i, 1], weight[i, 0], weight[i, 1]))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """(first source, second source, first weight, second weight) of a row and of its pixels."""
+
+    row: tuple[Any, ...]
+    columns: list[tuple[Any, ...]]
+
+    def value(self, source: Any, channel: Any, pixel: int) -> Any:  # noqa: ANN401
+        """The map (1, C, H, W) at one of the pixels."""
+        y0, y1, v0, v1 = self.row
+        x0, x1, w0, w1 = self.columns[pixel]
+        above = source[0, channel, y0, x0] * w0 + source[0, channel, y0, x1] * w1
+        below = source[0, channel, y1, x0] * w0 + source[0, channel, y1, x1] * w1
+        return above * v0 + below * v1

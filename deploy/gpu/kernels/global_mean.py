@@ -1,0 +1,65 @@
+"""The mean of every channel: a block adds one channel up, in a tree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from deploy.gpu import ir as gpu
+from deploy.kernels import ir
+
+THREADS = 256
+
+
+@dataclass(frozen=True)
+class GlobalMeanSpec:
+    """x (1, C, H, W) -> (1, C, 1, 1)."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def macs(self) -> int:
+        """None, by the counting rule of the networks."""
+        return 0
+
+
+def pack(spec: GlobalMeanSpec) -> list[NDArray[Any]]:
+    """No constants."""
+    del spec
+    return []
+
+
+def emit(spec: GlobalMeanSpec) -> Any:  # noqa: ANN401
+    """PrimFunc(x, y)."""
+    plane = spec.height * spec.width
+    steps = -(-plane // THREADS)
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        x = f.param("x", (1, spec.channels, spec.height, spec.width))
+        y = f.param("y", (1, spec.channels, 1, 1))
+
+        def body() -> None:
+            flat = ir.view(x, (spec.channels, plane))
+            with gpu.launch((spec.channels,), (THREADS,)) as ((channel,), (tx,)):
+                sums, total = gpu.shared(THREADS), gpu.Locals(1)
+                total[0] = gpu.number(0)
+                with ir.serial(0, steps) as step:
+                    index = ir.bind(step * THREADS + tx)
+                    value = flat[channel, index]
+                    if plane % THREADS:
+                        value = gpu.either(index < plane, value, gpu.number(0))
+                    total[0] = total[0] + value
+                ir.store_scalar(sums, total[0], tx)
+                half = THREADS // 2
+                while half:
+                    with ir.when(tx < half), ir.then():
+                        ir.store_scalar(sums, sums[tx] + sums[tx + half], tx)
+                    half //= 2
+                with ir.when(tx < 1), ir.then():
+                    ir.store_scalar(y, sums[0] * gpu.number(1 / plane), 0, channel, 0, 0)
+
+        return body
+
+    return ir.prim_func("global_mean", signature)

@@ -1,0 +1,86 @@
+"""From class scores at the stride of the features to the label map at the image's size.
+
+One kernel: the upsampled planes, one per class, are never written. A thread takes neighbouring
+pixels of a row and keeps, for each, the best score and its class. Equal scores give the lowest
+class and the first NaN wins, as in numpy and torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from deploy.gpu import ir as gpu
+from deploy.gpu.kernels.bilinear import Bilinear
+from deploy.kernels import ir
+
+THREADS = 128
+
+
+@dataclass(frozen=True)
+class LabelEndSpec:
+    """Scores (1, classes, H, W) -> labels uint8 (1, out_height, out_width)."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+
+    @property
+    def macs(self) -> int:
+        """None, by the counting rule of the networks."""
+        return 0
+
+    @property
+    def sampling(self) -> Bilinear:
+        """The sizes."""
+        return Bilinear(self.height, self.width, self.out_height, self.out_width)
+
+
+def default_schedule(spec: LabelEndSpec) -> int:
+    """Pixels of a thread: their labels are written as one word."""
+    return next(size for size in (4, 2, 1) if spec.out_width % size == 0)
+
+
+def pack(spec: LabelEndSpec) -> list[NDArray[Any]]:
+    """Constants in call order: the tables."""
+    return spec.sampling.pack()
+
+
+def emit(spec: LabelEndSpec) -> Any:  # noqa: ANN401
+    """PrimFunc(scores, row and column tables, y)."""
+    pixels = default_schedule(spec)
+    plane = spec.out_height * spec.out_width
+    vectors = plane // pixels
+    blocks = -(-vectors // THREADS)
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        scores = f.param("scores", (1, spec.classes, spec.height, spec.width))
+        tables = spec.sampling.params(f)
+        y = f.param("y", (1, spec.out_height, spec.out_width), "uint8")
+
+        def body() -> None:
+            out = ir.view(y, (plane,))
+            with gpu.launch((blocks,), (THREADS,)) as ((bx,), (tx,)):
+                index = ir.bind(bx * THREADS + tx)
+                with gpu.guard(vectors, blocks * THREADS, index):
+                    first = ir.bind(index * pixels)
+                    sample = tables.at(first, pixels)
+                    best = gpu.Locals(pixels)
+                    labels = gpu.Locals(1, pixels, "int32")
+                    for i in range(pixels):
+                        best[i] = sample.value(scores, 0, i)
+                        labels.set_lane(0, i, gpu.int32(0))
+                    with ir.serial(1, spec.classes) as k:
+                        for i in range(pixels):
+                            value = ir.bind(sample.value(scores, k, i))
+                            first_nan = ir.both(ir.is_nan(value), ir.negate(ir.is_nan(best[i])))
+                            wins = ir.bind(ir.either(value > best[i], first_nan))
+                            labels.set_lane(0, i, ir.select(wins, k, labels.lane(0, i)))
+                            best[i] = ir.select(wins, value, best[i])
+                    ir.store(out, ir.cast(labels[0], "uint8", pixels), first, lanes=pixels)
+
+        return body
+
+    return ir.prim_func("label_end", signature)

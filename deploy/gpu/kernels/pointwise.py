@@ -1,0 +1,170 @@
+"""1x1 convolution as a matrix product in fp32, with what follows it in the same kernel.
+
+A thread keeps `outputs` channels of `pixels` neighbouring pixels in registers and walks the input
+channels: one vector of pixels is read per step (a warp reads whole lines), the weights of a step
+are the same for the whole warp and come as one broadcast. The channels of a block's other rows of
+threads find the same pixels in L1. No shared memory, hence no barrier.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.gpu import ir as gpu
+from deploy.gpu.kernels.bilinear import Bilinear
+from deploy.kernels import ir
+
+# Threads that a GPU wants before each should get more work: some 2048 on each of 32 processors.
+ENOUGH_THREADS = 1 << 16
+MOST_ROWS = 8  # of threads in a block
+
+
+@dataclass(frozen=True)
+class PointwiseSpec:
+    """x (1, cin, H, W) -> act(gate * (W x + b) + added), (1, cout, H, W).
+
+    gate: one value per channel (1, cout, 1, 1). add: ``map`` (1, cout, H, W), ``channel``
+    (1, cout, 1, 1), or ``low``, a map (1, cout, *low) that is upsampled bilinearly.
+    """
+
+    cin: int
+    cout: int
+    height: int
+    width: int
+    act: gpu.Act = "none"
+    gate: bool = False
+    add: Literal["none", "map", "channel", "low"] = "none"
+    low: tuple[int, int] = (0, 0)
+
+    @property
+    def plane(self) -> int:
+        """Pixels."""
+        return self.height * self.width
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.cin * self.cout * self.plane
+
+
+@dataclass(frozen=True)
+class PointwiseSchedule:
+    """Per thread: neighbouring pixels and output channels; per block: lanes along the pixels and
+    rows along the channels."""
+
+    pixels: int
+    outputs: int
+    lanes: int
+    rows: int
+
+
+def default_schedule(spec: PointwiseSpec) -> PointwiseSchedule:
+    """The most work per thread that leaves the GPU enough threads."""
+    along = spec.width if spec.add == "low" else spec.plane  # a vector stays in its row
+    vectors = [size for size in (4, 2, 1) if along % size == 0]
+    channels = [size for size in (16, 8, 4, 2, 1) if size == 1 or size <= spec.cout]
+    tiles = [(pixels, outputs) for pixels in vectors for outputs in channels]
+    # Most products per value read first; sums of a map need registers for both operands.
+    tiles = [t for t in tiles if t[0] * t[1] <= (64 if spec.add == "none" else 32)]
+    tiles.sort(key=lambda t: (-t[0] * t[1] / (t[0] + t[1]), _waste(spec, t[1])))
+    fitting = [t for t in tiles if _waste(spec, t[1]) <= spec.cout / 4]
+    enough = [t for t in fitting if _threads(spec, t) >= ENOUGH_THREADS]
+    pixels, outputs = enough[0] if enough else max(fitting, key=lambda t: _threads(spec, t))
+    groups = -(-spec.cout // outputs)
+    rows = min(groups, MOST_ROWS)
+    lanes = gpu.WARP if rows > 2 else 4 * gpu.WARP  # 256 threads at most, for Adreno
+    return PointwiseSchedule(pixels, outputs, lanes, rows)
+
+
+def _waste(spec: PointwiseSpec, outputs: int) -> int:
+    return -spec.cout % outputs
+
+
+def _threads(spec: PointwiseSpec, tile: tuple[int, int]) -> int:
+    pixels, outputs = tile
+    return -(-spec.plane // pixels) * -(-spec.cout // outputs)
+
+
+def pack(
+    spec: PointwiseSpec, weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> list[NDArray[Any]]:
+    """Constants in call order: weight (groups, cin, outputs), bias (groups, outputs), and the
+    tables of the upsampled map."""
+    outputs = default_schedule(spec).outputs
+    groups = -(-spec.cout // outputs)
+    padded = np.zeros((groups * outputs, spec.cin), np.float32)
+    padded[: spec.cout] = weight.reshape(spec.cout, spec.cin)
+    biases = np.zeros(groups * outputs, np.float32)
+    biases[: spec.cout] = bias
+    packed = padded.reshape(groups, outputs, spec.cin).transpose(0, 2, 1)
+    tables = Bilinear(*spec.low, spec.height, spec.width).pack() if spec.add == "low" else []
+    return [np.ascontiguousarray(packed), biases.reshape(groups, outputs), *tables]
+
+
+def emit(spec: PointwiseSpec) -> Any:  # noqa: ANN401
+    """PrimFunc(x, [gate,] [added,] weight, bias[, row and column tables], y)."""
+    s = default_schedule(spec)
+    groups = -(-spec.cout // s.outputs)
+    vectors = -(-spec.plane // s.pixels)
+    grid = -(-vectors // s.lanes), -(-groups // s.rows)
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        flat = (spec.cout, spec.plane)
+        x = f.param("x", (1, spec.cin, spec.height, spec.width))
+        gate = f.param("gate", (1, spec.cout, 1, 1)) if spec.gate else None
+        added: Any = None
+        if spec.add != "none":
+            plane = {"map": (spec.height, spec.width), "channel": (1, 1), "low": spec.low}[spec.add]
+            added = f.param("added", (1, spec.cout, *plane))
+        w = f.param("weight", (groups, spec.cin, s.outputs))
+        b = f.param("bias", (groups, s.outputs))
+        low = Bilinear(*spec.low, spec.height, spec.width) if spec.add == "low" else None
+        tables = low.params(f) if low else None
+        y = f.param("y", (1, spec.cout, spec.height, spec.width))
+
+        def body() -> None:
+            planes, out = ir.view(x, (spec.cin, spec.plane)), ir.view(y, flat)
+            total = ir.view(added, flat) if spec.add == "map" else None
+            with gpu.launch(grid, (s.lanes, s.rows)) as ((bx, by), (tx, ty)):
+                acc = gpu.Locals(s.outputs, s.pixels)
+                vector = ir.bind(bx * s.lanes + tx)
+                group = ir.bind(by * s.rows + ty)
+                with (
+                    gpu.guard(vectors, grid[0] * s.lanes, vector),
+                    gpu.guard(groups, grid[1] * s.rows, group),
+                ):
+                    first = ir.bind(vector * s.pixels)
+                    start = gpu.load_constants(b, group, 0, count=s.outputs)
+                    for o in range(s.outputs):
+                        acc[o] = gpu.splat(start[o], s.pixels)
+                    with ir.serial(0, spec.cin) as k:
+                        pixels = ir.bind(ir.load(planes, k, first, lanes=s.pixels))
+                        weights = gpu.load_constants(w, group, k, 0, count=s.outputs)
+                        for o in range(s.outputs):
+                            acc[o] = acc[o] + pixels * gpu.splat(weights[o], s.pixels)
+                    sample = tables.at(first, s.pixels) if tables else None
+                    for o in range(s.outputs):
+                        channel = ir.bind(group * s.outputs + o)
+                        with gpu.guard(spec.cout, groups * s.outputs, channel):
+                            value = acc[o]
+                            if gate is not None:
+                                value = value * gpu.splat(gate[0, channel, 0, 0], s.pixels)
+                            if spec.add == "channel":
+                                value = value + gpu.splat(added[0, channel, 0, 0], s.pixels)
+                            if total is not None:
+                                value = value + ir.load(total, channel, first, lanes=s.pixels)
+                            if sample is not None:
+                                acc[o] = value
+                                for i in range(s.pixels):
+                                    acc.set_lane(
+                                        o, i, acc.lane(o, i) + sample.value(added, channel, i)
+                                    )
+                                value = acc[o]
+                            value = gpu.act_of(value, spec.act, s.pixels)
+                            ir.store(out, value, channel, first, lanes=s.pixels)
+
+        return body
+
+    return ir.prim_func("pointwise", signature)

@@ -1,0 +1,120 @@
+"""The first convolution, 3x3 at stride 2, from the camera's image or from float planes.
+
+A thread computes up to 16 channels of one pixel; normalisation happens as the image is read, so
+that the border is padded with zeros of the normalised image, as the network was trained.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.gpu import ir as gpu
+from deploy.kernels import ir
+
+CHANNELS, KERNEL, STRIDE = 3, 3, 2
+THREADS = 128
+
+
+@dataclass(frozen=True)
+class StemSpec:
+    """Image uint8 (1, H, W, 3) or float32 (1, 3, H, W) -> (1, cout, ceil(H/2), ceil(W/2))."""
+
+    cout: int
+    height: int
+    width: int
+    source: Literal["uint8_nhwc", "float32_nchw"] = "uint8_nhwc"
+    act: gpu.Act = "relu6"
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return -(-self.height // STRIDE), -(-self.width // STRIDE)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return CHANNELS * KERNEL**2 * self.cout * self.out[0] * self.out[1]
+
+
+def default_schedule(spec: StemSpec) -> int:
+    """Channels of a thread."""
+    return min((size for size in (16, 8, 4)), key=lambda size: (-spec.cout % size, -size))
+
+
+def pack(
+    spec: StemSpec,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    factor: NDArray[np.floating[Any]],
+    shift: NDArray[np.floating[Any]],
+) -> list[NDArray[Any]]:
+    """Constants in call order: weight (groups, 27, outputs) in the order row, column, colour;
+    bias (groups, outputs); factor (3,) and shift (3,) of the normalisation."""
+    outputs = default_schedule(spec)
+    groups = -(-spec.cout // outputs)
+    padded = np.zeros((groups * outputs, KERNEL**2 * CHANNELS), np.float32)
+    padded[: spec.cout] = weight.transpose(0, 2, 3, 1).reshape(spec.cout, -1)
+    biases = np.zeros(groups * outputs, np.float32)
+    biases[: spec.cout] = bias
+    packed = padded.reshape(groups, outputs, -1).transpose(0, 2, 1)
+    return [
+        np.ascontiguousarray(packed), biases.reshape(groups, outputs),
+        factor.astype(np.float32), shift.astype(np.float32),
+    ]  # fmt: skip
+
+
+def emit(spec: StemSpec) -> Any:  # noqa: ANN401
+    """PrimFunc(image, weight, bias, factor, shift, y)."""
+    outputs = default_schedule(spec)
+    groups = -(-spec.cout // outputs)
+    height, width = spec.out
+    blocks = -(-height * width // THREADS)
+    camera = spec.source == "uint8_nhwc"
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        shape = (1, spec.height, spec.width, 3) if camera else (1, 3, spec.height, spec.width)
+        x = f.param("image", shape, "uint8" if camera else "float32")
+        w = f.param("weight", (groups, KERNEL**2 * CHANNELS, outputs))
+        b = f.param("bias", (groups, outputs))
+        factor, shift = f.param("factor", (3,)), f.param("shift", (3,))
+        y = f.param("y", (1, spec.cout, height, width))
+
+        def colour_at(line: Any, column: Any, colour: int) -> Any:  # noqa: ANN401
+            if not camera:
+                return x[0, colour, line, column]
+            value = ir.cast(x[0, line, column, colour], "float32")
+            return value * factor[colour] + shift[colour]
+
+        def pixel(group: Any, row: Any, column: Any) -> None:  # noqa: ANN401
+            acc = gpu.Locals(outputs)
+            start = gpu.load_constants(b, group, 0, count=outputs)
+            for o in range(outputs):
+                acc[o] = start[o]
+            for ky in range(KERNEL):
+                line = ir.bind(row * STRIDE + ky - 1)
+                for kx in range(KERNEL):
+                    at = ir.bind(column * STRIDE + kx - 1)
+                    there = ir.both(gpu.inside(line, spec.height), gpu.inside(at, spec.width))
+                    for colour in range(CHANNELS):
+                        read = colour_at(line, at, colour)
+                        value = ir.bind(gpu.either(there, read, gpu.number(0)))
+                        tap = (ky * KERNEL + kx) * CHANNELS + colour
+                        weights = gpu.load_constants(w, group, tap, 0, count=outputs)
+                        for o in range(outputs):
+                            acc[o] = acc[o] + value * weights[o]
+            for o in range(outputs):
+                channel = ir.bind(group * outputs + o)
+                with gpu.guard(spec.cout, groups * outputs, channel):
+                    ir.store_scalar(y, gpu.act_of(acc[o], spec.act), 0, channel, row, column)
+
+        def body() -> None:
+            with gpu.launch((blocks, groups), (THREADS,)) as ((bx, group), (tx,)):
+                index = ir.bind(bx * THREADS + tx)
+                with gpu.guard(height * width, blocks * THREADS, index):
+                    pixel(group, ir.bind(index // width), ir.bind(index % width))
+
+        return body
+
+    return ir.prim_func("stem", signature)

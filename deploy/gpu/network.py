@@ -1,0 +1,223 @@
+"""An artifact's network on an NVIDIA GPU, with the driver alone: no toolkit, no TVM, no torch.
+
+The launches of an entry are recorded once, as a CUDA graph; a frame is three things on one stream:
+the copy of the image from pinned memory, the graph, the copy of the result to pinned memory. The
+host waits once, for the last of them.
+"""
+
+import contextlib
+import ctypes
+import threading
+from ctypes import c_size_t, c_uint64, c_void_p
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact import Artifact
+from deploy.gpu.driver import Driver
+from deploy.gpu.plan import Entry, Launch
+from deploy.gpu.program import choose_code
+from deploy.runtime import Instrument, Network, check_input
+from lut.errors import UserError, WorkError
+
+
+@dataclass(frozen=True)
+class FrameTime:
+    """Milliseconds of one frame's parts, by the GPU's own events."""
+
+    upload_ms: float
+    compute_ms: float
+    download_ms: float
+
+
+class GpuNetwork(Network):
+    """A loaded network; `deploy.runtime.load` makes one of an artifact for CUDA."""
+
+    def __init__(self, artifact: Artifact, driver: Driver | None = None) -> None:
+        assert artifact.gpu is not None
+        self.artifact, self.metadata = artifact, artifact.metadata
+        self._program = artifact.gpu
+        self._driver = driver or Driver()
+        self.code, data = choose_code(self._program, self._driver.capability)
+        self._lock = threading.Lock()
+        self._graphs: dict[str, c_void_p] = {}
+        self._pinned: list[c_void_p] = []
+        self._arena = 0
+        self._module = self._driver.load(data, self.code)
+        try:
+            self._prepare()
+        except Exception:
+            self.close()
+            raise
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """The GPU, its compute capability, the driver's CUDA and the code that was chosen."""
+        driver = self._driver
+        return {
+            "gpu": driver.name,
+            "compute_capability": f"{driver.capability // 10}.{driver.capability % 10}",
+            "driver_cuda": driver.version,
+            "code": self.code,
+        }
+
+    def _prepare(self) -> None:
+        driver, plan = self._driver, self._program.plan
+        self._stream = driver.handle("cuStreamCreate", 1)
+        self._arena = driver.allocate(plan.arena_bytes)
+        constants = self._program.constants
+        driver.call("cuMemcpyHtoD_v2", self._arena, constants, len(constants))
+        self._given = self._pin(plan.input.size)
+        self._results = {name: self._pin(e.output.size) for name, e in plan.entries.items()}
+        names = {launch.kernel for entry in plan.entries.values() for launch in entry.launches}
+        self._functions = {
+            name: driver.handle("cuModuleGetFunction", self._module, name.encode())
+            for name in sorted(names)
+        }
+        for name, entry in plan.entries.items():
+            self._graphs[name] = self._record(entry)
+
+    def _pin(self, size: int) -> NDArray[np.uint8]:
+        address = self._driver.handle("cuMemHostAlloc", size, 0)
+        self._pinned.append(address)
+        memory = (ctypes.c_uint8 * size).from_address(address.value or 0)
+        return np.ctypeslib.as_array(memory)
+
+    def _record(self, entry: Entry) -> c_void_p:
+        driver = self._driver
+        driver.call("cuStreamBeginCapture_v2", self._stream, 1)
+        for launch in entry.launches:
+            self._launch(launch)
+        graph = c_void_p()
+        driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+        driver.call("cuGraphDestroy", graph)
+        return made
+
+    def _launch(self, launch: Launch) -> None:
+        pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
+        # The driver copies the values of the parameters before it returns.
+        places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
+        self._driver.call(
+            "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
+            self._stream, places, None,
+        )  # fmt: skip
+
+    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
+        """As `deploy.runtime.Network.__call__`."""
+        return self._frame("main", given)
+
+    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
+        """As `deploy.runtime.Network.logits`."""
+        return self._frame("main" if self.metadata.output == "logits" else "logits", given)
+
+    def _frame(self, name: str, given: NDArray[Any]) -> NDArray[Any]:
+        check_input(given, self.metadata)
+        with self._lock:
+            self._driver.enter()
+            self._give(given)
+            self._enqueue_upload()
+            self._driver.call("cuGraphLaunch", self._graphs[name], self._stream)
+            self._enqueue_download(name)
+            self._driver.call("cuStreamSynchronize", self._stream)
+            raw = self._results[name].copy()  # the next frame overwrites pinned memory
+        height, width = self.metadata.resolution
+        if name == "main" and self.metadata.output == "labels":
+            return raw.reshape(height, width)
+        return raw.view(np.float32).reshape(-1, height, width)
+
+    def time_frames(self, given: NDArray[Any], frames: int) -> list[FrameTime]:
+        """Time frames by the GPU's events: the copy in, the graph, the copy out."""
+        check_input(given, self.metadata)
+        driver = self._driver
+        with self._lock:
+            driver.enter()
+            self._give(given)
+            events = [driver.handle("cuEventCreate", 0) for _ in range(4)]
+            times = []
+            for _ in range(frames):
+                driver.call("cuEventRecord", events[0], self._stream)
+                self._enqueue_upload()
+                driver.call("cuEventRecord", events[1], self._stream)
+                driver.call("cuGraphLaunch", self._graphs["main"], self._stream)
+                driver.call("cuEventRecord", events[2], self._stream)
+                self._enqueue_download("main")
+                driver.call("cuEventRecord", events[3], self._stream)
+                driver.call("cuEventSynchronize", events[3])
+                parts = [driver.milliseconds(a, b) for a, b in pairwise(events)]
+                times.append(FrameTime(*parts))
+            for event in events:
+                driver.call("cuEventDestroy_v2", event)
+        return times
+
+    def time_kernels(self, given: NDArray[Any], frames: int) -> list[tuple[str, list[float]]]:
+        """Milliseconds of every launch of ``main``, in order, with an event around each: the gaps
+        that the graph saves are in the figures, so their sum is above a frame's."""
+        check_input(given, self.metadata)
+        driver, launches = self._driver, self._program.plan.entries["main"].launches
+        with self._lock:
+            driver.enter()
+            self._give(given)
+            self._enqueue_upload()
+            events = [driver.handle("cuEventCreate", 0) for _ in range(len(launches) + 1)]
+            times: list[tuple[str, list[float]]] = [(launch.kernel, []) for launch in launches]
+            for _ in range(frames):
+                driver.call("cuEventRecord", events[0], self._stream)
+                for launch, event in zip(launches, events[1:], strict=True):
+                    self._launch(launch)
+                    driver.call("cuEventRecord", event, self._stream)
+                driver.call("cuEventSynchronize", events[-1])
+                for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
+                    samples.append(driver.milliseconds(start, stop))
+            for event in events:
+                driver.call("cuEventDestroy_v2", event)
+        return times
+
+    def _give(self, given: NDArray[Any]) -> None:
+        np.copyto(self._given, np.ascontiguousarray(given).view(np.uint8).ravel())
+
+    def _enqueue_upload(self) -> None:
+        region = self._program.plan.input
+        source = self._given.ctypes.data
+        self._driver.call(
+            "cuMemcpyHtoDAsync_v2", self._arena + region.offset, source, region.size, self._stream
+        )
+
+    def _enqueue_download(self, name: str) -> None:
+        region, result = self._program.plan.entries[name].output, self._results[name]
+        self._driver.call(
+            "cuMemcpyDtoHAsync_v2", result.ctypes.data, self._arena + region.offset,
+            c_size_t(region.size), self._stream,
+        )  # fmt: skip
+
+    def read_clocks(self, given: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
+        """Not for GPUs: raises UserError."""
+        raise UserError("a latency table of a GPU is not in this version")
+
+    def instrument(self, callback: Instrument | None) -> None:
+        """Not for GPUs, whose frame is one launch: raises UserError."""
+        del callback
+        raise UserError("kernels of a GPU are timed by benchmarks/gpu.sh, not here")
+
+    def close(self) -> None:
+        """Give the GPU's memory back; also what happens when nothing refers to the network."""
+        driver = self._driver
+        with contextlib.suppress(WorkError, UserError):
+            driver.enter()
+            for graph in self._graphs.values():
+                driver.call("cuGraphExecDestroy", graph)
+            self._graphs = {}
+            for address in self._pinned:
+                driver.call("cuMemFreeHost", address)
+            self._pinned = []
+            if self._arena:
+                driver.call("cuMemFree_v2", self._arena)
+                self._arena = 0
+            driver.call("cuModuleUnload", self._module)
+
+    def __del__(self) -> None:
+        if getattr(self, "_arena", 0):
+            self.close()

@@ -1,0 +1,99 @@
+"""Machine code for NVIDIA's GPUs, ahead of time, on any machine: NVRTC from PyPI's wheels.
+
+One program is compiled once for each architecture that is named, to a cubin, and once to PTX, from
+which the driver of a later architecture makes its machine code when it loads the network.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from lut.errors import UserError, WorkError
+
+INSTALL = "pip install 'hmseg[cuda]'"
+
+# Fused multiply-add as everywhere; no fast-math: NaN and infinity keep their meaning, division is
+# exact, and fp32 products are never rounded to TF32, which takes an instruction of its own.
+_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
+
+
+def known_architectures() -> tuple[str, ...]:
+    """Those that the installed toolkit compiles for, such as ``sm_61``. Raises UserError without
+    the extra."""
+    nvrtc = _import()
+    return tuple(f"sm_{number}" for number in _done(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
+
+
+def toolkit_version() -> str:
+    """Such as ``12.9``."""
+    nvrtc = _import()
+    major, minor = _done(nvrtc, nvrtc.nvrtcVersion())
+    return f"{major}.{minor}"
+
+
+def check_architectures(names: tuple[str, ...]) -> None:
+    """Raise UserError for an architecture that the toolkit does not know."""
+    known = known_architectures()
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"unknown GPU architecture {name!r}: CUDA {toolkit_version()} knows "
+                f"{', '.join(known)}"
+            )
+
+
+def compile_cubin(source: str, architecture: str) -> bytes:
+    """Machine code (an ELF file) for ``sm_...``. Raises WorkError where the compiler refuses."""
+    return _compile(source, architecture, "CUBIN")
+
+
+def compile_ptx(source: str, architecture: str) -> bytes:
+    """PTX for ``sm_...`` and every later architecture."""
+    return _compile(source, architecture.replace("sm_", "compute_"), "PTX")
+
+
+def _compile(source: str, architecture: str, kind: str) -> bytes:
+    nvrtc = _import()
+    options = [f"--gpu-architecture={architecture}", *_OPTIONS]
+    options += [f"--include-path={folder}" for folder in _include_folders()]
+    program = _done(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), b"hmseg.cu", 0, [], []))
+    raw = [option.encode() for option in options]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(raw), raw)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        log = bytearray(_done(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
+        nvrtc.nvrtcGetProgramLog(program, log)
+        lines = [line for line in log.decode(errors="replace").splitlines() if "error" in line]
+        raise WorkError(f"NVRTC refused the kernels for {architecture}: {(lines or ['?'])[0]}")
+    data = bytearray(_done(nvrtc, getattr(nvrtc, f"nvrtcGet{kind}Size")(program)))
+    _done(nvrtc, getattr(nvrtc, f"nvrtcGet{kind}")(program, data))
+    nvrtc.nvrtcDestroyProgram(program)
+    return bytes(data)
+
+
+def _done(nvrtc: Any, result: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    status, *values = result
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise WorkError(f"NVRTC failed: {status.name}")
+    return values[0] if len(values) == 1 else values
+
+
+def _import() -> Any:  # noqa: ANN401 - a module
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()  # finds the library, or raises
+    except (ImportError, RuntimeError, OSError) as error:
+        raise UserError(f"compiling for CUDA needs NVRTC: {INSTALL}") from error
+    return nvrtc
+
+
+def _include_folders() -> list[Path]:
+    """Of the headers that the generated source asks for: fixed-width integers, half precision."""
+    found = []
+    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl"):
+        spec = importlib.util.find_spec(package)
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        if not places:
+            raise UserError(f"compiling for CUDA needs CUDA's headers: {INSTALL}")
+        found.append(Path(places[0]) / "include")
+    return found

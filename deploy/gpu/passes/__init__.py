@@ -1,0 +1,1 @@
+"""Passes that place GPU kernels, one per file; `deploy.gpu.pipeline` puts them in order."""

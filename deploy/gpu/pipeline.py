@@ -1,0 +1,95 @@
+"""From the deployable ONNX graph to a GPU's source and the plan of a frame: one list of passes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+
+from deploy.artifact import KernelInfo
+from deploy.ends import with_logits_output
+from deploy.gpu.kernels import GpuChooser
+from deploy.gpu.lower import Lowered, lower_module
+from deploy.gpu.passes.place_convolutions import PlaceConvolutions
+from deploy.gpu.passes.place_global_mean import PlaceGlobalMean
+from deploy.gpu.passes.place_label_end import PlaceLabelEnd
+from deploy.gpu.passes.place_resize import PlaceResize
+from deploy.gpu.passes.place_stem import PlaceStem
+from deploy.importer import import_graph
+from deploy.passes.kernel_call import KERNEL
+from deploy.passes.split_outputs import SplitOutputs
+from deploy.pipeline import OnPass, Pass, describe_kernels, watching
+from deploy.targets import Target
+
+
+def gpu_passes(chooser: GpuChooser) -> list[Pass]:
+    """Every pass between the imported graph and kernels that can be launched, in order."""
+    return [
+        PlaceStem(chooser),
+        PlaceLabelEnd(chooser),
+        PlaceConvolutions(chooser),
+        PlaceGlobalMean(chooser),
+        PlaceResize(chooser),
+        SplitOutputs(),
+        # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused,
+        # and TVM's own rules give the nests their threads.
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        _MarkScheduled(),
+        dlight.ApplyDefaultSchedule(
+            dlight.gpu.Matmul(),
+            dlight.gpu.Reduction(),
+            dlight.gpu.GeneralReduction(),
+            dlight.gpu.Fallback(),
+        ),
+    ]
+
+
+@tvm.transform.module_pass(opt_level=0, name="MarkScheduled")
+class _MarkScheduled:
+    """Tell TVM's schedule rules which functions are kernels of ours."""
+
+    def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        """Apply the pass."""
+        marked = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+        for var, function in module.functions.items():
+            if isinstance(function, tvm.tirx.PrimFunc) and KERNEL in (function.attrs or {}):
+                marked[var] = function.with_attr("tirx.is_scheduled", True)
+        return marked
+
+
+@dataclass(frozen=True)
+class CompiledSource:
+    """A network as the device's compiler gets it, and how it came about."""
+
+    lowered: Lowered
+    target: Target
+    kernels: tuple[KernelInfo, ...]
+    seconds: float
+
+
+def compile_source(
+    model: onnx.ModelProto,
+    target: Target,
+    *,
+    passes: Sequence[Pass] | None = None,
+    on_pass: OnPass | None = None,
+) -> CompiledSource:
+    """Source, plan and constants of a graph with both ends. `on_pass` is told each pass's name
+    before it runs. Raises UserError for an operator that cannot be lowered."""
+    start = time.perf_counter()
+    tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
+    module: Any = import_graph(with_logits_output(model))
+    with tvm_target, tvm.transform.PassContext(instruments=watching(on_pass)):
+        for step in gpu_passes(GpuChooser()) if passes is None else passes:
+            module = step(module)
+    lowered = lower_module(module, tvm_target)
+    kernels = describe_kernels(module, {})
+    return CompiledSource(lowered, target, kernels, time.perf_counter() - start)

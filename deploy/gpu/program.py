@@ -1,0 +1,89 @@
+"""What an artifact for a GPU holds instead of a library: plan, constants, and code. No TVM."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deploy.gpu.plan import Plan
+from lut.errors import UserError
+
+PREFIX = "gpu/"
+_PLAN, _CONSTANTS, _OPENCL = "gpu/plan.json", "gpu/constants.bin", "gpu/kernels.cl"
+_CUBIN = re.compile(r"gpu/(sm_\d+)\.cubin")
+_PTX = re.compile(r"gpu/(compute_\d+)\.ptx")
+
+
+@dataclass(frozen=True)
+class GpuProgram:
+    """A network for GPUs.
+
+    `cubins` are machine code by architecture (``sm_61``), `ptx` what the driver of a later
+    architecture compiles, by the least architecture (``compute_90``), `opencl` the source for an
+    OpenCL driver; a program has code for CUDA or for OpenCL.
+    """
+
+    plan: Plan
+    constants: bytes
+    cubins: Mapping[str, bytes] = field(default_factory=dict)
+    ptx: Mapping[str, bytes] = field(default_factory=dict)
+    opencl: str = ""
+
+    def members(self) -> dict[str, bytes]:
+        """Files of the artifact by name."""
+        code = {f"{PREFIX}{name}.cubin": data for name, data in self.cubins.items()}
+        code |= {f"{PREFIX}{name}.ptx": data for name, data in self.ptx.items()}
+        if self.opencl:
+            code[_OPENCL] = self.opencl.encode()
+        return {_PLAN: self.plan.to_json().encode(), _CONSTANTS: self.constants, **code}
+
+    @staticmethod
+    def from_members(members: Mapping[str, bytes]) -> "GpuProgram":
+        """The inverse of `members`; raises UserError where a file is missing or unknown."""
+        unknown = [name for name in members if not is_member(name)]
+        if unknown or not {_PLAN, _CONSTANTS} <= set(members):
+            raise UserError(f"not the files of a GPU program: {sorted(members)}")
+        plan = Plan.from_json(members[_PLAN].decode())
+        constants = members[_CONSTANTS]
+        if len(constants) != plan.constant_bytes:
+            raise UserError("the GPU program's constants are not those of its plan")
+        return GpuProgram(
+            plan,
+            constants,
+            {m[1]: data for name, data in members.items() if (m := _CUBIN.fullmatch(name))},
+            {m[1]: data for name, data in members.items() if (m := _PTX.fullmatch(name))},
+            members.get(_OPENCL, b"").decode(),
+        )
+
+
+def is_member(name: str) -> bool:
+    """Whether an artifact's file belongs to its GPU program."""
+    fixed = name in (_PLAN, _CONSTANTS, _OPENCL)
+    return fixed or bool(_CUBIN.fullmatch(name) or _PTX.fullmatch(name))
+
+
+def number_of(architecture: str) -> int:
+    """61 of ``sm_61`` and of ``compute_61``."""
+    return int(architecture.rpartition("_")[2])
+
+
+def choose_code(program: GpuProgram, capability: int) -> tuple[str, bytes]:
+    """The name and the bytes of the code that a GPU of this compute capability (61 for 6.1) gets:
+    machine code of its generation, else PTX of an earlier one. Raises UserError for neither."""
+    cubins = [name for name in program.cubins if _runs(number_of(name), capability)]
+    if cubins:
+        best = max(cubins, key=number_of)
+        return best, program.cubins[best]
+    ptx = [name for name in program.ptx if number_of(name) <= capability]
+    if ptx:
+        best = max(ptx, key=number_of)
+        return best, program.ptx[best]
+    has = ", ".join([*program.cubins, *program.ptx]) or "OpenCL only"
+    raise UserError(
+        f"the artifact has no code for this GPU, sm_{capability} (it has {has}); compile it with "
+        f"--target cuda --arch sm_{capability}"
+    )
+
+
+def _runs(built: int, capability: int) -> bool:
+    # Machine code runs on its own generation, from the minor number that it was made for.
+    return built // 10 == capability // 10 and built <= capability

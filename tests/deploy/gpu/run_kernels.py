@@ -1,0 +1,59 @@
+"""Runs single GPU kernels in emulation, each buffer with a border that must stay as it was."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+
+from deploy.gpu.emulator import EmulatedGpu
+from deploy.gpu.kernels import MODULES
+from deploy.gpu.lower import KernelCode, lower_kernels
+
+Array = NDArray[Any]
+BORDER = 4096  # bytes on each side; as floats they are NaN, so that reading them shows
+LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152}
+TARGET = {"kind": "cuda", "arch": "sm_61", "thread_warp_size": 32, **LIMITS}
+
+
+class Kernels:
+    """Kernels of several specs in one library."""
+
+    def __init__(self, specs: Mapping[str, Any]) -> None:
+        functions = {name: MODULES[type(spec)].emit(spec) for name, spec in specs.items()}
+        target = tvm.target.Target(TARGET, host={"kind": "llvm"})
+        self.source, self.codes = lower_kernels(functions, target)
+        self._gpu = EmulatedGpu(self.source)
+
+    def run(
+        self, name: str, inputs: list[Array], output: Array, *, backwards: bool = False
+    ) -> Array:
+        """The output of a kernel on these inputs and constants; `output` gives shape and type."""
+        (code,) = self.codes[name]
+        given = [np.ascontiguousarray(array) for array in inputs]
+        memories = [_bordered(array.tobytes()) for array in given]
+        memories.append(_bordered(b"\xff" * output.nbytes))
+        before = [memory.copy() for memory in memories]
+        addresses = [memories[number].ctypes.data + BORDER for number in code.arguments]
+        self._gpu.launch(code.kernel, code.grid, code.block, addresses, backwards=backwards)
+        for memory, old in zip(memories[:-1], before[:-1], strict=True):
+            np.testing.assert_array_equal(memory, old, "an input was written")
+        written, old = memories[-1], before[-1]
+        for border in (slice(None, BORDER), slice(-BORDER, None)):
+            np.testing.assert_array_equal(written[border], old[border], "written outside")
+        return written[BORDER:-BORDER].view(output.dtype).reshape(output.shape).copy()
+
+    def code(self, name: str) -> KernelCode:
+        """The one launch of a kernel."""
+        (code,) = self.codes[name]
+        return code
+
+
+def _bordered(data: bytes) -> NDArray[np.uint8]:
+    size = len(data) + 2 * BORDER
+    raw = np.full(size + 256, 0xFF, np.uint8)
+    start = -raw.ctypes.data % 256
+    memory = raw[start : start + size]
+    memory[BORDER:-BORDER] = np.frombuffer(data, np.uint8)
+    return memory

@@ -1,0 +1,239 @@
+// A stand-in for NVIDIA's driver where there is no GPU: the functions that deploy/gpu/driver.py
+// calls, with the prototypes of the real cuda.h (a wrong one does not compile). Memory is the
+// host's, its addresses marked, so that a host address given for a device's is found. Kernels are
+// those of an emulated GPU (deploy/gpu/emulator.py), named by STAND_IN_KERNELS. What the driver is
+// and has comes from the variables read below.
+#include <cuda.h>
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+constexpr CUdeviceptr kMark = CUdeviceptr{1} << 60;
+
+long setting(const char* name, long otherwise) {
+  const char* text = getenv(name);
+  return text ? atol(text) : otherwise;
+}
+
+struct Kernel {
+  void (*run)(void**, const unsigned*, int);
+  unsigned count;
+};
+struct Work {
+  Kernel* kernel;
+  unsigned sizes[6];
+  std::vector<CUdeviceptr> arguments;
+};
+struct Stream {
+  bool capturing = false;
+  std::vector<Work> recorded;
+};
+struct Graph {
+  std::vector<Work> work;
+};
+std::map<std::string, Kernel> kernels;
+void* library;
+long context_;
+
+char* host(CUdeviceptr address) {
+  if (!(address & kMark)) {
+    fprintf(stderr, "a host address was given for a device's\n");
+    abort();
+  }
+  return reinterpret_cast<char*>(address & ~kMark);
+}
+
+void must_not_capture(CUstream stream) {
+  if (reinterpret_cast<Stream*>(stream)->capturing) abort();
+}
+
+void run(const Work& work) {
+  std::vector<void*> pointers;
+  for (CUdeviceptr address : work.arguments) pointers.push_back(host(address));
+  work.kernel->run(pointers.data(), work.sizes, 0);
+}
+}  // namespace
+
+CUresult cuInit(unsigned flags) {
+  if (flags) return CUDA_ERROR_INVALID_VALUE;
+  return setting("STAND_IN_DEVICES", 1) ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
+}
+CUresult cuDriverGetVersion(int* version) {
+  *version = static_cast<int>(setting("STAND_IN_VERSION", 12090));
+  return CUDA_SUCCESS;
+}
+CUresult cuGetErrorString(CUresult, const char** text) {
+  *text = "words of the driver";
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetCount(int* count) {
+  *count = static_cast<int>(setting("STAND_IN_DEVICES", 1));
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+  *device = ordinal;
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetName(char* name, int size, CUdevice) {
+  snprintf(name, size, "Stand-in");
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
+  const long capability = setting("STAND_IN_CAPABILITY", 61);
+  if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = capability / 10;
+  else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = capability % 10;
+  else return CUDA_ERROR_INVALID_VALUE;
+  return CUDA_SUCCESS;
+}
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
+  *context = reinterpret_cast<CUcontext>(&context_);
+  return CUDA_SUCCESS;
+}
+CUresult cuDevicePrimaryCtxRelease(CUdevice) { return CUDA_SUCCESS; }
+CUresult cuCtxSetCurrent(CUcontext context) {
+  return context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+}
+CUresult cuMemGetInfo(size_t* free, size_t* total) {
+  *total = *free = setting("STAND_IN_MEMORY", 1L << 33);
+  return CUDA_SUCCESS;
+}
+CUresult cuMemAlloc(CUdeviceptr* address, size_t size) {
+  size_t free, total;
+  cuMemGetInfo(&free, &total);
+  if (size > free) return CUDA_ERROR_OUT_OF_MEMORY;
+  void* memory = aligned_alloc(256, (size + 255) / 256 * 256);
+  memset(memory, 0xff, size);
+  *address = reinterpret_cast<CUdeviceptr>(memory) | kMark;
+  return CUDA_SUCCESS;
+}
+CUresult cuMemFree(CUdeviceptr address) {
+  ::free(host(address));
+  return CUDA_SUCCESS;
+}
+CUresult cuMemHostAlloc(void** address, size_t size, unsigned) {
+  *address = malloc(size);
+  return CUDA_SUCCESS;
+}
+CUresult cuMemFreeHost(void* address) {
+  ::free(address);
+  return CUDA_SUCCESS;
+}
+CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t size) {
+  memcpy(host(to), from, size);
+  return CUDA_SUCCESS;
+}
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t size, CUstream stream) {
+  must_not_capture(stream);
+  return cuMemcpyHtoD(to, from, size);
+}
+CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t size, CUstream stream) {
+  must_not_capture(stream);
+  memcpy(to, host(from), size);
+  return CUDA_SUCCESS;
+}
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
+  must_not_capture(stream);
+  memcpy(host(to), host(from), size);
+  return CUDA_SUCCESS;
+}
+CUresult cuModuleLoadData(CUmodule* module, const void* image) {
+  const bool ptx = memcmp(image, "\x7f" "ELF", 4) != 0;
+  if (ptx && strstr(static_cast<const char*>(image), ".version") == nullptr)
+    return CUDA_ERROR_INVALID_IMAGE;
+  if (ptx && setting("STAND_IN_VERSION", 12090) < 12090) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+  library = dlopen(getenv("STAND_IN_KERNELS"), RTLD_NOW);
+  *module = reinterpret_cast<CUmodule>(library);
+  return library ? CUDA_SUCCESS : CUDA_ERROR_FILE_NOT_FOUND;
+}
+CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
+CUresult cuModuleGetFunction(CUfunction* function, CUmodule, const char* name) {
+  void* run = dlsym(library, (std::string("emulate_") + name).c_str());
+  void* count = dlsym(library, (std::string("arguments_") + name).c_str());
+  if (!run || !count) return CUDA_ERROR_NOT_FOUND;
+  Kernel& kernel = kernels[name];
+  kernel.run = reinterpret_cast<void (*)(void**, const unsigned*, int)>(run);
+  kernel.count = reinterpret_cast<unsigned (*)()>(count)();
+  *function = reinterpret_cast<CUfunction>(&kernel);
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamCreate(CUstream* stream, unsigned) {
+  *stream = reinterpret_cast<CUstream>(new Stream);
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamDestroy(CUstream stream) {
+  delete reinterpret_cast<Stream*>(stream);
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamSynchronize(CUstream stream) {
+  must_not_capture(stream);
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+  if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) return CUDA_ERROR_INVALID_VALUE;
+  *reinterpret_cast<Stream*>(stream) = Stream{true, {}};
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
+  Stream* recording = reinterpret_cast<Stream*>(stream);
+  *graph = reinterpret_cast<CUgraph>(new Graph{recording->recorded});
+  *recording = Stream{};
+  return CUDA_SUCCESS;
+}
+CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                        unsigned by, unsigned bz, unsigned shared, CUstream stream,
+                        void** parameters, void** extra) {
+  Kernel* kernel = reinterpret_cast<Kernel*>(function);
+  Stream* recording = reinterpret_cast<Stream*>(stream);
+  if (shared || extra || bx * by * bz > 1024 || gy > 65535 || gz > 65535)
+    return CUDA_ERROR_INVALID_VALUE;
+  Work work{kernel, {gx, gy, gz, bx, by, bz}, {}};
+  for (unsigned i = 0; i < kernel->count; ++i)
+    work.arguments.push_back(*static_cast<CUdeviceptr*>(parameters[i]));
+  if (recording->capturing) recording->recorded.push_back(work);
+  else run(work);
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphInstantiateWithFlags(CUgraphExec* made, CUgraph graph, unsigned long long flags) {
+  if (flags) return CUDA_ERROR_INVALID_VALUE;
+  *made = reinterpret_cast<CUgraphExec>(new Graph(*reinterpret_cast<Graph*>(graph)));
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream) {
+  must_not_capture(stream);
+  for (const Work& work : reinterpret_cast<Graph*>(graph)->work) run(work);
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphDestroy(CUgraph graph) {
+  delete reinterpret_cast<Graph*>(graph);
+  return CUDA_SUCCESS;
+}
+CUresult cuGraphExecDestroy(CUgraphExec graph) {
+  delete reinterpret_cast<Graph*>(graph);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventCreate(CUevent* event, unsigned) {
+  *event = reinterpret_cast<CUevent>(new long{-1});
+  return CUDA_SUCCESS;
+}
+CUresult cuEventRecord(CUevent event, CUstream) {
+  static long tick = 0;
+  *reinterpret_cast<long*>(event) = ++tick;
+  return CUDA_SUCCESS;
+}
+CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }
+CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent stop) {
+  const long from = *reinterpret_cast<long*>(start), to = *reinterpret_cast<long*>(stop);
+  if (from < 0 || to < 0) return CUDA_ERROR_NOT_READY;
+  *milliseconds = static_cast<float>(to - from);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventDestroy(CUevent event) {
+  delete reinterpret_cast<long*>(event);
+  return CUDA_SUCCESS;
+}

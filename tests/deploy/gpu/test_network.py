@@ -1,0 +1,122 @@
+"""The way of a frame through the driver: the product's own code on a stand-in for libcuda that
+runs the emulated kernels. What a GPU does with it, no test here says."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deploy.gpu.network import GpuNetwork
+from deploy.runtime import load, open_artifact
+from deploy.verify import replay_golden, require
+from lut.errors import UserError
+
+
+@pytest.fixture
+def network(driver, artifact_file):
+    return load(artifact_file)
+
+
+def test_a_frame(network, artifact):
+    assert isinstance(network, GpuNetwork)
+    require([replay_golden(network)])
+    labels = network(artifact.golden.image)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, artifact.golden.labels)
+
+
+def test_a_result_is_the_callers_own(network, artifact):
+    first = network(artifact.golden.image)
+    kept = first.copy()
+    network(np.zeros_like(artifact.golden.image))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_take_turns(network, artifact):
+    images = [artifact.golden.image, artifact.golden.image[::-1].copy()]
+    want = [network(image) for image in images]
+    failures = []
+
+    def work(number: int) -> None:
+        for _ in range(2):
+            if not np.array_equal(network(images[number]), want[number]):
+                failures.append(number)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+
+
+def test_device_and_chosen_code(network):
+    assert network.device == {
+        "gpu": "Stand-in", "compute_capability": "6.1", "driver_cuda": "12.9", "code": "sm_61",
+    }  # fmt: skip
+
+
+def test_a_frames_parts(network, artifact):
+    """The stand-in's clock ticks once per event: each part lies between two of them."""
+    times = network.time_frames(artifact.golden.image, 3)
+    assert len(times) == 3
+    assert all((t.upload_ms, t.compute_ms, t.download_ms) == (1, 1, 1) for t in times)
+
+
+def test_kernels_one_by_one(network, artifact):
+    """As many as the plan launches, and they leave the same labels behind."""
+    times = network.time_kernels(artifact.golden.image, 2)
+    launches = artifact.gpu.plan.entries["main"].launches
+    assert [name for name, _ in times] == [launch.kernel for launch in launches]
+    assert all(samples == [1.0, 1.0] for _, samples in times)
+
+
+def test_a_later_gpu_gets_ptx(driver, artifact, monkeypatch):
+    monkeypatch.setenv("STAND_IN_CAPABILITY", "120")
+    assert open_artifact(artifact, "a").device["code"] == "compute_90"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("STAND_IN_DEVICES", "0", "no NVIDIA GPU on this machine"),
+        ("STAND_IN_VERSION", "11040", "the NVIDIA driver is too old, it has CUDA 11.4; update it"),
+        ("STAND_IN_CAPABILITY", "52", r"no code for this GPU, sm_52 \(it has sm_61, sm_90, comp"),
+        ("STAND_IN_MEMORY", "1000000", "the network needs 3 MB of the Stand-in, 1 of 1 MB are"),
+    ],
+)
+def test_bad_machines(driver, artifact, monkeypatch, setting, value, message):
+    monkeypatch.setenv(setting, value)
+    with pytest.raises(UserError, match=message) as caught:
+        open_artifact(artifact, "tiny.hmseg")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("tiny.hmseg: ")
+
+
+def test_a_driver_too_old_for_the_ptx(driver, artifact, monkeypatch):
+    monkeypatch.setenv("STAND_IN_CAPABILITY", "120")
+    monkeypatch.setenv("STAND_IN_VERSION", "12020")
+    with pytest.raises(
+        UserError, match=r"too old for this artifact's compute_90, it has CUDA 12\.2"
+    ):
+        open_artifact(artifact, "a")
+
+
+def test_no_driver(artifact, monkeypatch):
+    monkeypatch.setattr("deploy.gpu.driver.LIBRARY", "libcuda-that-is-not-there.so")
+    with pytest.raises(UserError, match="no NVIDIA driver on this machine"):
+        open_artifact(artifact, "a")
+
+
+def test_the_wrong_image(network):
+    with pytest.raises(UserError, match="the network takes an image uint8"):
+        network(np.zeros((3, 3, 3), np.uint8))
+
+
+def test_what_gpus_do_not_have(network, artifact):
+    with pytest.raises(UserError, match=r"benchmarks/gpu\.sh"):
+        network.instrument(lambda *_: True)
+    opencl = replace(artifact.target, config={"kind": "opencl"})
+    with pytest.raises(UserError, match="compiled for OpenCL"):
+        open_artifact(replace(artifact, target=opencl), "a")
