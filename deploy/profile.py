@@ -138,8 +138,8 @@ def require_timed(artifact: Artifact, name: str) -> None:
     """Raise UserError unless the artifact's library times its kernels."""
     if artifact.gpu:
         raise UserError(
-            f"{name}: its kernels run on a GPU, where benchmarks/gpu.sh profiles them; this profiles "
-            "those of CPUs"
+            f"{name}: its kernels run on a GPU, where benchmarks/gpu.sh profiles them; this "
+            "profiles those of CPUs"
         )
     if not artifact.calls:
         raise UserError(
