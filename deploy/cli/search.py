@@ -55,7 +55,7 @@ def search(
     ] = "straight-through",
     samples: Annotated[int, typer.Option(help="Paths of an architecture step.")] = 1,
     arch_lr: Annotated[float, typer.Option(help="Of Adam, for the architecture.")] = 0.01,
-    cost_weight: Annotated[float, typer.Option(help="Of L_cost (Eq. 4).")] = 0.5,
+    cost_weight: Annotated[float, typer.Option(help="Of L_cost (Eq. 4).")] = 1.0,
     lr: Annotated[float, typer.Option(help="For the weights; falls by the poly rule.")] = 0.01,
     optimizer: Annotated[str, typer.Option(help="Of the weights: sgd or adamw.")] = "sgd",
     scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",

@@ -38,7 +38,7 @@ class SearchConfig:
     samples: int = 1  # paths of an architecture step
     arch_learning_rate: float = 0.01  # of Adam; our choice, as the next two
     arch_betas: tuple[float, float] = (0.5, 0.999)
-    cost_weight: float = 0.5  # of L_cost beside the task's loss
+    cost_weight: float = 1.0  # of L_cost beside the task's loss
     temperature: tuple[float, float] = (10.0, 0.1)
 
     def __post_init__(self) -> None:
