@@ -1,6 +1,10 @@
 """Turn a training run into the weights that ship: evaluate, write the card, write the file.
 
     python benchmarks/release_weights.py RUN/best.safetensors --data-root CAMVID
+    python benchmarks/release_weights.py RUN/best.safetensors --data-root CAMVID --name tiny-hmseg
+
+The name is that of the zoo; a network that the search found gets it by its genotype's file in
+hmseg/genotypes/.
 
 The weights are float32, with the auxiliary outputs, so that they can be trained further.
 """
@@ -8,6 +12,7 @@ The weights are float32, with the auxiliary outputs, so that they can be trained
 import argparse
 import datetime
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +22,8 @@ from hmseg.pretrained import save_released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.loop import torch_predictor
 from hmseg.train.metrics import evaluate
-from hmseg.zoo import create_model
+from hmseg.zoo import create_model, entry
+from lut.errors import UserError
 
 MUST_NOT = (
     "Not for driving, nor for any decision about people or their safety: a few hundred frames of "
@@ -33,10 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--name", help="the zoo's name, where the run has none")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(arguments.checkpoint)
     config = checkpoint.config
     model = create_model(config.model, num_classes=len(checkpoint.classes))
+    name = arguments.name or config.model
+    if entry(name).config != replace(model.config, num_classes=entry(name).config.num_classes):
+        raise UserError(f"{name} is another network than {config.model}")
     load_into(model, checkpoint.released, arguments.checkpoint)
     train = open_dataset(config.data, arguments.data_root, "train")
     validation = open_dataset(config.data, arguments.data_root, "val")
@@ -68,7 +78,7 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
     }
-    path = save_released(config.model, config.data, checkpoint.released, card)
+    path = save_released(name, config.data, checkpoint.released, card)
     print(f"{path}: validation mIoU {100 * confusion.miou:.2f}%")
 
 

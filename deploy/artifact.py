@@ -94,6 +94,9 @@ class Artifact:
     created: str  # ISO 8601, UTC
     kernels: tuple[KernelInfo, ...]
     threads: int  # that the kernels' work is cut for; it runs with any number
+    # The kernels that a frame calls, by name, in order, as the library's entry ``timed`` times
+    # them; empty in an artifact that was made before libraries had that entry.
+    calls: tuple[str, ...] = ()
     gpu: GpuProgram | None = None
 
     @property
@@ -126,6 +129,7 @@ class Artifact:
             "parity": self.parity,
             "threads": self.threads,
             "kernels": [asdict(kernel) for kernel in self.kernels],
+            "calls": list(self.calls),
         }
 
 
@@ -190,6 +194,7 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             created=_typed(str, manifest, "created"),
             kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
             threads=_typed(int, manifest, "threads"),
+            calls=_texts({"calls": []} | manifest, "calls"),
             gpu=GpuProgram.from_members({name: members[name] for name in program})
             if program
             else None,

@@ -17,11 +17,11 @@ from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.memory import PeakMemory, measure_peak
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
+from deploy.profile import Profile, profile_here, require_timed
 from deploy.reference import OnnxSession
 from deploy.runtime import open_artifact
 
 OURS, PEER = "hmseg", "onnxruntime"
-INCLUDES = "the copy of the {input} in, the whole network, and the {output} map out"
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class BenchResult:
     memory: dict[str, PeakMemory]
     threads: int
     metadata: Metadata
+    profile: Profile | None = None  # of the same loaded network, after it
 
     @property
     def includes(self) -> str:
         """What the time includes, in words."""
-        taken = "uint8 image" if self.metadata.input == "image" else "float32 tensor"
-        return INCLUDES.format(input=taken, output=self.metadata.output)
+        return time_includes(self.metadata)
 
     @property
     def calls(self) -> dict[str, list[int]]:
@@ -68,7 +68,13 @@ class BenchResult:
                 for name, peak in self.memory.items()
             },
             "samples_ns": self.samples,
-        }
+        } | ({"profile": self.profile.to_json()} if self.profile else {})
+
+
+def time_includes(metadata: Metadata) -> str:
+    """What the time of a whole frame on this machine includes, in words."""
+    taken = "uint8 image" if metadata.input == "image" else "float32 tensor"
+    return f"the copy of the {taken} in, the whole network, and the {metadata.output} map out"
 
 
 def bench(
@@ -78,14 +84,18 @@ def bench(
     protocol: Protocol,
     *,
     threads: int,
+    profiled: bool = False,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
     """Time an artifact and onnxruntime on the graph it was compiled from, on one image uint8
     (H, W, 3), which is normalised before where they take a tensor.
 
     The two alternate in blocks within this process (deploy.measure.interleave); memory is measured
-    in processes of their own.
+    in processes of their own. Where `profiled`, the network's kernels are timed too, afterwards.
+    Raises UserError as `deploy.profile.time_network` does, before anything is timed.
     """
+    if profiled:
+        require_timed(artifact, "the artifact")
     network = open_artifact(artifact, "the artifact", threads=threads)
     session = OnnxSession(model, threads=threads)
     given = artifact.metadata.network_input(image)
@@ -94,6 +104,7 @@ def bench(
         PEER: lambda: session.run(given),
     }
     samples = interleave(sides, protocol, on_round)
+    profile = profile_here(network, given, threads) if profiled else None
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         files = {OURS: Path(folder) / "n.hmseg", PEER: Path(folder) / "n.onnx"}
         save_artifact(artifact, files[OURS])
@@ -102,4 +113,4 @@ def bench(
             OURS: measure_peak("artifact", files[OURS], threads=threads),
             PEER: measure_peak("onnx", files[PEER], threads=threads),
         }
-    return BenchResult(samples, memory, threads, artifact.metadata)
+    return BenchResult(samples, memory, threads, artifact.metadata, profile)

@@ -69,6 +69,7 @@ def build_artifact(
         _draft(model, target, golden_image, threads),
         library=link_library(compiled, model.ByteSize()),
         kernels=compiled.kernels,
+        calls=compiled.calls,
     )
     images = probe_images(metadata.resolution, golden_image)
     if remote is None:

@@ -30,6 +30,7 @@ from deploy.passes.fuse_stem import FuseStem
 from deploy.passes.fuse_stem_block import FuseStemBlock
 from deploy.passes.fuse_stem_pair import FuseStemPair
 from deploy.passes.fuse_upsample_add import FuseUpsampleAdd
+from deploy.passes.insert_clock import InsertClock, called_functions
 from deploy.passes.kernel_call import KERNEL, MACS, SPEC
 from deploy.passes.propagate_layouts import PropagateLayouts
 from deploy.passes.schedule_fallback import ScheduleFallback
@@ -129,6 +130,7 @@ class Compiled:
     executable: relax.VMExecutable
     target: Target
     kernels: tuple[KernelInfo, ...]
+    calls: tuple[str, ...]  # the kernels that a frame calls, by name, in order
     seconds: float
 
     def save(self, path: Path) -> None:
@@ -155,17 +157,20 @@ def compile_graph(
     """Compile a graph with both ends for `target`.
 
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
-    ``logits(image)`` gives the class scores behind it, from the same kernels. `on_pass` is told
-    each pass's name before it runs. `chooser` gives our kernels their schedules (`make_chooser`);
-    without one everything is left to TVM. Raises UserError for an operator that TVM does not know.
+    ``logits(image)`` gives the class scores behind it, from the same kernels; ``timed(image,
+    ticks)`` is ``main`` for measuring (`InsertClock`). `on_pass` is told each pass's name before it
+    runs. `chooser` gives our kernels their schedules (`make_chooser`); without one everything is
+    left to TVM. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
     module = lower_graph(model, target, chooser=chooser, passes=passes, on_pass=on_pass)
     if on_pass:
         on_pass("machine code")
     kernels = describe_kernels(module, chooser.measured if chooser else {})
-    executable = build_executable(module, target)
-    return Compiled(executable, target, kernels, time.perf_counter() - start)
+    clock: Pass = InsertClock()
+    executable = build_executable(clock(module), target)
+    calls = tuple(called_functions(module["main"]))
+    return Compiled(executable, target, kernels, calls, time.perf_counter() - start)
 
 
 def lower_graph(

@@ -1,16 +1,27 @@
-"""Where a frame's time goes: every kernel against the ceilings probed on this machine."""
+"""Where a frame's time goes: every kernel, against the ceilings probed on the machine.
 
-from collections import defaultdict
-from collections.abc import Callable
+One way on this machine and on a device: `deploy.measure.device.Session.time_kernels`, by the clock
+that latency tables and tuning on a device read.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import KernelInfo
-from deploy.measure.ceilings import Ceilings
+from deploy import host
+from deploy.artifact import Artifact, KernelInfo
+from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
+from deploy.measure.device import Session
+from deploy.measure.local import LocalSession
+from deploy.pipeline import isa_of
 from deploy.runtime import Network
+from deploy.targets import host_target
+from lut.errors import UserError
+
+FRAMES, WARMUP = 50, 5
 
 
 @dataclass(frozen=True)
@@ -51,96 +62,108 @@ class KernelProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """A network on this machine."""
+    """A network on a machine. `ceilings` is None where there is no probe for the machine."""
 
-    kernels: tuple[KernelProfile, ...]
-    frame_ms: float  # median of whole calls, without instruments
-    ceilings: Ceilings
+    kernels: tuple[KernelProfile, ...]  # in the order of their first calls
+    frame_ms: float  # median of whole calls
+    ceilings: Ceilings | None
+    threads: int
+    machine: dict[str, Any]  # as `deploy.devices.session.RemoteSession.report` says it
 
     @property
-    def fma_share(self) -> float:
+    def emulated(self) -> bool:
+        """Whether the machine is emulated: then no time here means anything."""
+        return self.machine["emulated"] is True
+
+    @property
+    def fma_share(self) -> float | None:
         """The whole frame's MACs at the FMA rate, over its time: the share of the ceiling."""
+        if self.ceilings is None:
+            return None
         macs = sum(kernel.macs for kernel in self.kernels)
         return 2 * macs / self.ceilings.fma_gflops / 1e6 / self.frame_ms
+
+    def share_of_ceiling(self, kernel: KernelProfile) -> float | None:
+        """`KernelProfile.share_of_ceiling` where there are ceilings."""
+        return None if self.ceilings is None else kernel.share_of_ceiling(self.ceilings)
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return {
+            "machine": self.machine,
+            "threads": self.threads,
             "frame_ms": self.frame_ms,
             "fma_share": self.fma_share,
-            "ceilings": asdict(self.ceilings),
+            "ceilings": asdict(self.ceilings) if self.ceilings else None,
             "kernels": [
                 asdict(kernel)
                 | {
                     "gflops": kernel.gflops,
                     "gbytes_per_s": kernel.gbytes_per_s,
-                    "share_of_ceiling": kernel.share_of_ceiling(self.ceilings),
+                    "share_of_ceiling": self.share_of_ceiling(kernel),
                 }
                 for kernel in self.kernels
             ],
         }
 
 
-def profile(
-    network: Network,
-    image: NDArray[np.uint8],
-    ceilings: Ceilings,
-    clock_ns: Callable[[], int],
-    *,
-    warmup: int = 5,
-    repeat: int = 50,
+def profile_here(
+    network: Network, given: NDArray[Any], threads: int, frames: int = FRAMES
 ) -> Profile:
-    """Time every kernel of a network inside whole frames, so that caches are as they will be.
+    """Profile a network in this process; raises UserError as `time_network` does."""
+    target = host_target()
+    # The ceiling is this machine's, also for a binary that was compiled for less.
+    isa = isa_of(target)
+    ceilings = None if isa is None else probe_ceilings(load_here(target), isa, threads)
+    machine = {"machine": host.cpu_model(), "architecture": host.architecture(), "emulated": False}
+    session = LocalSession(network, given)
+    kernels, frame_ms = time_network(session, network.artifact, frames)
+    return Profile(kernels, frame_ms, ceilings, threads, machine)
 
-    Instruments cost about a microsecond a kernel; the frame's own time is taken without them.
+
+def time_network(
+    session: Session, artifact: Artifact, frames: int
+) -> tuple[tuple[KernelProfile, ...], float]:
+    """Every kernel inside whole frames, so that caches are as they will be, and the frame's ms.
+
+    Raises UserError for an artifact without the entry that times its kernels.
     """
-    for _ in range(warmup):
-        network(image)
-    frames_ns = []
-    for _ in range(repeat):
-        start = clock_ns()
-        network(image)
-        frames_ns.append(clock_ns() - start)
-    times = _instrumented(network, image, clock_ns, repeat)
-    infos = {info.name: info for info in network.artifact.kernels}
-    kernels = tuple(
-        _kernel(infos[name], per_frame) for name, per_frame in times.items() if name in infos
+    require_timed(artifact, "the artifact")
+    frames_ns = session.time_frames(WARMUP + frames)[WARMUP:]
+    times = session.time_kernels(WARMUP + frames)[WARMUP:]
+    return summarise_kernels(artifact, times), float(np.median(frames_ns) / 1e6)
+
+
+def require_timed(artifact: Artifact, name: str) -> None:
+    """Raise UserError unless the artifact's library times its kernels."""
+    if not artifact.calls:
+        raise UserError(
+            f"{name}: its library has no entry that times kernels, as those of earlier versions; "
+            "compile the model again with this version"
+        )
+
+
+def summarise_kernels(
+    artifact: Artifact, frames: Sequence[Sequence[int]]
+) -> tuple[KernelProfile, ...]:
+    """From the nanoseconds of each call of an artifact, frame by frame, to its kernels."""
+    infos = {info.name: info for info in artifact.kernels}
+    times = np.array(frames).T
+    return tuple(
+        _kernel(infos[name], times[[call == name for call in artifact.calls]])
+        for name in dict.fromkeys(artifact.calls)
     )
-    return Profile(kernels, float(np.median(frames_ns) / 1e6), ceilings)
 
 
-def _instrumented(
-    network: Network, image: NDArray[np.uint8], clock_ns: Callable[[], int], repeat: int
-) -> dict[str, list[list[int]]]:
-    """Nanoseconds of each call, per frame, by kernel."""
-    times: dict[str, list[list[int]]] = defaultdict(lambda: [[] for _ in range(repeat)])
-    started, frame = 0, 0
-
-    def watch(_function: object, name: str, before: bool, _args: tuple[Any, ...]) -> bool:
-        nonlocal started
-        if before:
-            started = clock_ns()
-        else:
-            times[name][frame].append(clock_ns() - started)
-        return False
-
-    network.instrument(watch)
-    try:
-        for frame in range(repeat):  # noqa: B007 - read by watch
-            network(image)
-    finally:
-        network.instrument(None)
-    return times
-
-
-def _kernel(info: KernelInfo, per_frame: list[list[int]]) -> KernelProfile:
-    calls = len(per_frame[0])
+def _kernel(info: KernelInfo, calls_ns: NDArray[np.int64]) -> KernelProfile:
+    """calls_ns: (calls, frames)."""
+    calls = len(calls_ns)
     return KernelProfile(
         info.name,
         info.template,
         info.spec,
         calls,
-        float(np.median([sum(frame) for frame in per_frame]) / 1e6),
+        float(np.median(calls_ns.sum(axis=0)) / 1e6),
         info.macs * calls,
         info.bytes * calls,
     )

@@ -67,9 +67,9 @@ class Network:
             return self._run(self._main, given)
         return self._run(self._machine["logits"], given)
 
-    def read_clocks(self, given: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
-        """Run a library that was built for measuring (`deploy.passes.insert_clock`) on one image;
-        it appends readings of the clock to `ticks`, in place."""
+    def read_clocks(self, given: NDArray[Any], ticks: NDArray[np.int64]) -> None:
+        """Run the entry ``timed`` (`deploy.passes.insert_clock`) on one input; it appends readings
+        of the clock to `ticks`, in place."""
         timed = self._machine["timed"]
         tensor = self._ffi.from_dlpack(ticks)
         self._run(lambda input_tensor: timed(input_tensor, tensor), given)

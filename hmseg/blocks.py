@@ -50,8 +50,13 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        y = self.branch(x)
         return x + y if self.residual else y
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The block without the addition of its input."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return y
 
 
 class LGE(nn.Module):

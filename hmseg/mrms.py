@@ -6,6 +6,7 @@ image (N,3,H,W) -> stem, s1, s2, s3 -> C3 at 1/8 -> x0.4..0.6 -> s4a, s4b -> C4
 The reconstruction and what in it is fact or inference: docs/networks.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from hmseg.blocks import (
     global_average,
     resize,
 )
-from hmseg.genotype import GROUPS, MRMS_GENOTYPE, Genotype, Group
+from hmseg.genotype import GROUPS, MRMS_GENOTYPE, Genotype, Group, Op
 from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH, scale_channels
 from lut.errors import UserError
 
@@ -52,21 +53,20 @@ class MRMSConfig:
         return scale_channels(channels, self.width)
 
 
-class MRMS(nn.Module):
-    """Multi-resolution multi-scale network, for any genotype of the search space.
+class MultiResolution(nn.Module):
+    """What MRMS and the search's supernet share: stem, stages, head and the training outputs.
 
-    Input: float (N, 3, H, W), normalised, H and W at least 64. In eval mode the output is the
-    logits (N, num_classes, H, W); in training mode (X_h, X_m, X_l), the logits on C3, C4 and C5
-    at those maps' own sizes: the loss upsamples them (intermediate boosting, Eq. 1).
+    `make_stage(index, group)` makes the stage of a group.
     """
 
-    def __init__(self, config: MRMSConfig) -> None:
+    def __init__(self, config: MRMSConfig, make_stage: Callable[[int, Group], nn.Module]) -> None:
         super().__init__()
         self.config = config
         c = config.scaled
         self.stem = ConvBN(3, c(STEM_WIDTH), 3, stride=2)
-        stages = {group.name: self._stage(group, index) for index, group in enumerate(GROUPS)}
-        self.stages = nn.ModuleDict(stages)
+        self.stages = nn.ModuleDict(
+            {group.name: make_stage(index, group) for index, group in enumerate(GROUPS)}
+        )
         c3, c4, c5 = c(32), c(96), c(320)
         head = LCFHead if config.head.startswith("lcf") else ConcatHead
         self.head = head(c3, c4, c5, config.num_classes, lge=config.head.endswith("lge"))
@@ -75,32 +75,42 @@ class MRMS(nn.Module):
         self.aux_low = nn.Conv2d(c5, config.num_classes, 1)
         self._initialise()
 
-    def _stage(self, group: Group, index: int) -> nn.Sequential:
-        c = self.config.scaled
-        blocks = [
-            InvertedResidual(
-                c(group.cin if layer == 0 else group.cout),
-                c(group.cout),
-                expansion=op.expansion,
-                kernel=op.kernel,
-                stride=group.stride if layer == 0 else 1,
-                dilation=group.dilation,
-            )
-            for layer, op in enumerate(self.config.genotype.ops[index])
-            if op is not None
-        ]
-        return nn.Sequential(*blocks)
-
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Logits at the input's size; in training mode the three that the loss upsamples."""
-        size = image.shape[-2], image.shape[-1]
-        if min(size) < MIN_SIDE:
-            raise UserError(f"input is {size[0]}x{size[1]}; the sides must be >= {MIN_SIDE}")
-        c3, c4, c5 = self.features(image)
+    def outputs(
+        self, c3: Tensor, c4: Tensor, c5: Tensor, size: tuple[int, int]
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits at `size`, the input's; in training mode the three that the loss upsamples."""
         logits: Tensor = self.head(c3, c4, c5)
         if self.training:
             return logits, self.aux_medium(c4), self.aux_low(c5)
         return resize(logits, size)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class MRMS(MultiResolution):
+    """Multi-resolution multi-scale network, for any genotype of the search space.
+
+    Input: float (N, 3, H, W), normalised, H and W at least 64. In eval mode the output is the
+    logits (N, num_classes, H, W); in training mode (X_h, X_m, X_l), the logits on C3, C4 and C5
+    at those maps' own sizes: the loss upsamples them (intermediate boosting, Eq. 1).
+    """
+
+    def __init__(self, config: MRMSConfig) -> None:
+        def stage(index: int, group: Group) -> nn.Sequential:
+            ops = enumerate(config.genotype.ops[index])
+            return nn.Sequential(*(make_block(config, group, n, op) for n, op in ops if op))
+
+        super().__init__(config, stage)
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits at the input's size; in training mode the three that the loss upsamples."""
+        size = image_size(image)
+        return self.outputs(*self.features(image), size)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3 at 1/8 of the input, C4 and C5 at the medium and low resolutions."""
@@ -110,12 +120,26 @@ class MRMS(nn.Module):
         c5 = stages["s5b"](stages["s5a"](downsample(c4, genotype.low_tenths)))
         return c3, c4, c5
 
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+
+def make_block(config: MRMSConfig, group: Group, layer: int, op: Op) -> InvertedResidual:
+    """The operator `op` as layer `layer` of a group."""
+    c = config.scaled
+    return InvertedResidual(
+        c(group.cin if layer == 0 else group.cout),
+        c(group.cout),
+        expansion=op.expansion,
+        kernel=op.kernel,
+        stride=group.stride if layer == 0 else 1,
+        dilation=group.dilation,
+    )
+
+
+def image_size(image: Tensor) -> tuple[int, int]:
+    """(H, W) in pixels of (N, 3, H, W); raises UserError for an image that is too small."""
+    size = image.shape[-2], image.shape[-1]
+    if min(size) < MIN_SIDE:
+        raise UserError(f"input is {size[0]}x{size[1]}; the sides must be >= {MIN_SIDE}")
+    return size
 
 
 class LCFHead(nn.Module):

@@ -1,8 +1,10 @@
-"""The model zoo: networks by name."""
+"""The model zoo: networks by name; other networks of the search space by their genotype."""
 
 import difflib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from hmseg import network_file
 from hmseg.mrms import MRMS, Head, MRMSConfig
 from hmseg.pretrained import load_released
 from lut.errors import UserError
@@ -40,17 +42,46 @@ def entry(name: str) -> ZooEntry:
     return _ENTRIES[name]
 
 
+def network_config(model: str, num_classes: int | None = None) -> MRMSConfig:
+    """The configuration of a zoo name, of a genotype's file (.json, as `hmseg search` writes it),
+    or of a network in one line (`hmseg.network_file`).
+
+    Without `num_classes` a file's own number of classes counts, else the 19 of Cityscapes. Raises
+    UserError for an unknown name and for a file that is no genotype.
+    """
+    if model in _ENTRIES:
+        config = _ENTRIES[model].config
+    elif model.endswith(".json"):
+        genotype, width, classes = network_file.read_network(Path(model))
+        config = MRMSConfig(genotype, width)
+        num_classes = num_classes if num_classes is not None else classes
+    elif model.startswith(network_file.PREFIX):
+        config = MRMSConfig(*network_file.parse_line(model))
+    else:
+        config = entry(model).config  # names what is near
+    return config if num_classes is None else replace(config, num_classes=num_classes)
+
+
+def lasting_name(model: str) -> str:
+    """What `network_config` takes and that means the same when no file is there: a file's network
+    as one line, anything else as it is."""
+    if model in _ENTRIES or not model.endswith(".json"):
+        return model
+    genotype, width, _ = network_file.read_network(Path(model))
+    return network_file.to_line(genotype, width)
+
+
 def create_model(
     name: str, *, num_classes: int | None = None, pretrained: str | None = None
 ) -> MRMS:
-    """Build a network by name, in training mode.
+    """Build a network by name (see `network_config`), in training mode.
 
     Without `pretrained` it is randomly initialised and `num_classes` defaults to the 19 of
     Cityscapes. `pretrained` names the data set whose released weights to load, e.g. "camvid";
     they fix the number of classes. Raises UserError for an unknown name, where there are no such
     weights, and where they have another number of classes than asked for.
     """
-    config = entry(name).config
+    config = network_config(name, num_classes)
     if pretrained is not None:
         released = load_released(name, pretrained)
         if num_classes not in (None, released.num_classes):
@@ -58,13 +89,24 @@ def create_model(
                 f"the {pretrained!r} weights of {name} have {released.num_classes} classes, not "
                 f"{num_classes}; leave num_classes out, or use pretrained=None"
             )
-        num_classes = released.num_classes
-    if num_classes is not None:
-        config = replace(config, num_classes=num_classes)
+        config = replace(config, num_classes=released.num_classes)
     model = MRMS(config)
     if pretrained is not None:
         model.load_state_dict(released.tensors)
     return model
+
+
+def register_found(folder: Path) -> None:
+    """Add the networks that `hmseg search` found: NAME.json, as it writes them.
+
+    Raises UserError for a name that does not end in hmseg: only what the search found is called so.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if not path.stem.endswith("hmseg"):
+            raise UserError(f"{path}: the names of found networks end in hmseg")
+        genotype, width, _ = network_file.read_network(path)
+        budget = network_file.read_search(path)["config"]["budget"]
+        register(path.stem, MRMSConfig(genotype, width), f"found by hmseg search within {budget}")
 
 
 _WIDTHS: tuple[tuple[str, float, str], ...] = (
@@ -83,3 +125,4 @@ for _prefix, _width, _note in _WIDTHS:
         register(
             f"{_prefix}mrms-{_row}", MRMSConfig(width=_width, head=_head), f"{_summary}{_note}"
         )
+register_found(Path(__file__).parent / "genotypes")

@@ -147,8 +147,8 @@ class Table:
         )  # fmt: skip
         if wrong := self.identity.differences(wanted):
             raise UserError(
-                f"{self.name} is for other networks than these: {'; '.join(wrong)}; name or build "
-                "the table of these"
+                f"{self.name} is for other networks than these: {'; '.join(wrong)}; name the "
+                f"table of these, or run {wanted.command('TABLE.jsonl')}"
             )
 
 

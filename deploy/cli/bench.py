@@ -7,6 +7,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.profile import print_profile
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def bench(
         float | None,
         typer.Option(help="Exit with 1 where onnxruntime's time / ours is below this."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
+    ] = False,
     rpc_tracker: options.Tracker = None,
     rpc_key: options.Key = None,
     rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
@@ -82,7 +86,7 @@ def bench(
     from deploy.images import read_image, resize_image
 
     built = (
-        _load(artifact, source.metadata)
+        _load(artifact, source.metadata, timed=profile)
         if artifact
         else _build(source.graph, resolved, workers, remote)
     )
@@ -94,17 +98,19 @@ def bench(
         _bench_gpu(built, source, pixels, protocol, as_json)
         return
     if remote:
-        _bench_remote(remote, built, pixels, protocol, percentiles, as_json)
+        _bench_remote(remote, built, pixels, protocol, percentiles, as_json, profile)
         return
     with step(f"timing, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
-            built, source.graph, pixels, protocol, threads=workers,
+            built, source.graph, pixels, protocol, threads=workers, profiled=profile,
             on_round=lambda n: progress.at(f"round {n} of {rounds}"),
         )  # fmt: skip
     if as_json:
         print_json(_describe(source.metadata.model, str(size), result, percentiles))
     else:
         print_result(source.metadata.model, str(size), result, percentiles)
+        if result.profile:
+            print_profile(source.metadata, result.profile)
     if fail_below is not None and result.ratio.median < fail_below:
         raise WorkError(
             f"onnxruntime / hmseg is {result.ratio.median:.2f}, below --fail-below {fail_below:g}"
@@ -129,10 +135,13 @@ def _build(
     return built
 
 
-def _load(path: Path, wanted: "Metadata") -> "Artifact":
+def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
     from deploy.artifact import load_artifact
+    from deploy.profile import require_timed
 
     built = load_artifact(path)
+    if timed:
+        require_timed(built, str(path))
     found = built.metadata
     kinds = [(m.model, m.resolution, m.input, m.output) for m in (found, wanted)]
     if kinds[0] != kinds[1]:
@@ -175,13 +184,13 @@ def _bench_gpu(
 
 def _bench_remote(
     remote: "Remote", built: "Artifact", pixels: "NDArray[np.uint8]", protocol: "Protocol",
-    percentiles: list[float], as_json: bool,
+    percentiles: list[float], as_json: bool, profiled: bool,
 ) -> None:  # fmt: skip
-    from deploy.devices.bench import EMULATED, INCLUDES, bench_remote
+    from deploy.devices.bench import EMULATED, bench_remote
     from deploy.measure.statistics import percentile_ms
 
     with step(f"timing on {remote.farm.key}, {protocol.rounds} rounds of {protocol.repeat} calls"):
-        result = bench_remote(built, pixels, protocol, remote)
+        result = bench_remote(built, pixels, protocol, remote, profiled=profiled)
     metadata = built.metadata
     extra = {f"p{p:g}": percentile_ms(result.calls, p) for p in percentiles}
     if as_json:
@@ -198,7 +207,9 @@ def _bench_remote(
             (*LATENCY_COLUMNS, *extra, "n"),
             [("hmseg", *(f"{v:.2f}" for v in (*values, *extra.values())), s.n)],
         )
-        say(f"the time includes {INCLUDES.format(output=result.output)}")
+        say(f"the time includes {result.includes}")
+        if result.profile:
+            print_profile(metadata, result.profile)
     if result.device["emulated"] is True:
         say(EMULATED)
 

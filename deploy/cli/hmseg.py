@@ -3,17 +3,18 @@
 import typer
 
 from deploy.cli import eval as evaluate
-from deploy.cli import train
+from deploy.cli import search, train
 from deploy.cli.console import run_program
 
 app = typer.Typer(
     name="hmseg",
-    help="Train segmentation networks and evaluate what was made of them.",
+    help="Search, train and evaluate segmentation networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate_network)
 
 

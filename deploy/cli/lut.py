@@ -16,10 +16,8 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
-    from deploy.devices.network import Remote
     from deploy.measure.build_table import Progress
     from deploy.measure.check_table import CheckResult
-    from deploy.measure.device import Devices
 
 _EMULATED = "EMULATED: these latencies mean nothing"
 
@@ -70,7 +68,7 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        table = build_table(plan, _devices(workers, remote), path, tell)
+        table = build_table(plan, options.open_devices(workers, remote), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -124,7 +122,7 @@ def check(
         raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
-            table, resolved, _devices(workers, remote), networks=networks,
+            table, resolved, options.open_devices(workers, remote), networks=networks,
             on_progress=progress.tell,
         )  # fmt: skip
     if as_json:
@@ -176,17 +174,6 @@ def export_csv(
         write_atomic(out, lines)
     else:
         print(lines, end="")
-
-
-def _devices(threads: int, remote: "Remote | None") -> "Devices":
-    """What measures: the devices that the options name, else this machine."""
-    if remote:
-        from deploy.devices.measuring import RemoteDevices
-
-        return RemoteDevices(remote)
-    from deploy.measure.local import LocalDevice
-
-    return LocalDevice(threads)
 
 
 def _open(path: Path) -> tuple[Table, Space]:

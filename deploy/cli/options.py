@@ -14,6 +14,7 @@ from lut.errors import UserError
 
 if TYPE_CHECKING:
     from deploy.devices.network import Remote
+    from deploy.measure.device import Devices
     from deploy.source import Source
     from deploy.targets import Target
 
@@ -191,6 +192,17 @@ def read_place(
             raise UserError(f"the device {word} does not say how many cores it has; name --threads")
         workers = device.cores
     return workers, Remote(farm, workers, on_lost=say)
+
+
+def open_devices(threads: int, remote: "Remote | None") -> "Devices":
+    """What measures: the devices that the options name, else this machine."""
+    if remote:
+        from deploy.devices.measuring import RemoteDevices
+
+        return RemoteDevices(remote)
+    from deploy.measure.local import LocalDevice
+
+    return LocalDevice(threads)
 
 
 def read_threads(threads: int | None) -> int:

@@ -1,6 +1,5 @@
 """hmseg-deploy profile."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,9 @@ from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
+    from deploy.artifact import Artifact
+    from deploy.devices.network import Remote
+    from deploy.metadata import Metadata
     from deploy.profile import Profile
 
 
@@ -22,63 +24,95 @@ def profile(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
-    """Time each kernel of a frame against this machine's ceilings."""
+    """Time each kernel of a frame against the machine's ceilings.
+
+    On this machine, or with --rpc-key on a device.
+    """
     if repeat < 1:
         raise UserError(f"--repeat {repeat}: it must be at least 1")
     if out:
         check_writable(out)
-    workers = options.read_threads(threads)
-    from deploy.measure.ceilings import probe_ceilings
-    from deploy.pipeline import isa_of
-    from deploy.profile import profile as run_profile
-    from deploy.runtime import load
-    from deploy.targets import host_target
+    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    from deploy import bench
+    from deploy.artifact import load_artifact
+    from deploy.devices import bench as devices_bench
+    from deploy.profile import require_timed
 
-    network = load(artifact, threads=workers)
-    host = host_target()
-    # The ceiling is this machine's, also for a binary that was compiled for less.
-    isa = isa_of(host)
-    if isa is None:
-        raise UserError("profile: this CPU has no AVX2; there is no probe for it")
-    with step("probing this machine's ceilings") as progress:
-        ceilings = probe_ceilings(host, isa, workers)
-        progress.result = f"{ceilings.fma_gflops:.0f} GFLOP/s with {workers} threads"
-    with step(f"timing {repeat} frames"):
-        result = run_profile(
-            network, network.artifact.golden_input, ceilings, time.perf_counter_ns, repeat=repeat
-        )
-    metadata = network.metadata
-    title = f"{metadata.model} {metadata.resolution}, {workers} threads"
+    built = load_artifact(artifact)
+    require_timed(built, str(artifact))
+    where = f" on {remote.farm.key}" if remote else ""
+    with step(f"timing {repeat} frames and the ceilings{where}") as progress:
+        result = _profile(built, str(artifact), workers, remote, repeat)
+        if result.ceilings:
+            progress.result = f"{result.ceilings.fma_gflops:.1f} GFLOP/s with {workers} threads"
+    metadata = built.metadata
     if out:
         from deploy.roofline import draw_roofline
 
-        draw_roofline(result, title, out)
+        draw_roofline(result, title_of(metadata, result), out)
         say(f"roofline: {out}")
     if as_json:
         print_json({"model": metadata.model, "resolution": str(metadata.resolution)}
                    | result.to_json())  # fmt: skip
     else:
-        _print(title, result)
+        print_profile(metadata, result)
+        includes = devices_bench.time_includes if remote else bench.time_includes
+        say(f"the frame's time includes {includes(metadata)}")
+    if result.emulated:
+        say(devices_bench.EMULATED)
 
 
-def _print(title: str, result: "Profile") -> None:
-    rows = [
-        (
-            f"{kernel.name} x{kernel.calls}",
-            f"{kernel.median_ms:.3f}",
-            f"{kernel.median_ms / result.frame_ms:.1%}",
-            f"{kernel.gflops:.1f}",
-            f"{kernel.gbytes_per_s:.1f}",
-            f"{kernel.share_of_ceiling(result.ceilings):.0%}",
-            kernel.spec,
+def _profile(
+    built: "Artifact", name: str, threads: int, remote: "Remote | None", frames: int
+) -> "Profile":
+    from deploy.profile import profile_here
+    from deploy.runtime import open_artifact
+
+    given = built.golden_input
+    if remote is None:
+        return profile_here(open_artifact(built, name, threads=threads), given, threads, frames)
+    from deploy.devices.profile import profile_there
+
+    return remote.use(built, lambda network: profile_there(network, given, threads, frames))
+
+
+def title_of(metadata: "Metadata", result: "Profile") -> str:
+    """The network, the threads and the machine, and whether that one is emulated."""
+    mark = "EMULATED, " if result.emulated else ""
+    machine = f"{mark}{result.machine['machine']}"
+    return f"{metadata.model} {metadata.resolution}, {result.threads} threads, {machine}"
+
+
+def print_profile(metadata: "Metadata", result: "Profile") -> None:
+    """The table of kernels and the share of the ceiling, if there is one."""
+    rows = []
+    for kernel in result.kernels:
+        share = result.share_of_ceiling(kernel)
+        rows.append(
+            (
+                f"{kernel.name} x{kernel.calls}",
+                f"{kernel.median_ms:.3f}",
+                f"{kernel.median_ms / result.frame_ms:.1%}",
+                f"{kernel.gflops:.1f}",
+                f"{kernel.gbytes_per_s:.1f}",
+                "" if share is None else f"{share:.0%}",
+                kernel.spec,
+            )
         )
-        for kernel in result.kernels
-    ]
     columns = ("kernel", "ms", "of frame", "GFLOP/s", "GB/s", "of ceiling", "what")
-    print_table(title, columns, rows)
-    print(
-        f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.0f} GFLOP/s "
-        f"would take {result.fma_share:.0%} of that"
-    )
+    print_table(title_of(metadata, result), columns, rows)
+    if result.ceilings:
+        print(
+            f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.1f} GFLOP/s "
+            f"would take {result.fma_share:.0%} of that"
+        )
+    else:
+        print(
+            f"frame {result.frame_ms:.2f} ms; no share of a ceiling: the probes need AVX2, AVX-512 "
+            "or NEON"
+        )

@@ -1,5 +1,6 @@
 """hmseg train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,8 @@ def train(
     data: data_options.Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models).")
+        str,
+        typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or genotype.json."),
     ] = options.DEFAULT_MODEL,
     dataset: data_options.Dataset = "camvid",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200,
@@ -74,7 +76,10 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train a network; under torchrun, over all its processes. The defaults are the paper's."""
-    _check_numbers(locals())
+    check_counts(
+        locals(),
+        ("epochs", "batch", "loader_threads", "log_every", "checkpoint_every", "evaluate_every"),
+    )
     import torch
 
     from deploy.cli.train_progress import ProgressBar, tensorboard_watcher
@@ -86,12 +91,14 @@ def train(
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.train.loop import Trainer
     from hmseg.train.run import Run, RunOptions
+    from hmseg.zoo import lasting_name
 
     split, validation = (open_dataset(dataset, data, name) for name in ("train", "val"))
     config = TrainConfig(
-        model=model, data=dataset, stages=_stages(split, stage, crop, batch, epochs), seed=seed,
+        model=lasting_name(model), data=dataset,
+        stages=_stages(split, stage, crop, batch, epochs), seed=seed,
         learning_rate=lr, momentum=momentum, weight_decay=weight_decay,
-        auxiliary_weight=auxiliary_weight, scale=_read_scale(scale), colour=colour,
+        auxiliary_weight=auxiliary_weight, scale=read_scale(scale), colour=colour,
         optimizer=read_optimizer(optimizer), nesterov=nesterov, warmup_steps=warmup,
         ema_decay=ema, ohem=ohem,
         label_smoothing=label_smoothing, class_balance=class_balance,
@@ -99,7 +106,7 @@ def train(
     )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)
-    place = _open_device(device)
+    place = open_device(device)
     world = join_world(place)
     try:
         trainer = Trainer(
@@ -130,9 +137,9 @@ def train(
         _report(run.best_record(), run.best, as_json=as_json)
 
 
-def _check_numbers(values: dict[str, Any]) -> None:
-    for name in ("epochs", "batch", "loader_threads", "log_every", "checkpoint_every",
-                 "evaluate_every"):  # fmt: skip
+def check_counts(values: dict[str, Any], names: Sequence[str]) -> None:
+    """Raise UserError where one of these options, or --threads, or --lr is too small."""
+    for name in names:
         if values[name] < 1:
             raise UserError(f"--{name.replace('_', '-')} {values[name]}: it must be at least 1")
     if values["threads"] is not None and values["threads"] < 1:
@@ -152,7 +159,8 @@ def _stages(
     return (Stage((height, width), batch, max(1, epochs * len(split) // batch)),)
 
 
-def _read_scale(text: str) -> tuple[float, float]:
+def read_scale(text: str) -> tuple[float, float]:
+    """Two numbers above 0, the smaller first; raises UserError for anything else."""
     try:
         least, most = (float(word) for word in text.split(","))
     except ValueError:
@@ -162,7 +170,8 @@ def _read_scale(text: str) -> tuple[float, float]:
     return least, most
 
 
-def _open_device(name: str) -> "torch.device":
+def open_device(name: str) -> "torch.device":
+    """cpu, or this process's CUDA device; raises UserError for anything else."""
     import os
 
     import torch

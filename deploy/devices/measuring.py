@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote, RemoteNetwork, load_on
@@ -93,9 +96,9 @@ class RemoteDevice:
 class RemoteMeasuring:
     """One artifact, loaded on a device, timed by the device's own clock."""
 
-    def __init__(self, network: RemoteNetwork) -> None:
+    def __init__(self, network: RemoteNetwork, given: NDArray[Any] | None = None) -> None:
         self._network = network
-        self._image = network.artifact.golden_input
+        self._image = network.artifact.golden_input if given is None else given
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of whole calls; the image is in the device's memory already, so its copy,
@@ -104,4 +107,5 @@ class RemoteMeasuring:
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame."""
-        return self._network.library.time_kernels(self._image, frames)
+        kernels = len(self._network.artifact.calls)
+        return self._network.library.time_kernels(self._image, frames, kernels)

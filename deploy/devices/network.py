@@ -10,7 +10,7 @@ from deploy.artifact import Artifact
 from deploy.devices.describe import check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
-from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
+from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
 from deploy.passes.insert_clock import ENTRY as TIMED
 from deploy.runtime import check_input, check_target
 from lut.errors import UserError
@@ -45,13 +45,14 @@ class RemoteLibrary:
             return []
         return self._repeat(entry, calls, self._tensor(given[None]))
 
-    def time_kernels(self, given: NDArray[Any], frames: int) -> list[list[int]]:
-        """Nanoseconds of every kernel call, frame by frame, of a library that was built for
-        measuring (`deploy.passes.insert_clock`)."""
+    def time_kernels(self, given: NDArray[Any], frames: int, kernels: int) -> list[list[int]]:
+        """Nanoseconds of every kernel call, `kernels` of them a frame, frame by frame
+        (`deploy.passes.insert_clock`)."""
         pixels = self._tensor(given[None])
         times: list[list[int]] = []
+        most = frames_in_buffer(kernels) - 1
         while len(times) < frames:
-            count = min(MAX_FRAMES - 1, frames - len(times))
+            count = min(most, frames - len(times))
             ticks = self._tensor(empty_buffer())
             # TVM's evaluator makes one call that it does not time, before the others.
             self._repeat(TIMED, count, pixels, ticks)

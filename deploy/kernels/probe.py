@@ -1,4 +1,4 @@
-"""The ceilings of this machine, as kernels: multiply-adds that touch no memory, and reads."""
+"""The ceilings of a machine, as kernels: multiply-adds that touch no memory, and reads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +84,22 @@ def emit_read(spec: ReadProbeSpec, isa: Isa) -> Any:  # noqa: ANN401
         return body
 
     return ir.prim_func("read_probe", signature)
+
+
+def emit_ones(spec: ReadProbeSpec, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(x (tasks, floats)): ones for `emit_read`, written by the tasks that read them."""
+    c = isa.lanes
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        x = f.param("x", (spec.tasks, spec.floats))
+
+        def body() -> None:
+            with ir.parallel(0, spec.tasks) as task, ir.serial(0, spec.floats // c) as step:
+                ir.store(x, ir.const(1.0, c), task, step * c, lanes=c)
+
+        return body
+
+    return ir.prim_func("ones", signature)
 
 
 def _chains(isa: Isa) -> int:

@@ -29,7 +29,7 @@ from lut.table import Identity, Table, Writer, open_table
 
 CALIBRATION = 16  # random networks, measured whole
 # On which each network is visited, all the others between them: loading gives it other places in
-# memory every time, which changes what it takes by a few percent.
+# memory every time, and a shared machine has slow phases of minutes.
 OCCASIONS = 3
 REVISITS = 1.0  # of the number of covering networks, at most, for noisy entries
 VISITS_PER_NETWORK = 6
@@ -58,6 +58,7 @@ class Plan:
     stages: Sequence[str] = STAGES
     calibration: int = CALIBRATION
     occasions: int = OCCASIONS
+    revisits: float = REVISITS
     protocol: VisitProtocol = field(default_factory=VisitProtocol)
 
     @property
@@ -197,7 +198,7 @@ class _Builder:
         networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
         planned = Counter(str(g) for g, role in self.plan.networks() if role == "entries")
         again = sum(visits[name] - planned[name] for name in networks)
-        left = int(REVISITS * len(networks)) - again
+        left = int(self.plan.revisits * len(networks)) - again
         chosen: list[_Item] = []
         for name in self._noisiest(networks):
             if len(chosen) < left and visits[name] < VISITS_PER_NETWORK:

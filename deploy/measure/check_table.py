@@ -100,33 +100,36 @@ def check_table(
     protocol: VisitProtocol | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> CheckResult:
-    """Compile random networks as `hmseg-deploy compile` does, and time them whole.
+    """`check_networks` of random networks that the table has not seen."""
+    genotypes = unseen_networks(table, networks)
+    return check_networks(
+        table, target, devices, genotypes, protocol=protocol, on_progress=on_progress
+    )
+
+
+def check_networks(
+    table: Table,
+    target: Target,
+    devices: Devices,
+    networks: Sequence[Genotype],
+    *,
+    protocol: VisitProtocol | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+    on_row: Callable[[Row], None] = lambda _: None,
+) -> CheckResult:
+    """Compile networks, no two alike, as `hmseg-deploy compile` does, and time them whole.
 
     Each is timed on `OCCASIONS` occasions, all the others between them. Their times are scaled to
-    the table's baseline by the reference network beside them, as the table's own are. Raises
-    UserError where the table is for another target, was measured on another CPU or with other
-    kernels than are compiled today, or lacks an entry, and for a device unlike the others.
+    the table's baseline by the reference network beside them, as the table's own are. Raises what
+    `require_measurable` raises, and UserError where the table lacks an entry and for a device
+    unlike the others.
     """
-    identity = table.identity
-    if target.key != identity.target:
-        raise UserError(
-            f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
-            "the device it was measured on"
-        )
     protocol = protocol or VisitProtocol()
-    schedules = tuned_schedules(target, identity.threads)
-    today = provenance_of(devices.info, schedules, protocol)
-    for run, _ in table.runs:
-        if wrong := [name for name in today.differences(run) if name in _SAME]:
-            values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
-            raise UserError(
-                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
-                "device, or build it anew in another file"
-            )
+    require_measurable(table, target, devices, protocol)
+    identity = table.identity
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
     cost = SpaceCost(LatencyCost(table), space)
-    genotypes = unseen_networks(table, networks)
-    measured: dict[Genotype, list[float]] = {genotype: [] for genotype in genotypes}
+    measured: dict[Genotype, list[float]] = {genotype: [] for genotype in networks}
     rows: dict[Genotype, Row] = {}
     artifacts: dict[Genotype, Artifact] = {}
 
@@ -139,14 +142,38 @@ def check_table(
         if len(measured[genotype]) == OCCASIONS:
             estimate, mean_us = cost.of(genotype), fmean(measured[genotype])
             rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, mean_us)
-        on_progress(f"timed {sum(map(len, measured.values()))} of {OCCASIONS * networks}")
+            on_row(rows[genotype])
+        done = sum(map(len, measured.values()))
+        on_progress(f"timed {done} of {OCCASIONS * len(networks)}")
 
     reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
-    for genotype in genotypes:  # all before the first is timed: compiling keeps every core busy
+    for genotype in networks:  # all before the first is timed: compiling keeps every core busy
         artifacts[genotype] = _compile(genotype, space, target, identity.threads)
-        on_progress(f"compiled {len(artifacts)} of {networks}")
-    devices.spread(genotypes * OCCASIONS, measure, keep, reference=reference)
-    return CheckResult(tuple(rows[genotype] for genotype in genotypes))
+        on_progress(f"compiled {len(artifacts)} of {len(networks)}")
+    devices.spread([*networks] * OCCASIONS, measure, keep, reference=reference)
+    return CheckResult(tuple(rows[genotype] for genotype in networks))
+
+
+def require_measurable(
+    table: Table, target: Target, devices: Devices, protocol: VisitProtocol | None = None
+) -> None:
+    """Raise UserError where the table is for another target, was measured on another CPU or with
+    other kernels than are compiled today."""
+    identity = table.identity
+    if target.key != identity.target:
+        raise UserError(
+            f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
+            "the device it was measured on"
+        )
+    schedules = tuned_schedules(target, identity.threads)
+    today = provenance_of(devices.info, schedules, protocol or VisitProtocol())
+    for run, _ in table.runs:
+        if wrong := [name for name in today.differences(run) if name in _SAME]:
+            values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
+            raise UserError(
+                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
+                "device, or build it anew in another file"
+            )
 
 
 def unseen_networks(table: Table, count: int) -> list[Genotype]:

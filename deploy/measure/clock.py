@@ -11,13 +11,25 @@ from lut.errors import WorkError
 
 HEADER = 1  # words before the first reading
 WORDS = 2  # of one reading
-MAX_FRAMES = 32  # in one buffer, of networks of up to 127 kernels
-BUFFER_WORDS = HEADER + MAX_FRAMES * 128 * WORDS
+# 64 KiB, the last reading spare. Libraries are compiled for buffers of this size: another one needs
+# another version of the artifact's format.
+BUFFER_WORDS = HEADER + 4096 * WORDS
 
 
 def empty_buffer() -> NDArray[np.int64]:
     """A buffer without readings."""
     return np.zeros(BUFFER_WORDS, np.int64)
+
+
+def frames_in_buffer(kernels: int) -> int:
+    """How many frames of so many kernel calls one buffer holds.
+
+    Raises WorkError where it does not hold two, of which a device needs the first to warm up.
+    """
+    frames = (BUFFER_WORDS - HEADER - WORDS) // WORDS // (kernels + 1)
+    if frames < 2:
+        raise WorkError(f"a network of {kernels} kernels has too many to be timed one by one")
+    return frames
 
 
 def kernel_times(buffer: NDArray[np.int64], frames: int) -> list[list[int]]:

@@ -4,10 +4,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.measure.clock import MAX_FRAMES, empty_buffer, kernel_times
+from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
 from deploy.runtime import Network, open_artifact, pinning
 
@@ -52,9 +55,9 @@ class LocalDevice:
 class LocalSession:
     """A network in this process."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, given: NDArray[Any] | None = None) -> None:
         self.network = network
-        self.image = network.artifact.golden_input
+        self.image = network.artifact.golden_input if given is None else given
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of whole calls, from the image in numpy to the labels in numpy."""
@@ -68,8 +71,9 @@ class LocalSession:
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame."""
         times: list[list[int]] = []
+        most = frames_in_buffer(len(self.network.artifact.calls))
         while len(times) < frames:
-            buffer, count = empty_buffer(), min(MAX_FRAMES, frames - len(times))
+            buffer, count = empty_buffer(), min(most, frames - len(times))
             for _ in range(count):
                 self.network.read_clocks(self.image, buffer)
             times += kernel_times(buffer, count)

@@ -28,7 +28,7 @@ from deploy.export import export_network, read_metadata
 from deploy.kernels.choice import Fields
 from deploy.link import fcompile_of
 from deploy.measure.keys import key_of
-from deploy.passes.insert_clock import TICK, InsertClock
+from deploy.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
 from deploy.passes.kernel_call import SPEC
 from deploy.pipeline import link_executable, lower_graph, make_chooser
 from deploy.resolution import Resolution
@@ -137,6 +137,7 @@ class NetworkFactory:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             kernels=(),
             threads=self.threads,
+            calls=tuple(called_functions(module["main"])),
         )
         return TimedNetwork(genotype, artifact, tuple(self.space.keys(genotype)), calls)
 
@@ -180,20 +181,6 @@ class NetworkFactory:
         self._objects |= paths
 
 
-def called_functions(function: relax.Function) -> list[str]:
-    """The names of the kernels that a lowered function calls, in order."""
-    return [
-        binding.value.op.name_hint
-        for block in function.body.blocks
-        for binding in block.bindings
-        if _calls_kernel(binding.value)
-    ]
-
-
-def _calls_kernel(value: Any) -> bool:  # noqa: ANN401 - any Relax expression
-    return isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
-
-
 def _renamed(module: tvm.IRModule, symbols: Mapping[str, str]) -> tvm.IRModule:
     """The module with its kernels under other names."""
     renamed = tvm.IRModule(attrs=module.attrs)
@@ -221,7 +208,7 @@ def _calling(function: relax.Function, variables: Mapping[str, tvm.ir.GlobalVar]
 
 def _binding(binding: relax.Binding, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Binding:
     value = binding.value
-    if not _calls_kernel(value):
+    if not calls_kernel(value):
         return binding
     arguments: Sequence[Any] = value.args
     call = relax.Call(variables[value.op.name_hint], arguments, value.attrs, value.ty_args)

@@ -19,8 +19,8 @@ class InsertClock:
 
     Before: ``main(image)``. After: the same and, for measuring only, ``timed``, which appends a
     reading to `ticks` (`deploy.measure.clock`) before its first kernel and after each. The kernels
-    are the same functions, called in the same order on buffers that are planned alike. When: last,
-    after memory is planned and kernels are called directly.
+    (`called_functions` of ``main``) are the same functions, called in the same order on buffers
+    that are planned alike. When: last, after memory is planned and kernels are called directly.
     """
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
@@ -30,6 +30,21 @@ class InsertClock:
         result[tick] = _tick().with_attr("global_symbol", TICK)
         result[ENTRY] = _timed(module["main"], tick)
         return result
+
+
+def called_functions(function: relax.Function) -> list[str]:
+    """The names of the kernels that a lowered function calls, in order."""
+    return [
+        binding.value.op.name_hint
+        for block in function.body.blocks
+        for binding in block.bindings
+        if calls_kernel(binding.value)
+    ]
+
+
+def calls_kernel(value: Any) -> bool:  # noqa: ANN401 - any Relax expression
+    """Whether a bound value of a lowered function is the call of a kernel."""
+    return isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
 
 
 def _tick() -> Any:  # noqa: ANN401 - a PrimFunc
@@ -61,8 +76,7 @@ def _timed(main: relax.Function, tick: tvm.ir.GlobalVar) -> relax.Function:
     started = False
     blocks = copy.body.blocks
     for binding in (binding for block in blocks for binding in block.bindings):
-        value = binding.value
-        kernel = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
+        kernel = calls_kernel(binding.value)
         if kernel and not started:
             bindings.append(read_clock())
             started = True

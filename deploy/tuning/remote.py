@@ -21,11 +21,8 @@ from deploy.export import read_metadata
 from deploy.kernels import KERNELS_VERSION
 from deploy.kernels.choice import Chooser, schedule_fields, with_fields
 from deploy.measure.interleave import Protocol
-from deploy.measure.networks import called_functions
 from deploy.measure.statistics import Ratio, ratio_of_rounds
-from deploy.passes.insert_clock import InsertClock
-from deploy.passes.kernel_call import SPEC
-from deploy.pipeline import Compiled, build_executable, isa_of, lower_graph
+from deploy.pipeline import compile_graph, isa_of
 from deploy.street import draw_street
 from deploy.targets import Target
 from deploy.tuning.candidates import candidates
@@ -114,7 +111,9 @@ class _RemoteBench:
     def kernel_ns(self, names: Sequence[str]) -> dict[str, int]:
         """Median time of each kernel over a few frames, all its calls together."""
         frames = self._remote.on_one(
-            lambda session: self._load(session, self._library).time_kernels(self._image, 5)
+            lambda session: self._load(session, self._library).time_kernels(
+                self._image, 5, len(self._calls)
+            )
         )
         return {name: int(np.median(_sums(frames, self._calls, name))) for name in names}
 
@@ -147,7 +146,7 @@ class _RemoteBench:
         for turn in range(0 if refused else ROUNDS):
             sides = [(rule, self._calls, rule_ns), (other, calls, candidate_ns)]
             for network, order, samples in sides if turn % 2 == 0 else reversed(sides):
-                frames = network.time_kernels(self._image, FRAMES)
+                frames = network.time_kernels(self._image, FRAMES, len(order))
                 samples.append(int(np.median(_sums(frames, order, name))))
         return Record(
             target=self._target.key,
@@ -163,7 +162,7 @@ class _RemoteBench:
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _try_to_build(self, spec: object, candidate: Any) -> tuple[bytes, list[str], str]:  # noqa: ANN401
+    def _try_to_build(self, spec: object, candidate: Any) -> tuple[bytes, tuple[str, ...], str]:  # noqa: ANN401
         """A library, its kernel calls, and why there is none."""
         measured = {repr(spec): schedule_fields(candidate)}
         chooser = Chooser(self._rule.isa, self._rule.threads, measured)
@@ -175,17 +174,14 @@ class _RemoteBench:
         except (ValueError, TypeError, ZeroDivisionError, IndexError, AssertionError,
                 RuntimeError) as error:  # fmt: skip
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            return b"", [], lines[-1][:200]
+            return b"", (), lines[-1][:200]
 
-    def _build(self, chooser: Chooser) -> tuple[bytes, list[str]]:
-        module = lower_graph(self._graph, self._target, chooser=chooser)
-        calls = called_functions(module["main"])
+    def _build(self, chooser: Chooser) -> tuple[bytes, tuple[str, ...]]:
+        compiled = compile_graph(self._graph, self._target, chooser=chooser)
         if not self.specs:
-            self.specs = {name: str(module[name].attrs[SPEC]) for name in calls}
-        clock: Any = InsertClock()
-        executable = build_executable(clock(module), self._target)
-        compiled = Compiled(executable, self._target, (), 0.0)
-        return link_library(compiled, self._graph.ByteSize()), calls
+            specs = {kernel.name: kernel.spec for kernel in compiled.kernels}
+            self.specs = {name: specs[name] for name in compiled.calls}
+        return link_library(compiled, self._graph.ByteSize()), compiled.calls
 
     def _machine(self, session: RemoteSession) -> str:
         """The device of this session; raises UserError for an emulated one that is not wanted."""

@@ -1,6 +1,8 @@
 """Checkpoints: one safetensors file with its configuration in the header. No pickles."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,12 +53,6 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
-        groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
-        tensors = {
-            f"{group}/{name}": tensor.detach().cpu().contiguous()
-            for group, members in groups.items()
-            for name, tensor in members.items()
-        }
         header = {
             "format_version": str(FORMAT_VERSION),
             "config": self.config.to_json(),
@@ -65,40 +61,66 @@ class Checkpoint:
             "schedules": json.dumps(self.schedules),
             "before": json.dumps(self.before),
         }
-        with atomic_path(path) as temporary:
-            try:
-                save_file(tensors, temporary, metadata=header)
-            except SafetensorError as error:  # it wraps the system's error in its own
-                raise OSError(str(error)) from error
+        groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
+        save_groups(path, groups, header)
 
     @staticmethod
     def load(path: Path) -> "Checkpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
-        if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint")
-        groups: dict[str, Tensors] = {"weights": {}, "average": {}, "optimizer": {}}
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format_version") != str(FORMAT_VERSION):
-                    raise UserError(f"{path}: not a checkpoint of hmseg train (format version)")
-                for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    group, name = key.split("/", 1)
-                    groups[group][name] = file.get_tensor(key)
+        with loading(path, str(FORMAT_VERSION), "hmseg train") as (header, groups):
             return Checkpoint(
                 TrainConfig.from_json(header["config"]),
                 int(header["step"]),
                 tuple(json.loads(header["classes"])),
-                **groups,
+                groups["weights"],
+                groups.get("average", {}),
+                groups.get("optimizer", {}),
                 schedules=tuple(
                     (int(at), str(text)) for at, text in json.loads(header["schedules"])
                 ),
                 before=tuple(json.loads(header["before"])),
             )
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path}: not a whole checkpoint ({error})") from error
+
+
+def save_groups(path: Path, groups: dict[str, Tensors], header: dict[str, str]) -> None:
+    """Write groups of named tensors whole or not at all; raises UserError for a full disk."""
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, members in groups.items()
+        for name, tensor in members.items()
+    }
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:  # it wraps the system's error in its own
+            raise OSError(str(error)) from error
+
+
+@contextmanager
+def loading(
+    path: Path, version: str, program: str
+) -> Iterator[tuple[dict[str, str], dict[str, Tensors]]]:
+    """Read what `save_groups` wrote: header and groups, for a block that makes something of them.
+
+    Raises UserError for a file that is missing, of another program or version, or cut short, and
+    where the block finds that something is missing or no number.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    groups: dict[str, Tensors] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format_version") != version:
+                raise UserError(f"{path}: not a checkpoint of {program} (format version)")
+            for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                group, name = key.split("/", 1)
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+        yield header, groups
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: not a whole checkpoint ({error})") from error
 
 
 def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
@@ -115,3 +137,26 @@ def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
                 f"not {tuple(own[name].shape)}"
             )
     model.load_state_dict(tensors)
+
+
+def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimiser's state by ``PARAMETER/KEY``; a parameter without a step yet has none."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
+) -> None:
+    """Give an optimiser the state that `optimizer_tensors` named."""
+    parameters = dict(model.named_parameters())
+    for name, saved in tensors.items():
+        owner, key = name.rsplit("/", 1)
+        if saved.dim():
+            # The layout too: it decides the order of sums in the optimiser's kernels.
+            saved = torch.empty_like(parameters[owner]).copy_(saved).detach()
+        optimizer.state[parameters[owner]][key] = saved

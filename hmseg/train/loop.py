@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from hmseg.data.batches import Loader, Source
 from hmseg.data.dataset import VOID, Array
 from hmseg.data.normalise import normalise
-from hmseg.train.checkpoint import Checkpoint, load_into
+from hmseg.train.checkpoint import (
+    Checkpoint,
+    Tensors,
+    load_into,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.memory import available_bytes, check_memory
@@ -56,7 +62,7 @@ class Trainer:
         loader_threads: int = 2,
     ) -> None:
         self.config, self.classes, self.world, self.device = config, classes, world, device
-        _check_batches(config, len(source), world)
+        check_batches(config, len(source), world)
         torch.manual_seed(config.seed)
         model = create_model(config.model, num_classes=len(classes)).to(device)
         if config.channels_last:
@@ -71,7 +77,7 @@ class Trainer:
             synchronise_batch_norm(model)
         self.model: nn.Module = model
         self.dtype = next(model.parameters()).dtype
-        self.optimizer = _optimizer(config, model)
+        self.optimizer = make_optimizer(config, model)
         self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
         self.loader = Loader(
             source, config.augmentation, seed=config.seed,
@@ -106,12 +112,7 @@ class Trainer:
         totals, weights = self.loss.sums(outputs, labels)
         weights = self.world.sum(weights)
         loss = self.loss.combine(totals, weights)
-        value = self.world.sum(loss.detach()).item()
-        if not math.isfinite(value):
-            raise WorkError(
-                f"the loss is {value} at step {self.step + 1}; the last good checkpoint is kept: "
-                "resume from it with a lower learning rate"
-            )
+        value = finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.world.sum_gradients(self.model.parameters())
@@ -141,18 +142,8 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """The run as it stands; raises WorkError where a weight is no longer a finite number."""
         weights = self.model.state_dict()
-        for name, tensor in weights.items():
-            if not tensor.isfinite().all():
-                raise WorkError(
-                    f"{name} is not finite after step {self.step}; the last good checkpoint is "
-                    "kept: resume from it with a lower learning rate"
-                )
-        optimizer = {
-            f"{name}/{key}": value
-            for name, parameter in self.model.named_parameters()
-            for key, value in self.optimizer.state[parameter].items()
-            if value is not None
-        }
+        require_finite(weights, self.step)
+        optimizer = optimizer_tensors(self.model, self.optimizer)
         average = self.average.state_dict() if self.average else {}
         return Checkpoint(
             self.config,
@@ -187,20 +178,15 @@ class Trainer:
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:
             load_into(self.average, checkpoint.average, path)
-        parameters = dict(self.model.named_parameters())
-        for name, saved in checkpoint.optimizer.items():
-            owner, key = name.rsplit("/", 1)
-            if saved.dim():
-                # The layout too: it decides the order of sums in the optimiser's kernels.
-                saved = torch.empty_like(parameters[owner]).copy_(saved).detach()
-            self.optimizer.state[parameters[owner]][key] = saved
+        restore_optimizer(self.model, self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.step
         self.schedules, self.before = checkpoint.schedules, checkpoint.before
         if self.config.stages != checkpoint.config.stages:
             self.schedules += ((self.step, self.config.schedule),)
 
 
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that a recipe asks for, over all of a model's parameters."""
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
@@ -245,7 +231,28 @@ def class_weights(source: Source, classes: int, balance: float) -> tuple[float, 
     return tuple(float(weight) for weight in weights)
 
 
-def _check_batches(config: TrainConfig, images: int, world: World) -> None:
+def require_finite(weights: Tensors, step: int) -> None:
+    """Raise WorkError, naming the tensor, where one is no longer a finite number."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise WorkError(
+                f"{name} is not finite after step {step}; the last good checkpoint is "
+                "kept: resume from it with a lower learning rate"
+            )
+
+
+def finite_loss(value: float, step: int) -> float:
+    """The loss of a step, which counts from 1; raises WorkError where it is not finite."""
+    if not math.isfinite(value):
+        raise WorkError(
+            f"the loss is {value} at step {step}; the last good checkpoint is kept: "
+            "resume from it with a lower learning rate"
+        )
+    return value
+
+
+def check_batches(config: TrainConfig, images: int, world: World) -> None:
+    """Raise UserError for batches that a split is too small for or that cannot be shared out."""
     for stage in config.stages:
         if stage.batch > images:
             raise UserError(

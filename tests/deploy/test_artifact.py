@@ -40,6 +40,7 @@ ARTIFACT = Artifact(
     created="2026-01-01T00:00:00+00:00",
     kernels=(KernelInfo("conv", "pointwise", "PointwiseSpec(...)", 12, 34),),
     threads=2,
+    calls=("conv", "conv"),
 )
 
 
@@ -114,6 +115,11 @@ def test_equal_contents_give_equal_bytes(data, tmp_path):
     assert (tmp_path / "again.hmseg").read_bytes() == data
     save_artifact(replace(ARTIFACT, kernels=()), tmp_path / "other.hmseg")
     assert (tmp_path / "other.hmseg").read_bytes() != data
+
+
+def test_an_artifact_from_before_the_calls_were_listed(data):
+    old = with_manifest(data, lambda manifest: {k: v for k, v in manifest.items() if k != "calls"})
+    assert parse_artifact(old, "old").calls == ()
 
 
 def test_any_unzip_lists_it_and_the_manifest_says_what_it_is(data):

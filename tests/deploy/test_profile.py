@@ -1,16 +1,25 @@
-import itertools
+import json
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from deploy.measure.ceilings import Ceilings
 from deploy.pipeline import isa_of
-from deploy.profile import KernelProfile, Profile, profile
+from deploy.profile import (
+    KernelProfile,
+    Profile,
+    profile_here,
+    require_timed,
+    summarise_kernels,
+)
 from deploy.roofline import draw_roofline
 from deploy.runtime import open_artifact
+from lut.errors import UserError
 
 CEILINGS = Ceilings(2, 100.0, ((16 << 10, 400.0), (1 << 30, 20.0)))
 KERNEL = KernelProfile("k", "pointwise", "spec", 2, 0.5, macs=10_000_000, bytes=10_000)
+MACHINE = {"machine": "a CPU", "architecture": "x86_64", "emulated": False}
+PROFILE = Profile((KERNEL,), 1.0, CEILINGS, 2, MACHINE)
 
 
 def test_rates():
@@ -19,7 +28,7 @@ def test_rates():
     assert KERNEL.share_of_ceiling(CEILINGS) == pytest.approx(0.4)
     copying = KernelProfile("c", "resize", "", 1, 1.0, macs=0, bytes=10_000_000)
     assert copying.share_of_ceiling(CEILINGS) == pytest.approx(0.5)  # 10 MB at 20 GB/s, 0.5 ms
-    assert Profile((KERNEL,), 1.0, CEILINGS).fma_share == pytest.approx(0.2)
+    assert PROFILE.fma_share == pytest.approx(0.2)
 
 
 def test_the_level_of_memory_is_that_of_one_call():
@@ -28,24 +37,50 @@ def test_the_level_of_memory_is_that_of_one_call():
     assert often.share_of_ceiling(CEILINGS) == pytest.approx(0.5)
 
 
+def test_calls_become_kernels_in_the_order_of_their_first_call(small_artifact):
+    names = [kernel.name for kernel in small_artifact.kernels[:2]]
+    first, second = small_artifact.kernels[:2]
+    called = replace(small_artifact, calls=(names[1], names[0], names[1]))
+    found = summarise_kernels(called, [[1, 10, 100], [3, 30, 500], [2, 20, 300]])
+    assert [(k.name, k.calls, k.median_ms) for k in found] == [
+        (names[1], 2, 302 / 1e6), (names[0], 1, 20 / 1e6),
+    ]  # fmt: skip
+    assert [k.bytes for k in found] == [2 * second.bytes, first.bytes]
+
+
 def test_every_kernel_of_a_frame_is_timed(small_artifact, cpu):
-    network = open_artifact(small_artifact, "small")
-    clock = itertools.count(step=1000)
-    result = profile(network, small_artifact.golden.image, CEILINGS, lambda: next(clock), repeat=3)
-    called = {kernel.name for kernel in result.kernels}
-    assert called <= {kernel.name for kernel in small_artifact.kernels}
-    assert all(kernel.median_ms > 0 for kernel in result.kernels)
+    network = open_artifact(small_artifact, "small", threads=2)
+    result = profile_here(network, small_artifact.golden.image, 2, frames=3)
+    called = list(dict.fromkeys(small_artifact.calls))
+    assert [kernel.name for kernel in result.kernels] == called
+    # What is left makes the scores, which a frame does not ask for.
+    left = [kernel for kernel in small_artifact.kernels if kernel.name not in called]
+    assert len(left) + len(called) == len(small_artifact.kernels)
+    assert {kernel.template for kernel in left} <= {"logits_end", "tvm"}
+    assert result.emulated is False
+    assert (result.ceilings is None) == (isa_of(cpu) is None)
     if isa_of(cpu) is not None:
         assert "labels_end" in {kernel.template for kernel in result.kernels}
-    # The instrument is gone afterwards, and results are what they were.
-    np.testing.assert_array_equal(
-        network(small_artifact.golden.image), small_artifact.golden.labels
-    )
+    json.dumps(result.to_json())
 
 
-def test_roofline_is_a_picture(tmp_path):
+def test_an_artifact_of_an_earlier_version(small_artifact):
+    with pytest.raises(UserError, match=r"n\.hmseg: .* no entry .* compile the model again"):
+        require_timed(replace(small_artifact, calls=()), "n.hmseg")
+
+
+def test_without_ceilings():
+    result = replace(PROFILE, ceilings=None)
+    assert result.fma_share is None
+    data = json.loads(json.dumps(result.to_json()))
+    assert data["kernels"][0]["share_of_ceiling"] is data["ceilings"] is None
+    assert data["kernels"][0]["gflops"] == pytest.approx(40)
+
+
+@pytest.mark.parametrize("ceilings", [CEILINGS, None])
+def test_roofline_is_a_picture(tmp_path, ceilings):
     from PIL import Image
 
     path = tmp_path / "roofline.png"
-    draw_roofline(Profile((KERNEL,), 1.0, CEILINGS), "title", path)
+    draw_roofline(replace(PROFILE, ceilings=ceilings), "title", path)
     assert Image.open(path).size[0] > 400

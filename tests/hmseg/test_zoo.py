@@ -1,3 +1,4 @@
+import random
 import subprocess
 import sys
 
@@ -5,7 +6,9 @@ import pytest
 
 import hmseg
 from hmseg import zoo
+from hmseg.genotype import random_genotype
 from hmseg.mrms import MRMSConfig
+from hmseg.network_file import write_network
 from lut.errors import UserError
 
 
@@ -36,3 +39,35 @@ def test_importing_hmseg_does_not_import_torch():
 def test_unknown_attribute():
     with pytest.raises(AttributeError):
         _ = hmseg.nothing
+
+
+def test_what_the_search_found_is_registered_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_ENTRIES", dict(zoo._ENTRIES))
+    search = {"config": {"budget": "1.7ms"}}
+    genotype = random_genotype(random.Random(2))
+    write_network(tmp_path / "small-hmseg.json", genotype, 0.5, 11, search)
+    zoo.register_found(tmp_path)
+    assert zoo.entry("small-hmseg").config == MRMSConfig(genotype, 0.5)
+    assert zoo.entry("small-hmseg").summary == "found by hmseg search within 1.7ms"
+    write_network(tmp_path / "mine.json", genotype, 0.5, 11, search)
+    with pytest.raises(UserError, match="names of found networks end in hmseg"):
+        zoo.register_found(tmp_path)
+
+
+def test_a_network_by_its_file_and_by_its_line(tmp_path):
+    genotype, path = random_genotype(random.Random(3)), tmp_path / "genotype.json"
+    write_network(path, genotype, 0.5, 11, {})
+    by_file = zoo.create_model(str(path))
+    assert by_file.config == MRMSConfig(genotype, 0.5, 11)
+    line = zoo.lasting_name(str(path))
+    assert zoo.create_model(line, num_classes=11).config == by_file.config
+    assert zoo.lasting_name(line) == line
+    assert zoo.lasting_name("tiny-mrms") == "tiny-mrms"
+    for text in ("width 0.7 | s1 e1k3", "width 0.5 | s1"):
+        with pytest.raises(UserError, match=r"not a network|genotype: expected"):
+            zoo.create_model(text)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"genotype\.json: not a text file"):
+        zoo.create_model(str(path))
+    with pytest.raises(UserError, match="no such file"):
+        zoo.create_model(str(tmp_path / "none.json"))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,17 @@ def test_json(cli, own):
     assert data["percentiles"]["hmseg"]["p10_ms"] == pytest.approx(np.percentile(samples, 10) / 1e6)
     assert "p99.9_ms" in data["percentiles"]["onnxruntime"]
     assert data["machine"]["cpu"]
+
+
+def test_profile(cli, own, small_artifact, tmp_path):
+    called = list(dict.fromkeys(small_artifact.calls))
+    data = json.loads(cli(*own, "--profile", "--json").succeeded().out)
+    assert [kernel["name"] for kernel in data["profile"]["kernels"]] == called
+    assert data["profile"]["machine"]["emulated"] is False
+    save_artifact(replace(small_artifact, calls=()), tmp_path / "n.hmseg")
+    refused = cli(*own, "--profile")
+    assert (refused.code, refused.out) == (2, "")
+    assert "n.hmseg: its library has no entry that times kernels" in refused.error
 
 
 def test_compiling_first_and_an_image_of_another_size(cli, user_onnx, tmp_path):

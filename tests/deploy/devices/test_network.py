@@ -19,6 +19,7 @@ from deploy.measure.build_table import provenance_of
 from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
 from deploy.runtime import open_artifact
+from deploy.targets import resolve_target
 from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
@@ -175,6 +176,24 @@ def test_bench_times_the_network_alone(cli, on_x86, user_onnx):  # noqa: F811
     refused = cli(*arguments, "--fail-below", "1")
     assert refused.code == 2
     assert "--fail-below" in refused.error
+
+
+def test_profile_times_the_kernels_there(cli, on_x86, small_artifact, tmp_path):  # noqa: F811
+    save_artifact(small_artifact, tmp_path / "n.hmseg")
+    result = json.loads(
+        cli("profile", "n.hmseg", *on_x86, "--repeat", "2", "--json").succeeded().out
+    )
+    assert [kernel["name"] for kernel in result["kernels"]] == list(small_artifact.calls)
+    assert (result["machine"]["rpc_key"], result["machine"]["emulated"]) == ("x86", False)
+    assert (result["ceilings"] is None) == (isa_of(resolve_target("cpu")) is None)
+
+
+def test_bench_profiles_a_network_that_takes_a_tensor(cli, on_x86, user_onnx):  # noqa: F811
+    arguments = ("bench", "-m", user_onnx, "--input", "tensor", *on_x86, "--rounds", "1")
+    result = json.loads(cli(*arguments, "--repeat", "1", "--profile", "--json").succeeded().out)
+    assert "float32 tensor" in result["includes"]
+    assert result["profile"]["machine"] == result["machine"]
+    assert result["profile"]["kernels"]
 
 
 def test_tune_on_two_devices(cli, on_x86, user_onnx, tmp_path):  # noqa: F811

@@ -1,6 +1,6 @@
 import pytest
 
-from deploy.measure.ceilings import Ceilings, FmaProbe, probe_ceilings
+from deploy.measure.ceilings import Ceilings, FmaProbe, load_here, probe_ceilings
 from deploy.pipeline import isa_of
 
 
@@ -16,7 +16,7 @@ def test_probes_of_this_machine(cpu):
     isa = isa_of(cpu)
     if isa is None:
         pytest.skip("this CPU has no AVX2: there is no probe for it")
-    ceilings = probe_ceilings(cpu, isa, 1, repeat=2)
+    ceilings = probe_ceilings(load_here(cpu), isa, 1, repeat=2)
     # In the units that are said: no core reaches the upper bounds.
     assert 0 < ceilings.fma_gflops < 2000
     assert all(0 < rate < 20000 for _, rate in ceilings.reads)

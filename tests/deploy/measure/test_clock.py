@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from deploy.measure.clock import BUFFER_WORDS, HEADER, empty_buffer, kernel_times
+from deploy.measure.clock import (
+    BUFFER_WORDS,
+    HEADER,
+    WORDS,
+    empty_buffer,
+    frames_in_buffer,
+    kernel_times,
+)
 from lut.errors import WorkError
 
 
@@ -32,3 +39,19 @@ def test_an_empty_or_a_full_buffer_is_refused():
     full[0] = BUFFER_WORDS - HEADER
     with pytest.raises(WorkError):
         kernel_times(full, 1)
+
+
+@pytest.mark.parametrize("kernels", [1, 26, 127, 128, 2000])
+def test_as_many_frames_as_a_buffer_holds(kernels):
+    frames = frames_in_buffer(kernels)
+    readings = frames * (kernels + 1)
+    assert [len(frame) for frame in kernel_times(filled(*range(readings)), frames)] == (
+        [kernels] * frames
+    )
+    # One more would not leave the last reading spare.
+    assert HEADER + (readings + kernels + 1) * WORDS + WORDS > BUFFER_WORDS
+
+
+def test_a_network_of_more_kernels_than_readings_is_refused():
+    with pytest.raises(WorkError, match="5000 kernels"):
+        frames_in_buffer(5000)

@@ -12,7 +12,8 @@ from deploy.build import build_artifact
 from deploy.export import export_network
 from deploy.measure.keys import key_of
 from deploy.measure.local import LocalDevice
-from deploy.measure.networks import NetworkFactory, called_functions
+from deploy.measure.networks import NetworkFactory
+from deploy.passes.insert_clock import called_functions
 from deploy.passes.kernel_call import SPEC
 from deploy.pipeline import isa_of, lower_graph, make_chooser
 from deploy.resolution import Resolution

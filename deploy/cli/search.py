@@ -1,0 +1,235 @@
+"""hmseg search."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli import data_options, options
+from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.train import check_counts, open_device, read_scale
+from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.devices.network import Remote
+    from deploy.measure.check_table import Row
+    from hmseg.search.run import Found
+    from lut.table import Table
+
+
+def search(
+    data: data_options.Data,
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The search's folder.")],
+    budget: Annotated[
+        str, typer.Option(help="Of a network's upper bound: 12ms (with --cost), 3.0GMACs or 0.7M.")
+    ],
+    cost: Annotated[
+        Path | None, typer.Option(help="A latency table (hmseg-deploy lut build).")
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--resolution",
+            "-r",
+            help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="tiny-mrms or mrms: the width to search at.")
+    ] = options.DEFAULT_MODEL,
+    space: Annotated[
+        str, typer.Option(help="What is searched; the rest is MRMS's.")
+    ] = "operators,depth,resolution",
+    dataset: data_options.Dataset = "camvid",
+    stage: Annotated[
+        list[str] | None, typer.Option(help="HxW:BATCH:STEPS; may be repeated.")
+    ] = None,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps in which only the weights learn.")
+    ] = 0.3,
+    seed: Annotated[int, typer.Option(help="Of weights, halves, order and samples.")] = 0,
+    estimator: Annotated[
+        str, typer.Option(help="straight-through (Eq. 2) or score (REINFORCE).")
+    ] = "straight-through",
+    samples: Annotated[int, typer.Option(help="Paths of an architecture step.")] = 1,
+    arch_lr: Annotated[float, typer.Option(help="Of Adam, for the architecture.")] = 0.01,
+    cost_weight: Annotated[float, typer.Option(help="Of L_cost (Eq. 4).")] = 0.5,
+    lr: Annotated[float, typer.Option(help="For the weights; falls by the poly rule.")] = 0.01,
+    optimizer: Annotated[str, typer.Option(help="Of the weights: sgd or adamw.")] = "sgd",
+    scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",
+    class_balance: Annotated[
+        float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
+    ] = 0.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")
+    ] = None,
+    loader_threads: Annotated[int, typer.Option(help="Threads that make samples.")] = 2,
+    log_every: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 20,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search in --output.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Compile and time the network found, beside its estimate.")
+    ] = True,
+    rpc_tracker: options.Tracker = None,
+    rpc_key: options.Key = None,
+    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    as_json: options.Json = False,
+) -> None:
+    """Search for the network that is best within a budget; under torchrun, over all processes."""
+    check_counts(locals(), ("loader_threads", "log_every", "checkpoint_every"))
+    from hmseg.search.budget import open_cost, parse_budget, show_cost
+
+    limit = parse_budget(budget)
+    table = _open_table(cost)
+    size = options.read_resolution(resolution) or _table_size(table)
+    import torch
+
+    from deploy.cli.train_progress import SearchProgress
+    from hmseg.data.dataset import open_source
+    from hmseg.data.registry import open_dataset
+    from hmseg.search.config import SearchConfig, read_estimator
+    from hmseg.search.objective import Objective
+    from hmseg.search.run import SearchOptions, SearchRun
+    from hmseg.search.search import Searcher
+    from hmseg.search.space import parse_dimensions
+    from hmseg.train.config import Stage, TrainConfig, read_optimizer
+    from hmseg.train.distributed import join_world, leave_world, wait_for_all
+    from hmseg.zoo import network_config
+
+    if model not in ("tiny-mrms", "mrms"):
+        raise UserError(f"--model {model}: a search is at the width of tiny-mrms or of mrms")
+    width = network_config(model).width
+    classes = table.identity.num_classes if table else 19
+    whole = open_cost(limit, table, size, width, classes)
+    measuring = None
+    if measure and table and limit.unit == "us":
+        named = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
+        measuring = _Measuring(table, named)
+    split = open_dataset(dataset, data, "train")
+    recipe = TrainConfig(
+        model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
+        seed=seed, learning_rate=lr, optimizer=read_optimizer(optimizer),
+        scale=read_scale(scale), class_balance=class_balance,
+    )  # fmt: skip
+    config = SearchConfig(
+        recipe, str(limit), _digest(cost) if limit.unit == "us" and cost else limit.unit,
+        (size.height, size.width), classes, parse_dimensions(space), round(warmup * recipe.steps),
+        read_estimator(estimator), samples, arch_lr, cost_weight=cost_weight,
+    )  # fmt: skip
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place = open_device(device)
+    world = join_world(place)
+    progress = None
+    if world.is_main:
+        progress = SearchProgress(config.steps, lambda value: show_cost(value, limit.unit))
+    try:
+        searcher = Searcher(
+            config, Objective(whole, limit), open_source(split), split.classes.names,
+            world=world, device=place, loader_threads=loader_threads,
+        )  # fmt: skip
+        run = SearchRun(
+            out, searcher, _provenance(cost, table), SearchOptions(log_every, checkpoint_every),
+            world, progress.search_step if progress else lambda _report: None,
+        )  # fmt: skip
+        found = run.start(resume=resume)
+        wait_for_all()
+    finally:
+        if progress:
+            progress.close()
+        leave_world()
+    if not world.is_main:
+        return
+    row = measuring(found) if measuring else None
+    _report(found, row, as_json=as_json)
+
+
+def _open_table(path: Path | None) -> "Table | None":
+    from lut.table import load_table
+
+    return load_table(path) if path else None
+
+
+def _table_size(table: "Table | None") -> Resolution:
+    return parse_resolution(table.identity.resolution) if table else DEFAULT_RESOLUTION
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _provenance(path: Path | None, table: "Table | None") -> dict[str, Any]:
+    """What the cost is, for the genotype's file."""
+    if path is None or table is None:
+        return {}
+    from dataclasses import asdict
+
+    return {
+        "table": path.name,
+        "sha256": _digest(path),
+        "identity": asdict(table.identity),
+        "measured": [provenance.to_json() for provenance, _ in table.runs],
+    }
+
+
+class _Measuring:
+    """What measures the network found: the machine that the table is of, or devices like it.
+
+    Raises UserError where it is another: before hours of work, not after them.
+    """
+
+    def __init__(self, table: "Table", place: "tuple[int, Remote | None]") -> None:
+        from deploy.measure.check_table import require_measurable
+        from deploy.targets import resolve_target
+
+        identity = table.identity
+        named = identity.target if identity.target_name == "json" else identity.target_name
+        self.table, self.target = table, resolve_target(named)
+        self.devices = options.open_devices(*place)
+        try:
+            require_measurable(table, self.target, self.devices)
+        except UserError as error:
+            raise UserError(f"{error}; or search with --no-measure") from error
+
+    def __call__(self, found: "Found") -> "Row":
+        from deploy.measure.check_table import check_networks
+
+        with step("compiling and timing the network found") as progress:
+            networks = [found.path.genotype]
+            result = check_networks(
+                self.table, self.target, self.devices, networks, on_progress=progress.tell
+            )
+            progress.result = f"{result.rows[0].measured_us / 1e3:.3f} ms"
+        return result.rows[0]
+
+
+def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hmseg.search.budget import show_cost
+
+    estimate = found.estimate
+    if as_json:
+        measured = asdict(row) | {"error": row.error} if row else None
+        print_json(
+            {
+                "genotype": str(found.path.genotype), "file": str(found.file),
+                "estimate": asdict(estimate) | {"upper": estimate.upper},
+                "is_most_probable": found.most_probable, "measured": measured,
+            }
+        )  # fmt: skip
+        return
+    if not found.most_probable:
+        say("the most probable candidates together exceed the budget: this is the most probable "
+            "network within it")  # fmt: skip
+    say(f"{found.file}: {found.path.genotype}")
+    value, upper = (show_cost(v, estimate.unit) for v in (estimate.value, estimate.upper))
+    rows = [("estimate", value), ("upper bound", upper)]
+    if row:
+        rows += [("measured", show_cost(row.measured_us, "us")), ("error", f"{row.error:+.1%}")]
+    print_table("", ("network found", ""), rows)

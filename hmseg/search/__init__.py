@@ -1,0 +1,1 @@
+"""The architecture search (paper section 3.2): one supernet, one budget."""

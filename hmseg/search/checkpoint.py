@@ -1,0 +1,53 @@
+"""A search's checkpoint: one safetensors file, as a training run's."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmseg.search.config import SearchConfig
+from hmseg.train.checkpoint import Tensors, loading, save_groups
+
+FORMAT_VERSION = "search 1"
+
+
+@dataclass
+class SearchCheckpoint:
+    """A search after `step` steps. All that is random follows from the seed and the step."""
+
+    config: SearchConfig
+    step: int
+    classes: tuple[str, ...]
+    weights: Tensors
+    architecture: Tensors
+    optimizer: Tensors
+    arch_optimizer: Tensors
+
+    def save(self, path: Path) -> None:
+        """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
+        header = {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.to_json(),
+            "step": str(self.step),
+            "classes": json.dumps(self.classes),
+        }
+        groups = {
+            "weights": self.weights,
+            "architecture": self.architecture,
+            "optimizer": self.optimizer,
+            "arch_optimizer": self.arch_optimizer,
+        }
+        save_groups(path, groups, header)
+
+    @staticmethod
+    def load(path: Path) -> "SearchCheckpoint":
+        """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
+        with loading(path, FORMAT_VERSION, "hmseg search") as (header, groups):
+            return SearchCheckpoint(
+                SearchConfig.from_json(header["config"]),
+                int(header["step"]),
+                tuple(json.loads(header["classes"])),
+                groups["weights"],
+                groups["architecture"],
+                groups.get("optimizer", {}),
+                groups.get("arch_optimizer", {}),
+            )

@@ -1,0 +1,79 @@
+"""A search as data: everything that determines what it finds."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from hmseg.search.space import DIMENSIONS
+from hmseg.train.config import TrainConfig
+from lut.errors import UserError
+
+# How the task's loss reaches the architecture (docs/decisions/0030).
+Estimator = Literal["straight-through", "score"]
+
+
+def read_estimator(text: str) -> Estimator:
+    """The estimator of that name; raises UserError for anything else."""
+    for estimator in get_args(Estimator):
+        if text == estimator:
+            return estimator  # type: ignore[no-any-return]
+    raise UserError(f"unknown estimator {text!r}: choose {', '.join(get_args(Estimator))}")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """`recipe` trains the weights, as `hmseg train` does; its model gives the width, and the
+    choices in the dimensions that are not searched. `cost` names what the budget is a budget of: a
+    table's digest, or the unit.
+    """
+
+    recipe: TrainConfig
+    budget: str
+    cost: str
+    resolution: tuple[int, int]  # at which the cost counts
+    cost_classes: int
+    dimensions: tuple[str, ...] = DIMENSIONS
+    warmup_steps: int = 0  # of the weights alone, before the architecture moves
+    estimator: Estimator = "straight-through"
+    samples: int = 1  # paths of an architecture step
+    arch_learning_rate: float = 0.01  # of Adam; our choice, as the next two
+    arch_betas: tuple[float, float] = (0.5, 0.999)
+    cost_weight: float = 0.5  # of L_cost beside the task's loss
+    temperature: tuple[float, float] = (10.0, 0.1)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_steps < self.recipe.steps:
+            raise UserError(
+                f"{self.warmup_steps} warm-up steps leave none of {self.recipe.steps} to search in"
+            )
+        if self.estimator == "score" and self.samples < 2:
+            raise UserError("the score estimator compares paths: it needs at least 2 --samples")
+        if self.samples < 1:
+            raise UserError(f"--samples {self.samples}: an architecture step needs a path")
+        if not self.arch_learning_rate > 0 or self.cost_weight < 0:
+            raise UserError("--arch-lr must be above 0 and --cost-weight at least 0")
+
+    @property
+    def steps(self) -> int:
+        """Weight steps; each after the warm-up is followed by one of the architecture."""
+        return self.recipe.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return asdict(self) | {"recipe": self.recipe.to_dict()}
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads back to an equal config."""
+        return json.dumps(self.to_dict())
+
+    @staticmethod
+    def from_json(text: str) -> "SearchConfig":
+        """Read `to_json`'s form; raises UserError where it is something else."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            recipe = TrainConfig.from_json(json.dumps(fields.pop("recipe")))
+            for name in ("resolution", "dimensions", "arch_betas", "temperature"):
+                fields[name] = tuple(fields[name])
+            return SearchConfig(recipe=recipe, **fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"not the configuration of a search ({error})") from error

@@ -1,0 +1,174 @@
+"""A search as a folder: log, checkpoint, what it found, and pictures; started, stopped, resumed.
+
+FOLDER/log.jsonl            one record per logged step, with all probabilities
+FOLDER/last.safetensors     the search as it stood at the last checkpoint
+FOLDER/genotype.json        the network found, with its provenance (`hmseg train --model` takes it)
+FOLDER/inherited.safetensors  its weights from the supernet (`hmseg train --begin-with`)
+FOLDER/network.png, probabilities.png, cost.png
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hmseg.network_file import to_line, write_network
+from hmseg.search.architecture import Path as NetworkPath
+from hmseg.search.checkpoint import SearchCheckpoint
+from hmseg.search.derive import cost_range, derive
+from hmseg.search.pictures import draw_cost, draw_network, draw_probabilities
+from hmseg.search.search import Searcher, SearchReport
+from hmseg.search.supernet import inherited_weights
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.distributed import ALONE, World
+from lut.errors import UserError
+from lut.estimate import Estimate
+from lut.files import check_writable
+from lut.jsonl import append_record, read_records, rewrite_records
+
+_TOOLS = ("hmseg", "torch")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How often what is written; none of it changes what is found."""
+
+    log_every: int = 20
+    checkpoint_every: int = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with."""
+
+    path: NetworkPath
+    estimate: Estimate
+    most_probable: bool  # whether no network, within the budget or not, is more probable
+    file: Path
+
+
+@dataclass
+class SearchRun:
+    """A searcher and its folder. `cost_provenance` is written into the genotype's file."""
+
+    folder: Path
+    searcher: Searcher
+    cost_provenance: dict[str, Any]
+    options: SearchOptions = SearchOptions()
+    world: World = ALONE
+    watch: Callable[[SearchReport], None] = lambda _report: None
+    _since_log: list[SearchReport] = field(default_factory=list, init=False)
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """The log."""
+        return self.folder / "log.jsonl"
+
+    def start(self, *, resume: bool) -> Found:
+        """Search to the end and write what was found.
+
+        A folder that holds a search is only touched with `resume`, and only where it is the same.
+        """
+        if resume:
+            self._resume()
+        elif self.last.exists():
+            raise UserError(f"{self.folder} holds a search: go on with --resume, or name another")
+        check_writable(self.last)
+        self.world.wait()  # every process has looked before the first one writes
+        if self.world.is_main and self.searcher.step == 0:
+            self.searcher.checkpoint().save(self.last)
+        self.searcher.run(self._after_step)
+        return self._finish()
+
+    def _resume(self) -> None:
+        checkpoint = SearchCheckpoint.load(self.last)
+        self.searcher.resume(checkpoint, self.last)
+        # What was logged after the checkpoint happens again.
+        records = [r for r in read_records(self.log) if r["step"] <= checkpoint.step]
+        if self.world.is_main:
+            rewrite_records(self.log, records)
+
+    def _after_step(self, report: SearchReport) -> None:
+        options, last_step = self.options, report.step == self.searcher.config.steps
+        self._since_log.append(report)
+        if last_step or report.step % options.log_every == 0:
+            self._log_steps()
+        if self.world.is_main and (last_step or report.step % options.checkpoint_every == 0):
+            self.searcher.checkpoint().save(self.last)
+        self.watch(report)
+
+    def _log_steps(self) -> None:
+        reports, self._since_log = self._since_log, []
+        if not self.world.is_main:
+            return
+        searcher = self.searcher
+        path = searcher.architecture.most_probable()
+        estimate = searcher.objective.estimate(path)
+        record: dict[str, Any] = {
+            "step": reports[-1].step,
+            "loss": sum(r.loss for r in reports) / len(reports),
+            "learning_rate": reports[-1].learning_rate,
+            "images_per_s": sum(r.images for r in reports) * self.world.size
+            / sum(r.step_s for r in reports),
+            "most_probable": {"estimate": estimate.value, "upper": estimate.upper},
+        }  # fmt: skip
+        if found := [r.architecture for r in reports if r.architecture]:
+            record["architecture"] = {
+                "loss": sum(step.loss for step in found) / len(found),
+                "expected": found[-1].expected,
+                "sampled_upper": [step.sampled for step in found],
+                "temperature": found[-1].temperature,
+            }
+        rounded = [
+            [round(p, 5) for p in row] for row in searcher.architecture.probabilities().tolist()
+        ]
+        append_record(
+            self.log,
+            record | {"probabilities": rounded, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
+        )
+
+    def _finish(self) -> Found:
+        searcher = self.searcher
+        path, most_probable = derive(searcher.objective, searcher.architecture)
+        estimate = searcher.objective.estimate(path)
+        file = self.folder / "genotype.json"
+        found = Found(path, estimate, most_probable, file)
+        if not self.world.is_main:
+            return found
+        config, recipe = searcher.config, searcher.config.recipe
+        width = searcher.network_config.width
+        write_network(
+            file, path.genotype, width, len(searcher.classes),
+            search={
+                "config": config.to_dict(),
+                "cost": self.cost_provenance,
+                "estimate": asdict(estimate) | {"upper": estimate.upper},
+                "range": [asdict(end) for end in cost_range(
+                    searcher.objective, searcher.architecture)],
+                "is_most_probable": most_probable,
+                "classes": list(searcher.classes),
+                "processes": self.world.size,
+                "versions": {tool: version(tool) for tool in _TOOLS},
+                "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            },
+        )  # fmt: skip
+        # The recipe's schedule stands for what the weights have seen.
+        inherited = Checkpoint(
+            replace(recipe, model=to_line(path.genotype, width)), searcher.step,
+            searcher.classes, inherited_weights(searcher.supernet, path), {}, {},
+            ((0, recipe.schedule),),
+        )  # fmt: skip
+        inherited.save(self.folder / "inherited.safetensors")
+        records = read_records(self.log)
+        probabilities = searcher.architecture.probabilities().detach().numpy()
+        draw_network(path, probabilities, estimate, self.folder / "network.png")
+        draw_probabilities(records, path, self.folder / "probabilities.png")
+        draw_cost(records, searcher.objective.budget, self.folder / "cost.png")
+        return found

@@ -1,0 +1,57 @@
+"""What the comparison of searched, hand-made and random networks compares."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.compare_search import random_within, report, scaled_mrms
+from hmseg.genotype import MRMS_GENOTYPE
+from hmseg.search.budget import Budget
+from lut.jsonl import append_record
+from tests.hmseg.search.costs import odd_objective
+
+
+def test_mrms_is_scaled_to_the_budget():
+    objective = odd_objective()
+    own = objective.cost.of(MRMS_GENOTYPE).upper
+    objective.budget = Budget(own, "us")
+    assert scaled_mrms(objective) == MRMS_GENOTYPE  # itself, though others come near
+    for factor in (0.7, 1.2):
+        objective.budget = Budget(factor * own, "us")
+        scaled = scaled_mrms(objective)
+        assert scaled != MRMS_GENOTYPE
+        assert 0.9 * factor * own < objective.cost.of(scaled).upper <= factor * own
+        assert {op.kernel for ops in scaled.ops for op in ops if op} == {3}
+
+
+def test_random_networks_are_near_the_budget_and_the_seed_s_own():
+    objective = odd_objective(50.0)
+    drawn = random_within(objective, 8, 1, 0.9)
+    assert len(set(drawn)) == 8
+    assert all(45 <= objective.cost.of(g).upper <= 50 for g in drawn)
+    assert drawn == random_within(objective, 8, 1, 0.9)
+    assert drawn != random_within(objective, 8, 2, 0.9)
+
+
+def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
+    tmp_path: Path, capsys
+):
+    rows = [("searched", "O+D+R", "a", 0, 50.0), ("hand", "MRMS scaled", "b", 0, 48.0),
+            ("random", "0", "c", 0, 45.0), ("random", "1", "d", 0, 49.0),
+            ("searched", "O+D+R", "e", 1, 52.0)]  # fmt: skip
+    for kind, name, genotype, seed, miou in rows:
+        append_record(
+            tmp_path / "results.jsonl",
+            {"kind": kind, "name": name, "genotype": genotype, "seed": seed,
+             "miou_percent": miou, "estimate": 1000.0},
+        )  # fmt: skip
+    for genotype, us in (("a", 900.0), ("d", 1100.0)):
+        record = {"genotype": genotype, "measured_us": us}
+        append_record(tmp_path / "latencies.jsonl", record)
+    report(tmp_path)
+    out = capsys.readouterr().out
+    assert "| searched | 50.00 52.00 | 51.00 | 1.41 | 1000 1000 | 900 - |" in out
+    assert "| best of the random | 49.00 | 49.00 | - | 1000 | 1100 |" in out
+    assert "| MRMS scaled | 48.00 |" in out
+    with Image.open(tmp_path / "pareto.png") as picture:
+        assert len(set(picture.convert("L").tobytes())) > 20

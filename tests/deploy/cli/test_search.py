@@ -1,0 +1,227 @@
+"""`hmseg search` as a user types it: found, measured, trained, and every mistake."""
+
+import io
+import json
+import random
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy.cli.hmseg import main
+from deploy.measure.build_table import provenance_of
+from deploy.measure.local import LocalDevice
+from deploy.measure.visit import VisitProtocol
+from deploy.pipeline import isa_of
+from deploy.targets import Target
+from deploy.tuning.records import tuned_schedules
+from hmseg.genotype import MRMS_GENOTYPE, random_genotype
+from hmseg.network_file import read_network, write_network
+from hmseg.operators import Space
+from lut.table import load_table, save_table
+from tests.deploy.cli.conftest import Done
+from tests.hmseg.data.folders import make_camvid
+from tests.lut.tables import IDENTITY, table, visit
+
+SEARCH = ("search", "--stage", "64x64:2:3", "--warmup", "0.34", "--threads", "1")
+
+
+def hmseg(*arguments: object) -> Done:
+    """Run the program in this process: torch is imported once."""
+    out, err, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), None
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["hmseg", *map(str, arguments)])
+        patch.setenv("TVM_NUM_THREADS", "2")
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    torch.set_num_threads(threads)
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+@pytest.fixture(scope="module")
+def found(data: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("runs") / "search"
+    return folder, hmseg(*SEARCH, "--data", data, "-o", folder, "--budget", "0.3GMACs", "--json")
+
+
+def test_search_leaves_a_whole_folder(found):
+    folder, done = found
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    genotype, width, classes = read_network(folder / "genotype.json")
+    assert report["genotype"] == str(genotype)
+    assert (width, classes) == (0.5, 11)
+    assert report["estimate"]["value"] <= 0.3e9
+    assert report["measured"] is None  # MACs have no table
+    assert "about 0 min left" in done.err
+    for name in ("last.safetensors", "inherited.safetensors", "log.jsonl", "network.png",
+                 "probabilities.png", "cost.png"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+
+
+def test_the_network_found_is_trained_and_evaluated(found, data: Path, tmp_path: Path):
+    folder, _ = found
+    moved = folder / "genotype.json"
+    done = hmseg(
+        "train", "--data", data, "-o", tmp_path / "run", "--model", moved, "--begin-with",
+        folder / "inherited.safetensors", "--stage", "64x96:4:1", "--threads", "1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    # The checkpoint needs no genotype file beside it.
+    best = tmp_path / "run" / "best.safetensors"
+    hidden = moved.rename(folder / "elsewhere")
+    try:
+        evaluated = hmseg("eval", best, "--data", data, "--json")
+    finally:
+        hidden.rename(moved)
+    assert evaluated.code == 0, evaluated.err
+    assert 0 <= json.loads(evaluated.out)["miou"] <= 1
+
+
+def test_resuming_a_finished_search_finds_the_same(found, data: Path):
+    folder, done = found
+    again = hmseg(*SEARCH, "--data", data, "-o", folder, "--budget", "0.3GMACs", "--resume",
+                  "--json")  # fmt: skip
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads(done.out)
+
+
+def edited(path: Path, change) -> Path:
+    write_network(path, MRMS_GENOTYPE, 0.5, 11, {})
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def unknown(fields: dict) -> None:
+    fields["ops"]["s3"][1] = "e4k3"
+
+
+def illegal(fields: dict) -> None:
+    fields["ops"]["s2"][0] = "skip"
+
+
+def wide(fields: dict) -> None:
+    fields["width"] = 0.75
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "{out}", "--budget", "fast"), "--budget 'fast': write a latency, MACs or"),
+        (("-o", "{out}", "--budget", "1ms"), "name its table with --cost TABLE.jsonl"),
+        (("-o", "{out}", "--budget", "1ms", "--cost", "{out}/no.jsonl"), "no such table"),
+        (("-o", "{out}", "--budget", "0.01GMACs"),
+         "nothing in this space meets it; its networks take"),
+        (("-o", "{out}", "--budget", "1M", "--space", "width"), "unknown dimension 'width'"),
+        (("-o", "{out}", "--budget", "1M", "--model", "mrms-a"), "at the width of tiny-mrms or"),
+        (("-o", "{out}", "--budget", "1M", "--estimator", "guess"), "unknown estimator 'guess'"),
+        (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "leave none of 3 to search in"),
+        (("-o", "{out}", "--budget", "1M", "--stage", "64x64:5:1"), "has 4 images, too few"),
+        (("-o", "{run}", "--budget", "1M"), "holds a search: go on with --resume"),
+        (("-o", "{run}", "--budget", "1M", "--resume"), "a search with other settings"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_2(found, data, tmp_path, arguments, message):
+    places = {"out": tmp_path / "out", "run": found[0]}
+    done = hmseg(*SEARCH, "--data", data, *(argument.format(**places) for argument in arguments))
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (unknown, "unknown operator e4k3 in s3"),
+        (illegal, "the first layer of s2 changes the shape and cannot be skipped"),
+        (wide, "the width is 0.75, not 0.5 or 1.0"),
+    ],
+)
+def test_a_wrong_genotype_file_is_one_line_and_exit_2(data: Path, tmp_path: Path, change, message):
+    path = edited(tmp_path / "genotype.json", change)
+    done = hmseg("train", "--data", data, "-o", tmp_path / "run", "--model", path)
+    assert done.code == 2
+    assert f"{path}: genotype: {message}" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.fixture
+def made_up(cpu: Target, tmp_path: Path) -> Path:
+    """A complete table of this machine in which every entry takes 5 to 6 us."""
+    if isa_of(cpu) is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels")
+    space, rng = Space((64, 64), 0.5), random.Random(9)
+    calibration = [
+        visit(str(g), {key: 5.5 for key in set(space.keys(g))}, role="calibration",
+              whole=5.5 * len(space.keys(g)) + rng.random())
+        for g in (random_genotype(rng) for _ in range(6))
+    ]  # fmt: skip
+    identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
+    provenance = provenance_of(LocalDevice(2).info, tuned_schedules(cpu, 2), VisitProtocol())
+    entries = {key: 5 + rng.random() for key in space.all_keys()}
+    path = tmp_path / "t.jsonl"
+    made = table(visit("e", entries), *calibration, identity=identity, provenance=provenance)
+    save_table(made, path)
+    return path
+
+
+def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, tmp_path: Path):
+    arguments = (*SEARCH, "--data", data, "--cost", made_up, "--budget", "0.2ms")
+    done = hmseg(*arguments, "-o", tmp_path / "a")
+    assert done.code == 0, done.err
+    lines = dict(line.split(maxsplit=1) for line in done.out.splitlines() if "ms" in line)
+    assert {"estimate", "measured"} <= set(lines)
+    assert float(lines["estimate"].removesuffix("ms")) <= 0.2
+    assert float(lines["measured"].removesuffix("ms")) > 0
+    search = json.loads((tmp_path / "a" / "genotype.json").read_text())["search"]
+    assert search["cost"]["identity"]["resolution"] == "64x64"
+    assert len(search["cost"]["sha256"]) == 64
+    # A search is not another's because its table was moved, but because it says something else.
+    with made_up.open("a") as file:
+        file.write(made_up.read_text().splitlines()[-1] + "\n")
+    changed = hmseg(*arguments, "-o", tmp_path / "a", "--resume")
+    assert (changed.code, "a search with other settings" in changed.err) == (2, True)
+
+
+def test_a_table_of_another_machine_is_refused_before_the_search(
+    made_up: Path, data: Path, tmp_path: Path
+):
+    read = load_table(made_up)
+    ((provenance, visits),) = read.runs
+    save_table(replace(read, runs=((replace(provenance, cpu="A CPU"), visits),)), made_up)
+    arguments = (*SEARCH, "--data", data, "--cost", made_up, "--budget", "0.2ms")
+    done = hmseg(*arguments, "-o", tmp_path / "a")
+    assert done.code == 2
+    assert "cannot be checked here and now" in done.err
+    assert "or search with --no-measure" in done.err
+    assert not (tmp_path / "a").exists()
+    assert hmseg(*arguments, "-o", tmp_path / "a", "--no-measure").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resolution", "64x128"), "--resolution 64x128 --width 0.5"),
+        (("--model", "mrms"), "--resolution 64x64 --width 1 "),
+    ],
+)
+def test_a_table_of_other_networks_names_the_command(made_up, data, tmp_path, options, message):
+    done = hmseg(*SEARCH, "--data", data, "-o", tmp_path / "a", "--cost", made_up, "--budget",
+                 "1ms", *options)  # fmt: skip
+    assert done.code == 2
+    assert "is for other networks than these" in done.err
+    assert f"hmseg-deploy lut build --target cpu {message}" in done.err

@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+
+from deploy.kernels.probe import ReadProbeSpec, emit_ones, emit_read
+from deploy.measure.ceilings import load_here
+from deploy.pipeline import isa_of
+
+
+def test_kernels_fill_run_and_are_timed(cpu):
+    isa = isa_of(cpu)
+    if isa is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels")
+    spec = ReadProbeSpec(tasks=2, floats=1024, rounds=3)
+    kernels = load_here(cpu)({"ones": emit_ones(spec, isa), "read": emit_read(spec, isa)})
+    x = kernels.made_by("ones", (2, 1024))
+    np.testing.assert_array_equal(x.numpy(), np.ones((2, 1024)))
+    out = np.full((2, isa.lanes), -1, np.float32)
+    read = kernels.run("read", [2 * x.numpy()], out)
+    np.testing.assert_array_equal(read.sum(axis=1), [2 * 1024 * 3] * 2)
+    assert (out == -1).all()
+    assert len(kernels.time("read", [x, out], 4)) == 4
