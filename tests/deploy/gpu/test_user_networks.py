@@ -1,4 +1,4 @@
-"""Networks that are not ours, compiled for CUDA: TVM's rules schedule what our kernels do not."""
+"""Networks that are not ours, for CUDA: what TVM's rules schedule runs beside our kernels."""
 
 from collections import Counter
 
