@@ -17,6 +17,13 @@ DATA = Path(lut.__file__).parent / "data"
 TABLES = sorted(DATA.glob("*.jsonl"))
 
 
+def test_both_widths_ship():
+    identities = [load_table(path).identity for path in TABLES]
+    assert {(i.target_name, i.resolution, i.width, i.threads) for i in identities} >= {
+        ("cpu", "256x512", width, 2) for width in (0.5, 1.0)
+    }
+
+
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_a_shipped_table(path):
     table = load_table(path)
