@@ -24,7 +24,7 @@ from lut.estimate import LatencyCost
 from lut.table import Table
 
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
-OCCASIONS = 4  # of measuring each network: loading gives it other places in memory every time
+OCCASIONS = 5  # of measuring each network: loading gives it other places in memory every time
 _SEED = 30
 _SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 
@@ -36,7 +36,12 @@ class Row:
     network: str
     estimate_us: float
     upper_us: float
-    measured_us: float
+    occasions_us: tuple[float, ...]
+
+    @property
+    def measured_us(self) -> float:
+        """The median over the occasions: a disturbed one is an outlier."""
+        return median(self.occasions_us)
 
     @property
     def error(self) -> float:
@@ -87,7 +92,7 @@ class CheckResult:
             "worst_error": self.worst_error,
             "kendall_tau": self.tau,
             "within_upper": self.within_upper,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [asdict(row) | {"measured_us": row.measured_us} for row in self.rows],
         }
 
 
@@ -140,8 +145,8 @@ def check_networks(
     def keep(genotype: Genotype, measured_us: float) -> None:
         measured[genotype].append(measured_us)
         if len(measured[genotype]) == OCCASIONS:
-            estimate, mean_us = cost.of(genotype), fmean(measured[genotype])
-            rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, mean_us)
+            estimate, occasions = cost.of(genotype), tuple(measured[genotype])
+            rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, occasions)
             on_row(rows[genotype])
         done = sum(map(len, measured.values()))
         on_progress(f"timed {done} of {OCCASIONS * len(networks)}")
