@@ -1,9 +1,17 @@
 """Settings of the whole suite."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# A worker of pytest-xdist runs on every core: pools that spin while they wait would take the cores
+# from the others. Read when a library starts its pool, also by the programs that tests start.
+for _name, _value in (
+    ("TVM_THREAD_POOL_SPIN_COUNT", "0"), ("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "0"),
+):  # fmt: skip
+    os.environ.setdefault(_name, _value)
 
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)

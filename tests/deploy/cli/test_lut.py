@@ -12,7 +12,6 @@ import pytest
 from deploy.measure.build_table import provenance_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.visit import VisitProtocol
-from deploy.pipeline import isa_of
 from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
@@ -197,30 +196,3 @@ def test_check_refuses_a_table_of_another_cpu_or_other_kernels(cli, path, cpu, c
     done = cli("lut", "check", path)
     assert done.code == 2
     assert re.search(message, done.error)
-
-
-def test_check_compiles_networks_and_fails_below_the_bars(cli, path, cpu):
-    """Two real networks beside a table that was made up: its estimates are far off."""
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
-    space = Space((64, 64), 0.5)
-    keys, rng = space.all_keys(), random.Random(9)
-    genotypes = [random_genotype(rng) for _ in range(5)]
-    calibration = [
-        visit(str(g), dict.fromkeys(space.keys(g), 1.0), role="calibration", whole=10.0 + n)
-        for n, g in enumerate(genotypes)
-    ]
-    identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
-    made_up = {key: 5 + rng.random() for key in keys}
-    provenance = _today(cpu)
-    save_table(
-        table(visit("e", made_up), *calibration, identity=identity, provenance=provenance), path
-    )
-    done = cli("lut", "check", path, "--networks", "2", "--json")
-    assert done.code == 1
-    assert "mean error" in done.error
-    data = json.loads(done.out)
-    assert data["networks"] == 2
-    assert data["passed"] is False
-    assert all(row["measured_us"] > 0 for row in data["rows"])
-    assert not {row["network"] for row in data["rows"]} & {str(g) for g in genotypes}

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -140,9 +141,10 @@ def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
         pytest.skip("this CPU has no AVX2: there are no kernels")
     space, rng = Space((64, 64), 0.5), random.Random(9)
     info = RemoteDevices(Remote(x86.farm("x86"), 2)).info
+    genotypes = [random_genotype(rng) for _ in range(5)]
     calibration = [
         visit(str(g), dict.fromkeys(space.keys(g), 1.0), role="calibration", whole=10.0 + n)
-        for n, g in enumerate(random_genotype(rng) for _ in range(5))
+        for n, g in enumerate(genotypes)
     ]
     made_up = visit("e", {key: 5 + rng.random() for key in space.all_keys()})
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
@@ -153,7 +155,11 @@ def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
     )
     done = cli("lut", "check", "t.jsonl", *on_x86, "--networks", "2", "--json")
     assert done.code == 1  # made up, its estimates are far off
-    assert all(row["measured_us"] > 0 for row in json.loads(done.out)["rows"])
+    assert "mean error" in done.error
+    data = json.loads(done.out)
+    assert (data["networks"], data["passed"]) == (2, False)
+    assert all(row["measured_us"] == median(row["occasions_us"]) > 0 for row in data["rows"])
+    assert not {row["network"] for row in data["rows"]} & {str(g) for g in genotypes}
 
 
 def test_verify_names_a_difference(cli, on_x86, small_artifact, tmp_path):  # noqa: F811

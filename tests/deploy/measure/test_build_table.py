@@ -21,7 +21,7 @@ from lut.estimate import LatencyCost
 from lut.table import load_table
 
 PROTOCOL = VisitProtocol(rounds=2, frames=3, warmup=1, attempts=2)
-KILLS = 2
+KILLS = 1  # benchmarks/lut_kills.py kills ten times
 CODE = """
 import sys
 from pathlib import Path
