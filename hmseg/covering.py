@@ -49,7 +49,8 @@ def covering_networks(
 def random_networks(
     space: Space, rng: random.Random, count: int, stages: Sequence[str] = STAGES
 ) -> list[Genotype]:
-    """Networks drawn uniformly over what `covering_networks` of these stages vary."""
+    """`count` networks drawn uniformly over what `covering_networks` of these stages vary; fewer
+    where a draw repeats one, as it does in a stage of few choices."""
     pairs = [pair for ratios in _ratios_by_size(space, stages) for pair in ratios]
     choices: list[Op | None] = list(OPERATORS)
 
@@ -57,7 +58,7 @@ def random_networks(
         later = (rng.choice([*choices, None]) for _ in range(group.layers - 1))
         return (rng.choice(choices), *later)
 
-    return [
+    draws = (
         Genotype(
             tuple(
                 layers(group) if group.name in stages else ops
@@ -66,7 +67,8 @@ def random_networks(
             *rng.choice(pairs),
         )
         for _ in range(count)
-    ]
+    )
+    return list(dict.fromkeys(draws))
 
 
 def _ratios_by_size(space: Space, stages: Sequence[str]) -> list[list[Ratios]]:

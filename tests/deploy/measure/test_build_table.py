@@ -36,7 +36,7 @@ build_table(plan(resolve_target("cpu")), LocalDevice(2), Path(sys.argv[1]),
 
 def plan(cpu):
     return Plan(
-        Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=4, occasions=2, protocol=PROTOCOL
+        Space((64, 64), 0.5), cpu, 2, stages=("s1",), calibration=9, occasions=2, protocol=PROTOCOL
     )
 
 
@@ -98,7 +98,7 @@ def test_every_operator_of_the_stage_is_measured(built):
 def test_it_estimates(built):
     table, _, _ = built
     cost = LatencyCost(table)
-    assert cost.calibration.networks == 4
+    assert cost.calibration.networks == len({v.network for v in table.calibration}) >= 4
     visit = table.calibration[0]
     estimate = cost.network(cost.sum_of(visit))
     assert estimate.value > 0
