@@ -59,7 +59,7 @@ def test_show_while_it_is_built(cli, path):
     whole = load_table(path)
     save_table(table(*whole.calibration), path)
     done = cli("lut", "show", path).succeeded()
-    assert "0 of 368 entries, 6 networks, reference" in done.out
+    assert "0 of 368 entries, 6 visits, reference" in done.out
     assert json.loads(cli("lut", "show", path, "--json").succeeded().out)["calibration"] is None
     for runs in ((), ((PROVENANCE, ()),)):
         save_table(replace(whole, runs=runs), path)
