@@ -63,7 +63,7 @@ def test_show_while_it_is_built(cli, path):
     assert json.loads(cli("lut", "show", path, "--json").succeeded().out)["calibration"] is None
     for runs in ((), ((PROVENANCE, ()),)):
         save_table(replace(whole, runs=runs), path)
-        assert "0 of 368 entries, 0 networks" in cli("lut", "show", path).succeeded().out
+        assert "0 of 368 entries, 0 visits" in cli("lut", "show", path).succeeded().out
         assert json.loads(cli("lut", "show", path, "--json").succeeded().out)["baseline_us"] is None
         done = cli("lut", "show", path, "-o", "heat.png")
         assert done.code == 2
