@@ -127,11 +127,15 @@ def load(path: str | Path, *, threads: int | None = None) -> Network:
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
-    return open_artifact(load_artifact(Path(path)), str(path), threads=threads)
+    return _open(load_artifact(Path(path)), str(path), threads)
 
 
 def open_artifact(artifact: Artifact, name: str, *, threads: int | None = None) -> Network:
     """`load` for an artifact already in memory; `name` is what errors call it."""
+    return _open(artifact, name, threads)
+
+
+def _open(artifact: Artifact, name: str, threads: int | None) -> Network:
     if artifact.gpu is not None:
         return _open_gpu(artifact, name)
     check_machine(artifact.target, name)
@@ -233,7 +237,7 @@ def size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
             f"{threads} threads asked for, but the first network was loaded with {started}, which "
             "TVM's pool keeps; load the one with the most threads first",
             RuntimeWarning,
-            stacklevel=4,  # of `load` and `open_artifact` alike
+            stacklevel=5,  # who called `load` or `open_artifact`
         )
 
 

@@ -187,10 +187,10 @@ def test_the_sealing_helper_makes_archives_that_are_taken(data):
     assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_a_newer_format_says_to_update(data, version):
     changed = with_manifest(data, lambda m: m | {"format_version": version})
-    refused(changed, f"format version {version} is newer than this program's 1; update hmseg")
+    refused(changed, f"format version {version} is newer than this program's 2; update hmseg")
 
 
 @pytest.mark.parametrize("version", ["1", 0, -1, None, 1.0, True])
