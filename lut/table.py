@@ -114,6 +114,16 @@ class Table:
                     found.setdefault(key, []).append(visit)
         return {key: _summarise(key, visits, self.baseline_us) for key, visits in found.items()}
 
+    @cached_property
+    def occasions_spread(self) -> list[float]:
+        """Of each network visited more than once, sorted: the standard deviation of its whole
+        frame's time over its visits, relative to their mean."""
+        times: dict[str, list[float]] = {}
+        for visit in self.visits:
+            level = median(visit.frame_us(self.baseline_us))
+            times.setdefault(visit.network, []).append(level)
+        return sorted(stdev(us) / fmean(us) for us in times.values() if len(us) > 1)
+
     @property
     def emulated(self) -> bool:
         """Whether any of it was measured under emulation, where latencies mean nothing."""

@@ -241,6 +241,11 @@ def _print(table: Table, space: Space) -> None:
             f"network = {fit['overhead_us']:.0f} us + {fit['factor']:.4f} x entries, residual "
             f"{fit['error']:.1%} over {fit['networks']} networks"
         )
+    if spread := table.occasions_spread if table.visits else []:
+        print(
+            f"a network's visits differ by {spread[len(spread) // 2]:.1%} (median standard "
+            f"deviation), at most {spread[-1]:.1%}"
+        )
     for provenance, visits in table.runs:
         print(f"{len(visits)} visits: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
     if table.emulated:

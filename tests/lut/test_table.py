@@ -201,6 +201,13 @@ def test_a_link_is_no_second_table(path, tmp_path):
         pass
 
 
+def test_how_much_the_visits_of_a_network_differ():
+    """100 and 110 us at the baseline's speed; another network once."""
+    first, second = (visit("a", whole=us) for us in (100.0, 110.0))
+    (spread,) = table(first, second, visit("b", whole=70.0)).occasions_spread
+    assert spread == pytest.approx(50**0.5 / 105)
+
+
 def test_percentiles_are_of_single_frames():
     """Two rounds of frames at the reference's baseline speed."""
     frames = (tuple(map(float, range(1, 11))), tuple(map(float, range(11, 21))))
