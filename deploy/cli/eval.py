@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import data_options, options
+from deploy.cli import options, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
 
@@ -22,8 +22,8 @@ def evaluate_network(
             "or the name of a network with released weights."
         ),
     ],
-    data: data_options.Data,
-    dataset: data_options.Dataset = "camvid",
+    data: training_options.Data,
+    dataset: training_options.Dataset = "camvid",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     threads: options.Threads = None,
     as_json: options.Json = False,

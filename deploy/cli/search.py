@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import data_options, options
+from deploy.cli import options, training_options
 from deploy.cli.console import print_json, print_table, say, step
-from deploy.cli.train import check_counts, open_device, read_scale
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    data: data_options.Data,
+    data: training_options.Data,
     out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The search's folder.")],
     budget: Annotated[
         str, typer.Option(help="Of a network's upper bound: 12ms (with --cost), 3.0GMACs or 0.7M.")
@@ -42,7 +41,7 @@ def search(
     space: Annotated[
         str, typer.Option(help="What is searched; the rest is MRMS's.")
     ] = "operators,depth,resolution",
-    dataset: data_options.Dataset = "camvid",
+    dataset: training_options.Dataset = "camvid",
     stage: Annotated[
         list[str] | None, typer.Option(help="HxW:BATCH:STEPS; may be repeated.")
     ] = None,
@@ -58,17 +57,13 @@ def search(
     cost_weight: Annotated[float, typer.Option(help="Of L_cost (Eq. 4).")] = 1.0,
     lr: Annotated[float, typer.Option(help="For the weights; falls by the poly rule.")] = 0.01,
     optimizer: Annotated[str, typer.Option(help="Of the weights: sgd or adamw.")] = "sgd",
-    scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",
-    class_balance: Annotated[
-        float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
-    ] = 0.0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")
-    ] = None,
-    loader_threads: Annotated[int, typer.Option(help="Threads that make samples.")] = 2,
-    log_every: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 20,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    scale: training_options.Scale = "0.5,2",
+    class_balance: training_options.ClassBalance = 0.0,
+    device: training_options.Device = "cpu",
+    threads: training_options.Threads = None,
+    loader_threads: training_options.LoaderThreads = 2,
+    log_every: training_options.LogEvery = 20,
+    checkpoint_every: training_options.CheckpointEvery = 100,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the search in --output.")
     ] = False,
@@ -81,7 +76,7 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Search for the network that is best within a budget; under torchrun, over all processes."""
-    check_counts(locals(), ("loader_threads", "log_every", "checkpoint_every"))
+    training_options.check_counts(locals(), ("loader_threads", "log_every", "checkpoint_every"))
     from hmseg.search.budget import open_cost, parse_budget, show_cost
 
     limit = parse_budget(budget)
@@ -114,7 +109,7 @@ def search(
     recipe = TrainConfig(
         model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
         seed=seed, learning_rate=lr, optimizer=read_optimizer(optimizer),
-        scale=read_scale(scale), class_balance=class_balance,
+        scale=training_options.read_scale(scale), class_balance=class_balance,
     )  # fmt: skip
     config = SearchConfig(
         recipe, str(limit), _digest(cost) if limit.unit == "us" and cost else limit.unit,
@@ -123,7 +118,7 @@ def search(
     )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)
-    place = open_device(device)
+    place = training_options.open_device(device)
     world = join_world(place)
     progress = None
     if world.is_main:

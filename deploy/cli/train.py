@@ -1,32 +1,28 @@
 """hmseg train."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import data_options, options
+from deploy.cli import options, training_options
 from deploy.cli.console import print_json, print_table, say
 from deploy.resolution import parse_resolution
-from lut.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from hmseg.data.dataset import SegmentationData
     from hmseg.train.config import Stage
     from hmseg.train.run import Watcher
 
 
 def train(
-    data: data_options.Data,
+    data: training_options.Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")],
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or genotype.json."),
     ] = options.DEFAULT_MODEL,
-    dataset: data_options.Dataset = "camvid",
+    dataset: training_options.Dataset = "camvid",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200,
     batch: Annotated[int, typer.Option(help="Images of a step, over all processes.")] = 8,
     crop: Annotated[
@@ -44,27 +40,23 @@ def train(
     auxiliary_weight: Annotated[
         float, typer.Option(help="Of the intermediate losses (Eq. 1).")
     ] = 0.4,
-    scale: Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")] = "0.5,2",
+    scale: training_options.Scale = "0.5,2",
     colour: Annotated[float, typer.Option(help="Largest relative colour change.")] = 0.3,
     nesterov: Annotated[bool, typer.Option(help="Nesterov momentum.")] = False,
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 0,
     ema: Annotated[float, typer.Option(help="Decay of the weights' average; 0: none.")] = 0.0,
     ohem: Annotated[bool, typer.Option(help="Learn from hard pixels only.")] = False,
     label_smoothing: Annotated[float, typer.Option(help="0 to 1.")] = 0.0,
-    class_balance: Annotated[
-        float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
-    ] = 0.0,
+    class_balance: training_options.ClassBalance = 0.0,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16 (autocast) or float64.")
     ] = "float32",
     channels_last: Annotated[bool, typer.Option(help="Memory layout.")] = True,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")
-    ] = None,
-    loader_threads: Annotated[int, typer.Option(help="Threads that make samples.")] = 2,
-    log_every: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 20,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    device: training_options.Device = "cpu",
+    threads: training_options.Threads = None,
+    loader_threads: training_options.LoaderThreads = 2,
+    log_every: training_options.LogEvery = 20,
+    checkpoint_every: training_options.CheckpointEvery = 200,
     evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500,
     begin_with: Annotated[
         Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
@@ -76,7 +68,7 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train a network; under torchrun, over all its processes. The defaults are the paper's."""
-    check_counts(
+    training_options.check_counts(
         locals(),
         ("epochs", "batch", "loader_threads", "log_every", "checkpoint_every", "evaluate_every"),
     )
@@ -98,7 +90,7 @@ def train(
         model=lasting_name(model), data=dataset,
         stages=_stages(split, stage, crop, batch, epochs), seed=seed,
         learning_rate=lr, momentum=momentum, weight_decay=weight_decay,
-        auxiliary_weight=auxiliary_weight, scale=read_scale(scale), colour=colour,
+        auxiliary_weight=auxiliary_weight, scale=training_options.read_scale(scale), colour=colour,
         optimizer=read_optimizer(optimizer), nesterov=nesterov, warmup_steps=warmup,
         ema_decay=ema, ohem=ohem,
         label_smoothing=label_smoothing, class_balance=class_balance,
@@ -106,7 +98,7 @@ def train(
     )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)
-    place = open_device(device)
+    place = training_options.open_device(device)
     world = join_world(place)
     try:
         trainer = Trainer(
@@ -137,17 +129,6 @@ def train(
         _report(run.best_record(), run.best, as_json=as_json)
 
 
-def check_counts(values: dict[str, Any], names: Sequence[str]) -> None:
-    """Raise UserError where one of these options, or --threads, or --lr is too small."""
-    for name in names:
-        if values[name] < 1:
-            raise UserError(f"--{name.replace('_', '-')} {values[name]}: it must be at least 1")
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UserError(f"--threads {values['threads']}: it must be at least 1")
-    if not values["lr"] > 0:
-        raise UserError(f"--lr {values['lr']:g}: it must be above 0")
-
-
 def _stages(
     split: "SegmentationData", texts: list[str] | None, crop: str | None, batch: int, epochs: int
 ) -> "tuple[Stage, ...]":
@@ -157,34 +138,6 @@ def _stages(
         return tuple(Stage.parse(text) for text in texts)
     height, width = parse_resolution(crop) if crop else split.load_image(0).shape[:2]
     return (Stage((height, width), batch, max(1, epochs * len(split) // batch)),)
-
-
-def read_scale(text: str) -> tuple[float, float]:
-    """Two numbers above 0, the smaller first; raises UserError for anything else."""
-    try:
-        least, most = (float(word) for word in text.split(","))
-    except ValueError:
-        raise UserError(f"--scale {text!r}: write two numbers, such as 0.5,2") from None
-    if not 0 < least <= most:
-        raise UserError(f"--scale {text!r}: the two must be above 0, the smaller first")
-    return least, most
-
-
-def open_device(name: str) -> "torch.device":
-    """cpu, or this process's CUDA device; raises UserError for anything else."""
-    import os
-
-    import torch
-
-    if name == "cpu":
-        return torch.device("cpu")
-    if name != "cuda":
-        raise UserError(f"--device {name}: choose cpu or cuda")
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(place)
-    return place
 
 
 def _report(best: dict[str, Any], checkpoint: Path, *, as_json: bool) -> None:
