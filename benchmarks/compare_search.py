@@ -109,12 +109,14 @@ class Comparison:
         file = folder / "genotype.json"
         if not file.exists():
             recipe = TrainConfig(
-                MODELS[self.width], "camvid", (Stage.parse(self.arguments.search_stage),), seed=seed
-            )
+                MODELS[self.width], "camvid", (Stage.parse(self.arguments.search_stage),),
+                seed=seed, learning_rate=self.arguments.search_lr,
+                class_balance=self.arguments.search_class_balance,
+            )  # fmt: skip
             config = SearchConfig(
                 recipe, str(self.budget), self.arguments.cost.name, self.size, self.classes,
                 dimensions, round(self.arguments.warmup * recipe.steps),
-                self.arguments.estimator, self.arguments.samples,
+                self.arguments.estimator, self.arguments.samples, self.arguments.arch_lr,
             )  # fmt: skip
             frames = open_dataset("camvid", self.arguments.data, "train")
             searcher = Searcher(config, self.objective, open_source(frames), frames.classes.names)
@@ -240,10 +242,14 @@ def main() -> None:
     parser.add_argument("--cost", type=Path, help="the latency table")
     parser.add_argument("--budget", help="such as 1.7ms")
     parser.add_argument("--stage", default="180x240:16:1000", help="HxW:BATCH:STEPS of trainings")
-    parser.add_argument("--search-stage", default="180x240:8:3600", help="of searches")
-    parser.add_argument("--warmup", type=float, default=0.3, help="share of a search's steps")
-    parser.add_argument("--estimator", default="straight-through")
-    parser.add_argument("--samples", type=int, default=1)
+    parser.add_argument("--search-stage", default="180x240:8:4000", help="of searches")
+    # The search's options, at the values with which tiny-hmseg was found.
+    parser.add_argument("--search-lr", type=float, default=0.02, help="of a search's weights")
+    parser.add_argument("--search-class-balance", type=float, default=1.1)
+    parser.add_argument("--warmup", type=float, default=0.4, help="share of a search's steps")
+    parser.add_argument("--estimator", default="score")
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--arch-lr", type=float, default=0.04)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=8, help="random networks of each seed")
     parser.add_argument("--floor", type=float, default=0.9, help="least share of the budget")
