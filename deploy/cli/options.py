@@ -56,6 +56,13 @@ Architectures = Annotated[
     str | None,
     typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
 ]
+PrecisionText = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32, or with --target cuda fp16: maps lie in memory as half, sums stay fp32.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else its machine's cores."),
