@@ -91,6 +91,7 @@ def bench(
         if artifact
         else _build(source.graph, resolved, workers, remote)
     )
+    options.check_precision(precision, built.target.precision)
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
     if built.gpu is not None:

@@ -109,6 +109,12 @@ def open_model(
     )  # fmt: skip
 
 
+def check_precision(asked: str, found: str) -> None:
+    """Raise UserError where another precision was asked for than an artifact has."""
+    if asked not in ("fp32", found):  # fp32 may be the default
+        raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
+
+
 def require_gpu(target: "Target") -> None:
     """Raise UserError unless this machine has a GPU for `target`; before long work."""
     if target.architecture != "cuda":

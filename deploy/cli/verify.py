@@ -42,8 +42,9 @@ def verify(
         raise UserError("verify: name an artifact, or a model with --model; not both")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     if artifact is not None:
-        precision, comparison = _replay(artifact, workers, remote)
-        comparisons = [comparison]
+        found, comparison = _replay(artifact, workers, remote)
+        options.check_precision(precision, found)
+        precision, comparisons = found, [comparison]
     else:
         assert model is not None
         comparisons = _compare_all(

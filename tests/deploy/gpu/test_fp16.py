@@ -1,6 +1,7 @@
 """`--precision fp16`: which maps are half, the rounding, and the gate that holds the loss down."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from deploy.gpu.pipeline import compile_source
 from deploy.reference import Reference
 from deploy.targets import resolve_target
 from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
-from lut.errors import WorkError
+from lut.errors import UserError, WorkError
 from tests.deploy import user_networks
 from tests.deploy.gpu.conftest import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET
@@ -170,10 +171,10 @@ class TestArtifact:
         assert read.target.precision == "fp16"
         assert read.manifest()["target"]["precision"] == "fp16"
 
-    def test_verify_on_a_driver(
+    def test_verify_and_bench_on_a_driver(
         self, half_artifact, lowered, driver_library, monkeypatch, tmp_path
     ):
-        """The artifact alone, on the stand-in: the table names the precision and the loss."""
+        """The artifact on the stand-in: what is printed names the precision, and the loss."""
         assert lowered.plan == half_artifact.gpu.plan
         library = compile_emulated(lowered.source)
         monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
@@ -184,6 +185,17 @@ class TestArtifact:
         assert done.exit_code == 0, done.output
         assert "against onnxruntime, maps in fp16" in done.output
         assert re.search(r"golden.*e-0\d.*yes", done.output)
+        once = ["--repeat", "1", "--rounds", "1", "--warmup", "0", "--artifact", str(path)]
+        timed = ["bench", "-t", "cuda", "-r", "64x128", "--precision", "fp16", *once]
+        done = CliRunner().invoke(app, timed, env={"COLUMNS": "120"})
+        assert done.exit_code == 0, done.output
+        assert "tiny-mrms 64x128, Stand-in, fp16" in done.output
+        assert "hmseg's maps are fp16; the others compute in fp32" in done.output
+        whole = replace(half_artifact, target=replace(half_artifact.target, precision="fp32"))
+        save_artifact(whole, path)
+        done = CliRunner().invoke(app, timed)
+        assert isinstance(done.exception, UserError)
+        assert str(done.exception) == "the artifact is fp32, not fp16; leave --precision out"
 
 
 def coarse(header: str) -> str:
