@@ -1,15 +1,16 @@
 """Parity on the device, latency beside every peer that runs there, and each kernel's time.
 
-    benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8] [-o DIR]
+    benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8]
+        [--precision fp16] [-o DIR]
 
 For each network and size: the artifact is compiled for this machine's own GPU and gated on it (five
 images against onnxruntime); frames from uint8 image to labels are timed in turn with torch eager,
 torch.compile, onnxruntime's CUDA provider and TensorRT, as far as they are installed; the GPU's own
 events split upload, compute and download; every kernel is timed alone. `memory_floor_ms` is what
 the frame's kernels would take if each read and wrote its arguments once at the bandwidth that a
-copy of 256 MB on this GPU reaches (read and written bytes counted). Results go to
-DIR/gpu-NAME.json with what they were measured on. What the minutes do not suffice for is named as
-left out.
+copy of 256 MB on this GPU reaches (read and written bytes counted). `--precision fp16` is of our
+network alone; the others compute in fp32. Results go to DIR/gpu-NAME.json (gpu-NAME-fp16.json) with
+what they were measured on. What the minutes do not suffice for is named as left out.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploy.precision import PRECISIONS
 from lut.errors import HmsegError
 from lut.files import write_atomic
 
@@ -50,7 +52,7 @@ def measure(
 
     source = open_source(model, resolution=parse_resolution(size))
     start = time.perf_counter()
-    target = resolve_target("cuda", f"sm_{capability}")
+    target = resolve_target("cuda", f"sm_{capability}", options.precision)
     artifact, comparisons = build_artifact(source.graph, target, threads=1)
     compiled_s = time.perf_counter() - start
     image = artifact.golden.image
@@ -119,6 +121,7 @@ def run(options: argparse.Namespace) -> None:
     driver = Driver()
     device: dict[str, Any] = {
         "gpu": driver.name,
+        "precision": options.precision,
         "capability": driver.capability,
         "driver_cuda": driver.version,
     }
@@ -142,7 +145,8 @@ def run(options: argparse.Namespace) -> None:
         say(f"left out, the time was up: {name}")
     result = {"provenance": provenance(device), "rows": rows, "left_out": left}
     name = "-".join(driver.name.lower().split())
-    path = options.out / f"gpu-{name}.json"
+    half = "-fp16" if options.precision == "fp16" else ""
+    path = options.out / f"gpu-{name}{half}.json"
     write_atomic(path, json.dumps(result, indent=1).encode())
     print(path)
 
@@ -151,6 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--resolutions", nargs="+", default=RESOLUTIONS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=50)

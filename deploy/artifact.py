@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from deploy.gpu.program import GpuProgram, is_member
 from deploy.metadata import Metadata
+from deploy.precision import Precision, parse_precision
 from lut.errors import UserError
 from lut.files import read_file, write_atomic
 
@@ -42,12 +43,13 @@ _DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 
 @dataclass(frozen=True)
 class ArtifactTarget:
-    """What a machine must be to run the library."""
+    """What a machine must be to run the library, and the precision of its maps."""
 
     name: str
     config: dict[str, Any]
     architecture: str
     features: tuple[str, ...]
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,14 @@ def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
 
 
 def _read_target(values: dict[str, Any]) -> ArtifactTarget:
+    # Artifacts from before there was another precision do not name theirs.
+    precision = _typed(str, {"precision": "fp32"} | values, "precision")
     return ArtifactTarget(
         _typed(str, values, "name"),
         _typed(dict, values, "config"),
         _typed(str, values, "architecture"),
         _texts(values, "features"),
+        parse_precision(precision),
     )
 
 

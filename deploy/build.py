@@ -111,7 +111,9 @@ def _draft(
     labels, logits = Reference(model)(metadata.network_input(golden_image))
     return Artifact(
         library=b"",
-        target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
+        target=ArtifactTarget(
+            target.name, target.config, target.architecture, target.features, target.precision
+        ),
         metadata=metadata,
         golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
         parity={},

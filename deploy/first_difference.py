@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from deploy.precision import Precision
 from deploy.reference import OnnxSession
 from deploy.verify import RELATIVE_TOLERANCE
 
@@ -33,9 +34,13 @@ class Difference:
 
 
 def first_difference(
-    model: onnx.ModelProto, image: NDArray[Any], run_prefix: RunPrefix
+    model: onnx.ModelProto,
+    image: NDArray[Any],
+    run_prefix: RunPrefix,
+    precision: Precision = "fp32",
 ) -> Difference | None:
-    """The first node, in the graph's order, whose output leaves onnxruntime's.
+    """The first node, in the graph's order, whose output leaves onnxruntime's by more than the
+    precision allows.
 
     Each probe cuts the graph at one node and compiles the prefix the way the whole is compiled, so
     that fusion stays as it was; log2(nodes) probes. None where no float output differs. A
@@ -49,7 +54,8 @@ def first_difference(
         prefix = cut.extract_model([model.graph.input[0].name], [node.output[0]])
         expected = OnnxSession(prefix).run(image)[0]
         error = float(np.abs(run_prefix(prefix, image)[0].astype(np.float64) - expected).max())
-        tolerance = RELATIVE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        peak = max(1.0, float(np.abs(expected).max()))
+        tolerance = RELATIVE_TOLERANCE[precision] * peak
         # Written so that NaN differs.
         if error <= tolerance:
             return None

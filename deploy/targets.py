@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy import host
+from deploy.precision import Precision, parse_precision
 from lut.errors import UserError
 
 X86_64_LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -26,6 +27,7 @@ _GPU_LIMITS = {
 # One of each generation since the paper's card, a GTX 1080 Ti (sm_61); later ones compile the last
 # one's PTX when they load it.
 CUDA_ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_86", "sm_90")
+_LEAST_FP16 = 53  # GPUs before sm_53 have no half
 _GPU_ALIASES = ("cuda", "adreno")
 _ADRENO_HOST = "aarch64-linux-android"
 
@@ -43,18 +45,23 @@ class Target:
 
     `config` is TVM's own JSON form; `architecture` as ``uname -m`` prints it; `features` the CPU
     features, in LLVM's names, that the generated code may use. Of a GPU, `architecture` is ``cuda``
-    or ``opencl``, and `features` are the architectures that machine code is made for.
+    or ``opencl``, and `features` are the architectures that machine code is made for. `precision`
+    is another than ``fp32`` for CUDA only.
     """
 
     name: str
     config: dict[str, Any] = field(hash=False)
     architecture: str
     features: tuple[str, ...]
+    precision: Precision = "fp32"
 
     @property
     def key(self) -> str:
         """A short text that identifies equal code generation: records are filtered by it."""
-        return json.dumps(self.config, sort_keys=True, separators=(",", ":"))
+        config = self.config
+        if self.precision != "fp32":
+            config = config | {"precision": self.precision}
+        return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
     @property
     def gpu(self) -> bool:
@@ -74,21 +81,28 @@ class Target:
         return "android" in self.config["mtriple"]
 
 
-def resolve_target(text: str, architectures: str | None = None) -> Target:
+def resolve_target(text: str, architectures: str | None = None, precision: str = "fp32") -> Target:
     """Turn an alias (``cpu``, ``arm``, ``android``, ``cuda``, ``adreno``), an x86-64 level or CPU
     name of LLVM (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/``, ``nvidia/`` or
     ``qcom/`` tag of TVM, or TVM's JSON into a Target. `architectures` are those that CUDA's machine
-    code is made for, such as ``sm_61,sm_90``.
+    code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32`` or, for CUDA, ``fp16``.
 
     Raises UserError, naming what there is, for anything else.
     """
-    target = _resolve(text, architectures)
+    target = replace(_resolve(text, architectures), precision=parse_precision(precision))
     if architectures is not None and target.architecture != "cuda":
         raise UserError(f"--arch is for --target cuda, not for {text}")
+    if precision != "fp32" and target.architecture != "cuda":
+        raise UserError(
+            f"--precision {precision} is for --target cuda, not for {text}, which is fp32 only"
+        )
     if target.architecture == "cuda":
         from deploy.gpu.nvrtc import check_architectures
 
         check_architectures(target.features)
+        old = [name for name in target.features if int(name[3:]) < _LEAST_FP16]
+        if precision == "fp16" and old:
+            raise UserError(f"--precision fp16 needs sm_{_LEAST_FP16} or later, not {old[0]}")
     return target
 
 

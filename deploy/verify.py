@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import GOLDEN_STRIDE, Artifact
 from deploy.metadata import Metadata
+from deploy.precision import Precision
 from deploy.resolution import Resolution
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import WorkError
@@ -21,8 +22,16 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-# Float32 sums in another order differ; measured networks stay ten times below this.
-RELATIVE_TOLERANCE = 1e-4
+# Of the largest score, by precision. fp32: sums in another order differ; measured networks stay ten
+# times below. fp16: to store a map rounds it by up to u = 2^-11. Some 65 roundings in a row, each
+# independent, add up to sqrt(65) u / 2 = 4 u on average, and the largest of a million errors is six
+# times the average: 24 u. TinyMRMS and users' networks were measured at 1 to 5 u, MRMS at 9 to 24 u
+# (most on a black image, whose pixels all round alike, so that no sum averages it out). Allowed is
+# 64 u. A wrong kernel is off by 1000 u, a map beyond half's range by infinity.
+RELATIVE_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2**-5}
+# Of the pixels, in which labels may differ where no score says why. fp16: measured networks differ
+# in 0.4% at most.
+_LABEL_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
 SEED = 0
 
 
@@ -44,8 +53,9 @@ class Comparison:
     """One side against onnxruntime on one image.
 
     `max_logit_error` is the largest absolute difference of a class score; `tolerance` what it may
-    be: 1e-4 of the largest score, at least 1e-4. A label may differ only where the reference's
-    scores of the two classes lie within twice the tolerance: `unexplained_share` counts the others.
+    be: the precision's `RELATIVE_TOLERANCE` of the largest score, or of 1. A label may differ only
+    where the reference's scores of the two classes lie within twice the tolerance:
+    `unexplained_share` counts the others.
     """
 
     side: str
@@ -72,11 +82,12 @@ def compare(
     reference: tuple[NDArray[np.uint8], NDArray[np.float32]],
     labels: NDArray[np.uint8],
     logits: NDArray[np.float32],
+    precision: Precision = "fp32",
 ) -> Comparison:
     """Compare labels (H, W) and logits (K, H, W) with the reference's."""
     reference_labels, reference_logits = reference
     peak = float(np.abs(reference_logits).max())
-    tolerance = RELATIVE_TOLERANCE * max(1.0, peak)
+    tolerance = RELATIVE_TOLERANCE[precision] * max(1.0, peak)
     with np.errstate(invalid="ignore"):  # infinity minus infinity: NaN, which never passes
         error = np.abs(logits.astype(np.float64) - reference_logits)
     differing = labels != reference_labels
@@ -118,13 +129,14 @@ def verify_network(
     from deploy.reference import Reference
 
     reference = Reference(model)
+    precision = network.artifact.target.precision
     comparisons = []
     for name, image in images.items():
         given = network.metadata.network_input(image)
         logits = network.logits(given)
         labels_out = network.metadata.output == "labels"
         labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
-        comparisons.append(compare("tvm", name, reference(given), labels, logits))
+        comparisons.append(compare("tvm", name, reference(given), labels, logits, precision))
     return comparisons
 
 
@@ -153,7 +165,8 @@ def replay_golden(network: Runnable) -> Comparison:
     """The artifact's own golden input, where it is loaded, against its golden output.
 
     Logits are compared at every 8th pixel, labels at every pixel; a label that differs where no
-    golden logit says by how much counts as unexplained, unless it is one pixel in 10,000.
+    golden logit says by how much counts as unexplained, unless it is one pixel in 10,000 (in 100 at
+    fp16).
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
@@ -162,13 +175,14 @@ def replay_golden(network: Runnable) -> Comparison:
     peak = float(np.abs(golden.logits).max())
     sampled = logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE]
     differing = float((labels != golden.labels).mean())
+    precision = network.artifact.target.precision
     return Comparison(
         side="tvm",
         image="golden",
         max_logit_error=float(np.abs(sampled.astype(np.float64) - golden.logits).max()),
-        tolerance=RELATIVE_TOLERANCE * max(1.0, peak),
+        tolerance=RELATIVE_TOLERANCE[precision] * max(1.0, peak),
         differing_share=differing,
-        unexplained_share=0.0 if differing <= 1e-4 else differing,
+        unexplained_share=0.0 if differing <= _LABEL_TOLERANCE[precision] else differing,
     )
 
 

@@ -30,6 +30,7 @@ def bench(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
     arch: options.Architectures = None,
+    precision: options.PrecisionText = "fp32",
     resolution: options.ResolutionText = None,
     input_: options.InputText = "image",
     output: options.OutputText = "labels",
@@ -77,7 +78,7 @@ def bench(
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target, arch)
+    resolved = resolve_target(target, arch, precision)
     if resolved.gpu:
         options.require_gpu(resolved)
     with step(f"exporting {model}"):
@@ -90,6 +91,7 @@ def bench(
         if artifact
         else _build(source.graph, resolved, workers, remote)
     )
+    options.check_precision(precision, built.target.precision)
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
     if built.gpu is not None:
@@ -171,7 +173,8 @@ def _bench_gpu(
     for name, s in result.summaries.items():
         values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
         rows.append((name, *(f"{v:.3f}" for v in values), s.n))
-    title = f"{what['model']} {what['resolution']}, {result.device['gpu']}"
+    half = result.device["precision"] == "fp16"
+    title = f"{what['model']} {what['resolution']}, {result.device['gpu']}" + ", fp16" * half
     print_table(title, (*LATENCY_COLUMNS, "n"), rows)
     for name, ratio in result.ratios.items():
         print(f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}]")
@@ -180,6 +183,8 @@ def _bench_gpu(
     for name, reason in result.absent.items():
         say(f"{name} does not run here: {reason}")
     say(f"the time includes {INCLUDES}")
+    if half:
+        say("hmseg's maps are fp16; the others compute in fp32")
 
 
 def _bench_remote(

@@ -11,6 +11,7 @@ def compile_model(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
     arch: options.Architectures = None,
+    precision: options.PrecisionText = "fp32",
     resolution: options.ResolutionText = None,
     input_: options.InputText = "image",
     output: options.OutputText = "labels",
@@ -30,7 +31,7 @@ def compile_model(
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target, arch)
+    resolved = resolve_target(target, arch, precision)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.artifact import SUFFIX, save_artifact
@@ -50,12 +51,13 @@ def compile_model(
         untuned = 0 if resolved.gpu else sum(not kernel.tuned for kernel in left)
         advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
         say(f"left to TVM's own lowering: {names}{advice}")
+    half = " of fp16" if resolved.precision == "fp16" else ""
     emulated = f", {artifact.parity['how']}," if "how" in artifact.parity else ""
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)
         say(
-            f"parity with onnxruntime{emulated} on {len(comparisons)} images: logit error "
+            f"parity{half} with onnxruntime{emulated} on {len(comparisons)} images: logit error "
             f"{worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
             f"{differing:.4%} of the pixels differ at most"
         )

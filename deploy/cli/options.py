@@ -56,6 +56,13 @@ Architectures = Annotated[
     str | None,
     typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
 ]
+PrecisionText = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32, or with --target cuda fp16: maps lie in memory as half, sums stay fp32.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else its machine's cores."),
@@ -100,6 +107,12 @@ def open_model(
         model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
         std=stds,
     )  # fmt: skip
+
+
+def check_precision(asked: str, found: str) -> None:
+    """Raise UserError where another precision was asked for than an artifact has."""
+    if asked not in ("fp32", found):  # fp32 may be the default
+        raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
 
 
 def require_gpu(target: "Target") -> None:

@@ -23,6 +23,7 @@ def verify(
     ] = None,
     target: options.TargetText = "cpu",
     arch: options.Architectures = None,
+    precision: options.PrecisionText = "fp32",
     resolution: options.ResolutionText = None,
     classes: options.Classes = None,
     mean: options.Mean = None,
@@ -41,23 +42,25 @@ def verify(
         raise UserError("verify: name an artifact, or a model with --model; not both")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     if artifact is not None:
-        comparisons = [_replay(artifact, workers, remote)]
+        found, comparison = _replay(artifact, workers, remote)
+        options.check_precision(precision, found)
+        precision, comparisons = found, [comparison]
     else:
         assert model is not None
         comparisons = _compare_all(
-            model, target, arch, resolution, classes, mean, std, workers, remote
+            model, target, arch, precision, resolution, classes, mean, std, workers, remote
         )
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
-        _print(comparisons)
+        _print(comparisons, precision)
     from deploy.verify import require
 
     require(comparisons)
     say("verified")
 
 
-def _replay(path: Path, threads: int, remote: "Remote | None") -> "Comparison":
+def _replay(path: Path, threads: int, remote: "Remote | None") -> "tuple[str, Comparison]":
     from deploy.artifact import load_artifact
     from deploy.runtime import load
     from deploy.verify import replay_golden
@@ -65,13 +68,16 @@ def _replay(path: Path, threads: int, remote: "Remote | None") -> "Comparison":
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"replaying the golden image of {path.name}{where}"):
         if remote:
-            return remote.use(load_artifact(path), replay_golden)
-        return replay_golden(load(path, threads=threads))
+            artifact = load_artifact(path)
+            return artifact.target.precision, remote.use(artifact, replay_golden)
+        network = load(path, threads=threads)
+        return network.artifact.target.precision, replay_golden(network)
 
 
 def _compare_all(
-    model: str, target: str, arch: str | None, resolution: str | None, classes: int | None,
-    mean: str | None, std: str | None, threads: int, remote: "Remote | None",
+    model: str, target: str, arch: str | None, precision: str, resolution: str | None,
+    classes: int | None, mean: str | None, std: str | None, threads: int,
+    remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
@@ -79,11 +85,11 @@ def _compare_all(
     from deploy.targets import resolve_target
     from deploy.verify import probe_images, verify_torch
 
+    resolved = resolve_target(target, arch, precision)
     with step(f"compiling for {target}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolve_target(target, arch), threads=threads, remote=remote,
-            on_step=progress.at,
-        )  # fmt: skip
+            source.graph, resolved, threads=threads, remote=remote, on_step=progress.at
+        )
     if "how" in artifact.parity:
         say(f"no GPU here: {artifact.parity['how']}")
     if not comparisons:
@@ -95,9 +101,9 @@ def _compare_all(
     return comparisons
 
 
-def _print(comparisons: "list[Comparison]") -> None:
+def _print(comparisons: "list[Comparison]", precision: str) -> None:
     print_table(
-        "against onnxruntime",
+        "against onnxruntime" + (", maps in fp16" if precision == "fp16" else ""),
         ("side", "image", "logit error", "allowed", "pixels differing", "passed"),
         [
             (

@@ -110,7 +110,8 @@ def check_program(
     except WorkError as error:
         on_step("finding the first layer that differs")
         found = locate_difference(model, target, artifact.golden_input)
-        raise WorkError(f"{error}; {found}; no artifact was written") from error
+        advice = "" if target.precision == "fp32" else "; compile it with --precision fp32"
+        raise WorkError(f"{error}; {found}; no artifact was written{advice}") from error
     report = {"checked": True, **where, "comparisons": [c.to_json() for c in comparisons]}
     return replace(artifact, parity=report), comparisons
 
@@ -124,7 +125,7 @@ def locate_difference(model: onnx.ModelProto, target: Target, given: NDArray[Any
         shape = _output_shape(prefix)
         return network.run(probe).view(np.float32).reshape(shape)
 
-    found = first_difference(model, given, run_prefix)
+    found = first_difference(model, given, run_prefix, target.precision)
     return str(found) if found else "no single layer differs on the golden image"
 
 

@@ -13,6 +13,8 @@
 #define __forceinline__ inline
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __host__
+#define __align__(size) __attribute__((aligned(size)))
 #define alignas(size) __attribute__((aligned(size)))  // may stand behind static
 
 struct dim3_ {

@@ -2,9 +2,9 @@
 there is no GPU.
 
 The very source that the GPU's compiler gets is compiled by the C++ compiler that links the CPU's
-libraries, under a header (`emulator.h`) that gives CUDA's words their meaning: a block's threads
-run one after the other, each up to the next barrier, so that a missing barrier shows as a wrong
-number in one of the two orders that there are. Slow; it says nothing of speed.
+libraries, under headers (`emulator.h`, `emulator_fp16.h`) that give CUDA's words their meaning: a
+block's threads run one after the other, each up to the next barrier, so that a missing barrier
+shows as a wrong number in one of the two orders that there are. Slow; it says nothing of speed.
 """
 
 import ctypes
@@ -22,7 +22,11 @@ from numpy.typing import NDArray
 from deploy.gpu.plan import Plan
 from lut.errors import UserError
 
-_HEADER = Path(__file__).with_name("emulator.h")
+# What CUDA's headers are in emulation.
+_HEADERS = {
+    "cuda.h": Path(__file__).with_name("emulator.h"),
+    "cuda_fp16.h": Path(__file__).with_name("emulator_fp16.h"),
+}
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) {')
 
 
@@ -88,7 +92,8 @@ def compile_source(source: str) -> Path:
     ]
     with tempfile.TemporaryDirectory(prefix="hmseg-emulate-") as folder:
         code, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-        (Path(folder) / "cuda.h").write_text(_HEADER.read_text())
+        for header, text in _HEADERS.items():
+            (Path(folder) / header).write_text(text.read_text())
         code.write_text("\n".join([source, *wrappers]))
         command = [compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-w", f"-I{folder}"]
         done = subprocess.run(

@@ -55,13 +55,15 @@ class GpuNetwork(Network):
 
     @property
     def device(self) -> dict[str, Any]:
-        """The GPU, its compute capability, the driver's CUDA and the code that was chosen."""
+        """The GPU, its compute capability, the driver's CUDA, the code that was chosen and the
+        precision of the maps."""
         driver = self._driver
         return {
             "gpu": driver.name,
             "compute_capability": f"{driver.capability // 10}.{driver.capability % 10}",
             "driver_cuda": driver.version,
             "code": self.code,
+            "precision": self.artifact.target.precision,
         }
 
     def _prepare(self) -> None:

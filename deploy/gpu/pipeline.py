@@ -19,16 +19,18 @@ from deploy.gpu.passes.place_global_mean import PlaceGlobalMean
 from deploy.gpu.passes.place_label_end import PlaceLabelEnd
 from deploy.gpu.passes.place_resize import PlaceResize
 from deploy.gpu.passes.place_stem import PlaceStem
+from deploy.gpu.passes.store_half import StoreHalf
 from deploy.importer import import_graph
 from deploy.passes.kernel_call import KERNEL
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.pipeline import OnPass, Pass, describe_kernels, watching
+from deploy.precision import Precision
 from deploy.targets import Target
 
 
-def gpu_passes(chooser: GpuChooser) -> list[Pass]:
+def gpu_passes(chooser: GpuChooser, precision: Precision = "fp32") -> list[Pass]:
     """Every pass between the imported graph and kernels that can be launched, in order."""
-    return [
+    passes = [
         PlaceStem(chooser),
         PlaceLabelEnd(chooser),
         PlaceConvolutions(chooser),
@@ -50,6 +52,7 @@ def gpu_passes(chooser: GpuChooser) -> list[Pass]:
             dlight.gpu.Fallback(),
         ),
     ]
+    return [*passes, StoreHalf()] if precision == "fp16" else passes
 
 
 @tvm.transform.module_pass(opt_level=0, name="MarkScheduled")
@@ -88,7 +91,7 @@ def compile_source(
     tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
     module: Any = import_graph(with_logits_output(model))
     with tvm_target, tvm.transform.PassContext(instruments=watching(on_pass)):
-        for step in gpu_passes(GpuChooser()) if passes is None else passes:
+        for step in gpu_passes(GpuChooser(), target.precision) if passes is None else passes:
             module = step(module)
     lowered = lower_module(module, tvm_target)
     kernels = describe_kernels(module, {})

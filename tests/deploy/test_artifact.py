@@ -117,6 +117,19 @@ def test_equal_contents_give_equal_bytes(data, tmp_path):
     assert (tmp_path / "other.hmseg").read_bytes() != data
 
 
+def test_an_artifact_from_before_there_were_precisions(data):
+    old = with_manifest(data, lambda manifest: manifest["target"].pop("precision") and None)
+    assert same(parse_artifact(old, "a.hmseg"), ARTIFACT)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "", 16, None])
+def test_an_unknown_precision(data, precision):
+    def change(manifest):
+        manifest["target"]["precision"] = precision
+
+    refused(with_manifest(data, change), "precision")
+
+
 def test_an_artifact_from_before_the_calls_were_listed(data):
     old = with_manifest(data, lambda manifest: {k: v for k, v in manifest.items() if k != "calls"})
     assert parse_artifact(old, "old").calls == ()

@@ -147,6 +147,30 @@ def test_bad_gpus(text, architectures, message):
     assert "\n" not in str(caught.value)
 
 
+def test_fp16():
+    """Records and artifacts of the two precisions are not taken for one another."""
+    half, whole = resolve_target("cuda", "sm_61", "fp16"), resolve_target("cuda", "sm_61")
+    assert (half.precision, whole.precision) == ("fp16", "fp32")
+    assert half.config == whole.config
+    assert half.key != whole.key
+
+
+@pytest.mark.parametrize(
+    ("text", "architectures", "precision", "message"),
+    [
+        ("cuda", None, "half", "unknown precision 'half': choose fp32 or fp16"),
+        ("cpu", None, "", "unknown precision ''"),
+        ("arm", None, "fp16", "--precision fp16 is for --target cuda, not for arm, which is fp32"),
+        ("adreno", None, "fp16", "--precision fp16 is for --target cuda, not for adreno"),
+        ("cuda", "sm_61,sm_50", "fp16", "--precision fp16 needs sm_53 or later, not sm_50"),
+    ],
+)
+def test_bad_precisions(text, architectures, precision, message):
+    with pytest.raises(UserError, match=message) as caught:
+        resolve_target(text, architectures, precision)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_extra_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(UserError, match=r"needs NVRTC: pip install 'hmseg\[cuda\]'"):

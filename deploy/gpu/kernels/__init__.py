@@ -3,7 +3,8 @@
 Every module has a frozen ``...Spec`` (what changes the numbers), ``pack(spec, ...)`` and
 ``emit(spec)``, with the schedule's rule inside. The PrimFunc takes the maps, the packed constants
 in the order in which `pack` returns them, and the output; it becomes one kernel. Maps are planar
-float32 (1, C, H, W). Here a spec finds its module.
+float32 (1, C, H, W); `deploy.gpu.passes.store_half` makes them float16. Here a spec finds its
+module.
 """
 
 from dataclasses import dataclass, field

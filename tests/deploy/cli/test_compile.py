@@ -126,6 +126,7 @@ def test_a_full_temporary_folder(user_onnx, tmp_path):
     [
         (["-t", "gpu"], "unknown target 'gpu'"),
         (["-t", "cuda", "--arch", "sm_13"], "unknown GPU architecture 'sm_13': CUDA 12.9 knows"),
+        (["--precision", "fp16"], "--precision fp16 is for --target cuda, not for cpu"),
         (["-t", '{"kind": "llvm", "mattr": ["+made-up"]}'], "made-up"),
         (["-t", "{"], "not JSON"),
         (["--threads", "0"], "--threads 0"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import MODULES
 from deploy.gpu.lower import KernelCode, lower_kernels
+from deploy.gpu.passes.store_half import FLOAT, halve
 
 Array = NDArray[Any]
 BORDER = 4096  # bytes on each side; as floats they are NaN, so that reading them shows
@@ -17,11 +18,21 @@ LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152}
 TARGET = {"kind": "cuda", "arch": "sm_61", "thread_warp_size": 32, **LIMITS}
 
 
-class Kernels:
-    """Kernels of several specs in one library."""
+MAPS = ("x", "gate", "added", "y")
 
-    def __init__(self, specs: Mapping[str, Any]) -> None:
+
+class Kernels:
+    """Kernels of several specs in one library; with fp16 their maps are half."""
+
+    def __init__(self, specs: Mapping[str, Any], precision: str = "fp32") -> None:
+        self.precision = precision
         functions = {name: MODULES[type(spec)].emit(spec) for name, spec in specs.items()}
+        if precision == "fp16":
+            functions = {name: _half(function) for name, function in functions.items()}
+        self._dtypes = {
+            name: [np.dtype(str(parameter.dtype)) for parameter in function.params]
+            for name, function in functions.items()
+        }
         target = tvm.target.Target(TARGET, host={"kind": "llvm"})
         self.source, self.codes = lower_kernels(functions, target)
         self._gpu = EmulatedGpu(self.source)
@@ -29,9 +40,12 @@ class Kernels:
     def run(
         self, name: str, inputs: list[Array], output: Array, *, backwards: bool = False
     ) -> Array:
-        """The output of a kernel on these inputs and constants; `output` gives shape and type."""
+        """The output of a kernel on these inputs and constants; `output` gives its shape, and its
+        type unless it is half."""
         (code,) = self.codes[name]
-        given = [np.ascontiguousarray(array) for array in inputs]
+        *dtypes, dtype = self._dtypes[name]
+        output = np.empty(output.shape, dtype)
+        given = [a.astype(d, order="C") for a, d in zip(inputs, dtypes, strict=True)]
         memories = [_bordered(array.tobytes()) for array in given]
         memories.append(_bordered(b"\xff" * output.nbytes))
         before = [memory.copy() for memory in memories]
@@ -48,6 +62,11 @@ class Kernels:
         """The one launch of a kernel."""
         (code,) = self.codes[name]
         return code
+
+
+def _half(function: Any) -> Any:
+    parameters = function.params
+    return halve(function, [p.name in MAPS and str(p.dtype) == FLOAT for p in parameters])
 
 
 def _bordered(data: bytes) -> NDArray[np.uint8]:

@@ -43,6 +43,7 @@ def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, caps
     assert len(row["kernels_ms"]) == len(artifact.gpu.plan.entries["main"].launches)
     assert row["memory_floor_ms"] > 0
     assert result["provenance"]["gpu"] == "Stand-in"
+    assert result["provenance"]["precision"] == "fp32"
     assert result["left_out"] == []
 
 

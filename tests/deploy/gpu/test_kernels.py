@@ -1,4 +1,5 @@
-"""Every GPU kernel against float64, in emulation of the CUDA source."""
+"""Every GPU kernel against float64, in emulation of the CUDA source; those that read and write maps
+in both precisions."""
 
 import numpy as np
 import pytest
@@ -54,9 +55,20 @@ def kernels() -> Kernels:
     return Kernels(SPECS)
 
 
+@pytest.fixture(scope="module")
+def half_kernels() -> Kernels:
+    return Kernels({name: spec for name, spec in SPECS.items() if name not in LABELS}, "fp16")
+
+
+@pytest.fixture(params=["fp32", "fp16"])
+def any_kernels(request) -> Kernels:
+    return request.getfixturevalue("kernels" if request.param == "fp32" else "half_kernels")
+
+
 def noise(*shape: int) -> np.ndarray:
+    """Numbers that half holds exactly."""
     generator = np.random.default_rng(hash(shape) % 2**32)
-    return generator.standard_normal(shape).astype(np.float32)
+    return generator.standard_normal(shape).astype(np.float16).astype(np.float32)
 
 
 def double(array: np.ndarray) -> torch.Tensor:
@@ -72,13 +84,20 @@ def upsample(value: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(value, size=size, mode="bilinear", align_corners=False)
 
 
-def check(got: np.ndarray, want: torch.Tensor) -> None:
+def check(
+    kernels: Kernels, name: str, inputs: list[np.ndarray], want: torch.Tensor, *,
+    backwards: bool = False,
+) -> None:  # fmt: skip
+    """Sums are float32 in both precisions; half adds one rounding to nearest, of what is stored."""
+    got = kernels.run(name, inputs, np.empty(want.shape, np.float32), backwards=backwards)
+    assert got.dtype == (np.float16 if kernels.precision == "fp16" else np.float32)
     assert np.isfinite(got).all()
-    np.testing.assert_allclose(got, want.numpy(), rtol=2e-5, atol=2e-5)
+    rounding = 2**-11 if kernels.precision == "fp16" else 0
+    np.testing.assert_allclose(got, want.numpy(), rtol=2e-5 + rounding, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-def test_pointwise(kernels, name):
+def test_pointwise(any_kernels, name):
     spec = POINTWISE[name]
     x, w, b = (
         noise(1, spec.cin, spec.height, spec.width),
@@ -96,11 +115,11 @@ def test_pointwise(kernels, name):
         want = want + (upsample(added, (spec.height, spec.width)) if spec.add == "low" else added)
     want = activate(want, spec.act)
     constants = pointwise.pack(spec, w, b)
-    check(kernels.run(name, [*inputs, *constants], np.empty(want.shape, np.float32)), want)
+    check(any_kernels, name, [*inputs, *constants], want)
 
 
 @pytest.mark.parametrize("name", DEPTHWISE)
-def test_depthwise(kernels, name):
+def test_depthwise(any_kernels, name):
     spec = DEPTHWISE[name]
     x = noise(1, spec.channels, spec.height, spec.width)
     w, b = noise(spec.channels, 1, spec.kernel, spec.kernel), noise(spec.channels)
@@ -110,11 +129,11 @@ def test_depthwise(kernels, name):
     )  # fmt: skip
     want = activate(want, spec.act)
     constants = depthwise.pack(spec, w, b)
-    check(kernels.run(name, [x, *constants], np.empty(want.shape, np.float32)), want)
+    check(any_kernels, name, [x, *constants], want)
 
 
 @pytest.mark.parametrize("name", STEMS)
-def test_stem(kernels, name):
+def test_stem(any_kernels, name):
     spec = STEMS[name]
     w, b = noise(spec.cout, 3, 3, 3), noise(spec.cout)
     factor, shift = np.float32([0.01, 0.02, 0.03]), np.float32([-1, 0.5, 0.25])
@@ -128,27 +147,26 @@ def test_stem(kernels, name):
         planes = double(x)
     want = activate(F.conv2d(planes, double(w), double(b), stride=2, padding=1), spec.act)
     constants = stem.pack(spec, w, b, factor, shift)
-    check(kernels.run(name, [x, *constants], np.empty(want.shape, np.float32)), want)
+    check(any_kernels, name, [x, *constants], want)
 
 
 @pytest.mark.parametrize("name", RESIZES)
-def test_resize(kernels, name):
+def test_resize(any_kernels, name):
     spec = RESIZES[name]
     x = noise(1, spec.channels, spec.height, spec.width)
     want = upsample(double(x), (spec.out_height, spec.out_width))
-    check(kernels.run(name, [x, *resize.pack(spec)], np.empty(want.shape, np.float32)), want)
+    check(any_kernels, name, [x, *resize.pack(spec)], want)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", MEANS)
-def test_global_mean(kernels, name, backwards):
+def test_global_mean(any_kernels, name, backwards):
     """The block's threads run in two orders: a missing barrier would show in one of them."""
     spec = MEANS[name]
     x = noise(1, spec.channels, spec.height, spec.width)
     want = double(x).mean((2, 3), keepdim=True)
     constants = global_mean.pack(spec)
-    output = np.empty(want.shape, np.float32)
-    check(kernels.run(name, [x, *constants], output, backwards=backwards), want)
+    check(any_kernels, name, [x, *constants], want, backwards=backwards)
 
 
 def test_a_missing_barrier_shows(kernels):

@@ -54,6 +54,7 @@ def test_threads_take_turns(network, artifact):
 def test_device_and_chosen_code(network):
     assert network.device == {
         "gpu": "Stand-in", "compute_capability": "6.1", "driver_cuda": "12.9", "code": "sm_61",
+        "precision": "fp32",
     }  # fmt: skip
 
 
