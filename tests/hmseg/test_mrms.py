@@ -16,7 +16,10 @@ def test_forward_shapes(name):
     image = torch.randn(2, 3, 64, 96)
     outputs = model(image)
     # At the sizes of C3, C4 and C5; the loss upsamples them.
-    assert [tuple(o.shape) for o in outputs] == [(2, 5, 8, 12), (2, 5, 4, 6), (2, 5, 2, 3)]
+    genotype = model.config.genotype
+    medium = [side * genotype.medium_tenths // 10 for side in (8, 12)]
+    low = [side * genotype.low_tenths // 10 for side in medium]
+    assert [tuple(o.shape) for o in outputs] == [(2, 5, 8, 12), (2, 5, *medium), (2, 5, *low)]
     logits = model.eval()(image)
     assert isinstance(logits, torch.Tensor)
     assert logits.shape == (2, 5, 64, 96)
