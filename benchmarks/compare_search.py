@@ -13,6 +13,8 @@ and draws latency against mIoU. Started again, a command goes on where it stoppe
 """
 
 import argparse
+import hashlib
+import json
 import random
 import statistics
 from dataclasses import replace
@@ -32,7 +34,7 @@ from hmseg.genotype import (
     parse_genotype,
     random_genotype,
 )
-from hmseg.network_file import read_network, to_line
+from hmseg.network_file import read_network, read_search, to_line
 from hmseg.search.budget import open_cost, parse_budget
 from hmseg.search.config import SearchConfig
 from hmseg.search.objective import Objective
@@ -40,6 +42,7 @@ from hmseg.search.run import SearchRun
 from hmseg.search.search import Searcher
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import Stage, TrainConfig
+from lut.errors import UserError
 from lut.files import atomic_path
 from lut.jsonl import append_record, read_records
 from lut.table import load_table
@@ -52,6 +55,7 @@ TABLE_6: dict[str, tuple[str, ...]] = {
     "O+D+R": DIMENSIONS,
 }
 MODELS = {0.5: "tiny-mrms", 1.0: "mrms"}
+_DRAWS = 100_000  # of random networks, at most
 
 
 def scaled_mrms(objective: Objective) -> Genotype:
@@ -74,6 +78,8 @@ def scaled_mrms(objective: Objective) -> Genotype:
         )  # fmt: skip
         candidates.append(Genotype(ops, medium, low))
     within = [g for g in candidates if objective.cost.of(g).upper <= objective.budget.limit]
+    if not within:
+        raise UserError("no scaled MRMS lies within the budget; raise --budget")
     return max(within, key=lambda g: (objective.cost.of(g).upper, g == MRMS_GENOTYPE))
 
 
@@ -82,11 +88,16 @@ def random_within(objective: Objective, count: int, seed: int, floor: float) -> 
     the budget: cheaper ones would lose by their size alone."""
     rng, found = random.Random(seed), list[Genotype]()
     limit = objective.budget.limit
-    while len(found) < count:
+    for _ in range(_DRAWS):
+        if len(found) == count:
+            return found
         genotype = random_genotype(rng)
         if floor * limit <= objective.cost.of(genotype).upper <= limit:
             found.append(genotype)
-    return found
+    raise UserError(
+        f"{len(found)} of {_DRAWS} random networks cost {floor:.0%} to 100% of the budget; "
+        "lower --floor"
+    )
 
 
 class Comparison:
@@ -97,6 +108,7 @@ class Comparison:
         self.results = arguments.out / "results.jsonl"
         self.budget = parse_budget(arguments.budget)
         self.table = load_table(arguments.cost)
+        self.digest = hashlib.sha256(arguments.cost.read_bytes()).hexdigest()
         identity = self.table.identity
         height, width = map(int, identity.resolution.split("x"))
         self.size, self.width, self.classes = (height, width), identity.width, identity.num_classes
@@ -107,21 +119,24 @@ class Comparison:
         """Run or finish a search; a finished one is read."""
         folder = self.arguments.out / f"search-{name}-seed{seed}"
         file = folder / "genotype.json"
-        if not file.exists():
-            recipe = TrainConfig(
-                MODELS[self.width], "camvid", (Stage.parse(self.arguments.search_stage),),
-                seed=seed, learning_rate=self.arguments.search_lr,
-                class_balance=self.arguments.search_class_balance,
-            )  # fmt: skip
-            config = SearchConfig(
-                recipe, str(self.budget), self.arguments.cost.name, self.size, self.classes,
-                dimensions, round(self.arguments.warmup * recipe.steps),
-                self.arguments.estimator, self.arguments.samples, self.arguments.arch_lr,
-            )  # fmt: skip
-            frames = open_dataset("camvid", self.arguments.data, "train")
-            searcher = Searcher(config, self.objective, open_source(frames), frames.classes.names)
-            run = SearchRun(folder, searcher, {"table": self.arguments.cost.name})
-            run.start(resume=run.last.exists())
+        recipe = TrainConfig(
+            MODELS[self.width], "camvid", (Stage.parse(self.arguments.search_stage),),
+            seed=seed, learning_rate=self.arguments.search_lr,
+            class_balance=self.arguments.search_class_balance,
+        )  # fmt: skip
+        config = SearchConfig(
+            recipe, str(self.budget), self.digest, self.size, self.classes,
+            dimensions, round(self.arguments.warmup * recipe.steps),
+            self.arguments.estimator, self.arguments.samples, self.arguments.arch_lr,
+        )  # fmt: skip
+        if file.exists():
+            if read_search(file)["config"] != json.loads(config.to_json()):
+                raise UserError(f"{folder} holds a search with other settings; change --out")
+            return read_network(file)[0]
+        frames = open_dataset("camvid", self.arguments.data, "train")
+        searcher = Searcher(config, self.objective, open_source(frames), frames.classes.names)
+        run = SearchRun(folder, searcher, {"table": self.arguments.cost.name})
+        run.start(resume=run.last.exists())
         return read_network(file)[0]
 
     def score(self, kind: str, name: str, genotype: Genotype, seed: int) -> float:

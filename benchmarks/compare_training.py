@@ -22,6 +22,7 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.loop import Trainer
 from hmseg.train.run import Run, RunOptions
+from lut.errors import UserError
 from lut.files import write_atomic
 from lut.jsonl import read_records
 
@@ -36,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "class balance 1.10": {"class_balance": 1.10},
     "AdamW, learning rate 0.0015": {"optimizer": "adamw", "learning_rate": 0.0015},
     "bfloat16": {"precision": "bfloat16"},
+    "planar instead of channels_last": {"channels_last": False},
 }
 
 
@@ -59,8 +61,13 @@ def train(config: TrainConfig, folder: Path, data: Path) -> float:
     trainer = Trainer(config, open_source(frames), frames.classes.names)
     every = RunOptions(log_every=50, checkpoint_every=100, evaluate_every=config.steps, samples=0)
     run = Run(folder, trainer, open_source(validation), validation.classes, every)
-    if not run.last.exists() or Checkpoint.load(run.last).step < config.steps:
-        run.start(resume=run.last.exists())
+    done = run.last.exists() and Checkpoint.load(run.last)
+    if done and done.config != config:
+        raise UserError(
+            f"{folder} holds another run ({config.difference(done.config)}); change --out"
+        )
+    if not done or done.step < config.steps:
+        run.start(resume=bool(done))
     return 100 * float(read_records(run.log)[-1]["miou"])
 
 

@@ -43,6 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(arguments.checkpoint)
     config = checkpoint.config
+    if config.data not in DATA_TERMS:
+        raise UserError(f"{config.data}: write its terms of use into DATA_TERMS first")
     model = create_model(config.model, num_classes=len(checkpoint.classes))
     name = arguments.name or config.model
     if entry(name).config != replace(model.config, num_classes=entry(name).config.num_classes):

@@ -53,6 +53,13 @@ def read_search(path: Path) -> dict[str, Any]:
     return search
 
 
+def add_measurement(path: Path, measured: dict[str, Any]) -> None:
+    """Write beside the estimate what the network found was measured at."""
+    fields = json.loads(read_file(path))
+    fields["search"]["measured"] = measured
+    write_atomic(path, json.dumps(fields, indent=1) + "\n")
+
+
 def to_line(genotype: Genotype, width: float) -> str:
     """The one-line form."""
     return f"{PREFIX}{width:g} | {genotype}"

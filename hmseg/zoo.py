@@ -99,13 +99,17 @@ def create_model(
 def register_found(folder: Path) -> None:
     """Add the networks that `hmseg search` found: NAME.json, as it writes them.
 
-    Raises UserError for a name that does not end in hmseg: only what the search found is called so.
+    Raises UserError for a name that does not end in hmseg and for a network without a measurement:
+    only what the search found under a measured budget is called so.
     """
     for path in sorted(folder.glob("*.json")):
         if not path.stem.endswith("hmseg"):
             raise UserError(f"{path}: the names of found networks end in hmseg")
         genotype, width, _ = network_file.read_network(path)
-        budget = network_file.read_search(path)["config"]["budget"]
+        search = network_file.read_search(path)
+        if "measured" not in search:
+            raise UserError(f"{path}: not measured; finish the search with `hmseg search --resume`")
+        budget = search["config"]["budget"]
         register(path.stem, MRMSConfig(genotype, width), f"found by hmseg search within {budget}")
 
 

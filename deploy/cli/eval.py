@@ -10,6 +10,9 @@ from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from deploy.metadata import Metadata
     from hmseg.train.metrics import Predictor
 
@@ -91,7 +94,13 @@ def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predic
     metadata = read_metadata(graph)
     _check_size(path, metadata, size)
     session = OnnxSession(graph, threads=threads)
-    return lambda image: session.run(image)[0], len(metadata.classes)
+
+    def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
+        _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
+        labels: NDArray[np.integer] = session.run(image)[0]
+        return labels
+
+    return predict, len(metadata.classes)
 
 
 def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:

@@ -1,6 +1,7 @@
 """hmseg search."""
 
 import hashlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,8 +78,11 @@ def search(
 ) -> None:
     """Search for the network that is best within a budget; under torchrun, over all processes."""
     training_options.check_counts(locals(), ("loader_threads", "log_every", "checkpoint_every"))
+    from hmseg.network_file import add_measurement
     from hmseg.search.budget import open_cost, parse_budget, show_cost
 
+    if not 0 <= warmup < 1:
+        raise UserError(f"--warmup {warmup:g}: the share must be at least 0 and below 1")
     limit = parse_budget(budget)
     table = _open_table(cost)
     size = options.read_resolution(resolution) or _table_size(table)
@@ -122,15 +126,18 @@ def search(
     world = join_world(place)
     progress = None
     if world.is_main:
-        progress = SearchProgress(config.steps, lambda value: show_cost(value, limit.unit))
+        progress = SearchProgress(
+            recipe.pixels_after, config.steps, lambda value: show_cost(value, limit.unit)
+        )
     try:
         searcher = Searcher(
             config, Objective(whole, limit), open_source(split), split.classes.names,
             world=world, device=place, loader_threads=loader_threads,
         )  # fmt: skip
         run = SearchRun(
-            out, searcher, _provenance(cost, table), SearchOptions(log_every, checkpoint_every),
-            world, progress.search_step if progress else lambda _report: None,
+            out, searcher, _provenance(cost, table) if limit.unit == "us" else {},
+            SearchOptions(log_every, checkpoint_every), world,
+            progress.search_step if progress else lambda _report: None,
         )  # fmt: skip
         found = run.start(resume=resume)
         wait_for_all()
@@ -140,7 +147,11 @@ def search(
         leave_world()
     if not world.is_main:
         return
+    if measuring is None and measure:
+        say("not measured: a budget of time, with --cost, is")
     row = measuring(found) if measuring else None
+    if row:
+        add_measurement(found.file, _measured(row) | {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     _report(found, row, as_json=as_json)
 
 
@@ -203,6 +214,12 @@ class _Measuring:
         return result.rows[0]
 
 
+def _measured(row: "Row") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(row) | {"measured_us": row.measured_us, "error": row.error}
+
+
 def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -210,7 +227,7 @@ def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:
 
     estimate = found.estimate
     if as_json:
-        measured = asdict(row) | {"error": row.error} if row else None
+        measured = _measured(row) if row else None
         print_json(
             {
                 "genotype": str(found.path.genotype), "file": str(found.file),

@@ -8,6 +8,7 @@ import typer
 from deploy.cli import options, training_options
 from deploy.cli.console import print_json, print_table, say
 from deploy.resolution import parse_resolution
+from lut.errors import UserError
 
 if TYPE_CHECKING:
     from hmseg.data.dataset import SegmentationData
@@ -88,7 +89,7 @@ def train(
     split, validation = (open_dataset(dataset, data, name) for name in ("train", "val"))
     config = TrainConfig(
         model=lasting_name(model), data=dataset,
-        stages=_stages(split, stage, crop, batch, epochs), seed=seed,
+        stages=_stages(dataset, split, stage, crop, batch, epochs), seed=seed,
         learning_rate=lr, momentum=momentum, weight_decay=weight_decay,
         auxiliary_weight=auxiliary_weight, scale=training_options.read_scale(scale), colour=colour,
         optimizer=read_optimizer(optimizer), nesterov=nesterov, warmup_steps=warmup,
@@ -109,7 +110,7 @@ def train(
             trainer.begin_with(Checkpoint.load(begin_with), begin_with)
         watchers: list[Watcher] = []
         if world.is_main:
-            watchers.append(ProgressBar(config.steps))
+            watchers.append(ProgressBar(config.pixels_after, config.steps))
             if tensorboard:
                 watchers.append(tensorboard_watcher(out))
         run = Run(
@@ -130,12 +131,15 @@ def train(
 
 
 def _stages(
-    split: "SegmentationData", texts: list[str] | None, crop: str | None, batch: int, epochs: int
-) -> "tuple[Stage, ...]":
+    dataset: str, split: "SegmentationData", texts: list[str] | None, crop: str | None, batch: int,
+    epochs: int,
+) -> "tuple[Stage, ...]":  # fmt: skip
     from hmseg.train.config import Stage
 
     if texts:
         return tuple(Stage.parse(text) for text in texts)
+    if crop is None and dataset == "lip":
+        raise UserError("the frames of lip differ in size: name --crop, e.g. --crop 480x480")
     height, width = parse_resolution(crop) if crop else split.load_image(0).shape[:2]
     return (Stage((height, width), batch, max(1, epochs * len(split) // batch)),)
 

@@ -16,30 +16,52 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """Steps done, loss, last mIoU and the time left, on stderr."""
+    """Steps done, loss, last mIoU and the time left, on stderr.
 
-    def __init__(self, steps: int, title: str = "training") -> None:
+    Time is reckoned by pixels, as later stages have larger crops: `pixels_after(step)` are those of
+    the first steps. Where stderr is no terminal, a line every 5% of the steps.
+    """
+
+    def __init__(
+        self, pixels_after: Callable[[int], int], steps: int, title: str = "training"
+    ) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as TimeLeft
 
+        self._pixels_after, self._steps = pixels_after, steps
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn(title), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[at]}, time left"), TimeLeft(), console=self._console,
+            TextColumn(title), BarColumn(), TextColumn("{task.fields[at]}, time left"), TimeLeft(),
+            console=self._console,
         )  # fmt: skip
         # From the first report on: a resumed run would be timed as if it had done it all.
-        self._task = self._progress.add_task(title, total=steps, start=False, at="")
+        total = pixels_after(steps)
+        self._task = self._progress.add_task(title, total=total, start=False, at="")
+        self._start = 0, 0.0  # pixels and time at the first report
 
     def step(self, report: "StepReport") -> None:
         """Advance the bar."""
         self._advance(report.step, f"loss {report.loss:.3f}")
 
     def _advance(self, step: int, at: str) -> None:
+        pixels = self._pixels_after(step)
         if not self._progress.live.is_started:
             self._progress.start()
             self._progress.start_task(self._task)
-        self._progress.update(self._task, completed=step, at=at)
+            self._start = pixels, time.monotonic()
+        place = f"step {step} of {self._steps}: {at}"
+        self._progress.update(self._task, completed=pixels, at=place)
+        every = max(1, self._steps // 20)
+        if self._console.is_terminal or (step % every and step < self._steps):
+            return
+        first, began = self._start
+        left = ""
+        if pixels > first:
+            seconds = (time.monotonic() - began) / (pixels - first)
+            minutes = seconds * (self._pixels_after(self._steps) - pixels) / 60
+            left = f", about {minutes:.0f} min left"
+        self._console.print(place + left)
 
     def evaluation(self, step: int, confusion: "Confusion") -> None:
         """Print the mIoU above the bar."""
@@ -52,15 +74,13 @@ class ProgressBar:
 
 
 class SearchProgress(ProgressBar):
-    """Steps done, loss, the expected cost E(A) and the time left, on stderr.
+    """Steps done, loss, the expected cost E(A) and the time left, on stderr."""
 
-    A line every 5% where stderr is no terminal.
-    """
-
-    def __init__(self, steps: int, show: Callable[[float], str]) -> None:
-        super().__init__(steps, "searching")
-        self._steps, self._show, self._began = steps, show, time.monotonic()
-        self._first: int | None = None
+    def __init__(
+        self, pixels_after: Callable[[int], int], steps: int, show: Callable[[float], str]
+    ) -> None:
+        super().__init__(pixels_after, steps, "searching")
+        self._show = show
 
     def search_step(self, report: "SearchReport") -> None:
         """Advance the bar."""
@@ -68,16 +88,6 @@ class SearchProgress(ProgressBar):
         if report.architecture:
             at += f", E(A) {self._show(report.architecture.expected)}"
         self._advance(report.step, at)
-        if self._console.is_terminal:
-            return
-        if self._first is None:
-            self._first = report.step - 1
-        if report.step % max(1, self._steps // 20) == 0 or report.step == self._steps:
-            spent = time.monotonic() - self._began
-            left = spent / (report.step - self._first) * (self._steps - report.step)
-            self._console.print(
-                f"step {report.step} of {self._steps}: {at}, about {left / 60:.0f} min left"
-            )
 
 
 def tensorboard_watcher(folder: Path) -> "Watcher":
@@ -86,17 +96,26 @@ def tensorboard_watcher(folder: Path) -> "Watcher":
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs: pip install tensorboard") from error
-    writer = SummaryWriter(folder / "tensorboard")
 
     class TensorBoard:
+        def __init__(self) -> None:
+            self.writer: SummaryWriter | None = None
+
+        def at(self, step: int) -> "SummaryWriter":
+            # Not before the run has accepted its folder; what a resumed run repeats is purged.
+            if self.writer is None:
+                self.writer = SummaryWriter(folder / "tensorboard", purge_step=step)
+            return self.writer
+
         def step(self, report: "StepReport") -> None:
             for name in ("loss", "learning_rate"):
-                writer.add_scalar(name, getattr(report, name), report.step)
+                self.at(report.step).add_scalar(name, getattr(report, name), report.step)
 
         def evaluation(self, step: int, confusion: "Confusion") -> None:
-            writer.add_scalar("miou", confusion.miou, step)
+            self.at(step).add_scalar("miou", confusion.miou, step)
 
         def close(self) -> None:
-            writer.close()
+            if self.writer is not None:
+                self.writer.close()
 
     return TensorBoard()

@@ -79,26 +79,35 @@ class Loader:
         interpreter lock.
         """
         with ThreadPoolExecutor(self.threads) as pool:
-            pending: deque[list[Future[tuple[Array, Array]]]] = deque()
+            pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
             try:
                 for spec in specs:
                     pending.append(self._submit(pool, spec))
                     if len(pending) > self.prefetch:
-                        yield _collate(pending.popleft())
+                        yield pending.popleft().result()
                 while pending:
-                    yield _collate(pending.popleft())
+                    yield pending.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, spec: BatchSpec
-    ) -> list[Future[tuple[Array, Array]]]:
+    def _submit(self, pool: ThreadPoolExecutor, spec: BatchSpec) -> Future[tuple[Tensor, Tensor]]:
         share = spec.size // self.world
         first = spec.first + self.rank * share
-        return [
+        samples = [
             pool.submit(self.sample, number, self._frame(number), spec.crop)
             for number in range(first, first + share)
         ]
+        # No deadlock: the pool takes tasks in order, so by then every sample is being made.
+        return pool.submit(self._collate, samples)
+
+    def _collate(self, futures: list[Future[tuple[Array, Array]]]) -> tuple[Tensor, Tensor]:
+        samples = [future.result() for future in futures]
+        began = time.perf_counter()
+        images = normalise(np.stack([image for image, _ in samples]))
+        labels = np.stack([labels for _, labels in samples])
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+        self._busy_s += time.perf_counter() - began
+        return batch
 
     def _frame(self, number: int) -> int:
         epoch, position = divmod(number, len(self.source))
@@ -106,10 +115,3 @@ class Loader:
             rng = np.random.default_rng((self.seed, 0, epoch))
             self._order = epoch, rng.permutation(len(self.source))
         return int(self._order[1][position])
-
-
-def _collate(futures: list[Future[tuple[Array, Array]]]) -> tuple[Tensor, Tensor]:
-    samples = [future.result() for future in futures]
-    images = normalise(np.stack([image for image, _ in samples]))
-    labels = np.stack([labels for _, labels in samples])
-    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)

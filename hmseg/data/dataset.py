@@ -158,5 +158,5 @@ def _open(path: Path, mode: str | None, *, decode: bool = True) -> Image.Image:
             return file.convert(mode) if mode else file
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; is the copy complete?") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a whole image file ({error})") from error

@@ -1,6 +1,7 @@
 """A search as data: everything that determines what it finds."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -50,8 +51,8 @@ class SearchConfig:
             raise UserError("the score estimator compares paths: it needs at least 2 --samples")
         if self.samples < 1:
             raise UserError(f"--samples {self.samples}: an architecture step needs a path")
-        if not self.arch_learning_rate > 0 or self.cost_weight < 0:
-            raise UserError("--arch-lr must be above 0 and --cost-weight at least 0")
+        if not 0 < self.arch_learning_rate < math.inf or not 0 <= self.cost_weight < math.inf:
+            raise UserError("--arch-lr must be above 0 and --cost-weight at least 0, both finite")
 
     @property
     def steps(self) -> int:

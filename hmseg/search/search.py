@@ -107,8 +107,8 @@ class Searcher:
         check_batches(recipe, min(map(len, halves)), world)
         largest = largest_network(self.network_config, space)
         for stage in recipe.stages:
-            share = stage.batch // world.size
-            check_memory(largest, stage.crop, share, recipe.element_size, available_bytes(device))
+            free = available_bytes(device, world.size)
+            check_memory(largest, stage.crop, stage.batch, recipe.element_size, free)
         torch.manual_seed(recipe.seed)
         self.supernet = Supernet(self.network_config, space).to(device)
         if recipe.channels_last:
@@ -135,7 +135,7 @@ class Searcher:
     def run(self, report: Callable[[SearchReport], None]) -> None:
         """Search to the end, calling `report` after every step.
 
-        Raises WorkError naming the step where a loss is no longer a finite number.
+        Raises UserError naming the step where a loss is no longer a finite number.
         """
         self.supernet.train()
         config = self.config
@@ -210,9 +210,10 @@ class Searcher:
         )
 
     def checkpoint(self) -> SearchCheckpoint:
-        """The search as it stands; raises WorkError where a weight is not a finite number."""
+        """The search as it stands; raises UserError where a weight is not a finite number."""
         weights = self.supernet.state_dict()
         require_finite(weights, self.step)
+        require_finite(self.architecture.state_dict(), self.step)
         return SearchCheckpoint(
             self.config,
             self.step,

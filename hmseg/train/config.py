@@ -1,6 +1,7 @@
 """A training run as data: everything that determines its weights."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -93,11 +94,34 @@ class TrainConfig:
             raise UserError(f"class balance {self.class_balance:g}: must be above 1, e.g. 1.02")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"EMA decay {self.ema_decay:g}: must be in [0, 1)")
+        if self.seed < 0:
+            raise UserError(f"seed {self.seed}: must be at least 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning rate {self.learning_rate:g}: must be a number above 0")
+        for name in ("momentum", "label_smoothing", "colour"):
+            if not 0 <= getattr(self, name) < 1:
+                words = name.replace("_", " ")
+                raise UserError(f"{words} {getattr(self, name):g}: must be in [0, 1)")
+        for name in ("weight_decay", "auxiliary_weight", "warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                words = name.replace("_", " ")
+                raise UserError(f"{words} {getattr(self, name):g}: must be at least 0")
+        if self.nesterov and not self.momentum:
+            raise UserError("Nesterov momentum needs a momentum above 0, e.g. 0.9")
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return sum(stage.steps for stage in self.stages)
+
+    def pixels_after(self, step: int) -> int:
+        """Pixels of all crops of the first `step` steps: what a run's time grows with."""
+        pixels = 0
+        for stage in self.stages:
+            taken = min(step, stage.steps)
+            pixels += taken * stage.batch * stage.crop[0] * stage.crop[1]
+            step -= taken
+        return pixels
 
     @property
     def schedule(self) -> str:
@@ -143,6 +167,14 @@ class TrainConfig:
         """
         same_start = list(islice(self.batches(), step)) == list(islice(other.batches(), step))
         return same_start and replace(self, stages=other.stages) == other
+
+    def difference(self, other: "TrainConfig") -> str:
+        """The first thing in which another run differs, in words."""
+        theirs = other.to_dict()
+        for name, value in self.to_dict().items():
+            if value != theirs[name]:
+                return f"{name.replace('_', ' ')}: {theirs[name]} there, {value} here"
+        return "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""

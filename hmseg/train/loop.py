@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source
 from hmseg.data.dataset import VOID, Array
 from hmseg.data.normalise import normalise
+from hmseg.mrms import MIN_SIDE
 from hmseg.train.checkpoint import (
     Checkpoint,
     Tensors,
@@ -28,7 +30,7 @@ from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.memory import available_bytes, check_memory
 from hmseg.train.metrics import Predictor
 from hmseg.zoo import create_model
-from lut.errors import UserError, WorkError
+from lut.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Trainer:
         if config.precision == "float64":
             model.double()
         for stage in config.stages:
-            share = stage.batch // world.size
-            check_memory(model, stage.crop, share, config.element_size, available_bytes(device))
+            free = available_bytes(device, world.size)
+            check_memory(model, stage.crop, stage.batch, config.element_size, free)
         self.average = copy.deepcopy(model) if config.ema_decay else None
         if world.size > 1:
             synchronise_batch_norm(model)
@@ -90,7 +92,7 @@ class Trainer:
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
 
-        Raises WorkError naming the step where the loss is no longer a finite number.
+        Raises UserError naming the step where the loss is no longer a finite number.
         """
         self.model.train()
         began = time.perf_counter()
@@ -98,6 +100,8 @@ class Trainer:
             loaded = time.perf_counter()
             rate = self.config.learning_rate_at(self.step)
             images, labels = images.to(self.device, self.dtype), labels.to(self.device)
+            if not self.config.channels_last:
+                images = images.contiguous()  # torch computes in the layout that it is given
             loss = self._take_step(images, labels, rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
@@ -140,7 +144,7 @@ class Trainer:
         return self.average or self.model
 
     def checkpoint(self) -> Checkpoint:
-        """The run as it stands; raises WorkError where a weight is no longer a finite number."""
+        """The run as it stands; raises UserError where a weight is no longer a finite number."""
         weights = self.model.state_dict()
         require_finite(weights, self.step)
         optimizer = optimizer_tensors(self.model, self.optimizer)
@@ -174,7 +178,11 @@ class Trainer:
         The steps to come may differ (`TrainConfig.continues`); the checkpoint records that.
         """
         if not self.config.continues(checkpoint.config, checkpoint.step):
-            raise UserError(f"{path}: a run of another configuration; train into another folder")
+            differing = self.config.difference(checkpoint.config)
+            raise UserError(
+                f"{path}: a run of another configuration ({differing}); go on with the options "
+                "that it was started with, or train into another folder"
+            )
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:
             load_into(self.average, checkpoint.average, path)
@@ -206,7 +214,12 @@ def torch_predictor(model: nn.Module) -> Predictor:
         try:
             with torch.inference_mode():
                 batch = torch.from_numpy(normalise(image)).permute(2, 0, 1)[None]
-                labels: Tensor = model(batch.to(like))[0].argmax(0)
+                height, width = image.shape[:2]
+                # A person cut out of a photograph (LIP) may be smaller than a network's least side.
+                missing = max(0, MIN_SIDE - width), max(0, MIN_SIDE - height)
+                batch = F.pad(batch, (0, missing[0], 0, missing[1]), mode="replicate")
+                scores: Tensor = model(batch.to(like))[0, :, :height, :width]
+                labels = scores.argmax(0)
         finally:
             model.train(training)
         return labels.cpu().numpy()
@@ -232,19 +245,19 @@ def class_weights(source: Source, classes: int, balance: float) -> tuple[float, 
 
 
 def require_finite(weights: Tensors, step: int) -> None:
-    """Raise WorkError, naming the tensor, where one is no longer a finite number."""
+    """Raise UserError, naming the tensor, where one is no longer a finite number."""
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
-            raise WorkError(
+            raise UserError(
                 f"{name} is not finite after step {step}; the last good checkpoint is "
                 "kept: resume from it with a lower learning rate"
             )
 
 
 def finite_loss(value: float, step: int) -> float:
-    """The loss of a step, which counts from 1; raises WorkError where it is not finite."""
+    """The loss of a step, which counts from 1; raises UserError where it is not finite."""
     if not math.isfinite(value):
-        raise WorkError(
+        raise UserError(
             f"the loss is {value} at step {step}; the last good checkpoint is kept: "
             "resume from it with a lower learning rate"
         )

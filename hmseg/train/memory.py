@@ -1,6 +1,7 @@
 """How much memory a training step needs, estimated before it is taken."""
 
 import copy
+import sys
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from lut.errors import UserError
 
 # Activations kept for the backward pass are counted exactly; gradients in flight and the kernels'
-# scratch come on top. Measured on tiny-mrms and mrms, 180x240 to 360x480 (tests hold it).
+# scratch come on top. Measured on tiny-mrms and mrms, 180x240 to 360x480, float32; the tests hold
+# tiny-mrms at 180x240.
 OVERHEAD = 1.4
 
 
@@ -49,12 +51,23 @@ def check_memory(
         )
 
 
-def available_bytes(device: torch.device) -> int:
-    """Free memory of the device that trains."""
+def available_bytes(device: torch.device, processes: int = 1) -> int:
+    """Free memory for a batch that `processes` share: this machine's, which they share too, or as
+    many GPUs like this one."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
-        return free
+        return free * processes
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+            return min(int(line.split()[1]) * 1024, _left_in_container())
     raise UserError("/proc/meminfo names no MemAvailable; this needs Linux 3.14 or later")
+
+
+def _left_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container's limit (cgroup 2) leaves; no limit is as much as there can be."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except OSError:
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else max(0, int(limit) - used)

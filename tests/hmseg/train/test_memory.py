@@ -1,5 +1,6 @@
 """The estimate of a step's memory, against what a process really takes."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from hmseg.train.memory import OVERHEAD, activation_bytes, available_bytes, check_memory
+from hmseg.train.memory import (
+    OVERHEAD,
+    _left_in_container,
+    activation_bytes,
+    available_bytes,
+    check_memory,
+)
 from hmseg.zoo import create_model
 from lut.errors import UserError
 
@@ -45,8 +52,12 @@ def test_activations_of_a_known_network():
 
 def test_a_batch_that_cannot_fit_names_one_that_does():
     model = create_model("tiny-mrms", num_classes=11)
-    with pytest.raises(UserError, match=r"a batch of 64 .*1024x2048 needs about .*: \d+ would fit"):
+    with pytest.raises(UserError, match=r"a batch of 64 .*1024x2048 needs about ") as refused:
         check_memory(model, (1024, 2048), 64, 4, available=20 << 30)
+    fits = int(re.search(r": (\d+) would fit$", str(refused.value))[1])
+    check_memory(model, (1024, 2048), fits, 4, available=20 << 30)
+    with pytest.raises(UserError):
+        check_memory(model, (1024, 2048), fits + 1, 4, available=20 << 30)
     with pytest.raises(UserError, match="use a smaller crop"):
         check_memory(model, (4096, 8192), 64, 4, available=2 << 30)
     check_memory(model, (360, 480), 8, 4, available=4 << 30)
@@ -54,3 +65,11 @@ def test_a_batch_that_cannot_fit_names_one_that_does():
 
 def test_the_machine_says_what_is_free():
     assert available_bytes(torch.device("cpu")) > 1 << 20
+
+
+def test_a_container_has_no_more_than_its_limit(tmp_path):
+    (tmp_path / "memory.current").write_text("300\n")
+    for limit, left in (("1000\n", 700), ("200\n", 0), ("max\n", sys.maxsize)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert _left_in_container(tmp_path) == left
+    assert _left_in_container(tmp_path / "none") == sys.maxsize

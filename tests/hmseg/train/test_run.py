@@ -18,7 +18,7 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.loop import StepReport, Trainer
 from hmseg.train.run import Run, RunOptions
-from lut.errors import UserError, WorkError
+from lut.errors import UserError
 from lut.jsonl import append_record, read_records
 from tests.hmseg.data.folders import make_camvid
 
@@ -231,7 +231,7 @@ def test_resuming_where_there_is_nothing(data: Path, tmp_path: Path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(data: Path, tmp_path: Path):
     config = replace(CONFIG, learning_rate=1e30, warmup_steps=0, ema_decay=0.0)
     run = make_run(data, tmp_path / "run", config)
-    with pytest.raises(WorkError, match=r"at step 2; the last good checkpoint is kept"):
+    with pytest.raises(UserError, match=r"at step 2; the last good checkpoint is kept"):
         run.start(resume=False)
     kept = Checkpoint.load(run.last)
     assert kept.step == 0
@@ -242,7 +242,7 @@ def test_weights_that_are_not_finite_are_not_saved(data: Path, tmp_path: Path):
     run = make_run(data, tmp_path / "run")
     with torch.no_grad():
         next(run.trainer.model.parameters())[0] = float("nan")
-    with pytest.raises(WorkError, match=r"stem\.0\.weight is not finite after step 0"):
+    with pytest.raises(UserError, match=r"stem\.0\.weight is not finite after step 0"):
         run.trainer.checkpoint()
 
 
