@@ -171,7 +171,8 @@ class TrainConfig:
     def difference(self, other: "TrainConfig") -> str:
         """The first thing in which another run differs, in words."""
         theirs = other.to_dict()
-        for name, value in self.to_dict().items():
+        # The stages last: those that are left may differ (`continues`).
+        for name, value in sorted(self.to_dict().items(), key=lambda item: item[0] == "stages"):
             if value != theirs[name]:
                 return f"{name.replace('_', ' ')}: {theirs[name]} there, {value} here"
         return "nothing"
