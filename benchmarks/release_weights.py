@@ -82,7 +82,7 @@ def main() -> None:
     }
     if name.endswith("hmseg"):
         card["first_run"] = (
-            "if it began with a search's inherited weights, the first of the runs is that search: its "
+            "if it began with a search's inherited weights, the first run is that search: its "
             "operators saw only the steps that sampled them, on half of the training split"
         )
     path = save_released(name, config.data, checkpoint.released, card)
