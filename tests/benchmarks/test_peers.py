@@ -307,5 +307,6 @@ def test_torch_sides_compute_what_the_graph_does(model, cases):
 def test_random_weights_fill_fewer_cells_than_trained_ones():
     """Our label end gains from cells of one class; what is timed must not have more of them."""
     street = draw_street(Resolution(256, 512))
-    assert one_class_cells("tiny-mrms", street) < 0.3
-    assert one_class_cells("tiny-mrms-camvid", street) > 0.7
+    untrained = one_class_cells("tiny-mrms", street)
+    assert untrained < 0.3
+    assert one_class_cells("tiny-mrms-camvid", street) > 2 * untrained

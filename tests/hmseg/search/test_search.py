@@ -1,6 +1,7 @@
 """The search loop: which step changes what, from which frames; killed, resumed, shared out."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -37,6 +38,7 @@ from tests.hmseg.search.test_objective import small_space
 
 RECIPE = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 6),), seed=4)
 CONFIG = SearchConfig(RECIPE, "0.04ms", "us", (256, 512), 19, warmup_steps=2)
+SCORE = replace(CONFIG, estimator="score", samples=4)
 LIMIT = 45.0  # of the odd cost: within its range
 OPTIONS = SearchOptions(log_every=2, checkpoint_every=4)
 
@@ -211,13 +213,35 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun
     assert genotypes[0] == genotypes[1]
 
 
+def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(data: Path, tmp_path: Path):
+    def interrupt(report: SearchReport) -> None:
+        if report.step == 5:  # past the checkpoint of step 4
+            raise KeyboardInterrupt
+
+    whole, cut = (make_run(data, tmp_path / name, SCORE) for name in ("whole", "cut"))
+    whole.start(resume=False)
+    cut.watch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        cut.start(resume=False)
+    resumed = make_run(data, cut.folder, SCORE)
+    resumed.start(resume=True)
+    mine, theirs = (SearchCheckpoint.load(run.last) for run in (whole, resumed))
+    assert mine.step == theirs.step == 6
+    assert torch.equal(mine.architecture["logits"], theirs.architecture["logits"])
+    assert mine.architecture["logits"].abs().max() > 0
+    for name, tensor in mine.weights.items():
+        assert torch.equal(tensor, theirs.weights[name]), name
+
+
 @pytest.mark.parametrize(
     "other",
     [
         replace(CONFIG, budget="0.05ms"),
         replace(CONFIG, recipe=replace(RECIPE, seed=5)),
         replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 2, 7),))),
-        replace(CONFIG, dimensions=("depth", "resolution", "operators")),
+        replace(CONFIG, cost="another table's digest"),
+        replace(CONFIG, warmup_steps=3),
+        SCORE,
     ],
 )
 def test_resuming_with_other_settings_is_refused(data: Path, whole: SearchRun, other: SearchConfig):
@@ -248,6 +272,8 @@ def test_other_checkpoints_are_named(data: Path, whole: SearchRun, tmp_path: Pat
         ({"estimator": "score"}, "needs at least 2 --samples"),
         ({"samples": 0}, "needs a path"),
         ({"arch_learning_rate": 0.0}, "must be above 0"),
+        ({"arch_learning_rate": math.inf}, "must be above 0"),
+        ({"cost_weight": math.nan}, "must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: dict, message: str):
@@ -297,22 +323,23 @@ DOUBLE = replace(
 )
 
 
-def share_worker(rank: int, address: str, data: Path, folder: Path) -> None:
+def share_worker(rank: int, address: str, data: Path, folder: Path, config: SearchConfig) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    searcher = make_searcher(data, DOUBLE, World(rank, 2, CPU))
+    searcher = make_searcher(data, config, World(rank, 2, CPU))
     losses: list[float] = []
     searcher.run(lambda report: losses.append(report.loss))
     torch.save((losses, searcher.architecture.logits.detach()), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_search_as_one(data: Path, tmp_path: Path):
+@pytest.mark.parametrize("config", [DOUBLE, replace(DOUBLE, estimator="score", samples=2)])
+def test_two_processes_search_as_one(data: Path, tmp_path: Path, config: SearchConfig):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    mp.spawn(share_worker, (address, data, tmp_path), nprocs=2)
-    alone = make_searcher(data, DOUBLE)
+    mp.spawn(share_worker, (address, data, tmp_path, config), nprocs=2)
+    alone = make_searcher(data, config)
     losses: list[float] = []
     alone.run(lambda report: losses.append(report.loss))
     left, right = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
