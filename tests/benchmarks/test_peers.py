@@ -309,4 +309,4 @@ def test_random_weights_fill_fewer_cells_than_trained_ones():
     street = draw_street(Resolution(256, 512))
     untrained = one_class_cells("tiny-mrms", street)
     assert untrained < 0.3
-    assert one_class_cells("tiny-mrms-camvid", street) > 2 * untrained
+    assert one_class_cells("tiny-mrms-camvid", street) > max(0.6, 2 * untrained)

@@ -191,6 +191,16 @@ def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, t
     search = json.loads((tmp_path / "a" / "genotype.json").read_text())["search"]
     assert search["cost"]["identity"]["resolution"] == "64x64"
     assert len(search["cost"]["sha256"]) == 64
+    measured = search["measured"]
+    assert len(measured["occasions_us"]) == 5
+    assert measured["measured_us"] == sorted(measured["occasions_us"])[2]
+    assert measured["error"] == pytest.approx(
+        search["estimate"]["value"] / measured["measured_us"] - 1
+    )
+    assert float(lines["measured"].removesuffix("ms")) == pytest.approx(
+        measured["measured_us"] / 1e3, abs=1e-3
+    )
+    assert search["estimate"]["upper"] <= 200
     # A search is not another's because its table was moved, but because it says something else.
     with made_up.open("a") as file:
         file.write(made_up.read_text().splitlines()[-1] + "\n")

@@ -1,0 +1,57 @@
+"""The trainer's own parts that a run as a whole does not show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hmseg.data.dataset import InMemory
+from hmseg.data.registry import open_dataset
+from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.loop import Trainer, torch_predictor
+from hmseg.zoo import create_model
+from tests.hmseg.data.folders import make_camvid
+
+
+@pytest.mark.parametrize("size", [(50, 80), (80, 50), (70, 66)])
+def test_labels_of_a_frame_that_is_smaller_than_the_network_takes(size):
+    torch.manual_seed(0)
+    model = create_model("tiny-mrms", num_classes=5)
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    labels = torch_predictor(model)(image)
+    assert labels.shape == size
+    missing = [(0, max(0, 64 - side)) for side in size]
+    padded = np.pad(image, (*missing, (0, 0)), mode="edge")
+    np.testing.assert_array_equal(labels, torch_predictor(model)(padded)[: size[0], : size[1]])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_layout_that_is_asked_for_reaches_the_convolutions(tmp_path: Path, channels_last: bool):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig(
+        "tiny-mrms", "camvid", (Stage((64, 64), 2, 1),), channels_last=channels_last
+    )
+    trainer = Trainer(config, InMemory(frames), frames.classes.names)
+    seen: list[bool] = []
+    inner = trainer.model.get_submodule("stages.s2.0.expand.0")
+    inner.register_forward_hook(
+        lambda _module, _given, output: seen.append(
+            output.is_contiguous(memory_format=torch.channels_last)
+        )
+    )
+    trainer.run(lambda _report: None)
+    assert seen == [channels_last]
+
+
+def test_pixels_of_the_steps_so_far():
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((10, 20), 2, 3), Stage((20, 20), 1, 4)))
+    assert [config.pixels_after(step) for step in (0, 1, 3, 4, 7)] == [0, 400, 1200, 1600, 2800]
+
+
+def test_two_runs_that_differ_name_another_difference_than_their_stages_first():
+    first = TrainConfig("tiny-mrms", "camvid", (Stage((10, 20), 2, 3),), seed=1)
+    longer = TrainConfig("tiny-mrms", "camvid", (Stage((10, 20), 2, 5),), seed=1)
+    other = TrainConfig("tiny-mrms", "camvid", (Stage((10, 20), 2, 5),), seed=2)
+    assert other.difference(first) == "seed: 1 there, 2 here"
+    assert longer.difference(first) == "stages: ['10x20:2:3'] there, ['10x20:2:5'] here"
