@@ -55,7 +55,6 @@ TABLE_6: dict[str, tuple[str, ...]] = {
     "O+D+R": DIMENSIONS,
 }
 MODELS = {0.5: "tiny-mrms", 1.0: "mrms"}
-_DRAWS = 100_000  # of random networks, at most
 
 
 def scaled_mrms(objective: Objective) -> Genotype:
@@ -83,19 +82,22 @@ def scaled_mrms(objective: Objective) -> Genotype:
     return max(within, key=lambda g: (objective.cost.of(g).upper, g == MRMS_GENOTYPE))
 
 
-def random_within(objective: Objective, count: int, seed: int, floor: float) -> list[Genotype]:
+def random_within(
+    objective: Objective, count: int, seed: int, floor: float, draws: int = 100_000
+) -> list[Genotype]:
     """Networks drawn uniformly from those whose upper bound is between `floor` times the budget and
-    the budget: cheaper ones would lose by their size alone."""
+    the budget: cheaper ones would lose by their size alone. Raises UserError where so many `draws`
+    do not find them."""
     rng, found = random.Random(seed), list[Genotype]()
     limit = objective.budget.limit
-    for _ in range(_DRAWS):
+    for _ in range(draws):
         if len(found) == count:
             return found
         genotype = random_genotype(rng)
         if floor * limit <= objective.cost.of(genotype).upper <= limit:
             found.append(genotype)
     raise UserError(
-        f"{len(found)} of {_DRAWS} random networks cost {floor:.0%} to 100% of the budget; "
+        f"{len(found)} of {draws} random networks cost {floor:.0%} to 100% of the budget; "
         "lower --floor"
     )
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from benchmarks.compare_search import random_within, report, scaled_mrms
 from hmseg.genotype import MRMS_GENOTYPE
 from hmseg.search.budget import Budget
+from lut.errors import UserError
 from lut.jsonl import append_record
 from tests.hmseg.search.costs import odd_objective
 
@@ -31,6 +33,8 @@ def test_random_networks_are_near_the_budget_and_the_seed_s_own():
     assert all(45 <= objective.cost.of(g).upper <= 50 for g in drawn)
     assert drawn == random_within(objective, 8, 1, 0.9)
     assert drawn != random_within(objective, 8, 2, 0.9)
+    with pytest.raises(UserError, match="0 of 50 random networks cost 101% to 100% of the budget"):
+        random_within(objective, 1, 1, 1.01, draws=50)
 
 
 def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
