@@ -80,10 +80,10 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
     }
-    if name.endswith("hmseg"):
-        card["first_run"] = (
-            "if it began with a search's inherited weights, the first run is that search: its "
-            "operators saw only the steps that sampled them, on half of the training split"
+    if any("search" in run for run in history):
+        card["search"] = (
+            "inherited from a search's supernet: an operator saw only the steps that sampled it, "
+            "on half of the training split"
         )
     path = save_released(name, config.data, checkpoint.released, card)
     print(f"{path}: validation mIoU {100 * confusion.miou:.2f}%")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lut.errors import UserError
 
+_TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
+
 
 def read_file(path: Path) -> bytes:
     """The content of a file; raises UserError where it is missing or cannot be read."""
@@ -68,7 +70,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         destination.parent.mkdir(parents=True, exist_ok=True)
         # A prefix of its own: with the file's name before it, a long name would grow too long.
         handle, name = tempfile.mkstemp(
-            dir=destination.parent, prefix=".hmseg-", suffix=destination.suffix[:16]
+            dir=destination.parent, prefix=_TEMPORARY, suffix=destination.suffix[:16]
         )
         os.close(handle)
         temporary = Path(name)
@@ -86,6 +88,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a process killed in `atomic_path` left in a folder.
+
+    Only for a folder that no other process writes into.
+    """
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 from lut.estimate import Estimate
-from lut.files import check_writable
+from lut.files import check_writable, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
 
 _TOOLS = ("hmseg", "torch")
@@ -82,8 +83,10 @@ class SearchRun:
             raise UserError(f"{self.folder} holds a search: go on with --resume, or name another")
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
-        if self.world.is_main and self.searcher.step == 0:
-            self.searcher.checkpoint().save(self.last)
+        if self.world.is_main:
+            remove_leftovers(self.folder)
+            if self.searcher.step == 0:
+                self.searcher.checkpoint().save(self.last)
         self.searcher.run(self._after_step)
         return self._finish()
 
@@ -159,11 +162,12 @@ class SearchRun:
                 "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )  # fmt: skip
-        # The recipe's schedule stands for what the weights have seen.
+        # A run without a step of its own: what the weights have seen is the search.
+        seen = sum(spec.size for spec in islice(recipe.batches(), searcher.step))
         inherited = Checkpoint(
-            replace(recipe, model=to_line(path.genotype, width)), searcher.step,
+            replace(recipe, model=to_line(path.genotype, width)), 0,
             searcher.classes, inherited_weights(searcher.supernet, path), {}, {},
-            ((0, recipe.schedule),),
+            before=({"search": config.to_dict(), "steps": searcher.step, "images_seen": seen},),
         )  # fmt: skip
         inherited.save(self.folder / "inherited.safetensors")
         records = read_records(self.log)

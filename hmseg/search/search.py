@@ -33,7 +33,7 @@ from hmseg.train.loop import (
     make_optimizer,
     require_finite,
 )
-from hmseg.train.memory import available_bytes, check_memory
+from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.zoo import network_config
 from lut.errors import UserError
 
@@ -135,7 +135,8 @@ class Searcher:
     def run(self, report: Callable[[SearchReport], None]) -> None:
         """Search to the end, calling `report` after every step.
 
-        Raises UserError naming the step where a loss is no longer a finite number.
+        Raises UserError naming the step where a loss is no longer a finite number, and where
+        memory is exhausted.
         """
         self.supernet.train()
         config = self.config
@@ -143,12 +144,13 @@ class Searcher:
         for images, labels in self._batches(_WEIGHTS, self.step):
             began = time.perf_counter()
             rate = config.recipe.learning_rate_at(self.step)
-            loss = self._weight_step(images, labels, rate)
             count, found = len(images), None
-            if self.step >= config.warmup_steps:
-                images, labels = next(others)
-                found = self._architecture_step(images, labels)
-                count += len(images)
+            with explain_exhaustion(images.shape[-2:], count * self.world.size):
+                loss = self._weight_step(images, labels, rate)
+                if self.step >= config.warmup_steps:
+                    images, labels = next(others)
+                    found = self._architecture_step(images, labels)
+                    count += len(images)
             self.step += 1
             seconds = time.perf_counter() - began
             report(SearchReport(self.step, loss, rate, count, seconds, found))

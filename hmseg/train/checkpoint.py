@@ -42,6 +42,8 @@ class Checkpoint:
 
     def as_history(self) -> tuple[dict[str, Any], ...]:
         """What a run that begins with these weights says about their making."""
+        if self.step == 0:
+            return self.before
         images = sum(spec.size for spec in islice(self.config.batches(), self.step))
         own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
         return (*self.before, own | {"schedules": [list(entry) for entry in self.schedules]})

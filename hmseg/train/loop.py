@@ -27,7 +27,7 @@ from hmseg.train.checkpoint import (
 )
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
-from hmseg.train.memory import available_bytes, check_memory
+from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.metrics import Predictor
 from hmseg.zoo import create_model
 from lut.errors import UserError
@@ -92,7 +92,8 @@ class Trainer:
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
 
-        Raises UserError naming the step where the loss is no longer a finite number.
+        Raises UserError naming the step where the loss is no longer a finite number, and where
+        memory is exhausted.
         """
         self.model.train()
         began = time.perf_counter()
@@ -102,7 +103,8 @@ class Trainer:
             images, labels = images.to(self.device, self.dtype), labels.to(self.device)
             if not self.config.channels_last:
                 images = images.contiguous()  # torch computes in the layout that it is given
-            loss = self._take_step(images, labels, rate)
+            with explain_exhaustion(images.shape[-2:], len(images) * self.world.size):
+                loss = self._take_step(images, labels, rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
             began = time.perf_counter()

@@ -2,6 +2,8 @@
 
 import copy
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,6 +51,21 @@ def check_memory(
             f"a batch of {batch} crops of {crop[0]}x{crop[1]} needs about {need:.1f} GiB, "
             f"{available / 2**30:.1f} GiB are free: {advice}"
         )
+
+
+@contextmanager
+def explain_exhaustion(crop: Sequence[int], batch: int) -> Iterator[None]:
+    """Turn torch's errors of exhausted memory within a block into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On a CPU torch has no type of its own for it.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory at a batch of {batch} crops of {crop[0]}x{crop[1]}; the last "
+            "checkpoint is kept: train with a smaller batch or crop, or free the memory"
+        ) from error
 
 
 def available_bytes(device: torch.device, processes: int = 1) -> int:

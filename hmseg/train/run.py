@@ -22,7 +22,7 @@ from hmseg.train.distributed import ALONE, World
 from hmseg.train.loop import StepReport, Trainer, torch_predictor
 from hmseg.train.metrics import Confusion, evaluate
 from lut.errors import UserError
-from lut.files import check_writable
+from lut.files import check_writable, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
 
 DrawOverlay = Callable[[Array, Array, ClassSet, Path], None]
@@ -92,8 +92,10 @@ class Run:
             raise UserError(f"{self.folder} holds a run: go on with --resume, or name another")
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
-        if self.world.is_main and self.trainer.step == 0:
-            self.trainer.checkpoint().save(self.last)
+        if self.world.is_main:
+            remove_leftovers(self.folder)
+            if self.trainer.step == 0:
+                self.trainer.checkpoint().save(self.last)
         self.trainer.run(self._after_step)
 
     def best_record(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lut.errors import UserError
-from lut.files import atomic_path, check_writable, read_file, write_atomic
+from lut.files import atomic_path, check_writable, read_file, remove_leftovers, write_atomic
 
 OLD, NEW = b"the old content", b"the new content"
 
@@ -71,6 +71,9 @@ def test_a_process_killed_while_writing_leaves_the_old_file(old_file: Path):
     done = subprocess.run([sys.executable, "-c", code, str(old_file)], check=False)
     assert done.returncode == -9
     assert old_file.read_bytes() == OLD
+    assert len(list(old_file.parent.iterdir())) == 2
+    remove_leftovers(old_file.parent)
+    assert list(old_file.parent.iterdir()) == [old_file]
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_the_old_file(old_file: Path):

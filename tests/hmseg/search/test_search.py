@@ -164,6 +164,10 @@ def test_training_begins_with_the_network_that_was_found(whole: SearchRun, data:
     assert torch.equal(trainer.model.state_dict()["stem.0.weight"], supernet["stem.0.weight"])
     trainer.run(lambda report: None)
     assert trainer.step == 1
+    searched, trained = trainer.checkpoint().as_history()
+    assert SearchConfig.from_json(json.dumps(searched["search"])) == CONFIG
+    assert searched["steps"] == CONFIG.steps
+    assert (trained["steps"], trained["images_seen"]) == (1, 2)
 
 
 def search_until_killed(data: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from hmseg.data.registry import open_dataset
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.loop import Trainer, torch_predictor
 from hmseg.zoo import create_model
+from lut.errors import UserError
 from tests.hmseg.data.folders import make_camvid
 
 
@@ -42,6 +43,25 @@ def test_the_layout_that_is_asked_for_reaches_the_convolutions(tmp_path: Path, c
     )
     trainer.run(lambda _report: None)
     assert seen == [channels_last]
+
+
+def test_exhausted_memory_is_one_line(tmp_path: Path):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 1),))
+    trainer = Trainer(config, InMemory(frames), frames.classes.names)
+    # The allocator's own refusal, of more than any machine has.
+    trainer.model.register_forward_hook(lambda *_: torch.empty(1 << 50))
+    with pytest.raises(UserError, match=r"out of memory at a batch of 2 crops of 64x64; .*smaller"):
+        trainer.run(lambda _report: None)
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 1),))
+    trainer = Trainer(config, InMemory(frames), frames.classes.names)
+    trainer.model.register_forward_hook(lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        trainer.run(lambda _report: None)
 
 
 def test_pixels_of_the_steps_so_far():
