@@ -5,11 +5,12 @@
     python -m benchmarks.compare_search measure --cost TABLE -o OUT
     python -m benchmarks.compare_search report -o OUT
 
-`compare`, seed by seed: a search of that seed; MRMS scaled to the budget; the best of 8 random
-networks within it. `table6`: searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth).
-Every network is trained from random weights at one short equal schedule; OUT/results.jsonl gets a
-line for each. `measure` compiles all of them and times them in one run; `report` prints the table
-and draws latency against mIoU. Started again, a command goes on where it stopped.
+`compare`, seed by seed: a search of that seed, or with --searched GENOTYPE.json the network of one
+that is finished; MRMS scaled to the budget; the best of 8 random networks within it. `table6`:
+searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth). Every network is trained from
+random weights at one short equal schedule; OUT/results.jsonl gets a line for each. `measure`
+compiles all of them and times them in one run; `report` prints the table and draws latency against
+mIoU. Started again, a command goes on where it stopped.
 """
 
 import argparse
@@ -117,6 +118,16 @@ class Comparison:
         cost = open_cost(self.budget, self.table, self.size, self.width, self.classes)
         self.objective = Objective(cost, self.budget)
 
+    def found(self, seed: int) -> Genotype:
+        """The network of --searched, or of a search with this seed."""
+        file = self.arguments.searched
+        if file is None:
+            return self.search("O+D+R", DIMENSIONS, seed)
+        genotype = read_network(file)[0]
+        if self.objective.cost.of(genotype).upper > self.budget.limit:
+            raise UserError(f"{file} is above the budget of {self.budget}; raise --budget")
+        return genotype
+
     def search(self, name: str, dimensions: tuple[str, ...], seed: int) -> Genotype:
         """Run or finish a search; a finished one is read."""
         folder = self.arguments.out / f"search-{name}-seed{seed}"
@@ -163,7 +174,7 @@ class Comparison:
 
     def compare(self) -> None:
         for seed in self.arguments.seeds:
-            self.score("searched", "O+D+R", self.search("O+D+R", DIMENSIONS, seed), seed)
+            self.score("searched", "O+D+R", self.found(seed), seed)
             self.score("hand", "MRMS scaled", scaled_mrms(self.objective), seed)
             drawn = random_within(self.objective, self.arguments.random, seed, self.arguments.floor)
             for number, genotype in enumerate(drawn):
@@ -224,6 +235,13 @@ def report(folder: Path) -> None:
         each = " ".join(f"{value:.2f}" for value in values)
         print(f"| {label} | {each} | {statistics.mean(values):.2f} | {spread} | {estimates} "
               f"| {times} |")  # fmt: skip
+    drawn: dict[int, list[float]] = {}
+    for record in records:
+        if record["kind"] == "random":
+            drawn.setdefault(record["seed"], []).append(record["miou_percent"])
+    if drawn:  # the best of several is better by chance alone
+        each = " ".join(f"{statistics.mean(drawn[seed]):.2f}" for seed in sorted(drawn))
+        print(f"\nmean of all random networks, each seed: {each}")
     if measured:
         draw_pareto([r | {"us": measured[r["genotype"]]} for r in records
                      if r["genotype"] in measured], folder / "pareto.png")  # fmt: skip
@@ -268,6 +286,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--arch-lr", type=float, default=0.04)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--searched", type=Path, help="compare this network instead of searching")
     parser.add_argument("--random", type=int, default=8, help="random networks of each seed")
     parser.add_argument("--floor", type=float, default=0.9, help="least share of the budget")
     arguments = parser.parse_args()

@@ -1,12 +1,14 @@
 """What the comparison of searched, hand-made and random networks compares."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks.compare_search import random_within, report, scaled_mrms
+from benchmarks.compare_search import Comparison, random_within, report, scaled_mrms
 from hmseg.genotype import MRMS_GENOTYPE
+from hmseg.network_file import read_network
 from hmseg.search.budget import Budget
 from lut.errors import UserError
 from lut.jsonl import append_record
@@ -37,6 +39,19 @@ def test_random_networks_are_near_the_budget_and_the_seed_s_own():
         random_within(objective, 1, 1, 1.01, draws=50)
 
 
+def test_a_network_that_is_already_found_is_compared_within_the_budget(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    arguments = Namespace(
+        out=tmp_path, budget="1.5649ms",
+        cost=root / "lut/data/zen5-256x512-width0.5-2threads.jsonl",
+        searched=root / "hmseg/genotypes/tiny-hmseg.json",
+    )  # fmt: skip
+    assert Comparison(arguments).found(0) == read_network(arguments.searched)[0]
+    arguments.budget = "1ms"
+    with pytest.raises(UserError, match=r"tiny-hmseg.json is above the budget of 1ms; raise"):
+        Comparison(arguments).found(0)
+
+
 def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
     tmp_path: Path, capsys
 ):
@@ -57,5 +72,6 @@ def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
     assert "| searched | 50.00 52.00 | 51.00 | 1.41 | 1000 1000 | 900 - |" in out
     assert "| best of the random | 49.00 | 49.00 | - | 1000 | 1100 |" in out
     assert "| MRMS scaled | 48.00 |" in out
+    assert "mean of all random networks, each seed: 47.00\n" in out
     with Image.open(tmp_path / "pareto.png") as picture:
         assert len(set(picture.convert("L").tobytes())) > 20
