@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare_training import train
+from deploy.cli.console import run_main
 from hmseg.data.dataset import open_source
 from hmseg.data.registry import open_dataset
 from hmseg.genotype import (
@@ -304,4 +305,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

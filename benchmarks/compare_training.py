@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deploy.cli.console import run_main
 from hmseg.data.dataset import open_source
 from hmseg.data.registry import open_dataset
 from hmseg.train.checkpoint import Checkpoint
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

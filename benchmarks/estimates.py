@@ -12,6 +12,7 @@ import random
 import time
 from pathlib import Path
 
+from deploy.cli.console import run_main
 from hmseg.cost import SpaceCost
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.cli.console import run_main
+
 CPUS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 
@@ -190,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy import host
+from deploy.cli.console import run_main
 from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.statistics import ratio_of_rounds
 from deploy.resolution import Resolution
@@ -82,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

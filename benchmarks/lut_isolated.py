@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from deploy import host
+from deploy.cli.console import run_main
 from deploy.measure.local import LocalDevice, LocalSession
 from deploy.measure.networks import NetworkFactory
 from deploy.resolution import parse_resolution
@@ -117,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

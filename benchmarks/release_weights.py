@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from deploy.cli.console import run_main
 from hmseg.data.registry import open_dataset
 from hmseg.pretrained import save_released
 from hmseg.train.checkpoint import Checkpoint, load_into
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from deploy.cli.console import run_main
 from hmseg.cost import SpaceCost
 from hmseg.data.dataset import open_source
 from hmseg.data.registry import open_dataset
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.cli.console import run_main
+
 PAUSES_MS = (0, 1, 5, 20, 50, 200)
 SPIN, BIND = "TVM_THREAD_POOL_SPIN_COUNT", "TVM_BIND_THREADS"
 SETTINGS: dict[str, dict[str, str]] = {
@@ -91,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,10 +19,16 @@ _PYTHONS_FORMAT = warnings.formatwarning
 
 
 def run_program(app: typer.Typer) -> None:
-    """Run a program and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    """Run a program and exit (see `run_main`)."""
+    run_main(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a program's main function, here or a script's, and exit: 0 done, 1 failed, 2 the user's
+    mistake, 130 interrupted; another number is what it returns."""
     warnings.formatwarning = _format_warning
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = main()
         sys.stdout.flush()  # here, where a full disk can still be reported
     except HmsegError as error:
         _fail(str(error), error.exit_code)
