@@ -25,7 +25,9 @@ def test_bench(driver, artifact, network_source):
     assert set(result.absent) == peers
     assert all(result.absent.values())
     said = result.to_json()
-    assert said["parts_ms"] == {"upload_ms": 1, "compute_ms": 1, "download_ms": 1}
+    work = said["parts_ms"].pop("compute_ms")  # the stand-in's clock counts threads
+    assert said["parts_ms"] == {"upload_ms": 1, "download_ms": 1}
+    assert work > 1e4
     assert said["device"]["code"] == "sm_61"
 
 
