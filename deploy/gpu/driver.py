@@ -58,6 +58,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
     ],
     "cuEventCreate": [POINTER(_handle), c_uint],
     "cuEventRecord": [_handle, _handle],
+    "cuEventRecordWithFlags": [_handle, _handle, c_uint],
     "cuEventSynchronize": [_handle],
     "cuEventElapsedTime": [POINTER(c_float), _handle, _handle],
     "cuEventDestroy_v2": [_handle],

@@ -37,7 +37,8 @@ struct Module {
   std::map<std::string, Kernel> kernels;
 };
 struct Work {
-  Kernel* kernel;
+  Kernel* kernel;  // or, where there is none, the event that is recorded
+  long* event;
   unsigned sizes[6];
   std::vector<CUdeviceptr> arguments;
 };
@@ -86,6 +87,10 @@ std::string library_of(const char* image) {
 }
 
 void run(const Work& work) {
+  if (!work.kernel) {
+    *work.event = ++ticks;
+    return;
+  }
   ticks += long{work.sizes[0]} * work.sizes[1] * work.sizes[2] * work.sizes[3] * work.sizes[4] *
            work.sizes[5];
   std::vector<void*> pointers;
@@ -243,7 +248,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     return CUDA_ERROR_INVALID_VALUE;
   // As where a block's registers do not suffice.
   if (long{bx} * by * bz > setting("STAND_IN_BLOCK", 1024)) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
-  Work work{kernel, {gx, gy, gz, bx, by, bz}, {}};
+  Work work{kernel, nullptr, {gx, gy, gz, bx, by, bz}, {}};
   for (unsigned i = 0; i < kernel->count; ++i)
     work.arguments.push_back(*static_cast<CUdeviceptr*>(parameters[i]));
   if (recording->capturing) recording->recorded.push_back(work);
@@ -272,8 +277,16 @@ CUresult cuEventCreate(CUevent* event, unsigned) {
   *event = reinterpret_cast<CUevent>(new long{-1});
   return CUDA_SUCCESS;
 }
-CUresult cuEventRecord(CUevent event, CUstream) {
-  *reinterpret_cast<long*>(event) = ++ticks;
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  // In a capture it orders streams and keeps no time.
+  const bool capturing = reinterpret_cast<Stream*>(stream)->capturing;
+  *reinterpret_cast<long*>(event) = capturing ? -1 : ++ticks;
+  return CUDA_SUCCESS;
+}
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags) {
+  Stream* recording = reinterpret_cast<Stream*>(stream);
+  if (flags != CU_EVENT_RECORD_EXTERNAL || !recording->capturing) return CUDA_ERROR_INVALID_VALUE;
+  recording->recorded.push_back({nullptr, reinterpret_cast<long*>(event), {}, {}});
   return CUDA_SUCCESS;
 }
 CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }

@@ -13,7 +13,7 @@ from deploy.gpu.network import GpuNetwork
 from deploy.runtime import load, open_artifact
 from deploy.targets import resolve_target
 from deploy.verify import replay_golden, require
-from lut.errors import UserError
+from lut.errors import UserError, WorkError
 
 
 @pytest.fixture
@@ -80,6 +80,16 @@ def test_kernels_one_by_one(network, artifact):
     times = network.time_kernels(artifact.golden.image, 2)
     launches = artifact.gpu.plan.entries["main"].launches
     assert times == [(launch.kernel, [1.0 + threads_of(launch)] * 2) for launch in launches]
+    np.testing.assert_array_equal(network(artifact.golden.image), artifact.golden.labels)
+
+
+def test_kernels_together(network, artifact):
+    launches = artifact.gpu.plan.entries["main"].launches
+    first, second = network.time_kernels(artifact.golden.image, 1, [3, len(launches) - 3])
+    assert first == (launches[0].kernel, [1.0 + sum(map(threads_of, launches[:3]))])
+    assert second == (launches[3].kernel, [1.0 + sum(map(threads_of, launches[3:]))])
+    with pytest.raises(WorkError, match=f"has {len(launches)} launches, not 3"):
+        network.time_kernels(artifact.golden.image, 1, [1, 2])
 
 
 def test_two_networks_at_once(any_driver, small_graph):
