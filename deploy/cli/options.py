@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deploy.measure.device import Devices
     from deploy.source import Source
     from deploy.targets import Target
+    from lut.table import Identity
 
 DEFAULT_MODEL = "tiny-mrms"
 MAX_THREADS = 1024
@@ -207,8 +208,44 @@ def read_place(
     return workers, Remote(farm, workers, on_lost=say)
 
 
-def open_devices(threads: int, remote: "Remote | None") -> "Devices":
-    """What measures: the devices that the options name, else this machine."""
+def read_table_place(
+    identity: "Identity", tracker: str | None, key: str | None, limit_s: float
+) -> "tuple[int, Remote | None]":
+    """`read_place` for what a table was measured on."""
+    if identity.threads:
+        return read_place(identity.threads, tracker, key, limit_s)
+    if read_key(key) is not None or tracker is not None:
+        raise UserError("a GPU is measured on its own machine: leave --rpc-key out")
+    return 0, None
+
+
+def resolve_table_target(text: str, precision: str = "fp32") -> "Target":
+    """`resolve_target` for a latency table; of CUDA, for this machine's GPU alone. Raises UserError
+    where there is none, or another than `text` names."""
+    from deploy.targets import resolve_target
+
+    target = resolve_target(text, None, precision)
+    if not target.gpu:
+        return target
+    if target.architecture != "cuda":
+        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
+    from deploy.gpu.driver import Driver
+
+    own = Driver().architecture
+    if text != "cuda" and target.features != (own,):
+        raise UserError(
+            f"target {text} is for {target.machine}, this machine's GPU is {own}; --target cuda is "
+            "for the GPU present"
+        )
+    return resolve_target("cuda", own, precision)
+
+
+def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
+    """What measures a table of `target`: the devices that the options name, else this machine."""
+    if target.gpu:
+        from deploy.gpu.device import GpuDevice
+
+        return GpuDevice()
     if remote:
         from deploy.devices.measuring import RemoteDevices
 

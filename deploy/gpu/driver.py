@@ -15,6 +15,7 @@ LEAST_VERSION = 12000  # what loads machine code of CUDA 12's compiler: CUDA 12.
 _OUT_OF_MEMORY, _NO_DEVICE = 2, 100
 _NO_BINARY, _UNSUPPORTED_PTX = 209, 222
 _MINOR, _MAJOR = 76, 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _NON_BLOCKING = 1  # a stream that does not wait for the default one
 _THREAD_LOCAL = 1  # capture: other threads may go on
 
@@ -99,13 +100,18 @@ class Driver:
         name = ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", name, len(name), self._device)
         self.name = name.value.decode()
-        major, minor = (
+        major, minor, self.multiprocessors = (
             self._int("cuDeviceGetAttribute", attribute, self._device)
-            for attribute in (_MAJOR, _MINOR)
+            for attribute in (_MAJOR, _MINOR, _MULTIPROCESSORS)
         )
         self.capability = 10 * major + minor
         self._context = self.handle("cuDevicePrimaryCtxRetain", self._device)
         self.enter()
+
+    @property
+    def architecture(self) -> str:
+        """The one whose machine code is made for this GPU, such as ``sm_61``."""
+        return f"sm_{self.capability}"
 
     def enter(self) -> None:
         """Make the GPU's context that of the calling thread."""

@@ -13,6 +13,9 @@ from typing import Any
 
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
 
+# Raised when a kernel's speed changes: older latency tables are not gone on with.
+KERNELS_VERSION = 1
+
 MODULES: dict[type, ModuleType] = {
     depthwise.DepthwiseSpec: depthwise,
     global_mean.GlobalMeanSpec: global_mean,

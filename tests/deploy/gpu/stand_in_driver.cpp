@@ -120,13 +120,15 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetName(char* name, int size, CUdevice) {
-  snprintf(name, size, "Stand-in");
+  const char* given = getenv("STAND_IN_NAME");
+  snprintf(name, size, "%s", given ? given : "Stand-in");
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
   const long capability = setting("STAND_IN_CAPABILITY", 61);
   if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = capability / 10;
   else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = capability % 10;
+  else if (attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) *value = 28;
   else return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
