@@ -54,7 +54,11 @@ TargetText = Annotated[
 ]
 Architectures = Annotated[
     str | None,
-    typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
+    typer.Option(
+        "--arch",
+        help="GPUs to make machine code for: sm_61,sm_90. With --target cuda. "
+        "Tuned schedules are used where it is one.",
+    ),
 ]
 PrecisionText = Annotated[
     str,
@@ -122,6 +126,14 @@ def require_gpu(target: "Target") -> None:
     from deploy.gpu.driver import Driver
 
     Driver()
+
+
+def present_gpu(precision: str) -> "Target":
+    """The target of this machine's own GPU alone; raises UserError where there is none."""
+    from deploy.gpu.driver import Driver
+    from deploy.targets import resolve_target
+
+    return resolve_target("cuda", f"sm_{Driver().capability}", precision)
 
 
 def read_resolution(text: str | None) -> Resolution | None:
