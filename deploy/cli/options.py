@@ -55,7 +55,11 @@ TargetText = Annotated[
 ]
 Architectures = Annotated[
     str | None,
-    typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
+    typer.Option(
+        "--arch",
+        help="GPUs to make machine code for: sm_61,sm_90. With --target cuda. "
+        "Tuned schedules are used where it is one.",
+    ),
 ]
 PrecisionText = Annotated[
     str,
@@ -123,6 +127,14 @@ def require_gpu(target: "Target") -> None:
     from deploy.gpu.driver import Driver
 
     Driver()
+
+
+def present_gpu(precision: str) -> "Target":
+    """The target of this machine's own GPU alone; raises UserError where there is none."""
+    from deploy.gpu.driver import Driver
+    from deploy.targets import resolve_target
+
+    return resolve_target("cuda", Driver().architecture, precision)
 
 
 def read_resolution(text: str | None) -> Resolution | None:
@@ -229,15 +241,13 @@ def resolve_table_target(text: str, precision: str = "fp32") -> "Target":
         return target
     if target.architecture != "cuda":
         raise UserError(f"target {target.name}: this version runs OpenCL on no device")
-    from deploy.gpu.driver import Driver
-
-    own = Driver().architecture
-    if text != "cuda" and target.features != (own,):
+    present = present_gpu(precision)
+    if text != "cuda" and target.features != present.features:
         raise UserError(
-            f"target {text} is for {target.machine}, this machine's GPU is {own}; --target cuda is "
-            "for the GPU present"
+            f"target {text} is for {target.machine}, this machine's GPU is {present.machine}; "
+            "measure it with --target cuda"
         )
-    return resolve_target("cuda", own, precision)
+    return present
 
 
 def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":

@@ -4,7 +4,18 @@ Prototypes follow cuda.h; a test compiles a stand-in against that header and run
 """
 
 import ctypes
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    byref,
+    c_char_p,
+    c_float,
+    c_int,
+    c_size_t,
+    c_ubyte,
+    c_uint,
+    c_uint64,
+    c_void_p,
+)
 from typing import Any
 
 from lut.errors import UserError, WorkError
@@ -38,7 +49,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
     "cuMemFree_v2": [_address],
     "cuMemHostAlloc": [POINTER(c_void_p), c_size_t, c_uint],
     "cuMemFreeHost": [c_void_p],
-    "cuMemcpyHtoD_v2": [_address, c_void_p, c_size_t],
+    "cuMemsetD8Async": [_address, c_ubyte, c_size_t, _handle],
     "cuMemcpyHtoDAsync_v2": [_address, c_void_p, c_size_t, _handle],
     "cuMemcpyDtoDAsync_v2": [_address, _address, c_size_t, _handle],
     "cuMemcpyDtoHAsync_v2": [c_void_p, _address, c_size_t, _handle],

@@ -8,17 +8,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import entries_of
 from deploy.gpu.nvrtc import compile_cubin
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram
+from deploy.kernels.choice import Fields
 from deploy.measure.networks import TimedNetwork, export_genotype, unchecked_artifact
 from deploy.targets import Target
 from hmseg.genotype import Genotype
@@ -29,12 +31,13 @@ MOST_PROCESSES = 8  # each holds torch and TVM, 0.7 GB
 
 
 class GpuNetworkFactory:
-    """`deploy.measure.networks.Factory` for one architecture of CUDA."""
+    """`deploy.measure.networks.Factory` for one architecture of CUDA; `measured` are schedules by
+    the kernel's spec."""
 
-    def __init__(self, space: Space, target: Target) -> None:
+    def __init__(self, space: Space, target: Target, measured: Mapping[str, Fields]) -> None:
         if len(target.features) != 1:
             raise UserError(f"lut: name one architecture, not {target.machine}")
-        self._space, self._target = space, target
+        self._what = space, target, measured
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
         self._pool = ProcessPoolExecutor(processes, context, _begin)
@@ -53,9 +56,8 @@ class GpuNetworkFactory:
         """Begin with these, in this order."""
         for genotype in genotypes:
             if genotype not in self._building:
-                self._building[genotype] = self._pool.submit(
-                    compile_network, genotype, self._space, self._target
-                )
+                future = self._pool.submit(compile_network, genotype, *self._what)
+                self._building[genotype] = future
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Factory.build`, from the one thread that measures."""
@@ -69,14 +71,16 @@ class GpuNetworkFactory:
             ) from error
 
 
-def compile_network(genotype: Genotype, space: Space, target: Target) -> TimedNetwork:
+def compile_network(
+    genotype: Genotype, space: Space, target: Target, measured: Mapping[str, Fields]
+) -> TimedNetwork:
     """A network with machine code for the target's one architecture, not checked.
 
     The artifact's `calls` are the entries in the order of their launches. Raises WorkError where
     the launches are not those of the entries.
     """
     graph = export_genotype(genotype, space)
-    compiled = compile_source(graph, target)
+    compiled = compile_source(graph, target, chooser=GpuChooser(measured))
     lowered = compiled.lowered
     specs = {f"{kernel.name}_kernel": kernel.spec for kernel in compiled.kernels}
     names = [launch.kernel for launch in lowered.plan.entries["main"].launches]

@@ -50,7 +50,8 @@ class GpuNetwork(Network):
         self._graphs: dict[str, c_void_p] = {}
         self._pinned: list[c_void_p] = []
         self._arena = 0
-        self._module = self._driver.load(data, self.code)
+        self._stream: c_void_p | None = None
+        self._module: c_void_p | None = self._driver.load(data, self.code)
         try:
             self._prepare()
         except Exception:
@@ -74,8 +75,11 @@ class GpuNetwork(Network):
         driver, plan = self._driver, self._program.plan
         self._stream = driver.handle("cuStreamCreate", 1)
         self._arena = driver.allocate(plan.arena_bytes)
+        # A number that is read before it was written is a NaN, not what another network left.
+        driver.call("cuMemsetD8Async", self._arena, 0xFF, plan.arena_bytes, self._stream)
         constants = self._program.constants
-        driver.call("cuMemcpyHtoD_v2", self._arena, constants, len(constants))
+        driver.call("cuMemcpyHtoDAsync_v2", self._arena, constants, len(constants), self._stream)
+        driver.call("cuStreamSynchronize", self._stream)
         self._given = self._pin(plan.input.size)
         self._results = {name: self._pin(e.output.size) for name, e in plan.entries.items()}
         names = {launch.kernel for entry in plan.entries.values() for launch in entry.launches}
@@ -96,8 +100,14 @@ class GpuNetwork(Network):
         """What `enqueue` puts on the stream, as a graph."""
         driver = self._driver
         driver.call("cuStreamBeginCapture_v2", self._stream, 1)
-        enqueue()
         graph = c_void_p()
+        try:
+            enqueue()
+        except WorkError:
+            # A thread that still captures can neither allocate nor free the GPU's memory.
+            with contextlib.suppress(WorkError):
+                driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            raise
         driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
         driver.call("cuGraphDestroy", graph)
@@ -243,7 +253,12 @@ class GpuNetwork(Network):
             if self._arena:
                 driver.call("cuMemFree_v2", self._arena)
                 self._arena = 0
-            driver.call("cuModuleUnload", self._module)
+            if self._stream:
+                driver.call("cuStreamDestroy_v2", self._stream)
+                self._stream = None
+            if self._module:
+                driver.call("cuModuleUnload", self._module)
+                self._module = None
 
     def __del__(self) -> None:
         if getattr(self, "_arena", 0):

@@ -11,16 +11,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.gpu import kernels as gpu_kernels
 from deploy.gpu.factory import GpuNetworkFactory
 from deploy.gpu.nvrtc import toolkit_version
-from deploy.kernels import KERNELS_VERSION
 from deploy.kernels.choice import Fields
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
 from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
-from deploy.tuning.records import tuned_schedules
+from deploy.tuning.records import kernels_version, tuned_schedules
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
@@ -155,7 +153,7 @@ def provenance_of(
         pinning=device.pinning,
         emulated=device.emulated,
         versions=versions,
-        kernels_version=gpu_kernels.KERNELS_VERSION if target.gpu else KERNELS_VERSION,
+        kernels_version=kernels_version(target),
         schedules=_digest(schedules),
         protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,7 +162,7 @@ def provenance_of(
 
 def _factory(plan: Plan, schedules: dict[str, Fields]) -> Factory:
     if plan.target.gpu:
-        return GpuNetworkFactory(plan.space, plan.target)
+        return GpuNetworkFactory(plan.space, plan.target, schedules)
     return NetworkFactory(plan.space, plan.target, plan.threads, schedules)
 
 

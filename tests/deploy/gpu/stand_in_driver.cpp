@@ -150,7 +150,7 @@ CUresult cuMemAlloc(CUdeviceptr* address, size_t size) {
   cuMemGetInfo(&free, &total);
   if (size > free) return CUDA_ERROR_OUT_OF_MEMORY;
   void* memory = aligned_alloc(256, (size + 255) / 256 * 256);
-  memset(memory, 0xff, size);
+  memset(memory, 0, size);
   *address = reinterpret_cast<CUdeviceptr>(memory) | kMark;
   return CUDA_SUCCESS;
 }
@@ -167,17 +167,15 @@ CUresult cuMemFreeHost(void* address) {
   ::free(address);
   return CUDA_SUCCESS;
 }
-CUresult cuMemsetD8(CUdeviceptr to, unsigned char value, size_t size) {
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
+  must_not_capture(stream);
   memset(host(to), value, size);
-  return CUDA_SUCCESS;
-}
-CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t size) {
-  memcpy(host(to), from, size);
   return CUDA_SUCCESS;
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t size, CUstream stream) {
   must_not_capture(stream);
-  return cuMemcpyHtoD(to, from, size);
+  memcpy(host(to), from, size);
+  return CUDA_SUCCESS;
 }
 CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t size, CUstream stream) {
   must_not_capture(stream);

@@ -81,7 +81,7 @@ def test_launches_that_are_not_the_entries(target):
 def test_it_builds_in_other_processes(target):
     """Two networks, the second of them ahead; each has code for one GPU and its entries by name."""
     other = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k5"))
-    with GpuNetworkFactory(SMALL, target) as factory:
+    with GpuNetworkFactory(SMALL, target, {}) as factory:
         factory.build_ahead([SHALLOW, other])
         networks = [factory.build(genotype) for genotype in (SHALLOW, other)]
         assert factory.build(other) is networks[1]
@@ -100,14 +100,14 @@ def test_it_builds_in_other_processes(target):
 
 def test_one_architecture_at_a_time():
     with pytest.raises(UserError, match="name one architecture, not sm_61, sm_90"):
-        GpuNetworkFactory(SMALL, resolve_target("cuda", "sm_61,sm_90"))
+        GpuNetworkFactory(SMALL, resolve_target("cuda", "sm_61,sm_90"), {})
 
 
 def test_no_process_outlives_a_builder_that_is_killed():
     code = (
         "import multiprocessing, time\n"
         "from tests.deploy.gpu.test_factory import *\n"
-        "factory = GpuNetworkFactory(SMALL, resolve_target('cuda', 'sm_61'))\n"
+        "factory = GpuNetworkFactory(SMALL, resolve_target('cuda', 'sm_61'), {})\n"
         "factory.build_ahead([MRMS_GENOTYPE, SHALLOW])\n"
         "print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
         "time.sleep(60)\n"
@@ -117,12 +117,16 @@ def test_no_process_outlives_a_builder_that_is_killed():
         os.kill(main.pid, signal.SIGKILL)
     assert children
     for _ in range(300):
-        left = [pid for pid in children if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
+        left = [pid for pid in children if _runs(pid)]
         if not left:
             break
         time.sleep(0.1)
     assert not left
 
 
-def _is_zombie(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+def _runs(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # one that nobody has waited for
