@@ -17,8 +17,8 @@ from typing import Any
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
 from deploy.kernels.choice import Fields, with_fields
 
-# Tuning records and latency tables are believed for one version only: raise it when a kernel's loops, its rule or the
-# meaning of a schedule's fields change.
+# Tuning records and latency tables are believed for one version only: raise it when a kernel's
+# loops, its rule or the meaning of a schedule's fields change.
 GPU_KERNELS_VERSION = 1
 
 MODULES: dict[type, ModuleType] = {

@@ -13,7 +13,7 @@ import pytest
 import tvm
 
 from deploy.ends import with_logits_output
-from deploy.gpu.factory import GpuNetworkFactory
+from deploy.gpu.factory import GpuNetworkFactory, compile_network
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import entries_of, kernels_of
 from deploy.gpu.pipeline import gpu_passes
@@ -21,7 +21,7 @@ from deploy.importer import import_graph
 from deploy.measure.networks import export_genotype
 from deploy.passes.kernel_call import SPEC
 from deploy.targets import resolve_target
-from hmseg.genotype import MRMS_GENOTYPE, Op, parse_genotype, random_genotype
+from hmseg.genotype import Op, parse_genotype, random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.key import OpKey
@@ -98,6 +98,12 @@ def test_it_builds_in_other_processes(target):
     assert changed == {OpKey("inverted_residual", 80, 80, 160, 5, 1, 4, 2, 2)}
 
 
+def test_half_has_the_same_entries(target):
+    half = compile_network(SHALLOW, SMALL, resolve_target("cuda", "sm_61", "fp16"), {})
+    assert sorted(half.calls) == sorted(SMALL.keys(SHALLOW))
+    assert half.artifact.target.precision == "fp16"
+
+
 def test_one_architecture_at_a_time():
     with pytest.raises(UserError, match="name one architecture, not sm_61, sm_90"):
         GpuNetworkFactory(SMALL, resolve_target("cuda", "sm_61,sm_90"), {})
@@ -108,7 +114,7 @@ def test_no_process_outlives_a_builder_that_is_killed():
         "import multiprocessing, time\n"
         "from tests.deploy.gpu.test_factory import *\n"
         "factory = GpuNetworkFactory(SMALL, resolve_target('cuda', 'sm_61'), {})\n"
-        "factory.build_ahead([MRMS_GENOTYPE, SHALLOW])\n"
+        "factory.build_ahead([SHALLOW])\n"
         "print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
         "time.sleep(60)\n"
     )
