@@ -1,7 +1,7 @@
 """Parity on the device, latency beside every peer that runs there, and each kernel's time.
 
     benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8]
-        [--precision fp16] [-o DIR]
+        [--table-minutes 2.5] [--precision fp16] [-o DIR]
 
 For each network and size: the artifact is compiled for this machine's own GPU and gated on it (five
 images against onnxruntime); frames from uint8 image to labels are timed in turn with torch eager,
@@ -9,8 +9,10 @@ torch.compile, onnxruntime's CUDA provider and TensorRT, as far as they are inst
 events split upload, compute and download; every kernel is timed alone. `memory_floor_ms` is what
 the frame's kernels would take if each read and wrote its arguments once at the bandwidth that a
 copy of 256 MB on this GPU reaches (read and written bytes counted). `--precision fp16` is of our
-network alone; the others compute in fp32. Results go to DIR/gpu-NAME.json (gpu-NAME-fp16.json) with
-what they were measured on. What the minutes do not suffice for is named as left out.
+network alone; the others compute in fp32. The last `--table-minutes` are for the GPU's latency
+table (`benchmarks/gpu_table.py`), which goes on at the next start; 0 leaves it out. Results go to
+DIR/gpu-NAME.json (gpu-NAME-fp16.json) with what they were measured on. What the minutes do not
+suffice for is named as left out.
 """
 
 import argparse
@@ -116,6 +118,7 @@ def say(text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from benchmarks.gpu_table import measure_table
     from deploy.gpu.driver import Driver
 
     driver = Driver()
@@ -128,11 +131,12 @@ def run(options: argparse.Namespace) -> None:
     bytes_per_ms = copy_bytes_per_ms(driver, COPIED_BYTES)
     device["copy_gb_per_s"] = bytes_per_ms / 1e6
     end = time.monotonic() + 60 * options.minutes
+    end_of_rows = end - 60 * options.table_minutes
     rows, left, longest = [], [], 0.0
     for model in options.models:
         for size in options.resolutions:
-            if time.monotonic() + longest > end:
-                left.append(f"{model} {size}")
+            if time.monotonic() + longest > end_of_rows:
+                left.append(f"{model} {size}, the time was up")
                 continue
             start = time.monotonic()
             row = measure(model, size, driver.capability, bytes_per_ms, options)
@@ -141,12 +145,15 @@ def run(options: argparse.Namespace) -> None:
             median = row["latency"]["hmseg"]["median_ms"]
             ratios = ", ".join(f"{n} {r['median']:.2f}x" for n, r in row["ratios"].items())
             say(f"{model} {size}: {median:.3f} ms ({ratios or 'no peer runs here'})")
-    for name in left:
-        say(f"left out, the time was up: {name}")
-    result = {"provenance": provenance(device), "rows": rows, "left_out": left}
-    name = "-".join(driver.name.lower().split())
-    half = "-fp16" if options.precision == "fp16" else ""
-    path = options.out / f"gpu-{name}{half}.json"
+    name = "-".join(driver.name.lower().split()) + "-fp16" * (options.precision == "fp16")
+    table = None
+    if options.table_minutes > 0:
+        table = measure_table(options.precision, options.out, name, end)
+        left += [table["left_out"]] if table["left_out"] else []
+    for what in left:
+        say(f"left out: {what}")
+    result = {"provenance": provenance(device), "rows": rows, "table": table, "left_out": left}
+    path = options.out / f"gpu-{name}.json"
     write_atomic(path, json.dumps(result, indent=1).encode())
     print(path)
 
@@ -157,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resolutions", nargs="+", default=RESOLUTIONS)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--table-minutes", type=float, default=2.5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=50)
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))

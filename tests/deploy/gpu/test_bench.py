@@ -35,6 +35,7 @@ def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, caps
     """The artifact is built and gated anew, on the machine's GPU."""
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
     options = ["--models", "tiny-mrms", "--resolutions", "64x128", "--rounds", "1"]
+    options += ["--table-minutes", "0"]
     assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
     path = tmp_path / "gpu-stand-in.json"
     assert capsys.readouterr().out.strip() == str(path)
@@ -53,7 +54,10 @@ def test_time_is_up(driver, tmp_path):
     assert gpu.main(["--models", "tiny-mrms", "--minutes", "-1", "-o", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "gpu-stand-in.json").read_text())
     assert result["rows"] == []
-    assert len(result["left_out"]) == 4
+    assert len(result["left_out"]) == 5
+    assert result["left_out"][0] == "tiny-mrms 256x512, the time was up"
+    assert result["left_out"][-1] == result["table"]["left_out"]
+    assert result["table"]["left_out"] == "the latency table, the time was up"
 
 
 def test_without_a_gpu(monkeypatch, capsys):

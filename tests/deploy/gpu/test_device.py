@@ -10,13 +10,15 @@ import math
 import os
 import subprocess
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import gpu_table
 from deploy.gpu.device import GpuDevice
-from deploy.gpu.factory import compile_network
 from deploy.measure.build_table import Plan, build_table, default_path
+from deploy.measure.build_table import _factory as table_factory
 from deploy.measure.check_table import check_networks, require_measurable
 from deploy.measure.visit import VisitProtocol
 from deploy.targets import resolve_target
@@ -77,22 +79,41 @@ def idle_kernels(tmp_path_factory):
     return folder / "idle.so"
 
 
-@pytest.fixture
-def gpu(driver_library, idle_kernels, monkeypatch):
-    monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
-    monkeypatch.setenv("STAND_IN_KERNELS", str(idle_kernels))
-    # The reference is one of the networks: one less to compile.
-    monkeypatch.setattr("deploy.measure.build_table.MRMS_GENOTYPE", SHALLOW)
-    monkeypatch.setattr("deploy.measure.check_table.MRMS_GENOTYPE", SHALLOW)
-
-
 @pytest.fixture(scope="module")
 def plan(target):
     return Few(SPACE, target, 0, protocol=PROTOCOL)
 
 
 @pytest.fixture(scope="module")
-def built(plan, driver_library, idle_kernels, tmp_path_factory):
+def factory(plan):
+    """One for every builder here: what it has compiled it keeps."""
+    with table_factory(plan, {}) as factory:
+        yield factory
+
+
+@pytest.fixture(scope="module")
+def artifacts(factory):
+    factory.build_ahead([SHALLOW, UNSEEN])
+    return {genotype: factory.build(genotype).artifact for genotype in (SHALLOW, UNSEEN)}
+
+
+def stand_in(patch, driver_library, idle_kernels, factory):
+    patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
+    patch.setenv("STAND_IN_KERNELS", str(idle_kernels))
+    # The reference is one of the networks: one less to compile.
+    patch.setattr("deploy.measure.build_table.MRMS_GENOTYPE", SHALLOW)
+    patch.setattr("deploy.measure.check_table.MRMS_GENOTYPE", SHALLOW)
+    patch.setattr("deploy.measure.build_table._factory", lambda *_: nullcontext(factory))
+
+
+@pytest.fixture
+def gpu(driver_library, idle_kernels, factory, monkeypatch):
+    """The machine's GPU is the stand-in."""
+    stand_in(monkeypatch, driver_library, idle_kernels, factory)
+
+
+@pytest.fixture(scope="module")
+def built(plan, driver_library, idle_kernels, factory, tmp_path_factory):
     """A table whose builder was cut short after a visit, and what it held then."""
     path = tmp_path_factory.mktemp("lut") / "gpu.jsonl"
 
@@ -101,17 +122,11 @@ def built(plan, driver_library, idle_kernels, tmp_path_factory):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        gpu.__wrapped__(driver_library, idle_kernels, patch)
+        stand_in(patch, driver_library, idle_kernels, factory)
         with pytest.raises(KeyboardInterrupt):
             build_table(plan, GpuDevice(), path, stop)
         kept = load_table(path).visits
         return build_table(plan, GpuDevice(), path), path, kept
-
-
-@pytest.fixture(scope="module")
-def artifacts(target):
-    """Of two networks, built apart from any table."""
-    return {g: compile_network(g, SPACE, target, {}).artifact for g in (SHALLOW, UNSEEN)}
 
 
 def ticks_us(launches):
@@ -212,6 +227,32 @@ def test_a_table_of_another_gpu(built, gpu, plan, target, monkeypatch):
     with pytest.raises(UserError, match="measured with another versions"):
         build_table(plan, GpuDevice(), path)
     assert path.read_bytes() == before
+
+
+def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
+    """benchmarks/gpu.sh: until its time is up, and then goes on; a table of another GPU is left."""
+    monkeypatch.setattr(gpu_table, "RESOLUTION", "64x128")
+    monkeypatch.setattr(
+        "deploy.measure.build_table.covering_networks", lambda *_: [SHALLOW, UNSEEN]
+    )
+    monkeypatch.setattr("deploy.measure.build_table.random_networks", lambda *_: [])
+
+    def measure(*clock):
+        seconds = iter(clock)
+        monkeypatch.setattr(gpu_table, "monotonic", lambda: next(seconds, clock[-1]))
+        return gpu_table.measure_table("fp32", tmp_path, "a", end=10)
+
+    assert measure(11) == {"left_out": "the latency table, the time was up"}
+    assert not list(tmp_path.iterdir())
+    first = measure(9, 11)  # up after a visit
+    assert first["visits"] == 1
+    assert first["left_out"] == "5 visits of the latency table, the time was up"
+    assert first["file"] == "lut-a-64x128-width0.5.jsonl"
+    rest = measure(9)
+    assert (rest["visits"], rest["left_out"]) == (6, "")
+    assert rest["entries"] == len({*SPACE.keys(SHALLOW), *SPACE.keys(UNSEEN)})
+    monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
+    assert "measured with another cpu" in measure(9)["left_out"]
 
 
 def test_show_and_export(built, cli):  # noqa: F811
