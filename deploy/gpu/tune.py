@@ -25,6 +25,7 @@ from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import toolkit_version
+from deploy.gpu.pipeline import compile_source
 from deploy.kernels.choice import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.records import (
@@ -105,7 +106,7 @@ class _Bench:
         self._rule = GpuNetwork(artifact, self._driver)
         self._image: NDArray[Any] = artifact.golden_input
         chooser = GpuChooser()
-        compile_program(graph, target, artifact, chooser)
+        compile_source(graph, target, chooser=chooser)
         times = self._kernel_ns(self._rule)
         ours = sorted(set(times) & set(chooser.emitted), key=lambda text: -times[text])
         self.specs = {text: chooser.emitted[text] for text in ours}
@@ -115,8 +116,9 @@ class _Bench:
         computes something else, its halves are measured, down to the one that is to blame."""
         network = None
         try:
+            chooser = GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
             artifact, _ = compile_program(
-                self._graph, self._target, self._rule.artifact, _chooser(schedules)
+                self._graph, self._target, self._rule.artifact, chooser, later=False
             )
             network = GpuNetwork(artifact, self._driver)
             require([replay_golden(network)])
@@ -201,7 +203,3 @@ class _Bench:
             versions=tools | {"cuda-nvrtc": toolkit_version(), "driver": device["driver_cuda"]},
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def _chooser(schedules: Schedules) -> GpuChooser:
-    return GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
