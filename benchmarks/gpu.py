@@ -1,16 +1,18 @@
 """Parity on the device, latency beside every peer that runs there, and each kernel's time.
 
     benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8]
-        [--precision fp16] [-o DIR]
+        [--precision fp16] [--tune-seconds 10] [-o DIR]
 
-For each network and size: the artifact is compiled for this machine's own GPU and gated on it (five
-images against onnxruntime); frames from uint8 image to labels are timed in turn with torch eager,
-torch.compile, onnxruntime's CUDA provider and TensorRT, as far as they are installed; the GPU's own
-events split upload, compute and download; every kernel is timed alone. `memory_floor_ms` is what
-the frame's kernels would take if each read and wrote its arguments once at the bandwidth that a
-copy of 256 MB on this GPU reaches (read and written bytes counted). `--precision fp16` is of our
-network alone; the others compute in fp32. Results go to DIR/gpu-NAME.json (gpu-NAME-fp16.json) with
-what they were measured on. What the minutes do not suffice for is named as left out.
+For each network and size: schedules are tuned for `--tune-seconds` (0: not), going on from the
+records of earlier runs in the user's folder; the artifact is compiled with them for this machine's
+own GPU and gated on it (five images against onnxruntime); frames from uint8 image to labels are
+timed in turn with torch eager, torch.compile, onnxruntime's CUDA provider and TensorRT, as far as
+they are installed; the GPU's own events split upload, compute and download; every kernel is timed
+alone. `memory_floor_ms` is what the frame's kernels would take if each read and wrote its arguments
+once at the bandwidth that a copy of 256 MB on this GPU reaches (read and written bytes counted).
+`--precision fp16` is of our network alone; the others compute in fp32. Results go to
+DIR/gpu-NAME.json (gpu-NAME-fp16.json) with what they were measured on. What the minutes do not
+suffice for is named as left out.
 """
 
 import argparse
@@ -30,7 +32,10 @@ from lut.errors import HmsegError
 from lut.files import write_atomic
 
 if TYPE_CHECKING:
+    import onnx
+
     from deploy.gpu.driver import Driver
+    from deploy.targets import Target
 
 MODELS = ("tiny-mrms", "mrms")
 RESOLUTIONS = ("256x512", "512x1024", "768x1536", "1024x2048")
@@ -51,8 +56,9 @@ def measure(
     from deploy.targets import resolve_target
 
     source = open_source(model, resolution=parse_resolution(size))
-    start = time.perf_counter()
     target = resolve_target("cuda", f"sm_{capability}", options.precision)
+    tuning = tune(source.graph, target, options.tune_seconds)
+    start = time.perf_counter()
     artifact, comparisons = build_artifact(source.graph, target, threads=1)
     compiled_s = time.perf_counter() - start
     image = artifact.golden.image
@@ -69,11 +75,30 @@ def measure(
     return {
         "model": model,
         "resolution": size,
+        "tuning": tuning,
         "compile_and_gate_s": round(compiled_s, 2),
         "parity": [comparison.to_json() for comparison in comparisons],
         **result.to_json(),
         "kernels_ms": [[name, float(np.median(samples))] for name, samples in times],
         "memory_floor_ms": moved / bytes_per_ms,
+    }
+
+
+def tune(graph: "onnx.ModelProto", target: "Target", seconds: float) -> dict[str, Any]:
+    """Tune into the user's folder, from which `build_artifact` takes what wins."""
+    from deploy.gpu.tune import tune_on_gpu
+    from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules
+
+    start = time.perf_counter()
+    records = 0
+    if seconds > 0:
+        records = len(
+            tune_on_gpu(graph, target, default_folder(), trials=sys.maxsize, seconds=seconds)
+        )
+    return {
+        "seconds": round(time.perf_counter() - start, 2),
+        "records": records,
+        "schedules": tuned_schedules(target, NO_THREADS),
     }
 
 
@@ -157,6 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resolutions", nargs="+", default=RESOLUTIONS)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--tune-seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=50)
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))

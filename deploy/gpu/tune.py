@@ -60,14 +60,14 @@ def tune_on_gpu(
     """`deploy.tuning.tune.tune` on the GPU of this machine, for which `target` must be made.
 
     Only kernels of ours: what is left to TVM keeps its rule. The records of a network are on disk
-    when it is measured, and no network is begun after `seconds`. Returns all matching records.
-    Raises UserError where there is no GPU, WorkError where it fails for good.
+    when it is measured, and none is begun `seconds` after the rule's is ready. Returns all matching
+    records. Raises UserError where there is no GPU, WorkError where it fails for good.
     """
     half = "-fp16" if target.precision == "fp16" else ""
     path = folder / f"{target.machine}{half}.jsonl"
     records = matching(load_records([folder]), target, NO_THREADS)
-    end, done = time.monotonic() + seconds, 0
     bench = _Bench(graph, target)
+    end, done = time.monotonic() + seconds, 0
     while done < trials and time.monotonic() < end:
         offered = {
             text: schedule

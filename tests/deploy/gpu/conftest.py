@@ -114,6 +114,9 @@ def _compiled(source: str, architecture: str) -> tuple[bytes, bytes]:
         library.unlink()
 
 
+_compile_ptx = cache(nvrtc.compile_ptx)
+
+
 @contextmanager
 def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
     """The stand-in is the machine's driver and runs every cubin that is made from now on, each with
@@ -129,6 +132,7 @@ def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
         patch.setattr("deploy.gpu.build.compile_cubin", compile_both)
+        patch.setattr("deploy.gpu.build.compile_ptx", _compile_ptx)
         patch.setenv("STAND_IN_KERNELS", str(folder))
         yield
 

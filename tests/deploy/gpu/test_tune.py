@@ -207,9 +207,10 @@ class TestCommand:
         assert isinstance(done.exception, UserError)
         assert "not over RPC" in str(done.exception)
 
-    def test_bench_compiles_for_the_gpu_present(self, any_driver, monkeypatch):
+    def test_bench_compiles_for_the_gpu_present(self, any_driver, gpu_graph, tmp_path, monkeypatch):
         """One architecture, so that records are used."""
-        asked = []
+        asked, model = [], tmp_path / "graph.onnx"
+        model.write_bytes(gpu_graph.SerializeToString())
 
         def build(graph, target, threads, remote):
             asked.append(target)
@@ -218,7 +219,7 @@ class TestCommand:
         monkeypatch.setattr("deploy.cli.bench._build", build)
         monkeypatch.setenv("STAND_IN_CAPABILITY", "86")
         for options in ([], ["--precision", "fp16"], ["--arch", "sm_80"]):
-            CliRunner().invoke(app, ["bench", "-r", "64x128", "-t", "cuda", *options])
+            CliRunner().invoke(app, ["bench", "-m", str(model), "-t", "cuda", *options])
         assert [target.features for target in asked] == [("sm_86",), ("sm_86",), ("sm_80",)]
         assert [target.precision for target in asked] == ["fp32", "fp16", "fp32"]
 
