@@ -21,11 +21,17 @@ class _TimeIsUpError(Exception):
     pass
 
 
-def measure_table(precision: str, folder: Path, name: str, end: float) -> dict[str, Any]:
+def table_path(folder: Path, name: str) -> Path:
+    """The table of the GPU called `name`."""
+    return folder / f"lut-{name}-{RESOLUTION}-width{WIDTH:g}.jsonl"
+
+
+def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     """Build the table, or go on with it, until it is complete or `time.monotonic` passes `end`.
     Returns its file's name and size, and in words what is left out.
 
-    A table that cannot be gone on with, such as one of another driver, is left out too.
+    A table that cannot be gone on with, such as one of another driver or of schedules that are no
+    longer chosen, is left out too.
     """
     from deploy.gpu.device import GpuDevice
     from deploy.gpu.driver import Driver
@@ -39,7 +45,6 @@ def measure_table(precision: str, folder: Path, name: str, end: float) -> dict[s
     target = resolve_target("cuda", Driver().architecture, precision)
     space = Space(parse_resolution(RESOLUTION), WIDTH)
     plan = Plan(space, target, 0, protocol=protocol_for(target))
-    path = folder / f"lut-{name}-{RESOLUTION}-width{WIDTH:g}.jsonl"
     left = ""
 
     def tell(now: "Progress") -> None:

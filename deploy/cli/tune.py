@@ -72,7 +72,7 @@ def tune(
             progress.at(f"{trial.number} of {trials}, {best}")
 
         if resolved.gpu:
-            from deploy.tuning.gpu import tune_on_gpu
+            from deploy.gpu.tune import tune_on_gpu
 
             measured = tune_on_gpu(
                 source.graph, resolved, folder, trials=trials, early_stopping=early_stopping,

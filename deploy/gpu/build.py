@@ -63,9 +63,11 @@ def compile_program(
     draft: Artifact,
     chooser: GpuChooser,
     on_step: OnPass = lambda _: None,
+    *,
+    later: bool = True,
 ) -> tuple[Artifact, str]:
     """The draft of an artifact with its program and kernels, and the source that it was made
-    from."""
+    from. `later`: with PTX for architectures after those of the target."""
     compiled = compile_source(model, target, chooser=chooser, on_pass=on_step)
     lowered = compiled.lowered
     cubins, ptx, opencl = {}, {}, ""
@@ -74,8 +76,9 @@ def compile_program(
         for name in target.features:
             on_step(f"machine code for {name}")
             cubins[name] = compile_cubin(lowered.source, name)
-        last = max(target.features, key=number_of)
-        ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
+        if later:
+            last = max(target.features, key=number_of)
+            ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
         versions["cuda-nvrtc"] = toolkit_version()
     else:
         opencl = lowered.source

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ def network_source():
 
 
 @pytest.fixture(scope="session")
-def small_graph(tmp_path_factory) -> onnx.ModelProto:
+def gpu_graph(tmp_path_factory) -> onnx.ModelProto:
     """stem, depthwise, pointwise and label_end, 64x64: seconds less to compile than a network."""
     weight = np.random.default_rng(1).normal(0, 0.3, (8, 1, 3, 3)).astype(np.float32)
     zero, six = (numpy_helper.from_array(np.array(value, np.float32)) for value in (0, 6))
@@ -103,20 +105,39 @@ def driver(driver_library, emulated_kernels, monkeypatch) -> Path:
     return driver_library
 
 
-@pytest.fixture
-def any_driver(driver, monkeypatch, tmp_path) -> Path:
-    """The stand-in runs every cubin that is made from now on, each with the kernels of its own
-    source; gives the folder that it finds them in."""
-    folder = tmp_path / "kernels"
-    folder.mkdir()
+@cache
+def _compiled(source: str, architecture: str) -> tuple[bytes, bytes]:
+    library = compile_emulated(source)
+    try:
+        return nvrtc.compile_cubin(source, architecture), library.read_bytes()
+    finally:
+        library.unlink()
+
+
+_compile_ptx = cache(nvrtc.compile_ptx)
+
+
+@contextmanager
+def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
+    """The stand-in is the machine's driver and runs every cubin that is made from now on, each with
+    the kernels of its own source, which it finds in this folder."""
 
     def compile_both(source: str, architecture: str) -> bytes:
-        cubin = nvrtc.compile_cubin(source, architecture)
-        name = f"{len(list(folder.iterdir()))}"
-        shutil.move(compile_emulated(source), folder / f"{name}.so")
+        cubin, library = _compiled(source, architecture)
+        name = len(list(folder.iterdir()))
+        (folder / f"{name}.so").write_bytes(library)
         (folder / f"{name}.image").write_bytes(cubin)
         return cubin
 
-    monkeypatch.setattr("deploy.gpu.build.compile_cubin", compile_both)
-    monkeypatch.setenv("STAND_IN_KERNELS", str(folder))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
+        patch.setattr("deploy.gpu.build.compile_cubin", compile_both)
+        patch.setattr("deploy.gpu.build.compile_ptx", _compile_ptx)
+        patch.setenv("STAND_IN_KERNELS", str(folder))
+        yield
+
+
+@pytest.fixture
+def any_driver(driver_library, tmp_path_factory) -> Iterator[None]:
+    with any_network(driver_library, tmp_path_factory.mktemp("kernels")):
+        yield

@@ -50,6 +50,7 @@ struct Graph {
   std::vector<Work> work;
 };
 long context_, ticks, capturing;
+bool failed;  // after an access outside of memory a context answers nothing any more
 
 char* host(CUdeviceptr address) {
   if (!(address & kMark)) {
@@ -91,6 +92,8 @@ void run(const Work& work) {
     *work.event = ++ticks;
     return;
   }
+  if (long{work.sizes[3]} * work.sizes[4] * work.sizes[5] > setting("STAND_IN_FATAL_BLOCK", 1024))
+    failed = true;
   ticks += long{work.sizes[0]} * work.sizes[1] * work.sizes[2] * work.sizes[3] * work.sizes[4] *
            work.sizes[5];
   std::vector<void*> pointers;
@@ -134,6 +137,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
   *context = reinterpret_cast<CUcontext>(&context_);
+  failed = false;
   return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice) { return CUDA_SUCCESS; }
@@ -224,7 +228,7 @@ CUresult cuStreamDestroy(CUstream stream) {
 }
 CUresult cuStreamSynchronize(CUstream stream) {
   must_not_capture(stream);
-  return CUDA_SUCCESS;
+  return failed ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_SUCCESS;
 }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) return CUDA_ERROR_INVALID_VALUE;

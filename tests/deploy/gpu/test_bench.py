@@ -10,9 +10,11 @@ import pytest
 from benchmarks import gpu
 from deploy.gpu.bench import bench_gpu
 from deploy.measure.interleave import Protocol
+from deploy.tuning.records import load_records
 from lut.errors import UserError
 
 ONCE = Protocol(warmup=0, repeat=1, rounds=2, pause_s=0)
+KERNELS = 4  # of `gpu_graph`: one network is tuned
 ROOT = Path(__file__).parents[3]
 
 
@@ -31,11 +33,14 @@ def test_bench(driver, artifact, network_source):
     assert said["device"]["code"] == "sm_61"
 
 
-def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, capsys):
-    """The artifact is built and gated anew, on the machine's GPU."""
+def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path, capsys):
+    """The network is tuned, and the artifact is built and gated anew, on the machine's GPU."""
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
-    options = ["--models", "tiny-mrms", "--resolutions", "64x128", "--rounds", "1"]
-    options += ["--table-minutes", "0"]
+    monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
+    model = tmp_path / "graph.onnx"
+    model.write_bytes(gpu_graph.SerializeToString())
+    options = ["--models", str(model), "--resolutions", "64x64", "--rounds", "1"]
+    options += ["--tune-seconds", "0.1", "--table-minutes", "0"]
     assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
     path = tmp_path / "gpu-stand-in.json"
     assert capsys.readouterr().out.strip() == str(path)
@@ -43,8 +48,11 @@ def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, caps
     (row,) = result["rows"]
     assert len(row["parity"]) == 5
     assert all(comparison["passed"] for comparison in row["parity"])
-    assert len(row["kernels_ms"]) == len(artifact.gpu.plan.entries["main"].launches)
+    assert len(row["kernels_ms"]) == KERNELS
     assert row["memory_floor_ms"] > 0
+    assert row["tuning"]["records"] == len(load_records([tmp_path / "tuning"])) == KERNELS
+    assert row["tuning"]["schedules"]
+    assert row["tuning"]["seconds"] > 0
     assert result["provenance"]["gpu"] == "Stand-in"
     assert result["provenance"]["precision"] == "fp32"
     assert result["left_out"] == []

@@ -237,10 +237,12 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
     )
     monkeypatch.setattr("deploy.measure.build_table.random_networks", lambda *_: [])
 
+    path = gpu_table.table_path(tmp_path, "a")
+
     def measure(*clock):
         seconds = iter(clock)
         monkeypatch.setattr(gpu_table, "monotonic", lambda: next(seconds, clock[-1]))
-        return gpu_table.measure_table("fp32", tmp_path, "a", end=10)
+        return gpu_table.measure_table("fp32", path, end=10)
 
     assert measure(11) == {"left_out": "the latency table, the time was up"}
     assert not list(tmp_path.iterdir())

@@ -92,10 +92,10 @@ def test_kernels_together(network, artifact):
         network.time_kernels(artifact.golden.image, 1, [1, 2])
 
 
-def test_two_networks_at_once(any_driver, small_graph):
+def test_two_networks_at_once(any_driver, gpu_graph):
     """Each has the module of its own image, also while another is loaded and after it is closed."""
     targets = [resolve_target("cuda", "sm_61", precision) for precision in ("fp16", "fp32")]
-    built = [build_artifact(small_graph, target, threads=1)[0] for target in targets]
+    built = [build_artifact(gpu_graph, target, threads=1)[0] for target in targets]
     networks = [open_artifact(artifact, "a") for artifact in built]
     image = built[0].golden.image
     scores = [network.logits(image) for network in networks]

@@ -25,6 +25,7 @@ from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import toolkit_version
+from deploy.gpu.pipeline import compile_source
 from deploy.kernels.choice import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.records import (
@@ -59,14 +60,14 @@ def tune_on_gpu(
     """`deploy.tuning.tune.tune` on the GPU of this machine, for which `target` must be made.
 
     Only kernels of ours: what is left to TVM keeps its rule. The records of a network are on disk
-    when it is measured, and no network is begun after `seconds`. Returns all matching records.
-    Raises UserError where there is no GPU, WorkError where it fails for good.
+    when it is measured, and none is begun `seconds` after the rule's is ready. Returns all matching
+    records. Raises UserError where there is no GPU, WorkError where it fails for good.
     """
     half = "-fp16" if target.precision == "fp16" else ""
     path = folder / f"{target.machine}{half}.jsonl"
     records = matching(load_records([folder]), target, NO_THREADS)
-    end, done = time.monotonic() + seconds, 0
     bench = _Bench(graph, target)
+    end, done = time.monotonic() + seconds, 0
     while done < trials and time.monotonic() < end:
         offered = {
             text: schedule
@@ -105,7 +106,7 @@ class _Bench:
         self._rule = GpuNetwork(artifact, self._driver)
         self._image: NDArray[Any] = artifact.golden_input
         chooser = GpuChooser()
-        compile_program(graph, target, artifact, chooser)
+        compile_source(graph, target, chooser=chooser)
         times = self._kernel_ns(self._rule)
         ours = sorted(set(times) & set(chooser.emitted), key=lambda text: -times[text])
         self.specs = {text: chooser.emitted[text] for text in ours}
@@ -115,8 +116,9 @@ class _Bench:
         computes something else, its halves are measured, down to the one that is to blame."""
         network = None
         try:
+            chooser = GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
             artifact, _ = compile_program(
-                self._graph, self._target, self._rule.artifact, _chooser(schedules)
+                self._graph, self._target, self._rule.artifact, chooser, later=False
             )
             network = GpuNetwork(artifact, self._driver)
             require([replay_golden(network)])
@@ -201,7 +203,3 @@ class _Bench:
             versions=tools | {"cuda-nvrtc": toolkit_version(), "driver": device["driver_cuda"]},
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def _chooser(schedules: Schedules) -> GpuChooser:
-    return GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
