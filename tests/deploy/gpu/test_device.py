@@ -16,6 +16,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import gpu_table
+from deploy.cli import options, search
 from deploy.gpu.device import GpuDevice
 from deploy.measure.build_table import Plan, build_table, default_path
 from deploy.measure.build_table import _factory as table_factory
@@ -88,12 +89,12 @@ def plan(target):
 def factory(plan):
     """One for every builder here: what it has compiled it keeps."""
     with table_factory(plan, {}) as factory:
+        factory.build_ahead([*MEASURED, UNSEEN])
         yield factory
 
 
 @pytest.fixture(scope="module")
 def artifacts(factory):
-    factory.build_ahead([SHALLOW, UNSEEN])
     return {genotype: factory.build(genotype).artifact for genotype in (SHALLOW, UNSEEN)}
 
 
@@ -255,6 +256,16 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
     assert rest["entries"] == len({*SPACE.keys(SHALLOW), *SPACE.keys(UNSEEN)})
     monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
     assert "measured with another cpu" in measure(9)["left_out"]
+
+
+def test_a_search_measures_on_the_same_gpu(built, gpu, target, monkeypatch):
+    """Before it begins, the search makes sure that its table is of this machine's GPU."""
+    table, _, _ = built
+    place = options.read_table_place(table.identity, None, None, 1.0)
+    assert search._Measuring(table, place).target == target
+    monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
+    with pytest.raises(UserError, match=r"now 'Another GPU'.*; or search with --no-measure"):
+        search._Measuring(table, place)
 
 
 def test_show_and_export(built, cli):  # noqa: F811
