@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lut.errors import UserError
+from lut.errors import HmsegError
 
 if TYPE_CHECKING:
     from deploy.measure.build_table import Progress
@@ -31,7 +31,7 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     Returns its file's name and size, and in words what is left out.
 
     A table that cannot be gone on with, such as one of another driver or of schedules that are no
-    longer chosen, is left out too.
+    longer chosen, is left out too, and so is what a failure leaves unmeasured.
     """
     from deploy.gpu.device import GpuDevice
     from deploy.gpu.driver import Driver
@@ -61,7 +61,7 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
         build_table(plan, GpuDevice(), path, tell)
     except _TimeIsUpError:
         pass  # `left` says how much
-    except UserError as error:
+    except HmsegError as error:  # the other results are not lost with it
         return {"left_out": f"the latency table: {error}"}
     table = load_table(path)
     return {

@@ -15,6 +15,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import entries_of
 from deploy.gpu.nvrtc import compile_cubin
@@ -104,6 +106,7 @@ def _begin() -> None:
     """A process of the pool: it ends with the one that measures, also where that is killed, and
     leaves the keyboard's interrupt to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the other cores have processes of their own
     parent = multiprocessing.parent_process()
     assert parent is not None
 
