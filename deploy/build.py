@@ -24,7 +24,7 @@ from deploy.reference import Reference
 from deploy.runtime import check_machine, open_artifact
 from deploy.street import draw_street
 from deploy.targets import Target
-from deploy.tuning.records import tuned_schedules
+from deploy.tuning.records import NO_THREADS, tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import UserError, WorkError
 
@@ -47,10 +47,11 @@ def build_artifact(
     `remote` is given.
 
     `measured` are schedules by kernel spec; by default those that tuning found for this target and
-    number of threads, shipped or the user's own. Raises WorkError, naming the first layer that
-    differs, where the binary does not match onnxruntime; then there is no artifact. Where this
-    machine cannot run the target and there is no `remote`, the comparisons are empty and the
-    artifact's parity report says that it was not checked; a device that cannot run it is an error.
+    number of threads, shipped or the user's own (none for GPUs of several architectures). Raises
+    WorkError, naming the first layer that differs, where the binary does not match onnxruntime;
+    then there is no artifact. Where this machine cannot run the target and there is no `remote`,
+    the comparisons are empty and the artifact's parity report says that it was not checked; a
+    device that cannot run it is an error.
     """
     metadata = read_metadata(model)
     golden_image = draw_street(metadata.resolution)
@@ -59,7 +60,7 @@ def build_artifact(
         if remote is not None:
             raise UserError(f"target {target.name}: GPU code does not run over RPC; drop --rpc-key")
         draft = _draft(model, target, golden_image, threads)
-        return _build_gpu(draft, model, target, on_step)
+        return _build_gpu(draft, model, target, measured, on_step)
     if measured is None:
         measured = tuned_schedules(target, threads)
     chooser = make_chooser(target, threads, measured)
@@ -125,12 +126,18 @@ def _draft(
 
 
 def _build_gpu(
-    draft: Artifact, model: onnx.ModelProto, target: Target, on_step: OnPass
-) -> tuple[Artifact, list[Comparison]]:
+    draft: Artifact, model: onnx.ModelProto, target: Target, measured: Mapping[str, Fields] | None,
+    on_step: OnPass,
+) -> tuple[Artifact, list[Comparison]]:  # fmt: skip
     from deploy.gpu.build import check_program, compile_program
+    from deploy.gpu.kernels import GpuChooser
 
-    artifact, source = compile_program(model, target, draft, on_step)
-    return check_program(artifact, source, model, target, on_step)
+    if measured is None:
+        # One source serves all architectures: where there are several it is the rule's.
+        measured = tuned_schedules(target, NO_THREADS) if len(target.features) == 1 else {}
+    chooser = GpuChooser(measured)
+    artifact, source = compile_program(model, target, draft, chooser, on_step)
+    return check_program(artifact, source, model, target, chooser, on_step)
 
 
 def locate_difference(

@@ -8,6 +8,7 @@ behind the caller's back.
 import fcntl
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ NOISY = 0.05  # half the 95% interval over the median, above which an entry is c
 @dataclass(frozen=True)
 class Identity:
     """What a table is for. `target` is the target's key, `resolution` HEIGHTxWIDTH; `width` is the
-    networks'."""
+    networks'; a GPU has 0 threads."""
 
     target: str
     target_name: str  # as on the command line
@@ -44,15 +45,26 @@ class Identity:
     num_classes: int
     resize_rule: str
 
+    @property
+    def precision(self) -> str:
+        """Of the maps: what the target's key says, else fp32."""
+        found = re.search(r'"precision":"(\w+)"', self.target)
+        return found[1] if found else "fp32"
+
     def command(self, path: Path | str) -> str:
         """The command that measures what is missing, on the machine that the table is of."""
         # A target that was given as JSON has no other name.
         target = self.target if self.target_name == "json" else self.target_name
-        return (
+        what = (
             f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
-            f"{self.resolution} --width {self.width:g} --threads {self.threads} -o "
-            f"{shlex.quote(str(path))} (with --rpc-key where it is a table of a device)"
+            f"{self.resolution} --width {self.width:g}"
         )
+        place = f"-o {shlex.quote(str(path))}"
+        if not self.threads:
+            half = "" if self.precision == "fp32" else f" --precision {self.precision}"
+            return f"{what}{half} {place}"
+        device = "(with --rpc-key where it is a table of a device)"
+        return f"{what} --threads {self.threads} {place} {device}"
 
     def differences(self, other: "Identity") -> list[str]:
         """The fields in which two tables are for different things, in words."""

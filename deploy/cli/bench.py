@@ -81,6 +81,8 @@ def bench(
     resolved = resolve_target(target, arch, precision)
     if resolved.gpu:
         options.require_gpu(resolved)
+        if target == "cuda" and arch is None and artifact is None:
+            resolved = options.present_gpu(precision)
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
     from deploy.bench import bench as run_bench

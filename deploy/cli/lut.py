@@ -31,6 +31,7 @@ def build(
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
+    precision: options.PrecisionText = "fp32",
     threads: options.Threads = None,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
@@ -44,7 +45,8 @@ def build(
 ) -> None:
     """Measure every operator of the search space inside compiled networks.
 
-    Interrupted or killed, or its device lost, the same command goes on where it was.
+    With --target cuda on this machine's GPU. Interrupted or killed, or its device lost, the same
+    command goes on where it was.
     """
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
@@ -53,14 +55,19 @@ def build(
     if out:
         check_writable(out)
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.targets import resolve_target
+    from deploy.measure.visit import protocol_for
 
-    resolved = resolve_target(target)
+    resolved = options.resolve_table_target(target, precision)
     if resolved.gpu:
-        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
-    plan = Plan(Space(size, width), resolved, workers, stages=tuple(stage or STAGES))
-    path = out or default_path(plan)
-    with step(f"measuring {size}, width {width:g}, {workers} threads") as progress:
+        if remote or threads is not None:
+            raise UserError("a GPU is measured on its own machine: leave --threads, --rpc-key out")
+        workers = 0
+    plan = Plan(
+        Space(size, width), resolved, workers, stages=tuple(stage or STAGES),
+        protocol=protocol_for(resolved),
+    )  # fmt: skip
+    path, place = out or default_path(plan), _place(resolved.machine, workers)
+    with step(f"measuring {size}, width {width:g}, {place}") as progress:
 
         def tell(now: "Progress") -> None:
             progress.tell(
@@ -68,7 +75,7 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        table = build_table(plan, options.open_devices(workers, remote), path, tell)
+        table = build_table(plan, options.open_devices(workers, remote, resolved), path, tell)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -112,17 +119,15 @@ def check(
     if networks < 2:
         raise UserError(f"--networks {networks}: a comparison needs at least 2")
     table, _ = _open(path)
-    workers, remote = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
+    identity = table.identity
+    workers, remote = options.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
     from deploy.measure.check_table import check_table
-    from deploy.targets import resolve_target
 
-    own = table.identity.target if table.identity.target_name == "json" else None
-    resolved = resolve_target(target or own or table.identity.target_name)
-    if resolved.gpu:
-        raise UserError("a latency table of a GPU is not in this version; name a CPU's target")
+    own = identity.target if identity.target_name == "json" else identity.target_name
+    resolved = options.resolve_table_target(target or own, identity.precision)
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
-            table, resolved, options.open_devices(workers, remote), networks=networks,
+            table, resolved, options.open_devices(workers, remote, resolved), networks=networks,
             on_progress=progress.tell,
         )  # fmt: skip
     if as_json:
@@ -229,7 +234,7 @@ def _print(table: Table, space: Space) -> None:
     identity = table.identity
     title = (
         f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
-        f"width {identity.width:g}, {identity.threads} threads"
+        f"width {identity.width:g}, {_place(identity.precision, identity.threads)}"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -250,6 +255,11 @@ def _print(table: Table, space: Space) -> None:
         print(f"{len(visits)} visits: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
     if table.emulated:
         print(_EMULATED)
+
+
+def _place(gpu: str, threads: int) -> str:
+    """The number of threads, of which a GPU has none."""
+    return f"{threads} threads" if threads else gpu
 
 
 def _print_check(result: "CheckResult") -> None:

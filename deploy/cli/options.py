@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deploy.measure.device import Devices
     from deploy.source import Source
     from deploy.targets import Target
+    from lut.table import Identity
 
 DEFAULT_MODEL = "tiny-mrms"
 MAX_THREADS = 1024
@@ -54,7 +55,11 @@ TargetText = Annotated[
 ]
 Architectures = Annotated[
     str | None,
-    typer.Option("--arch", help="GPUs to make machine code for: sm_61,sm_90. With --target cuda."),
+    typer.Option(
+        "--arch",
+        help="GPUs to make machine code for: sm_61,sm_90. With --target cuda. "
+        "Tuned schedules are used where it is one.",
+    ),
 ]
 PrecisionText = Annotated[
     str,
@@ -122,6 +127,14 @@ def require_gpu(target: "Target") -> None:
     from deploy.gpu.driver import Driver
 
     Driver()
+
+
+def present_gpu(precision: str) -> "Target":
+    """The target of this machine's own GPU alone; raises UserError where there is none."""
+    from deploy.gpu.driver import Driver
+    from deploy.targets import resolve_target
+
+    return resolve_target("cuda", Driver().architecture, precision)
 
 
 def read_resolution(text: str | None) -> Resolution | None:
@@ -207,8 +220,42 @@ def read_place(
     return workers, Remote(farm, workers, on_lost=say)
 
 
-def open_devices(threads: int, remote: "Remote | None") -> "Devices":
-    """What measures: the devices that the options name, else this machine."""
+def read_table_place(
+    identity: "Identity", tracker: str | None, key: str | None, limit_s: float
+) -> "tuple[int, Remote | None]":
+    """`read_place` for what a table was measured on."""
+    if identity.threads:
+        return read_place(identity.threads, tracker, key, limit_s)
+    if read_key(key) is not None or tracker is not None:
+        raise UserError("a GPU is measured on its own machine: leave --rpc-key out")
+    return 0, None
+
+
+def resolve_table_target(text: str, precision: str = "fp32") -> "Target":
+    """`resolve_target` for a latency table; of CUDA, for this machine's GPU alone. Raises UserError
+    where there is none, or another than `text` names."""
+    from deploy.targets import resolve_target
+
+    target = resolve_target(text, None, precision)
+    if not target.gpu:
+        return target
+    if target.architecture != "cuda":
+        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
+    present = present_gpu(precision)
+    if text != "cuda" and target.features != present.features:
+        raise UserError(
+            f"target {text} is for {target.machine}, this machine's GPU is {present.machine}; "
+            "measure it with --target cuda"
+        )
+    return present
+
+
+def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
+    """What measures a table of `target`: the devices that the options name, else this machine."""
+    if target.gpu:
+        from deploy.gpu.device import GpuDevice
+
+        return GpuDevice()
     if remote:
         from deploy.devices.measuring import RemoteDevices
 

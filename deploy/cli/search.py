@@ -107,7 +107,7 @@ def search(
     whole = open_cost(limit, table, size, width, classes)
     measuring = None
     if measure and table and limit.unit == "us":
-        named = options.read_place(table.identity.threads, rpc_tracker, rpc_key, rpc_limit)
+        named = options.read_table_place(table.identity, rpc_tracker, rpc_key, rpc_limit)
         measuring = _Measuring(table, named)
     split = open_dataset(dataset, data, "train")
     recipe = TrainConfig(
@@ -191,12 +191,12 @@ class _Measuring:
 
     def __init__(self, table: "Table", place: "tuple[int, Remote | None]") -> None:
         from deploy.measure.check_table import require_measurable
-        from deploy.targets import resolve_target
 
         identity = table.identity
         named = identity.target if identity.target_name == "json" else identity.target_name
-        self.table, self.target = table, resolve_target(named)
-        self.devices = options.open_devices(*place)
+        self.table = table
+        self.target = options.resolve_table_target(named, identity.precision)
+        self.devices = options.open_devices(*place, self.target)
         try:
             require_measurable(table, self.target, self.devices)
         except UserError as error:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def tune(
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
+    precision: options.PrecisionText = "fp32",
     resolution: options.ResolutionText = None,
     classes: options.Classes = None,
     mean: options.Mean = None,
@@ -33,25 +34,36 @@ def tune(
     rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
-    """Measure schedules inside the network; keep those that win."""
+    """Measure schedules inside the network; keep those that win.
+
+    With --target cuda on this machine's GPU.
+    """
     if trials < 1 or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     from deploy.targets import resolve_target
 
-    resolved = resolve_target(target)
+    resolved = resolve_target(target, precision=precision)
     if resolved.gpu:
         options.require_gpu(resolved)
-        raise UserError("kernels of GPUs have their schedules by rule in this version; no tuning")
+        present = options.present_gpu(precision)
+        if target != "cuda" and resolved.features != present.features:
+            raise UserError(
+                f"target {target}: this machine's GPU is {present.machine}; tune with --target cuda"
+            )
+        resolved = present
+        if remote:
+            raise UserError("a GPU is tuned on its own machine, not over RPC; drop --rpc-key")
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
     from deploy.measure.interleave import Protocol
     from deploy.passes.schedule_fallback import TRACE
     from deploy.tuning.compare import compare_artifacts
-    from deploy.tuning.records import default_folder, tuned_schedules, winners
+    from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules, winners
     from deploy.tuning.tune import tune as run_tuning
 
+    key_threads = NO_THREADS if resolved.gpu else workers
     folder = records or default_folder()
     with step(f"measuring up to {trials} candidates") as progress:
 
@@ -59,7 +71,14 @@ def tune(
             best = f"best of this kernel {trial.best_gain:.2f}"
             progress.at(f"{trial.number} of {trials}, {best}")
 
-        if remote:
+        if resolved.gpu:
+            from deploy.gpu.tune import tune_on_gpu
+
+            measured = tune_on_gpu(
+                source.graph, resolved, folder, trials=trials, early_stopping=early_stopping,
+                on_trial=tell,
+            )  # fmt: skip
+        elif remote:
             from deploy.tuning.remote import tune_on_devices
 
             measured = tune_on_devices(
@@ -74,7 +93,7 @@ def tune(
         kept = winners(measured)
         progress.result = f"{len(measured)} records, {len(kept)} schedules kept"
     with step("the whole network, rule against records"):
-        schedules = tuned_schedules(resolved, workers, [folder])
+        schedules = tuned_schedules(resolved, key_threads, [folder])
         rule, _ = build_artifact(
             source.graph, resolved, threads=workers, measured={}, remote=remote
         )

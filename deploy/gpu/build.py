@@ -13,6 +13,7 @@ from deploy.artifact import Artifact
 from deploy.first_difference import first_difference
 from deploy.gpu.driver import NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork
+from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import compile_cubin, compile_ptx, toolkit_version
 from deploy.gpu.pipeline import compile_source
@@ -57,11 +58,17 @@ class EmulatedRunnable:
 
 
 def compile_program(
-    model: onnx.ModelProto, target: Target, draft: Artifact, on_step: OnPass
+    model: onnx.ModelProto,
+    target: Target,
+    draft: Artifact,
+    chooser: GpuChooser,
+    on_step: OnPass = lambda _: None,
+    *,
+    later: bool = True,
 ) -> tuple[Artifact, str]:
     """The draft of an artifact with its program and kernels, and the source that it was made
-    from."""
-    compiled = compile_source(model, target, on_pass=on_step)
+    from. `later`: with PTX for architectures after those of the target."""
+    compiled = compile_source(model, target, chooser=chooser, on_pass=on_step)
     lowered = compiled.lowered
     cubins, ptx, opencl = {}, {}, ""
     versions = dict(draft.versions)
@@ -69,8 +76,9 @@ def compile_program(
         for name in target.features:
             on_step(f"machine code for {name}")
             cubins[name] = compile_cubin(lowered.source, name)
-        last = max(target.features, key=number_of)
-        ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
+        if later:
+            last = max(target.features, key=number_of)
+            ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
         versions["cuda-nvrtc"] = toolkit_version()
     else:
         opencl = lowered.source
@@ -80,7 +88,12 @@ def compile_program(
 
 
 def check_program(
-    artifact: Artifact, source: str, model: onnx.ModelProto, target: Target, on_step: OnPass
+    artifact: Artifact,
+    source: str,
+    model: onnx.ModelProto,
+    target: Target,
+    chooser: GpuChooser,
+    on_step: OnPass,
 ) -> tuple[Artifact, list[Comparison]]:
     """The artifact with its parity report: on the GPU of this machine, or where there is none by
     emulation of its source. Raises WorkError, naming the first layer that differs."""
@@ -109,18 +122,20 @@ def check_program(
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        found = locate_difference(model, target, artifact.golden_input)
+        found = locate_difference(model, target, chooser, artifact.golden_input)
         advice = "" if target.precision == "fp32" else "; compile it with --precision fp32"
         raise WorkError(f"{error}; {found}; no artifact was written{advice}") from error
     report = {"checked": True, **where, "comparisons": [c.to_json() for c in comparisons]}
     return replace(artifact, parity=report), comparisons
 
 
-def locate_difference(model: onnx.ModelProto, target: Target, given: NDArray[Any]) -> str:
+def locate_difference(
+    model: onnx.ModelProto, target: Target, chooser: GpuChooser, given: NDArray[Any]
+) -> str:
     """Name the first layer at which the emulated graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        lowered = compile_source(prefix, target).lowered
+        lowered = compile_source(prefix, target, chooser=chooser).lowered
         network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
         shape = _output_shape(prefix)
         return network.run(probe).view(np.float32).reshape(shape)

@@ -4,7 +4,18 @@ Prototypes follow cuda.h; a test compiles a stand-in against that header and run
 """
 
 import ctypes
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    byref,
+    c_char_p,
+    c_float,
+    c_int,
+    c_size_t,
+    c_ubyte,
+    c_uint,
+    c_uint64,
+    c_void_p,
+)
 from typing import Any
 
 from lut.errors import UserError, WorkError
@@ -15,6 +26,7 @@ LEAST_VERSION = 12000  # what loads machine code of CUDA 12's compiler: CUDA 12.
 _OUT_OF_MEMORY, _NO_DEVICE = 2, 100
 _NO_BINARY, _UNSUPPORTED_PTX = 209, 222
 _MINOR, _MAJOR = 76, 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _NON_BLOCKING = 1  # a stream that does not wait for the default one
 _THREAD_LOCAL = 1  # capture: other threads may go on
 
@@ -37,7 +49,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
     "cuMemFree_v2": [_address],
     "cuMemHostAlloc": [POINTER(c_void_p), c_size_t, c_uint],
     "cuMemFreeHost": [c_void_p],
-    "cuMemcpyHtoD_v2": [_address, c_void_p, c_size_t],
+    "cuMemsetD8Async": [_address, c_ubyte, c_size_t, _handle],
     "cuMemcpyHtoDAsync_v2": [_address, c_void_p, c_size_t, _handle],
     "cuMemcpyDtoDAsync_v2": [_address, _address, c_size_t, _handle],
     "cuMemcpyDtoHAsync_v2": [c_void_p, _address, c_size_t, _handle],
@@ -58,6 +70,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
     ],
     "cuEventCreate": [POINTER(_handle), c_uint],
     "cuEventRecord": [_handle, _handle],
+    "cuEventRecordWithFlags": [_handle, _handle, c_uint],
     "cuEventSynchronize": [_handle],
     "cuEventElapsedTime": [POINTER(c_float), _handle, _handle],
     "cuEventDestroy_v2": [_handle],
@@ -98,13 +111,18 @@ class Driver:
         name = ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", name, len(name), self._device)
         self.name = name.value.decode()
-        major, minor = (
+        major, minor, self.multiprocessors = (
             self._int("cuDeviceGetAttribute", attribute, self._device)
-            for attribute in (_MAJOR, _MINOR)
+            for attribute in (_MAJOR, _MINOR, _MULTIPROCESSORS)
         )
         self.capability = 10 * major + minor
         self._context = self.handle("cuDevicePrimaryCtxRetain", self._device)
         self.enter()
+
+    @property
+    def architecture(self) -> str:
+        """The one whose machine code is made for this GPU, such as ``sm_61``."""
+        return f"sm_{self.capability}"
 
     def enter(self) -> None:
         """Make the GPU's context that of the calling thread."""

@@ -8,9 +8,11 @@ host waits once, for the last of them.
 import contextlib
 import ctypes
 import threading
+from collections.abc import Callable, Sequence
 from ctypes import c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.gpu.driver import Driver
-from deploy.gpu.plan import Entry, Launch
+from deploy.gpu.plan import Launch
 from deploy.gpu.program import choose_code
 from deploy.runtime import Instrument, Network, check_input
 from lut.errors import UserError, WorkError
+
+_EXTERNAL = 1  # an event recorded in a graph, which is read outside of it
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class GpuNetwork(Network):
         self._graphs: dict[str, c_void_p] = {}
         self._pinned: list[c_void_p] = []
         self._arena = 0
-        self._module = self._driver.load(data, self.code)
+        self._stream: c_void_p | None = None
+        self._module: c_void_p | None = self._driver.load(data, self.code)
         try:
             self._prepare()
         except Exception:
@@ -70,8 +75,11 @@ class GpuNetwork(Network):
         driver, plan = self._driver, self._program.plan
         self._stream = driver.handle("cuStreamCreate", 1)
         self._arena = driver.allocate(plan.arena_bytes)
+        # A number that is read before it was written is a NaN, not what another network left.
+        driver.call("cuMemsetD8Async", self._arena, 0xFF, plan.arena_bytes, self._stream)
         constants = self._program.constants
-        driver.call("cuMemcpyHtoD_v2", self._arena, constants, len(constants))
+        driver.call("cuMemcpyHtoDAsync_v2", self._arena, constants, len(constants), self._stream)
+        driver.call("cuStreamSynchronize", self._stream)
         self._given = self._pin(plan.input.size)
         self._results = {name: self._pin(e.output.size) for name, e in plan.entries.items()}
         names = {launch.kernel for entry in plan.entries.values() for launch in entry.launches}
@@ -80,7 +88,7 @@ class GpuNetwork(Network):
             for name in sorted(names)
         }
         for name, entry in plan.entries.items():
-            self._graphs[name] = self._record(entry)
+            self._graphs[name] = self._record(partial(self._launch_all, entry.launches))
 
     def _pin(self, size: int) -> NDArray[np.uint8]:
         address = self._driver.handle("cuMemHostAlloc", size, 0)
@@ -88,16 +96,26 @@ class GpuNetwork(Network):
         memory = (ctypes.c_uint8 * size).from_address(address.value or 0)
         return np.ctypeslib.as_array(memory)
 
-    def _record(self, entry: Entry) -> c_void_p:
+    def _record(self, enqueue: Callable[[], None]) -> c_void_p:
+        """What `enqueue` puts on the stream, as a graph."""
         driver = self._driver
         driver.call("cuStreamBeginCapture_v2", self._stream, 1)
-        for launch in entry.launches:
-            self._launch(launch)
         graph = c_void_p()
+        try:
+            enqueue()
+        except WorkError:
+            # A thread that still captures can neither allocate nor free the GPU's memory.
+            with contextlib.suppress(WorkError):
+                driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            raise
         driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
         driver.call("cuGraphDestroy", graph)
         return made
+
+    def _launch_all(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            self._launch(launch)
 
     def _launch(self, launch: Launch) -> None:
         pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
@@ -155,28 +173,44 @@ class GpuNetwork(Network):
                 driver.call("cuEventDestroy_v2", event)
         return times
 
-    def time_kernels(self, given: NDArray[Any], frames: int) -> list[tuple[str, list[float]]]:
-        """Milliseconds of every launch of ``main``, in order, with an event around each: the gaps
-        that the graph saves are in the figures, so their sum is above a frame's."""
+    def time_kernels(
+        self, given: NDArray[Any], frames: int, parts: Sequence[int] | None = None
+    ) -> list[tuple[str, list[float]]]:
+        """Milliseconds of every launch of ``main``, in order; with `parts`, which are numbers of
+        launches, of so many together. The name is that of the first kernel.
+
+        The events between them are in a graph of their own, so that no launch waits for the host.
+        What an event itself costs is in the figures: their sum is above a frame's.
+        """
         check_input(given, self.metadata)
         driver, launches = self._driver, self._program.plan.entries["main"].launches
+        firsts = [0, *accumulate(parts or [1] * len(launches))]
+        if firsts.pop() != len(launches):
+            raise WorkError(f"the network has {len(launches)} launches, not {sum(parts or ())}")
         with self._lock:
             driver.enter()
             self._give(given)
             self._enqueue_upload()
-            events = [driver.handle("cuEventCreate", 0) for _ in range(len(launches) + 1)]
-            times: list[tuple[str, list[float]]] = [(launch.kernel, []) for launch in launches]
+            events = [driver.handle("cuEventCreate", 0) for _ in range(len(firsts) + 1)]
+            graph = self._record(lambda: self._launch_timed(launches, firsts, events))
+            times: list[tuple[str, list[float]]] = [(launches[i].kernel, []) for i in firsts]
             for _ in range(frames):
-                driver.call("cuEventRecord", events[0], self._stream)
-                for launch, event in zip(launches, events[1:], strict=True):
-                    self._launch(launch)
-                    driver.call("cuEventRecord", event, self._stream)
-                driver.call("cuEventSynchronize", events[-1])
+                driver.call("cuGraphLaunch", graph, self._stream)
+                driver.call("cuStreamSynchronize", self._stream)
                 for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
                     samples.append(driver.milliseconds(start, stop))
+            driver.call("cuGraphExecDestroy", graph)
             for event in events:
                 driver.call("cuEventDestroy_v2", event)
         return times
+
+    def _launch_timed(
+        self, launches: Sequence[Launch], firsts: Sequence[int], events: Sequence[c_void_p]
+    ) -> None:
+        for (first, last), event in zip(pairwise([*firsts, len(launches)]), events, strict=False):
+            self._driver.call("cuEventRecordWithFlags", event, self._stream, _EXTERNAL)
+            self._launch_all(launches[first:last])
+        self._driver.call("cuEventRecordWithFlags", events[-1], self._stream, _EXTERNAL)
 
     def _give(self, given: NDArray[Any]) -> None:
         np.copyto(self._given, np.ascontiguousarray(given).view(np.uint8).ravel())
@@ -197,7 +231,8 @@ class GpuNetwork(Network):
 
     def read_clocks(self, given: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
         """Not for GPUs: raises UserError."""
-        raise UserError("a latency table of a GPU is not in this version")
+        del given, ticks
+        raise UserError("a GPU's kernels are timed by events: time_kernels")
 
     def instrument(self, callback: Instrument | None) -> None:
         """Not for GPUs, whose frame is one launch: raises UserError."""
@@ -218,7 +253,12 @@ class GpuNetwork(Network):
             if self._arena:
                 driver.call("cuMemFree_v2", self._arena)
                 self._arena = 0
-            driver.call("cuModuleUnload", self._module)
+            if self._stream:
+                driver.call("cuStreamDestroy_v2", self._stream)
+                self._stream = None
+            if self._module:
+                driver.call("cuModuleUnload", self._module)
+                self._module = None
 
     def __del__(self) -> None:
         if getattr(self, "_arena", 0):

@@ -82,17 +82,20 @@ def compile_source(
     model: onnx.ModelProto,
     target: Target,
     *,
+    chooser: GpuChooser | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> CompiledSource:
-    """Source, plan and constants of a graph with both ends. `on_pass` is told each pass's name
-    before it runs. Raises UserError for an operator that cannot be lowered."""
+    """Source, plan and constants of a graph with both ends. Schedules are the rule's unless
+    `chooser` has others; `on_pass` is told each pass's name before it runs. Raises UserError for an
+    operator that cannot be lowered."""
     start = time.perf_counter()
+    chooser = chooser or GpuChooser()
     tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
     module: Any = import_graph(with_logits_output(model))
     with tvm_target, tvm.transform.PassContext(instruments=watching(on_pass)):
-        for step in gpu_passes(GpuChooser(), target.precision) if passes is None else passes:
+        for step in gpu_passes(chooser, target.precision) if passes is None else passes:
             module = step(module)
     lowered = lower_module(module, tvm_target)
-    kernels = describe_kernels(module, {})
+    kernels = describe_kernels(module, chooser.measured)
     return CompiledSource(lowered, target, kernels, time.perf_counter() - start)

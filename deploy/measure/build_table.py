@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.kernels import KERNELS_VERSION
+from deploy.gpu.factory import GpuNetworkFactory
+from deploy.gpu.nvrtc import toolkit_version
 from deploy.kernels.choice import Fields
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
-from deploy.measure.networks import NetworkFactory, TimedNetwork
+from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
-from deploy.tuning.records import tuned_schedules
+from deploy.tuning.records import kernels_version, tuned_schedules
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
@@ -101,17 +102,19 @@ def build_table(
     that another process is building, a target without kernels, one that the devices are not, and a
     device that is not like the others.
     """
-    if plan.target.architecture != devices.info.architecture:
+    target = plan.target
+    architecture = target.machine if target.gpu else target.architecture
+    if architecture != devices.info.architecture:
         raise UserError(
-            f"the target {plan.target.name} is {plan.target.architecture}, and what would measure "
-            f"it is {devices.info.architecture}; name another --target, or the device: perhaps "
-            "--rpc-key is missing"
+            f"the target {target.name} is {architecture}, and what would measure it is "
+            f"{devices.info.architecture}; name another --target, or the device: perhaps --rpc-key "
+            "is missing"
         )
-    schedules = tuned_schedules(plan.target, plan.threads)
-    provenance = provenance_of(devices.info, schedules, plan.protocol)
+    schedules = tuned_schedules(target, plan.threads)
+    provenance = provenance_of(devices.info, target, schedules, plan.protocol)
     networks = plan.networks()
     with (  # the table last: a mistake in the plan leaves no file
-        NetworkFactory(plan.space, plan.target, plan.threads, schedules) as factory,
+        _factory(plan, schedules) as factory,
         open_table(path, plan.identity, provenance) as writer,
     ):
         visited = Counter((v.network, v.role) for v in writer.table.visits)
@@ -131,26 +134,36 @@ def build_table(
 def default_path(plan: Plan) -> Path:
     """Where a table goes unless the user says: in the user's cache, by what it is for."""
     identity = plan.identity
-    name = f"{plan.target.config['mcpu']}-{identity.resolution}-width{identity.width:g}"
-    return cache_folder() / "lut" / f"{name}-{identity.threads}threads.jsonl"
+    name = f"{plan.target.machine}-{identity.resolution}-width{identity.width:g}"
+    last = plan.target.precision if plan.target.gpu else f"{identity.threads}threads"
+    return cache_folder() / "lut" / f"{name}-{last}.jsonl"
 
 
 def provenance_of(
-    device: DeviceInfo, schedules: dict[str, Fields], protocol: VisitProtocol
+    device: DeviceInfo, target: Target, schedules: dict[str, Fields], protocol: VisitProtocol
 ) -> Provenance:
     """What is measured now, on this device, with kernels of these schedules."""
+    versions = {tool: version(tool) for tool in _TOOLS} | device.versions
+    if target.gpu:
+        versions["cuda-nvrtc"] = toolkit_version()
     return Provenance(
         cpu=device.cpu,
         architecture=device.architecture,
         cores=device.cores,
         pinning=device.pinning,
         emulated=device.emulated,
-        versions={tool: version(tool) for tool in _TOOLS},
-        kernels_version=KERNELS_VERSION,
+        versions=versions,
+        kernels_version=kernels_version(target),
         schedules=_digest(schedules),
         protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _factory(plan: Plan, schedules: dict[str, Fields]) -> Factory:
+    if plan.target.gpu:
+        return GpuNetworkFactory(plan.space, plan.target, schedules)
+    return NetworkFactory(plan.space, plan.target, plan.threads, schedules)
 
 
 def _digest(schedules: dict[str, Fields]) -> str:
@@ -161,7 +174,7 @@ def _digest(schedules: dict[str, Fields]) -> str:
 
 class _Builder:
     def __init__(
-        self, plan: Plan, devices: Devices, writer: Writer, factory: NetworkFactory,
+        self, plan: Plan, devices: Devices, writer: Writer, factory: Factory,
         on_progress: Callable[[Progress], None],
     ) -> None:  # fmt: skip
         self.plan, self.devices, self.writer, self.factory = plan, devices, writer, factory
@@ -173,6 +186,7 @@ class _Builder:
         if not todo:
             return
         start, done = time.monotonic(), 0
+        self.factory.build_ahead([MRMS_GENOTYPE, *(genotype for genotype, _ in todo)])
 
         def measure(device: Device, reference: Session, item: _Item) -> Visit:
             genotype, role = item

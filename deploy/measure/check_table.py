@@ -11,7 +11,7 @@ from deploy.build import build_artifact
 from deploy.export import export_network
 from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Devices, Session
-from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
+from deploy.measure.visit import VisitProtocol, protocol_for, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.targets import Target
 from deploy.tuning.records import tuned_schedules
@@ -129,7 +129,7 @@ def check_networks(
     `require_measurable` raises, and UserError where the table lacks an entry and for a device
     unlike the others.
     """
-    protocol = protocol or VisitProtocol()
+    protocol = protocol or protocol_for(target)
     require_measurable(table, target, devices, protocol)
     identity = table.identity
     space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
@@ -171,7 +171,7 @@ def require_measurable(
             "the device it was measured on"
         )
     schedules = tuned_schedules(target, identity.threads)
-    today = provenance_of(devices.info, schedules, protocol or VisitProtocol())
+    today = provenance_of(devices.info, target, schedules, protocol or protocol_for(target))
     for run, _ in table.runs:
         if wrong := [name for name in today.differences(run) if name in _SAME]:
             values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)

@@ -3,17 +3,18 @@
 `deploy.measure.local` is this machine; `deploy.devices` is any machine behind TVM's RPC. Both time
 the same artifact, and neither changes what it measures.
 
-The times of single kernels come from an entry of the library itself, ``timed(image, ticks)``, which
-the pass `InsertClock` makes: `main` with a reading of the device's own monotonic clock before the
-first kernel and after each, appended in place to the buffer that `deploy.measure.clock` describes.
+On a CPU the times of single kernels come from an entry of the library itself, ``timed(image,
+ticks)``, which the pass `InsertClock` makes: `main` with a reading of the device's own monotonic
+clock before the first kernel and after each, appended in place to the buffer that
+`deploy.measure.clock` describes.
 No instrument of the virtual machine is needed (it fails over RPC), the kernels run in the network's
 order, on its buffers and in the cache state they meet there, and one remote call runs any number of
-frames.
+frames. On a GPU (`deploy.gpu.device`) events between the launches give them.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from deploy.artifact import Artifact
@@ -26,23 +27,24 @@ Result = TypeVar("Result")
 class DeviceInfo:
     """What a latency depends on besides the network; it enters a table's provenance."""
 
-    cpu: str  # as the device's kernel names it
-    architecture: str  # as ``uname -m`` prints it
-    cores: int
+    cpu: str  # as the device's kernel names it; of a GPU, as its driver does
+    architecture: str  # as ``uname -m`` prints it; of a GPU such as ``sm_61``
+    cores: int  # of a GPU, multiprocessors
     pinning: str  # how the pool's threads are bound to cores, in words
     frame: str  # what the time of a whole frame includes, in words
     emulated: bool  # its latencies mean nothing and never enter a table that ships
+    versions: dict[str, str] = field(default_factory=dict)  # of what runs there besides our tools
 
 
 class Session(Protocol):
     """One artifact, loaded on a device."""
 
     def time_frames(self, frames: int) -> list[int]:
-        """Nanoseconds of each of `frames` whole calls, the copy of the image included."""
+        """Nanoseconds of each of `frames` whole frames, which include what `DeviceInfo.frame`
+        says."""
 
     def time_kernels(self, frames: int) -> list[list[int]]:
-        """For each frame the nanoseconds of every kernel call, in the order in which the network
-        makes them (see `deploy.passes.insert_clock`)."""
+        """For each frame the nanoseconds of every one of the artifact's `calls`, in order."""
 
 
 class Device(Protocol):

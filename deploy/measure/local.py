@@ -47,9 +47,20 @@ class LocalDevice:
         reference: Artifact,
     ) -> None:
         """One item after the other: nothing else runs while one is measured."""
-        with self.open(reference) as session:
-            for item in items:
-                on_result(item, work(self, session, item))
+        one_by_one(self, items, work, on_result, reference)
+
+
+def one_by_one(
+    device: Device,
+    items: Sequence[Item],
+    work: Callable[[Device, Session, Item], Result],
+    on_result: Callable[[Item, Result], None],
+    reference: Artifact,
+) -> None:
+    """`Devices.spread` over one device."""
+    with device.open(reference) as session:
+        for item in items:
+            on_result(item, work(device, session, item))
 
 
 class LocalSession:

@@ -10,15 +10,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
+import onnx
 import tvm
 from tvm import relax
 
@@ -55,6 +56,26 @@ class TimedNetwork:
     calls: tuple[OpKey, ...]
 
 
+class Factory(Protocol):
+    """What builds networks for measuring; a context, whose end frees what it holds."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...  # fmt: skip
+
+    def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
+        """Say which networks will be asked for, in which order."""
+
+    def build(self, genotype: Genotype) -> TimedNetwork:
+        """Build one network with random weights; several threads may call.
+
+        Raises WorkError where it calls other kernels than `Space.keys` says.
+        """
+
+
 class NetworkFactory:
     """Builds networks of one space for one target; a context, whose end deletes the objects.
 
@@ -74,12 +95,12 @@ class NetworkFactory:
         self._lock = Lock()
         self._objects: dict[str, Path] = {}  # by spec, as text; the stem is the kernel's symbol
 
-    def __enter__(self) -> "NetworkFactory":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None,
-        _traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:  # fmt: skip
         self._folder.cleanup()
 
@@ -88,20 +109,16 @@ class NetworkFactory:
         """How many kernels have been compiled so far."""
         return len(self._objects)
 
-    def build(self, genotype: Genotype) -> TimedNetwork:
-        """Build one network with random weights; calls from several threads wait for each other.
+    def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
+        """Nothing is: compiling would disturb what is measured on the same cores."""
 
-        Raises WorkError where it calls other kernels than `Space.keys` says.
-        """
+    def build(self, genotype: Genotype) -> TimedNetwork:
+        """As `Factory.build`; calls from several threads wait for each other."""
         with self._lock:
             return self._build(genotype)
 
     def _build(self, genotype: Genotype) -> TimedNetwork:
-        model = MRMS(MRMSConfig(genotype, self.space.width, self.space.num_classes))
-        graph = export_network(
-            model, "search-space", Resolution(*self.space.resolution),
-            num_classes=self.space.num_classes,
-        )  # fmt: skip
+        graph = export_genotype(genotype, self.space)
         module = lower_graph(graph, self.target, chooser=self.chooser)
         specs = {
             var.name_hint: str(function.attrs[SPEC])
@@ -119,26 +136,10 @@ class NetworkFactory:
             str(library), addons=[str(self._objects[spec]) for spec in set(specs.values())],
             fcompile=fcompile_of(self.target),
         )  # fmt: skip
-        metadata = read_metadata(graph)
-        height, width = metadata.resolution
-        coarse = -(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE)
-        target = self.target
-        artifact = Artifact(
-            library=library.read_bytes(),
-            target=ArtifactTarget(target.name, target.config, target.architecture, target.features),
-            metadata=metadata,
-            golden=Golden(
-                draw_street(metadata.resolution),
-                np.zeros((height, width), np.uint8),
-                np.zeros((len(metadata.classes), *coarse), np.float32),
-            ),
-            parity={"checked": False, "reason": "built for measuring latency only"},
-            versions={tool: version(tool) for tool in TOOLS},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            kernels=(),
-            threads=self.threads,
-            calls=tuple(called_functions(module["main"])),
-        )
+        artifact = replace(
+            unchecked_artifact(graph, self.target, self.threads),
+            library=library.read_bytes(), calls=tuple(called_functions(module["main"])),
+        )  # fmt: skip
         return TimedNetwork(genotype, artifact, tuple(self.space.keys(genotype)), calls)
 
     def _calls(
@@ -179,6 +180,37 @@ class NetworkFactory:
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(compile_one, paths))
         self._objects |= paths
+
+
+def export_genotype(genotype: Genotype, space: Space) -> onnx.ModelProto:
+    """The graph of a network with random weights, with both ends."""
+    model = MRMS(MRMSConfig(genotype, space.width, space.num_classes))
+    size = Resolution(*space.resolution)
+    return export_network(model, "search-space", size, num_classes=space.num_classes)
+
+
+def unchecked_artifact(graph: onnx.ModelProto, target: Target, threads: int) -> Artifact:
+    """An artifact without its code, and without what the reference makes of the golden image."""
+    metadata = read_metadata(graph)
+    height, width = metadata.resolution
+    coarse = -(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE)
+    return Artifact(
+        library=b"",
+        target=ArtifactTarget(
+            target.name, target.config, target.architecture, target.features, target.precision
+        ),
+        metadata=metadata,
+        golden=Golden(
+            draw_street(metadata.resolution),
+            np.zeros((height, width), np.uint8),
+            np.zeros((len(metadata.classes), *coarse), np.float32),
+        ),
+        parity={"checked": False, "reason": "built for measuring latency only"},
+        versions={tool: version(tool) for tool in TOOLS},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        kernels=(),
+        threads=threads,
+    )
 
 
 def _renamed(module: tvm.IRModule, symbols: Mapping[str, str]) -> tvm.IRModule:

@@ -1,8 +1,8 @@
 """Tuning records: JSON Lines, one measured candidate each, append-only.
 
 A record is believed only under the key it was measured for: the target's own key, the number of
-threads, and the version of the kernels. The kernel's spec and schedule are stored as text and as
-fields, so that a record can be read without this program.
+threads (of a GPU `NO_THREADS`), and the version of the kernels. The kernel's spec and schedule are
+stored as text and as fields, so that a record can be read without this program.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from deploy.gpu.kernels import GPU_KERNELS_VERSION
 from deploy.kernels import KERNELS_VERSION
 from deploy.targets import Target
 from lut.errors import UserError
@@ -20,6 +21,7 @@ SHIPPED = Path(__file__).parent / "data"
 # A candidate replaces the rule only where it is this much faster inside the whole network; less
 # is within what repeating the measurement gives.
 MIN_GAIN = 1.05
+NO_THREADS = 0  # what the records of a GPU have in that field
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,14 @@ def append(record: Record, path: Path) -> None:
     append_record(path, asdict(record))
 
 
+def kernels_version(target: Target) -> int:
+    """The version of the kernels that the target's code is made of."""
+    return GPU_KERNELS_VERSION if target.gpu else KERNELS_VERSION
+
+
 def matching(records: Iterable[Record], target: Target, threads: int) -> list[Record]:
     """Those measured for this target, thread count and version of the kernels."""
-    wanted = (target.key, threads, KERNELS_VERSION)
+    wanted = (target.key, threads, kernels_version(target))
     return [r for r in records if (r.target, r.threads, r.kernels_version) == wanted]
 
 

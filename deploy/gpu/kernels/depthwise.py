@@ -4,7 +4,8 @@ Neighbouring threads have neighbouring columns, so that a warp reads lines; the 
 outputs of a strip share are read once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,30 @@ class DepthwiseSpec:
         return self.channels * self.out[0] * self.out[1] * self.kernel**2
 
 
-def default_schedule(spec: DepthwiseSpec) -> int:
-    """Rows of a strip: the most that leaves the GPU enough threads."""
+@dataclass(frozen=True)
+class DepthwiseSchedule:
+    """Rows of a strip, and threads of a block."""
+
+    rows: int
+    threads: int
+
+
+def default_schedule(spec: DepthwiseSpec) -> DepthwiseSchedule:
+    """The longest strip that leaves the GPU enough threads."""
     height, width = spec.out
     for rows in (4, 2):
         if spec.channels * -(-height // rows) * width >= ENOUGH_THREADS:
-            return rows
-    return 1
+            return DepthwiseSchedule(rows, THREADS)
+    return DepthwiseSchedule(1, THREADS)
+
+
+def alternatives(spec: DepthwiseSpec, best: DepthwiseSchedule) -> Iterator[DepthwiseSchedule]:
+    """Other strips, then other blocks for that of `best`."""
+    for rows in (2, 1, 4, 8, 3, 6):
+        if rows <= spec.out[0]:
+            yield DepthwiseSchedule(rows, THREADS)
+    for threads in (64, 256, 512):
+        yield replace(best, threads=threads)
 
 
 def pack(
@@ -61,12 +79,12 @@ def pack(
     return [np.ascontiguousarray(weight.reshape(spec.channels, spec.kernel**2)), bias]
 
 
-def emit(spec: DepthwiseSpec) -> Any:  # noqa: ANN401
+def emit(spec: DepthwiseSpec, schedule: DepthwiseSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, weight, bias, y)."""
-    rows = default_schedule(spec)
+    rows, threads = schedule.rows, schedule.threads
     height, width = spec.out
     strips = -(-height // rows)
-    blocks = -(-strips * width // THREADS)
+    blocks = -(-strips * width // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         x = f.param("x", (1, spec.channels, spec.height, spec.width))
@@ -94,9 +112,9 @@ def emit(spec: DepthwiseSpec) -> Any:  # noqa: ANN401
                     ir.store_scalar(y, gpu.act_of(acc[r], spec.act), 0, channel, row, column)
 
         def body() -> None:
-            with gpu.launch((blocks, spec.channels), (THREADS,)) as ((bx, channel), (tx,)):
-                index = ir.bind(bx * THREADS + tx)
-                with gpu.guard(strips * width, blocks * THREADS, index):
+            with gpu.launch((blocks, spec.channels), (threads,)) as ((bx, channel), (tx,)):
+                index = ir.bind(bx * threads + tx)
+                with gpu.guard(strips * width, blocks * threads, index):
                     strip(channel, ir.bind(index // width * rows), ir.bind(index % width))
 
         return body

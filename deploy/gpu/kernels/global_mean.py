@@ -1,5 +1,6 @@
 """The mean of every channel: a block adds one channel up, in a tree."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +26,36 @@ class GlobalMeanSpec:
         return 0
 
 
+@dataclass(frozen=True)
+class GlobalMeanSchedule:
+    """Threads of a block, a power of two: the leaves of the tree."""
+
+    threads: int
+
+
+def default_schedule(spec: GlobalMeanSpec) -> GlobalMeanSchedule:
+    """One for all sizes."""
+    del spec
+    return GlobalMeanSchedule(THREADS)
+
+
+def alternatives(spec: GlobalMeanSpec, best: GlobalMeanSchedule) -> Iterator[GlobalMeanSchedule]:
+    """Other blocks."""
+    del spec, best
+    yield from map(GlobalMeanSchedule, (512, 128, 1024, 64))
+
+
 def pack(spec: GlobalMeanSpec) -> list[NDArray[Any]]:
     """No constants."""
     del spec
     return []
 
 
-def emit(spec: GlobalMeanSpec) -> Any:  # noqa: ANN401
+def emit(spec: GlobalMeanSpec, schedule: GlobalMeanSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, y)."""
+    threads = schedule.threads
     plane = spec.height * spec.width
-    steps = -(-plane // THREADS)
+    steps = -(-plane // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         x = f.param("x", (1, spec.channels, spec.height, spec.width))
@@ -42,17 +63,17 @@ def emit(spec: GlobalMeanSpec) -> Any:  # noqa: ANN401
 
         def body() -> None:
             flat = ir.view(x, (spec.channels, plane))
-            with gpu.launch((spec.channels,), (THREADS,)) as ((channel,), (tx,)):
-                sums, total = gpu.shared(THREADS), gpu.Locals(1)
+            with gpu.launch((spec.channels,), (threads,)) as ((channel,), (tx,)):
+                sums, total = gpu.shared(threads), gpu.Locals(1)
                 total[0] = gpu.number(0)
                 with ir.serial(0, steps) as step:
-                    index = ir.bind(step * THREADS + tx)
+                    index = ir.bind(step * threads + tx)
                     value = flat[channel, index]
-                    if plane % THREADS:
+                    if plane % threads:
                         value = gpu.either(index < plane, value, gpu.number(0))
                     total[0] = total[0] + value
                 ir.store_scalar(sums, total[0], tx)
-                half = THREADS // 2
+                half = threads // 2
                 while half:
                     with ir.when(tx < half), ir.then():
                         ir.store_scalar(sums, sums[tx] + sums[tx + half], tx)

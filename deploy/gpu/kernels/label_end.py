@@ -5,6 +5,7 @@ pixels of a row and keeps, for each, the best score and its class. Equal scores 
 class and the first NaN wins, as in numpy and torch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,29 @@ class LabelEndSpec:
         return Bilinear(self.height, self.width, self.out_height, self.out_width)
 
 
-def default_schedule(spec: LabelEndSpec) -> int:
-    """Pixels of a thread: their labels are written as one word."""
-    return next(size for size in (4, 2, 1) if spec.out_width % size == 0)
+@dataclass(frozen=True)
+class LabelEndSchedule:
+    """Pixels of a thread, whose labels are written as one word, and threads of a block."""
+
+    pixels: int
+    threads: int
+
+
+def default_schedule(spec: LabelEndSpec) -> LabelEndSchedule:
+    """The longest word that stays in its row."""
+    return LabelEndSchedule(_words(spec)[0], THREADS)
+
+
+def alternatives(spec: LabelEndSpec, best: LabelEndSchedule) -> Iterator[LabelEndSchedule]:
+    """Other words, each with other blocks."""
+    del best
+    for threads in (THREADS, 64, 256):
+        for pixels in _words(spec):
+            yield LabelEndSchedule(pixels, threads)
+
+
+def _words(spec: LabelEndSpec) -> list[int]:
+    return [size for size in (4, 2, 1) if spec.out_width % size == 0]
 
 
 def pack(spec: LabelEndSpec) -> list[NDArray[Any]]:
@@ -48,12 +69,12 @@ def pack(spec: LabelEndSpec) -> list[NDArray[Any]]:
     return spec.sampling.pack()
 
 
-def emit(spec: LabelEndSpec) -> Any:  # noqa: ANN401
+def emit(spec: LabelEndSpec, schedule: LabelEndSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(scores, row and column tables, y)."""
-    pixels = default_schedule(spec)
+    pixels, threads = schedule.pixels, schedule.threads
     plane = spec.out_height * spec.out_width
     vectors = plane // pixels
-    blocks = -(-vectors // THREADS)
+    blocks = -(-vectors // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         scores = f.param("scores", (1, spec.classes, spec.height, spec.width))
@@ -62,9 +83,9 @@ def emit(spec: LabelEndSpec) -> Any:  # noqa: ANN401
 
         def body() -> None:
             out = ir.view(y, (plane,))
-            with gpu.launch((blocks,), (THREADS,)) as ((bx,), (tx,)):
-                index = ir.bind(bx * THREADS + tx)
-                with gpu.guard(vectors, blocks * THREADS, index):
+            with gpu.launch((blocks,), (threads,)) as ((bx,), (tx,)):
+                index = ir.bind(bx * threads + tx)
+                with gpu.guard(vectors, blocks * threads, index):
                     first = ir.bind(index * pixels)
                     sample = tables.at(first, pixels)
                     best = gpu.Locals(pixels)

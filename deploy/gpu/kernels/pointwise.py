@@ -6,7 +6,8 @@ are the same for the whole warp and come as one broadcast. The channels of a blo
 threads find the same pixels in L1. No shared memory, hence no barrier.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from deploy.kernels import ir
 # Threads that a GPU wants before each should get more work: some 2048 on each of 32 processors.
 ENOUGH_THREADS = 1 << 16
 MOST_ROWS = 8  # of threads in a block
+_MOST_SUMS = 64  # of a thread: beyond, registers do not suffice
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,40 @@ class PointwiseSchedule:
 
 def default_schedule(spec: PointwiseSpec) -> PointwiseSchedule:
     """The most work per thread that leaves the GPU enough threads."""
+    # Sums of a map need registers for both operands.
+    most = _MOST_SUMS if spec.add == "none" else _MOST_SUMS // 2
+    fitting = [t for t in _tiles(spec) if t[0] * t[1] <= most]
+    enough = [t for t in fitting if _threads(spec, t) >= ENOUGH_THREADS]
+    return _with_block(
+        spec, *(enough[0] if enough else max(fitting, key=lambda t: _threads(spec, t)))
+    )
+
+
+def alternatives(spec: PointwiseSpec, best: PointwiseSchedule) -> Iterator[PointwiseSchedule]:
+    """Other tiles, those with about as many sums as `best` first, then other blocks for its own."""
+    sums = best.pixels * best.outputs
+    for tile in sorted(_tiles(spec), key=lambda t: max(t[0] * t[1] / sums, sums / (t[0] * t[1]))):
+        yield _with_block(spec, *tile)
+    groups = -(-spec.cout // best.outputs)
+    for lanes in (1, 2, 4, 8):
+        for rows in (1, 2, 4, MOST_ROWS):
+            # 64 to 256 threads, and no rows but those that have channels.
+            if 2 <= lanes * rows <= 8 and rows < 2 * groups:
+                yield replace(best, lanes=gpu.WARP * lanes, rows=min(rows, groups))
+
+
+def _tiles(spec: PointwiseSpec) -> list[tuple[int, int]]:
+    """Pixels and channels of a thread, those with most products per value read first."""
     along = spec.width if spec.add == "low" else spec.plane  # a vector stays in its row
     vectors = [size for size in (4, 2, 1) if along % size == 0]
     channels = [size for size in (16, 8, 4, 2, 1) if size == 1 or size <= spec.cout]
     tiles = [(pixels, outputs) for pixels in vectors for outputs in channels]
-    # Most products per value read first; sums of a map need registers for both operands.
-    tiles = [t for t in tiles if t[0] * t[1] <= (64 if spec.add == "none" else 32)]
-    tiles.sort(key=lambda t: (-t[0] * t[1] / (t[0] + t[1]), _waste(spec, t[1])))
-    fitting = [t for t in tiles if _waste(spec, t[1]) <= spec.cout / 4]
-    enough = [t for t in fitting if _threads(spec, t) >= ENOUGH_THREADS]
-    pixels, outputs = enough[0] if enough else max(fitting, key=lambda t: _threads(spec, t))
-    groups = -(-spec.cout // outputs)
-    rows = min(groups, MOST_ROWS)
+    tiles = [t for t in tiles if _waste(spec, t[1]) <= spec.cout / 4 and t[0] * t[1] <= _MOST_SUMS]
+    return sorted(tiles, key=lambda t: (-t[0] * t[1] / (t[0] + t[1]), _waste(spec, t[1])))
+
+
+def _with_block(spec: PointwiseSpec, pixels: int, outputs: int) -> PointwiseSchedule:
+    rows = min(-(-spec.cout // outputs), MOST_ROWS)
     lanes = gpu.WARP if rows > 2 else 4 * gpu.WARP  # 256 threads at most, for Adreno
     return PointwiseSchedule(pixels, outputs, lanes, rows)
 
@@ -88,11 +112,14 @@ def _threads(spec: PointwiseSpec, tile: tuple[int, int]) -> int:
 
 
 def pack(
-    spec: PointwiseSpec, weight: NDArray[np.float32], bias: NDArray[np.float32]
+    spec: PointwiseSpec,
+    schedule: PointwiseSchedule,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
 ) -> list[NDArray[Any]]:
     """Constants in call order: weight (groups, cin, outputs), bias (groups, outputs), and the
     tables of the upsampled map."""
-    outputs = default_schedule(spec).outputs
+    outputs = schedule.outputs
     groups = -(-spec.cout // outputs)
     padded = np.zeros((groups * outputs, spec.cin), np.float32)
     padded[: spec.cout] = weight.reshape(spec.cout, spec.cin)
@@ -103,9 +130,9 @@ def pack(
     return [np.ascontiguousarray(packed), biases.reshape(groups, outputs), *tables]
 
 
-def emit(spec: PointwiseSpec) -> Any:  # noqa: ANN401
+def emit(spec: PointwiseSpec, schedule: PointwiseSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, [gate,] [added,] weight, bias[, row and column tables], y)."""
-    s = default_schedule(spec)
+    s = schedule
     groups = -(-spec.cout // s.outputs)
     vectors = -(-spec.plane // s.pixels)
     grid = -(-vectors // s.lanes), -(-groups // s.rows)

@@ -1,5 +1,6 @@
 """Bilinear resize of a map, any ratio: a thread computes one pixel of one channel."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +34,35 @@ class ResizeSpec:
         return Bilinear(self.height, self.width, self.out_height, self.out_width)
 
 
+@dataclass(frozen=True)
+class ResizeSchedule:
+    """Threads of a block."""
+
+    threads: int
+
+
+def default_schedule(spec: ResizeSpec) -> ResizeSchedule:
+    """One for all sizes."""
+    del spec
+    return ResizeSchedule(THREADS)
+
+
+def alternatives(spec: ResizeSpec, best: ResizeSchedule) -> Iterator[ResizeSchedule]:
+    """Other blocks."""
+    del spec, best
+    yield from map(ResizeSchedule, (64, 256, 512))
+
+
 def pack(spec: ResizeSpec) -> list[NDArray[Any]]:
     """Constants in call order: the tables."""
     return spec.sampling.pack()
 
 
-def emit(spec: ResizeSpec) -> Any:  # noqa: ANN401
+def emit(spec: ResizeSpec, schedule: ResizeSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, row and column tables, y)."""
+    threads = schedule.threads
     plane = spec.out_height * spec.out_width
-    blocks = -(-plane // THREADS)
+    blocks = -(-plane // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         x = f.param("x", (1, spec.channels, spec.height, spec.width))
@@ -50,9 +71,9 @@ def emit(spec: ResizeSpec) -> Any:  # noqa: ANN401
 
         def body() -> None:
             out = ir.view(y, (spec.channels, plane))
-            with gpu.launch((blocks, spec.channels), (THREADS,)) as ((bx, channel), (tx,)):
-                index = ir.bind(bx * THREADS + tx)
-                with gpu.guard(plane, blocks * THREADS, index):
+            with gpu.launch((blocks, spec.channels), (threads,)) as ((bx, channel), (tx,)):
+                index = ir.bind(bx * threads + tx)
+                with gpu.guard(plane, blocks * threads, index):
                     value = tables.at(index, 1).value(x, channel, 0)
                     ir.store_scalar(out, value, channel, index)
 

@@ -4,7 +4,8 @@ A thread computes up to 16 channels of one pixel; normalisation happens as the i
 that the border is padded with zeros of the normalised image, as the network was trained.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,13 +39,32 @@ class StemSpec:
         return CHANNELS * KERNEL**2 * self.cout * self.out[0] * self.out[1]
 
 
-def default_schedule(spec: StemSpec) -> int:
-    """Channels of a thread."""
-    return min((size for size in (16, 8, 4)), key=lambda size: (-spec.cout % size, -size))
+@dataclass(frozen=True)
+class StemSchedule:
+    """Channels of a thread, and threads of a block."""
+
+    outputs: int
+    threads: int
+
+
+def default_schedule(spec: StemSpec) -> StemSchedule:
+    """The most channels with the fewest that are none."""
+    outputs = min((size for size in (16, 8, 4)), key=lambda size: (-spec.cout % size, -size))
+    return StemSchedule(outputs, THREADS)
+
+
+def alternatives(spec: StemSpec, best: StemSchedule) -> Iterator[StemSchedule]:
+    """Other channels, then other blocks for those of `best`."""
+    for outputs in (8, 16, 32, 4):
+        if outputs < 2 * spec.cout:
+            yield StemSchedule(outputs, THREADS)
+    for threads in (64, 256, 512):
+        yield replace(best, threads=threads)
 
 
 def pack(
     spec: StemSpec,
+    schedule: StemSchedule,
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
     factor: NDArray[np.floating[Any]],
@@ -52,7 +72,7 @@ def pack(
 ) -> list[NDArray[Any]]:
     """Constants in call order: weight (groups, 27, outputs) in the order row, column, colour;
     bias (groups, outputs); factor (3,) and shift (3,) of the normalisation."""
-    outputs = default_schedule(spec)
+    outputs = schedule.outputs
     groups = -(-spec.cout // outputs)
     padded = np.zeros((groups * outputs, KERNEL**2 * CHANNELS), np.float32)
     padded[: spec.cout] = weight.transpose(0, 2, 3, 1).reshape(spec.cout, -1)
@@ -65,12 +85,12 @@ def pack(
     ]  # fmt: skip
 
 
-def emit(spec: StemSpec) -> Any:  # noqa: ANN401
+def emit(spec: StemSpec, schedule: StemSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(image, weight, bias, factor, shift, y)."""
-    outputs = default_schedule(spec)
+    outputs, threads = schedule.outputs, schedule.threads
     groups = -(-spec.cout // outputs)
     height, width = spec.out
-    blocks = -(-height * width // THREADS)
+    blocks = -(-height * width // threads)
     camera = spec.source == "uint8_nhwc"
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
@@ -110,9 +130,9 @@ def emit(spec: StemSpec) -> Any:  # noqa: ANN401
                     ir.store_scalar(y, gpu.act_of(acc[o], spec.act), 0, channel, row, column)
 
         def body() -> None:
-            with gpu.launch((blocks, groups), (THREADS,)) as ((bx, group), (tx,)):
-                index = ir.bind(bx * THREADS + tx)
-                with gpu.guard(height * width, blocks * THREADS, index):
+            with gpu.launch((blocks, groups), (threads,)) as ((bx, group), (tx,)):
+                index = ir.bind(bx * threads + tx)
+                with gpu.guard(height * width, blocks * threads, index):
                     pixel(group, ir.bind(index // width), ir.bind(index % width))
 
         return body

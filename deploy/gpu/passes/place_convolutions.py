@@ -50,7 +50,7 @@ class PlaceConvolutions:
             found = _sum(graph, var) or _gated_or_plain(graph, var)
             if found:
                 inner.update(found.inner)
-                yield found.call()
+                yield found.call(self.chooser)
                 continue
             block = conv_block(graph, var)
             if block is not None and block.depthwise:
@@ -75,14 +75,15 @@ class _Pointwise:
     add: Literal["none", "map", "channel", "low"] = "none"
     act: Act = "none"
 
-    def call(self) -> KernelCall:
+    def call(self, chooser: GpuChooser) -> KernelCall:
         spec = pointwise.PointwiseSpec(
             self.conv.cin, self.conv.cout, *plane_of(self.conv.input), self.act,
             gate=self.gate is not None, add=self.add,
             low=plane_of(self.other) if self.add == "low" else (0, 0),
         )  # fmt: skip
         inputs = [self.conv.input, *(v for v in (self.gate, self.other) if v is not None)]
-        constants = pointwise.pack(spec, self.conv.weight, self.conv.bias)
+        schedule = chooser.schedule(spec)
+        constants = pointwise.pack(spec, schedule, self.conv.weight, self.conv.bias)
         return placed(spec, inputs, constants, self.output)
 
 

@@ -46,5 +46,6 @@ class PlaceStem:
                 np.asarray(source.normalisation.get(key, default), np.float64)
                 for key, default in (("mean", [0.0] * 3), ("std", [1.0] * 3))
             )
-            constants = template.pack(spec, block.weight, block.bias, 1 / std, -mean / std)
+            layout = spec, self.chooser.schedule(spec)
+            constants = template.pack(*layout, block.weight, block.bias, 1 / std, -mean / std)
             yield placed(spec, [source.tensor], constants, var)

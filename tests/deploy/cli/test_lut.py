@@ -168,7 +168,7 @@ def test_a_mistake_is_one_line_and_exit_2(cli, arguments, message, monkeypatch, 
 
 def _today(cpu, threads=2):
     schedules = tuned_schedules(cpu, threads)
-    return provenance_of(LocalDevice(threads).info, schedules, VisitProtocol())
+    return provenance_of(LocalDevice(threads).info, cpu, schedules, VisitProtocol())
 
 
 def test_check_needs_the_tables_target_and_all_its_entries(cli, path, cpu):

@@ -172,7 +172,7 @@ def made_up(cpu: Target, tmp_path: Path) -> Path:
         for g in (random_genotype(rng) for _ in range(6))
     ]  # fmt: skip
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
-    provenance = provenance_of(LocalDevice(2).info, tuned_schedules(cpu, 2), VisitProtocol())
+    provenance = provenance_of(LocalDevice(2).info, cpu, tuned_schedules(cpu, 2), VisitProtocol())
     entries = {key: 5 + rng.random() for key in space.all_keys()}
     path = tmp_path / "t.jsonl"
     made = table(visit("e", entries), *calibration, identity=identity, provenance=provenance)

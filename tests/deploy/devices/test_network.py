@@ -148,7 +148,7 @@ def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
     ]
     made_up = visit("e", {key: 5 + rng.random() for key in space.all_keys()})
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
-    provenance = provenance_of(info, tuned_schedules(cpu, 2), VisitProtocol())
+    provenance = provenance_of(info, cpu, tuned_schedules(cpu, 2), VisitProtocol())
     save_table(
         table(made_up, *calibration, identity=identity, provenance=provenance),
         tmp_path / "t.jsonl",

@@ -3,17 +3,26 @@
 import importlib.util
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from deploy.artifact import Artifact, save_artifact
 from deploy.build import build_artifact
+from deploy.export import import_onnx
+from deploy.gpu import nvrtc
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.pipeline import compile_source
 from deploy.resolution import Resolution
 from deploy.source import open_source
 from deploy.targets import resolve_target
+from tests.deploy.graphs import segmenter, write
 
 ARCHITECTURES = "sm_61,sm_90"
 
@@ -24,6 +33,25 @@ def network_source():
         "tiny-mrms", resolution=Resolution(64, 128), input_kind="image", output="labels",
         num_classes=None, mean=None, std=None,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def gpu_graph(tmp_path_factory) -> onnx.ModelProto:
+    """stem, depthwise, pointwise and label_end, 64x64: seconds less to compile than a network."""
+    weight = np.random.default_rng(1).normal(0, 0.3, (8, 1, 3, 3)).astype(np.float32)
+    zero, six = (numpy_helper.from_array(np.array(value, np.float32)) for value in (0, 6))
+    nodes = [
+        helper.make_node("Constant", [], ["zero"], value=zero),
+        helper.make_node("Constant", [], ["six"], value=six),
+        helper.make_node("Constant", [], ["taps"], value=numpy_helper.from_array(weight)),
+        helper.make_node("Clip", ["features", "zero", "six"], ["clipped"], name="first"),
+        helper.make_node(
+            "Conv", ["clipped", "taps"], ["filtered"], name="depthwise", group=8, pads=[1, 1, 1, 1]
+        ),
+        helper.make_node("Clip", ["filtered", "zero", "six"], ["activated"], name="second"),
+    ]
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    return import_onnx(write(segmenter(stride=2, extra=nodes), path), mean=None, std=None)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +103,41 @@ def driver(driver_library, emulated_kernels, monkeypatch) -> Path:
     monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
     monkeypatch.setenv("STAND_IN_KERNELS", str(emulated_kernels))
     return driver_library
+
+
+@cache
+def _compiled(source: str, architecture: str) -> tuple[bytes, bytes]:
+    library = compile_emulated(source)
+    try:
+        return nvrtc.compile_cubin(source, architecture), library.read_bytes()
+    finally:
+        library.unlink()
+
+
+_compile_ptx = cache(nvrtc.compile_ptx)
+
+
+@contextmanager
+def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
+    """The stand-in is the machine's driver and runs every cubin that is made from now on, each with
+    the kernels of its own source, which it finds in this folder."""
+
+    def compile_both(source: str, architecture: str) -> bytes:
+        cubin, library = _compiled(source, architecture)
+        name = len(list(folder.iterdir()))
+        (folder / f"{name}.so").write_bytes(library)
+        (folder / f"{name}.image").write_bytes(cubin)
+        return cubin
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
+        patch.setattr("deploy.gpu.build.compile_cubin", compile_both)
+        patch.setattr("deploy.gpu.build.compile_ptx", _compile_ptx)
+        patch.setenv("STAND_IN_KERNELS", str(folder))
+        yield
+
+
+@pytest.fixture
+def any_driver(driver_library, tmp_path_factory) -> Iterator[None]:
+    with any_network(driver_library, tmp_path_factory.mktemp("kernels")):
+        yield

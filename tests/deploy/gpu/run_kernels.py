@@ -8,7 +8,7 @@ import tvm
 from numpy.typing import NDArray
 
 from deploy.gpu.emulator import EmulatedGpu
-from deploy.gpu.kernels import MODULES
+from deploy.gpu.kernels import MODULES, GpuChooser
 from deploy.gpu.lower import KernelCode, lower_kernels
 from deploy.gpu.passes.store_half import FLOAT, halve
 
@@ -18,15 +18,25 @@ LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152}
 TARGET = {"kind": "cuda", "arch": "sm_61", "thread_warp_size": 32, **LIMITS}
 
 
+rule = GpuChooser().rule
 MAPS = ("x", "gate", "added", "y")
 
 
 class Kernels:
-    """Kernels of several specs in one library; with fp16 their maps are half."""
+    """Kernels of several specs in one library, by the rule unless `schedules` has another; with
+    fp16 their maps are half."""
 
-    def __init__(self, specs: Mapping[str, Any], precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, Any],
+        precision: str = "fp32",
+        schedules: Mapping[str, Any] | None = None,
+    ) -> None:
         self.precision = precision
-        functions = {name: MODULES[type(spec)].emit(spec) for name, spec in specs.items()}
+        functions = {
+            name: MODULES[type(spec)].emit(spec, (schedules or {}).get(name) or rule(spec))
+            for name, spec in specs.items()
+        }
         if precision == "fp16":
             functions = {name: _half(function) for name, function in functions.items()}
         self._dtypes = {

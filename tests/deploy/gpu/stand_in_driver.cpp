@@ -1,14 +1,21 @@
 // A stand-in for NVIDIA's driver where there is no GPU: the functions that deploy/gpu/driver.py
 // calls, with the prototypes of the real cuda.h (a wrong one does not compile). Memory is the
 // host's, its addresses marked, so that a host address given for a device's is found. Kernels are
-// those of an emulated GPU (deploy/gpu/emulator.py), named by STAND_IN_KERNELS. What the driver is
-// and has comes from the variables read below.
+// those of an emulated GPU (deploy/gpu/emulator.py): STAND_IN_KERNELS names the library that stands
+// for every image, or a folder in which NAME.so stands for the image in NAME.image. The GPU's clock
+// counts one at each event and one for each thread of a kernel that runs. What the driver is and has
+// comes from the variables read below.
 #include <cuda.h>
 #include <dlfcn.h>
+#include <elf.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -25,8 +32,13 @@ struct Kernel {
   void (*run)(void**, const unsigned*, int);
   unsigned count;
 };
+struct Module {
+  void* library;
+  std::map<std::string, Kernel> kernels;
+};
 struct Work {
-  Kernel* kernel;
+  Kernel* kernel;  // or, where there is none, the event that is recorded
+  long* event;
   unsigned sizes[6];
   std::vector<CUdeviceptr> arguments;
 };
@@ -37,9 +49,8 @@ struct Stream {
 struct Graph {
   std::vector<Work> work;
 };
-std::map<std::string, Kernel> kernels;
-void* library;
-long context_;
+long context_, ticks, capturing;
+bool failed;  // after an access outside of memory a context answers nothing any more
 
 char* host(CUdeviceptr address) {
   if (!(address & kMark)) {
@@ -53,7 +64,38 @@ void must_not_capture(CUstream stream) {
   if (reinterpret_cast<Stream*>(stream)->capturing) abort();
 }
 
+std::string bytes_of(const char* image) {
+  if (memcmp(image, ELFMAG, SELFMAG)) return image;  // PTX
+  Elf64_Ehdr header;
+  memcpy(&header, image, sizeof header);
+  const size_t sections = header.e_shoff + size_t{header.e_shnum} * header.e_shentsize;
+  const size_t segments = header.e_phoff + size_t{header.e_phnum} * header.e_phentsize;
+  return {image, std::max(sections, segments)};
+}
+
+std::string library_of(const char* image) {
+  namespace fs = std::filesystem;
+  const fs::path named = getenv("STAND_IN_KERNELS");
+  if (!fs::is_directory(named)) return named;
+  const std::string bytes = bytes_of(image);
+  for (const auto& entry : fs::directory_iterator(named)) {
+    if (entry.path().extension() != ".image") continue;
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::string known{std::istreambuf_iterator<char>(file), {}};
+    if (known == bytes) return fs::path(entry.path()).replace_extension(".so");
+  }
+  return "";
+}
+
 void run(const Work& work) {
+  if (!work.kernel) {
+    *work.event = ++ticks;
+    return;
+  }
+  if (long{work.sizes[3]} * work.sizes[4] * work.sizes[5] > setting("STAND_IN_FATAL_BLOCK", 1024))
+    failed = true;
+  ticks += long{work.sizes[0]} * work.sizes[1] * work.sizes[2] * work.sizes[3] * work.sizes[4] *
+           work.sizes[5];
   std::vector<void*> pointers;
   for (CUdeviceptr address : work.arguments) pointers.push_back(host(address));
   work.kernel->run(pointers.data(), work.sizes, 0);
@@ -81,18 +123,21 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetName(char* name, int size, CUdevice) {
-  snprintf(name, size, "Stand-in");
+  const char* given = getenv("STAND_IN_NAME");
+  snprintf(name, size, "%s", given ? given : "Stand-in");
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
   const long capability = setting("STAND_IN_CAPABILITY", 61);
   if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = capability / 10;
   else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = capability % 10;
+  else if (attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) *value = 28;
   else return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
   *context = reinterpret_cast<CUcontext>(&context_);
+  failed = false;
   return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice) { return CUDA_SUCCESS; }
@@ -104,15 +149,17 @@ CUresult cuMemGetInfo(size_t* free, size_t* total) {
   return CUDA_SUCCESS;
 }
 CUresult cuMemAlloc(CUdeviceptr* address, size_t size) {
+  if (capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   size_t free, total;
   cuMemGetInfo(&free, &total);
   if (size > free) return CUDA_ERROR_OUT_OF_MEMORY;
   void* memory = aligned_alloc(256, (size + 255) / 256 * 256);
-  memset(memory, 0xff, size);
+  memset(memory, 0, size);
   *address = reinterpret_cast<CUdeviceptr>(memory) | kMark;
   return CUDA_SUCCESS;
 }
 CUresult cuMemFree(CUdeviceptr address) {
+  if (capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   ::free(host(address));
   return CUDA_SUCCESS;
 }
@@ -124,13 +171,15 @@ CUresult cuMemFreeHost(void* address) {
   ::free(address);
   return CUDA_SUCCESS;
 }
-CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t size) {
-  memcpy(host(to), from, size);
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
+  must_not_capture(stream);
+  memset(host(to), value, size);
   return CUDA_SUCCESS;
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t size, CUstream stream) {
   must_not_capture(stream);
-  return cuMemcpyHtoD(to, from, size);
+  memcpy(host(to), from, size);
+  return CUDA_SUCCESS;
 }
 CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t size, CUstream stream) {
   must_not_capture(stream);
@@ -147,16 +196,23 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   if (ptx && strstr(static_cast<const char*>(image), ".version") == nullptr)
     return CUDA_ERROR_INVALID_IMAGE;
   if (ptx && setting("STAND_IN_VERSION", 12090) < 12090) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
-  library = dlopen(getenv("STAND_IN_KERNELS"), RTLD_NOW);
-  *module = reinterpret_cast<CUmodule>(library);
-  return library ? CUDA_SUCCESS : CUDA_ERROR_FILE_NOT_FOUND;
+  const std::string path = library_of(static_cast<const char*>(image));
+  void* library = dlopen(path.empty() ? "no library stands for this image" : path.c_str(), RTLD_NOW);
+  if (!library) return CUDA_ERROR_FILE_NOT_FOUND;
+  *module = reinterpret_cast<CUmodule>(new Module{library, {}});
+  return CUDA_SUCCESS;
 }
-CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
-CUresult cuModuleGetFunction(CUfunction* function, CUmodule, const char* name) {
-  void* run = dlsym(library, (std::string("emulate_") + name).c_str());
-  void* count = dlsym(library, (std::string("arguments_") + name).c_str());
+CUresult cuModuleUnload(CUmodule module) {
+  dlclose(reinterpret_cast<Module*>(module)->library);
+  delete reinterpret_cast<Module*>(module);
+  return CUDA_SUCCESS;
+}
+CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
+  Module* loaded = reinterpret_cast<Module*>(module);
+  void* run = dlsym(loaded->library, (std::string("emulate_") + name).c_str());
+  void* count = dlsym(loaded->library, (std::string("arguments_") + name).c_str());
   if (!run || !count) return CUDA_ERROR_NOT_FOUND;
-  Kernel& kernel = kernels[name];
+  Kernel& kernel = loaded->kernels[name];
   kernel.run = reinterpret_cast<void (*)(void**, const unsigned*, int)>(run);
   kernel.count = reinterpret_cast<unsigned (*)()>(count)();
   *function = reinterpret_cast<CUfunction>(&kernel);
@@ -172,15 +228,17 @@ CUresult cuStreamDestroy(CUstream stream) {
 }
 CUresult cuStreamSynchronize(CUstream stream) {
   must_not_capture(stream);
-  return CUDA_SUCCESS;
+  return failed ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_SUCCESS;
 }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
   if (mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) return CUDA_ERROR_INVALID_VALUE;
+  ++capturing;
   *reinterpret_cast<Stream*>(stream) = Stream{true, {}};
   return CUDA_SUCCESS;
 }
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   Stream* recording = reinterpret_cast<Stream*>(stream);
+  --capturing;
   *graph = reinterpret_cast<CUgraph>(new Graph{recording->recorded});
   *recording = Stream{};
   return CUDA_SUCCESS;
@@ -192,7 +250,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
   Stream* recording = reinterpret_cast<Stream*>(stream);
   if (shared || extra || bx * by * bz > 1024 || gy > 65535 || gz > 65535)
     return CUDA_ERROR_INVALID_VALUE;
-  Work work{kernel, {gx, gy, gz, bx, by, bz}, {}};
+  // As where a block's registers do not suffice.
+  if (long{bx} * by * bz > setting("STAND_IN_BLOCK", 1024)) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+  Work work{kernel, nullptr, {gx, gy, gz, bx, by, bz}, {}};
   for (unsigned i = 0; i < kernel->count; ++i)
     work.arguments.push_back(*static_cast<CUdeviceptr*>(parameters[i]));
   if (recording->capturing) recording->recorded.push_back(work);
@@ -221,9 +281,16 @@ CUresult cuEventCreate(CUevent* event, unsigned) {
   *event = reinterpret_cast<CUevent>(new long{-1});
   return CUDA_SUCCESS;
 }
-CUresult cuEventRecord(CUevent event, CUstream) {
-  static long tick = 0;
-  *reinterpret_cast<long*>(event) = ++tick;
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  // In a capture it orders streams and keeps no time.
+  const bool capturing = reinterpret_cast<Stream*>(stream)->capturing;
+  *reinterpret_cast<long*>(event) = capturing ? -1 : ++ticks;
+  return CUDA_SUCCESS;
+}
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags) {
+  Stream* recording = reinterpret_cast<Stream*>(stream);
+  if (flags != CU_EVENT_RECORD_EXTERNAL || !recording->capturing) return CUDA_ERROR_INVALID_VALUE;
+  recording->recorded.push_back({nullptr, reinterpret_cast<long*>(event), {}, {}});
   return CUDA_SUCCESS;
 }
 CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }

@@ -10,9 +10,11 @@ import pytest
 from benchmarks import gpu
 from deploy.gpu.bench import bench_gpu
 from deploy.measure.interleave import Protocol
+from deploy.tuning.records import load_records
 from lut.errors import UserError
 
 ONCE = Protocol(warmup=0, repeat=1, rounds=2, pause_s=0)
+KERNELS = 4  # of `gpu_graph`: one network is tuned
 ROOT = Path(__file__).parents[3]
 
 
@@ -25,14 +27,20 @@ def test_bench(driver, artifact, network_source):
     assert set(result.absent) == peers
     assert all(result.absent.values())
     said = result.to_json()
-    assert said["parts_ms"] == {"upload_ms": 1, "compute_ms": 1, "download_ms": 1}
+    work = said["parts_ms"].pop("compute_ms")  # the stand-in's clock counts threads
+    assert said["parts_ms"] == {"upload_ms": 1, "download_ms": 1}
+    assert work > 1e4
     assert said["device"]["code"] == "sm_61"
 
 
-def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, capsys):
-    """The artifact is built and gated anew, on the machine's GPU."""
+def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path, capsys):
+    """The network is tuned, and the artifact is built and gated anew, on the machine's GPU."""
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
-    options = ["--models", "tiny-mrms", "--resolutions", "64x128", "--rounds", "1"]
+    monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
+    model = tmp_path / "graph.onnx"
+    model.write_bytes(gpu_graph.SerializeToString())
+    options = ["--models", str(model), "--resolutions", "64x64", "--rounds", "1"]
+    options += ["--tune-seconds", "0.1", "--table-minutes", "0"]
     assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
     path = tmp_path / "gpu-stand-in.json"
     assert capsys.readouterr().out.strip() == str(path)
@@ -40,8 +48,11 @@ def test_everything_in_one_command(driver, artifact, monkeypatch, tmp_path, caps
     (row,) = result["rows"]
     assert len(row["parity"]) == 5
     assert all(comparison["passed"] for comparison in row["parity"])
-    assert len(row["kernels_ms"]) == len(artifact.gpu.plan.entries["main"].launches)
+    assert len(row["kernels_ms"]) == KERNELS
     assert row["memory_floor_ms"] > 0
+    assert row["tuning"]["records"] == len(load_records([tmp_path / "tuning"])) == KERNELS
+    assert row["tuning"]["schedules"]
+    assert row["tuning"]["seconds"] > 0
     assert result["provenance"]["gpu"] == "Stand-in"
     assert result["provenance"]["precision"] == "fp32"
     assert result["left_out"] == []
@@ -51,7 +62,10 @@ def test_time_is_up(driver, tmp_path):
     assert gpu.main(["--models", "tiny-mrms", "--minutes", "-1", "-o", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "gpu-stand-in.json").read_text())
     assert result["rows"] == []
-    assert len(result["left_out"]) == 4
+    assert len(result["left_out"]) == 5
+    assert result["left_out"][0] == "tiny-mrms 256x512, the time was up"
+    assert result["left_out"][-1] == result["table"]["left_out"]
+    assert result["table"]["left_out"] == "the latency table, the time was up"
 
 
 def test_without_a_gpu(monkeypatch, capsys):

@@ -28,7 +28,7 @@ from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
 from lut.errors import UserError, WorkError
 from tests.deploy import user_networks
 from tests.deploy.gpu.conftest import ARCHITECTURES
-from tests.deploy.gpu.run_kernels import TARGET
+from tests.deploy.gpu.run_kernels import TARGET, rule
 from tests.deploy.graphs import photo, segmenter, write
 
 # Parameters of kernels, as the source names them, that are constants.
@@ -111,7 +111,7 @@ class TestRounding:
 
     def convert(self, values, halved):
         spec = resize.ResizeSpec(1, 1, values.size, 1, values.size)
-        function = resize.emit(spec)
+        function = resize.emit(spec, rule(spec))
         flags = [parameter.name == halved for parameter in function.params]
         target = tvm.target.Target(TARGET, host={"kind": "llvm"})
         source, codes = lower_kernels({"convert": halve(function, flags)}, target)

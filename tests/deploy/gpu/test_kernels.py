@@ -14,7 +14,7 @@ from deploy.gpu.kernels.label_end import LabelEndSpec
 from deploy.gpu.kernels.pointwise import PointwiseSpec
 from deploy.gpu.kernels.resize import ResizeSpec
 from deploy.gpu.kernels.stem import StemSpec
-from tests.deploy.gpu.run_kernels import Kernels
+from tests.deploy.gpu.run_kernels import Kernels, rule
 
 POINTWISE = {
     "wide": PointwiseSpec(16, 96, 8, 16, "relu6"),
@@ -114,7 +114,7 @@ def test_pointwise(any_kernels, name):
         added = double(inputs[-1])
         want = want + (upsample(added, (spec.height, spec.width)) if spec.add == "low" else added)
     want = activate(want, spec.act)
-    constants = pointwise.pack(spec, w, b)
+    constants = pointwise.pack(spec, rule(spec), w, b)
     check(any_kernels, name, [*inputs, *constants], want)
 
 
@@ -146,7 +146,7 @@ def test_stem(any_kernels, name):
         x = noise(1, 3, spec.height, spec.width)
         planes = double(x)
     want = activate(F.conv2d(planes, double(w), double(b), stride=2, padding=1), spec.act)
-    constants = stem.pack(spec, w, b, factor, shift)
+    constants = stem.pack(spec, rule(spec), w, b, factor, shift)
     check(any_kernels, name, [x, *constants], want)
 
 

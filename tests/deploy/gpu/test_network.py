@@ -1,16 +1,19 @@
 """The way of a frame through the driver: the product's own code on a stand-in for libcuda that
 runs the emulated kernels. What a GPU does with it, no test here says."""
 
+import math
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from deploy.build import build_artifact
 from deploy.gpu.network import GpuNetwork
 from deploy.runtime import load, open_artifact
+from deploy.targets import resolve_target
 from deploy.verify import replay_golden, require
-from lut.errors import UserError
+from lut.errors import UserError, WorkError
 
 
 @pytest.fixture
@@ -58,19 +61,47 @@ def test_device_and_chosen_code(network):
     }  # fmt: skip
 
 
+def threads_of(launch) -> int:
+    return math.prod(launch.grid) * math.prod(launch.block)
+
+
 def test_a_frames_parts(network, artifact):
-    """The stand-in's clock ticks once per event: each part lies between two of them."""
+    """The stand-in's clock ticks once per event and once per thread: all the work lies between the
+    second event and the third."""
+    work = sum(map(threads_of, artifact.gpu.plan.entries["main"].launches))
     times = network.time_frames(artifact.golden.image, 3)
     assert len(times) == 3
-    assert all((t.upload_ms, t.compute_ms, t.download_ms) == (1, 1, 1) for t in times)
+    assert all((t.upload_ms, t.compute_ms, t.download_ms) == (1, 1 + work, 1) for t in times)
 
 
 def test_kernels_one_by_one(network, artifact):
-    """As many as the plan launches, and they leave the same labels behind."""
+    """As many as the plan launches, each between its own events, and they leave the same labels
+    behind."""
     times = network.time_kernels(artifact.golden.image, 2)
     launches = artifact.gpu.plan.entries["main"].launches
-    assert [name for name, _ in times] == [launch.kernel for launch in launches]
-    assert all(samples == [1.0, 1.0] for _, samples in times)
+    assert times == [(launch.kernel, [1.0 + threads_of(launch)] * 2) for launch in launches]
+    np.testing.assert_array_equal(network(artifact.golden.image), artifact.golden.labels)
+
+
+def test_kernels_together(network, artifact):
+    launches = artifact.gpu.plan.entries["main"].launches
+    first, second = network.time_kernels(artifact.golden.image, 1, [3, len(launches) - 3])
+    assert first == (launches[0].kernel, [1.0 + sum(map(threads_of, launches[:3]))])
+    assert second == (launches[3].kernel, [1.0 + sum(map(threads_of, launches[3:]))])
+    with pytest.raises(WorkError, match=f"has {len(launches)} launches, not 3"):
+        network.time_kernels(artifact.golden.image, 1, [1, 2])
+
+
+def test_two_networks_at_once(any_driver, gpu_graph):
+    """Each has the module of its own image, also while another is loaded and after it is closed."""
+    targets = [resolve_target("cuda", "sm_61", precision) for precision in ("fp16", "fp32")]
+    built = [build_artifact(gpu_graph, target, threads=1)[0] for target in targets]
+    networks = [open_artifact(artifact, "a") for artifact in built]
+    image = built[0].golden.image
+    scores = [network.logits(image) for network in networks]
+    assert not np.array_equal(*scores)
+    networks[0].close()
+    np.testing.assert_array_equal(networks[1].logits(image), scores[1])
 
 
 def test_a_later_gpu_gets_ptx(driver, artifact, monkeypatch):
