@@ -57,7 +57,7 @@ def build(
     from deploy.measure.build_table import Plan, build_table, default_path
     from deploy.measure.visit import protocol_for
 
-    resolved = options.resolve_table_target(target, precision)
+    resolved = options.resolve_measured_target(target, precision)
     if resolved.gpu:
         if remote or threads is not None:
             raise UserError("a GPU is measured on its own machine: leave --threads, --rpc-key out")
@@ -124,7 +124,7 @@ def check(
     from deploy.measure.check_table import check_table
 
     own = identity.target if identity.target_name == "json" else identity.target_name
-    resolved = options.resolve_table_target(target or own, identity.precision)
+    resolved = options.resolve_measured_target(target or own, identity.precision)
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
             table, resolved, options.open_devices(workers, remote, resolved), networks=networks,

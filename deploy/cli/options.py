@@ -231,16 +231,17 @@ def read_table_place(
     return 0, None
 
 
-def resolve_table_target(text: str, precision: str = "fp32") -> "Target":
-    """`resolve_target` for a latency table; of CUDA, for this machine's GPU alone. Raises UserError
-    where there is none, or another than `text` names."""
+def resolve_measured_target(text: str, precision: str = "fp32") -> "Target":
+    """`resolve_target` for what is measured; of CUDA, for this machine's GPU alone.
+
+    Raises UserError where there is none, or another than `text` names.
+    """
     from deploy.targets import resolve_target
 
     target = resolve_target(text, None, precision)
     if not target.gpu:
         return target
-    if target.architecture != "cuda":
-        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
+    require_gpu(target)
     present = present_gpu(precision)
     if text != "cuda" and target.features != present.features:
         raise UserError(

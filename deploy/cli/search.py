@@ -195,7 +195,7 @@ class _Measuring:
         identity = table.identity
         named = identity.target if identity.target_name == "json" else identity.target_name
         self.table = table
-        self.target = options.resolve_table_target(named, identity.precision)
+        self.target = options.resolve_measured_target(named, identity.precision)
         self.devices = options.open_devices(*place, self.target)
         try:
             require_measurable(table, self.target, self.devices)

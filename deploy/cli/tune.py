@@ -12,6 +12,8 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     from deploy.tuning.tune import Trial
 
+TRIALS, GPU_TRIALS = 200, 1000
+
 
 def tune(
     model: options.Model = options.DEFAULT_MODEL,
@@ -22,7 +24,13 @@ def tune(
     mean: options.Mean = None,
     std: options.Std = None,
     threads: options.Threads = None,
-    trials: Annotated[int, typer.Option(help="Candidates to measure at most.")] = 200,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Candidates to measure at most; default {TRIALS}, on a GPU {GPU_TRIALS}, where "
+            "one network carries a candidate of every kernel."
+        ),
+    ] = None,
     early_stopping: Annotated[
         int, typer.Option(help="Leave a kernel after this many candidates without gain.")
     ] = 24,
@@ -38,22 +46,14 @@ def tune(
 
     With --target cuda on this machine's GPU.
     """
-    if trials < 1 or early_stopping < 1:
+    if (trials is not None and trials < 1) or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.targets import resolve_target
-
-    resolved = resolve_target(target, precision=precision)
-    if resolved.gpu:
-        options.require_gpu(resolved)
-        present = options.present_gpu(precision)
-        if target != "cuda" and resolved.features != present.features:
-            raise UserError(
-                f"target {target}: this machine's GPU is {present.machine}; tune with --target cuda"
-            )
-        resolved = present
-        if remote:
-            raise UserError("a GPU is tuned on its own machine, not over RPC; drop --rpc-key")
+    resolved = options.resolve_measured_target(target, precision)
+    if resolved.gpu and remote:
+        raise UserError("a GPU is tuned on its own machine, not over RPC; drop --rpc-key")
+    if trials is None:
+        trials = GPU_TRIALS if resolved.gpu else TRIALS
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
