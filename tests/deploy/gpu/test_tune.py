@@ -192,7 +192,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["-t", "nvidia/geforce-rtx-3070"], "this machine's GPU is sm_61; measure it with --target"),
+            (["-t", "nvidia/geforce-rtx-3070"], "this machine's GPU is sm_61; measure it"),
             (["-t", "adreno"], "this version runs OpenCL on no device"),
         ],
     )
