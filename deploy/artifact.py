@@ -9,6 +9,7 @@ neither torch, onnx nor TVM.
 import hashlib
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -26,11 +27,14 @@ from lut.errors import UserError
 from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
-FORMAT_VERSION = 2
-_CPU_FORMAT_VERSION = 1  # artifacts with a library are still written as programs of version 1 read
+FORMAT_VERSION = 3
+# What older programs can read is still written as their version: a library with logits at every 8th
+# pixel is of version 1, a GPU's program of version 2.
+_CPU_FORMAT_VERSION, _GPU_FORMAT_VERSION = 1, 2
 SUFFIX = ".hmseg"
-# The golden logits are kept at every 8th pixel: whole planes would outweigh the library.
-GOLDEN_STRIDE = 8
+# The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
+# outweigh the code.
+_LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
 
 T = TypeVar("T")
 
@@ -56,13 +60,34 @@ class ArtifactTarget:
 class Golden:
     """An input and what the reference (onnxruntime) made of it.
 
-    image uint8 (H, W, 3); labels uint8 (H, W); logits float32 (K, ceil(H/8), ceil(W/8)), the
-    class scores at every 8th pixel of every 8th row.
+    image uint8 (H, W, 3); labels uint8 (H, W); logits float32 (K, ceil(H/S), ceil(W/S)), the
+    class scores at every S-th pixel of every S-th row, S being the `stride`.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     logits: NDArray[np.float32]
+    stride: int = _LEAST_STRIDE
+
+    @staticmethod
+    def sampled(
+        image: NDArray[np.uint8], labels: NDArray[np.uint8], logits: NDArray[np.float32]
+    ) -> "Golden":
+        """Of the whole planes of logits, (K, H, W), what is kept."""
+        stride = golden_stride(*labels.shape)
+        return Golden(image, labels, logits[:, ::stride, ::stride].copy(), stride)
+
+
+def golden_stride(height: int, width: int) -> int:
+    """At every which pixel of every which row an image's golden logits are kept."""
+    stride = _LEAST_STRIDE
+    while math.prod(_coarse(height, width, stride)) > _MOST_SAMPLES:
+        stride *= 2
+    return stride
+
+
+def _coarse(height: int, width: int, stride: int) -> tuple[int, int]:
+    return -(-height // stride), -(-width // stride)
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,7 @@ class Artifact:
         labels = self.metadata.output == "labels"
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION if self.gpu else _CPU_FORMAT_VERSION,
+            "format_version": self._format_version(),
             "created": self.created,
             "target": asdict(self.target),
             "input": {
@@ -132,7 +157,13 @@ class Artifact:
             "threads": self.threads,
             "kernels": [asdict(kernel) for kernel in self.kernels],
             "calls": list(self.calls),
+            "golden_stride": self.golden.stride,
         }
+
+    def _format_version(self) -> int:
+        if self.golden.stride != _LEAST_STRIDE:
+            return FORMAT_VERSION
+        return _GPU_FORMAT_VERSION if self.gpu else _CPU_FORMAT_VERSION
 
 
 def save_artifact(artifact: Artifact, path: Path) -> None:
@@ -190,7 +221,7 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             library=members.get(_LIBRARY, b""),
             target=_read_target(manifest["target"]),
             metadata=metadata,
-            golden=_read_golden(members, metadata),
+            golden=_read_golden(members, metadata, manifest),
             parity=_typed(dict, manifest, "parity"),
             versions=_typed(dict, manifest, "versions"),
             created=_typed(str, manifest, "created"),
@@ -263,9 +294,12 @@ def _read_target(values: dict[str, Any]) -> ArtifactTarget:
     )
 
 
-def _read_golden(members: dict[str, bytes], metadata: Metadata) -> Golden:
+def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[str, Any]) -> Golden:
     height, width = metadata.resolution
-    coarse = (-(-height // GOLDEN_STRIDE), -(-width // GOLDEN_STRIDE))
+    stride = _typed(int, {"golden_stride": _LEAST_STRIDE} | manifest, "golden_stride")
+    if stride < 1:
+        raise ValueError(f"golden_stride is {stride}")
+    coarse = _coarse(height, width, stride)
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
         _GOLDEN[0]: (np.uint8, (height, width, 3)),
         _GOLDEN[1]: (np.uint8, (height, width)),
@@ -276,7 +310,8 @@ def _read_golden(members: dict[str, bytes], metadata: Metadata) -> Golden:
         found = arrays[member]
         if found.dtype != kind or found.shape != shape:
             raise ValueError(f"{member}, {found.dtype} {found.shape}, does not fit the network")
-    return Golden(*arrays.values())
+    image, labels, logits = arrays.values()
+    return Golden(image, labels, logits, stride)
 
 
 def _read_array(data: bytes) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy import host
-from deploy.artifact import GOLDEN_STRIDE, Artifact, ArtifactTarget, Golden
+from deploy.artifact import Artifact, ArtifactTarget, Golden
 from deploy.devices.network import Remote
 from deploy.export import read_metadata
 from deploy.first_difference import first_difference
@@ -116,7 +116,7 @@ def _draft(
             target.name, target.config, target.architecture, target.features, target.precision
         ),
         metadata=metadata,
-        golden=Golden(golden_image, labels, logits[:, ::GOLDEN_STRIDE, ::GOLDEN_STRIDE].copy()),
+        golden=Golden.sampled(golden_image, labels, logits),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

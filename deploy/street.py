@@ -1,5 +1,7 @@
 """A street drawn by our own code: the default image, free of anyone's rights."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
@@ -8,6 +10,7 @@ from deploy.resolution import Resolution
 
 _OVERSAMPLING = 2  # drawn larger, then shrunk, for soft edges
 _MAX_DRAWN_SIDE = 4096
+_MOST_FINE_PIXELS = 512 * 1024  # above, grain of 2x2 pixels
 _Box = tuple[float, float, float, float]
 
 
@@ -23,7 +26,10 @@ def draw_street(resolution: Resolution) -> NDArray[np.uint8]:
     )
     pixels = np.asarray(small).astype(np.int16)
     # A camera's grain, coarse enough that the golden image still compresses.
-    grain = np.random.default_rng(7).integers(-4, 5, (resolution.height, resolution.width, 1))
+    size = 1 if math.prod(resolution) <= _MOST_FINE_PIXELS else 2
+    coarse = (-(-resolution.height // size), -(-resolution.width // size), 1)
+    grain = np.random.default_rng(7).integers(-4, 5, coarse)
+    grain = grain.repeat(size, 0).repeat(size, 1)[: resolution.height, : resolution.width]
     noisy: NDArray[np.uint8] = np.clip(pixels + grain, 0, 255).astype(np.uint8)
     return noisy
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.first_difference import first_difference
-from deploy.gpu.driver import NoGpuError
-from deploy.gpu.emulator import EmulatedNetwork
+from deploy.gpu.emulator import EmulatedNetwork, NoCompilerError
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import compile_cubin, compile_ptx, toolkit_version
@@ -95,8 +94,8 @@ def check_program(
     chooser: GpuChooser,
     on_step: OnPass,
 ) -> tuple[Artifact, list[Comparison]]:
-    """The artifact with its parity report: on the GPU of this machine, or where there is none by
-    emulation of its source. Raises WorkError, naming the first layer that differs."""
+    """The artifact with its parity report: on the GPU of this machine, or where there is none that
+    runs it by emulation of its source. Raises WorkError, naming the first layer that differs."""
     if target.architecture != "cuda":
         reason = "no OpenCL GPU runs artifacts in this version"
         return replace(artifact, parity={"checked": False, "reason": reason}), []
@@ -107,13 +106,16 @@ def check_program(
         network = on_gpu = GpuNetwork(artifact)
         where = on_gpu.device
         on_step("parity gate on the GPU")
-    except NoGpuError as absent:
+    # The artifact may be for another machine: whatever keeps it from this one's GPU (there is none,
+    # another architecture, an old driver, full memory) is no mistake of the user's.
+    except UserError as unfit:
         try:
             network = EmulatedRunnable(artifact, source)
-        except UserError as error:
-            reason = f"{absent}; {error}"
+        except NoCompilerError as error:
+            reason = f"{unfit}; {error}"
             return replace(artifact, parity={"checked": False, "reason": reason}), []
-        where = {"machine": host.cpu_model(), "how": "the CUDA source, emulated on the CPU"}
+        how = f"the CUDA source, emulated on the CPU ({unfit})"
+        where = {"machine": host.cpu_model(), "how": how}
         on_step("parity gate, emulated")
         if _pixels(artifact.metadata) > MOST_EMULATED_PIXELS:
             images = {"golden": images["golden"]}

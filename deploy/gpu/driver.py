@@ -27,8 +27,8 @@ _OUT_OF_MEMORY, _NO_DEVICE = 2, 100
 _NO_BINARY, _UNSUPPORTED_PTX = 209, 222
 _MINOR, _MAJOR = 76, 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-_NON_BLOCKING = 1  # a stream that does not wait for the default one
-_THREAD_LOCAL = 1  # capture: other threads may go on
+NON_BLOCKING = 1  # a stream that does not wait for the default one
+THREAD_LOCAL = 1  # capture: other threads may go on
 
 _handle = c_void_p
 _address = c_uint64
@@ -42,7 +42,6 @@ _PROTOTYPES: dict[str, list[Any]] = {
     "cuDeviceGetName": [c_char_p, c_int, c_int],
     "cuDeviceGetAttribute": [POINTER(c_int), c_int, c_int],
     "cuDevicePrimaryCtxRetain": [POINTER(_handle), c_int],
-    "cuDevicePrimaryCtxRelease_v2": [c_int],
     "cuCtxSetCurrent": [_handle],
     "cuMemGetInfo_v2": [POINTER(c_size_t), POINTER(c_size_t)],
     "cuMemAlloc_v2": [POINTER(_address), c_size_t],

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.gpu.plan import Plan
-from lut.errors import UserError
+from lut.errors import UserError, WorkError
 
 # What CUDA's headers are in emulation.
 _HEADERS = {
@@ -28,6 +28,10 @@ _HEADERS = {
     "cuda_fp16.h": Path(__file__).with_name("emulator_fp16.h"),
 }
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) {')
+
+
+class NoCompilerError(UserError):
+    """This machine has no C++ compiler."""
 
 
 class EmulatedGpu:
@@ -82,10 +86,12 @@ class EmulatedNetwork:
 
 def compile_source(source: str) -> Path:
     """A library, the caller's to delete, with ``emulate_KERNEL`` and ``arguments_KERNEL`` for every
-    kernel; raises UserError where there is no C++ compiler."""
+    kernel; raises NoCompilerError, and WorkError where the compiler does not take the source."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise UserError("emulating a GPU needs a C++ compiler such as g++, or its name in CXX")
+        raise NoCompilerError(
+            "emulating a GPU needs a C++ compiler such as g++, or its name in CXX"
+        )
     wrappers = [
         f"EMULATE({name}, {int('__syncthreads' in _body(source, name))})"
         for name, _ in _KERNEL.findall(source)
@@ -103,7 +109,7 @@ def compile_source(source: str) -> Path:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or [
                 "no word why"
             ]
-            raise UserError(f"emulating a GPU: {compiler} failed: {lines[0][-300:]}")
+            raise WorkError(f"emulating a GPU: {compiler} failed: {lines[0][-300:]}")
         kept, name = tempfile.mkstemp(suffix=".so", prefix="hmseg-emulate-")
         os.close(kept)
         shutil.move(library, name)

@@ -13,6 +13,8 @@ from tvm import relax
 from deploy.gpu.plan import Entry, Extents, Launch, Life, Plan, Region, aligned, place
 from lut.errors import UserError
 
+_AXES = {f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"}
+
 
 @dataclass(frozen=True)
 class KernelCode:
@@ -105,6 +107,11 @@ def _launches(function: tvm.tirx.PrimFunc) -> list[KernelCode]:
         if call.op.name != "tirx.call_ffi_kernel":
             return
         axes = [str(axis) for axis in call.attrs["launch_params"]]
+        if unknown := [axis for axis in axes if axis not in _AXES]:
+            raise UserError(
+                f"the operator {function.attrs['global_symbol']} asks for {unknown[0]} when it is "
+                "launched, which GPU targets do not plan; replace it in the network"
+            )
         name, *pointers = call.args[: len(call.args) - len(axes)]
         sizes = dict(zip(axes, map(int, call.args[len(call.args) - len(axes) :]), strict=True))
         found.append(

@@ -8,7 +8,7 @@ host waits once, for the last of them.
 import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
-from deploy.gpu.driver import Driver
+from deploy.gpu.driver import NON_BLOCKING, THREAD_LOCAL, Driver
 from deploy.gpu.plan import Launch
 from deploy.gpu.program import choose_code
 from deploy.runtime import Instrument, Network, check_input
@@ -73,7 +73,7 @@ class GpuNetwork(Network):
 
     def _prepare(self) -> None:
         driver, plan = self._driver, self._program.plan
-        self._stream = driver.handle("cuStreamCreate", 1)
+        self._stream = driver.handle("cuStreamCreate", NON_BLOCKING)
         self._arena = driver.allocate(plan.arena_bytes)
         # A number that is read before it was written is a NaN, not what another network left.
         driver.call("cuMemsetD8Async", self._arena, 0xFF, plan.arena_bytes, self._stream)
@@ -88,7 +88,10 @@ class GpuNetwork(Network):
             for name in sorted(names)
         }
         for name, entry in plan.entries.items():
+            # Once without recording: a driver may load a kernel at its first launch only.
+            self._launch_all(entry.launches)
             self._graphs[name] = self._record(partial(self._launch_all, entry.launches))
+        driver.call("cuStreamSynchronize", self._stream)
 
     def _pin(self, size: int) -> NDArray[np.uint8]:
         address = self._driver.handle("cuMemHostAlloc", size, 0)
@@ -99,19 +102,36 @@ class GpuNetwork(Network):
     def _record(self, enqueue: Callable[[], None]) -> c_void_p:
         """What `enqueue` puts on the stream, as a graph."""
         driver = self._driver
-        driver.call("cuStreamBeginCapture_v2", self._stream, 1)
+        driver.call("cuStreamBeginCapture_v2", self._stream, THREAD_LOCAL)
         graph = c_void_p()
         try:
             enqueue()
-        except WorkError:
+            driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            return driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+        except BaseException:
             # A thread that still captures can neither allocate nor free the GPU's memory.
-            with contextlib.suppress(WorkError):
-                driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            if not graph:
+                self._release("cuStreamEndCapture", self._stream, ctypes.byref(graph))
             raise
-        driver.call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
-        made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
-        driver.call("cuGraphDestroy", graph)
-        return made
+        finally:
+            if graph:
+                self._release("cuGraphDestroy", graph)
+
+    @contextlib.contextmanager
+    def _events(self, count: int) -> Iterator[list[c_void_p]]:
+        events: list[c_void_p] = []
+        try:
+            for _ in range(count):
+                events.append(self._driver.handle("cuEventCreate", 0))
+            yield events
+        finally:
+            for event in events:
+                self._release("cuEventDestroy_v2", event)
+
+    def _release(self, name: str, *arguments: Any) -> None:  # noqa: ANN401
+        """Call what gives something back; on a GPU that failed for good nothing can be."""
+        with contextlib.suppress(WorkError, UserError):
+            self._driver.call(name, *arguments)
 
     def _launch_all(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
@@ -137,7 +157,6 @@ class GpuNetwork(Network):
     def _frame(self, name: str, given: NDArray[Any]) -> NDArray[Any]:
         check_input(given, self.metadata)
         with self._lock:
-            self._driver.enter()
             self._give(given)
             self._enqueue_upload()
             self._driver.call("cuGraphLaunch", self._graphs[name], self._stream)
@@ -150,27 +169,32 @@ class GpuNetwork(Network):
         return raw.view(np.float32).reshape(-1, height, width)
 
     def time_frames(self, given: NDArray[Any], frames: int) -> list[FrameTime]:
-        """Time frames by the GPU's events: the copy in, the graph, the copy out."""
+        """Time frames by the GPU's events: the copy in, the graph, the copy out.
+
+        The events around the launches are in the graph, so that the time until the host has
+        launched it is in no part.
+        """
         check_input(given, self.metadata)
-        driver = self._driver
-        with self._lock:
-            driver.enter()
+        driver, launches = self._driver, self._program.plan.entries["main"].launches
+        with self._lock, self._events(6) as events:
             self._give(given)
-            events = [driver.handle("cuEventCreate", 0) for _ in range(4)]
+            start, given_at, first, last, computed_at, stop = events
+            graph = self._record(lambda: self._launch_timed(launches, [0], [first, last]))
             times = []
-            for _ in range(frames):
-                driver.call("cuEventRecord", events[0], self._stream)
-                self._enqueue_upload()
-                driver.call("cuEventRecord", events[1], self._stream)
-                driver.call("cuGraphLaunch", self._graphs["main"], self._stream)
-                driver.call("cuEventRecord", events[2], self._stream)
-                self._enqueue_download("main")
-                driver.call("cuEventRecord", events[3], self._stream)
-                driver.call("cuEventSynchronize", events[3])
-                parts = [driver.milliseconds(a, b) for a, b in pairwise(events)]
-                times.append(FrameTime(*parts))
-            for event in events:
-                driver.call("cuEventDestroy_v2", event)
+            try:
+                for _ in range(frames):
+                    driver.call("cuEventRecord", start, self._stream)
+                    self._enqueue_upload()
+                    driver.call("cuEventRecord", given_at, self._stream)
+                    driver.call("cuGraphLaunch", graph, self._stream)
+                    driver.call("cuEventRecord", computed_at, self._stream)
+                    self._enqueue_download("main")
+                    driver.call("cuEventRecord", stop, self._stream)
+                    driver.call("cuEventSynchronize", stop)
+                    parts = ((start, given_at), (first, last), (computed_at, stop))
+                    times.append(FrameTime(*(driver.milliseconds(a, b) for a, b in parts)))
+            finally:
+                self._release("cuGraphExecDestroy", graph)
         return times
 
     def time_kernels(
@@ -187,21 +211,19 @@ class GpuNetwork(Network):
         firsts = [0, *accumulate(parts or [1] * len(launches))]
         if firsts.pop() != len(launches):
             raise WorkError(f"the network has {len(launches)} launches, not {sum(parts or ())}")
-        with self._lock:
-            driver.enter()
+        times: list[tuple[str, list[float]]] = [(launches[i].kernel, []) for i in firsts]
+        with self._lock, self._events(len(firsts) + 1) as events:
             self._give(given)
             self._enqueue_upload()
-            events = [driver.handle("cuEventCreate", 0) for _ in range(len(firsts) + 1)]
             graph = self._record(lambda: self._launch_timed(launches, firsts, events))
-            times: list[tuple[str, list[float]]] = [(launches[i].kernel, []) for i in firsts]
-            for _ in range(frames):
-                driver.call("cuGraphLaunch", graph, self._stream)
-                driver.call("cuStreamSynchronize", self._stream)
-                for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
-                    samples.append(driver.milliseconds(start, stop))
-            driver.call("cuGraphExecDestroy", graph)
-            for event in events:
-                driver.call("cuEventDestroy_v2", event)
+            try:
+                for _ in range(frames):
+                    driver.call("cuGraphLaunch", graph, self._stream)
+                    driver.call("cuStreamSynchronize", self._stream)
+                    for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
+                        samples.append(driver.milliseconds(start, stop))
+            finally:
+                self._release("cuGraphExecDestroy", graph)
         return times
 
     def _launch_timed(
@@ -213,6 +235,10 @@ class GpuNetwork(Network):
         self._driver.call("cuEventRecordWithFlags", events[-1], self._stream, _EXTERNAL)
 
     def _give(self, given: NDArray[Any]) -> None:
+        """Begin: the GPU's context becomes this thread's, the input goes to pinned memory."""
+        if not self._pinned:
+            raise WorkError("this network is closed; load it again")
+        self._driver.enter()
         np.copyto(self._given, np.ascontiguousarray(given).view(np.uint8).ravel())
 
     def _enqueue_upload(self) -> None:
@@ -241,23 +267,22 @@ class GpuNetwork(Network):
 
     def close(self) -> None:
         """Give the GPU's memory back; also what happens when nothing refers to the network."""
-        driver = self._driver
-        with contextlib.suppress(WorkError, UserError):
-            driver.enter()
+        with self._lock:
+            with contextlib.suppress(WorkError, UserError):
+                self._driver.enter()
             for graph in self._graphs.values():
-                driver.call("cuGraphExecDestroy", graph)
-            self._graphs = {}
+                self._release("cuGraphExecDestroy", graph)
             for address in self._pinned:
-                driver.call("cuMemFreeHost", address)
-            self._pinned = []
+                self._release("cuMemFreeHost", address)
+            self._graphs, self._pinned = {}, []
             if self._arena:
-                driver.call("cuMemFree_v2", self._arena)
+                self._release("cuMemFree_v2", self._arena)
                 self._arena = 0
             if self._stream:
-                driver.call("cuStreamDestroy_v2", self._stream)
+                self._release("cuStreamDestroy_v2", self._stream)
                 self._stream = None
             if self._module:
-                driver.call("cuModuleUnload", self._module)
+                self._release("cuModuleUnload", self._module)
                 self._module = None
 
     def __del__(self) -> None:

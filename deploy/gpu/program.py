@@ -12,6 +12,8 @@ _PLAN, _CONSTANTS, _OPENCL = "gpu/plan.json", "gpu/constants.bin", "gpu/kernels.
 _CUBIN = re.compile(r"gpu/(sm_\d+)\.cubin")
 _PTX = re.compile(r"gpu/(compute_\d+)\.ptx")
 
+_BOARDS = {53, 62, 72, 87, 101}
+
 
 @dataclass(frozen=True)
 class GpuProgram:
@@ -85,5 +87,8 @@ def choose_code(program: GpuProgram, capability: int) -> tuple[str, bytes]:
 
 
 def _runs(built: int, capability: int) -> bool:
-    # Machine code runs on its own generation, from the minor number that it was made for.
+    # Machine code runs on its own generation, from the minor number that it was made for; on
+    # NVIDIA's own boards (Jetson), which no other code is promised to run on, only theirs.
+    if {built, capability} & _BOARDS:
+        return built == capability
     return built // 10 == capability // 10 and built <= capability

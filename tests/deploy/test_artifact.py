@@ -135,6 +135,24 @@ def test_an_artifact_from_before_the_calls_were_listed(data):
     assert parse_artifact(old, "old").calls == ()
 
 
+def test_an_artifact_from_before_the_stride_was_written(data):
+    old = with_manifest(data, lambda m: {k: v for k, v in m.items() if k != "golden_stride"})
+    assert same(parse_artifact(old, "old"), ARTIFACT)
+
+
+def test_of_a_large_image_fewer_logits_are_kept(tmp_path):
+    size = Resolution(1024, 2048)
+    planes = np.broadcast_to(np.arange(2048, dtype=np.float32), (19, *size))
+    golden = Golden.sampled(np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8), planes)
+    assert golden.stride == 16
+    np.testing.assert_array_equal(golden.logits[3, 5], np.arange(0, 2048, 16))
+    large = replace(ARTIFACT, metadata=replace(METADATA, resolution=size), golden=golden)
+    save_artifact(large, tmp_path / "a.hmseg")
+    assert same(load_artifact(tmp_path / "a.hmseg"), large)
+    # Programs that know one stride only must not read it.
+    assert large.manifest()["format_version"] == 3
+
+
 def test_any_unzip_lists_it_and_the_manifest_says_what_it_is(data):
     members = unsealed(data)
     assert list(members) == [
@@ -200,10 +218,10 @@ def test_the_sealing_helper_makes_archives_that_are_taken(data):
     assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [4, 99])
 def test_a_newer_format_says_to_update(data, version):
     changed = with_manifest(data, lambda m: m | {"format_version": version})
-    refused(changed, f"format version {version} is newer than this program's 2; update hmseg")
+    refused(changed, f"format version {version} is newer than this program's 3; update hmseg")
 
 
 @pytest.mark.parametrize("version", ["1", 0, -1, None, 1.0, True])

@@ -104,6 +104,34 @@ def test_two_networks_at_once(any_driver, gpu_graph):
     np.testing.assert_array_equal(networks[1].logits(image), scores[1])
 
 
+def test_a_closed_network_says_so(network, artifact):
+    network.close()
+    with pytest.raises(WorkError, match="this network is closed"):
+        network(artifact.golden.image)
+    with pytest.raises(WorkError, match="this network is closed"):
+        network.time_frames(artifact.golden.image, 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "setting", "value", "reason"),
+    [
+        ("sm_90", "STAND_IN_CAPABILITY", "61", "no code for this GPU, sm_61"),
+        ("sm_90", "STAND_IN_VERSION", "11040", "the NVIDIA driver is too old"),
+        ("sm_61", "STAND_IN_MEMORY", "1000", "free some"),
+    ],
+)
+def test_compiling_for_another_machine_where_there_is_a_gpu(
+    any_driver, gpu_graph, monkeypatch, architecture, setting, value, reason
+):
+    """Nothing that this machine's GPU lacks keeps an artifact from being made and checked."""
+    monkeypatch.setenv(setting, value)
+    made, comparisons = build_artifact(gpu_graph, resolve_target("cuda", architecture), threads=1)
+    assert comparisons
+    assert made.parity["checked"] is True
+    assert "emulated on the CPU" in made.parity["how"]
+    assert reason in made.parity["how"]
+
+
 def test_a_later_gpu_gets_ptx(driver, artifact, monkeypatch):
     monkeypatch.setenv("STAND_IN_CAPABILITY", "120")
     assert open_artifact(artifact, "a").device["code"] == "compute_90"

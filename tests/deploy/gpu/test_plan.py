@@ -74,16 +74,18 @@ def test_members():
 @pytest.mark.parametrize(
     ("capability", "name"),
     [
-        (61, "sm_61"), (62, "sm_61"), (80, "sm_80"), (86, "sm_86"), (89, "sm_86"), (87, "sm_86"),
-        (90, "compute_86"), (120, "compute_86"),
+        (61, "sm_61"), (80, "sm_80"), (86, "sm_86"), (89, "sm_86"), (90, "compute_86"),
+        (120, "compute_86"),
+        # Boards (Jetson): no other machine code than their own, and theirs on nothing else.
+        (72, "sm_72"), (87, "compute_86"),
     ],
 )  # fmt: skip
 def test_code_of_the_gpus_own_generation_or_ptx(capability, name):
-    cubins = {arch: arch.encode() for arch in ("sm_61", "sm_80", "sm_86")}
+    cubins = {arch: arch.encode() for arch in ("sm_61", "sm_72", "sm_80", "sm_86")}
     assert choose_code(program(cubins=cubins, ptx={"compute_86": b""}), capability)[0] == name
 
 
-@pytest.mark.parametrize("capability", [52, 60, 75])
+@pytest.mark.parametrize("capability", [52, 60, 62, 75])
 def test_no_code_for_the_gpu(capability):
     cubins = {"sm_61": b"", "sm_80": b""}
     with pytest.raises(UserError, match=f"no code for this GPU, sm_{capability} .it has sm_61"):
