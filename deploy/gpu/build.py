@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.first_difference import first_difference
+from deploy.gpu.driver import NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, NoCompilerError
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.network import GpuNetwork
@@ -114,7 +115,9 @@ def check_program(
         except NoCompilerError as error:
             reason = f"{unfit}; {error}"
             return replace(artifact, parity={"checked": False, "reason": reason}), []
-        how = f"the CUDA source, emulated on the CPU ({unfit})"
+        how = "the CUDA source, emulated on the CPU"
+        if not isinstance(unfit, NoGpuError):  # a GPU that is there is not passed over in silence
+            how += f" ({unfit})"
         where = {"machine": host.cpu_model(), "how": how}
         on_step("parity gate, emulated")
         if _pixels(artifact.metadata) > MOST_EMULATED_PIXELS:
