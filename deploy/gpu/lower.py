@@ -93,25 +93,21 @@ def lower_kernels(
 def _launches(function: tvm.tirx.PrimFunc) -> list[KernelCode]:
     numbers = {parameter: number for number, parameter in enumerate(function.params)}
     found: list[KernelCode] = []
+    missing: list[str] = []  # raised behind the walk, which would make another error of it
 
     def declare(node: tvm.tirx.DeclBuffer) -> None:
         numbers[node.buffer] = numbers[node.data.args[0]]  # a view of a parameter
 
     def refuse(_node: tvm.tirx.AllocBuffer) -> None:
-        raise UserError(
-            f"the operator {function.attrs['global_symbol']} needs memory between two kernels, "
-            "which GPU targets do not plan; replace it in the network"
-        )
+        missing.append("memory between two kernels")
 
     def read(call: tvm.ir.Call) -> None:
         if call.op.name != "tirx.call_ffi_kernel":
             return
         axes = [str(axis) for axis in call.attrs["launch_params"]]
-        if unknown := [axis for axis in axes if axis not in _AXES]:
-            raise UserError(
-                f"the operator {function.attrs['global_symbol']} asks for {unknown[0]} when it is "
-                "launched, which GPU targets do not plan; replace it in the network"
-            )
+        missing.extend(axis for axis in axes if axis not in _AXES)
+        if missing:
+            return
         name, *pointers = call.args[: len(call.args) - len(axes)]
         sizes = dict(zip(axes, map(int, call.args[len(call.args) - len(axes) :]), strict=True))
         found.append(
@@ -127,6 +123,11 @@ def _launches(function: tvm.tirx.PrimFunc) -> list[KernelCode]:
         function.body,
         [(tvm.tirx.DeclBuffer, declare), (tvm.tirx.AllocBuffer, refuse), (tvm.ir.Call, read)],
     )
+    if missing:
+        raise UserError(
+            f"the operator {function.attrs['global_symbol']} needs {missing[0]}, which GPU targets "
+            "do not plan; replace it in the network"
+        )
     return found
 
 

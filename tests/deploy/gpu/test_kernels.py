@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tvm.tirx.script import builder as T
 
+from deploy.gpu import ir as gpu
 from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
 from deploy.gpu.kernels.depthwise import DepthwiseSpec
@@ -14,6 +16,7 @@ from deploy.gpu.kernels.label_end import LabelEndSpec
 from deploy.gpu.kernels.pointwise import PointwiseSpec
 from deploy.gpu.kernels.resize import ResizeSpec
 from deploy.gpu.kernels.stem import StemSpec
+from lut.errors import UserError
 from tests.deploy.gpu.run_kernels import Kernels, rule
 
 POINTWISE = {
@@ -207,3 +210,12 @@ def test_labels_of_ties_and_nans(kernels):
     assert (kernels.run("labels", [scores, *constants], output) == 0).all()
     scores[:, 3:5] = np.nan
     assert (kernels.run("labels", [scores, *constants], output) == 3).all()
+
+
+def test_memory_that_is_sized_at_the_launch_is_refused(monkeypatch):
+    """TVM's own rules may ask for it; a launch without it would write to nothing."""
+    monkeypatch.setattr(
+        gpu, "shared", lambda size: T.alloc_buffer((size,), "float32", scope="shared.dyn")
+    )
+    with pytest.raises(UserError, match=r"the operator mean needs tirx\.use_dyn_shared_memory, "):
+        Kernels({"mean": GlobalMeanSpec(4, 8, 8)})
