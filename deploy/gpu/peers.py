@@ -73,8 +73,8 @@ def start_torch(network: "nn.Module | None", image: NDArray[np.uint8], *, compil
 
     def frame() -> NDArray[Any]:
         with torch.inference_mode():
-            found: NDArray[Any] = run(pinned.cuda(non_blocking=True)).cpu().numpy()
-        return found[0]
+            found: NDArray[Any] = run(pinned.cuda(non_blocking=True)).cpu().numpy()[0]
+        return found
 
     for _ in range(3):  # torch.compile records its graph at the second call
         frame()
@@ -118,7 +118,7 @@ def start_onnxruntime(
     name, pixels = session.get_inputs()[0].name, np.ascontiguousarray(image[None])
 
     def frame() -> NDArray[Any]:
-        found: NDArray[Any] = session.run(None, {name: pixels})[0]
-        return found.reshape(image.shape[:2])
+        found: NDArray[Any] = session.run(None, {name: pixels})[0].reshape(image.shape[:2])
+        return found
 
     return Peer(frame, note)
