@@ -9,12 +9,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lut.errors import HmsegError
+from lut.errors import HmsegError, UserError
 
 if TYPE_CHECKING:
-    from deploy.measure.build_table import Progress
+    from deploy.measure.build_table import Plan, Progress
 
 RESOLUTION, WIDTH = "256x512", 0.5
+UP = "the time was up"
 
 
 class _TimeIsUpError(Exception):
@@ -31,7 +32,8 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     Returns its file's name and size, and in words what is left out.
 
     A table that cannot be gone on with, such as one of another driver or of schedules that are no
-    longer chosen, is left out too, and so is what a failure leaves unmeasured.
+    longer chosen, is left out too, and so is what a failure leaves unmeasured; but not one with
+    every planned visit, of which `note` then says why it is not gone on with.
     """
     from deploy.gpu.device import GpuDevice
     from deploy.gpu.driver import Driver
@@ -40,7 +42,6 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     from deploy.resolution import parse_resolution
     from deploy.targets import resolve_target
     from hmseg.operators import Space
-    from lut.table import load_table
 
     target = resolve_target("cuda", Driver().architecture, precision)
     space = Space(parse_resolution(RESOLUTION), WIDTH)
@@ -51,20 +52,36 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
         nonlocal left
         left = ""
         if now.done < now.total:
-            left = f"{now.total - now.done} visits of the latency table, the time was up"
+            left = f"{now.total - now.done} visits, {UP}"
         if left and monotonic() > end:
             raise _TimeIsUpError
 
     if monotonic() > end:
-        return {"left_out": "the latency table, the time was up"}
+        left = UP
+    else:
+        try:
+            build_table(plan, GpuDevice(), path, tell)
+        except _TimeIsUpError:
+            pass  # `left` says how much
+        except HmsegError as error:
+            left = str(error)
+        except Exception as error:  # the other results are not lost with it
+            left = f"{type(error).__name__}: {error}"
+    return describe(plan, path, left)
+
+
+def describe(plan: "Plan", path: Path, left: str) -> dict[str, Any]:
+    """What the results say of the table: its file, where there is one that can be read, and what
+    is left out unless every planned visit is in it."""
+    from deploy.measure.build_table import visits_left
+    from lut.table import load_table
+
     try:
-        build_table(plan, GpuDevice(), path, tell)
-    except _TimeIsUpError:
-        pass  # `left` says how much
-    except HmsegError as error:  # the other results are not lost with it
-        return {"left_out": f"the latency table: {error}"}
-    table = load_table(path)
+        table = load_table(path)
+    except UserError as error:
+        return {"left_out": left or str(error)}
+    whole = table.identity == plan.identity and not visits_left(plan.networks(), table)
     return {
         "file": path.name, "entries": len(table.entries), "visits": len(table.visits),
-        "left_out": left,
+        "left_out": "" if whole else left, "note": left if whole else "",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """hmseg-deploy bench."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,7 @@ def bench(
     With --rpc-key on a device, the network alone. With --target cuda on this machine's GPU, beside
     what else runs there.
     """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # NVIDIA's libraries read it when they are loaded
     from deploy.measure.interleave import Protocol
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
@@ -79,7 +81,10 @@ def bench(
     from deploy.targets import resolve_target
 
     resolved = resolve_target(target, arch, precision)
+    unfit = _unfit_for_gpu(input_, output, fail_below, profile, remote)
     if resolved.gpu:
+        if unfit:
+            raise UserError(unfit)
         options.require_gpu(resolved)
         if target == "cuda" and arch is None and artifact is None:
             resolved = options.present_gpu(precision)
@@ -97,9 +102,9 @@ def bench(
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
     if built.gpu is not None:
-        if fail_below is not None:
-            raise UserError("--fail-below compares with onnxruntime on a CPU; leave it out")
-        _bench_gpu(built, source, pixels, protocol, as_json)
+        if unfit:  # the target is the artifact's
+            raise UserError(unfit)
+        _bench_gpu(built, source, pixels, protocol, percentiles, as_json)
         return
     if remote:
         _bench_remote(remote, built, pixels, protocol, percentiles, as_json, profile)
@@ -119,6 +124,21 @@ def bench(
         raise WorkError(
             f"onnxruntime / hmseg is {result.ratio.median:.2f}, below --fail-below {fail_below:g}"
         )
+
+
+def _unfit_for_gpu(
+    input_: str, output: str, fail_below: float | None, profile: bool, remote: "Remote | None"
+) -> str:
+    """What of the options is not for GPUs; empty where all is."""
+    if (input_, output) != ("image", "labels"):
+        return "a GPU is timed from image to labels: leave --input and --output out"
+    if fail_below is not None:
+        return "--fail-below compares with onnxruntime on a CPU; leave it out"
+    if profile:
+        return "--profile is for CPUs: benchmarks/gpu.sh times each kernel of a GPU's network"
+    if remote:
+        return "a GPU is timed on its own machine: leave --rpc-key out"
+    return ""
 
 
 def _build(
@@ -158,9 +178,10 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
 
 def _bench_gpu(
     built: "Artifact", source: "Source", pixels: "NDArray[np.uint8]", protocol: "Protocol",
-    as_json: bool,
+    percentiles: list[float], as_json: bool,
 ) -> None:  # fmt: skip
     from deploy.gpu.bench import INCLUDES, bench_gpu
+    from deploy.measure.statistics import percentile_ms
 
     with step(f"timing, {protocol.rounds} rounds of {protocol.repeat} calls a side") as progress:
         result = bench_gpu(
@@ -168,22 +189,30 @@ def _bench_gpu(
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     what = {"model": built.metadata.model, "resolution": str(built.metadata.resolution)}
+    extra = {
+        name: {f"p{p:g}_ms": percentile_ms(calls, p) for p in percentiles}
+        for name, calls in result.calls.items()
+    }
     if as_json:
-        print_json(what | result.to_json())
+        print_json(what | result.to_json() | ({"percentiles": extra} if percentiles else {}))
         return
     rows = []
     for name, s in result.summaries.items():
         values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
-        rows.append((name, *(f"{v:.3f}" for v in values), s.n))
+        rows.append((name, *(f"{v:.3f}" for v in (*values, *extra[name].values())), s.n))
     half = result.device["precision"] == "fp16"
     title = f"{what['model']} {what['resolution']}, {result.device['gpu']}" + ", fp16" * half
-    print_table(title, (*LATENCY_COLUMNS, "n"), rows)
+    print_table(title, (*LATENCY_COLUMNS, *(f"p{p:g}" for p in percentiles), "n"), rows)
     for name, ratio in result.ratios.items():
         print(f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}]")
     parts = result.to_json()["parts_ms"]
     print(", ".join(f"{part.removesuffix('_ms')} {ms:.3f} ms" for part, ms in parts.items()))
     for name, reason in result.absent.items():
-        say(f"{name} does not run here: {reason}")
+        say(f"{name} is not timed here: {reason}")
+    for name, note in result.notes.items():
+        say(f"{name}: {note}")
+    if result.differing:
+        say(f"labels that differ from hmseg's: {result.differing_text}")
     say(f"the time includes {INCLUDES}")
     if half:
         say("hmseg's maps are fp16; the others compute in fp32")

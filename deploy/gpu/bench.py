@@ -1,7 +1,8 @@
 """A network on a GPU beside what a user would run there instead: one process, in turn."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.gpu.network import FrameTime, GpuNetwork
+from deploy.gpu.peers import makers
 from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from lut.errors import UserError
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 OURS = "hmseg"
 INCLUDES = "the copy of the image to the GPU, the whole network, and the labels back on the host"
-
-Side = Callable[[], object]
+WARM_S = 0.3
+MOST_DIFFERING = 0.01  # of the pixels: between two fp32 networks only ties may differ
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,24 @@ class GpuBenchResult:
     samples: dict[str, Samples]
     parts: list[FrameTime]
     device: dict[str, Any]
-    absent: dict[str, str]  # peers that do not run here, and why
+    absent: dict[str, str]  # peers that are not timed here, and why
+    notes: dict[str, str] = field(default_factory=dict)  # on peers that are
+    differing: dict[str, float] = field(default_factory=dict)  # share of pixels, by peer
+
+    @property
+    def calls(self) -> dict[str, list[int]]:
+        """Nanoseconds of each side over all rounds."""
+        return {name: list(chain.from_iterable(rounds)) for name, rounds in self.samples.items()}
 
     @property
     def summaries(self) -> dict[str, Summary]:
         """Latencies of each side over all rounds."""
-        return {
-            name: summarise(list(chain.from_iterable(rounds)))
-            for name, rounds in self.samples.items()
-        }
+        return {name: summarise(calls) for name, calls in self.calls.items()}
+
+    @property
+    def differing_text(self) -> str:
+        """Each peer's share of pixels whose labels are not ours, in one line."""
+        return ", ".join(f"{name} {share:.4%}" for name, share in self.differing.items())
 
     @property
     def ratios(self) -> dict[str, Ratio]:
@@ -63,6 +74,8 @@ class GpuBenchResult:
                 for part in ("upload_ms", "compute_ms", "download_ms")
             },
             "absent": self.absent,
+            "notes": self.notes,
+            "differing_labels": self.differing,
             "samples_ns": self.samples,
         }
 
@@ -76,76 +89,54 @@ def bench_gpu(
     on_round: Callable[[int], None] = lambda _: None,
 ) -> GpuBenchResult:
     """Time an artifact with labels beside torch, torch.compile, onnxruntime and TensorRT on the
-    same GPU, as far as they are there; each side returns the same labels on the host.
+    same GPU, as far as they are there; each side returns its labels on the host.
 
-    Raises UserError where there is no GPU.
+    A peer whose labels are not ours is not timed where both compute in fp32. Raises UserError where
+    there is no GPU, or for another input and output than image and labels.
     """
-    if artifact.metadata.input != "image" or artifact.metadata.output != "labels":
-        raise UserError("the GPU is timed from image to labels: leave --input and --output out")
+    require_ends(artifact.metadata.input, artifact.metadata.output)
     ours = GpuNetwork(artifact)
-    sides: dict[str, Side] = {OURS: lambda: ours(image)}
+    wanted = ours(image)
+    sides: dict[str, Callable[[], object]] = {OURS: lambda: ours(image)}
     absent: dict[str, str] = {}
-    makers: Mapping[str, Callable[[], Side]] = {
-        "torch eager": lambda: _torch(network, image, compiled=False),
-        "torch.compile": lambda: _torch(network, image, compiled=True),
-        "onnxruntime CUDA": lambda: _onnxruntime(graph, image, "CUDAExecutionProvider"),
-        "TensorRT": lambda: _onnxruntime(graph, image, "TensorrtExecutionProvider"),
-    }
-    for name, make in makers.items():
+    notes: dict[str, str] = {}
+    differing: dict[str, float] = {}
+    for name, start in makers(network, graph, image).items():
         try:
-            side = make()
-            side()  # builds what is built at the first call
-            sides[name] = side
+            peer = start()
+            labels = peer.run()  # builds what is built at the first call
         except Exception as error:
             absent[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            continue
+        differing[name] = differing_share(labels, wanted)
+        if artifact.target.precision == "fp32" and not differing[name] <= MOST_DIFFERING:
+            absent[name] = f"its labels differ from ours in {differing[name]:.2%} of the pixels"
+            continue
+        sides[name] = peer.run
+        if peer.note:
+            notes[name] = peer.note
+    warm_up(ours, image)
     samples = interleave(sides, protocol, on_round)
+    warm_up(ours, image)  # the last side was perhaps another's
     parts = ours.time_frames(image, protocol.repeat * protocol.rounds)
-    return GpuBenchResult(samples, parts, ours.device, absent)
+    return GpuBenchResult(samples, parts, ours.device, absent, notes, differing)
 
 
-def _torch(network: "nn.Module | None", image: NDArray[np.uint8], *, compiled: bool) -> Side:
-    import torch
-
-    from hmseg.data.normalise import MEAN, STD
-
-    if network is None:
-        raise UserError("a user's ONNX file has no torch module")
-    if not torch.cuda.is_available():
-        raise UserError(f"torch {torch.__version__} sees no GPU")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
-    module = network.eval().cuda()
-    mean, std = (torch.tensor(v, device="cuda").view(1, 3, 1, 1) for v in (MEAN, STD))
-
-    def labels(pixels: "torch.Tensor") -> "torch.Tensor":
-        planes = pixels.permute(2, 0, 1)[None].float() / 255
-        scores: torch.Tensor = module((planes - mean) / std)
-        return scores.argmax(1).to(torch.uint8)
-
-    run = torch.compile(labels, mode="reduce-overhead") if compiled else labels
-    pinned = torch.from_numpy(image.copy()).pin_memory()
-
-    def side() -> object:
-        with torch.inference_mode():
-            return run(pinned.cuda(non_blocking=True)).cpu()
-
-    for _ in range(3):  # torch.compile records its graph at the second call
-        side()
-    return side
+def require_ends(input_: str, output: str) -> None:
+    """Raise UserError unless a network takes an image and gives labels."""
+    if input_ != "image" or output != "labels":
+        raise UserError("the GPU is timed from image to labels: leave --input and --output out")
 
 
-def _onnxruntime(graph: onnx.ModelProto, image: NDArray[np.uint8], provider: str) -> Side:
-    import onnxruntime
+def differing_share(labels: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Of the pixels, those whose labels differ; 1 where even the sizes do."""
+    return float(np.mean(labels != wanted)) if labels.shape == wanted.shape else 1.0
 
-    if provider not in onnxruntime.get_available_providers():
-        raise UserError(f"{provider} is not in the installed onnxruntime")
-    options: dict[str, object] = {"use_tf32": 0} if provider.startswith("CUDA") else {}
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), providers=[(provider, options)]
-    )
-    if session.get_providers()[0] != provider:
-        raise UserError(f"onnxruntime could not start {provider}")
-    name = session.get_inputs()[0].name
-    given = np.ascontiguousarray(image[None])
-    return lambda: session.run(None, {name: given})
+
+def warm_up(network: GpuNetwork, image: NDArray[Any], seconds: float = WARM_S) -> None:
+    """Run frames for so long, at least one, in which a GPU that idled raises its clock."""
+    end = time.monotonic() + seconds
+    while True:
+        network(image)
+        if time.monotonic() >= end:
+            return

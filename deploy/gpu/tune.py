@@ -19,7 +19,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from deploy.artifact import Artifact
 from deploy.build import build_artifact
+from deploy.gpu.bench import warm_up
 from deploy.gpu.build import compile_program
 from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
@@ -41,7 +43,6 @@ from deploy.tuning.tune import FRAMES, ROUNDS, TOOLS, Trial
 from deploy.verify import replay_golden, require
 from lut.errors import WorkError
 
-WARM_FRAMES = 20  # before the first round: a GPU that idled has a low clock
 UNCOUNTED = 2  # frames at the start of each block
 
 Schedules = dict[str, Any]  # by the text of the spec
@@ -55,18 +56,21 @@ def tune_on_gpu(
     trials: int,
     early_stopping: int = 24,
     seconds: float = math.inf,
+    rule: Artifact | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Record]:
     """`deploy.tuning.tune.tune` on the GPU of this machine, for which `target` must be made.
 
     Only kernels of ours: what is left to TVM keeps its rule. The records of a network are on disk
-    when it is measured, and none is begun `seconds` after the rule's is ready. Returns all matching
-    records. Raises UserError where there is no GPU, WorkError where it fails for good.
+    when it is measured, and none is begun `seconds` after the rule's is ready, nor a part of one
+    that failed: the next run tries that again. `rule` is the rule's own artifact, where the caller
+    has it. Returns all matching records. Raises UserError where there is no GPU, WorkError
+    where it fails for good.
     """
     half = "-fp16" if target.precision == "fp16" else ""
     path = folder / f"{target.machine}{half}.jsonl"
     records = matching(load_records([folder]), target, NO_THREADS)
-    bench = _Bench(graph, target)
+    bench = _Bench(graph, target, rule)
     end, done = time.monotonic() + seconds, 0
     while done < trials and time.monotonic() < end:
         offered = {
@@ -76,7 +80,7 @@ def tune_on_gpu(
         }
         if not offered:
             break
-        for record in bench.measure(dict(islice(offered.items(), trials - done))):
+        for record in bench.measure(dict(islice(offered.items(), trials - done)), end):
             append(record, path)
             records.append(record)
             done += 1
@@ -100,20 +104,23 @@ class _Bench:
     """The rule's network on the GPU, and others beside it. `specs` are those of a frame's kernels
     by their text, the slowest first."""
 
-    def __init__(self, graph: onnx.ModelProto, target: Target) -> None:
+    def __init__(self, graph: onnx.ModelProto, target: Target, rule: Artifact | None) -> None:
         self._graph, self._target, self._driver = graph, target, Driver()
-        artifact, _ = build_artifact(graph, target, threads=1, measured={})
-        self._rule = GpuNetwork(artifact, self._driver)
-        self._image: NDArray[Any] = artifact.golden_input
+        if rule is None:
+            rule, _ = build_artifact(graph, target, threads=1, measured={})
+        self._rule = GpuNetwork(rule, self._driver)
+        self._image: NDArray[Any] = rule.golden_input
         chooser = GpuChooser()
         compile_source(graph, target, chooser=chooser)
+        warm_up(self._rule, self._image)
         times = self._kernel_ns(self._rule)
         ours = sorted(set(times) & set(chooser.emitted), key=lambda text: -times[text])
         self.specs = {text: chooser.emitted[text] for text in ours}
 
-    def measure(self, schedules: Schedules) -> Iterator[Record]:
+    def measure(self, schedules: Schedules, end: float = math.inf) -> Iterator[Record]:
         """A record of each schedule, all in one network. Where that cannot be made, does not run or
-        computes something else, its halves are measured, down to the one that is to blame."""
+        computes something else, its halves are measured, down to the one that is to blame; none is
+        begun once `time.monotonic` has passed `end`."""
         network = None
         try:
             chooser = GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
@@ -147,13 +154,13 @@ class _Bench:
             yield self._record(*items[0], refused=refused)
             return
         for part in (items[: len(items) // 2], items[len(items) // 2 :]):
-            yield from self.measure(dict(part))
+            if time.monotonic() < end:
+                yield from self.measure(dict(part), end)
 
     def _time(self, network: GpuNetwork) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
         """Of every round, the kernels' times in the rule's network and in the other."""
         for side in (self._rule, network):
-            for _ in range(WARM_FRAMES):
-                side(self._image)
+            warm_up(side, self._image)
         rule_ns: list[dict[str, int]] = []
         other_ns: list[dict[str, int]] = []
         for turn in range(ROUNDS):

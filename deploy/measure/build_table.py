@@ -1,7 +1,5 @@
 """Building a latency table: covering networks, visited one by one; a killed build goes on."""
 
-import hashlib
-import json
 import random
 import time
 from collections import Counter
@@ -16,9 +14,10 @@ from deploy.gpu.nvrtc import toolkit_version
 from deploy.kernels.choice import Fields
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
 from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
+from deploy.measure.schedules import digest, schedules_of
 from deploy.measure.visit import VisitProtocol, measure_visit
 from deploy.targets import Target
-from deploy.tuning.records import kernels_version, tuned_schedules
+from deploy.tuning.records import kernels_version
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
@@ -110,25 +109,30 @@ def build_table(
             f"{devices.info.architecture}; name another --target, or the device: perhaps --rpc-key "
             "is missing"
         )
-    schedules = tuned_schedules(target, plan.threads)
+    schedules = schedules_of(plan.space, target, plan.threads)
     provenance = provenance_of(devices.info, target, schedules, plan.protocol)
     networks = plan.networks()
     with (  # the table last: a mistake in the plan leaves no file
         _factory(plan, schedules) as factory,
         open_table(path, plan.identity, provenance) as writer,
     ):
-        visited = Counter((v.network, v.role) for v in writer.table.visits)
-        todo = []
-        for genotype, role in networks:
-            if visited[str(genotype), role]:
-                visited[str(genotype), role] -= 1
-            else:
-                todo.append((genotype, role))
         build = _Builder(plan, devices, writer, factory, on_progress)
-        build.visit_all(todo)
+        build.visit_all(visits_left(networks, writer.table))
         while noisy := build.noisy_networks():
             build.visit_all(noisy)
         return writer.table
+
+
+def visits_left(networks: Sequence[_Item], table: Table) -> list[_Item]:
+    """Those of `Plan.networks` that a table does not hold yet, in their order."""
+    visited = Counter((v.network, v.role) for v in table.visits)
+    todo = []
+    for genotype, role in networks:
+        if visited[str(genotype), role]:
+            visited[str(genotype), role] -= 1
+        else:
+            todo.append((genotype, role))
+    return todo
 
 
 def default_path(plan: Plan) -> Path:
@@ -142,7 +146,8 @@ def default_path(plan: Plan) -> Path:
 def provenance_of(
     device: DeviceInfo, target: Target, schedules: dict[str, Fields], protocol: VisitProtocol
 ) -> Provenance:
-    """What is measured now, on this device, with kernels of these schedules."""
+    """What is measured now, on this device, with kernels of these schedules, which are those of
+    `schedules_of` for the table's space."""
     versions = {tool: version(tool) for tool in _TOOLS} | device.versions
     if target.gpu:
         versions["cuda-nvrtc"] = toolkit_version()
@@ -154,7 +159,7 @@ def provenance_of(
         emulated=device.emulated,
         versions=versions,
         kernels_version=kernels_version(target),
-        schedules=_digest(schedules),
+        schedules=digest(schedules),
         protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -164,12 +169,6 @@ def _factory(plan: Plan, schedules: dict[str, Fields]) -> Factory:
     if plan.target.gpu:
         return GpuNetworkFactory(plan.space, plan.target, schedules)
     return NetworkFactory(plan.space, plan.target, plan.threads, schedules)
-
-
-def _digest(schedules: dict[str, Fields]) -> str:
-    if not schedules:
-        return "rule"
-    return hashlib.sha256(json.dumps(schedules, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Builder:

@@ -11,10 +11,10 @@ from deploy.build import build_artifact
 from deploy.export import export_network
 from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Devices, Session
+from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol, protocol_for, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.targets import Target
-from deploy.tuning.records import tuned_schedules
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
@@ -131,8 +131,7 @@ def check_networks(
     """
     protocol = protocol or protocol_for(target)
     require_measurable(table, target, devices, protocol)
-    identity = table.identity
-    space = Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
+    identity, space = table.identity, _space_of(table)
     cost = SpaceCost(LatencyCost(table), space)
     measured: dict[Genotype, list[float]] = {genotype: [] for genotype in networks}
     rows: dict[Genotype, Row] = {}
@@ -170,7 +169,7 @@ def require_measurable(
             f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
             "the device it was measured on"
         )
-    schedules = tuned_schedules(target, identity.threads)
+    schedules = schedules_of(_space_of(table), target, identity.threads)
     today = provenance_of(devices.info, target, schedules, protocol or protocol_for(target))
     for run, _ in table.runs:
         if wrong := [name for name in today.differences(run) if name in _SAME]:
@@ -200,6 +199,11 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
         return float("nan")
     signs = ((first[i] - first[j]) * (second[i] - second[j]) for i, j in pairs)
     return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)
+
+
+def _space_of(table: Table) -> Space:
+    identity = table.identity
+    return Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
 
 
 def _compile(genotype: Genotype, space: Space, target: Target, threads: int) -> Artifact:

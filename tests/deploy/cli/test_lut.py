@@ -11,8 +11,8 @@ import pytest
 
 from deploy.measure.build_table import provenance_of
 from deploy.measure.local import LocalDevice
+from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol
-from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.costs import macs
@@ -167,7 +167,7 @@ def test_a_mistake_is_one_line_and_exit_2(cli, arguments, message, monkeypatch, 
 
 
 def _today(cpu, threads=2):
-    schedules = tuned_schedules(cpu, threads)
+    schedules = schedules_of(SPACE, cpu, threads)
     return provenance_of(LocalDevice(threads).info, cpu, schedules, VisitProtocol())
 
 

@@ -14,10 +14,10 @@ import torch
 from deploy.cli.hmseg import main
 from deploy.measure.build_table import provenance_of
 from deploy.measure.local import LocalDevice
+from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
 from deploy.targets import Target
-from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import MRMS_GENOTYPE, random_genotype
 from hmseg.network_file import read_network, write_network
 from hmseg.operators import Space
@@ -172,7 +172,9 @@ def made_up(cpu: Target, tmp_path: Path) -> Path:
         for g in (random_genotype(rng) for _ in range(6))
     ]  # fmt: skip
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
-    provenance = provenance_of(LocalDevice(2).info, cpu, tuned_schedules(cpu, 2), VisitProtocol())
+    provenance = provenance_of(
+        LocalDevice(2).info, cpu, schedules_of(space, cpu, 2), VisitProtocol()
+    )
     entries = {key: 5 + rng.random() for key in space.all_keys()}
     path = tmp_path / "t.jsonl"
     made = table(visit("e", entries), *calibration, identity=identity, provenance=provenance)

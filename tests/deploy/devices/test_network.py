@@ -17,11 +17,11 @@ from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, load_on
 from deploy.devices.session import open_session
 from deploy.measure.build_table import provenance_of
+from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target
-from deploy.tuning.records import tuned_schedules
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
@@ -148,7 +148,7 @@ def test_lut_check_on_a_device(cli, x86, on_x86, cpu, tmp_path):  # noqa: F811
     ]
     made_up = visit("e", {key: 5 + rng.random() for key in space.all_keys()})
     identity = replace(IDENTITY, target=cpu.key, resolution="64x64")
-    provenance = provenance_of(info, cpu, tuned_schedules(cpu, 2), VisitProtocol())
+    provenance = provenance_of(info, cpu, schedules_of(space, cpu, 2), VisitProtocol())
     save_table(
         table(made_up, *calibration, identity=identity, provenance=provenance),
         tmp_path / "t.jsonl",

@@ -3,12 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import gpu
-from deploy.gpu.bench import bench_gpu
+from deploy.gpu import bench, peers
+from deploy.gpu.bench import bench_gpu, differing_share
+from deploy.gpu.network import GpuNetwork
+from deploy.gpu.peers import Peer, start_onnxruntime
 from deploy.measure.interleave import Protocol
 from deploy.tuning.records import load_records
 from lut.errors import UserError
@@ -26,6 +32,7 @@ def test_bench(driver, artifact, network_source):
     peers = {"torch eager", "torch.compile", "onnxruntime CUDA", "TensorRT"}
     assert set(result.absent) == peers
     assert all(result.absent.values())
+    assert result.notes == result.differing == {}
     said = result.to_json()
     work = said["parts_ms"].pop("compute_ms")  # the stand-in's clock counts threads
     assert said["parts_ms"] == {"upload_ms": 1, "download_ms": 1}
@@ -33,8 +40,52 @@ def test_bench(driver, artifact, network_source):
     assert said["device"]["code"] == "sm_61"
 
 
+def test_a_peer_is_compared(driver, artifact, network_source, monkeypatch):
+    """onnxruntime runs here as the peers do on a GPU, all of it on the CPU, which it says."""
+    monkeypatch.setattr(peers, "PROVIDERS", {"a peer": ("AzureExecutionProvider",)})
+    image = artifact.golden.image
+    result = bench_gpu(artifact, network_source.graph, network_source.network, image, ONCE)
+    assert set(result.samples) == {"hmseg", "a peer"}
+    assert result.ratios["a peer"].median > 0
+    assert result.notes == {"a peer": "onnxruntime runs some of its nodes on the CPU"}
+    assert 0 <= result.differing["a peer"] < 1e-3
+    assert result.differing_text.startswith("a peer 0.0")
+
+
+def test_a_peer_with_other_labels(driver, artifact, network_source, monkeypatch):
+    """In fp32 it is not timed; fp16 may differ from it, and how much is said."""
+    image = artifact.golden.image
+    labels = GpuNetwork(artifact)(image)
+    wrong = labels.copy()
+    wrong[:2] += 1  # 2 rows of 64
+    found = {"wrong": lambda: Peer(lambda: wrong), "cut": lambda: Peer(lambda: labels[1:])}
+    monkeypatch.setattr(bench, "makers", lambda *_: found)
+    measure = partial(bench_gpu, graph=None, network=None, image=image, protocol=ONCE)
+    result = measure(artifact)
+    assert set(result.samples) == {"hmseg"}
+    assert result.absent["wrong"] == "its labels differ from ours in 3.12% of the pixels"
+    assert result.absent["cut"].endswith("in 100.00% of the pixels")
+    assert result.to_json()["differing_labels"] == {"wrong": 1 / 32, "cut": 1.0}
+    half = replace(artifact, target=replace(artifact.target, precision="fp16"))
+    assert set(measure(half).samples) == {"hmseg", "wrong", "cut"}
+    assert differing_share(np.zeros((2, 2)), np.eye(2)) == 0.5
+
+
+def test_onnxruntime_without_its_provider(network_source, artifact, monkeypatch):
+    start = partial(start_onnxruntime, network_source.graph, artifact.golden.image)
+    with pytest.raises(UserError, match=r"CUDAExec.*, Tensorrt.* not in the installed"):
+        start((peers.TENSORRT, peers.CUDA))
+    monkeypatch.setattr(peers, "TENSORRT", "AzureExecutionProvider")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    with pytest.raises(UserError, match="in fp32 only with NVIDIA_TF32_OVERRIDE=0"):
+        start((peers.TENSORRT,))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert start((peers.TENSORRT,)).run().shape == artifact.golden.image.shape[:2]
+
+
 def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path, capsys):
-    """The network is tuned, and the artifact is built and gated anew, on the machine's GPU."""
+    """The network is tuned, and the artifact is built and gated anew, on the machine's GPU; the
+    next start has nothing left to do."""
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
     model = tmp_path / "graph.onnx"
@@ -55,17 +106,27 @@ def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path,
     assert row["tuning"]["seconds"] > 0
     assert result["provenance"]["gpu"] == "Stand-in"
     assert result["provenance"]["precision"] == "fp32"
-    assert result["left_out"] == []
+    assert result["left_out"] == result["errors"] == []
+    work = row["parts_ms"]["compute_ms"]
+    assert row["compute_over_floor"] == pytest.approx(work / row["memory_floor_ms"])
+    monkeypatch.setattr(gpu, "measure_row", None)  # not called
+    assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
+    assert f"goes on with {path}, which has {model} 64x64" in capsys.readouterr().err
+    assert json.loads(path.read_text())["rows"] == [row]
 
 
 def test_time_is_up(driver, tmp_path):
+    """The bars' sizes would have been first."""
     assert gpu.main(["--models", "tiny-mrms", "--minutes", "-1", "-o", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "gpu-stand-in.json").read_text())
     assert result["rows"] == []
-    assert len(result["left_out"]) == 5
-    assert result["left_out"][0] == "tiny-mrms 256x512, the time was up"
-    assert result["left_out"][-1] == result["table"]["left_out"]
-    assert result["table"]["left_out"] == "the latency table, the time was up"
+    assert result["left_out"] == [
+        *(f"tiny-mrms {size}, the time was up"
+          for size in ("768x1536", "1024x2048", "256x512", "512x1024")),
+        "the latency table, the time was up",
+    ]  # fmt: skip
+    assert result["table"]["left_out"] == "the time was up"
+    assert [bar["met"] for bar in result["bars"]] == [None, None, None]
 
 
 def test_without_a_gpu(monkeypatch, capsys):

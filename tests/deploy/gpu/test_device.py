@@ -231,7 +231,8 @@ def test_a_table_of_another_gpu(built, gpu, plan, target, monkeypatch):
 
 
 def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
-    """benchmarks/gpu.sh: until its time is up, and then goes on; a table of another GPU is left."""
+    """benchmarks/gpu.sh: until its time is up, and then goes on; a table of another GPU is left as
+    it is, and still named where it is complete."""
     monkeypatch.setattr(gpu_table, "RESOLUTION", "64x128")
     monkeypatch.setattr(
         "deploy.measure.build_table.covering_networks", lambda *_: [SHALLOW, UNSEEN]
@@ -245,17 +246,25 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
         monkeypatch.setattr(gpu_table, "monotonic", lambda: next(seconds, clock[-1]))
         return gpu_table.measure_table("fp32", path, end=10)
 
-    assert measure(11) == {"left_out": "the latency table, the time was up"}
+    assert measure(11) == {"left_out": "the time was up"}
     assert not list(tmp_path.iterdir())
     first = measure(9, 11)  # up after a visit
     assert first["visits"] == 1
-    assert first["left_out"] == "5 visits of the latency table, the time was up"
+    assert first["left_out"] == "5 visits, the time was up"
     assert first["file"] == "lut-a-64x128-width0.5.jsonl"
-    rest = measure(9)
-    assert (rest["visits"], rest["left_out"]) == (6, "")
-    assert rest["entries"] == len({*SPACE.keys(SHALLOW), *SPACE.keys(UNSEEN)})
+    partial = path.read_bytes()
     monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
     assert "measured with another cpu" in measure(9)["left_out"]
+    monkeypatch.delenv("STAND_IN_NAME")
+    assert path.read_bytes() == partial
+    rest = measure(9)
+    assert (rest["visits"], rest["left_out"], rest["note"]) == (6, "", "")
+    assert rest["entries"] == len({*SPACE.keys(SHALLOW), *SPACE.keys(UNSEEN)})
+    assert measure(11) == rest | {"note": "the time was up"}
+    monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
+    last = measure(9)
+    assert "measured with another cpu" in last["note"]
+    assert last == rest | {"note": last["note"]}  # complete, and named
 
 
 def test_a_search_measures_on_the_same_gpu(built, gpu, target, monkeypatch):

@@ -1,9 +1,12 @@
 """Tuning on the stand-in for a driver, whose clock counts threads: a schedule with fewer of them is
 faster there. What is faster on a GPU, no test here says."""
 
+import json
 import math
+import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -113,6 +116,20 @@ class TestUse:
         fewer = compile_source(gpu_graph, target, chooser=GpuChooser(kept)).lowered.plan
         assert artifact.gpu.plan == fewer != compile_source(gpu_graph, target).lowered.plan
 
+    def test_bench(self, any_driver, tuned, gpu_graph, target, tmp_path):
+        """Its own percentiles, of the GPU's frames."""
+        model = tmp_path / "graph.onnx"
+        model.write_bytes(gpu_graph.SerializeToString())
+        options = ["bench", "-m", str(model), "-t", "cuda", "--rounds", "1", "--repeat", "2"]
+        done = CliRunner().invoke(app, [*options, "--json", "--percentile", "25"])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        wanted = np.percentile(found["samples_ns"]["hmseg"], 25) / 1e6
+        assert found["percentiles"]["hmseg"]["p25_ms"] == pytest.approx(wanted)
+        assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+        done = CliRunner().invoke(app, [*options, "--percentile", "25"], env={"COLUMNS": "150"})
+        assert "p25" in done.stdout
+
     def test_several_architectures_keep_the_rule(self, gpu_graph):
         """No GPU here: the parity gate emulates."""
         both = resolve_target("cuda", "sm_61,sm_90")
@@ -158,6 +175,23 @@ class TestRefused:
         monkeypatch.setenv("STAND_IN_BLOCK", "256")
         assert "cuLaunchKernel failed" in self.tune(gpu_graph, target, tmp_path)
 
+    def test_time_is_up_before_its_halves(
+        self, any_driver, gpu_graph, target, tmp_path, monkeypatch
+    ):
+        """Nothing is recorded of who may not be to blame; the next run finds out."""
+        self.offer(monkeypatch, DepthwiseSchedule(1, 512))
+        monkeypatch.setenv("STAND_IN_BLOCK", "256")
+        rule, _ = build_artifact(gpu_graph, target, threads=1, measured={})
+        now = iter([0, 0])  # when the tuning begins, and its first network
+        monkeypatch.setattr("deploy.gpu.tune.time.monotonic", lambda: next(now, 9))
+        monkeypatch.setattr("deploy.gpu.tune.warm_up", lambda *_: None)
+        monkeypatch.setattr("deploy.gpu.tune.build_artifact", None)  # `rule` is taken
+        assert (
+            tune_on_gpu(gpu_graph, target, tmp_path, trials=2, seconds=5, rule=rule)
+            == load_records([tmp_path])
+            == []
+        )
+
     def test_the_gpu_fails_for_good(self, any_driver, gpu_graph, target, tmp_path, monkeypatch):
         """Who is to blame cannot be found out; the next run does not run into it again."""
         self.offer(monkeypatch, DepthwiseSchedule(1, 512))
@@ -188,6 +222,24 @@ class TestCommand:
 
     def test_time_is_up(self, any_driver, gpu_graph, target, tmp_path):
         assert tune_on_gpu(gpu_graph, target, tmp_path, trials=9, seconds=0) == []
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--output", "logits"], "from image to labels"),
+            (["--input", "tensor"], "from image to labels"),
+            (["--profile"], "--profile is for CPUs"),
+            (["--fail-below", "1"], "--fail-below compares"),
+        ],
+    )
+    def test_bench_refuses_before_it_compiles(self, any_driver, monkeypatch, options, message):
+        monkeypatch.setattr("deploy.cli.bench.options.open_model", None)  # not called
+        done = CliRunner().invoke(app, ["bench", "-t", "cuda", *options])
+        assert isinstance(done.exception, UserError), done.output
+        assert message in str(done.exception)
+        monkeypatch.setattr("deploy.cli.options.read_place", lambda *_: (1, object()))
+        done = CliRunner().invoke(app, ["bench", "-t", "cuda", "--rpc-key", "board"])
+        assert "leave --rpc-key out" in str(done.exception)
 
     @pytest.mark.parametrize(
         ("options", "message"),

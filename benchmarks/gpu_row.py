@@ -1,0 +1,124 @@
+"""One network at one size on this machine's GPU: tuned, compiled, gated, timed beside its peers."""
+
+import argparse
+import hashlib
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy.artifact import Artifact
+    from deploy.gpu.driver import Driver
+    from deploy.targets import Target
+    from deploy.verify import Comparison
+
+PROFILED_FRAMES, DROPPED_FRAMES = 20, 5
+
+
+def measure_row(
+    model: str,
+    size: str,
+    capability: int,
+    bytes_per_ms: float,
+    options: argparse.Namespace,
+    end: float,
+) -> dict[str, Any]:
+    """A row of the results; tuning stops where `time.monotonic` passes `end`. Raises what compiling
+    and running do."""
+    from deploy.gpu.bench import bench_gpu, warm_up
+    from deploy.gpu.network import GpuNetwork
+    from deploy.measure.interleave import Protocol
+    from deploy.resolution import parse_resolution
+    from deploy.source import open_source
+    from deploy.targets import resolve_target
+
+    source = open_source(model, resolution=parse_resolution(size))
+    target = resolve_target("cuda", f"sm_{capability}", options.precision)
+    tune_s = min(options.tune_seconds, end - time.monotonic())
+    artifact, comparisons, building = tune_and_build(source.graph, target, tune_s)
+    image = artifact.golden.image
+    repeat = options.repeat
+    protocol = Protocol(warmup=min(10, repeat), repeat=repeat, rounds=options.rounds)
+    result = bench_gpu(artifact, source.graph, source.network, image, protocol)
+    network = GpuNetwork(artifact)
+    warm_up(network, image)
+    times = network.time_kernels(image, DROPPED_FRAMES + min(PROFILED_FRAMES, repeat))
+    assert artifact.gpu is not None
+    moved = sum(
+        region.size
+        for launch in artifact.gpu.plan.entries["main"].launches
+        for region in launch.arguments
+    )
+    said, floor_ms = result.to_json(), moved / bytes_per_ms
+    return {
+        "model": model,
+        "model_file": file_digest(model),
+        "resolution": size,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **building,
+        "parity": [comparison.to_json() for comparison in comparisons],
+        **said,
+        "kernels_ms": [[name, float(np.median(ms[DROPPED_FRAMES:]))] for name, ms in times],
+        "memory_floor_ms": floor_ms,
+        "compute_over_floor": said["parts_ms"]["compute_ms"] / floor_ms,
+        "copy_gb_per_s": bytes_per_ms / 1e6,
+    }
+
+
+def tune_and_build(
+    graph: "onnx.ModelProto", target: "Target", seconds: float
+) -> tuple["Artifact", "list[Comparison]", dict[str, Any]]:
+    """Tune into the user's folder and compile with what wins, here and before; where nothing does,
+    what is built is the network that tuning began with."""
+    from deploy.build import build_artifact
+    from deploy.gpu.tune import tune_on_gpu
+    from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules
+
+    start = time.perf_counter()
+    built, records = None, 0
+    if seconds > 0:
+        built = build_artifact(graph, target, threads=1, measured={})
+        compiled_s = time.perf_counter() - start
+        records = len(
+            tune_on_gpu(
+                graph, target, default_folder(), trials=sys.maxsize, seconds=seconds, rule=built[0]
+            )
+        )
+    tuned_s = time.perf_counter() - start
+    schedules = tuned_schedules(target, NO_THREADS)
+    # The texts of the rule's kernels are those of the tuned ones: a schedule changes no spec.
+    if built is None or any(kernel.spec in schedules for kernel in built[0].kernels):
+        begin = time.perf_counter()
+        built = build_artifact(graph, target, threads=1)
+        compiled_s = time.perf_counter() - begin
+    tuning = {"seconds": round(tuned_s, 2), "records": records, "schedules": schedules}
+    return *built, {"tuning": tuning, "compile_and_gate_s": round(compiled_s, 2)}
+
+
+def file_digest(model: str) -> str:
+    """Of a user's ONNX file; empty for a name of the zoo."""
+    path = Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def copy_bytes_per_ms(driver: "Driver", size: int, repeat: int = 10) -> float:
+    """Bytes read and written per millisecond by the best of a few copies within the GPU."""
+    source, target = driver.allocate(size), driver.allocate(size)
+    stream = driver.handle("cuStreamCreate", 1)
+    start, stop = (driver.handle("cuEventCreate", 0) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeat):
+        driver.call("cuEventRecord", start, stream)
+        driver.call("cuMemcpyDtoDAsync_v2", target, source, size, stream)
+        driver.call("cuEventRecord", stop, stream)
+        driver.call("cuEventSynchronize", stop)
+        best = min(best, driver.milliseconds(start, stop))
+    for address in (source, target):
+        driver.call("cuMemFree_v2", address)
+    return 2 * size / best

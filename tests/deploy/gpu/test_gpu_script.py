@@ -1,0 +1,239 @@
+"""What benchmarks/gpu.sh keeps, whatever happens; its rows are made up, and the GPU is the
+stand-in for a driver. tests/deploy/gpu/test_bench.py measures a real row on it."""
+
+import json
+import subprocess
+
+import pytest
+
+from benchmarks import gpu, gpu_report, gpu_row
+from lut.errors import WorkError
+
+SIZES = ["--resolutions", "256x512", "768x1536"]
+
+
+def made_up(model, size, ratio=2.0, over=2.5):
+    ratios = (
+        {} if ratio is None else {"torch eager": {"median": 3.0}, "TensorRT": {"median": ratio}}
+    )
+    return {
+        "model": model, "model_file": "", "resolution": size, "ratios": ratios,
+        "latency": {"hmseg": {"median_ms": 1.0}}, "compute_over_floor": over,
+        "differing_labels": {"TensorRT": 0.0005}, "notes": {"TensorRT": "a note"},
+    }  # fmt: skip
+
+
+class Machine:
+    """`broken` rows raise; the others are made up. What was measured, and the file then."""
+
+    def __init__(self, path):
+        self.path, self.measured, self.files, self.broken = path, [], [], {}
+
+    def measure(self, model, size, *_):
+        self.measured.append((model, size))
+        self.files.append(json.loads(self.path.read_text()))
+        if (model, size) in self.broken:
+            raise self.broken[model, size]
+        return made_up(model, size)
+
+    def start(self, *options):
+        self.measured.clear()
+        where = ["--table-minutes", "0", "-o", str(self.path.parent)]
+        return gpu.main([*SIZES, *where, *options])
+
+    def read(self):
+        return json.loads(self.path.read_text())
+
+
+@pytest.fixture
+def machine(driver_library, monkeypatch, tmp_path):
+    monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
+    monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
+    machine = Machine(tmp_path / "gpu-stand-in.json")
+    monkeypatch.setattr(gpu, "measure_row", machine.measure)
+    return machine
+
+
+ORDER = [("tiny-mrms", "768x1536"), ("mrms", "768x1536"),
+         ("tiny-mrms", "256x512"), ("mrms", "256x512")]  # fmt: skip
+
+
+def test_order():
+    assert gpu.in_order(gpu.MODELS, ["256x512", "768x1536", "256x512"]) == ORDER
+    assert gpu.in_order(["mrms"], gpu.RESOLUTIONS)[:2] == [
+        ("mrms", "768x1536"), ("mrms", "1024x2048")
+    ]  # fmt: skip
+
+
+def test_every_row_is_on_disk(machine):
+    assert machine.start() == 0
+    assert machine.measured == ORDER
+    assert [len(file["rows"]) for file in machine.files] == [0, 1, 2, 3]
+    assert machine.files[1]["left_out"][0] == "mrms 768x1536, not begun"
+    assert machine.read()["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WorkError("it differs\nmuch"), "it differs"),
+        (RuntimeError("\nCUDA error\nmore"), "RuntimeError: CUDA error"),
+    ],
+)
+def test_a_row_that_fails(machine, capsys, error, line):
+    """The others are measured, and the next start tries it again."""
+    machine.broken[ORDER[1]] = error
+    assert machine.start() == 1
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(machine.path)
+    assert f"mrms 768x1536 failed: {line}\n" in captured.err
+    assert machine.measured == ORDER
+    found = machine.read()
+    assert [row["resolution"] for row in found["rows"]] == ["768x1536", "256x512", "256x512"]
+    assert found["errors"] == [f"mrms 768x1536: {line}"]
+    assert found["left_out"] == [f"mrms 768x1536, failed: {line}"]
+    machine.broken.clear()
+    assert machine.start() == 0
+    assert machine.measured == [ORDER[1]]
+    assert len(machine.read()["rows"]) == 4
+    assert machine.read()["errors"] == []
+
+
+def test_interrupted(machine):
+    machine.broken[ORDER[2]] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        machine.start()
+    assert len(machine.read()["rows"]) == 2
+    machine.broken.clear()
+    machine.start()
+    assert machine.measured == ORDER[2:]
+
+
+@pytest.mark.parametrize("change", ["gpu", "driver", "options", "--again", "no json"])
+def test_rows_that_are_not_gone_on_with(machine, monkeypatch, capsys, change):
+    """They stay in a file of their own."""
+    machine.start()
+    before = machine.path.read_bytes()
+    options, why = [], change
+    if change == "gpu":
+        monkeypatch.setenv("STAND_IN_CAPABILITY", "90")
+        why = "another capability"
+    elif change == "driver":
+        monkeypatch.setenv("STAND_IN_VERSION", "12080")
+        why = "another driver_cuda"
+    elif change == "options":
+        options, why = ["--repeat", "7"], "another protocol"
+    elif change == "--again":
+        options = ["--again"]
+    else:
+        before = b"{"
+        machine.path.write_bytes(before)
+        why = "is not of this program"
+    capsys.readouterr()
+    machine.path.with_name("other.json").write_text("")
+    assert machine.start(*options) == 0
+    assert why in capsys.readouterr().err
+    assert machine.measured == ORDER
+    (aside,) = machine.path.parent.glob("gpu-stand-in-*.json")
+    assert aside.read_bytes() == before
+
+
+def test_a_models_own_file(machine, tmp_path):
+    """A row is of the file that was measured, not of its name."""
+    path = tmp_path / "user.onnx"
+    path.write_bytes(b"1")
+    row = made_up(str(path), "768x1536") | {"model_file": gpu_row.file_digest(str(path))}
+    machine.start()
+    found = machine.read()
+    machine.path.write_text(json.dumps(found | {"rows": [row]}))
+    machine.start("--models", str(path))
+    assert machine.measured == [(str(path), "256x512")]
+    path.write_bytes(b"2")
+    machine.start("--models", str(path))
+    assert (str(path), "768x1536") in machine.measured
+
+
+def test_rows_of_an_unfinished_tables_size_wait(machine, monkeypatch, tmp_path):
+    """Rows of its size would change the schedules that it is of."""
+    gpu.table_path(tmp_path, "stand-in").write_text("")
+    state = {"left_out": "9 visits, the time was up"}
+    monkeypatch.setattr(gpu, "measure_table", lambda *_: state)
+    assert machine.start("--table-minutes", "1") == 0
+    assert machine.measured == ORDER[:2]
+    assert machine.read()["left_out"] == [
+        *(f"{m} 256x512, its tuning would change what the unfinished table is of"
+          for m in ("tiny-mrms", "mrms")),
+        "the latency table, 9 visits, the time was up",
+    ]  # fmt: skip
+    state = {"left_out": "", "file": "t"}
+    assert machine.start("--table-minutes", "1") == 0
+    assert machine.measured == ORDER[2:]
+
+
+def test_without_git_and_a_full_disk(machine, monkeypatch, capsys):
+    """What does not hold up is known before the first row."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert machine.start() == 0
+    provenance = machine.read()["provenance"]
+    assert (provenance["commit"], provenance["dirty"]) == ("unknown", "unknown")
+    assert machine.start("-o", "/proc/here") == 2
+    assert machine.measured == []
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot write /proc/here")
+
+
+def test_provenance(machine):
+    machine.start()
+    found = machine.read()["provenance"]
+    assert found["versions"]["cuda-nvrtc"]
+    assert found["cpu"]
+    assert found["onnxruntime_packages"] == ["onnxruntime"]
+    assert found["protocol"] == {"tune_seconds": 10.0, "rounds": 5, "repeat": 50}
+
+
+def test_dirty(monkeypatch, tmp_path):
+    """Tracked files alone, and not results."""
+
+    def git(*arguments):
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
+    git("init")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    for path in (tmp_path / "a.py", results / "r.json"):
+        path.write_text("1")
+    git("add", ".")
+    git("commit", "-m", "all")
+    (results / "r.json").write_text("2")
+    (tmp_path / "new.py").write_text("1")
+    assert gpu_report._dirty() == "no"
+    (tmp_path / "a.py").write_text("2")
+    first = gpu_report._dirty()
+    assert first.startswith("yes, ")
+    (tmp_path / "a.py").write_text("3")
+    assert gpu_report._dirty() not in ("no", first)
+
+
+def test_bars():
+    rows = [
+        made_up("tiny-mrms", "768x1536", 1.25), made_up("mrms", "768x1536", 0.5, over=3.5),
+        made_up("mrms", "1024x2048", None), made_up("mrms", "256x512", 0.1),
+    ]  # fmt: skip
+    lines = [gpu_report.bar_line(bar) for bar in gpu_report.bars(rows)]
+    assert lines[0] == (
+        "the fastest peer's time / ours at 768x1536, at least 1: MISSED (tiny-mrms 1.25, mrms 0.50)"
+    )
+    assert lines[1].endswith("at 1024x2048, at least 1: not measured (mrms no peer ran)")
+    assert lines[2].startswith("compute / memory floor, at most 3: MISSED (tiny-mrms 768x1536 2.50")
+    good = gpu_report.bars([rows[0], made_up("mrms", "1024x2048", 1.0, over=3.0)])
+    assert [bar["met"] for bar in good] == [True, True, True]
+
+
+def test_what_is_said_of_a_row():
+    assert gpu.row_lines(made_up("mrms", "768x1536")) == [
+        "mrms 768x1536: 1.000 ms (torch eager 3.00x, TensorRT 2.00x), compute 2.50x the memory "
+        "floor",
+        "mrms 768x1536: labels that differ from hmseg's: TensorRT 0.0500%",
+        "mrms 768x1536: TensorRT: a note",
+    ]
