@@ -64,7 +64,8 @@ def compile_model(
     else:
         say(f"parity not checked: {artifact.parity['reason']}")
         where = "" if resolved.gpu else " --rpc-key KEY"
-        say(f"check it on the device: hmseg-deploy verify {path.name}{where}")
+        if not resolved.gpu or resolved.architecture == "cuda":  # OpenCL runs nowhere yet
+            say(f"check it on the device: hmseg-deploy verify {path.name}{where}")
     if as_json:
         print_json({"artifact": str(path), **artifact.manifest()})
     else:
