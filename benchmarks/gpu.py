@@ -38,7 +38,7 @@ from benchmarks.gpu_report import (
     provenance,
     take_up,
 )
-from benchmarks.gpu_row import copy_bytes_per_ms, file_digest, measure_row
+from benchmarks.gpu_row import copy_bytes_per_ms, measure_row, model_digest
 from benchmarks.gpu_table import RESOLUTION, UP, measure_table, table_path
 from deploy.precision import PRECISIONS
 from lut.errors import HmsegError
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> Results:
     todo = [
         (model, size)
         for model, size in in_order(options.models, options.resolutions)
-        if (model, file_digest(model), size) not in kept
+        if (model, model_digest(model), size) not in kept
     ]
     left |= {f"{model} {size}": "not begun" for model, size in todo}
     results.write()

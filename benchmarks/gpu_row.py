@@ -1,7 +1,6 @@
 """One network at one size on this machine's GPU: tuned, compiled, gated, timed beside its peers."""
 
 import argparse
-import hashlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lut.files import file_digest
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ def measure_row(
 ) -> dict[str, Any]:
     """A row of the results; tuning stops where `time.monotonic` passes `end`. Raises what compiling
     and running do."""
-    from deploy.gpu.bench import bench_gpu, warm_up
+    from deploy.gpu.bench import bench_gpu
     from deploy.gpu.network import GpuNetwork
     from deploy.measure.interleave import Protocol
     from deploy.resolution import parse_resolution
@@ -47,7 +48,7 @@ def measure_row(
     protocol = Protocol(warmup=min(10, repeat), repeat=repeat, rounds=options.rounds)
     result = bench_gpu(artifact, source.graph, source.network, image, protocol)
     network = GpuNetwork(artifact)
-    warm_up(network, image)
+    network.warm_up(image)
     times = network.time_kernels(image, DROPPED_FRAMES + min(PROFILED_FRAMES, repeat))
     assert artifact.gpu is not None
     moved = sum(
@@ -58,7 +59,7 @@ def measure_row(
     said, floor_ms = result.to_json(), moved / bytes_per_ms
     return {
         "model": model,
-        "model_file": file_digest(model),
+        "model_file": model_digest(model),
         "resolution": size,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **building,
@@ -101,10 +102,10 @@ def tune_and_build(
     return *built, {"tuning": tuning, "compile_and_gate_s": round(compiled_s, 2)}
 
 
-def file_digest(model: str) -> str:
+def model_digest(model: str) -> str:
     """Of a user's ONNX file; empty for a name of the zoo."""
     path = Path(model)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    return file_digest(path)[:16] if path.is_file() else ""
 
 
 def copy_bytes_per_ms(driver: "Driver", size: int, repeat: int = 10) -> float:

@@ -1,5 +1,6 @@
 """Where files are kept, reading one, and writing one whole or not at all."""
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -20,6 +21,11 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; raises as `read_file`."""
+    return hashlib.sha256(read_file(path)).hexdigest()
 
 
 def size_of(path: Path) -> int | None:

@@ -1,6 +1,5 @@
 """A network on a GPU beside what a user would run there instead: one process, in turn."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 OURS = "hmseg"
 INCLUDES = "the copy of the image to the GPU, the whole network, and the labels back on the host"
-WARM_S = 0.3
 MOST_DIFFERING = 0.01  # of the pixels: between two fp32 networks only ties may differ
 
 
@@ -115,9 +113,9 @@ def bench_gpu(
         sides[name] = peer.run
         if peer.note:
             notes[name] = peer.note
-    warm_up(ours, image)
+    ours.warm_up(image)
     samples = interleave(sides, protocol, on_round)
-    warm_up(ours, image)  # the last side was perhaps another's
+    ours.warm_up(image)  # the last side was perhaps another's
     parts = ours.time_frames(image, protocol.repeat * protocol.rounds)
     return GpuBenchResult(samples, parts, ours.device, absent, notes, differing)
 
@@ -131,12 +129,3 @@ def require_ends(input_: str, output: str) -> None:
 def differing_share(labels: NDArray[Any], wanted: NDArray[Any]) -> float:
     """Of the pixels, those whose labels differ; 1 where even the sizes do."""
     return float(np.mean(labels != wanted)) if labels.shape == wanted.shape else 1.0
-
-
-def warm_up(network: GpuNetwork, image: NDArray[Any], seconds: float = WARM_S) -> None:
-    """Run frames for so long, at least one, in which a GPU that idled raises its clock."""
-    end = time.monotonic() + seconds
-    while True:
-        network(image)
-        if time.monotonic() >= end:
-            return

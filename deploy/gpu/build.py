@@ -64,10 +64,10 @@ def compile_program(
     chooser: GpuChooser,
     on_step: OnPass = lambda _: None,
     *,
-    later: bool = True,
+    with_ptx: bool = True,
 ) -> tuple[Artifact, str]:
     """The draft of an artifact with its program and kernels, and the source that it was made
-    from. `later`: with PTX for architectures after those of the target."""
+    from; with PTX for architectures after those of the target, unless told otherwise."""
     compiled = compile_source(model, target, chooser=chooser, on_pass=on_step)
     lowered = compiled.lowered
     cubins, ptx, opencl = {}, {}, ""
@@ -76,7 +76,7 @@ def compile_program(
         for name in target.features:
             on_step(f"machine code for {name}")
             cubins[name] = compile_cubin(lowered.source, name)
-        if later:
+        if with_ptx:
             last = max(target.features, key=number_of)
             ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
         versions["cuda-nvrtc"] = toolkit_version()

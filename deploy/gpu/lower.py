@@ -96,7 +96,8 @@ def _launches(function: tvm.tirx.PrimFunc) -> list[KernelCode]:
     missing: list[str] = []  # raised behind the walk, which would make another error of it
 
     def declare(node: tvm.tirx.DeclBuffer) -> None:
-        numbers[node.buffer] = numbers[node.data.args[0]]  # a view of a parameter
+        if not missing:  # else it may be a view of what is refused
+            numbers[node.buffer] = numbers[node.data.args[0]]  # a view of a parameter
 
     def refuse(_node: tvm.tirx.AllocBuffer) -> None:
         missing.append("memory between two kernels")

@@ -8,6 +8,7 @@ host waits once, for the last of them.
 import contextlib
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from deploy.gpu.program import choose_code
 from deploy.runtime import Instrument, Network, check_input
 from lut.errors import UserError, WorkError
 
+WARM_S = 0.3
 _EXTERNAL = 1  # an event recorded in a graph, which is read outside of it
 
 
@@ -157,7 +159,7 @@ class GpuNetwork(Network):
     def _frame(self, name: str, given: NDArray[Any]) -> NDArray[Any]:
         check_input(given, self.metadata)
         with self._lock:
-            self._give(given)
+            self._begin(given)
             self._enqueue_upload()
             self._driver.call("cuGraphLaunch", self._graphs[name], self._stream)
             self._enqueue_download(name)
@@ -168,6 +170,14 @@ class GpuNetwork(Network):
             return raw.reshape(height, width)
         return raw.view(np.float32).reshape(-1, height, width)
 
+    def warm_up(self, given: NDArray[Any], seconds: float = WARM_S) -> None:
+        """Run frames for so long, at least one, in which a GPU that idled raises its clock."""
+        end = time.monotonic() + seconds
+        while True:
+            self(given)
+            if time.monotonic() >= end:
+                return
+
     def time_frames(self, given: NDArray[Any], frames: int) -> list[FrameTime]:
         """Time frames by the GPU's events: the copy in, the graph, the copy out.
 
@@ -177,7 +187,7 @@ class GpuNetwork(Network):
         check_input(given, self.metadata)
         driver, launches = self._driver, self._program.plan.entries["main"].launches
         with self._lock, self._events(6) as events:
-            self._give(given)
+            self._begin(given)
             start, given_at, first, last, computed_at, stop = events
             graph = self._record(lambda: self._launch_timed(launches, [0], [first, last]))
             times = []
@@ -213,7 +223,7 @@ class GpuNetwork(Network):
             raise WorkError(f"the network has {len(launches)} launches, not {sum(parts or ())}")
         times: list[tuple[str, list[float]]] = [(launches[i].kernel, []) for i in firsts]
         with self._lock, self._events(len(firsts) + 1) as events:
-            self._give(given)
+            self._begin(given)
             self._enqueue_upload()
             graph = self._record(lambda: self._launch_timed(launches, firsts, events))
             try:
@@ -234,8 +244,8 @@ class GpuNetwork(Network):
             self._launch_all(launches[first:last])
         self._driver.call("cuEventRecordWithFlags", events[-1], self._stream, _EXTERNAL)
 
-    def _give(self, given: NDArray[Any]) -> None:
-        """Begin: the GPU's context becomes this thread's, the input goes to pinned memory."""
+    def _begin(self, given: NDArray[Any]) -> None:
+        """The GPU's context becomes this thread's, the input goes to pinned memory."""
         if not self._pinned:
             raise WorkError("this network is closed; load it again")
         self._driver.enter()

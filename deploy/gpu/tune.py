@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
-from deploy.gpu.bench import warm_up
 from deploy.gpu.build import compile_program
 from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
@@ -112,7 +111,7 @@ class _Bench:
         self._image: NDArray[Any] = rule.golden_input
         chooser = GpuChooser()
         compile_source(graph, target, chooser=chooser)
-        warm_up(self._rule, self._image)
+        self._rule.warm_up(self._image)
         times = self._kernel_ns(self._rule)
         ours = sorted(set(times) & set(chooser.emitted), key=lambda text: -times[text])
         self.specs = {text: chooser.emitted[text] for text in ours}
@@ -125,7 +124,7 @@ class _Bench:
         try:
             chooser = GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
             artifact, _ = compile_program(
-                self._graph, self._target, self._rule.artifact, chooser, later=False
+                self._graph, self._target, self._rule.artifact, chooser, with_ptx=False
             )
             network = GpuNetwork(artifact, self._driver)
             require([replay_golden(network)])
@@ -160,7 +159,7 @@ class _Bench:
     def _time(self, network: GpuNetwork) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
         """Of every round, the kernels' times in the rule's network and in the other."""
         for side in (self._rule, network):
-            warm_up(side, self._image)
+            side.warm_up(self._image)
         rule_ns: list[dict[str, int]] = []
         other_ns: list[dict[str, int]] = []
         for turn in range(ROUNDS):

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from lut.errors import UserError
-from lut.files import atomic_path, check_writable, read_file, remove_leftovers, write_atomic
+from lut.files import (
+    atomic_path,
+    check_writable,
+    file_digest,
+    read_file,
+    remove_leftovers,
+    write_atomic,
+)
 
 OLD, NEW = b"the old content", b"the new content"
 
@@ -170,3 +177,11 @@ def test_read_file(tmp_path: Path, old_file: Path):
         assert str(path) in str(caught.value)
     with pytest.raises(UserError, match="cannot be read"):
         read_file(tmp_path)
+
+
+def test_file_digest(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"abc")
+    # The test vector of FIPS 180-4 for "abc".
+    assert file_digest(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+    with pytest.raises(UserError, match="no such file"):
+        file_digest(tmp_path / "b")

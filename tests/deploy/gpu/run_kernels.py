@@ -22,6 +22,11 @@ rule = GpuChooser().rule
 MAPS = ("x", "gate", "added", "y")
 
 
+def cuda() -> tvm.target.Target:
+    """What the kernels are lowered for."""
+    return tvm.target.Target(TARGET, host={"kind": "llvm"})
+
+
 class Kernels:
     """Kernels of several specs in one library, by the rule unless `schedules` has another; with
     fp16 their maps are half."""
@@ -43,8 +48,7 @@ class Kernels:
             name: [np.dtype(str(parameter.dtype)) for parameter in function.params]
             for name, function in functions.items()
         }
-        target = tvm.target.Target(TARGET, host={"kind": "llvm"})
-        self.source, self.codes = lower_kernels(functions, target)
+        self.source, self.codes = lower_kernels(functions, cuda())
         self._gpu = EmulatedGpu(self.source)
 
     def run(

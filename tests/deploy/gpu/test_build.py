@@ -2,12 +2,16 @@
 when it is loaded."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from deploy.artifact import load_artifact
+from deploy.artifact import Golden, load_artifact, save_artifact
 from deploy.gpu.cubin import read_cubin
 from deploy.gpu.program import GpuProgram
+from deploy.resolution import Resolution
+from deploy.street import draw_street
 from lut.errors import UserError
 
 MOST_BYTES = 4_000_000  # for each architecture
@@ -46,6 +50,20 @@ def test_nothing_is_left_to_compile(artifact_file):
         "gpu/compute_90.ptx",
     }  # fmt: skip
     assert artifact_file.stat().st_size < MOST_BYTES
+
+
+def test_of_a_large_image_too_it_stays_small(artifact, tmp_path):
+    """Golden image, labels and scores grow with the image; scores of noise compress least."""
+    size = Resolution(1024, 2048)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 11, (32, 64), np.uint8), 32, 0).repeat(32, 1)
+    scores = rng.normal(size=(11, *size)).astype(np.float32)
+    large = replace(
+        artifact, metadata=replace(artifact.metadata, resolution=size),
+        golden=Golden.sampled(draw_street(size), labels, scores),
+    )  # fmt: skip
+    save_artifact(large, tmp_path / "large.hmseg")
+    assert (tmp_path / "large.hmseg").stat().st_size < MOST_BYTES
 
 
 def test_a_written_artifact_is_the_same(artifact, artifact_file):

@@ -18,6 +18,7 @@ import pytest
 from benchmarks import gpu_table
 from deploy.cli import options, search
 from deploy.gpu.device import GpuDevice
+from deploy.gpu.keys import kernels_of
 from deploy.measure.build_table import Plan, build_table, default_path
 from deploy.measure.build_table import _factory as table_factory
 from deploy.measure.check_table import check_networks, require_measurable
@@ -96,6 +97,25 @@ def factory(plan):
 @pytest.fixture(scope="module")
 def artifacts(factory):
     return {genotype: factory.build(genotype).artifact for genotype in (SHALLOW, UNSEEN)}
+
+
+def test_networks_are_built_in_other_processes(factory):
+    """Each has code for one GPU and its entries by name; asked for again, it is the same one."""
+    networks = [factory.build(genotype) for genotype in MEASURED[2:]]
+    assert factory.build(MEASURED[3]) is networks[1]
+    for network, genotype in zip(networks, MEASURED[2:], strict=True):
+        artifact = network.artifact
+        assert network.genotype == genotype
+        assert artifact.calls == tuple(map(str, network.calls))
+        assert list(artifact.gpu.cubins) == ["sm_61"]
+        assert not artifact.gpu.ptx
+        launches = artifact.gpu.plan.entries["main"].launches
+        assert sum(len(kernels_of(key)) for key in network.calls) == len(launches)
+        assert not artifact.parity["checked"]
+    (changed,) = set(networks[1].calls) - set(networks[0].calls)
+    assert (changed.op, changed.kernel) == ("inverted_residual", 3)
+    (before,) = set(networks[0].calls) - set(networks[1].calls)
+    assert (before.hidden, changed.hidden) == (3 * before.cin, before.cin)
 
 
 def stand_in(patch, driver_library, idle_kernels, factory):

@@ -21,10 +21,9 @@ from deploy.importer import import_graph
 from deploy.measure.networks import export_genotype
 from deploy.passes.kernel_call import SPEC
 from deploy.targets import resolve_target
-from hmseg.genotype import Op, parse_genotype, random_genotype
+from hmseg.genotype import Op, random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from lut.key import OpKey
 from tests.deploy.measure.test_networks import SHALLOW
 
 SMALL = Space((64, 64), 0.5)
@@ -74,26 +73,6 @@ def test_launches_that_are_not_the_entries(target):
         entries_of(specs, keys[:-1])
     with pytest.raises(WorkError, match=r"nothing for its entry 'labels 19"):
         entries_of(specs[:-1], keys)
-
-
-def test_it_builds_in_other_processes(target):
-    """Two networks, the second of them ahead; each has code for one GPU and its entries by name."""
-    other = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k5"))
-    with GpuNetworkFactory(SMALL, target, {}) as factory:
-        factory.build_ahead([SHALLOW, other])
-        networks = [factory.build(genotype) for genotype in (SHALLOW, other)]
-        assert factory.build(other) is networks[1]
-    for network, genotype in zip(networks, (SHALLOW, other), strict=True):
-        artifact = network.artifact
-        assert network.genotype == genotype
-        assert artifact.calls == tuple(map(str, network.calls))
-        assert list(artifact.gpu.cubins) == ["sm_61"]
-        assert not artifact.gpu.ptx
-        launches = artifact.gpu.plan.entries["main"].launches
-        assert sum(len(kernels_of(key)) for key in network.calls) == len(launches)
-        assert not artifact.parity["checked"]
-    changed = set(networks[1].calls) - set(networks[0].calls)
-    assert changed == {OpKey("inverted_residual", 80, 80, 160, 5, 1, 4, 2, 2)}
 
 
 def test_half_has_the_same_entries(target):

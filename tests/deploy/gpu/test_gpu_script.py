@@ -142,7 +142,7 @@ def test_a_models_own_file(machine, tmp_path):
     """A row is of the file that was measured, not of its name."""
     path = tmp_path / "user.onnx"
     path.write_bytes(b"1")
-    row = made_up(str(path), "768x1536") | {"model_file": gpu_row.file_digest(str(path))}
+    row = made_up(str(path), "768x1536") | {"model_file": gpu_row.model_digest(str(path))}
     machine.start()
     found = machine.read()
     machine.path.write_text(json.dumps(found | {"rows": [row]}))

@@ -16,8 +16,10 @@ from deploy.gpu.kernels.label_end import LabelEndSpec
 from deploy.gpu.kernels.pointwise import PointwiseSpec
 from deploy.gpu.kernels.resize import ResizeSpec
 from deploy.gpu.kernels.stem import StemSpec
+from deploy.gpu.lower import lower_kernels
+from deploy.kernels import ir
 from lut.errors import UserError
-from tests.deploy.gpu.run_kernels import Kernels, rule
+from tests.deploy.gpu.run_kernels import Kernels, cuda, rule
 
 POINTWISE = {
     "wide": PointwiseSpec(16, 96, 8, 16, "relu6"),
@@ -219,3 +221,19 @@ def test_memory_that_is_sized_at_the_launch_is_refused(monkeypatch):
     )
     with pytest.raises(UserError, match=r"the operator mean needs tirx\.use_dyn_shared_memory, "):
         Kernels({"mean": GlobalMeanSpec(4, 8, 8)})
+
+
+def test_memory_between_two_kernels_is_refused():
+    def signature(f):
+        x, y = f.param("x", (64,)), f.param("y", (64,))
+
+        def body():
+            between = T.alloc_buffer((64,), "float32", scope="global")
+            for source, target in ((x, between), (between, y)):
+                with gpu.launch((1,), (64,)) as (_, (tx,)):
+                    ir.store_scalar(target, source[tx], tx)
+
+        return body
+
+    with pytest.raises(UserError, match="the operator two needs memory between two kernels, which"):
+        lower_kernels({"two": ir.prim_func("two", signature)}, cuda())

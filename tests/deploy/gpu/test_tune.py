@@ -184,7 +184,7 @@ class TestRefused:
         rule, _ = build_artifact(gpu_graph, target, threads=1, measured={})
         now = iter([0, 0])  # when the tuning begins, and its first network
         monkeypatch.setattr("deploy.gpu.tune.time.monotonic", lambda: next(now, 9))
-        monkeypatch.setattr("deploy.gpu.tune.warm_up", lambda *_: None)
+        monkeypatch.setattr("deploy.gpu.network.GpuNetwork.warm_up", lambda *_: None)
         monkeypatch.setattr("deploy.gpu.tune.build_artifact", None)  # `rule` is taken
         assert (
             tune_on_gpu(gpu_graph, target, tmp_path, trials=2, seconds=5, rule=rule)
@@ -246,6 +246,7 @@ class TestCommand:
         [
             (["-t", "nvidia/geforce-rtx-3070"], "this machine's GPU is sm_61; measure it"),
             (["-t", "adreno"], "this version runs OpenCL on no device"),
+            (["-t", "cuda", "--threads", "2"], "leave --threads, --rpc-key out"),
         ],
     )
     def test_not_this_gpu(self, any_driver, options, message):
@@ -257,7 +258,7 @@ class TestCommand:
         monkeypatch.setattr("deploy.cli.options.read_place", lambda *_: (1, object()))
         done = CliRunner().invoke(app, ["tune", "-t", "cuda", "--rpc-key", "board"])
         assert isinstance(done.exception, UserError)
-        assert "not over RPC" in str(done.exception)
+        assert "leave --threads, --rpc-key out" in str(done.exception)
 
     def test_bench_compiles_for_the_gpu_present(self, any_driver, gpu_graph, tmp_path, monkeypatch):
         """One architecture, so that records are used."""

@@ -78,7 +78,7 @@ USUAL = {
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     h=st.integers(1, 40),
     w=st.integers(1, 70),
@@ -104,7 +104,8 @@ def test_matches_torch(isa, h, w, **options):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("stride", "kernel", "strip"), [(1, 3, 9), (2, 3, 5), (2, 5, 9)])
+@pytest.mark.parametrize("strip", [5, 9])
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 5)])
 def test_strips_and_ranges_give_the_same(isa, strip, stride, kernel):
     check(isa, pair(22, 90, kernel=kernel, stride=stride), strip=strip, tasks=3)
 
