@@ -14,7 +14,6 @@ mIoU. Started again, a command goes on where it stopped.
 """
 
 import argparse
-import hashlib
 import json
 import random
 import statistics
@@ -45,7 +44,7 @@ from hmseg.search.search import Searcher
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import Stage, TrainConfig
 from lut.errors import UserError
-from lut.files import atomic_path
+from lut.files import atomic_path, file_digest
 from lut.jsonl import append_record, read_records
 from lut.table import load_table
 
@@ -112,7 +111,7 @@ class Comparison:
         self.results = arguments.out / "results.jsonl"
         self.budget = parse_budget(arguments.budget)
         self.table = load_table(arguments.cost)
-        self.digest = hashlib.sha256(arguments.cost.read_bytes()).hexdigest()
+        self.digest = file_digest(arguments.cost)
         identity = self.table.identity
         height, width = map(int, identity.resolution.split("x"))
         self.size, self.width, self.classes = (height, width), identity.width, identity.num_classes
@@ -156,12 +155,13 @@ class Comparison:
     def score(self, kind: str, name: str, genotype: Genotype, seed: int) -> float:
         """Validation mIoU in percent after the equal schedule; a known one is read."""
         key = {"kind": kind, "name": name, "seed": seed, "stage": self.arguments.stage,
-               "genotype": str(genotype)}  # fmt: skip
+               "learning_rate": self.arguments.lr, "genotype": str(genotype)}  # fmt: skip
         for record in read_records(self.results):
             if key.items() <= record.items():
                 return float(record["miou_percent"])
         base = TrainConfig(to_line(genotype, self.width), "camvid",
-                           (Stage.parse(self.arguments.stage),))  # fmt: skip
+                           (Stage.parse(self.arguments.stage),),
+                           learning_rate=self.arguments.lr)  # fmt: skip
         folder = self.arguments.out / f"train-{kind}-{name}-seed{seed}"
         miou = train(replace(base, seed=seed), folder, self.arguments.data)
         estimate = self.objective.cost.of(genotype)
@@ -278,6 +278,7 @@ def main() -> None:
     parser.add_argument("--cost", type=Path, help="the latency table")
     parser.add_argument("--budget", help="such as 1.7ms")
     parser.add_argument("--stage", default="180x240:16:1000", help="HxW:BATCH:STEPS of trainings")
+    parser.add_argument("--lr", type=float, default=0.05, help="of trainings; suits short ones")
     parser.add_argument("--search-stage", default="180x240:8:4000", help="of searches")
     # The search's options, at the values with which tiny-hmseg was found.
     parser.add_argument("--search-lr", type=float, default=0.02, help="of a search's weights")

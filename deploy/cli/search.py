@@ -1,6 +1,5 @@
 """hmseg search."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from deploy.cli import options, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from lut.errors import UserError
+from lut.files import file_digest
 
 if TYPE_CHECKING:
     from deploy.devices.network import Remote
@@ -50,6 +50,12 @@ def search(
         float, typer.Option(help="Share of the steps in which only the weights learn.")
     ] = 0.3,
     seed: Annotated[int, typer.Option(help="Of weights, halves, order and samples.")] = 0,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Begin with the model's released weights.")
+    ] = False,
+    prior: Annotated[
+        float, typer.Option(help="Probability at which the model's own choices begin; 0: alike.")
+    ] = 0.0,
     estimator: Annotated[
         str, typer.Option(help="straight-through (Eq. 2) or score (REINFORCE).")
     ] = "straight-through",
@@ -91,6 +97,7 @@ def search(
     from deploy.cli.train_progress import SearchProgress
     from hmseg.data.dataset import open_source
     from hmseg.data.registry import open_dataset
+    from hmseg.pretrained import load_released
     from hmseg.search.config import SearchConfig, read_estimator
     from hmseg.search.objective import Objective
     from hmseg.search.run import SearchOptions, SearchRun
@@ -110,15 +117,17 @@ def search(
         named = options.read_table_place(table.identity, rpc_tracker, rpc_key, rpc_limit)
         measuring = _Measuring(table, named)
     split = open_dataset(dataset, data, "train")
+    released = load_released(model, dataset) if pretrained else None
     recipe = TrainConfig(
         model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
         seed=seed, learning_rate=lr, optimizer=read_optimizer(optimizer),
         scale=training_options.read_scale(scale), class_balance=class_balance,
     )  # fmt: skip
     config = SearchConfig(
-        recipe, str(limit), _digest(cost) if limit.unit == "us" and cost else limit.unit,
+        recipe, str(limit), file_digest(cost) if limit.unit == "us" and cost else limit.unit,
         (size.height, size.width), classes, parse_dimensions(space), round(warmup * recipe.steps),
         read_estimator(estimator), samples, arch_lr, cost_weight=cost_weight,
+        pretrained=released.card["sha256"] if released else "", prior=prior,
     )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)
@@ -134,6 +143,8 @@ def search(
             config, Objective(whole, limit), open_source(split), split.classes.names,
             world=world, device=place, loader_threads=loader_threads,
         )  # fmt: skip
+        if released and not resume:
+            searcher.begin_with(released)
         run = SearchRun(
             out, searcher, _provenance(cost, table) if limit.unit == "us" else {},
             SearchOptions(log_every, checkpoint_every), world,
@@ -165,10 +176,6 @@ def _table_size(table: "Table | None") -> Resolution:
     return parse_resolution(table.identity.resolution) if table else DEFAULT_RESOLUTION
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _provenance(path: Path | None, table: "Table | None") -> dict[str, Any]:
     """What the cost is, for the genotype's file."""
     if path is None or table is None:
@@ -177,7 +184,7 @@ def _provenance(path: Path | None, table: "Table | None") -> dict[str, Any]:
 
     return {
         "table": path.name,
-        "sha256": _digest(path),
+        "sha256": file_digest(path),
         "identity": asdict(table.identity),
         "measured": [provenance.to_json() for provenance, _ in table.runs],
     }

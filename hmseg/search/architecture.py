@@ -4,6 +4,7 @@ Everything here is float64 and on the CPU: a few hundred numbers. Nothing is ran
 that is handed in, and that follows from the seed and the step.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,18 @@ class Architecture(nn.Module):
     def probabilities(self) -> Tensor:
         """(24, 10): a row sums to 1."""
         return torch.softmax(self._masked(), 1)
+
+    @torch.no_grad()
+    def begin_near(self, genotype: Genotype, probability: float) -> None:
+        """Give the choices of a network of the space this probability in every row, and the other
+        candidates of a row equal shares of the rest."""
+        ops = [op for ops in genotype.ops for op in ops]
+        own = [CANDIDATES.index(op) for op in ops]
+        own += [RATIO_TENTHS.index(genotype.medium_tenths), RATIO_TENTHS.index(genotype.low_tenths)]
+        odds = probability / (1 - probability)
+        for row, (choice, allowed) in enumerate(zip(own, self.allowed, strict=True)):
+            self.logits[row] = 0
+            self.logits[row, choice] = math.log(odds * max(1, int(allowed.sum()) - 1))
 
     def log_probability(self, path: Path) -> Tensor:
         """Of a path, with gradient."""

@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hmseg.search.config import SearchConfig
 from hmseg.train.checkpoint import Tensors, loading, save_groups
 
-FORMAT_VERSION = "search 1"
+FORMAT_VERSION = "search 2"
 
 
 @dataclass
@@ -21,6 +22,8 @@ class SearchCheckpoint:
     architecture: Tensors
     optimizer: Tensors
     arch_optimizer: Tensors
+    before: tuple[dict[str, Any], ...] = ()
+    """The runs, oldest first, whose weights the supernet began with."""
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
@@ -29,6 +32,7 @@ class SearchCheckpoint:
             "config": self.config.to_json(),
             "step": str(self.step),
             "classes": json.dumps(self.classes),
+            "before": json.dumps(self.before),
         }
         groups = {
             "weights": self.weights,
@@ -50,4 +54,5 @@ class SearchCheckpoint:
                 groups["architecture"],
                 groups.get("optimizer", {}),
                 groups.get("arch_optimizer", {}),
+                tuple(json.loads(header["before"])),
             )

@@ -41,6 +41,8 @@ class SearchConfig:
     arch_betas: tuple[float, float] = (0.5, 0.999)
     cost_weight: float = 1.0  # of L_cost beside the task's loss
     temperature: tuple[float, float] = (10.0, 0.1)
+    pretrained: str = ""  # the digest of the released weights that the supernet began with
+    prior: float = 0.0  # the probability at which the model's own choices began; 0: all alike
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps < self.recipe.steps:
@@ -53,6 +55,9 @@ class SearchConfig:
             raise UserError(f"--samples {self.samples}: an architecture step needs a path")
         if not 0 < self.arch_learning_rate < math.inf or not 0 <= self.cost_weight < math.inf:
             raise UserError("--arch-lr must be above 0 and --cost-weight at least 0, both finite")
+
+        if not 0 <= self.prior < 1:
+            raise UserError(f"--prior {self.prior:g}: a probability must be at least 0 and below 1")
 
     @property
     def steps(self) -> int:

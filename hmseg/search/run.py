@@ -167,7 +167,10 @@ class SearchRun:
         inherited = Checkpoint(
             replace(recipe, model=to_line(path.genotype, width)), 0,
             searcher.classes, inherited_weights(searcher.supernet, path), {}, {},
-            before=({"search": config.to_dict(), "steps": searcher.step, "images_seen": seen},),
+            before=(
+                *searcher.before,
+                {"search": config.to_dict(), "steps": searcher.step, "images_seen": seen},
+            ),
         )  # fmt: skip
         inherited.save(self.folder / "inherited.safetensors")
         records = read_records(self.log)

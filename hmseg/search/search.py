@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from hmseg.data.batches import BatchSpec, Loader, Source
 from hmseg.data.dataset import Array
+from hmseg.mrms import MRMS
+from hmseg.pretrained import Released
 from hmseg.search.architecture import (
     Architecture,
     Path,
@@ -21,6 +24,7 @@ from hmseg.search.architecture import (
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
 from hmseg.search.derive import require_reachable
+from hmseg.search.inherit import inherit_network
 from hmseg.search.objective import Objective
 from hmseg.search.space import search_space
 from hmseg.search.supernet import Supernet, largest_network
@@ -102,6 +106,8 @@ class Searcher:
         self.network_config = network_config(recipe.model, num_classes=len(classes))
         space = search_space(config.dimensions, self.network_config.genotype)
         self.architecture = Architecture(space)
+        if config.prior:
+            self.architecture.begin_near(self.network_config.genotype, config.prior)
         require_reachable(objective, self.architecture)
         halves = [Half(source, number, recipe.seed) for number in (0, 1)]
         check_batches(recipe, min(map(len, halves)), world)
@@ -131,6 +137,23 @@ class Searcher:
             for number, half in enumerate(halves)
         ]  # fmt: skip
         self.step = 0
+        self.before: tuple[dict[str, Any], ...] = ()
+
+    def begin_with(self, released: Released) -> None:
+        """Take what each candidate can of the released weights of the recipe's model, instead of
+        random ones. Raises UserError for weights of other classes or that the configuration does
+        not name."""
+        if tuple(released.card["classes"]) != self.classes:
+            raise UserError(
+                f"the pretrained {self.config.recipe.model} is for other classes; search without "
+                "--pretrained"
+            )
+        if released.card["sha256"] != self.config.pretrained:
+            raise UserError("the pretrained weights are not those of the search's configuration")
+        network = MRMS(self.network_config)
+        network.load_state_dict(released.tensors)
+        inherit_network(self.supernet, network)
+        self.before = tuple(released.card["runs"])
 
     def run(self, report: Callable[[SearchReport], None]) -> None:
         """Search to the end, calling `report` after every step.
@@ -161,9 +184,10 @@ class Searcher:
             yield images.to(self.device, self.dtype), labels.to(self.device)
 
     def weight_path(self, step: int) -> Path:
-        """The path that a weight step trains: fair turns in the warm-up, then a sample."""
+        """The path that a weight step trains: a sample, but fair turns in a warm-up that prefers
+        no network."""
         seed = self.config.recipe.seed
-        if step < self.config.warmup_steps:
+        if step < self.config.warmup_steps and not self.config.prior:
             return fair_path(self.architecture.allowed, seed, step)
         with torch.no_grad():  # which candidate is chosen does not depend on the temperature
             path = self.architecture.sample(gumbel_noise(seed, step, _WEIGHTS), 1.0)
@@ -224,6 +248,7 @@ class Searcher:
             self.architecture.state_dict(),
             optimizer_tensors(self.supernet, self.optimizer),
             optimizer_tensors(self.architecture, self.arch_optimizer),
+            self.before,
         )
 
     def resume(self, checkpoint: SearchCheckpoint, path: FilePath) -> None:
@@ -234,7 +259,7 @@ class Searcher:
         load_into(self.architecture, checkpoint.architecture, path)
         restore_optimizer(self.supernet, self.optimizer, checkpoint.optimizer)
         restore_optimizer(self.architecture, self.arch_optimizer, checkpoint.arch_optimizer)
-        self.step = checkpoint.step
+        self.step, self.before = checkpoint.step, checkpoint.before
 
 
 _Slope = tuple[Tensor, float]  # d loss / d logits (24, 10) summed over all processes; the loss

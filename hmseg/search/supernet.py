@@ -1,11 +1,12 @@
 """The supernet: every candidate of every layer in one network, of which a path is computed."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from hmseg.blocks import downsample
+from hmseg.blocks import InvertedResidual, downsample
 from hmseg.genotype import Group
 from hmseg.mrms import MRMS, MRMSConfig, MultiResolution, image_size, make_block
 from hmseg.search.architecture import Path
@@ -59,6 +60,10 @@ class Supernet(MultiResolution):
                 x = x + y if block.residual else y
             features[group.name] = x
         return self.outputs(features["s3"], features["s4b"], features["s5b"], size)
+
+    def candidates(self, group: Group, layer: int) -> Iterator[InvertedResidual]:
+        """The operators of a layer."""
+        yield from self.stages[group.name][layer].values()  # type: ignore[index]
 
 
 def _gated(x: Tensor, gates: Tensor | None, row: int) -> Tensor:

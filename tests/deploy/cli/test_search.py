@@ -19,8 +19,9 @@ from deploy.measure.visit import VisitProtocol
 from deploy.pipeline import isa_of
 from deploy.targets import Target
 from hmseg.genotype import MRMS_GENOTYPE, random_genotype
-from hmseg.network_file import read_network, write_network
+from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
+from hmseg.pretrained import load_released
 from lut.table import load_table, save_table
 from tests.deploy.cli.conftest import Done
 from tests.hmseg.data.folders import make_camvid
@@ -97,6 +98,20 @@ def test_resuming_a_finished_search_finds_the_same(found, data: Path):
     assert json.loads(again.out) == json.loads(done.out)
 
 
+def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
+    arguments = (*SEARCH, "--data", data, "-o", tmp_path, "--budget", "0.3GMACs", "--prior", "0.8",
+                 "--json")  # fmt: skip
+    done = hmseg(*arguments, "--pretrained")
+    assert done.code == 0, done.err
+    search = read_search(tmp_path / "genotype.json")["config"]
+    card = load_released("tiny-mrms", "camvid").card
+    assert (search["pretrained"], search["prior"]) == (card["sha256"], 0.8)
+    again = hmseg(*arguments, "--pretrained", "--resume")
+    assert json.loads(again.out) == json.loads(done.out)
+    other = hmseg(*arguments, "--resume")
+    assert (other.code, "a search with other settings" in other.err) == (2, True)
+
+
 def edited(path: Path, change) -> Path:
     write_network(path, MRMS_GENOTYPE, 0.5, 11, {})
     fields = json.loads(path.read_text())
@@ -130,6 +145,9 @@ def wide(fields: dict) -> None:
         (("-o", "{out}", "--budget", "1M", "--estimator", "guess"), "unknown estimator 'guess'"),
         (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "--warmup 1: the share must be at"),
         (("-o", "{out}", "--budget", "1M", "--warmup", "nan"), "--warmup nan: the share must be"),
+        (("-o", "{out}", "--budget", "1M", "--prior", "1"), "--prior 1: a probability must be at"),
+        (("-o", "{out}", "--budget", "1M", "--model", "mrms", "--pretrained"),
+         "there are no 'camvid' weights of mrms"),
         (("-o", "{out}", "--budget", "1M", "--stage", "64x64:5:1"), "has 4 images, too few"),
         (("-o", "{run}", "--budget", "1M"), "holds a search: go on with --resume"),
         (("-o", "{run}", "--budget", "1M", "--resume"), "a search with other settings"),

@@ -38,6 +38,17 @@ def test_what_the_space_does_not_have_has_probability_0():
     assert torch.allclose(uniform[-1, :3], torch.full((3,), 1 / 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dimensions", [DIMENSIONS, ("depth",)])
+def test_it_begins_near_a_network(dimensions: tuple[str, ...]):
+    architecture = Architecture(search_space(dimensions, MRMS_GENOTYPE))
+    architecture.begin_near(MRMS_GENOTYPE, 0.7)
+    assert architecture.most_probable().genotype == MRMS_GENOTYPE
+    for row, allowed in zip(architecture.probabilities(), architecture.allowed, strict=True):
+        count = int(allowed.sum())
+        shares = [0.7, *[0.3 / (count - 1)] * (count - 1)] if count > 1 else [1.0]
+        assert sorted(row[allowed].tolist(), reverse=True) == pytest.approx(shares)
+
+
 def test_samples_follow_the_probabilities_at_any_temperature():
     architecture, draws = random_architecture(), 1000
     counts = np.zeros((ROWS, COUNT))

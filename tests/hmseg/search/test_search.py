@@ -20,6 +20,7 @@ from PIL import Image
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.network_file import read_network
+from hmseg.pretrained import Released, load_released
 from hmseg.search.architecture import Architecture, gumbel_noise
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
@@ -170,6 +171,55 @@ def test_training_begins_with_the_network_that_was_found(whole: SearchRun, data:
     assert (trained["steps"], trained["images_seen"]) == (1, 2)
 
 
+@pytest.fixture(scope="module")
+def released() -> Released:
+    return load_released("tiny-mrms", "camvid")
+
+
+def near(released: Released) -> SearchConfig:
+    return replace(SCORE, pretrained=released.card["sha256"], prior=0.9)
+
+
+def test_it_begins_with_released_weights_and_near_their_network(
+    data: Path, tmp_path: Path, released: Released
+):
+    """What came before is in the weights' history, after a resume too."""
+
+    def interrupt(report: SearchReport) -> None:
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    run = make_run(data, tmp_path / "run", near(released))
+    run.searcher.begin_with(released)
+    with torch.no_grad():
+        network = create_model("tiny-mrms", pretrained="camvid").double().eval()
+        heir = run.searcher.supernet.double().eval()
+        image = torch.rand(1, 3, 64, 64).double()
+        path = run.searcher.architecture.most_probable()
+        torch.testing.assert_close(heir(image, path), network(image))
+    run.searcher.supernet.float()
+    paths = [run.searcher.weight_path(step) for step in range(CONFIG.warmup_steps)]
+    same = [a == b for p in paths for a, b in zip(p.choices, path.choices, strict=True)]
+    assert 0.7 < sum(same) / len(same) < 1  # not fair turns
+    run.watch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run.start(resume=False)
+    resumed = make_run(data, run.folder, near(released))
+    resumed.start(resume=True)
+    inherited = Checkpoint.load(run.folder / "inherited.safetensors")
+    *before, search = inherited.as_history()
+    assert before == released.card["runs"]
+    assert search["search"]["pretrained"] == released.card["sha256"]
+
+
+def test_weights_that_do_not_belong_are_refused(data: Path, released: Released):
+    searcher = make_searcher(data, near(released))
+    with pytest.raises(UserError, match="is for other classes; search without --pretrained"):
+        searcher.begin_with(replace(released, card=released.card | {"classes": ["road"]}))
+    with pytest.raises(UserError, match="are not those of the search's configuration"):
+        searcher.begin_with(replace(released, card=released.card | {"sha256": "other"}))
+
+
 def search_until_killed(data: Path, folder: Path) -> None:
     """What the killed process runs: it stops dead after step 5, past the checkpoint of step 4."""
     torch.set_num_threads(int(os.environ["THREADS"]))
@@ -245,6 +295,8 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(data: Path
         replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 2, 7),))),
         replace(CONFIG, cost="another table's digest"),
         replace(CONFIG, warmup_steps=3),
+        replace(CONFIG, pretrained="some weights"),
+        replace(CONFIG, prior=0.5),
         SCORE,
     ],
 )
@@ -278,6 +330,8 @@ def test_other_checkpoints_are_named(data: Path, whole: SearchRun, tmp_path: Pat
         ({"arch_learning_rate": 0.0}, "must be above 0"),
         ({"arch_learning_rate": math.inf}, "must be above 0"),
         ({"cost_weight": math.nan}, "must be above 0"),
+        ({"prior": 1.0}, "at least 0 and below 1"),
+        ({"prior": math.nan}, "at least 0 and below 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: dict, message: str):
