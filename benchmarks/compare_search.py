@@ -36,13 +36,14 @@ from hmseg.genotype import (
     random_genotype,
 )
 from hmseg.network_file import read_network, read_search, to_line
+from hmseg.pretrained import load_released
 from hmseg.search.budget import open_cost, parse_budget
 from hmseg.search.config import SearchConfig
 from hmseg.search.objective import Objective
 from hmseg.search.run import SearchRun
 from hmseg.search.search import Searcher
 from hmseg.search.space import DIMENSIONS
-from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.config import Stage, TrainConfig, read_optimizer
 from lut.errors import UserError
 from lut.files import atomic_path, file_digest
 from lut.jsonl import append_record, read_records
@@ -135,12 +136,16 @@ class Comparison:
         recipe = TrainConfig(
             MODELS[self.width], "camvid", (Stage.parse(self.arguments.search_stage),),
             seed=seed, learning_rate=self.arguments.search_lr,
+            optimizer=read_optimizer(self.arguments.search_optimizer),
             class_balance=self.arguments.search_class_balance,
         )  # fmt: skip
+        scratch = self.arguments.from_scratch
+        released = None if scratch else load_released(MODELS[self.width], "camvid")
         config = SearchConfig(
             recipe, str(self.budget), self.digest, self.size, self.classes,
             dimensions, round(self.arguments.warmup * recipe.steps),
             self.arguments.estimator, self.arguments.samples, self.arguments.arch_lr,
+            pretrained=released.card["sha256"] if released else "", prior=self.arguments.prior,
         )  # fmt: skip
         if file.exists():
             if read_search(file)["config"] != json.loads(config.to_json()):
@@ -149,7 +154,10 @@ class Comparison:
         frames = open_dataset("camvid", self.arguments.data, "train")
         searcher = Searcher(config, self.objective, open_source(frames), frames.classes.names)
         run = SearchRun(folder, searcher, {"table": self.arguments.cost.name})
-        run.start(resume=run.last.exists())
+        begun = run.last.exists()
+        if released and not begun:
+            searcher.begin_with(released)
+        run.start(resume=begun)
         return read_network(file)[0]
 
     def score(self, kind: str, name: str, genotype: Genotype, seed: int) -> float:
@@ -175,7 +183,8 @@ class Comparison:
 
     def compare(self) -> None:
         for seed in self.arguments.seeds:
-            self.score("searched", "O+D+R", self.found(seed), seed)
+            file = self.arguments.searched
+            self.score("searched", file.stem if file else "searched", self.found(seed), seed)
             self.score("hand", "MRMS scaled", scaled_mrms(self.objective), seed)
             drawn = random_within(self.objective, self.arguments.random, seed, self.arguments.floor)
             for number, genotype in enumerate(drawn):
@@ -216,9 +225,7 @@ def report(folder: Path) -> None:
     measured = {r["genotype"]: r["measured_us"] for r in read_records(folder / "latencies.jsonl")}
     rows: dict[str, dict[int, dict[str, Any]]] = {}
     for record in records:
-        label = {"searched": "searched", "hand": "MRMS scaled"}.get(record["kind"], record["name"])
-        if record["kind"] == "random":
-            label = "best of the random"
+        label = "best of the random" if record["kind"] == "random" else record["name"]
         kept = rows.setdefault(label, {})
         best = kept.get(record["seed"])
         if best is None or record["miou_percent"] > best["miou_percent"]:
@@ -281,9 +288,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.05, help="of trainings; suits short ones")
     parser.add_argument("--search-stage", default="180x240:8:4000", help="of searches")
     # The search's options, at the values with which tiny-hmseg was found.
-    parser.add_argument("--search-lr", type=float, default=0.02, help="of a search's weights")
-    parser.add_argument("--search-class-balance", type=float, default=1.1)
-    parser.add_argument("--warmup", type=float, default=0.4, help="share of a search's steps")
+    parser.add_argument("--search-lr", type=float, default=0.001, help="of a search's weights")
+    parser.add_argument("--search-optimizer", default="adamw")
+    parser.add_argument("--search-class-balance", type=float, default=1.15)
+    parser.add_argument("--from-scratch", action="store_true", help="search without weights")
+    parser.add_argument("--prior", type=float, default=0.7, help="of MRMS's own choices")
+    parser.add_argument("--warmup", type=float, default=0.3, help="share of a search's steps")
     parser.add_argument("--estimator", default="score")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--arch-lr", type=float, default=0.04)

@@ -55,9 +55,9 @@ def test_a_network_that_is_already_found_is_compared_within_the_budget(tmp_path:
 def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
     tmp_path: Path, capsys
 ):
-    rows = [("searched", "O+D+R", "a", 0, 50.0), ("hand", "MRMS scaled", "b", 0, 48.0),
+    rows = [("searched", "searched", "a", 0, 50.0), ("hand", "MRMS scaled", "b", 0, 48.0),
             ("random", "0", "c", 0, 45.0), ("random", "1", "d", 0, 49.0),
-            ("searched", "O+D+R", "e", 1, 52.0)]  # fmt: skip
+            ("searched", "searched", "e", 1, 52.0)]  # fmt: skip
     for kind, name, genotype, seed, miou in rows:
         append_record(
             tmp_path / "results.jsonl",
