@@ -8,7 +8,7 @@ The reconstruction and what in it is fact or inference: docs/networks.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,10 @@ class MultiResolution(nn.Module):
         self.aux_low = nn.Conv2d(c5, config.num_classes, 1)
         self._initialise()
 
+    def layers(self) -> list[list[InvertedResidual]]:
+        """The operators in each of the 22 layers; a network has one, or none where it skips."""
+        raise NotImplementedError
+
     def outputs(
         self, c3: Tensor, c4: Tensor, c5: Tensor, size: tuple[int, int]
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
@@ -111,6 +115,12 @@ class MRMS(MultiResolution):
         """Logits at the input's size; in training mode the three that the loss upsamples."""
         size = image_size(image)
         return self.outputs(*self.features(image), size)
+
+    def layers(self) -> list[list[InvertedResidual]]:
+        """The one operator of each of the 22 layers, none where the genotype skips it."""
+        blocks = iter([b for group in GROUPS for b in self.stages[group.name].children()])
+        ops = [op for ops in self.config.genotype.ops for op in ops]
+        return [[cast(InvertedResidual, next(blocks))] if op else [] for op in ops]
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3 at 1/8 of the input, C4 and C5 at the medium and low resolutions."""

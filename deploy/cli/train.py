@@ -62,6 +62,10 @@ def train(
     begin_with: Annotated[
         Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
     ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="A zoo name; begin with what fits of its released weights."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -73,12 +77,15 @@ def train(
         locals(),
         ("epochs", "batch", "loader_threads", "log_every", "checkpoint_every", "evaluate_every"),
     )
+    if begin_with is not None and pretrained is not None:
+        raise UserError("--begin-with and --pretrained both give the first weights; leave one out")
     import torch
 
     from deploy.cli.train_progress import ProgressBar, tensorboard_watcher
     from deploy.images import save_overlay
     from hmseg.data.dataset import open_source
     from hmseg.data.registry import open_dataset
+    from hmseg.pretrained import load_released
     from hmseg.train.checkpoint import Checkpoint
     from hmseg.train.config import TrainConfig, read_optimizer, read_precision
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
@@ -97,6 +104,7 @@ def train(
         label_smoothing=label_smoothing, class_balance=class_balance,
         precision=read_precision(precision), channels_last=channels_last,
     )  # fmt: skip
+    released = load_released(pretrained, dataset) if pretrained else None
     if threads is not None:
         torch.set_num_threads(threads)
     place = training_options.open_device(device)
@@ -108,6 +116,8 @@ def train(
         )  # fmt: skip
         if begin_with is not None and not resume:
             trainer.begin_with(Checkpoint.load(begin_with), begin_with)
+        if released is not None and not resume:
+            trainer.begin_with_released(released)
         watchers: list[Watcher] = []
         if world.is_main:
             watchers.append(ProgressBar(config.pixels_after, config.steps))

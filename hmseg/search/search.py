@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hmseg.data.batches import BatchSpec, Loader, Source
 from hmseg.data.dataset import Array
-from hmseg.mrms import MRMS
+from hmseg.inherit import begin_with_released
 from hmseg.pretrained import Released
 from hmseg.search.architecture import (
     Architecture,
@@ -24,7 +24,6 @@ from hmseg.search.architecture import (
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
 from hmseg.search.derive import require_reachable
-from hmseg.search.inherit import inherit_network
 from hmseg.search.objective import Objective
 from hmseg.search.space import search_space
 from hmseg.search.supernet import Supernet, largest_network
@@ -141,18 +140,11 @@ class Searcher:
 
     def begin_with(self, released: Released) -> None:
         """Take what each candidate can of the released weights of the recipe's model, instead of
-        random ones. Raises UserError for weights of other classes or that the configuration does
-        not name."""
-        if tuple(released.card["classes"]) != self.classes:
-            raise UserError(
-                f"the pretrained {self.config.recipe.model} is for other classes; search without "
-                "--pretrained"
-            )
+        random ones. Raises UserError for weights that do not fit (`begin_with_released`) or that
+        the configuration does not name."""
         if released.card["sha256"] != self.config.pretrained:
             raise UserError("the pretrained weights are not those of the search's configuration")
-        network = MRMS(self.network_config)
-        network.load_state_dict(released.tensors)
-        inherit_network(self.supernet, network)
+        begin_with_released(self.supernet, released, self.classes)
         self.before = tuple(released.card["runs"])
 
     def run(self, report: Callable[[SearchReport], None]) -> None:

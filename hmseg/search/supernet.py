@@ -1,6 +1,5 @@
 """The supernet: every candidate of every layer in one network, of which a path is computed."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -61,9 +60,12 @@ class Supernet(MultiResolution):
             features[group.name] = x
         return self.outputs(features["s3"], features["s4b"], features["s5b"], size)
 
-    def candidates(self, group: Group, layer: int) -> Iterator[InvertedResidual]:
-        """The operators of a layer."""
-        yield from self.stages[group.name][layer].values()  # type: ignore[index]
+    def layers(self) -> list[list[InvertedResidual]]:
+        """All candidates of each of the 22 layers."""
+        return [
+            list(self.stages[group.name][layer].values())  # type: ignore[index]
+            for group, layer in LAYERS
+        ]
 
 
 def _gated(x: Tensor, gates: Tensor | None, row: int) -> Tensor:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from hmseg.data.batches import Loader, Source
 from hmseg.data.dataset import VOID, Array
 from hmseg.data.normalise import normalise
+from hmseg.inherit import begin_with_released
 from hmseg.mrms import MIN_SIDE
+from hmseg.pretrained import Released
 from hmseg.train.checkpoint import (
     Checkpoint,
     Tensors,
@@ -77,7 +79,7 @@ class Trainer:
         self.average = copy.deepcopy(model) if config.ema_decay else None
         if world.size > 1:
             synchronise_batch_norm(model)
-        self.model: nn.Module = model
+        self.model = model
         self.dtype = next(model.parameters()).dtype
         self.optimizer = make_optimizer(config, model)
         self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
@@ -173,6 +175,14 @@ class Trainer:
             if model is not None:
                 load_into(model, checkpoint.weights, path)
         self.before = checkpoint.as_history()
+
+    def begin_with_released(self, released: Released) -> None:
+        """Take what fits of released weights, of this or another network of the space, instead of
+        random ones; raises UserError where nothing can (`hmseg.inherit`)."""
+        for model in (self.model, self.average):
+            if model is not None:
+                begin_with_released(model, released, self.classes)
+        self.before = tuple(released.card["runs"])
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint of the same run; raises UserError for one of another.

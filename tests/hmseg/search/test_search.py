@@ -214,7 +214,7 @@ def test_it_begins_with_released_weights_and_near_their_network(
 
 def test_weights_that_do_not_belong_are_refused(data: Path, released: Released):
     searcher = make_searcher(data, near(released))
-    with pytest.raises(UserError, match="is for other classes; search without --pretrained"):
+    with pytest.raises(UserError, match="is for other classes; begin without --pretrained"):
         searcher.begin_with(replace(released, card=released.card | {"classes": ["road"]}))
     with pytest.raises(UserError, match="are not those of the search's configuration"):
         searcher.begin_with(replace(released, card=released.card | {"sha256": "other"}))

@@ -14,6 +14,9 @@ from PIL import Image
 
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
+from hmseg.genotype import MRMS_GENOTYPE, parse_genotype
+from hmseg.network_file import to_line
+from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.loop import StepReport, Trainer
@@ -221,6 +224,25 @@ def test_a_run_begins_with_the_weights_of_another_and_says_so(
     assert history[0]["recipe"]["seed"] == 4
     with pytest.raises(UserError, match="trained for other classes"):
         run.trainer.begin_with(replace(first, classes=("a", "b")), whole.last)
+
+
+def test_a_run_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):
+    released = load_released("tiny-mrms", "camvid")
+    larger = str(MRMS_GENOTYPE).replace("s5b e6k3", "s5b e6k5")
+    model = to_line(parse_genotype(larger), 0.5)
+    config = replace(CONFIG, model=model, stages=(Stage((64, 64), 4, 1),))
+    run = make_run(data, tmp_path / "run", config)
+    run.trainer.begin_with_released(released)
+    for network in (run.trainer.model, run.trainer.average):
+        assert network is not None
+        weights = network.state_dict()
+        assert torch.equal(weights["stem.0.weight"], released.tensors["stem.0.weight"])
+        middle = weights["stages.s5b.0.depthwise.0.weight"][:, :, 1:-1, 1:-1]
+        assert torch.equal(middle, released.tensors["stages.s5b.0.depthwise.0.weight"])
+    run.start(resume=False)
+    *before, own = Checkpoint.load(run.last).as_history()
+    assert before == released.card["runs"]
+    assert own["recipe"]["model"] == model
 
 
 def test_resuming_where_there_is_nothing(data: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""A supernet's weights from a trained network's, layer by layer.
+"""A network's or a supernet's weights from another, trained network's, layer by layer.
 
 Where nothing is cut away the function stays the same: a larger depthwise kernel is the smaller one
 with zeros around it, and a further layer or hidden channel begins with nothing (Net2Net, Chen et
@@ -12,31 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from hmseg.blocks import ConvBN, InvertedResidual
-from hmseg.genotype import GROUPS
-from hmseg.mrms import MRMS
-from hmseg.search.space import LAYERS
-from hmseg.search.supernet import Supernet
+from hmseg.mrms import MRMS, MultiResolution
+from hmseg.pretrained import Released
+from hmseg.zoo import network_config
+from lut.errors import UserError
 
 
-def inherit_network(supernet: Supernet, network: MRMS) -> None:
-    """Give stem, head and every candidate what they can take of a network of the same width and
-    classes. The path of that network, and every path that cuts nothing of it away, then gives the
-    network's own numbers."""
+def begin_with_released(
+    heir: MultiResolution, released: Released, classes: tuple[str, ...]
+) -> None:
+    """Give a network or supernet, in training for `classes`, what it can take of released weights.
+
+    Raises UserError for weights of other classes, of another width, or of another head.
+    """
+    model = released.card["model"]
+    if tuple(released.card["classes"]) != classes:
+        raise UserError(f"the pretrained {model} is for other classes; begin without --pretrained")
+    config = network_config(model, len(classes))
+    if (config.width, config.head) != (heir.config.width, heir.config.head):
+        raise UserError(
+            f"the pretrained {model} has another width or head; begin without --pretrained"
+        )
+    network = MRMS(config)
+    network.load_state_dict(released.tensors)
+    inherit_network(heir, network)
+
+
+def inherit_network(heir: MultiResolution, network: MRMS) -> None:
+    """Give stem, head and every operator what they can take of a network of the same width, head
+    and classes. The heir, or a supernet's path, that cuts nothing away then gives its numbers."""
     for name in ("stem", "head", "aux_medium", "aux_low"):
-        getattr(supernet, name).load_state_dict(getattr(network, name).state_dict())
-    trained = _blocks(network)
-    for (group, layer), source in zip(LAYERS, trained, strict=True):
-        for block in supernet.candidates(group, layer):
-            inherit_block(block, source)
-
-
-def _blocks(network: MRMS) -> list[InvertedResidual | None]:
-    """Of the 22 layers; None where the network skips one."""
-    ops = [op for ops in network.config.genotype.ops for op in ops]
-    blocks = iter([
-        block for group in GROUPS for block in network.stages[group.name].children()
-    ])  # fmt: skip
-    return [cast(InvertedResidual, next(blocks)) if op else None for op in ops]
+        getattr(heir, name).load_state_dict(getattr(network, name).state_dict())
+    for mine, theirs in zip(heir.layers(), network.layers(), strict=True):
+        for block in mine:
+            inherit_block(block, theirs[0] if theirs else None)
 
 
 @torch.no_grad()

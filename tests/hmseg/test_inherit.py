@@ -1,18 +1,21 @@
 """What a candidate takes of a trained operator: the same function, or what matters most of it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hmseg.blocks import InvertedResidual
-from hmseg.genotype import MRMS_GENOTYPE, Op
+from hmseg.genotype import MRMS_GENOTYPE, Op, parse_genotype
+from hmseg.inherit import begin_with_released, fit_kernel, inherit_block, inherit_network
 from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.pretrained import load_released
 from hmseg.search.architecture import Path
-from hmseg.search.inherit import fit_kernel, inherit_block, inherit_network
 from hmseg.search.space import CANDIDATES, DIMENSIONS, search_space
 from hmseg.search.supernet import Supernet
+from lut.errors import UserError
 
 CONFIG = MRMSConfig(width=0.5, num_classes=4)
 MRMS_OPS = [op for ops in MRMS_GENOTYPE.ops for op in ops]
@@ -74,6 +77,17 @@ def test_paths_that_cut_nothing_are_the_network_itself(
 
 
 @torch.no_grad()
+def test_a_network_with_larger_kernels_and_further_layers(network: MRMS):
+    genotype = parse_genotype(
+        "s1 e1k5 | s2 e6k3 e6k7 e3k3 skip | s3 e6k3 e6k3 e6k5 skip | s4a e6k3 e6k7 e6k3 e6k3"
+        " | s4b e6k3 e6k3 e6k3 e1k5 | s5a e6k3 e6k5 e6k3 skip | s5b e6k7 | 0.5 0.5"
+    )
+    heir = MRMS(replace(CONFIG, genotype=genotype)).double().eval()
+    inherit_network(heir, network)
+    torch.testing.assert_close(heir(some()), network(some()))
+
+
+@torch.no_grad()
 def test_a_path_that_cuts_is_another_network(network: MRMS, supernet: Supernet):
     cut = [Op(3, 3) if index == 5 else op for index, op in enumerate(MRMS_OPS)]
     assert not torch.allclose(supernet(some(), path_of(cut)), network(some()))
@@ -124,3 +138,18 @@ def test_a_smaller_kernel_is_the_middle():
     assert fit_kernel(large, 3).flatten().tolist() == [16, 17, 18, 23, 24, 25, 30, 31, 32]
     assert torch.equal(fit_kernel(fit_kernel(large, 9), 7), large)
     assert fit_kernel(large, 9).sum() == large.sum()
+
+
+def test_released_weights_that_do_not_fit_are_refused():
+    released = load_released("tiny-mrms", "camvid")
+    classes = tuple(released.card["classes"])
+    config = replace(CONFIG, num_classes=len(classes))
+    for heir, given, message in (
+        (MRMS(config), classes[::-1], "tiny-mrms is for other classes"),
+        (MRMS(replace(config, width=1.0)), classes, "has another width or head"),
+        (MRMS(replace(config, head="concat")), classes, "has another width or head"),
+    ):
+        before = {name: tensor.clone() for name, tensor in heir.state_dict().items()}
+        with pytest.raises(UserError, match=message):
+            begin_with_released(heir, released, given)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in heir.state_dict().items())
