@@ -2,10 +2,12 @@
 own where that matters."""
 
 import gc
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +71,25 @@ def run_program(*arguments: object, env: dict[str, str] | None = None, **options
         env={**os.environ, **(env or {})}, **options,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def hmseg(*arguments: object) -> Done:
+    """Run `hmseg` in this process, for fixtures too: torch is imported once."""
+    import torch
+
+    from deploy.cli.hmseg import main
+
+    out, err, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), None
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["hmseg", *map(str, arguments)])
+        patch.setenv("TVM_NUM_THREADS", "2")
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    torch.set_num_threads(threads)
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def files(folder: Path) -> Sequence[str]:

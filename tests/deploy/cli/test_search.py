@@ -1,17 +1,12 @@
 """`hmseg search` as a user types it: found, measured, trained, and every mistake."""
 
-import io
 import json
 import random
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from deploy.cli.hmseg import main
 from deploy.measure.build_table import provenance_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.schedules import schedules_of
@@ -23,26 +18,11 @@ from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
 from hmseg.pretrained import load_released
 from lut.table import load_table, save_table
-from tests.deploy.cli.conftest import Done
+from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit
 
 SEARCH = ("search", "--stage", "64x64:2:3", "--warmup", "0.34", "--threads", "1")
-
-
-def hmseg(*arguments: object) -> Done:
-    """Run the program in this process: torch is imported once."""
-    out, err, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), None
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["hmseg", *map(str, arguments)])
-        patch.setenv("TVM_NUM_THREADS", "2")
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    torch.set_num_threads(threads)
-    assert isinstance(code, int)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

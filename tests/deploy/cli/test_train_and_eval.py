@@ -11,14 +11,10 @@ from deploy.export import export_network, save_onnx
 from deploy.resolution import Resolution
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
+from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid, make_cityscapes
 
 TRAIN = ("train", "--stage", "64x96:4:3", "--evaluate-every", "3", "--lr", "0.05", "--threads", "1")
-
-
-def hmseg(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli.hmseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +30,12 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_train_leaves_a_whole_folder(trained):
     folder, done = trained
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
     assert report["step"] == 3
     assert 0 <= report["miou"] <= 1
-    assert "validation mIoU" in done.stderr
-    assert "step 3 of 3: loss" in done.stderr  # it is no terminal: lines instead of a bar
+    assert "validation mIoU" in done.err
+    assert "step 3 of 3: loss" in done.err  # it is no terminal: lines instead of a bar
     for name in ("last.safetensors", "best.safetensors", "log.jsonl", "curves.png",
                  "samples/0000.png"):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name
@@ -58,14 +54,14 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
     subprocess.run([sys.executable, *map(str, compile_it)], check=True, capture_output=True)
     files = (path, onnx, artifact)
     done = [hmseg("eval", file, "--data", data, "--json") for file in files]
-    assert [report.returncode for report in done] == [0, 0, 0], done
-    first, *others = (json.loads(report.stdout) for report in done)
+    assert [report.code for report in done] == [0, 0, 0], done
+    first, *others = (json.loads(report.out) for report in done)
     for other in others:
         assert first["iou"] == pytest.approx(other["iou"], abs=0.001)
     assert first["frames"] == 3
     table = hmseg("eval", path, "--data", data)
-    assert f"{100 * first['miou']:.2f}" in table.stdout
-    assert "bicyclist" in table.stdout
+    assert f"{100 * first['miou']:.2f}" in table.out
+    assert "bicyclist" in table.out
 
 
 @pytest.mark.parametrize(
@@ -101,10 +97,10 @@ def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, me
     city = make_cityscapes(tmp_path / "city")
     places = {"data": data, "out": tmp_path / "out", "run": folder, "city": city}
     done = hmseg(*(argument.format(**places) for argument in arguments))
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
 
 
 def test_torchrun_writes_one_run(data: Path, tmp_path: Path):
@@ -120,5 +116,5 @@ def test_torchrun_writes_one_run(data: Path, tmp_path: Path):
 
 def test_a_diverging_run_is_stopped(data: Path, tmp_path: Path):
     done = hmseg(*TRAIN, "--data", data, "-o", tmp_path / "out", "--lr", "1e30")
-    assert done.returncode == 2
-    assert "at step 2; the last good checkpoint is kept" in done.stderr
+    assert done.code == 2
+    assert "at step 2; the last good checkpoint is kept" in done.err
