@@ -7,7 +7,8 @@
 
 `compare`, seed by seed: a search of that seed, or with --searched GENOTYPE.json the network of one
 that is finished; MRMS scaled to the budget; the best of 8 random networks within it. `table6`:
-searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth). Every network is trained from
+searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth). Searches begin with released
+weights and near MRMS, as tiny-hmseg's did; with --from-scratch, with neither. Every network is trained from
 random weights at one short equal schedule; OUT/results.jsonl gets a line for each. `measure`
 compiles all of them and times them in one run; `report` prints the table and draws latency against
 mIoU. Started again, a command goes on where it stopped.
@@ -145,19 +146,19 @@ class Comparison:
             recipe, str(self.budget), self.digest, self.size, self.classes,
             dimensions, round(self.arguments.warmup * recipe.steps),
             self.arguments.estimator, self.arguments.samples, self.arguments.arch_lr,
-            pretrained=released.card["sha256"] if released else "", prior=self.arguments.prior,
+            pretrained=released.card["sha256"] if released else "",
+            prior=0.0 if scratch else self.arguments.prior,
         )  # fmt: skip
         if file.exists():
             if read_search(file)["config"] != json.loads(config.to_json()):
                 raise UserError(f"{folder} holds a search with other settings; change --out")
             return read_network(file)[0]
         frames = open_dataset("camvid", self.arguments.data, "train")
-        searcher = Searcher(config, self.objective, open_source(frames), frames.classes.names)
+        searcher = Searcher(
+            config, self.objective, open_source(frames), frames.classes.names, released=released
+        )
         run = SearchRun(folder, searcher, {"table": self.arguments.cost.name})
-        begun = run.last.exists()
-        if released and not begun:
-            searcher.begin_with(released)
-        run.start(resume=begun)
+        run.start(resume=run.last.exists())
         return read_network(file)[0]
 
     def score(self, kind: str, name: str, genotype: Genotype, seed: int) -> float:
@@ -286,12 +287,12 @@ def main() -> None:
     parser.add_argument("--budget", help="such as 1.7ms")
     parser.add_argument("--stage", default="180x240:16:1000", help="HxW:BATCH:STEPS of trainings")
     parser.add_argument("--lr", type=float, default=0.05, help="of trainings; suits short ones")
-    parser.add_argument("--search-stage", default="180x240:8:4000", help="of searches")
+    parser.add_argument("--search-stage", default="180x240:8:3000", help="of searches")
     # The search's options, at the values with which tiny-hmseg was found.
     parser.add_argument("--search-lr", type=float, default=0.001, help="of a search's weights")
     parser.add_argument("--search-optimizer", default="adamw")
     parser.add_argument("--search-class-balance", type=float, default=1.15)
-    parser.add_argument("--from-scratch", action="store_true", help="search without weights")
+    parser.add_argument("--from-scratch", action="store_true", help="no weights, no prior")
     parser.add_argument("--prior", type=float, default=0.7, help="of MRMS's own choices")
     parser.add_argument("--warmup", type=float, default=0.3, help="share of a search's steps")
     parser.add_argument("--estimator", default="score")

@@ -1,6 +1,6 @@
 """Parity on the device, latency beside every peer that runs there, and each kernel's time.
 
-    benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8]
+    benchmarks/gpu.sh [--models tiny-mrms mrms tiny-hmseg] [--resolutions 256x512 ...] [--minutes 8]
         [--table-minutes 2.5] [--precision fp16] [--tune-seconds 10] [--again] [-o DIR]
 
 For each network and size, those of the bars first (768x1536 and 1024x2048): schedules are tuned for
@@ -47,7 +47,7 @@ from lut.files import check_writable
 if TYPE_CHECKING:
     from deploy.gpu.driver import Driver
 
-MODELS = ("tiny-mrms", "mrms")
+MODELS = ("tiny-mrms", "mrms", "tiny-hmseg")
 RESOLUTIONS = ("256x512", "512x1024", *BAR_RESOLUTIONS)
 COPIED_BYTES = 256 << 20
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that a GPU is needed for, in one command and about eight minutes; the next start goes on:
 #
-#   benchmarks/gpu.sh [--models tiny-mrms mrms] [--resolutions 256x512 ...] [--minutes 8]
+#   benchmarks/gpu.sh [--models tiny-mrms mrms tiny-hmseg] [--resolutions 256x512 ...] [--minutes 8]
 #                     [--table-minutes 2.5] [--precision fp16] [--tune-seconds 10] [--again]
 #
 # Needs: pip install -e '.[cuda]', an NVIDIA GPU and its driver; peers that are installed (a CUDA

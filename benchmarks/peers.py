@@ -38,7 +38,7 @@ from deploy import host
 from lut.errors import HmsegError, UserError
 from lut.files import write_atomic
 
-MODELS = ["tiny-mrms", "mrms"]  # and tiny-mrms-camvid, the released weights
+MODELS = ["tiny-hmseg", "tiny-mrms", "mrms"]  # and tiny-mrms-camvid, the released weights
 RESOLUTIONS = ["256x512", "512x1024", "768x1536", "1024x2048"]
 
 

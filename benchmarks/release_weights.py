@@ -67,7 +67,7 @@ def main() -> None:
             "protocol": "frames at their own size, single scale, no flip, float32; trained on the "
             "training split alone, the checkpoint chosen on this validation split",
         },
-        "runs": history,  # one after the other; each begins with the weights of the one before
+        "runs": history,  # each begins with the weights of the one before, or with what fits
         "images_seen": images,
         "epochs": round(images / len(train), 1),
         "seed": config.seed,
@@ -83,8 +83,8 @@ def main() -> None:
     }
     if any("search" in run for run in history):
         card["search"] = (
-            "inherited from a search's supernet: an operator saw only the steps that sampled it, "
-            "on half of the training split"
+            "inherited from a search's supernet: in the search an operator saw only the steps that "
+            "sampled it, on half of the training split"
         )
     path = save_released(name, config.data, checkpoint.released, card)
     print(f"{path}: validation mIoU {100 * confusion.miou:.2f}%")

@@ -6,7 +6,7 @@ al. 2016). Of more hidden channels than are wanted those that reach the output m
 larger kernel its middle (Once-for-All, Cai et al. 2020).
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,11 @@ from hmseg.zoo import network_config
 from lut.errors import UserError
 
 
-def begin_with_released(
+def inherit_released(
     heir: MultiResolution, released: Released, classes: tuple[str, ...]
-) -> None:
-    """Give a network or supernet, in training for `classes`, what it can take of released weights.
+) -> tuple[dict[str, Any], ...]:
+    """Give a network or supernet, in training for `classes`, what it can take of released weights;
+    returns the runs before, as `Checkpoint.before` keeps them.
 
     Raises UserError for weights of other classes, of another width, or of another head.
     """
@@ -36,6 +37,9 @@ def begin_with_released(
     network = MRMS(config)
     network.load_state_dict(released.tensors)
     inherit_network(heir, network)
+    taken = {"released": model, "data": released.card["data"], "sha256": released.card["sha256"],
+             "taken": "what fits (hmseg/inherit.py)", "images_seen": 0}  # fmt: skip
+    return (*released.card["runs"], taken)
 
 
 def inherit_network(heir: MultiResolution, network: MRMS) -> None:
@@ -50,8 +54,8 @@ def inherit_network(heir: MultiResolution, network: MRMS) -> None:
 
 @torch.no_grad()
 def inherit_block(block: InvertedResidual, source: InvertedResidual | None) -> None:
-    """Give `block` what it can take from the operator in the same place of a trained network, None
-    where that skips it.
+    """Give `block` what it can take from the operator in the same place of a trained network, of
+    the same channels, stride and dilation; None where that network skips it.
 
     Expansion 1 has no hidden channels of its own, so nothing of it fits another expansion: such a
     block, as a further one, keeps its own weights, and begins as the identity where its input is
@@ -86,7 +90,7 @@ def _inherit_norm(norm: nn.BatchNorm2d, source: nn.BatchNorm2d, kept: Tensor) ->
 
 
 def fit_kernel(weight: Tensor, size: int) -> Tensor:
-    """The middle of (C, 1, K, K), or with zeros around it: (C, 1, size, size)."""
+    """The middle of (C, 1, K, K), or with zeros around it: (C, 1, size, size); both sizes odd."""
     border = (size - weight.shape[-1]) // 2
     return nn.functional.pad(weight, (border,) * 4)  # a negative border cuts
 

@@ -6,6 +6,7 @@ image (N,3,H,W) -> stem, s1, s2, s3 -> C3 at 1/8 -> x0.4..0.6 -> s4a, s4b -> C4
 The reconstruction and what in it is fact or inference: docs/networks.md.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -75,9 +76,9 @@ class MultiResolution(nn.Module):
         self.aux_low = nn.Conv2d(c5, config.num_classes, 1)
         self._initialise()
 
+    @abstractmethod
     def layers(self) -> list[list[InvertedResidual]]:
         """The operators in each of the 22 layers; a network has one, or none where it skips."""
-        raise NotImplementedError
 
     def outputs(
         self, c3: Tensor, c4: Tensor, c5: Tensor, size: tuple[int, int]

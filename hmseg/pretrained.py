@@ -43,7 +43,7 @@ def load_released(name: str, data: str, folder: Path = FOLDER) -> Released:
         there = [f"{model} on {on}" for model, on in list_released(folder)]
         raise UserError(
             f"there are no {data!r} weights of {name} (released: {', '.join(there) or 'none'}); "
-            "use pretrained=None or train them with `hmseg train`"
+            "begin without them or train them with `hmseg train`"
         )
     path = folder / f"{name}-{data}.safetensors"
     try:

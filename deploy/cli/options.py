@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from deploy.targets import Target
     from lut.table import Identity
 
-DEFAULT_MODEL = "tiny-mrms"
+DEFAULT_MODEL = "tiny-hmseg"
+HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 MAX_THREADS = 1024
 
 Model = Annotated[

@@ -38,7 +38,7 @@ def search(
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="tiny-mrms or mrms: the width to search at.")
-    ] = options.DEFAULT_MODEL,
+    ] = options.HAND_MADE_MODEL,
     space: Annotated[
         str, typer.Option(help="What is searched; the rest is MRMS's.")
     ] = "operators,depth,resolution",
@@ -141,10 +141,8 @@ def search(
     try:
         searcher = Searcher(
             config, Objective(whole, limit), open_source(split), split.classes.names,
-            world=world, device=place, loader_threads=loader_threads,
+            world=world, device=place, loader_threads=loader_threads, released=released,
         )  # fmt: skip
-        if released and not resume:
-            searcher.begin_with(released)
         run = SearchRun(
             out, searcher, _provenance(cost, table) if limit.unit == "us" else {},
             SearchOptions(log_every, checkpoint_every), world,

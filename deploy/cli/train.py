@@ -22,7 +22,7 @@ def train(
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or genotype.json."),
-    ] = options.DEFAULT_MODEL,
+    ] = options.HAND_MADE_MODEL,
     dataset: training_options.Dataset = "camvid",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200,
     batch: Annotated[int, typer.Option(help="Images of a step, over all processes.")] = 8,
@@ -79,6 +79,9 @@ def train(
     )
     if begin_with is not None and pretrained is not None:
         raise UserError("--begin-with and --pretrained both give the first weights; leave one out")
+    if resume and (begin_with is not None or pretrained is not None):
+        raise UserError("--resume goes on with the run's own weights; leave --begin-with and "
+                        "--pretrained out")  # fmt: skip
     import torch
 
     from deploy.cli.train_progress import ProgressBar, tensorboard_watcher
@@ -91,7 +94,7 @@ def train(
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.train.loop import Trainer
     from hmseg.train.run import Run, RunOptions
-    from hmseg.zoo import lasting_name
+    from hmseg.zoo import entry, lasting_name
 
     split, validation = (open_dataset(dataset, data, name) for name in ("train", "val"))
     config = TrainConfig(
@@ -104,7 +107,10 @@ def train(
         label_smoothing=label_smoothing, class_balance=class_balance,
         precision=read_precision(precision), channels_last=channels_last,
     )  # fmt: skip
-    released = load_released(pretrained, dataset) if pretrained else None
+    released = None
+    if pretrained is not None:
+        entry(pretrained)  # of an unknown name it says what is near
+        released = load_released(pretrained, dataset)
     if threads is not None:
         torch.set_num_threads(threads)
     place = training_options.open_device(device)
@@ -114,9 +120,9 @@ def train(
             config, open_source(split), split.classes.names,
             world=world, device=place, loader_threads=loader_threads,
         )  # fmt: skip
-        if begin_with is not None and not resume:
+        if begin_with is not None:
             trainer.begin_with(Checkpoint.load(begin_with), begin_with)
-        if released is not None and not resume:
+        if released is not None:
             trainer.begin_with_released(released)
         watchers: list[Watcher] = []
         if world.is_main:

@@ -50,8 +50,10 @@ def tune(
         raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
     resolved = options.resolve_measured_target(target, precision)
-    if resolved.gpu and (remote or threads is not None):
-        raise UserError("a GPU is tuned on its own machine: leave --threads, --rpc-key out")
+    if resolved.gpu and remote:
+        raise UserError("a GPU is tuned on its own machine: leave --rpc-key and its variable out")
+    if resolved.gpu and threads is not None:
+        raise UserError("--threads is of a CPU; leave it out for a GPU")
     if trials is None:
         trials = GPU_TRIALS if resolved.gpu else TRIALS
     with step(f"exporting {model}"):

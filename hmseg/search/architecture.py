@@ -70,8 +70,8 @@ class Architecture(nn.Module):
 
     @torch.no_grad()
     def begin_near(self, genotype: Genotype, probability: float) -> None:
-        """Give the choices of a network of the space this probability in every row, and the other
-        candidates of a row equal shares of the rest."""
+        """Give the choices of a network of the space this probability, above 0 and below 1, in
+        every row that has a choice, and the others of a row equal shares of the rest."""
         ops = [op for ops in genotype.ops for op in ops]
         own = [CANDIDATES.index(op) for op in ops]
         own += [RATIO_TENTHS.index(genotype.medium_tenths), RATIO_TENTHS.index(genotype.low_tenths)]

@@ -23,9 +23,9 @@ def read_estimator(text: str) -> Estimator:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """`recipe` trains the weights, as `hmseg train` does; its model gives the width, and the
-    choices in the dimensions that are not searched. `cost` names what the budget is a budget of: a
-    table's digest, or the unit.
+    """`recipe` trains the weights, as `hmseg train` does; its model gives the width, the choices in
+    the dimensions that are not searched, and the network that `prior` prefers. `cost` names what
+    the budget is a budget of: a table's digest, or the unit.
     """
 
     recipe: TrainConfig
@@ -55,7 +55,6 @@ class SearchConfig:
             raise UserError(f"--samples {self.samples}: an architecture step needs a path")
         if not 0 < self.arch_learning_rate < math.inf or not 0 <= self.cost_weight < math.inf:
             raise UserError("--arch-lr must be above 0 and --cost-weight at least 0, both finite")
-
         if not 0 <= self.prior < 1:
             raise UserError(f"--prior {self.prior:g}: a probability must be at least 0 and below 1")
 

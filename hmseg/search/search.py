@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hmseg.data.batches import BatchSpec, Loader, Source
 from hmseg.data.dataset import Array
-from hmseg.inherit import begin_with_released
+from hmseg.inherit import inherit_released
 from hmseg.pretrained import Released
 from hmseg.search.architecture import (
     Architecture,
@@ -84,8 +84,10 @@ class SearchReport:
 class Searcher:
     """A search in progress: supernet, architecture, both optimisers, and the step reached.
 
-    Raises UserError for a budget that nothing in the space meets, for a split whose halves are
-    smaller than a batch, and for a batch that does not fit into memory.
+    The supernet begins with what fits of `released`, the weights that the configuration names by
+    their digest, or with random ones. Raises UserError for other weights, for a budget that nothing
+    in the space meets, for a split whose halves are smaller than a batch, and for a batch that does
+    not fit into memory.
     """
 
     def __init__(
@@ -98,7 +100,10 @@ class Searcher:
         world: World = ALONE,
         device: torch.device = CPU,
         loader_threads: int = 2,
+        released: Released | None = None,
     ) -> None:
+        if config.pretrained != (released.card["sha256"] if released else ""):
+            raise UserError("the pretrained weights are not those of the search's configuration")
         self.config, self.objective, self.classes = config, objective, classes
         self.world, self.device = world, device
         recipe = config.recipe
@@ -137,15 +142,8 @@ class Searcher:
         ]  # fmt: skip
         self.step = 0
         self.before: tuple[dict[str, Any], ...] = ()
-
-    def begin_with(self, released: Released) -> None:
-        """Take what each candidate can of the released weights of the recipe's model, instead of
-        random ones. Raises UserError for weights that do not fit (`begin_with_released`) or that
-        the configuration does not name."""
-        if released.card["sha256"] != self.config.pretrained:
-            raise UserError("the pretrained weights are not those of the search's configuration")
-        begin_with_released(self.supernet, released, self.classes)
-        self.before = tuple(released.card["runs"])
+        if released:
+            self.before = inherit_released(self.supernet, released, classes)
 
     def run(self, report: Callable[[SearchReport], None]) -> None:
         """Search to the end, calling `report` after every step.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hmseg.data.batches import Loader, Source
 from hmseg.data.dataset import VOID, Array
 from hmseg.data.normalise import normalise
-from hmseg.inherit import begin_with_released
+from hmseg.inherit import inherit_released
 from hmseg.mrms import MIN_SIDE
 from hmseg.pretrained import Released
 from hmseg.train.checkpoint import (
@@ -181,8 +181,7 @@ class Trainer:
         random ones; raises UserError where nothing can (`hmseg.inherit`)."""
         for model in (self.model, self.average):
             if model is not None:
-                begin_with_released(model, released, self.classes)
-        self.before = tuple(released.card["runs"])
+                self.before = inherit_released(model, released, self.classes)
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint of the same run; raises UserError for one of another.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hmseg.blocks import InvertedResidual
 from hmseg.genotype import MRMS_GENOTYPE, Op, parse_genotype
-from hmseg.inherit import begin_with_released, fit_kernel, inherit_block, inherit_network
+from hmseg.inherit import fit_kernel, inherit_block, inherit_network, inherit_released
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.pretrained import load_released
 from hmseg.search.architecture import Path
@@ -151,5 +151,5 @@ def test_released_weights_that_do_not_fit_are_refused():
     ):
         before = {name: tensor.clone() for name, tensor in heir.state_dict().items()}
         with pytest.raises(UserError, match=message):
-            begin_with_released(heir, released, given)
+            inherit_released(heir, released, given)
         assert all(torch.equal(tensor, before[name]) for name, tensor in heir.state_dict().items())

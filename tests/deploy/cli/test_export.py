@@ -6,9 +6,9 @@ from tests.deploy.cli.conftest import files
 
 def test_a_zoo_network(cli, tmp_path):
     done = cli("export", "-r", "64x96", "--output", "logits", "--classes", "11").succeeded()
-    assert done.out == "tiny-mrms-64x96.onnx\n"
+    assert done.out == "tiny-hmseg-64x96.onnx\n"
     assert "not trained" in done.err
-    model = onnx.load(tmp_path / "tiny-mrms-64x96.onnx")
+    model = onnx.load(tmp_path / "tiny-hmseg-64x96.onnx")
     onnx.checker.check_model(model, full_check=True)
     shape = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
     assert shape == [1, 11, 64, 96]

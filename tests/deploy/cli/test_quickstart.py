@@ -8,11 +8,11 @@ from tests.deploy.graphs import photo
 
 def test_the_whole_walk(cli, tmp_path):
     done = cli("quickstart", "-r", "64x64").succeeded()
-    artifact = "out/tiny-mrms-64x64.hmseg"
+    artifact = "out/tiny-hmseg-64x64.hmseg"
     assert done.out.splitlines()[-3:] == [artifact, "out/labels.png", "out/overlay.png"]
     assert "onnxruntime / hmseg: " in done.out
     steps = [line.split("  ")[0] for line in done.err.splitlines()]
-    for step in ("exporting tiny-mrms", "checking against torch", "segmenting"):
+    for step in ("exporting tiny-hmseg", "checking against torch", "segmenting"):
         assert step in steps
     assert "trained on camvid" in done.err
     with Image.open(tmp_path / "out" / "labels.png") as labels:

@@ -17,6 +17,7 @@ from hmseg.genotype import MRMS_GENOTYPE, random_genotype
 from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
 from hmseg.pretrained import load_released
+from hmseg.train.checkpoint import Checkpoint
 from lut.table import load_table, save_table
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
@@ -86,6 +87,8 @@ def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
     search = read_search(tmp_path / "genotype.json")["config"]
     card = load_released("tiny-mrms", "camvid").card
     assert (search["pretrained"], search["prior"]) == (card["sha256"], 0.8)
+    *runs, taken, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
+    assert (runs, taken["released"]) == (card["runs"], "tiny-mrms")
     again = hmseg(*arguments, "--pretrained", "--resume")
     assert json.loads(again.out) == json.loads(done.out)
     other = hmseg(*arguments, "--resume")

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from deploy.export import export_network, save_onnx
 from deploy.resolution import Resolution
+from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
 from tests.deploy.cli.conftest import hmseg
@@ -64,6 +66,24 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
     assert "bicyclist" in table.out
 
 
+def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):
+    arguments = (
+        "train", "--data", data, "-o", tmp_path, "--stage", "64x96:4:1", "--lr", "1e-9",
+        "--model", "tiny-hmseg", "--pretrained", "tiny-mrms", "--threads", "1",
+    )  # fmt: skip
+    done = hmseg(*arguments)
+    assert done.code == 0, done.err
+    checkpoint, released = (
+        Checkpoint.load(tmp_path / "last.safetensors"), load_released("tiny-mrms", "camvid")
+    )  # fmt: skip
+    name = "stages.s2.0.expand.0.weight"  # the same operator in both
+    torch.testing.assert_close(checkpoint.weights[name], released.tensors[name])
+    assert checkpoint.before[-1]["sha256"] == released.card["sha256"]
+    again = hmseg(*arguments, "--resume")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "leave --begin-with and --pretrained out" in again.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -80,6 +100,8 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
           "--pretrained", "tiny-mrms"), "both give the first weights; leave one out"),
         (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "mrms"),
          "there are no 'camvid' weights of mrms"),
+        (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "tiny-mrsm"),
+         "did you mean tiny-mrms"),
         (("train", "--data", "{data}", "-o", "{out}", "--seed", "-1"), "seed -1: must be at least"),
         (("train", "--data", "{data}", "-o", "{out}", "--label-smoothing", "1.5"),
          "label smoothing 1.5: must be in"),

@@ -49,17 +49,18 @@ class Machine:
 def machine(driver_library, monkeypatch, tmp_path):
     monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
+    monkeypatch.setattr(gpu, "MODELS", MODELS)
     machine = Machine(tmp_path / "gpu-stand-in.json")
     monkeypatch.setattr(gpu, "measure_row", machine.measure)
     return machine
 
 
-ORDER = [("tiny-mrms", "768x1536"), ("mrms", "768x1536"),
-         ("tiny-mrms", "256x512"), ("mrms", "256x512")]  # fmt: skip
+MODELS = ("tiny-mrms", "mrms")
+ORDER = [(model, size) for size in ("768x1536", "256x512") for model in MODELS]
 
 
 def test_order():
-    assert gpu.in_order(gpu.MODELS, ["256x512", "768x1536", "256x512"]) == ORDER
+    assert gpu.in_order(MODELS, ["256x512", "768x1536", "256x512"]) == ORDER
     assert gpu.in_order(["mrms"], gpu.RESOLUTIONS)[:2] == [
         ("mrms", "768x1536"), ("mrms", "1024x2048")
     ]  # fmt: skip

@@ -246,7 +246,7 @@ class TestCommand:
         [
             (["-t", "nvidia/geforce-rtx-3070"], "this machine's GPU is sm_61; measure it"),
             (["-t", "adreno"], "this version runs OpenCL on no device"),
-            (["-t", "cuda", "--threads", "2"], "leave --threads, --rpc-key out"),
+            (["-t", "cuda", "--threads", "2"], "--threads is of a CPU; leave it out"),
         ],
     )
     def test_not_this_gpu(self, any_driver, options, message):
@@ -258,7 +258,7 @@ class TestCommand:
         monkeypatch.setattr("deploy.cli.options.read_place", lambda *_: (1, object()))
         done = CliRunner().invoke(app, ["tune", "-t", "cuda", "--rpc-key", "board"])
         assert isinstance(done.exception, UserError)
-        assert "leave --threads, --rpc-key out" in str(done.exception)
+        assert "on its own machine: leave --rpc-key" in str(done.exception)
 
     def test_bench_compiles_for_the_gpu_present(self, any_driver, gpu_graph, tmp_path, monkeypatch):
         """One architecture, so that records are used."""

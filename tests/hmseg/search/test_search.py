@@ -20,7 +20,7 @@ from PIL import Image
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.network_file import read_network
-from hmseg.pretrained import Released, load_released
+from hmseg.pretrained import load_released
 from hmseg.search.architecture import Architecture, gumbel_noise
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
@@ -40,6 +40,8 @@ from tests.hmseg.search.test_objective import small_space
 RECIPE = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 6),), seed=4)
 CONFIG = SearchConfig(RECIPE, "0.04ms", "us", (256, 512), 19, warmup_steps=2)
 SCORE = replace(CONFIG, estimator="score", samples=4)
+RELEASED = load_released("tiny-mrms", "camvid")
+NEAR = replace(SCORE, pretrained=RELEASED.card["sha256"], prior=0.9)
 LIMIT = 45.0  # of the odd cost: within its range
 OPTIONS = SearchOptions(log_every=2, checkpoint_every=4)
 
@@ -52,8 +54,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_searcher(data: Path, config: SearchConfig = CONFIG, world: World = ALONE) -> Searcher:
     frames = open_dataset("camvid", data, "train")
     return Searcher(
-        config, odd_objective(LIMIT), InMemory(frames), frames.classes.names, world=world
-    )
+        config, odd_objective(LIMIT), InMemory(frames), frames.classes.names, world=world,
+        released=RELEASED if config.pretrained == NEAR.pretrained else None,
+    )  # fmt: skip
 
 
 def make_run(data: Path, folder: Path, config: SearchConfig = CONFIG) -> SearchRun:
@@ -171,55 +174,6 @@ def test_training_begins_with_the_network_that_was_found(whole: SearchRun, data:
     assert (trained["steps"], trained["images_seen"]) == (1, 2)
 
 
-@pytest.fixture(scope="module")
-def released() -> Released:
-    return load_released("tiny-mrms", "camvid")
-
-
-def near(released: Released) -> SearchConfig:
-    return replace(SCORE, pretrained=released.card["sha256"], prior=0.9)
-
-
-def test_it_begins_with_released_weights_and_near_their_network(
-    data: Path, tmp_path: Path, released: Released
-):
-    """What came before is in the weights' history, after a resume too."""
-
-    def interrupt(report: SearchReport) -> None:
-        if report.step == 4:
-            raise KeyboardInterrupt
-
-    run = make_run(data, tmp_path / "run", near(released))
-    run.searcher.begin_with(released)
-    with torch.no_grad():
-        network = create_model("tiny-mrms", pretrained="camvid").double().eval()
-        heir = run.searcher.supernet.double().eval()
-        image = torch.rand(1, 3, 64, 64).double()
-        path = run.searcher.architecture.most_probable()
-        torch.testing.assert_close(heir(image, path), network(image))
-    run.searcher.supernet.float()
-    paths = [run.searcher.weight_path(step) for step in range(CONFIG.warmup_steps)]
-    same = [a == b for p in paths for a, b in zip(p.choices, path.choices, strict=True)]
-    assert 0.7 < sum(same) / len(same) < 1  # not fair turns
-    run.watch = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        run.start(resume=False)
-    resumed = make_run(data, run.folder, near(released))
-    resumed.start(resume=True)
-    inherited = Checkpoint.load(run.folder / "inherited.safetensors")
-    *before, search = inherited.as_history()
-    assert before == released.card["runs"]
-    assert search["search"]["pretrained"] == released.card["sha256"]
-
-
-def test_weights_that_do_not_belong_are_refused(data: Path, released: Released):
-    searcher = make_searcher(data, near(released))
-    with pytest.raises(UserError, match="is for other classes; begin without --pretrained"):
-        searcher.begin_with(replace(released, card=released.card | {"classes": ["road"]}))
-    with pytest.raises(UserError, match="are not those of the search's configuration"):
-        searcher.begin_with(replace(released, card=released.card | {"sha256": "other"}))
-
-
 def search_until_killed(data: Path, folder: Path) -> None:
     """What the killed process runs: it stops dead after step 5, past the checkpoint of step 4."""
     torch.set_num_threads(int(os.environ["THREADS"]))
@@ -267,17 +221,40 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun
     assert genotypes[0] == genotypes[1]
 
 
-def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(data: Path, tmp_path: Path):
+def test_it_begins_with_released_weights_and_near_their_network(data: Path):
+    searcher = make_searcher(data, NEAR)
+    network = create_model("tiny-mrms", pretrained="camvid").double().eval()
+    heir = searcher.supernet.double().eval()
+    image, path = torch.rand(1, 3, 64, 64).double(), searcher.architecture.most_probable()
+    with torch.no_grad():
+        torch.testing.assert_close(heir(image, path), network(image))
+    paths = [searcher.weight_path(step) for step in range(CONFIG.warmup_steps)]
+    same = [a == b for p in paths for a, b in zip(p.choices, path.choices, strict=True)]
+    assert 0.7 < sum(same) / len(same) < 1  # not fair turns
+
+
+def test_weights_that_do_not_belong_are_refused(data: Path):
+    with pytest.raises(UserError, match="are not those of the search's configuration"):
+        make_searcher(data, replace(NEAR, pretrained="another's digest"))
+    frames = open_dataset("camvid", data, "train")
+    with pytest.raises(UserError, match="tiny-mrms is for other classes; begin without"):
+        Searcher(NEAR, odd_objective(LIMIT), InMemory(frames), ("road", "sky"), released=RELEASED)
+
+
+@pytest.mark.parametrize("config", [SCORE, NEAR])
+def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
+    data: Path, tmp_path: Path, config: SearchConfig
+):
     def interrupt(report: SearchReport) -> None:
         if report.step == 5:  # past the checkpoint of step 4
             raise KeyboardInterrupt
 
-    whole, cut = (make_run(data, tmp_path / name, SCORE) for name in ("whole", "cut"))
+    whole, cut = (make_run(data, tmp_path / name, config) for name in ("whole", "cut"))
     whole.start(resume=False)
     cut.watch = interrupt
     with pytest.raises(KeyboardInterrupt):
         cut.start(resume=False)
-    resumed = make_run(data, cut.folder, SCORE)
+    resumed = make_run(data, cut.folder, config)
     resumed.start(resume=True)
     mine, theirs = (SearchCheckpoint.load(run.last) for run in (whole, resumed))
     assert mine.step == theirs.step == 6
@@ -285,6 +262,14 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(data: Path
     assert mine.architecture["logits"].abs().max() > 0
     for name, tensor in mine.weights.items():
         assert torch.equal(tensor, theirs.weights[name]), name
+    *before, search = Checkpoint.load(cut.folder / "inherited.safetensors").as_history()
+    assert search["search"]["pretrained"] == config.pretrained
+    if config.pretrained:  # what came before is in the weights' history, after a resume too
+        *runs, taken = before
+        assert runs == RELEASED.card["runs"]
+        assert taken["sha256"] == config.pretrained
+    else:
+        assert not before
 
 
 @pytest.mark.parametrize(
@@ -295,7 +280,7 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(data: Path
         replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 2, 7),))),
         replace(CONFIG, cost="another table's digest"),
         replace(CONFIG, warmup_steps=3),
-        replace(CONFIG, pretrained="some weights"),
+        replace(NEAR, prior=0.0),
         replace(CONFIG, prior=0.5),
         SCORE,
     ],
@@ -391,7 +376,9 @@ def share_worker(rank: int, address: str, data: Path, folder: Path, config: Sear
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("config", [DOUBLE, replace(DOUBLE, estimator="score", samples=2)])
+@pytest.mark.parametrize(
+    "config", [DOUBLE, replace(DOUBLE, estimator="score", samples=2, prior=0.3)]
+)
 def test_two_processes_search_as_one(data: Path, tmp_path: Path, config: SearchConfig):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -240,8 +240,9 @@ def test_a_run_begins_with_what_fits_of_released_weights(data: Path, tmp_path: P
         middle = weights["stages.s5b.0.depthwise.0.weight"][:, :, 1:-1, 1:-1]
         assert torch.equal(middle, released.tensors["stages.s5b.0.depthwise.0.weight"])
     run.start(resume=False)
-    *before, own = Checkpoint.load(run.last).as_history()
+    *before, taken, own = Checkpoint.load(run.last).as_history()
     assert before == released.card["runs"]
+    assert (taken["released"], taken["sha256"]) == ("tiny-mrms", released.card["sha256"])
     assert own["recipe"]["model"] == model
 
 
