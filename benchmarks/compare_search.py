@@ -8,10 +8,10 @@
 `compare`, seed by seed: a search of that seed, or with --searched GENOTYPE.json the network of one
 that is finished; MRMS scaled to the budget; the best of 8 random networks within it. `table6`:
 searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth). Searches begin with released
-weights and near MRMS, as tiny-hmseg's did; with --from-scratch, with neither. Every network is trained from
-random weights at one short equal schedule; OUT/results.jsonl gets a line for each. `measure`
-compiles all of them and times them in one run; `report` prints the table and draws latency against
-mIoU. Started again, a command goes on where it stopped.
+weights and near MRMS, as tiny-hmseg's did; with --from-scratch, with neither. Every network is
+trained from random weights at one short equal schedule; OUT/results.jsonl gets a line for each.
+`measure` compiles all of them and times them in one run; `report` prints the table and draws
+latency against mIoU. Started again, a command goes on where it stopped.
 """
 
 import argparse
