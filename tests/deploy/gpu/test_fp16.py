@@ -186,7 +186,18 @@ class TestArtifact:
         assert "against onnxruntime, maps in fp16" in done.output
         assert re.search(r"golden.*e-0\d.*yes", done.output)
         once = ["--repeat", "1", "--rounds", "1", "--warmup", "0", "--artifact", str(path)]
-        timed = ["bench", "-t", "cuda", "-r", "64x128", "--precision", "fp16", *once]
+        timed = [
+            "bench",
+            "-m",
+            "tiny-mrms",
+            "-t",
+            "cuda",
+            "-r",
+            "64x128",
+            "--precision",
+            "fp16",
+            *once,
+        ]
         done = CliRunner().invoke(app, timed, env={"COLUMNS": "120"})
         assert done.exit_code == 0, done.output
         assert "tiny-mrms 64x128, Stand-in, fp16" in done.output
