@@ -60,16 +60,21 @@ def inherit_block(block: InvertedResidual, source: InvertedResidual | None) -> N
     Expansion 1 has no hidden channels of its own, so nothing of it fits another expansion: such a
     block, as a further one, keeps its own weights, and begins as the identity where its input is
     added to what it makes.
+
+    Hidden channels come in order of their reach: those that a smaller operator takes are the first
+    of a larger one's, so that operators that share their weights (`hmseg.search.shared`) agree.
     """
     if source is None or _has_hidden(block) != _has_hidden(source):
         if block.residual:
             nn.init.zeros_(_norm(block.project).weight)
         return
-    columns = _conv(source.project).weight.flatten(1).norm(dim=0)
-    reach = _norm(source.depthwise).weight.abs() * columns
-    kept = reach.topk(min(_hidden(block), _hidden(source))).indices.sort().values
-    count = len(kept)
+    count = min(_hidden(block), _hidden(source))
+    kept = torch.arange(count)  # without an expansion the channels are the input's, in its order
     if isinstance(block.expand, ConvBN):
+        columns = _conv(source.project).weight.flatten(1).norm(dim=0)
+        reach = _norm(source.depthwise).weight.abs() * columns
+        # Of equal reach the earlier one first, on every machine.
+        kept = reach.argsort(descending=True, stable=True)[:count]
         _conv(block.expand).weight[:count] = _conv(source.expand).weight[kept]
         _inherit_norm(_norm(block.expand), _norm(source.expand), kept)
     _conv(block.depthwise).weight[:count] = fit_kernel(

@@ -53,6 +53,10 @@ def search(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Begin with the model's released weights.")
     ] = False,
+    share_weights: Annotated[
+        bool,
+        typer.Option("--share-weights", help="A layer's operators are parts of its largest."),
+    ] = False,
     prior: Annotated[
         float, typer.Option(help="Probability at which the model's own choices begin; 0: alike.")
     ] = 0.0,
@@ -127,7 +131,7 @@ def search(
         recipe, str(limit), file_digest(cost) if limit.unit == "us" and cost else limit.unit,
         (size.height, size.width), classes, parse_dimensions(space), round(warmup * recipe.steps),
         read_estimator(estimator), samples, arch_lr, cost_weight=cost_weight,
-        pretrained=released.card["sha256"] if released else "", prior=prior,
+        pretrained=released.card["sha256"] if released else "", shared=share_weights, prior=prior,
     )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)

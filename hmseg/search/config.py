@@ -42,6 +42,7 @@ class SearchConfig:
     cost_weight: float = 1.0  # of L_cost beside the task's loss
     temperature: tuple[float, float] = (10.0, 0.1)
     pretrained: str = ""  # the digest of the released weights that the supernet began with
+    shared: bool = False  # whether a layer's operators share their weights
     prior: float = 0.0  # the probability at which the model's own choices began; 0: all alike
 
     def __post_init__(self) -> None:

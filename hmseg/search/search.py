@@ -120,7 +120,7 @@ class Searcher:
             free = available_bytes(device, world.size)
             check_memory(largest, stage.crop, stage.batch, recipe.element_size, free)
         torch.manual_seed(recipe.seed)
-        self.supernet = Supernet(self.network_config, space).to(device)
+        self.supernet = Supernet(self.network_config, space, shared=config.shared).to(device)
         if recipe.channels_last:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.precision == "float64":

@@ -9,6 +9,7 @@ from hmseg.blocks import InvertedResidual, downsample
 from hmseg.genotype import Group
 from hmseg.mrms import MRMS, MRMSConfig, MultiResolution, image_size, make_block
 from hmseg.search.architecture import Path
+from hmseg.search.shared import share_weights
 from hmseg.search.space import LAYERS, SearchSpace, to_genotype
 
 
@@ -16,10 +17,11 @@ class Supernet(MultiResolution):
     """MRMS with all candidates side by side: `stages.GROUP.LAYER.OP` holds one operator's weights.
 
     Called with an image, as MRMS, and a path. Two paths share the weights of the operators that
-    they have in common, the stem, and the head.
+    they have in common, the stem, and the head; with `shared`, a layer's operators are parts of its
+    largest (`hmseg.search.shared`).
     """
 
-    def __init__(self, config: MRMSConfig, space: SearchSpace) -> None:
+    def __init__(self, config: MRMSConfig, space: SearchSpace, *, shared: bool = False) -> None:
         layers = dict(zip(LAYERS, space.layers, strict=True))
 
         def stage(_index: int, group: Group) -> nn.ModuleList:
@@ -34,6 +36,9 @@ class Supernet(MultiResolution):
             )  # fmt: skip
 
         super().__init__(config, stage)
+        if shared:
+            for blocks in self.layers():
+                share_weights(blocks)
 
     def forward(self, image: Tensor, path: Path) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Logits of the path, as MRMS gives them: the same numbers as the network alone.
