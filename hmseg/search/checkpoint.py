@@ -7,6 +7,7 @@ from typing import Any
 
 from hmseg.search.config import SearchConfig
 from hmseg.train.checkpoint import Tensors, loading, save_groups
+from hmseg.train.place import Place
 
 FORMAT_VERSION = "search 2"
 
@@ -24,6 +25,8 @@ class SearchCheckpoint:
     arch_optimizer: Tensors
     before: tuple[dict[str, Any], ...] = ()
     """The runs, oldest first, whose weights the supernet began with."""
+    places: tuple[Place, ...] = ()
+    """What it computed on, one after the other."""
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
@@ -33,6 +36,7 @@ class SearchCheckpoint:
             "step": str(self.step),
             "classes": json.dumps(self.classes),
             "before": json.dumps(self.before),
+            "places": json.dumps(self.places),
         }
         groups = {
             "weights": self.weights,
@@ -55,4 +59,5 @@ class SearchCheckpoint:
                 groups.get("optimizer", {}),
                 groups.get("arch_optimizer", {}),
                 tuple(json.loads(header["before"])),
+                tuple(json.loads(header.get("places", "[]"))),
             )

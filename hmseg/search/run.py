@@ -29,8 +29,6 @@ from lut.estimate import Estimate
 from lut.files import check_writable, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
 
-_TOOLS = ("hmseg", "torch")
-
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -158,7 +156,8 @@ class SearchRun:
                 "is_most_probable": most_probable,
                 "classes": list(searcher.classes),
                 "processes": self.world.size,
-                "versions": {tool: version(tool) for tool in _TOOLS},
+                "versions": {"hmseg": version("hmseg")},
+                "computed_on": list(searcher.places),
                 "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )  # fmt: skip
@@ -169,7 +168,8 @@ class SearchRun:
             searcher.classes, inherited_weights(searcher.supernet, path), {}, {},
             before=(
                 *searcher.before,
-                {"search": config.to_dict(), "steps": searcher.step, "images_seen": seen},
+                {"search": config.to_dict(), "steps": searcher.step, "images_seen": seen,
+                 "computed_on": list(searcher.places)},
             ),
         )  # fmt: skip
         inherited.save(self.folder / "inherited.safetensors")

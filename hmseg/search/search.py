@@ -37,6 +37,7 @@ from hmseg.train.loop import (
     require_finite,
 )
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
+from hmseg.train.place import Place, add_place, place_of
 from hmseg.zoo import network_config
 from lut.errors import UserError
 
@@ -142,6 +143,7 @@ class Searcher:
         ]  # fmt: skip
         self.step = 0
         self.before: tuple[dict[str, Any], ...] = ()
+        self.places: tuple[Place, ...] = (place_of(device),)
         if released:
             self.before = inherit_released(self.supernet, released, classes)
 
@@ -239,6 +241,7 @@ class Searcher:
             optimizer_tensors(self.supernet, self.optimizer),
             optimizer_tensors(self.architecture, self.arch_optimizer),
             self.before,
+            self.places,
         )
 
     def resume(self, checkpoint: SearchCheckpoint, path: FilePath) -> None:
@@ -250,6 +253,9 @@ class Searcher:
         restore_optimizer(self.supernet, self.optimizer, checkpoint.optimizer)
         restore_optimizer(self.architecture, self.arch_optimizer, checkpoint.arch_optimizer)
         self.step, self.before = checkpoint.step, checkpoint.before
+        self.places = checkpoint.places
+        if self.step < self.config.steps:
+            self.places = add_place(self.places, place_of(self.device))
 
 
 _Slope = tuple[Tensor, float]  # d loss / d logits (24, 10) summed over all processes; the loss

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hmseg.train.config import TrainConfig
+from hmseg.train.place import Place
 from lut.errors import UserError
 from lut.files import atomic_path
 
@@ -39,6 +40,8 @@ class Checkpoint:
     """Every schedule the run has had: the step it began at, and its stages."""
     before: tuple[dict[str, Any], ...] = ()
     """The runs, oldest first, whose weights this one began with (see `as_history`)."""
+    places: tuple[Place, ...] = ()
+    """What it computed on, one after the other."""
 
     def as_history(self) -> tuple[dict[str, Any], ...]:
         """What a run that begins with these weights says about their making."""
@@ -46,7 +49,8 @@ class Checkpoint:
             return self.before
         images = sum(spec.size for spec in islice(self.config.batches(), self.step))
         own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
-        return (*self.before, own | {"schedules": [list(entry) for entry in self.schedules]})
+        own["schedules"] = [list(entry) for entry in self.schedules]
+        return (*self.before, own | {"computed_on": list(self.places)})
 
     @property
     def released(self) -> Tensors:
@@ -62,6 +66,7 @@ class Checkpoint:
             "classes": json.dumps(self.classes),
             "schedules": json.dumps(self.schedules),
             "before": json.dumps(self.before),
+            "places": json.dumps(self.places),
         }
         groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
         save_groups(path, groups, header)
@@ -81,6 +86,7 @@ class Checkpoint:
                     (int(at), str(text)) for at, text in json.loads(header["schedules"])
                 ),
                 before=tuple(json.loads(header["before"])),
+                places=tuple(json.loads(header.get("places", "[]"))),
             )
 
 

@@ -31,6 +31,7 @@ from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.metrics import Predictor
+from hmseg.train.place import Place, add_place, place_of
 from hmseg.zoo import create_model
 from lut.errors import UserError
 
@@ -90,6 +91,7 @@ class Trainer:
         self.step = 0
         self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
         self.before: tuple[dict[str, Any], ...] = ()
+        self.places: tuple[Place, ...] = (place_of(device),)
 
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
@@ -162,6 +164,7 @@ class Trainer:
             optimizer,
             self.schedules,
             self.before,
+            self.places,
         )
 
     def begin_with(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -200,6 +203,7 @@ class Trainer:
         restore_optimizer(self.model, self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.step
         self.schedules, self.before = checkpoint.schedules, checkpoint.before
+        self.places = add_place(checkpoint.places, place_of(self.device))
         if self.config.stages != checkpoint.config.stages:
             self.schedules += ((self.step, self.config.schedule),)
 

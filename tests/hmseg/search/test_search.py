@@ -30,6 +30,7 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World
 from hmseg.train.loop import Trainer
+from hmseg.train.place import place_of
 from hmseg.zoo import create_model
 from lut.errors import UserError
 from lut.jsonl import read_records
@@ -149,7 +150,8 @@ def test_what_was_found_is_written_with_its_provenance(whole: SearchRun, data: P
     assert SearchConfig.from_json(json.dumps(search["config"])) == CONFIG
     assert search["estimate"]["value"] == estimate.value
     assert search["cost"] == {"table": "odd"}
-    assert {"hmseg", "torch"} <= set(search["versions"])
+    assert search["versions"].keys() == {"hmseg"}
+    assert search["computed_on"] == [place_of(CPU)]
     for name in ("network.png", "probabilities.png", "cost.png"):
         with Image.open(whole.folder / name) as picture:
             assert len(set(picture.convert("L").tobytes())) > 20
@@ -266,6 +268,7 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
         assert torch.equal(tensor, theirs.weights[name]), name
     *before, search = Checkpoint.load(cut.folder / "inherited.safetensors").as_history()
     assert search["search"]["pretrained"] == config.pretrained
+    assert search["computed_on"] == [place_of(CPU)]
     if config.pretrained:  # what came before is in the weights' history, after a resume too
         *runs, taken = before
         assert runs == RELEASED.card["runs"]
