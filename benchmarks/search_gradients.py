@@ -18,6 +18,7 @@ from torch import Tensor
 
 from deploy.cli.console import run_main
 from hmseg.cost import SpaceCost
+from hmseg.data.batches import normalise_on
 from hmseg.data.dataset import open_source
 from hmseg.data.registry import open_dataset
 from hmseg.operators import Space
@@ -64,7 +65,8 @@ def collect(searcher: Searcher, batches: int, samples: int) -> dict[str, Tensor]
     stage = searcher.config.recipe.stages[0]
     specs = replace(searcher.config.recipe, stages=(replace(stage, steps=batches),)).batches()
     found: dict[str, list[Tensor]] = {name: [] for name in _SLOPES}
-    for step, (images, labels) in enumerate(searcher.loaders[1].batches(specs)):
+    for step, (pixels, labels) in enumerate(searcher.loaders[1].batches(specs)):
+        images = normalise_on(searcher.device, pixels, searcher.dtype)
         noise = [gumbel_noise(1, step, draw) for draw in range(samples)]
         paths = [searcher.architecture.sample(n, 1.0) for n in noise]
         for name, slope in _SLOPES.items():

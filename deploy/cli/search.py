@@ -70,6 +70,8 @@ def search(
     optimizer: Annotated[str, typer.Option(help="Of the weights: sgd or adamw.")] = "sgd",
     scale: training_options.Scale = "0.5,2",
     class_balance: training_options.ClassBalance = 0.0,
+    precision: training_options.Precision = "float32",
+    channels_last: training_options.ChannelsLast = True,
     device: training_options.Device = "cpu",
     threads: training_options.Threads = None,
     loader_threads: training_options.LoaderThreads = 2,
@@ -107,7 +109,7 @@ def search(
     from hmseg.search.run import SearchOptions, SearchRun
     from hmseg.search.search import Searcher
     from hmseg.search.space import parse_dimensions
-    from hmseg.train.config import Stage, TrainConfig, read_optimizer
+    from hmseg.train.config import Stage, TrainConfig, read_optimizer, read_precision
     from hmseg.train.distributed import join_world, leave_world, wait_for_all
     from hmseg.zoo import network_config
 
@@ -126,6 +128,7 @@ def search(
         model=model, data=dataset, stages=tuple(map(Stage.parse, stage or ["180x240:8:3600"])),
         seed=seed, learning_rate=lr, optimizer=read_optimizer(optimizer),
         scale=training_options.read_scale(scale), class_balance=class_balance,
+        precision=read_precision(precision), channels_last=channels_last,
     )  # fmt: skip
     config = SearchConfig(
         recipe, str(limit), file_digest(cost) if limit.unit == "us" and cost else limit.unit,

@@ -49,10 +49,8 @@ def train(
     ohem: Annotated[bool, typer.Option(help="Learn from hard pixels only.")] = False,
     label_smoothing: Annotated[float, typer.Option(help="0 to 1.")] = 0.0,
     class_balance: training_options.ClassBalance = 0.0,
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16 (autocast) or float64.")
-    ] = "float32",
-    channels_last: Annotated[bool, typer.Option(help="Memory layout.")] = True,
+    precision: training_options.Precision = "float32",
+    channels_last: training_options.ChannelsLast = True,
     device: training_options.Device = "cpu",
     threads: training_options.Threads = None,
     loader_threads: training_options.LoaderThreads = 2,

@@ -19,6 +19,8 @@ Scale = Annotated[str, typer.Option(help="LEAST,MOST of the random scale.")]
 ClassBalance = Annotated[
     float, typer.Option(help="C of class weights 1/log(C + share), e.g. 1.02; 0: none.")
 ]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 (autocast) or float64.")]
+ChannelsLast = Annotated[bool, typer.Option(help="Memory layout.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")

@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hmseg.data.dataset import Array
-from hmseg.data.normalise import normalise
+from hmseg.data.normalise import coefficients
 from hmseg.data.transforms import Augmentation
 
 
@@ -53,9 +54,11 @@ class Loader:
         world: int = 1,
         threads: int = 1,
         prefetch: int = 2,
+        pin_memory: bool = False,
     ) -> None:
         self.source, self.augmentation, self.seed = source, augmentation, seed
         self.rank, self.world, self.threads, self.prefetch = rank, world, threads, prefetch
+        self.pin_memory = pin_memory  # batches that a GPU can fetch by itself
         self._made, self._busy_s = 0, 0.0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -73,7 +76,8 @@ class Loader:
         return self.threads * self._made / self._busy_s if self._made else 0.0
 
     def batches(self, specs: Iterator[BatchSpec]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images float32 (N, 3, H, W) channels_last, labels uint8 (N, H, W)) per spec.
+        """Yield (images uint8 (N, 3, H, W) channels_last, labels uint8 (N, H, W)) per spec; a
+        network takes what `normalise_on` makes of them.
 
         `threads` workers stay `prefetch` batches ahead: decoding and resampling release the
         interpreter lock.
@@ -103,10 +107,14 @@ class Loader:
     def _collate(self, futures: list[Future[tuple[Array, Array]]]) -> tuple[Tensor, Tensor]:
         samples = [future.result() for future in futures]
         began = time.perf_counter()
-        images = normalise(np.stack([image for image, _ in samples]))
-        labels = np.stack([labels for _, labels in samples])
-        batch = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+        images, labels = (self._stack(arrays) for arrays in zip(*samples, strict=True))
         self._busy_s += time.perf_counter() - began
+        return images.permute(0, 3, 1, 2), labels
+
+    def _stack(self, arrays: Sequence[Array]) -> Tensor:
+        shape = len(arrays), *arrays[0].shape
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory)
+        np.stack(arrays, out=batch.numpy())
         return batch
 
     def _frame(self, number: int) -> int:
@@ -115,3 +123,20 @@ class Loader:
             rng = np.random.default_rng((self.seed, 0, epoch))
             self._order = epoch, rng.permutation(len(self.source))
         return int(self._order[1][position])
+
+
+def normalise_on(device: torch.device, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 images (N, 3, H, W) as a network on that device takes them, in their own layout.
+
+    They are normalised there, in float32 whatever `dtype` is: a quarter of the bytes go to a GPU,
+    and the threads that make samples are free of it. The numbers are `hmseg.data.normalise`'s.
+    """
+    factor, shift = _coefficients(device)
+    pixels = images.to(device, non_blocking=True).to(torch.float32)
+    return pixels.mul_(factor).sub_(shift).to(dtype)
+
+
+@lru_cache(maxsize=8)
+def _coefficients(device: torch.device) -> tuple[Tensor, Tensor]:
+    factor, shift = (torch.from_numpy(c).view(3, 1, 1).to(device) for c in coefficients())
+    return factor, shift

@@ -16,11 +16,19 @@ def normalise(
     images: NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> NDArray[np.float32]:
     """uint8 RGB (..., 3) to float32 of the same shape: x / 255, minus mean, over std."""
-    deviation = np.asarray(std, np.float32)
+    factor, shift = coefficients(mean, std)
     pixels = images.astype(np.float32)
-    pixels *= 1 / (255 * deviation)
-    pixels -= np.asarray(mean, np.float32) / deviation
+    pixels *= factor
+    pixels -= shift
     return pixels
+
+
+def coefficients(
+    mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Factor (3,) and shift (3,) of the normalisation x * factor - shift of uint8 RGB."""
+    deviation = np.asarray(std, np.float32)
+    return np.float32(1) / (255 * deviation), np.asarray(mean, np.float32) / deviation
 
 
 def planes(

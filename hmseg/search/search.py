@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmseg.data.batches import BatchSpec, Loader, Source
+from hmseg.data.batches import BatchSpec, Loader, Source, normalise_on
 from hmseg.data.dataset import Array
 from hmseg.inherit import inherit_released
 from hmseg.pretrained import Released
@@ -138,6 +138,7 @@ class Searcher:
             Loader(
                 half, recipe.augmentation, seed=recipe.seed + number,
                 rank=world.rank, world=world.size, threads=loader_threads,
+                pin_memory=device.type == "cuda",
             )
             for number, half in enumerate(halves)
         ]  # fmt: skip
@@ -173,7 +174,10 @@ class Searcher:
     def _batches(self, half: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         specs: Iterator[BatchSpec] = self.config.recipe.batches(start)
         for images, labels in self.loaders[half].batches(specs):
-            yield images.to(self.device, self.dtype), labels.to(self.device)
+            normal = normalise_on(self.device, images, self.dtype)
+            if not self.config.recipe.channels_last:
+                normal = normal.contiguous()
+            yield normal, labels.to(self.device, non_blocking=True)
 
     def weight_path(self, step: int) -> Path:
         """The path that a weight step trains: a sample, but fair turns in a warm-up that prefers
@@ -189,17 +193,20 @@ class Searcher:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self._task_loss(images, labels, self.weight_path(self.step))
-        value = finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
         # None, not zero: what the path does not use is left alone, by weight decay too.
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.world.sum_gradients(self.supernet.parameters())
         self.optimizer.step()
-        return value
+        # At the end, as in training: a GPU is not waited for before.
+        return finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
 
     def _task_loss(self, images: Tensor, labels: Tensor, path: Path) -> Tensor:
         """This process's share of the batch's loss."""
-        totals, weights = self.loss.sums(self.supernet(images, path), labels)
+        bfloat16 = self.config.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = self.supernet(images, path)
+        totals, weights = self.loss.sums(outputs, labels)
         return self.loss.combine(totals, self.world.sum(weights))
 
     def _architecture_step(self, images: Tensor, labels: Tensor) -> ArchitectureStep:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hmseg.data.batches import Loader, Source
+from hmseg.data.batches import Loader, Source, normalise_on
 from hmseg.data.dataset import VOID, Array
-from hmseg.data.normalise import normalise
 from hmseg.inherit import inherit_released
 from hmseg.mrms import MIN_SIDE
 from hmseg.pretrained import Released
@@ -78,6 +77,7 @@ class Trainer:
             free = available_bytes(device, world.size)
             check_memory(model, stage.crop, stage.batch, config.element_size, free)
         self.average = copy.deepcopy(model) if config.ema_decay else None
+        self._averaged = pair_tensors(self.average, model) if self.average else None
         if world.size > 1:
             synchronise_batch_norm(model)
         self.model = model
@@ -87,6 +87,7 @@ class Trainer:
         self.loader = Loader(
             source, config.augmentation, seed=config.seed,
             rank=world.rank, world=world.size, threads=loader_threads,
+            pin_memory=device.type == "cuda",
         )  # fmt: skip
         self.step = 0
         self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
@@ -100,11 +101,15 @@ class Trainer:
         memory is exhausted.
         """
         self.model.train()
+        if self.device.type == "cuda":
+            # Shapes stay what they are for a whole stage: the fastest algorithm is worth a search.
+            torch.backends.cudnn.benchmark = True
         began = time.perf_counter()
         for images, labels in self.loader.batches(self.config.batches(self.step)):
             loaded = time.perf_counter()
             rate = self.config.learning_rate_at(self.step)
-            images, labels = images.to(self.device, self.dtype), labels.to(self.device)
+            images = normalise_on(self.device, images, self.dtype)
+            labels = labels.to(self.device, non_blocking=True)
             if not self.config.channels_last:
                 images = images.contiguous()  # torch computes in the layout that it is given
             with explain_exhaustion(images.shape[-2:], len(images) * self.world.size):
@@ -122,27 +127,25 @@ class Trainer:
         totals, weights = self.loss.sums(outputs, labels)
         weights = self.world.sum(weights)
         loss = self.loss.combine(totals, weights)
-        value = finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.world.sum_gradients(self.model.parameters())
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return value
+        # At the end: to read a number is to wait until a GPU has done all that it was told to. A
+        # loss that is not finite has spoilt the weights by now, but they are saved nowhere.
+        return finite_loss(self.world.sum(loss.detach()).item(), self.step)
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        if self.average is None:
+        if self._averaged is None:
             return
         # The ramp lets the average forget the random start.
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        own = self.model.state_dict()
-        for name, mean in self.average.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(own[name], 1 - decay)
-            else:
-                mean.copy_(own[name])
+        (means, values), (counts, new_counts) = self._averaged
+        torch._foreach_lerp_(means, values, 1 - decay)
+        torch._foreach_copy_(counts, new_counts)
 
     @property
     def released(self) -> nn.Module:
@@ -228,7 +231,8 @@ def torch_predictor(model: nn.Module) -> Predictor:
         model.eval()
         try:
             with torch.inference_mode():
-                batch = torch.from_numpy(normalise(image)).permute(2, 0, 1)[None]
+                pixels = torch.tensor(image).permute(2, 0, 1)[None]
+                batch = normalise_on(like.device, pixels, torch.float32)
                 height, width = image.shape[:2]
                 # A person cut out of a photograph (LIP) may be smaller than a network's least side.
                 missing = max(0, MIN_SIDE - width), max(0, MIN_SIDE - height)
@@ -240,6 +244,20 @@ def torch_predictor(model: nn.Module) -> Predictor:
         return labels.cpu().numpy()
 
     return predict
+
+
+TensorPairs = tuple[list[Tensor], list[Tensor]]
+
+
+def pair_tensors(first: nn.Module, second: nn.Module) -> tuple[TensorPairs, TensorPairs]:
+    """The tensors of two networks of one kind side by side: the real ones, and the integers."""
+    own, other = first.state_dict(), second.state_dict()
+    real = [name for name, tensor in own.items() if tensor.is_floating_point()]
+    rest = [name for name in own if name not in set(real)]
+    reals, integers = (
+        ([own[name] for name in names], [other[name] for name in names]) for names in (real, rest)
+    )
+    return reals, integers
 
 
 def class_weights(source: Source, classes: int, balance: float) -> tuple[float, ...] | None:
@@ -261,8 +279,9 @@ def class_weights(source: Source, classes: int, balance: float) -> tuple[float, 
 
 def require_finite(weights: Tensors, step: int) -> None:
     """Raise UserError, naming the tensor, where one is no longer a finite number."""
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
+    finite = torch.stack([tensor.isfinite().all() for tensor in weights.values()])
+    for name, good in zip(weights, finite.tolist(), strict=True):
+        if not good:
             raise UserError(
                 f"{name} is not finite after step {step}; the last good checkpoint is "
                 "kept: resume from it with a lower learning rate"

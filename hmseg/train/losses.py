@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 VOID = 255  # label of pixels that count nowhere
 OHEM_PROBABILITY = 0.7  # a pixel whose own class has less than this is hard
 OHEM_SHARE = 16  # at least 1/16 of an image's pixels are kept
+GPU_CHUNK_BYTES = 1 << 28  # of the upsampled logits that are scored at once on a GPU
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,25 @@ class PixelLoss:
 
         `logits` (N, K, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
         """
-        total, weight = _ImageByImage.apply(logits, labels, self)  # type: ignore[no-untyped-call]
+        total, weight = _InChunks.apply(  # type: ignore[no-untyped-call]
+            logits, labels, self, self.images_at_once(logits, labels)
+        )
         return total, weight
 
-    def image_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two sums of one image: `logits` (K, H, W), `labels` int64 (H, W)."""
-        logits, labels = logits[None], labels[None]
-        table = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+    def images_at_once(self, logits: Tensor, labels: Tensor) -> int:
+        """How many images of a batch are scored together: one in a CPU's cache, but as many as
+        memory allows on a GPU, where every operation on a single image would cost a launch."""
+        if self.ohem or logits.device.type == "cpu":
+            return 1
+        image = 4 * logits.shape[1] * labels.shape[-2] * labels.shape[-1]
+        return max(1, GPU_CHUNK_BYTES // image)
+
+    def chunk_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The two sums of some images, with OHEM of one: `logits` (N, K, H, W), `labels` int64
+        (N, H, W)."""
+        table = None
+        if self.class_weights is not None:
+            table = _class_table(self.class_weights, logits.device, logits.dtype)
         valid = labels != VOID
         if not self.ohem:
             # F.cross_entropy weights a smoothed label's classes one by one; here the weight is
@@ -51,6 +65,8 @@ class PixelLoss:
                 return total, valid.sum().to(total.dtype)
             if not self.label_smoothing:
                 total = F.cross_entropy(logits, labels, table, ignore_index=VOID, reduction="sum")
+                if len(labels) > 1:  # a GPU would have to wait for the number of valid pixels
+                    return total, (table[labels.masked_fill(~valid, 0)] * valid).sum()
                 return total, table[labels[valid]].sum()
         pixel = F.cross_entropy(
             logits, labels, ignore_index=VOID, reduction="none",
@@ -102,8 +118,8 @@ class BoostedLoss:
         return self.combine(*self.sums(outputs, labels))
 
 
-class _ImageByImage(torch.autograd.Function):
-    """Upsample and apply a loss one image at a time, taking the gradient on the way forward.
+class _InChunks(torch.autograd.Function):
+    """Upsample and apply a loss some images at a time, taking the gradient on the way forward.
 
     Logits at 1/8 are 64 times smaller than at full size. Upsampling the whole batch, its softmax
     and both their gradients were half of a training step on a CPU; one image at a time they stay
@@ -116,19 +132,27 @@ class _ImageByImage(torch.autograd.Function):
         logits: Tensor,
         labels: Tensor,
         loss: PixelLoss,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
         small = at_least_float32(logits.detach()).contiguous()
-        rows = _bilinear(small.shape[-2], labels.shape[-2], small)
-        columns = _bilinear(small.shape[-1], labels.shape[-1], small).T.contiguous()
-        gradient = torch.empty_like(small)
+        images, classes, *size = small.shape
+        rows = _bilinear(size[0], labels.shape[-2], small.device, small.dtype)
+        columns = _bilinear(size[1], labels.shape[-1], small.device, small.dtype).T.contiguous()
+        wanted = ctx.needs_input_grad[0]
+        maps, gradient = small.flatten(0, 1), torch.empty_like(small)
+        slopes = gradient.flatten(0, 1)
         total, weight = small.new_zeros(()), small.new_zeros(())
         # Autocast is off: the gradient would be of the rounded values.
-        with torch.autocast(small.device.type, enabled=False), torch.enable_grad():
-            for index in range(len(small)):
-                large = (rows @ (small[index] @ columns)).requires_grad_()
-                value, share = loss.image_sums(large, labels[index].long())
-                (slope,) = torch.autograd.grad(value, large)
-                gradient[index] = rows.T @ (slope @ columns.T)
+        with torch.autocast(small.device.type, enabled=False), torch.set_grad_enabled(wanted):
+            for first in range(0, images, chunk):
+                end = min(first + chunk, images)
+                part = slice(first * classes, end * classes)
+                large = rows @ (maps[part] @ columns)
+                large = large.view(-1, classes, *labels.shape[-2:]).requires_grad_(wanted)
+                value, share = loss.chunk_sums(large, labels[first:end].long())
+                if wanted:
+                    (slope,) = torch.autograd.grad(value, large)
+                    slopes[part] = rows.T @ (slope.flatten(0, 1) @ columns.T)
                 total, weight = total + value.detach(), weight + share.detach()
         ctx.save_for_backward(gradient.to(logits.dtype))
         ctx.mark_non_differentiable(weight)
@@ -140,7 +164,7 @@ class _ImageByImage(torch.autograd.Function):
         *slopes: Tensor,
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * slopes[0].to(gradient.dtype), None, None
+        return gradient * slopes[0].to(gradient.dtype), None, None, None
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -148,7 +172,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
-def _bilinear(small: int, large: int, like: Tensor) -> Tensor:
+@lru_cache(maxsize=8)
+def _class_table(weights: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(weights, device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=64)
+def _bilinear(small: int, large: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The (large, small) matrix of one axis of `hmseg.blocks.resize`: bilinear is separable."""
-    eye = torch.eye(small, device=like.device, dtype=like.dtype)[None]
+    eye = torch.eye(small, device=device, dtype=dtype)[None]
     return F.interpolate(eye, size=large, mode="linear", align_corners=False)[0].T.contiguous()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmseg.data.batches import BatchSpec, Loader
+from hmseg.data.batches import BatchSpec, Loader, normalise_on
 from hmseg.data.normalise import normalise
 from hmseg.data.transforms import Augmentation
 from lut.errors import UserError
@@ -38,12 +38,26 @@ def test_every_frame_comes_once_per_pass_in_a_new_order():
     assert order[:12] != order[12:]
 
 
-def test_batches_have_the_networks_layout_and_numbers():
+def test_batches_have_the_networks_layout():
     images, labels = next(iter(Loader(Numbered(12), PLAIN, seed=0).batches(specs(1, 4))))
-    assert images.shape == (4, 3, 64, 64)
+    assert (images.shape, images.dtype) == ((4, 3, 64, 64), torch.uint8)
     assert images.is_contiguous(memory_format=torch.channels_last)
-    expected = normalise(np.broadcast_to(labels[0].numpy()[..., None], (64, 64, 3)))
-    np.testing.assert_array_equal(images[0].permute(1, 2, 0).numpy(), expected)
+    assert torch.equal(images, labels[:, None].expand(4, 3, 64, 64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_is_normalised_bit_for_bit_as_an_array_is(dtype: torch.dtype):
+    # Every value of every channel, in more pixels than a vector holds.
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 72, 3), dtype=np.uint8)
+    pixels[0, :4, :64] = np.arange(256, dtype=np.uint8).reshape(4, 64, 1)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    result = normalise_on(torch.device("cpu"), images, dtype)
+    assert result.dtype == dtype
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    expected = normalise(pixels).astype(result.numpy().dtype)
+    np.testing.assert_array_equal(result.permute(0, 2, 3, 1).numpy(), expected)
+    planar = normalise_on(torch.device("cpu"), images.contiguous(), dtype)
+    assert torch.equal(planar, result)
 
 
 def test_processes_share_out_exactly_the_batch_of_one_process():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from hmseg.data.normalise import MEAN, STD, normalise
 from hmseg.data.transforms import Augmentation
@@ -64,6 +65,44 @@ def test_colour_changes_the_image_and_never_the_labels():
     outs = [augment(image, labels, (64, 64), np.random.default_rng(seed)) for seed in range(5)]
     assert len({out.tobytes() for out, _ in outs}) == 5
     assert all((out_labels == labels).all() for _, out_labels in outs)
+
+
+class Recorder:
+    """A generator that keeps what it drew."""
+
+    def __init__(self, seed: int) -> None:
+        self.inner, self.drawn = np.random.default_rng(seed), []
+
+    def __getattr__(self, name: str):
+        def draw(*given):
+            self.drawn.append(getattr(self.inner, name)(*given))
+            return self.drawn[-1]
+
+        return draw
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_colour_and_flip_are_what_pillow_and_numpy_make_in_the_plain_way(seed: int):
+    image = np.random.default_rng(9).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    labels = image[..., 0] % 11
+    augment = Augmentation(scale=(0.6, 1.4))
+    plain, plain_labels = Augmentation(scale=(0.6, 1.4), flip=False, colour=0)(
+        image, labels, (80, 100), np.random.default_rng(seed)
+    )
+    rng = Recorder(seed)
+    out, out_labels = augment(image, labels, (80, 100), rng)
+    *_, factors, flip = rng.drawn
+    rows, columns = (np.flatnonzero((plain_labels != 255).any(axis)) for axis in (1, 0))
+    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    patch = Image.fromarray(plain[inside])
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhancer, factor in zip(enhancers, factors, strict=True):
+        patch = enhancer(patch).enhance(float(factor))
+    expected = plain.copy()
+    expected[inside] = np.asarray(patch)
+    mirror = -1 if flip < 0.5 else 1
+    np.testing.assert_array_equal(out, expected[:, ::mirror])
+    np.testing.assert_array_equal(out_labels, plain_labels[:, ::mirror])
 
 
 def test_the_same_generator_gives_the_same_sample():

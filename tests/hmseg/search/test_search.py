@@ -97,6 +97,27 @@ def test_the_halves_are_disjoint_and_cover_the_split(count: int):
     assert {Half(Numbered(count), 0, seed=5).load(i) for i in range(4)} != weights
 
 
+def test_a_search_in_bfloat16_is_near_one_in_float32(data: Path):
+    def losses(config: SearchConfig) -> list[float]:
+        found: list[float] = []
+
+        def report(report: SearchReport) -> None:
+            found.append(report.loss)
+            if report.architecture:
+                found.append(report.architecture.loss)
+
+        make_searcher(data, config).run(report)
+        return found
+
+    stage = replace(RECIPE, stages=(Stage((64, 64), 2, 3),), learning_rate=1e-4)
+    config = replace(SCORE, recipe=stage, warmup_steps=1)
+    exact = losses(config)
+    rounded = losses(replace(config, recipe=replace(stage, precision="bfloat16")))
+    assert len(exact) == 5
+    assert rounded == pytest.approx(exact, rel=0.1)
+    assert rounded != exact
+
+
 def test_each_kind_of_step_changes_its_own_parameters(data: Path):
     searcher = make_searcher(data)
     searcher.supernet.train()

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from hmseg.data.batches import normalise_on
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.train.config import Stage, TrainConfig
@@ -113,7 +114,8 @@ def test_without_synchronisation_the_curves_part(tmp_path: Path):
     source = InMemory(open_dataset("camvid", tmp_path / "data", "train"))
     config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 96), 4, 1),))
     trainer = Trainer(config, source, tuple(map(str, range(11))))
-    images, labels = next(trainer.loader.batches(config.batches()))
+    pixels, labels = next(trainer.loader.batches(config.batches()))
+    images = normalise_on(CPU, pixels, torch.float32)
     model = trainer.model.train()
     whole = trainer.loss(model(images), labels)
     halves = [trainer.loss.sums(model(images[i : i + 2]), labels[i : i + 2]) for i in (0, 2)]

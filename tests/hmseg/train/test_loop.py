@@ -9,7 +9,7 @@ import torch
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.train.config import Stage, TrainConfig
-from hmseg.train.loop import Trainer, torch_predictor
+from hmseg.train.loop import StepReport, Trainer, torch_predictor
 from hmseg.zoo import create_model
 from lut.errors import UserError
 from tests.hmseg.data.folders import make_camvid
@@ -43,6 +43,26 @@ def test_the_layout_that_is_asked_for_reaches_the_convolutions(tmp_path: Path, c
     )
     trainer.run(lambda _report: None)
     assert seen == [channels_last]
+
+
+def test_the_average_is_the_loop_over_its_tensors_bit_for_bit(tmp_path: Path):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 3),), ema_decay=0.9)
+    trainer = Trainer(config, InMemory(frames), frames.classes.names)
+    assert trainer.average is not None
+    expected = {name: tensor.clone() for name, tensor in trainer.average.state_dict().items()}
+
+    def follow(report: StepReport) -> None:
+        decay = min(0.9, (1 + report.step) / (10 + report.step))
+        for name, value in trainer.model.state_dict().items():
+            if value.is_floating_point():
+                expected[name].lerp_(value, 1 - decay)
+            else:
+                expected[name].copy_(value)
+
+    trainer.run(follow)
+    for name, tensor in trainer.average.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_exhausted_memory_is_one_line(tmp_path: Path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hmseg.train.losses import BoostedLoss, PixelLoss
+from hmseg.train.losses import BoostedLoss, PixelLoss, _InChunks
 
 CLASSES = 5
 
@@ -85,6 +85,40 @@ def test_ohem_keeps_at_least_a_sixteenth():
     logits[:, 0] = torch.linspace(5, 9, 1024).view(32, 32)  # all easy
     _, weight = PixelLoss(ohem=True).sums(logits, labels)
     assert weight.item() == 64
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5, 3.0, 1.5)])
+@pytest.mark.parametrize("chunk", [2, 3, 9])
+def test_images_scored_together_cost_what_they_cost_one_by_one(case, chunk, weights, smoothing):
+    logits, labels = case
+    loss = PixelLoss(weights, smoothing)
+    found = []
+    for size in (1, chunk):
+        total, weight = _InChunks.apply(logits, labels.byte(), loss, size)
+        (gradient,) = torch.autograd.grad(total, logits)
+        found.append((total.detach(), weight, gradient))
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
+
+
+def test_how_many_images_are_scored_together():
+    labels = torch.empty(32, 360, 480, dtype=torch.uint8, device="meta")
+    logits = torch.empty(32, 11, 45, 60, device="meta")
+    assert PixelLoss().images_at_once(logits, labels) == 35
+    assert PixelLoss(ohem=True).images_at_once(logits, labels) == 1
+    large = torch.empty(2, 8192, 8192, dtype=torch.uint8, device="meta")
+    assert PixelLoss().images_at_once(logits, large) == 1
+    here = torch.empty(32, 11, 45, 60)
+    assert PixelLoss().images_at_once(here, labels) == 1
+
+
+def test_without_a_gradient_the_sums_are_the_same_bits(case):
+    logits, labels = case
+    with torch.no_grad():
+        bare = PixelLoss().sums(logits.detach(), labels)
+    assert all(
+        torch.equal(a, b) for a, b in zip(bare, PixelLoss().sums(logits, labels), strict=True)
+    )
 
 
 def test_boosting_is_equation_1(case):
