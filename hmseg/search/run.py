@@ -10,7 +10,7 @@ FOLDER/network.png, probabilities.png, cost.png
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class SearchRun:
                 "is_most_probable": most_probable,
                 "classes": list(searcher.classes),
                 "processes": self.world.size,
-                "versions": {"hmseg": version("hmseg")},
+                "versions": {"hmseg": _version("hmseg")},
                 "computed_on": list(searcher.places),
                 "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
@@ -179,3 +179,11 @@ class SearchRun:
         draw_probabilities(records, path, self.folder / "probabilities.png")
         draw_cost(records, searcher.objective.budget, self.folder / "cost.png")
         return found
+
+
+def _version(tool: str) -> str:
+    """Of a package; a checkout that was not installed has none, and no search is lost over it."""
+    try:
+        return version(tool)
+    except PackageNotFoundError:
+        return "not installed"

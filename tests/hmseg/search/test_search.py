@@ -24,7 +24,7 @@ from hmseg.pretrained import load_released
 from hmseg.search.architecture import Architecture, gumbel_noise
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
-from hmseg.search.run import SearchOptions, SearchRun
+from hmseg.search.run import SearchOptions, SearchRun, _version
 from hmseg.search.search import _SLOPES, Half, Searcher, SearchReport
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
@@ -176,6 +176,11 @@ def test_what_was_found_is_written_with_its_provenance(whole: SearchRun, data: P
     for name in ("network.png", "probabilities.png", "cost.png"):
         with Image.open(whole.folder / name) as picture:
             assert len(set(picture.convert("L").tobytes())) > 20
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    assert _version("torch") == torch.__version__
+    assert _version("no-such-package") == "not installed"
 
 
 def test_training_begins_with_the_network_that_was_found(whole: SearchRun, data: Path):
