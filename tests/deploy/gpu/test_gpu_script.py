@@ -1,8 +1,12 @@
 """What benchmarks/gpu.sh keeps, whatever happens; its rows are made up, and the GPU is the
 stand-in for a driver. tests/deploy/gpu/test_bench.py measures a real row on it."""
 
+import itertools
 import json
 import subprocess
+import time
+from multiprocessing.pool import ThreadPool
+from threading import Barrier, Thread
 
 import pytest
 
@@ -48,10 +52,9 @@ class Machine:
 @pytest.fixture
 def machine(driver_library, monkeypatch, tmp_path):
     monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
-    monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
     monkeypatch.setattr(gpu, "MODELS", MODELS)
     machine = Machine(tmp_path / "gpu-stand-in.json")
-    monkeypatch.setattr(gpu, "measure_row", machine.measure)
+    monkeypatch.setattr(gpu_row, "measure_row", machine.measure)
     return machine
 
 
@@ -98,6 +101,83 @@ def test_a_row_that_fails(machine, capsys, error, line):
     assert machine.measured == [ORDER[1]]
     assert len(machine.read()["rows"]) == 4
     assert machine.read()["errors"] == []
+
+
+def test_rows_that_are_made_together(machine, monkeypatch):
+    """All are built at once, and each is measured alone; one that fails is named."""
+    together, times = Barrier(len(ORDER)), []
+
+    def measure(model, size, capability, options, end, alone):
+        together.wait(10)  # none is measured until all are here
+        if (model, size) == ORDER[1]:
+            raise WorkError("it differs")
+        alone()
+        begin = time.monotonic()
+        time.sleep(0.05)
+        times.append((begin, time.monotonic()))
+        return made_up(model, size)
+
+    monkeypatch.setattr(gpu, "POOL", ThreadPool)
+    monkeypatch.setattr(gpu_row, "measure_row", measure)
+    assert machine.start("--jobs", "4", "--tune-seconds", "0") == 1
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(times)))
+    found = machine.read()
+    rows = {(row["model"], row["resolution"]) for row in found["rows"]}
+    assert rows == {*ORDER} - {ORDER[1]}
+    assert found["left_out"] == ["mrms 768x1536, failed: it differs"]
+
+
+def test_together_until_the_time_is_up(machine, monkeypatch):
+    def measure(model, *_):
+        if model == "mrms":
+            time.sleep(2)
+        return made_up(model, "768x1536")
+
+    monkeypatch.setattr(gpu, "POOL", ThreadPool)
+    monkeypatch.setattr(gpu_row, "measure_row", measure)
+    options = ["--resolutions", "768x1536", "--jobs", "2", "--tune-seconds", "0"]
+    assert machine.start(*options, "--minutes", "0.01") == 0
+    assert [row["model"] for row in machine.read()["rows"]] == ["tiny-mrms"]
+    assert machine.read()["left_out"] == ["mrms 768x1536, the time was up"]
+
+
+def test_a_process_for_a_row():
+    options = gpu.argparse.Namespace(jobs=2, precision="fp32", tune_seconds=0.0)
+    rows = gpu.made_together([("no-such-model", "64x64")], 90, options, time.monotonic() + 100)
+    ((row_of, found),) = rows
+    assert row_of == ("no-such-model", "64x64")
+    assert "no-such-model" in found
+    assert found != gpu.UP
+
+
+def test_no_tuning_together(machine, capsys):
+    assert machine.start("--jobs", "2") == 2
+    assert "--jobs is for --tune-seconds 0" in capsys.readouterr().err
+
+
+def test_turns(tmp_path):
+    """Whoever measures waits for those that use the GPU, and the next for him."""
+    lock, order = tmp_path / "lock", []
+    lock.touch()
+    entered = Barrier(3)
+
+    def work(number):
+        with gpu_row.turn(lock) as alone:
+            entered.wait(10)
+            time.sleep(0.05 * number)
+            order.append(("built", number))
+            alone()
+            order.append(("begin", number))
+            time.sleep(0.05)
+            order.append(("end", number))
+
+    workers = [Thread(target=work, args=(number,)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [what for what, _ in order] == ["built"] * 3 + ["begin", "end"] * 3
+    assert all(order[i][1] == order[i + 1][1] for i in (3, 5, 7))
 
 
 def test_interrupted(machine):
