@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from lut.files import check_writable
 
 MODELS = ("tiny-mrms", "mrms", "tiny-hmseg")
 RESOLUTIONS = ("256x512", "512x1024", *BAR_RESOLUTIONS)
-POOL = multiprocessing.get_context("spawn").Pool  # a fork has no CUDA
+CONTEXT: Any = multiprocessing.get_context("spawn")  # a fork has no CUDA
 
 
 def say(text: str) -> None:
@@ -135,23 +136,40 @@ def made_together(
 ) -> Made:
     """The rows in the order in which they are ready; those that are not when `end` is over are
     given up."""
-    waiting = dict.fromkeys(todo)
-    with tempfile.NamedTemporaryFile(prefix="hmseg-turns-") as lock, POOL(options.jobs) as pool:
-        tasks = [(row_of, (*row_of, capability, options, end, Path(lock.name))) for row_of in todo]
-        rows = pool.imap_unordered(_one_of_many, tasks)
-        while waiting:
-            try:
-                row_of, found = rows.next(timeout=max(0.0, end - time.monotonic()))
-            except multiprocessing.TimeoutError:
-                break
-            del waiting[row_of]
-            yield row_of, found
-    yield from ((row_of, UP) for row_of in waiting)
+    waiting, running = list(todo), {}
+    with tempfile.NamedTemporaryFile(prefix="hmseg-turns-") as lock:
+        try:
+            while waiting or running:
+                while waiting and len(running) < options.jobs:
+                    row_of = waiting.pop(0)
+                    result, sent = CONTEXT.Pipe(duplex=False)
+                    arguments = (*row_of, capability, options, end, Path(lock.name))
+                    process = CONTEXT.Process(target=_send_row, args=(sent, arguments))
+                    process.start()
+                    sent.close()
+                    running[result] = row_of, process
+                ready = connection.wait(list(running), max(0.0, end - time.monotonic()))
+                if not ready:
+                    break
+                for result in ready:
+                    row_of, process = running.pop(result)
+                    try:
+                        found = result.recv()
+                    except EOFError:
+                        process.join()
+                        found = f"its process ended with {process.exitcode}"
+                    process.join()
+                    yield row_of, found
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.join()
+    for row_of in (*(row_of for row_of, _ in running.values()), *waiting):
+        yield row_of, UP
 
 
-def _one_of_many(task: tuple[tuple[str, str], Sequence[Any]]) -> tuple[tuple[str, str], Row | str]:
-    row_of, arguments = task
-    return row_of, try_row(*arguments)
+def _send_row(sent: connection.Connection, arguments: Sequence[Any]) -> None:
+    sent.send(try_row(*arguments))
 
 
 def record(results: Results, what: str, found: Row | str) -> None:

@@ -3,9 +3,10 @@ stand-in for a driver. tests/deploy/gpu/test_bench.py measures a real row on it.
 
 import itertools
 import json
+import multiprocessing
+import os
 import subprocess
 import time
-from multiprocessing.pool import ThreadPool
 from threading import Barrier, Thread
 
 import pytest
@@ -104,41 +105,52 @@ def test_a_row_that_fails(machine, capsys, error, line):
 
 
 def test_rows_that_are_made_together(machine, monkeypatch):
-    """All are built at once, and each is measured alone; one that fails is named."""
-    together, times = Barrier(len(ORDER)), []
+    """All are built at once, and each is measured alone; one that fails and one whose process ends
+    are named."""
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(6)
 
     def measure(model, size, capability, options, end, alone):
-        together.wait(10)  # none is measured until all are here
-        if (model, size) == ORDER[1]:
+        together.wait(20)  # none is measured until all are here
+        if size == "256x512":
+            if model == "mrms":
+                os._exit(7)
             raise WorkError("it differs")
         alone()
         begin = time.monotonic()
-        time.sleep(0.05)
-        times.append((begin, time.monotonic()))
-        return made_up(model, size)
+        time.sleep(0.1)
+        return made_up(model, size) | {"times": (begin, time.monotonic())}
 
-    monkeypatch.setattr(gpu, "POOL", ThreadPool)
+    monkeypatch.setattr(gpu, "CONTEXT", fork)
     monkeypatch.setattr(gpu_row, "measure_row", measure)
-    assert machine.start("--jobs", "4", "--tune-seconds", "0") == 1
-    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(times)))
+    options = ["--models", *MODELS, "tiny-hmseg", "--jobs", "6", "--tune-seconds", "0"]
+    assert machine.start(*options) == 1
     found = machine.read()
-    rows = {(row["model"], row["resolution"]) for row in found["rows"]}
-    assert rows == {*ORDER} - {ORDER[1]}
-    assert found["left_out"] == ["mrms 768x1536, failed: it differs"]
+    assert {row["model"] for row in found["rows"]} == {*MODELS, "tiny-hmseg"}
+    assert {row["resolution"] for row in found["rows"]} == {"768x1536"}
+    times = sorted(row["times"] for row in found["rows"])
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
+    assert found["left_out"] == [
+        "tiny-mrms 256x512, failed: it differs", "mrms 256x512, failed: its process ended with 7",
+        "tiny-hmseg 256x512, failed: it differs",
+    ]  # fmt: skip
 
 
 def test_together_until_the_time_is_up(machine, monkeypatch):
-    def measure(model, *_):
-        if model == "mrms":
-            time.sleep(2)
-        return made_up(model, "768x1536")
+    """Two at a time: the second takes too long, the fourth is not begun."""
 
-    monkeypatch.setattr(gpu, "POOL", ThreadPool)
+    def measure(model, size, *_):
+        if model == "mrms":
+            time.sleep(60)
+        return made_up(model, size)
+
+    monkeypatch.setattr(gpu, "CONTEXT", multiprocessing.get_context("fork"))
     monkeypatch.setattr(gpu_row, "measure_row", measure)
-    options = ["--resolutions", "768x1536", "--jobs", "2", "--tune-seconds", "0"]
-    assert machine.start(*options, "--minutes", "0.01") == 0
-    assert [row["model"] for row in machine.read()["rows"]] == ["tiny-mrms"]
-    assert machine.read()["left_out"] == ["mrms 768x1536, the time was up"]
+    assert machine.start("--jobs", "2", "--tune-seconds", "0", "--minutes", "0.03") == 0
+    assert {row["model"] for row in machine.read()["rows"]} == {"tiny-mrms"}
+    assert machine.read()["left_out"] == [
+        "mrms 768x1536, the time was up", "mrms 256x512, the time was up"
+    ]  # fmt: skip
 
 
 def test_a_process_for_a_row():
