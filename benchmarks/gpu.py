@@ -1,7 +1,7 @@
 """Parity on the device, latency beside every peer that runs there, and each kernel's time.
 
     benchmarks/gpu.sh [--models tiny-mrms mrms tiny-hmseg] [--resolutions 256x512 ...] [--minutes 8]
-        [--table-minutes 2.5] [--precision fp16] [--tune-seconds 10] [--again] [-o DIR]
+        [--table-minutes 2.5] [--precision fp16] [--tune-seconds 10] [--jobs 1] [--again] [-o DIR]
 
 For each network and size, those of the bars first (768x1536 and 1024x2048): schedules are tuned for
 `--tune-seconds` (0: not), going on from the records of earlier runs in the user's folder; the
@@ -16,17 +16,23 @@ table (`benchmarks/gpu_table.py`): the last ones, or the first where there is on
 tuning changes the schedules that it is of; rows of its size wait while it is unfinished.
 
 Results go to DIR/gpu-NAME.json (gpu-NAME-fp16.json) with what they were measured on, after every
-row. A row that fails is named and the others go on; the exit code is then 1. What the minutes do
+row. A row that fails is named and the others go on; the exit code is then 1. With `--jobs` above 1,
+which goes with `--tune-seconds 0`, so many rows are exported, compiled and gated at a time, each in
+a process of its own. Their peers are started and they are measured one after the other, each when
+no other uses the GPU; those that wait for that are asleep. What the minutes do
 not suffice for is named as left out: the next start with the same GPU, software and options keeps
 the rows there are and goes on with it (`--again`: measures all anew).
 """
 
 import argparse
+import multiprocessing
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from benchmarks.gpu_report import (
     BAR_RESOLUTIONS,
@@ -38,18 +44,15 @@ from benchmarks.gpu_report import (
     provenance,
     take_up,
 )
-from benchmarks.gpu_row import copy_bytes_per_ms, measure_row, model_digest
+from benchmarks.gpu_row import model_digest, try_row
 from benchmarks.gpu_table import RESOLUTION, UP, measure_table, table_path
 from deploy.precision import PRECISIONS
-from lut.errors import HmsegError
+from lut.errors import HmsegError, UserError
 from lut.files import check_writable
-
-if TYPE_CHECKING:
-    from deploy.gpu.driver import Driver
 
 MODELS = ("tiny-mrms", "mrms", "tiny-hmseg")
 RESOLUTIONS = ("256x512", "512x1024", *BAR_RESOLUTIONS)
-COPIED_BYTES = 256 << 20
+CONTEXT: Any = multiprocessing.get_context("spawn")  # a fork has no CUDA
 
 
 def say(text: str) -> None:
@@ -67,6 +70,8 @@ def run(options: argparse.Namespace) -> Results:
     from deploy.gpu.driver import Driver
 
     driver = Driver()
+    if options.jobs > 1 and options.tune_seconds > 0:
+        raise UserError("--jobs is for --tune-seconds 0: tuning has the GPU to itself")
     now = provenance(driver, options)
     name = "-".join(driver.name.lower().split()) + "-fp16" * (options.precision == "fp16")
     path, table_file = options.out / f"gpu-{name}.json", table_path(options.out, name)
@@ -74,8 +79,6 @@ def run(options: argparse.Namespace) -> Results:
     rows, about = take_up(path, now, again=options.again)
     if about:
         say(about)
-    bytes_per_ms = copy_bytes_per_ms(driver, COPIED_BYTES)
-    now["copy_gb_per_s"] = bytes_per_ms / 1e6
     begin = time.monotonic()
     end_of_rows = end = begin + 60 * options.minutes
     table_s = 60 * options.table_minutes
@@ -94,18 +97,13 @@ def run(options: argparse.Namespace) -> Results:
         waiting = RESOLUTION if results.table["left_out"] else ""
     elif table_s > 0:
         end_of_rows -= table_s
-    longest = 0.0
     for model, size in todo:
-        what = f"{model} {size}"
         if size == waiting:
-            left[what] = "its tuning would change what the unfinished table is of"
-            continue
-        start = time.monotonic()
-        if start + longest > end_of_rows:
-            left[what] = UP
-            continue
-        measure_into(results, what, (model, size), driver, bytes_per_ms, options, end_of_rows)
-        longest = max(longest, time.monotonic() - start)
+            left[f"{model} {size}"] = "its tuning would change what the unfinished table is of"
+    rows_now = [(model, size) for model, size in todo if size != waiting]
+    make = made_together if options.jobs > 1 else made_in_turn
+    for (model, size), found in make(rows_now, driver.capability, options, end_of_rows):
+        record(results, f"{model} {size}", found)
     if table_s > 0:
         results.table = results.table or measure_table(options.precision, table_file, end)
         if results.table["left_out"]:
@@ -114,25 +112,78 @@ def run(options: argparse.Namespace) -> Results:
     return results
 
 
-def measure_into(
-    results: Results, what: str, row_of: tuple[str, str], driver: "Driver", bytes_per_ms: float,
-    options: argparse.Namespace, end: float,
-) -> None:  # fmt: skip
+Made = Iterator[
+    tuple[tuple[str, str], Row | str]
+]  # of model and size the row, or why there is none
+
+
+def made_in_turn(
+    todo: Sequence[tuple[str, str]], capability: int, options: argparse.Namespace, end: float
+) -> Made:
+    """The rows, as long as there is time for as long a one as any before."""
+    longest = 0.0
+    for model, size in todo:
+        start = time.monotonic()
+        if start + longest > end:
+            yield (model, size), UP
+            continue
+        yield (model, size), try_row(model, size, capability, options, end)
+        longest = max(longest, time.monotonic() - start)
+
+
+def made_together(
+    todo: Sequence[tuple[str, str]], capability: int, options: argparse.Namespace, end: float
+) -> Made:
+    """The rows in the order in which they are ready; those that are not when `end` is over are
+    given up."""
+    waiting, running = list(todo), {}
+    with tempfile.NamedTemporaryFile(prefix="hmseg-turns-") as lock:
+        try:
+            while waiting or running:
+                while waiting and len(running) < options.jobs:
+                    row_of = waiting.pop(0)
+                    result, sent = CONTEXT.Pipe(duplex=False)
+                    arguments = (*row_of, capability, options, end, Path(lock.name))
+                    process = CONTEXT.Process(target=_send_row, args=(sent, arguments))
+                    process.start()
+                    sent.close()
+                    running[result] = row_of, process
+                ready = connection.wait(list(running), max(0.0, end - time.monotonic()))
+                if not ready:
+                    break
+                for result in ready:
+                    row_of, process = running.pop(result)
+                    try:
+                        found = result.recv()
+                    except EOFError:
+                        process.join()
+                        found = f"its process ended with {process.exitcode}"
+                    process.join()
+                    yield row_of, found
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.join()
+    for row_of in (*(row_of for row_of, _ in running.values()), *waiting):
+        yield row_of, UP
+
+
+def _send_row(sent: connection.Connection, arguments: Sequence[Any]) -> None:
+    sent.send(try_row(*arguments))
+
+
+def record(results: Results, what: str, found: Row | str) -> None:
     """Add a row to the results, or why there is none."""
-    try:
-        row = measure_row(*row_of, driver.capability, bytes_per_ms, options, end)
-    # Whatever one row runs into, torch's and onnxruntime's own errors too, the others go on.
-    except Exception as error:
-        line = next((line for line in str(error).splitlines() if line.strip()), "")
-        if not isinstance(error, HmsegError):
-            line = f"{type(error).__name__}: {line}"
-        results.left_out[what] = f"failed: {line[:300]}"
-        results.errors.append(f"{what}: {line[:300]}")
-        say(f"{what} failed: {line[:300]}")
+    if found == UP:
+        results.left_out[what] = UP
+    elif isinstance(found, str):
+        results.left_out[what] = f"failed: {found}"
+        results.errors.append(f"{what}: {found}")
+        say(f"{what} failed: {found}")
     else:
-        results.rows.append(row)
+        results.rows.append(found)
         del results.left_out[what]
-        for line in row_lines(row):
+        for line in row_lines(found):
             say(line)
     results.write()
 
@@ -162,6 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tune-seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="keep no row of an earlier start")
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))
     try:

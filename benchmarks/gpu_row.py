@@ -1,14 +1,18 @@
 """One network at one size on this machine's GPU: tuned, compiled, gated, timed beside its peers."""
 
 import argparse
+import fcntl
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lut.errors import HmsegError
 from lut.files import file_digest
 
 if TYPE_CHECKING:
@@ -20,19 +24,53 @@ if TYPE_CHECKING:
     from deploy.verify import Comparison
 
 PROFILED_FRAMES, DROPPED_FRAMES = 20, 5
+COPIED_BYTES = 256 << 20
+
+
+@contextmanager
+def turn(lock: Path | None) -> Iterator[Callable[[], None]]:
+    """While it is entered, others on the same file may use the GPU too, until what it gives is
+    called: that waits until none of them does, and keeps them off it to the end. Without a file
+    there are no others."""
+    if lock is None:
+        yield lambda: None
+        return
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        # This gives up the share before it waits: two do not wait for each other.
+        yield lambda: fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def try_row(
+    model: str,
+    size: str,
+    capability: int,
+    options: argparse.Namespace,
+    end: float,
+    lock: Path | None = None,
+) -> dict[str, Any] | str:
+    """A row, or why there is none: whatever it runs into, torch's and onnxruntime's own errors too,
+    is of this row alone."""
+    try:
+        with turn(lock) as alone:
+            return measure_row(model, size, capability, options, end, alone)
+    except Exception as error:
+        line = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
+        return line if isinstance(error, HmsegError) else f"{type(error).__name__}: {line}"
 
 
 def measure_row(
     model: str,
     size: str,
     capability: int,
-    bytes_per_ms: float,
     options: argparse.Namespace,
     end: float,
+    alone: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """A row of the results; tuning stops where `time.monotonic` passes `end`. Raises what compiling
-    and running do."""
+    """A row of the results; tuning stops where `time.monotonic` passes `end`. `alone` is called
+    when it is built and gated, before anything is timed. Raises what compiling and running do."""
     from deploy.gpu.bench import bench_gpu
+    from deploy.gpu.driver import Driver
     from deploy.gpu.network import GpuNetwork
     from deploy.measure.interleave import Protocol
     from deploy.resolution import parse_resolution
@@ -46,8 +84,11 @@ def measure_row(
     image = artifact.golden.image
     repeat = options.repeat
     protocol = Protocol(warmup=min(10, repeat), repeat=repeat, rounds=options.rounds)
+    alone()  # from here on: peers time their own kernels too, as they start
     result = bench_gpu(artifact, source.graph, source.network, image, protocol)
-    network = GpuNetwork(artifact)
+    driver = Driver()
+    bytes_per_ms = copy_bytes_per_ms(driver, COPIED_BYTES)
+    network = GpuNetwork(artifact, driver)
     network.warm_up(image)
     times = network.time_kernels(image, DROPPED_FRAMES + min(PROFILED_FRAMES, repeat))
     assert artifact.gpu is not None
@@ -62,6 +103,7 @@ def measure_row(
         "model_file": model_digest(model),
         "resolution": size,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "jobs": options.jobs,
         **building,
         "parity": [comparison.to_json() for comparison in comparisons],
         **said,

@@ -24,8 +24,8 @@ _GPU_LIMITS = {
     "cuda": {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152},
     "opencl": {"max_threads_per_block": 256, "max_shared_memory_per_block": 32768},
 }
-# One of each generation since the paper's card, a GTX 1080 Ti (sm_61); later ones compile the last
-# one's PTX when they load it.
+# One of each generation since the paper's card, a GTX 1080 Ti (sm_61), which CUDA 13 does not know;
+# later ones compile the last one's PTX when they load it.
 CUDA_ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_86", "sm_90")
 _LEAST_FP16 = 53  # GPUs before sm_53 have no half
 _GPU_ALIASES = ("cuda", "adreno")
@@ -126,7 +126,9 @@ def _cuda_target(text: str, architectures: str | None) -> Target:
     if architectures is not None:
         names = tuple(name.strip() for name in architectures.split(","))
     elif text == "cuda":
-        names = CUDA_ARCHITECTURES
+        from deploy.gpu.nvrtc import known_architectures
+
+        names = tuple(name for name in CUDA_ARCHITECTURES if name in known_architectures())
     else:
         # A suffix (sm_90a) allows instructions that no kernel here uses.
         names = (str(_tag(text, "nvidia/geforce-gtx-1080-ti")["arch"]).rstrip("af"),)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lut.errors import UserError
 
 EM_CUDA = 190  # e_machine of the ELF header
+_NEW_FLAGS = 8  # ABI version of CUDA 13, from which the architecture is the second byte
 _SYMTAB, _STT_FUNC = 2, 2
 
 
@@ -34,7 +35,7 @@ def _read(data: bytes) -> Cubin:
     offset, flags = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<I", data, 48)[0]
     size, count = struct.unpack_from("<HH", data, 58)
     sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * size) for i in range(count)]
-    # Up to CUDA 12 the architecture is the lowest byte of the flags.
+    architecture = (flags >> 8 if data[8] >= _NEW_FLAGS else flags) & 0xFF
     kernels: set[str] = set()
     for _, kind, _, _, start, length, link, _, _, entry in sections:
         if kind != _SYMTAB:
@@ -45,4 +46,4 @@ def _read(data: bytes) -> Cubin:
             if info & 15 == _STT_FUNC:
                 end = data.index(b"\0", names + name)
                 kernels.add(data[names + name : end].decode())
-    return Cubin(f"sm_{flags & 0xFF}", frozenset(kernels))
+    return Cubin(f"sm_{architecture}", frozenset(kernels))

@@ -1,20 +1,26 @@
 """Machine code for NVIDIA's GPUs, ahead of time, on any machine: NVRTC from PyPI's wheels.
 
 One program is compiled once for each architecture that is named, to a cubin, and once to PTX, from
-which the driver of a later architecture makes its machine code when it loads the network.
+which the driver of a later architecture makes its machine code when it loads the network. The
+wheels are CUDA 12's (the extra ``cuda``) or, beside a torch for CUDA 13, CUDA 13's (``cuda13``).
 """
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lut.errors import UserError, WorkError
 
 INSTALL = "pip install 'hmseg[cuda]'"
+INSTALL_13 = "pip install 'hmseg[cuda13]'"
 
 # Fused multiply-add as everywhere; no fast-math: NaN and infinity keep their meaning, division is
 # exact, and fp32 products are never rounded to TF32, which takes an instruction of its own.
 _OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
+
+_HEADERS = ("cuda_fp16.h", "cuda/std/cstdint")
+_ONE_FOLDER = 13  # the first CUDA whose wheels all lie in one
 
 
 def known_architectures() -> tuple[str, ...]:
@@ -88,12 +94,32 @@ def _import() -> Any:  # noqa: ANN401 - a module
 
 
 def _include_folders() -> list[Path]:
-    """Of the headers that the generated source asks for: fixed-width integers, half precision."""
+    """Of the headers that the generated source asks for: half precision, fixed-width integers.
+
+    They are those of the NVRTC that compiles: up to CUDA 12 each package has a folder of its own,
+    later one folder is all packages'.
+    """
+    nvrtc = _import()
+    major, _ = _done(nvrtc, nvrtc.nvrtcVersion())
+    old = major < _ONE_FOLDER
+    packages = ("nvidia.cuda_runtime", "nvidia.cuda_cccl") if old else (f"nvidia.cu{major}",)
+    places = [place for package in packages for place in _places(package)]
+    folders = [place / name for place, name in product(places, ("include", "include/cccl"))]
     found = []
-    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl"):
-        spec = importlib.util.find_spec(package)
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        if not places:
-            raise UserError(f"compiling for CUDA needs CUDA's headers: {INSTALL}")
-        found.append(Path(places[0]) / "include")
+    for header in _HEADERS:
+        having = [folder for folder in folders if (folder / header).is_file()]
+        if not having:
+            raise UserError(
+                f"compiling for CUDA needs CUDA {major}'s headers: {INSTALL if old else INSTALL_13}"
+            )
+        found.append(having[0])
     return found
+
+
+def _places(package: str) -> list[Path]:
+    """The folders of a package; none where it is not installed."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # not even the package that it is in
+        return []
+    return [Path(place) for place in spec.submodule_search_locations or ()] if spec else []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_row
 from deploy.gpu import bench, peers
 from deploy.gpu.bench import bench_gpu, differing_share
 from deploy.gpu.network import GpuNetwork
@@ -86,7 +86,7 @@ def test_onnxruntime_without_its_provider(network_source, artifact, monkeypatch)
 def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path, capsys):
     """The network is tuned, and the artifact is built and gated anew, on the machine's GPU; the
     next start has nothing left to do."""
-    monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
+    monkeypatch.setattr(gpu_row, "COPIED_BYTES", 1 << 20)
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
     model = tmp_path / "graph.onnx"
     model.write_bytes(gpu_graph.SerializeToString())
@@ -101,6 +101,7 @@ def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path,
     assert all(comparison["passed"] for comparison in row["parity"])
     assert len(row["kernels_ms"]) == KERNELS
     assert row["memory_floor_ms"] > 0
+    assert row["copy_gb_per_s"] > 0
     assert row["tuning"]["records"] == len(load_records([tmp_path / "tuning"])) == KERNELS
     assert row["tuning"]["schedules"]
     assert row["tuning"]["seconds"] > 0
@@ -109,7 +110,7 @@ def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path,
     assert result["left_out"] == result["errors"] == []
     work = row["parts_ms"]["compute_ms"]
     assert row["compute_over_floor"] == pytest.approx(work / row["memory_floor_ms"])
-    monkeypatch.setattr(gpu, "measure_row", None)  # not called
+    monkeypatch.setattr(gpu_row, "measure_row", None)  # not called
     assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
     assert f"goes on with {path}, which has {model} 64x64" in capsys.readouterr().err
     assert json.loads(path.read_text())["rows"] == [row]

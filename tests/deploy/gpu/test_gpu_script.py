@@ -1,8 +1,13 @@
 """What benchmarks/gpu.sh keeps, whatever happens; its rows are made up, and the GPU is the
 stand-in for a driver. tests/deploy/gpu/test_bench.py measures a real row on it."""
 
+import itertools
 import json
+import multiprocessing
+import os
 import subprocess
+import time
+from threading import Barrier, Thread
 
 import pytest
 
@@ -48,10 +53,9 @@ class Machine:
 @pytest.fixture
 def machine(driver_library, monkeypatch, tmp_path):
     monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
-    monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 20)
     monkeypatch.setattr(gpu, "MODELS", MODELS)
     machine = Machine(tmp_path / "gpu-stand-in.json")
-    monkeypatch.setattr(gpu, "measure_row", machine.measure)
+    monkeypatch.setattr(gpu_row, "measure_row", machine.measure)
     return machine
 
 
@@ -98,6 +102,94 @@ def test_a_row_that_fails(machine, capsys, error, line):
     assert machine.measured == [ORDER[1]]
     assert len(machine.read()["rows"]) == 4
     assert machine.read()["errors"] == []
+
+
+def test_rows_that_are_made_together(machine, monkeypatch):
+    """All are built at once, and each is measured alone; one that fails and one whose process ends
+    are named."""
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(6)
+
+    def measure(model, size, capability, options, end, alone):
+        together.wait(20)  # none is measured until all are here
+        if size == "256x512":
+            if model == "mrms":
+                os._exit(7)
+            raise WorkError("it differs")
+        alone()
+        begin = time.monotonic()
+        time.sleep(0.1)
+        return made_up(model, size) | {"times": (begin, time.monotonic())}
+
+    monkeypatch.setattr(gpu, "CONTEXT", fork)
+    monkeypatch.setattr(gpu_row, "measure_row", measure)
+    options = ["--models", *MODELS, "tiny-hmseg", "--jobs", "6", "--tune-seconds", "0"]
+    assert machine.start(*options) == 1
+    found = machine.read()
+    assert {row["model"] for row in found["rows"]} == {*MODELS, "tiny-hmseg"}
+    assert {row["resolution"] for row in found["rows"]} == {"768x1536"}
+    times = sorted(row["times"] for row in found["rows"])
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
+    assert found["left_out"] == [
+        "tiny-mrms 256x512, failed: it differs", "mrms 256x512, failed: its process ended with 7",
+        "tiny-hmseg 256x512, failed: it differs",
+    ]  # fmt: skip
+
+
+def test_together_until_the_time_is_up(machine, monkeypatch):
+    """Two at a time: the second takes too long, the fourth is not begun."""
+
+    def measure(model, size, *_):
+        if model == "mrms":
+            time.sleep(60)
+        return made_up(model, size)
+
+    monkeypatch.setattr(gpu, "CONTEXT", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(gpu_row, "measure_row", measure)
+    assert machine.start("--jobs", "2", "--tune-seconds", "0", "--minutes", "0.03") == 0
+    assert {row["model"] for row in machine.read()["rows"]} == {"tiny-mrms"}
+    assert machine.read()["left_out"] == [
+        "mrms 768x1536, the time was up", "mrms 256x512, the time was up"
+    ]  # fmt: skip
+
+
+def test_a_process_for_a_row():
+    options = gpu.argparse.Namespace(jobs=2, precision="fp32", tune_seconds=0.0)
+    rows = gpu.made_together([("no-such-model", "64x64")], 90, options, time.monotonic() + 100)
+    ((row_of, found),) = rows
+    assert row_of == ("no-such-model", "64x64")
+    assert "no-such-model" in found
+    assert found != gpu.UP
+
+
+def test_no_tuning_together(machine, capsys):
+    assert machine.start("--jobs", "2") == 2
+    assert "--jobs is for --tune-seconds 0" in capsys.readouterr().err
+
+
+def test_turns(tmp_path):
+    """Whoever measures waits for those that use the GPU, and the next for him."""
+    lock, order = tmp_path / "lock", []
+    lock.touch()
+    entered = Barrier(3)
+
+    def work(number):
+        with gpu_row.turn(lock) as alone:
+            entered.wait(10)
+            time.sleep(0.05 * number)
+            order.append(("built", number))
+            alone()
+            order.append(("begin", number))
+            time.sleep(0.05)
+            order.append(("end", number))
+
+    workers = [Thread(target=work, args=(number,)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [what for what, _ in order] == ["built"] * 3 + ["begin", "end"] * 3
+    assert all(order[i][1] == order[i + 1][1] for i in (3, 5, 7))
 
 
 def test_interrupted(machine):

@@ -1,0 +1,93 @@
+"""Which wheels' headers NVRTC gets; that it compiles with CUDA 12's, test_build.py shows."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from deploy.gpu import nvrtc
+from deploy.gpu.cubin import EM_CUDA, read_cubin
+from deploy.targets import CUDA_ARCHITECTURES, resolve_target
+from lut.errors import UserError
+
+DONE = SimpleNamespace(name="NVRTC_SUCCESS")
+
+
+def of_version(major, numbers=()):
+    return SimpleNamespace(
+        nvrtcResult=SimpleNamespace(NVRTC_SUCCESS=DONE),
+        nvrtcVersion=lambda: (DONE, major, 0),
+        nvrtcGetSupportedArchs=lambda: (DONE, list(numbers)),
+    )
+
+
+@pytest.fixture
+def wheels(monkeypatch, tmp_path):
+    """Only those whose files a test makes, as another toolkit's number says."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nvidia"]:
+        monkeypatch.delitem(sys.modules, name)
+
+    def make(major, *files):
+        monkeypatch.setattr(nvrtc, "_import", lambda: of_version(major))
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("")
+        return tmp_path / "nvidia"
+
+    return make
+
+
+def test_headers_of_cuda_12(wheels):
+    root = wheels(
+        12,
+        "nvidia/cuda_runtime/include/cuda_fp16.h",
+        "nvidia/cuda_cccl/include/cuda/std/cstdint",
+        "nvidia/cu13/include/cuda_fp16.h",
+    )
+    assert nvrtc._include_folders() == [root / "cuda_runtime/include", root / "cuda_cccl/include"]
+
+
+def test_headers_of_cuda_13(wheels):
+    """One folder for all packages, the headers of C++ in one of their own."""
+    root = wheels(
+        13,
+        "nvidia/cuda_runtime/include/cuda_fp16.h",
+        "nvidia/cu13/include/cuda_fp16.h",
+        "nvidia/cu13/include/cccl/cuda/std/cstdint",
+    )
+    assert nvrtc._include_folders() == [root / "cu13/include", root / "cu13/include/cccl"]
+
+
+@pytest.mark.parametrize(
+    ("major", "files", "advice"),
+    [
+        (12, [], r"CUDA 12's headers: pip install 'hmseg\[cuda\]'"),
+        (12, ["nvidia/cuda_runtime/include/cuda_fp16.h"], r"CUDA 12's headers"),
+        # What a torch for CUDA 13 brings.
+        (13, ["nvidia/cu13/include/cuda_fp16.h"], r"CUDA 13's headers: .*'hmseg\[cuda13\]'"),
+    ],
+)
+def test_missing_headers(wheels, major, files, advice):
+    wheels(major, *files)
+    with pytest.raises(UserError, match=advice):
+        nvrtc._include_folders()
+
+
+def test_default_architectures_are_those_that_the_toolkit_knows(monkeypatch):
+    monkeypatch.setattr(nvrtc, "_import", lambda: of_version(13, (75, 80, 86, 90, 100)))
+    assert resolve_target("cuda").features == ("sm_75", "sm_80", "sm_86", "sm_90")
+    with pytest.raises(UserError, match=r"architecture 'sm_61': CUDA 13\.0 knows sm_75"):
+        resolve_target("cuda", "sm_61")
+    monkeypatch.setattr(nvrtc, "_import", lambda: of_version(12, (61, 75, 80, 86, 90)))
+    assert resolve_target("cuda").features == CUDA_ARCHITECTURES
+
+
+@pytest.mark.parametrize(("version", "flags"), [(7, 0x5A055A), (8, 0x6005A04)])
+def test_the_architecture_in_a_cubins_header(version, flags):
+    """As NVRTC 12.9 and 13.0 write it for sm_90."""
+    header = bytearray(64)
+    header[:9] = b"\x7fELF\x02\x01\x01\0" + bytes([version])
+    header[18:20] = EM_CUDA.to_bytes(2, "little")
+    header[48:52] = flags.to_bytes(4, "little")
+    assert read_cubin(bytes(header)).architecture == "sm_90"
