@@ -252,6 +252,8 @@ def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:
         say("the most probable candidates together exceed the budget: this is the most probable "
             "network within it")  # fmt: skip
     say(f"{found.file}: {found.path.genotype}")
+    if found.is_the_model:
+        say("that is the network of --model itself: within this budget the search found no better")
     value, upper = (show_cost(v, estimate.unit) for v in (estimate.value, estimate.upper))
     rows = [("estimate", value), ("upper bound", upper)]
     if row:

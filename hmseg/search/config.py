@@ -64,6 +64,16 @@ class SearchConfig:
         """Weight steps; each after the warm-up is followed by one of the architecture."""
         return self.recipe.steps
 
+    def difference(self, other: "SearchConfig") -> str:
+        """The first thing in which another search differs, in words."""
+        if self.recipe != other.recipe:
+            return self.recipe.difference(other.recipe)
+        theirs = other.to_dict()
+        for name, value in self.to_dict().items():
+            if value != theirs[name]:
+                return f"{name.replace('_', ' ')}: {theirs[name]} there, {value} here"
+        return "nothing"
+
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
         return asdict(self) | {"recipe": self.recipe.to_dict()}

@@ -46,6 +46,7 @@ class Found:
     estimate: Estimate
     most_probable: bool  # whether no network, within the budget or not, is more probable
     file: Path
+    is_the_model: bool  # whether the search ends with the network of the recipe's own model
 
 
 @dataclass
@@ -140,7 +141,10 @@ class SearchRun:
         path, most_probable = derive(searcher.objective, searcher.architecture)
         estimate = searcher.objective.estimate(path)
         file = self.folder / "genotype.json"
-        found = Found(path, estimate, most_probable, file)
+        found = Found(
+            path, estimate, most_probable, file,
+            path.genotype == searcher.network_config.genotype,
+        )  # fmt: skip
         if not self.world.is_main:
             return found
         config, recipe = searcher.config, searcher.config.recipe

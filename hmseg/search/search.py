@@ -253,8 +253,14 @@ class Searcher:
 
     def resume(self, checkpoint: SearchCheckpoint, path: FilePath) -> None:
         """Go on from a checkpoint of the same search; raises UserError for one of another."""
-        if checkpoint.config != self.config or checkpoint.classes != self.classes:
-            raise UserError(f"{path}: a search with other settings; search in another folder")
+        if checkpoint.classes != self.classes:
+            raise UserError(f"{path}: a search on data of other classes; search in another folder")
+        if checkpoint.config != self.config:
+            raise UserError(
+                f"{path}: a search with other settings "
+                f"({self.config.difference(checkpoint.config)}); go on with its own options, or "
+                "search in another folder"
+            )
         load_into(self.supernet, checkpoint.weights, path)
         load_into(self.architecture, checkpoint.architecture, path)
         restore_optimizer(self.supernet, self.optimizer, checkpoint.optimizer)

@@ -304,20 +304,23 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "difference"),
     [
-        replace(CONFIG, budget="0.05ms"),
-        replace(CONFIG, recipe=replace(RECIPE, seed=5)),
-        replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 2, 7),))),
-        replace(CONFIG, cost="another table's digest"),
-        replace(CONFIG, warmup_steps=3),
-        replace(NEAR, prior=0.0),
-        replace(CONFIG, prior=0.5),
-        SCORE,
+        (replace(CONFIG, budget="0.05ms"), "budget: 0.04ms there, 0.05ms here"),
+        (replace(CONFIG, recipe=replace(RECIPE, seed=5)), "seed: 4 there, 5 here"),
+        (replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 2, 7),))), "stages: "),
+        (replace(CONFIG, cost="another table's digest"), "cost: us there, another table's"),
+        (replace(CONFIG, warmup_steps=3), "warmup steps: 2 there, 3 here"),
+        (replace(NEAR, prior=0.0), "estimator: straight-through there, score here"),
+        (replace(CONFIG, prior=0.5), "prior: 0.0 there, 0.5 here"),
+        (replace(CONFIG, shared=True), "shared: False there, True here"),
+        (SCORE, "estimator: straight-through there, score here"),
     ],
 )
-def test_resuming_with_other_settings_is_refused(data: Path, whole: SearchRun, other: SearchConfig):
-    with pytest.raises(UserError, match="a search with other settings"):
+def test_resuming_with_other_settings_is_refused_and_says_which(
+    data: Path, whole: SearchRun, other: SearchConfig, difference: str
+):
+    with pytest.raises(UserError, match=rf"a search with other settings \({difference}"):
         make_run(data, whole.folder, other).start(resume=True)
 
 
