@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--name", help="the zoo's name, where the run has none")
+    parser.add_argument("--note", help="what the card must say besides")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(arguments.checkpoint)
     config = checkpoint.config
@@ -73,6 +74,7 @@ def main() -> None:
         "seed": config.seed,
         "weights_are": "exponential moving average" if checkpoint.average else "last step",
         "must_not_be_used_for": MUST_NOT,
+        # Of the evaluation; what each run computed on is its own "computed_on".
         "made_with": {
             "command": "hmseg train, then benchmarks/release_weights.py",
             "torch": torch.__version__,
@@ -81,6 +83,8 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
     }
+    if arguments.note:
+        card["note"] = arguments.note
     if any("search" in run for run in history):
         card["search"] = (
             "inherited from a search's supernet: in the search an operator saw only the steps that "
