@@ -17,6 +17,7 @@ latency against mIoU. Started again, a command goes on where it stopped.
 import argparse
 import json
 import random
+import re
 import statistics
 from dataclasses import replace
 from itertools import product
@@ -256,14 +257,20 @@ def report(folder: Path) -> None:
                      if r["genotype"] in measured], folder / "pareto.png")  # fmt: skip
 
 
+def plot_label(record: dict[str, Any]) -> str:
+    """Whose point a record is: ``best-random-0`` and ``best-random-1`` are of one kind."""
+    return re.sub(r"-\d+$", "", record["name"]) if record["kind"] == "searched" else record["kind"]
+
+
 def draw_pareto(records: list[dict[str, Any]], path: Path) -> None:
-    """Measured latency against validation mIoU, by kind."""
+    """Measured latency against validation mIoU, by kind; what --searched named, by its name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    for index, kind in enumerate(dict.fromkeys(record["kind"] for record in records)):
-        mine = [record for record in records if record["kind"] == kind]
+    kinds = [plot_label(record) for record in records]
+    for index, kind in enumerate(dict.fromkeys(kinds)):
+        mine = [record for record, own in zip(records, kinds, strict=True) if own == kind]
         axes.scatter(
             [r["us"] / 1e3 for r in mine], [r["miou_percent"] for r in mine],
             marker="osD^"[index % 4], label=kind, alpha=0.8,
