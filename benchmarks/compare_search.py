@@ -277,7 +277,7 @@ def draw_pareto(records: list[dict[str, Any]], path: Path) -> None:
         )  # fmt: skip
     axes.set_xlabel("measured latency in ms")
     axes.set_ylabel("validation mIoU in %")
-    axes.legend()
+    axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.compare_search import Comparison, random_within, report, scaled_mrms
+from benchmarks.compare_search import (
+    Comparison,
+    plot_label,
+    random_within,
+    report,
+    scaled_mrms,
+)
 from hmseg.genotype import MRMS_GENOTYPE
 from hmseg.network_file import read_network
 from hmseg.search.budget import Budget
@@ -75,3 +81,16 @@ def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
     assert "mean of all random networks, each seed: 47.00\n" in out
     with Image.open(tmp_path / "pareto.png") as picture:
         assert len(set(picture.convert("L").tobytes())) > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "label"),
+    [
+        ("hand", "MRMS scaled", "hand"),
+        ("random", "3", "random"),
+        ("searched", "tiny-hmseg", "tiny-hmseg"),
+        ("searched", "best-random-12", "best-random"),
+    ],
+)
+def test_whose_point_it_is(kind: str, name: str, label: str):
+    assert plot_label({"kind": kind, "name": name}) == label
