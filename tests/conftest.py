@@ -25,6 +25,7 @@ SLOW = (
     "measure/test_build_table.py",
     "tuning/test_tune.py",
     "deploy/test_build.py",
+    "benchmarks/test_full_schedule.py",
     "devices/test_network.py",
 )
 
