@@ -20,6 +20,7 @@ import random
 import re
 import statistics
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,10 @@ def measure(arguments: argparse.Namespace) -> None:
     device = LocalDevice(table.identity.threads)
 
     def keep(row: Any) -> None:
-        record = {"genotype": row.network, "estimate_us": row.estimate_us,
-                  "measured_us": row.measured_us, "table": arguments.cost.name}  # fmt: skip
+        record = {"genotype": row.network, "estimate_us": row.estimate_us, "upper_us": row.upper_us,
+                  "measured_us": row.measured_us, "occasions_us": row.occasions_us,
+                  "table": arguments.cost.name, "cpu": device.info.cpu,
+                  "date": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
         append_record(latencies, record)
         print(f"{row.measured_us:.0f} us ({row.error:+.1%}): {row.network}", flush=True)
 

@@ -112,9 +112,8 @@ def run(options: argparse.Namespace) -> Results:
     return results
 
 
-Made = Iterator[
-    tuple[tuple[str, str], Row | str]
-]  # of model and size the row, or why there is none
+# Of model and size the row, or why there is none.
+Made = Iterator[tuple[tuple[str, str], Row | str]]
 
 
 def made_in_turn(
@@ -140,7 +139,7 @@ def made_together(
     with tempfile.NamedTemporaryFile(prefix="hmseg-turns-") as lock:
         try:
             while waiting or running:
-                while waiting and len(running) < options.jobs:
+                while waiting and len(running) < options.jobs and time.monotonic() < end:
                     row_of = waiting.pop(0)
                     result, sent = CONTEXT.Pipe(duplex=False)
                     arguments = (*row_of, capability, options, end, Path(lock.name))
@@ -148,6 +147,8 @@ def made_together(
                     process.start()
                     sent.close()
                     running[result] = row_of, process
+                if not running:
+                    break  # the time is over before a first row could be begun
                 ready = connection.wait(list(running), max(0.0, end - time.monotonic()))
                 if not ready:
                     break
@@ -155,7 +156,7 @@ def made_together(
                     row_of, process = running.pop(result)
                     try:
                         found = result.recv()
-                    except EOFError:
+                    except (EOFError, OSError):  # it ended before, or while, it sent
                         process.join()
                         found = f"its process ended with {process.exitcode}"
                     process.join()

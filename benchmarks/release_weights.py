@@ -74,13 +74,14 @@ def main() -> None:
         "seed": config.seed,
         "weights_are": "exponential moving average" if checkpoint.average else "last step",
         "must_not_be_used_for": MUST_NOT,
-        # Of the evaluation; what each run computed on is its own "computed_on".
         "made_with": {
             "command": "hmseg train, then benchmarks/release_weights.py",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        },
+        "evaluated_with": {  # a run's own "computed_on" is what it was trained with
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
     }
     if arguments.note:

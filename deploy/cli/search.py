@@ -244,7 +244,8 @@ def _report(found: "Found", row: "Row | None", *, as_json: bool) -> None:
             {
                 "genotype": str(found.path.genotype), "file": str(found.file),
                 "estimate": asdict(estimate) | {"upper": estimate.upper},
-                "is_most_probable": found.most_probable, "measured": measured,
+                "is_most_probable": found.most_probable, "is_the_model": found.is_the_model,
+                "measured": measured,
             }
         )  # fmt: skip
         return

@@ -152,7 +152,7 @@ class Driver:
         status = self._library.cuModuleLoadData(byref(made), code)  # ctypes ends it with a zero
         if status == _UNSUPPORTED_PTX:
             detail = f" for this artifact's {name}, it has CUDA {self.version}"
-            raise _too_old(detail, "575 or later, CUDA 12.9")
+            raise _too_old(detail, "575 or later for code of CUDA 12.9, 580 for CUDA 13")
         if status == _NO_BINARY:
             raise UserError(f"the artifact's {name} does not run on the {self.name}")
         if status:

@@ -37,7 +37,7 @@ from hmseg.train.loop import (
     require_finite,
 )
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
-from hmseg.train.place import Place, add_place, place_of
+from hmseg.train.place import UNKNOWN, Place, add_place, place_of
 from hmseg.zoo import network_config
 from lut.errors import UserError
 
@@ -193,7 +193,8 @@ class Searcher:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self._task_loss(images, labels, self.weight_path(self.step))
-        # None, not zero: what the path does not use is left alone, by weight decay too.
+        # None, not zero: what the path does not use is left alone, by weight decay too. (Of shared
+        # weights the parts that it does not use have a gradient of zero, and do decay.)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.world.sum_gradients(self.supernet.parameters())
@@ -266,7 +267,7 @@ class Searcher:
         restore_optimizer(self.supernet, self.optimizer, checkpoint.optimizer)
         restore_optimizer(self.architecture, self.arch_optimizer, checkpoint.arch_optimizer)
         self.step, self.before = checkpoint.step, checkpoint.before
-        self.places = checkpoint.places
+        self.places = checkpoint.places or (UNKNOWN,)
         if self.step < self.config.steps:
             self.places = add_place(self.places, place_of(self.device))
 

@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.metrics import Predictor
-from hmseg.train.place import Place, add_place, place_of
+from hmseg.train.place import UNKNOWN, Place, add_place, place_of
 from hmseg.zoo import create_model
 from lut.errors import UserError
 
@@ -101,9 +102,6 @@ class Trainer:
         memory is exhausted.
         """
         self.model.train()
-        if self.device.type == "cuda":
-            # Shapes stay what they are for a whole stage: the fastest algorithm is worth a search.
-            torch.backends.cudnn.benchmark = True
         began = time.perf_counter()
         for images, labels in self.loader.batches(self.config.batches(self.step)):
             loaded = time.perf_counter()
@@ -112,7 +110,7 @@ class Trainer:
             labels = labels.to(self.device, non_blocking=True)
             if not self.config.channels_last:
                 images = images.contiguous()  # torch computes in the layout that it is given
-            with explain_exhaustion(images.shape[-2:], len(images) * self.world.size):
+            with explain_exhaustion(images.shape[-2:], len(images) * self.world.size), fastest():
                 loss = self._take_step(images, labels, rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
@@ -206,9 +204,23 @@ class Trainer:
         restore_optimizer(self.model, self.optimizer, checkpoint.optimizer)
         self.step = checkpoint.step
         self.schedules, self.before = checkpoint.schedules, checkpoint.before
-        self.places = add_place(checkpoint.places, place_of(self.device))
+        self.places = checkpoint.places or (UNKNOWN,)
+        if self.step < self.config.steps:
+            self.places = add_place(self.places, place_of(self.device))
         if self.config.stages != checkpoint.config.stages:
             self.schedules += ((self.step, self.config.schedule),)
+
+
+@contextmanager
+def fastest() -> Iterator[None]:
+    """Let cuDNN time its algorithms for each new shape: worth it in training, where a stage has
+    one, but not in the validation between its steps, whose frames may all differ."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -48,8 +48,8 @@ class PixelLoss:
         return max(1, GPU_CHUNK_BYTES // image)
 
     def chunk_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two sums of some images, with OHEM of one: `logits` (N, K, H, W), `labels` int64
-        (N, H, W)."""
+        """The two sums of some images: `logits` (N, K, H, W), `labels` int64 (N, H, W). With OHEM
+        N must be 1: which pixels are hard is decided image by image."""
         table = None
         if self.class_weights is not None:
             table = _class_table(self.class_weights, logits.device, logits.dtype)
@@ -65,7 +65,8 @@ class PixelLoss:
                 return total, valid.sum().to(total.dtype)
             if not self.label_smoothing:
                 total = F.cross_entropy(logits, labels, table, ignore_index=VOID, reduction="sum")
-                if len(labels) > 1:  # a GPU would have to wait for the number of valid pixels
+                if logits.device.type != "cpu":
+                    # It would have to be waited for until it has counted the valid pixels.
                     return total, (table[labels.masked_fill(~valid, 0)] * valid).sum()
                 return total, table[labels[valid]].sum()
         pixel = F.cross_entropy(

@@ -81,12 +81,14 @@ def test_resuming_a_finished_search_finds_the_same(found, data: Path):
 
 def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
     arguments = (*SEARCH, "--data", data, "-o", tmp_path, "--budget", "0.3GMACs", "--prior", "0.8",
-                 "--json")  # fmt: skip
+                 "--share-weights", "--precision", "bfloat16", "--json")  # fmt: skip
     done = hmseg(*arguments, "--pretrained")
     assert done.code == 0, done.err
     search = read_search(tmp_path / "genotype.json")["config"]
     card = load_released("tiny-mrms", "camvid").card
     assert (search["pretrained"], search["prior"]) == (card["sha256"], 0.8)
+    assert (search["shared"], search["recipe"]["precision"]) == (True, "bfloat16")
+    assert json.loads(done.out)["is_the_model"] in (True, False)
     *runs, taken, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
     assert (runs, taken["released"]) == (card["runs"], "tiny-mrms")
     again = hmseg(*arguments, "--pretrained", "--resume")

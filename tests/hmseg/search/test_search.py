@@ -271,7 +271,7 @@ def test_weights_that_do_not_belong_are_refused(data: Path):
         Searcher(NEAR, odd_objective(LIMIT), InMemory(frames), ("road", "sky"), released=RELEASED)
 
 
-@pytest.mark.parametrize("config", [SCORE, NEAR])
+@pytest.mark.parametrize("config", [SCORE, replace(NEAR, shared=True)])
 def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
     data: Path, tmp_path: Path, config: SearchConfig
 ):

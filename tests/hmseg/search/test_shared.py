@@ -149,3 +149,22 @@ def test_trained_weights_fit_all_operators_at_once():
         wider = [None if op is None else Op(op.expansion, kernel) for op in ops]
         path = Path((*(CANDIDATES.index(op) for op in wider), 1, 1))
         torch.testing.assert_close(heir(images(), path), network(images()))
+
+
+@torch.no_grad()
+def test_what_a_smaller_operator_takes_is_what_it_would_take_alone():
+    """Of fewer hidden channels those that reach the output most, shared or not."""
+    torch.manual_seed(3)
+    network = MRMS(CONFIG).double().eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    heirs = [make_supernet(shared=shared).eval() for shared in (True, False)]
+    for heir in heirs:
+        inherit_network(heir, network)
+    ops = [op for ops in MRMS_GENOTYPE.ops for op in ops]
+    halved = [None if op is None else Op(3 if op.expansion == 6 else 1, 3) for op in ops]
+    path = Path((*(CANDIDATES.index(op) for op in halved), 1, 1))
+    shared, alone = (heir(images(), path) for heir in heirs)
+    torch.testing.assert_close(shared, alone)
+    assert not torch.allclose(shared, network(images()))
