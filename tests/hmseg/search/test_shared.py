@@ -124,9 +124,9 @@ def test_a_saved_supernet_is_loaded_again_and_goes_on_sharing():
         for parameter in loaded.parameters():
             parameter.zero_()
     load_into(loaded, weights, FilePath("file"))
-    expected = make_supernet()
+    expected = make_supernet().state_dict()
     for name, tensor in loaded.state_dict().items():
-        assert torch.equal(tensor, expected.state_dict()[name]), name
+        assert torch.equal(tensor, expected[name]), name
     layer = loaded.stages["s2"][1]
     with torch.no_grad():
         weight_of(layer["e6k7"], "depthwise")[0, 0, 3, 3] = 7.0
