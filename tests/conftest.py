@@ -19,9 +19,9 @@ for _name, _value in (
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("hmseg")
 
-# The README's commands are one long test: it is begun first, to leave no core idle at the end. The
-# other files that take a minute or more come last, slowest first: where time is limited (below),
-# they are what is left out.
+# The README's commands are one long test: it is begun first, to leave no core idle at the end. Then
+# come the packages below deploy/, whose tests are shorter, and last the files that take a minute or
+# more, slowest first: where time is limited (below), the last are what is left out.
 FIRST = "test_readme.py"
 SLOW = (
     "tuning/test_search.py",
@@ -40,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
         path = Path(item.path).as_posix()
         if path.endswith(FIRST):
-            return -2
-        return next((i for i, name in enumerate(SLOW) if path.endswith(name)), -1)
+            return -3
+        below_deploy = -1 if "tests/deploy/" in path else -2
+        return next((i for i, name in enumerate(SLOW) if path.endswith(name)), below_deploy)
 
     items.sort(key=rank)
 
