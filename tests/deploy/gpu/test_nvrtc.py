@@ -21,11 +21,16 @@ def of_version(major, numbers=()):
     )
 
 
+def imported():
+    """Modules of NVIDIA's wheels."""
+    return [name for name in sys.modules if name.partition(".")[0] == "nvidia"]
+
+
 @pytest.fixture
 def wheels(monkeypatch, tmp_path):
     """Only those whose files a test makes, as another toolkit's number says."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "nvidia"]:
+    for name in imported():
         monkeypatch.delitem(sys.modules, name)
 
     def make(major, *files):
@@ -35,7 +40,11 @@ def wheels(monkeypatch, tmp_path):
             (tmp_path / file).write_text("")
         return tmp_path / "nvidia"
 
-    return make
+    yield make
+    for (
+        name
+    ) in imported():  # what was found here is not for later tests; what was before comes back
+        del sys.modules[name]
 
 
 def test_headers_of_cuda_12(wheels):
