@@ -40,7 +40,7 @@ from hmseg.search.config import SearchConfig
 from hmseg.search.objective import Objective
 from hmseg.search.search import Searcher
 from hmseg.train.config import Precision, Stage, TrainConfig
-from hmseg.train.loop import Trainer
+from hmseg.train.loop import Trainer, fastest_convolutions
 from hmseg.train.place import place_of
 from hmseg.zoo import network_config
 from lut.errors import UserError
@@ -116,9 +116,15 @@ def train_row(
         "model": model, "images_per_s": 1e3 * options.batch / step["median_ms"], "step": step,
         "first_step_s": seconds[0],
         "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if cuda else None,
-        "parts": parts(trainer, *noise.batch),
+        "parts": parts_as_trained(trainer, *noise.batch),
         "with_loader": loaded(options, device, config, source) if source else None,
     }  # fmt: skip
+
+
+def parts_as_trained(trainer: Trainer, images: Tensor, labels: Tensor) -> Row:
+    """`parts` with the algorithms of a step."""
+    with fastest_convolutions():
+        return parts(trainer, images, labels)
 
 
 def parts(trainer: Trainer, images: Tensor, labels: Tensor) -> Row:
@@ -181,8 +187,6 @@ def search_step(options: argparse.Namespace, device: torch.device, model: str) -
         estimator="score", samples=4, shared=True,
     )  # fmt: skip
     cost = SpaceCost(MacsCost(), Space(size, network_config(model).width, classes))
-    # Training leaves it on; in a search the operators change from step to step.
-    torch.backends.cudnn.benchmark = False
     noise = Noise(config.recipe.stages[0], device, 2 * options.batch)
     searcher = Searcher(config, Objective(cost, budget), noise, CAMVID.names, device=device)
     searcher.loaders = [noise, noise]

@@ -20,8 +20,8 @@ settings.register_profile("hmseg", deadline=None, derandomize=True, database=Non
 settings.load_profile("hmseg")
 
 # The README's commands are one long test: it is begun first, to leave no core idle at the end. Then
-# come the packages below deploy/, whose tests are shorter, and last the files that take a minute or
-# more, slowest first: where time is limited (below), the last are what is left out.
+# comes what is not deploy's, whose tests are shorter, then deploy's, and last the files that take a
+# minute or more, slowest first: where time is limited (below), the last are what is left out.
 FIRST = "test_readme.py"
 SLOW = (
     "tuning/test_search.py",
@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = Path(item.path).as_posix()
         if path.endswith(FIRST):
             return -3
-        below_deploy = -1 if "tests/deploy/" in path else -2
-        return next((i for i, name in enumerate(SLOW) if path.endswith(name)), below_deploy)
+        package = -1 if "tests/deploy/" in path else -2
+        return next((i for i, name in enumerate(SLOW) if path.endswith(name)), package)
 
     items.sort(key=rank)
 

@@ -110,7 +110,10 @@ class Trainer:
             labels = labels.to(self.device, non_blocking=True)
             if not self.config.channels_last:
                 images = images.contiguous()  # torch computes in the layout that it is given
-            with explain_exhaustion(images.shape[-2:], len(images) * self.world.size), fastest():
+            with (
+                explain_exhaustion(images.shape[-2:], len(images) * self.world.size),
+                fastest_convolutions(),
+            ):
                 loss = self._take_step(images, labels, rate)
             ended = time.perf_counter()
             report(StepReport(self.step, loss, rate, len(images), ended - began, loaded - began))
@@ -212,7 +215,7 @@ class Trainer:
 
 
 @contextmanager
-def fastest() -> Iterator[None]:
+def fastest_convolutions() -> Iterator[None]:
     """Let cuDNN time its algorithms for each new shape: worth it in training, where a stage has
     one, but not in the validation between its steps, whose frames may all differ."""
     before = torch.backends.cudnn.benchmark

@@ -88,7 +88,12 @@ def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
     card = load_released("tiny-mrms", "camvid").card
     assert (search["pretrained"], search["prior"]) == (card["sha256"], 0.8)
     assert (search["shared"], search["recipe"]["precision"]) == (True, "bfloat16")
-    assert json.loads(done.out)["is_the_model"] in (True, False)
+    found = json.loads(done.out)
+    assert found["is_the_model"] == (found["genotype"] == str(MRMS_GENOTYPE))
+    only = hmseg(*SEARCH, "--data", data, "-o", tmp_path / "one", "--budget", "1GMACs",
+                 "--space", "depth", "--prior", "0.999", "--no-measure")  # fmt: skip
+    assert str(MRMS_GENOTYPE) in only.err
+    assert "that is the network of --model itself" in only.err
     *runs, taken, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
     assert (runs, taken["released"]) == (card["runs"], "tiny-mrms")
     again = hmseg(*arguments, "--pretrained", "--resume")

@@ -37,6 +37,17 @@ def make_supernet(*, shared: bool = True) -> Supernet:
     return Supernet(CONFIG, SPACE, shared=shared).double().train()
 
 
+def make_network() -> MRMS:
+    """In eval mode, with norms that are not those of a new one."""
+    torch.manual_seed(3)
+    network = MRMS(CONFIG).double().eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    return network
+
+
 def images() -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(4, 3, 64, 96, generator=generator, dtype=torch.float64)
@@ -136,12 +147,7 @@ def test_a_saved_supernet_is_loaded_again_and_goes_on_sharing():
 @torch.no_grad()
 def test_trained_weights_fit_all_operators_at_once():
     """Released weights, shared: the network itself, and the same with larger kernels."""
-    torch.manual_seed(3)
-    network = MRMS(CONFIG).double().eval()
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    network = make_network()
     heir = make_supernet().eval()
     inherit_network(heir, network)
     ops = [op for ops in MRMS_GENOTYPE.ops for op in ops]
@@ -154,11 +160,7 @@ def test_trained_weights_fit_all_operators_at_once():
 @torch.no_grad()
 def test_what_a_smaller_operator_takes_is_what_it_would_take_alone():
     """Of fewer hidden channels those that reach the output most, shared or not."""
-    torch.manual_seed(3)
-    network = MRMS(CONFIG).double().eval()
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    network = make_network()
     heirs = [make_supernet(shared=shared).eval() for shared in (True, False)]
     for heir in heirs:
         inherit_network(heir, network)
