@@ -116,17 +116,12 @@ def train_row(
         "model": model, "images_per_s": 1e3 * options.batch / step["median_ms"], "step": step,
         "first_step_s": seconds[0],
         "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if cuda else None,
-        "parts": parts_as_trained(trainer, *noise.batch),
+        "parts": parts(trainer, *noise.batch),
         "with_loader": loaded(options, device, config, source) if source else None,
     }  # fmt: skip
 
 
-def parts_as_trained(trainer: Trainer, images: Tensor, labels: Tensor) -> Row:
-    """`parts` with the algorithms of a step."""
-    with fastest_convolutions():
-        return parts(trainer, images, labels)
-
-
+@fastest_convolutions()  # as in a step
 def parts(trainer: Trainer, images: Tensor, labels: Tensor) -> Row:
     """Milliseconds of each part of a step: of the host, and until the device is done."""
     device, found = trainer.device, {name: ([], []) for name in PARTS}
