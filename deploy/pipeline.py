@@ -18,6 +18,7 @@ from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser, Fields
 from deploy.kernels.isa import AVX2, AVX512, NEON, Isa
+from deploy.kernels.lowering import PIPELINE
 from deploy.link import fcompile_of
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
@@ -198,13 +199,16 @@ def link_executable(
     builder = relax.ExecBuilder()
     left = vm_build._vmcodegen(builder, module)
     own = {var: f for var, f in left.functions.items() if var.name_hint in functions}
-    return vm_build._vmlink(builder, tvm.target.Target(target.config), tvm.IRModule(own))
+    config = tvm.target.Target(target.config)
+    return vm_build._vmlink(builder, config, tvm.IRModule(own), tir_pipeline=PIPELINE)
 
 
 def build_executable(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
     """Machine code of a lowered module; raises UserError for an operator that TVM cannot lower."""
     try:
-        return relax.build(module, tvm.target.Target(target.config), relax_pipeline=None)
+        return relax.build(
+            module, tvm.target.Target(target.config), relax_pipeline=None, tir_pipeline=PIPELINE
+        )
     except tvm.error.InternalError as error:
         if "cannot emit this Relax operator" not in str(error):
             raise

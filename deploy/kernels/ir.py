@@ -14,6 +14,7 @@ from tvm.tirx import Select, op
 from tvm.tirx.script import builder as T
 
 from deploy.kernels.isa import Isa
+from deploy.kernels.lowering import EMITTED, PIPELINE
 
 Act = Literal["none", "relu", "relu6"]
 Expr = Any  # tvm.tirx expressions or int; TVM ships no types
@@ -44,6 +45,7 @@ def prim_func(name: str, signature: Callable[[PrimFuncBuilder], Callable[[], Non
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_name(name)
+            T.func_attr({EMITTED: True})
             body = signature(PrimFuncBuilder())
             with T.sblock("root"):
                 T.reads()
@@ -97,8 +99,7 @@ class Registers:
     """Vector variables that LLVM keeps in registers, as every index is constant.
 
     Each is an allocation of its own of one vector in global scope: TVM turns any other scope, and
-    1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote. `scratch` is large
-    enough that StorageRewrite never gives its memory to a register.
+    1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote.
     """
 
     def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
@@ -113,9 +114,9 @@ class Registers:
 
 
 def scratch(size: int, dtype: str = "float32") -> Buffer:
-    """Memory of the thread that asks, inside a parallel loop; kept by TVM's pool between calls."""
-    # 4 KB at least: smaller ones become stack slots, or lend their memory to registers.
-    return T.alloc_buffer((max(size, 1024),), dtype)
+    """Memory of the thread that asks, inside a parallel loop: below 1 KB on the stack, else
+    kept by TVM's pool between calls. No pass makes it larger: an index outside is an error."""
+    return T.alloc_buffer((size,), dtype)
 
 
 def clamp(value: Expr, act: Act, lanes: int) -> Expr:
@@ -201,7 +202,7 @@ def branch(condition: Expr) -> Iterator[tuple[Any, Any]]:
 def compile_kernels(functions: dict[str, Any], target: Any) -> Any:  # noqa: ANN401
     """A runtime module of PrimFuncs by name, for tests and benchmarks of single kernels."""
     module = tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in functions.items()})
-    return tvm.compile(module, target=target)
+    return tvm.compile(module, target=target, tir_pipeline=PIPELINE)
 
 
 def view(buffer: Buffer, shape: Sequence[int]) -> Buffer:

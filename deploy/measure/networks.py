@@ -27,6 +27,7 @@ from deploy.artifact import Artifact, ArtifactTarget, Golden
 from deploy.build import TOOLS
 from deploy.export import export_network, read_metadata
 from deploy.kernels.choice import Fields
+from deploy.kernels.lowering import PIPELINE
 from deploy.link import fcompile_of
 from deploy.measure.keys import key_of
 from deploy.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
@@ -173,9 +174,8 @@ class NetworkFactory:
         def compile_one(spec: str) -> None:
             path = paths[spec]
             function = module[new[spec]].with_attr("global_symbol", path.stem)
-            tvm.tirx.build(tvm.IRModule({path.stem: function}), target=target).write_to_file(
-                str(path)
-            )
+            alone = tvm.IRModule({path.stem: function})
+            tvm.tirx.build(alone, target=target, pipeline=PIPELINE).write_to_file(str(path))
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(compile_one, paths))
