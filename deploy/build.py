@@ -164,10 +164,8 @@ def locate_difference(
 def run_in_process(compiled: Compiled, image: NDArray[Any]) -> NDArray[np.float32]:
     """Run a compiled graph's ``main`` without linking it; the output with its batch axis."""
     import tvm
-    from tvm import relax
 
-    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
-    output: NDArray[np.float32] = machine["main"](tvm.runtime.tensor(image[None])).numpy()
+    output: NDArray[np.float32] = compiled.load()["main"](tvm.runtime.tensor(image[None])).numpy()
     return output
 
 

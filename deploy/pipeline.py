@@ -1,8 +1,9 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
 import math
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -11,15 +12,20 @@ import numpy as np
 import onnx
 import tvm
 from tvm import relax
-from tvm.relax import vm_build
 
 from deploy.artifact import KernelInfo
 from deploy.ends import with_logits_output
 from deploy.importer import import_graph
 from deploy.kernels.choice import Chooser, Fields
 from deploy.kernels.isa import AVX2, AVX512, NEON, Isa
-from deploy.kernels.lowering import PIPELINE
-from deploy.link import fcompile_of
+from deploy.machine_code import (
+    compile_kernel,
+    link_objects,
+    load_entries,
+    on_all_cores,
+    split_entries,
+    write_object,
+)
 from deploy.passes.cancel_layouts import CancelLayouts
 from deploy.passes.fuse_convolution import FuseConvolution
 from deploy.passes.fuse_global_pool import FuseGlobalPool
@@ -37,7 +43,6 @@ from deploy.passes.propagate_layouts import PropagateLayouts
 from deploy.passes.schedule_fallback import ScheduleFallback
 from deploy.passes.split_outputs import SplitOutputs
 from deploy.targets import Target
-from lut.errors import UserError
 
 Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]
@@ -126,25 +131,25 @@ def isa_of(target: Target) -> Isa | None:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A built library, still in memory, and how it came about."""
+    """A network in machine code, not linked yet, and how it came about."""
 
-    executable: relax.VMExecutable
+    entries: relax.ExecBuilder  # the virtual machine's code, which calls the kernels
+    libraries: Mapping[str, tvm.runtime.Module]  # the kernels, by name
     target: Target
     kernels: tuple[KernelInfo, ...]
     calls: tuple[str, ...]  # the kernels that a frame calls, by name, in order
     seconds: float
 
+    def load(self) -> relax.VirtualMachine:
+        """Run it in this process, without linking it."""
+        return load_entries(self.entries, [*self.libraries.values()], self.target)
+
     def save(self, path: Path) -> None:
         """Link the shared library; raises UserError where nothing is found that can."""
-        try:
-            self.executable.export_library(str(path), fcompile=fcompile_of(self.target))
-        except UserError:
-            raise
-        except (RuntimeError, ValueError, OSError) as error:
-            line = str(error).strip().splitlines()[-1][:200]
-            raise UserError(
-                f"linking failed ({line}); install a C compiler such as gcc, or name it in CXX"
-            ) from error
+        with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
+            paths = {name: Path(folder) / f"{name}.o" for name in self.libraries}
+            on_all_cores(lambda name: write_object(self.libraries[name], paths[name]), paths)
+            link_objects(self.entries, [*paths.values()], self.target, path)
 
 
 def compile_graph(
@@ -169,9 +174,12 @@ def compile_graph(
         on_pass("machine code")
     kernels = describe_kernels(module, chooser.measured if chooser else {})
     clock: Pass = InsertClock()
-    executable = build_executable(clock(module), target)
-    calls = tuple(called_functions(module["main"]))
-    return Compiled(executable, target, kernels, calls, time.perf_counter() - start)
+    entries, functions = split_entries(clock(module))
+    libraries = on_all_cores(lambda name: compile_kernel(name, functions[name], target), functions)
+    return Compiled(
+        entries, dict(zip(functions, libraries, strict=True)), target, kernels,
+        tuple(called_functions(module["main"])), time.perf_counter() - start,
+    )  # fmt: skip
 
 
 def lower_graph(
@@ -189,34 +197,6 @@ def lower_graph(
         for step in network_passes(chooser) if passes is None else passes:
             module = step(module)
     return module
-
-
-def link_executable(
-    module: tvm.IRModule, target: Target, *, functions: Set[str]
-) -> relax.VMExecutable:
-    """An executable of a lowered module in which only `functions` become machine code; the other
-    kernels must be linked to it."""
-    builder = relax.ExecBuilder()
-    left = vm_build._vmcodegen(builder, module)
-    own = {var: f for var, f in left.functions.items() if var.name_hint in functions}
-    config = tvm.target.Target(target.config)
-    return vm_build._vmlink(builder, config, tvm.IRModule(own), tir_pipeline=PIPELINE)
-
-
-def build_executable(module: tvm.IRModule, target: Target) -> relax.VMExecutable:
-    """Machine code of a lowered module; raises UserError for an operator that TVM cannot lower."""
-    try:
-        return relax.build(
-            module, tvm.target.Target(target.config), relax_pipeline=None, tir_pipeline=PIPELINE
-        )
-    except tvm.error.InternalError as error:
-        if "cannot emit this Relax operator" not in str(error):
-            raise
-        name = str(error).partition("R.")[2].partition("(")[0]
-        raise UserError(
-            f"TVM imports the operator {name} but cannot lower it; replace it in the network, or "
-            "cut the graph before it with onnx.utils.extract_model"
-        ) from error
 
 
 def describe_kernels(

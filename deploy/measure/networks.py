@@ -9,7 +9,6 @@ are linked with it.
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,12 +26,17 @@ from deploy.artifact import Artifact, ArtifactTarget, Golden
 from deploy.build import TOOLS
 from deploy.export import export_network, read_metadata
 from deploy.kernels.choice import Fields
-from deploy.kernels.lowering import PIPELINE
-from deploy.link import fcompile_of
+from deploy.machine_code import (
+    compile_kernel,
+    link_objects,
+    on_all_cores,
+    split_entries,
+    write_object,
+)
 from deploy.measure.keys import key_of
 from deploy.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
 from deploy.passes.kernel_call import SPEC
-from deploy.pipeline import link_executable, lower_graph, make_chooser
+from deploy.pipeline import lower_graph, make_chooser
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.targets import Target
@@ -108,7 +112,7 @@ class NetworkFactory:
     @property
     def kernels(self) -> int:
         """How many kernels have been compiled so far."""
-        return len(self._objects)
+        return len(self._objects.keys() - {TICK})
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
         """Nothing is: compiling would disturb what is measured on the same cores."""
@@ -127,16 +131,14 @@ class NetworkFactory:
             if isinstance(function, tvm.tirx.PrimFunc)
         }
         calls = self._calls(module, specs, genotype)
-        self._compile(module, specs)
-        symbols = {name: self._objects[spec].stem for name, spec in specs.items()}
         clock: tvm.transform.Pass = InsertClock()
-        module = _renamed(clock(module), symbols | {TICK: TICK})
+        module, specs = clock(module), specs | {TICK: TICK}
+        self._compile(module, specs)
+        objects = {name: self._objects[spec] for name, spec in specs.items()}
+        module = _renamed(module, {name: path.stem for name, path in objects.items()})
         library = Path(self._folder.name) / "network.so"
-        executable = link_executable(module, self.target, functions={TICK})
-        executable.export_library(
-            str(library), addons=[str(self._objects[spec]) for spec in set(specs.values())],
-            fcompile=fcompile_of(self.target),
-        )  # fmt: skip
+        entries, _ = split_entries(module)
+        link_objects(entries, [*objects.values()], self.target, library)
         artifact = replace(
             unchecked_artifact(graph, self.target, self.threads),
             library=library.read_bytes(), calls=tuple(called_functions(module["main"])),
@@ -169,16 +171,12 @@ class NetworkFactory:
             spec: Path(self._folder.name) / f"kernel{len(self._objects) + index}.o"
             for index, spec in enumerate(new)
         }
-        target = tvm.target.Target(self.target.config)
 
         def compile_one(spec: str) -> None:
             path = paths[spec]
-            function = module[new[spec]].with_attr("global_symbol", path.stem)
-            alone = tvm.IRModule({path.stem: function})
-            tvm.tirx.build(alone, target=target, pipeline=PIPELINE).write_to_file(str(path))
+            write_object(compile_kernel(path.stem, module[new[spec]], self.target), path)
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(compile_one, paths))
+        on_all_cores(compile_one, paths)
         self._objects |= paths
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
 
 from deploy.export import import_onnx
 from deploy.pipeline import compile_graph, make_chooser
@@ -77,7 +76,7 @@ def test_numbers_and_names_of_what_is_left(user_network):
     assert len(left) == EXPECTED[name][2]
     image = photo(user_networks.SIZE)
     labels, logits = Reference(graph)(image)
-    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
+    machine = compiled.load()
     tensor = tvm.runtime.tensor(image[None])
     found = machine["logits"](tensor).numpy()[0]
     assert np.abs(logits).max() > 1  # a network that says something

@@ -1,6 +1,5 @@
 import numpy as np
 import tvm
-from tvm import relax
 
 from deploy.measure.clock import BUFFER_WORDS, WORDS, empty_buffer, kernel_times
 from deploy.passes.insert_clock import ENTRY, TICK, InsertClock, called_functions
@@ -23,7 +22,7 @@ def test_it_computes_and_counts(small_graph, cpu):
     kernels = called_functions(lower_graph(small_graph, cpu, chooser=chooser)["main"])
     compiled = compile_graph(small_graph, cpu, chooser=chooser)
     assert list(compiled.calls) == kernels
-    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
+    machine = compiled.load()
     image = tvm.runtime.tensor(photo()[None])
     ticks = tvm.runtime.tensor(empty_buffer())
     labels = machine["main"](image).numpy()
