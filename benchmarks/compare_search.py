@@ -2,6 +2,7 @@
 
     python -m benchmarks.compare_search compare --data CAMVID --cost TABLE --budget 1.7ms -o OUT
     python -m benchmarks.compare_search table6 --data CAMVID --cost TABLE --budget 1.7ms -o OUT
+    python -m benchmarks.compare_search retrain --data CAMVID --cost TABLE --budget 1.7ms -o OUT
     python -m benchmarks.compare_search measure --cost TABLE -o OUT
     python -m benchmarks.compare_search report -o OUT
 
@@ -10,6 +11,7 @@ that is finished; MRMS scaled to the budget; the best of 8 random networks withi
 searches of O, O+R, D, D+R and O+D+R (operators, resolution, depth). Searches begin with released
 weights and near MRMS, as tiny-hmseg's did; with --from-scratch, with neither. Every network is
 trained from random weights at one short equal schedule; OUT/results.jsonl gets a line for each.
+`retrain` trains what `table6` has found under every seed; it searches no more.
 `measure` compiles all of them and times them in one run; `report` prints the table and draws
 latency against mIoU. Started again, a command goes on where it stopped.
 """
@@ -198,6 +200,16 @@ class Comparison:
             for name, dimensions in TABLE_6.items():
                 self.score("table6", name, self.search(name, dimensions, seed), seed)
 
+    def retrain(self) -> None:
+        found = {
+            (record["name"], record["genotype"]): None
+            for record in read_records(self.results)
+            if record["kind"] == "table6"
+        }
+        for seed in self.arguments.seeds:
+            for name, genotype in found:
+                self.score("table6", name, parse_genotype(genotype), seed)
+
 
 def measure(arguments: argparse.Namespace) -> None:
     """Compile and time every network of the results that has no latency yet, in one run."""
@@ -290,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("compare", "table6", "measure", "report"))
+    parser.add_argument("what", choices=("compare", "table6", "retrain", "measure", "report"))
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="CamVid's root")
     parser.add_argument("--cost", type=Path, help="the latency table")
@@ -313,9 +325,8 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=8, help="random networks of each seed")
     parser.add_argument("--floor", type=float, default=0.9, help="least share of the budget")
     arguments = parser.parse_args()
-    needed = {"compare": ("data", "cost", "budget"), "table6": ("data", "cost", "budget"),
-              "measure": ("cost",), "report": ()}  # fmt: skip
-    for name in needed[arguments.what]:
+    needed = {"measure": ("cost",), "report": ()}
+    for name in needed.get(arguments.what, ("data", "cost", "budget")):
         if getattr(arguments, name) is None:
             parser.error(f"{arguments.what} needs --{name}")
     if arguments.what == "measure":

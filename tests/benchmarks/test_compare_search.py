@@ -1,11 +1,13 @@
 """What the comparison of searched, hand-made and random networks compares."""
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks import compare_search
 from benchmarks.compare_search import (
     Comparison,
     plot_label,
@@ -14,10 +16,10 @@ from benchmarks.compare_search import (
     scaled_mrms,
 )
 from hmseg.genotype import MRMS_GENOTYPE
-from hmseg.network_file import read_network
+from hmseg.network_file import read_network, to_line
 from hmseg.search.budget import Budget
 from lut.errors import UserError
-from lut.jsonl import append_record
+from lut.jsonl import append_record, read_records
 from tests.hmseg.search.costs import odd_objective
 
 
@@ -81,6 +83,37 @@ def test_the_report_takes_the_best_of_the_random_and_draws_what_was_measured(
     assert "mean of all random networks, each seed: 47.00\n" in out
     with Image.open(tmp_path / "pareto.png") as picture:
         assert len(set(picture.convert("L").tobytes())) > 20
+
+
+def test_networks_of_table_6_are_trained_again_under_other_seeds(tmp_path: Path, monkeypatch):
+    root = Path(__file__).parents[2]
+    arguments = Namespace(
+        out=tmp_path, budget="1.5649ms", seeds=[0, 3], stage="180x240:8:500", lr=0.05, data=None,
+        cost=root / "lut/data/zen5-256x512-width0.5-2threads.jsonl",
+    )  # fmt: skip
+    other = replace(MRMS_GENOTYPE, low_tenths=6)
+    for kind, name, genotype in (("table6", "D", MRMS_GENOTYPE), ("table6", "R", other),
+                                 ("random", "0", other)):  # fmt: skip
+        append_record(
+            tmp_path / "results.jsonl",
+            {"kind": kind, "name": name, "seed": 0, "stage": "180x240:8:500",
+             "learning_rate": 0.05, "genotype": str(genotype), "miou_percent": 1.0},
+        )  # fmt: skip
+    trained = []
+    monkeypatch.setattr(
+        compare_search,
+        "train",
+        lambda config, *_: trained.append((config.model, config.seed)) or 2.0,
+    )
+    Comparison(arguments).retrain()
+    wanted = [to_line(genotype, 0.5) for genotype in (MRMS_GENOTYPE, other)]
+    assert trained == [(line, 3) for line in wanted]  # seed 0 is known
+    records = [r for r in read_records(tmp_path / "results.jsonl") if r["seed"] == 3]
+    assert [(r["kind"], r["name"], r["miou_percent"]) for r in records] == [
+        ("table6", "D", 2.0), ("table6", "R", 2.0)
+    ]  # fmt: skip
+    Comparison(arguments).retrain()
+    assert len(trained) == 2
 
 
 @pytest.mark.parametrize(
