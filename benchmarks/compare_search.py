@@ -201,13 +201,23 @@ class Comparison:
                 self.score("table6", name, self.search(name, dimensions, seed), seed)
 
     def retrain(self) -> None:
-        found = {
-            (record["name"], record["genotype"]): None
-            for record in read_records(self.results)
-            if record["kind"] == "table6"
-        }
+        schedule = {"kind": "table6", "stage": self.arguments.stage,
+                    "learning_rate": self.arguments.lr}  # fmt: skip
+        found: dict[str, str] = {}
+        for record in read_records(self.results):
+            if not schedule.items() <= record.items():
+                continue
+            if found.setdefault(record["name"], record["genotype"]) != record["genotype"]:
+                raise UserError(
+                    f"{self.results} has several networks of {record['name']}; retrain is for "
+                    "those of one search each (table6 --seeds 0)"
+                )
+        if not found:
+            raise UserError(
+                f"{self.results} has no network of Table 6 at this schedule; run table6"
+            )
         for seed in self.arguments.seeds:
-            for name, genotype in found:
+            for name, genotype in found.items():
                 self.score("table6", name, parse_genotype(genotype), seed)
 
 

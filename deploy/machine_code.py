@@ -1,7 +1,7 @@
 """From a lowered module to machine code: each kernel by itself, on all cores, then linked.
 
 What is left of the module, its entries, is code of TVM's virtual machine, which calls the kernels
-by name.
+by name. `vm_build`'s private functions are TVM's only way to have the two apart.
 """
 
 import os
@@ -14,12 +14,15 @@ import tvm
 from tvm import relax
 from tvm.relax import vm_build
 
-from deploy.kernels.lowering import PIPELINE
+from deploy.kernels.lowering import EMITTED, PIPELINE
 from deploy.link import fcompile_of
 from deploy.targets import Target
 from lut.errors import UserError
 
 T = TypeVar("T")
+
+# Before TVM's pool binds this thread to one of them.
+_CORES = len(os.sched_getaffinity(0))
 
 
 def split_entries(
@@ -40,34 +43,37 @@ def split_entries(
             f"TVM imports the operator {name} but cannot lower it; replace it in the network, or "
             "cut the graph before it with onnx.utils.extract_model"
         ) from error
-    return entries, {var.name_hint: function for var, function in left.functions.items()}
+    kernels = {var.name_hint: function for var, function in left.functions.items()}
+    return entries, dict(sorted(kernels.items()))
 
 
 def compile_kernel(name: str, function: tvm.tirx.PrimFunc, target: Target) -> tvm.runtime.Module:
-    """A library of one function, which is called `name`."""
+    """A library of one function, which is called `name`: ours by the short list of passes, what
+    TVM made by TVM's own."""
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
-    return tvm.tirx.build(module, tvm.target.Target(target.config), PIPELINE)
+    pipeline = PIPELINE if EMITTED in function.attrs else "default"
+    return tvm.tirx.build(module, tvm.target.Target(target.config), pipeline)
 
 
 def write_object(library: tvm.runtime.Module, path: Path) -> None:
-    """The object file of what `compile_kernel` gave; it is now that LLVM selects instructions."""
+    """The object file of what `compile_kernel` gave; it is now that LLVM selects instructions.
+
+    On a full disk LLVM ends the whole process: whoever calls sees to the room.
+    """
     library.write_to_file(str(path))
 
 
 def load_entries(
-    entries: relax.ExecBuilder, libraries: Sequence[tvm.runtime.Module], target: Target
+    module: tvm.IRModule, libraries: Sequence[tvm.runtime.Module], target: Target
 ) -> relax.VirtualMachine:
-    """Entries and the kernels that they call, in this process, without linking."""
-    config = tvm.target.Target(target.config)
-    return relax.VirtualMachine(vm_build._vmlink(entries, config, ext_libs=[*libraries]), tvm.cpu())
+    """The entries of a lowered module and their kernels, in this process, without linking."""
+    return relax.VirtualMachine(_executable(module, libraries, target), tvm.cpu())
 
 
-def link_objects(
-    entries: relax.ExecBuilder, objects: Sequence[Path], target: Target, path: Path
-) -> None:
-    """A shared library of entries and the kernels that they call; raises UserError where nothing
-    is found that can link."""
-    executable = vm_build._vmlink(entries, tvm.target.Target(target.config))
+def link_objects(module: tvm.IRModule, objects: Sequence[Path], target: Target, path: Path) -> None:
+    """A shared library of the entries of a lowered module and their kernels; raises UserError where
+    nothing is found that can link."""
+    executable = _executable(module, [], target)
     try:
         executable.export_library(
             str(path), addons=[*map(str, objects)], fcompile=fcompile_of(target)
@@ -81,7 +87,17 @@ def link_objects(
         ) from error
 
 
-def on_all_cores(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """`work` of each name. TVM's compiler and LLVM hold no lock of Python's."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(work, names))
+def _executable(
+    module: tvm.IRModule, libraries: Sequence[tvm.runtime.Module], target: Target
+) -> relax.VMExecutable:
+    entries, _ = split_entries(module)  # anew: an ExecBuilder keeps what was linked to it
+    config = tvm.target.Target(target.config)
+    # Without a module of LLVM's at the root the constants would be compiled as text in C.
+    root = tvm.tirx.build(tvm.IRModule({}), config)
+    return relax.VMExecutable(vm_build._ffi_api.VMLink(entries, config, root, [*libraries], {}))
+
+
+def on_all_cores(work: Callable[[str], T], items: Iterable[str]) -> list[T]:
+    """`work` of each item, in order. TVM's compiler and LLVM hold no lock of Python's."""
+    with ThreadPoolExecutor(_CORES) as pool:
+        return list(pool.map(work, items))

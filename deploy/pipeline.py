@@ -133,7 +133,7 @@ def isa_of(target: Target) -> Isa | None:
 class Compiled:
     """A network in machine code, not linked yet, and how it came about."""
 
-    entries: relax.ExecBuilder  # the virtual machine's code, which calls the kernels
+    module: tvm.IRModule  # lowered; its entries call the kernels
     libraries: Mapping[str, tvm.runtime.Module]  # the kernels, by name
     target: Target
     kernels: tuple[KernelInfo, ...]
@@ -142,14 +142,18 @@ class Compiled:
 
     def load(self) -> relax.VirtualMachine:
         """Run it in this process, without linking it."""
-        return load_entries(self.entries, [*self.libraries.values()], self.target)
+        return load_entries(self.module, [*self.libraries.values()], self.target)
 
     def save(self, path: Path) -> None:
         """Link the shared library; raises UserError where nothing is found that can."""
         with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-            paths = {name: Path(folder) / f"{name}.o" for name in self.libraries}
+            # Numbered: the name of a kernel that TVM fused may be longer than a file's can be.
+            paths = {
+                name: Path(folder) / f"kernel{number}.o"
+                for number, name in enumerate(self.libraries)
+            }
             on_all_cores(lambda name: write_object(self.libraries[name], paths[name]), paths)
-            link_objects(self.entries, [*paths.values()], self.target, path)
+            link_objects(self.module, [*paths.values()], self.target, path)
 
 
 def compile_graph(
@@ -174,10 +178,11 @@ def compile_graph(
         on_pass("machine code")
     kernels = describe_kernels(module, chooser.measured if chooser else {})
     clock: Pass = InsertClock()
-    entries, functions = split_entries(clock(module))
+    module = clock(module)
+    _, functions = split_entries(module)
     libraries = on_all_cores(lambda name: compile_kernel(name, functions[name], target), functions)
     return Compiled(
-        entries, dict(zip(functions, libraries, strict=True)), target, kernels,
+        module, dict(zip(functions, libraries, strict=True)), target, kernels,
         tuple(called_functions(module["main"])), time.perf_counter() - start,
     )  # fmt: skip
 

@@ -115,7 +115,8 @@ class Registers:
 
 def scratch(size: int, dtype: str = "float32") -> Buffer:
     """Memory of the thread that asks, inside a parallel loop: below 1 KB on the stack, else
-    kept by TVM's pool between calls. No pass makes it larger: an index outside is an error."""
+    kept by TVM's pool between calls. Nothing catches an index outside: it spoils other memory."""
+    # A small one may share its place with registers that live at another time (StorageRewrite).
     return T.alloc_buffer((size,), dtype)
 
 

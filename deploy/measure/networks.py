@@ -30,7 +30,6 @@ from deploy.machine_code import (
     compile_kernel,
     link_objects,
     on_all_cores,
-    split_entries,
     write_object,
 )
 from deploy.measure.keys import key_of
@@ -98,7 +97,7 @@ class NetworkFactory:
             )
         self._folder = tempfile.TemporaryDirectory(prefix="hmseg-lut-")
         self._lock = Lock()
-        self._objects: dict[str, Path] = {}  # by spec, as text; the stem is the kernel's symbol
+        self._objects: dict[str, Path] = {}  # by spec, as text, or TICK; the stem is the symbol
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +136,7 @@ class NetworkFactory:
         objects = {name: self._objects[spec] for name, spec in specs.items()}
         module = _renamed(module, {name: path.stem for name, path in objects.items()})
         library = Path(self._folder.name) / "network.so"
-        entries, _ = split_entries(module)
-        link_objects(entries, [*objects.values()], self.target, library)
+        link_objects(module, [*dict.fromkeys(objects.values())], self.target, library)
         artifact = replace(
             unchecked_artifact(graph, self.target, self.threads),
             library=library.read_bytes(), calls=tuple(called_functions(module["main"])),

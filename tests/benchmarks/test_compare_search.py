@@ -92,13 +92,17 @@ def test_networks_of_table_6_are_trained_again_under_other_seeds(tmp_path: Path,
         cost=root / "lut/data/zen5-256x512-width0.5-2threads.jsonl",
     )  # fmt: skip
     other = replace(MRMS_GENOTYPE, low_tenths=6)
-    for kind, name, genotype in (("table6", "D", MRMS_GENOTYPE), ("table6", "R", other),
-                                 ("random", "0", other)):  # fmt: skip
+
+    def know(kind, name, genotype):
         append_record(
             tmp_path / "results.jsonl",
             {"kind": kind, "name": name, "seed": 0, "stage": "180x240:8:500",
              "learning_rate": 0.05, "genotype": str(genotype), "miou_percent": 1.0},
         )  # fmt: skip
+
+    know("table6", "D", MRMS_GENOTYPE)
+    know("table6", "R", other)
+    know("random", "0", other)
     trained = []
     monkeypatch.setattr(
         compare_search,
@@ -114,6 +118,12 @@ def test_networks_of_table_6_are_trained_again_under_other_seeds(tmp_path: Path,
     ]  # fmt: skip
     Comparison(arguments).retrain()
     assert len(trained) == 2
+    know("table6", "D", other)
+    with pytest.raises(UserError, match="several networks of D; retrain is for those of one"):
+        Comparison(arguments).retrain()
+    arguments.lr = 0.1
+    with pytest.raises(UserError, match="no network of Table 6 at this schedule; run table6"):
+        Comparison(arguments).retrain()
 
 
 @pytest.mark.parametrize(
