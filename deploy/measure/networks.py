@@ -1,9 +1,8 @@
 """Networks of the search space, built for measuring: each kernel is compiled once for all of them.
 
 The graph takes the real pipeline (export, import, every pass), so kernels, schedules, layouts and
-the memory plan are those of `deploy.build.build_artifact`. Only machine code, nine tenths of the
-time, is shared: a kernel becomes an object file when a network first calls it, and later networks
-are linked with it.
+the memory plan are those of `deploy.build.build_artifact`. Only machine code is shared: a
+kernel becomes an object file when a network first calls it, and later networks are linked with it.
 """
 
 import tempfile
