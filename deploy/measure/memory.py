@@ -8,6 +8,7 @@ highest resident size until the last call returned.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,10 @@ import numpy as np
 from lut.errors import WorkError
 
 Side = Literal["artifact", "onnx"]
+
+# A waiting thread of TVM's pool yields its CPU 300,000 times before it sleeps, and is joined only
+# then: beside a busy process on that CPU the end of the process took more than seven minutes.
+NO_SPINNING = {"TVM_THREAD_POOL_SPIN_COUNT": "0"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ def measure_peak(
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | NO_SPINNING,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][-300:]
