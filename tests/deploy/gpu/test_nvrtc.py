@@ -41,9 +41,8 @@ def wheels(monkeypatch, tmp_path):
         return tmp_path / "nvidia"
 
     yield make
-    for (
-        name
-    ) in imported():  # what was found here is not for later tests; what was before comes back
+    # What was found here is not for later tests; what was before comes back.
+    for name in imported():
         del sys.modules[name]
 
 
