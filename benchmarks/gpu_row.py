@@ -72,9 +72,9 @@ def measure_row(
     from deploy.gpu.bench import bench_gpu
     from deploy.gpu.driver import Driver
     from deploy.gpu.network import GpuNetwork
+    from deploy.graph.source import open_source
     from deploy.measure.interleave import Protocol
     from deploy.resolution import parse_resolution
-    from deploy.source import open_source
     from deploy.targets import resolve_target
 
     source = open_source(model, resolution=parse_resolution(size))

@@ -37,17 +37,17 @@ class Row:
 
 
 def workloads() -> list[Any]:
-    from deploy.kernels.depthwise import DepthwiseSpec
-    from deploy.kernels.ends import EndSpec
-    from deploy.kernels.global_pool import GlobalPoolSpec
-    from deploy.kernels.inverted_residual import InvertedResidualSpec as Block
-    from deploy.kernels.local_global import LocalGlobalSpec
-    from deploy.kernels.pointwise import PointwiseSpec
-    from deploy.kernels.resize import ResizeSpec
-    from deploy.kernels.stem import StemSpec
-    from deploy.kernels.stem_block import StemBlockSpec
-    from deploy.kernels.stem_pair import StemPairSpec
-    from deploy.kernels.upsample_add import UpsampleAddSpec
+    from deploy.cpu.kernels.depthwise import DepthwiseSpec
+    from deploy.cpu.kernels.ends import EndSpec
+    from deploy.cpu.kernels.global_pool import GlobalPoolSpec
+    from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec as Block
+    from deploy.cpu.kernels.local_global import LocalGlobalSpec
+    from deploy.cpu.kernels.pointwise import PointwiseSpec
+    from deploy.cpu.kernels.resize import ResizeSpec
+    from deploy.cpu.kernels.stem import StemSpec
+    from deploy.cpu.kernels.stem_block import StemBlockSpec
+    from deploy.cpu.kernels.stem_pair import StemPairSpec
+    from deploy.cpu.kernels.upsample_add import UpsampleAddSpec
 
     return [
         # TinyMRMS at 256x512, in order.
@@ -91,7 +91,7 @@ def inputs(func: Any, spec: Any, isa: Any) -> list[Any]:
     """Arrays for every parameter: tables where the spec resamples, else noise."""
     import numpy as np
 
-    from deploy.kernels import ends
+    from deploy.cpu.kernels import ends
 
     tables: dict[str, Any] = {}
     if hasattr(spec, "axes"):
@@ -118,14 +118,16 @@ def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     import numpy as np
     import tvm
 
-    from deploy.kernels import ir, module_of, probe
+    from deploy.cpu import probe
+    from deploy.cpu.kernels import module_of
+    from deploy.cpu.machine_code import compile_kernels
 
     module = module_of(spec)
     schedule = module.default_schedule(spec, isa, threads)
     func = module.emit(spec, schedule, isa)
     probe_spec = probe.FmaProbeSpec(threads, 4000)
     target = tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": threads})
-    library = ir.compile_kernels(
+    library = compile_kernels(
         {"kernel": func, "probe": probe.emit_fma(probe_spec, isa)}, target
     ).mod
     arrays = [tvm.runtime.tensor(a) for a in inputs(func, spec, isa)]
@@ -169,7 +171,7 @@ def main() -> None:
     os.environ["TVM_NUM_THREADS"] = str(args.threads)
     import tvm
 
-    from deploy.kernels.isa import ISAS
+    from deploy.cpu.isa import ISAS
 
     provenance = {
         "machine": platform.processor() or platform.machine(),

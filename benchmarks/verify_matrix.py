@@ -23,7 +23,7 @@ from typing import Any
 
 from deploy import host
 from deploy.build import TOOLS, build_artifact
-from deploy.export import export_network
+from deploy.graph.export import export_network
 from deploy.resolution import Resolution, parse_resolution
 from deploy.targets import resolve_target
 from deploy.verify import Comparison, probe_images, verify_torch

@@ -94,7 +94,7 @@ def _coarse(height: int, width: int, stride: int) -> tuple[int, int]:
 class KernelInfo:
     """One kernel of a library: what it computes and what it must at least do for it.
 
-    `template` names the module of deploy/kernels that it comes from, or is ``tvm`` for what TVM's
+    `template` names the kernel module that it comes from, or is ``tvm`` for what TVM's
     own lowering made, whose `spec` is a key of its loops; `macs` are those of the real channels (0
     where the counting rule has none); `bytes` are those of its arguments, each read or written
     once; `tuned` says that its schedule was measured, not made by the rule.

@@ -12,13 +12,13 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact, save_artifact
-from deploy.export import save_onnx
+from deploy.graph.export import save_onnx
+from deploy.graph.reference import OnnxSession
 from deploy.measure.interleave import Protocol, Samples, interleave
 from deploy.measure.memory import PeakMemory, measure_peak
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
 from deploy.profile import Profile, profile_here, require_timed
-from deploy.reference import OnnxSession
 from deploy.runtime import open_artifact
 
 OURS, PEER = "hmseg", "onnxruntime"

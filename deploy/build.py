@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, Golden
+from deploy.cpu.choice import Chooser, Fields
+from deploy.cpu.pipeline import Compiled, OnPass, Pass, compile_graph, make_chooser
 from deploy.devices.network import Remote
-from deploy.export import read_metadata
-from deploy.first_difference import first_difference
-from deploy.kernels.choice import Chooser, Fields
-from deploy.pipeline import Compiled, OnPass, Pass, compile_graph, make_chooser
-from deploy.reference import Reference
+from deploy.graph.export import read_metadata
+from deploy.graph.first_difference import first_difference
+from deploy.graph.reference import Reference
 from deploy.runtime import check_machine, open_artifact
 from deploy.street import draw_street
 from deploy.targets import Target

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact, KernelInfo
+from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
 from deploy.measure.device import Session
 from deploy.measure.local import LocalSession
-from deploy.pipeline import isa_of
 from deploy.runtime import Network
 from deploy.targets import host_target
 from lut.errors import UserError

@@ -68,8 +68,8 @@ class Network:
         return self._run(self._machine["logits"], given)
 
     def read_clocks(self, given: NDArray[Any], ticks: NDArray[np.int64]) -> None:
-        """Run the entry ``timed`` (`deploy.passes.insert_clock`) on one input; it appends readings
-        of the clock to `ticks`, in place."""
+        """Run the entry ``timed`` (`deploy.cpu.passes.insert_clock`) on one input; it appends
+        readings of the clock to `ticks`, in place."""
         timed = self._machine["timed"]
         tensor = self._ffi.from_dlpack(ticks)
         self._run(lambda input_tensor: timed(input_tensor, tensor), given)

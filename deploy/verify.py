@@ -126,7 +126,7 @@ def verify_network(
     network: Runnable, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
     """The compiled network against onnxruntime on the graph it was compiled from."""
-    from deploy.reference import Reference
+    from deploy.graph.reference import Reference
 
     reference = Reference(model)
     precision = network.artifact.target.precision
@@ -146,7 +146,7 @@ def verify_torch(
     """The PyTorch network, batch norm unfolded, against onnxruntime on its exported graph."""
     import torch
 
-    from deploy.reference import Reference
+    from deploy.graph.reference import Reference
 
     reference = Reference(graph)
     model = model.eval()

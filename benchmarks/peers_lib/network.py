@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers_lib.ends import image_end
 from benchmarks.peers_lib.job import Config
-from deploy.export import export_network, fold_batch_norm
+from deploy.graph.export import export_network, fold_batch_norm
 from deploy.metadata import OutputKind
 from deploy.resolution import Resolution
 from deploy.street import draw_street

@@ -215,7 +215,7 @@ class Runner:
     def _reference_logits(self, work: Work) -> NDArray[Any]:
         import onnx
 
-        from deploy.reference import Reference
+        from deploy.graph.reference import Reference
 
         graph, digest = self._graph(replace(work.config, job="logits"))
         if self._reference is None or self._reference[0] != digest:
@@ -235,7 +235,7 @@ class Runner:
         stamp, sources = path.with_suffix(".sources"), adapters.graph_digest()
         if not stamp.exists() or stamp.read_text() != sources:
             from benchmarks.peers_lib.network import create_graph
-            from deploy.export import save_onnx
+            from deploy.graph.export import save_onnx
 
             self.say(f"{config}: exporting")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from deploy.artifact import Artifact
     from deploy.bench import BenchResult
     from deploy.devices.network import Remote
+    from deploy.graph.source import Source
     from deploy.measure.interleave import Protocol
     from deploy.metadata import Metadata
-    from deploy.source import Source
     from deploy.targets import Target
 
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")

@@ -87,8 +87,8 @@ def _open_predictor(
 
 
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
-    from deploy.export import import_onnx, read_metadata
-    from deploy.reference import OnnxSession
+    from deploy.graph.export import import_onnx, read_metadata
+    from deploy.graph.reference import OnnxSession
 
     graph = import_onnx(path, mean=None, std=None)
     metadata = read_metadata(graph)

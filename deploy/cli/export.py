@@ -22,7 +22,7 @@ def export(
         check_writable(out)
     with step(f"exporting {model}") as progress:
         source = options.open_model(model, resolution, output, classes, mean, std, input_)
-        from deploy.export import save_onnx
+        from deploy.graph.export import save_onnx
 
         path = out or Path(f"{source.metadata.file_name}.onnx")
         save_onnx(source.graph, path)

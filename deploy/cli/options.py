@@ -14,8 +14,8 @@ from lut.errors import UserError
 
 if TYPE_CHECKING:
     from deploy.devices.network import Remote
+    from deploy.graph.source import Source
     from deploy.measure.device import Devices
-    from deploy.source import Source
     from deploy.targets import Target
     from lut.table import Identity
 
@@ -107,7 +107,7 @@ def open_model(
     means, stds = read_triple("--mean", mean), read_triple("--std", std)
     if stds and min(stds) <= 0:
         raise UserError(f"--std {std}: the three numbers must be above 0")
-    from deploy.source import open_source
+    from deploy.graph.source import open_source
 
     return open_source(
         model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,

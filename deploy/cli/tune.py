@@ -59,8 +59,8 @@ def tune(
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
+    from deploy.cpu.passes.schedule_fallback import TRACE
     from deploy.measure.interleave import Protocol
-    from deploy.passes.schedule_fallback import TRACE
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules, winners
     from deploy.tuning.tune import tune as run_tuning

@@ -128,9 +128,9 @@ class _Probe:
     """Multiply-adds in one thread and in several, on a device."""
 
     def __init__(self, session: RemoteSession, target: Target, threads: int) -> None:
-        from deploy.kernels.isa import AVX2
-        from deploy.kernels.probe import FmaProbeSpec, emit_fma
-        from deploy.pipeline import isa_of
+        from deploy.cpu.isa import AVX2
+        from deploy.cpu.pipeline import isa_of
+        from deploy.cpu.probe import FmaProbeSpec, emit_fma
 
         self._isa = isa_of(target) or AVX2  # LLVM splits vectors where the target has shorter ones
         self._mcpu, self.threads = target.config["mcpu"], threads

@@ -7,9 +7,9 @@ from typing import Any
 
 import tvm
 
+from deploy.cpu.link import fcompile_of
+from deploy.cpu.machine_code import compile_kernels
 from deploy.devices.session import RemoteSession
-from deploy.kernels.ir import compile_kernels
-from deploy.link import fcompile_of
 from deploy.measure.kernels import Kernels
 from deploy.targets import Target
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
+from deploy.cpu.passes.insert_clock import ENTRY as TIMED
 from deploy.devices.describe import check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
-from deploy.passes.insert_clock import ENTRY as TIMED
 from deploy.runtime import check_input, check_target
 from lut.errors import UserError
 
@@ -47,7 +47,7 @@ class RemoteLibrary:
 
     def time_kernels(self, given: NDArray[Any], frames: int, kernels: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, `kernels` of them a frame, frame by frame
-        (`deploy.passes.insert_clock`)."""
+        (`deploy.cpu.passes.insert_clock`)."""
         pixels = self._tensor(given[None])
         times: list[list[int]] = []
         most = frames_in_buffer(kernels) - 1

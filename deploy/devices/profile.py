@@ -4,11 +4,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy.cpu.pipeline import isa_of
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.measuring import RemoteMeasuring
 from deploy.devices.network import RemoteNetwork
 from deploy.measure.ceilings import Ceilings, probe_ceilings
-from deploy.pipeline import isa_of
 from deploy.profile import FRAMES, Profile, time_network
 from deploy.targets import Target
 

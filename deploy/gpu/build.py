@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.first_difference import first_difference
+from deploy.cpu.pipeline import OnPass
 from deploy.gpu.driver import NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, NoCompilerError
 from deploy.gpu.kernels import GpuChooser
@@ -18,8 +18,8 @@ from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import compile_cubin, compile_ptx, toolkit_version
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram, number_of
+from deploy.graph.first_difference import first_difference
 from deploy.metadata import Metadata
-from deploy.pipeline import OnPass
 from deploy.runtime import check_input
 from deploy.targets import Target
 from deploy.verify import Comparison, Runnable, probe_images, require, verify_network

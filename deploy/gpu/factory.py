@@ -17,12 +17,12 @@ from typing import Self
 
 import torch
 
+from deploy.cpu.choice import Fields
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import entries_of
 from deploy.gpu.nvrtc import compile_cubin
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram
-from deploy.kernels.choice import Fields
 from deploy.measure.networks import TimedNetwork, export_genotype, unchecked_artifact
 from deploy.targets import Target
 from hmseg.genotype import Genotype

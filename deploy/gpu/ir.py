@@ -1,4 +1,4 @@
-"""The words that GPU kernels add to those of `deploy.kernels.ir`: blocks, threads, registers.
+"""The words that GPU kernels add to those of `deploy.ir`: blocks, threads, registers.
 
 Maps are planar, (C, H, W): neighbouring threads take neighbouring pixels, so that a warp reads and
 writes whole lines of memory.
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tvm.tirx.script import builder as T
 
-from deploy.kernels import ir
+from deploy import ir
 
 Act = Literal["none", "relu", "relu6", "sigmoid"]
 

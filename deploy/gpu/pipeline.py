@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.s_tir import dlight
 
 from deploy.artifact import KernelInfo
-from deploy.ends import with_logits_output
+from deploy.cpu.pipeline import OnPass, Pass, describe_kernels, watching
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.lower import Lowered, lower_module
 from deploy.gpu.passes.place_convolutions import PlaceConvolutions
@@ -19,11 +19,11 @@ from deploy.gpu.passes.place_global_mean import PlaceGlobalMean
 from deploy.gpu.passes.place_label_end import PlaceLabelEnd
 from deploy.gpu.passes.place_resize import PlaceResize
 from deploy.gpu.passes.place_stem import PlaceStem
-from deploy.gpu.passes.store_half import StoreHalf
-from deploy.importer import import_graph
-from deploy.passes.kernel_call import KERNEL
-from deploy.passes.split_outputs import SplitOutputs
-from deploy.pipeline import OnPass, Pass, describe_kernels, watching
+from deploy.gpu.store_half import StoreHalf
+from deploy.graph.ends import with_logits_output
+from deploy.graph.importer import import_graph
+from deploy.graph.kernel_call import KERNEL
+from deploy.graph.split_outputs import SplitOutputs
 from deploy.precision import Precision
 from deploy.targets import Target
 

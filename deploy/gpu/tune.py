@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
+from deploy.cpu.choice import schedule_fields, with_fields
 from deploy.gpu.build import compile_program
 from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import toolkit_version
 from deploy.gpu.pipeline import compile_source
-from deploy.kernels.choice import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.records import (
     NO_THREADS,

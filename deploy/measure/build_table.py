@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from deploy.cpu.choice import Fields
 from deploy.gpu.factory import GpuNetworkFactory
 from deploy.gpu.nvrtc import toolkit_version
-from deploy.kernels.choice import Fields
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
 from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
 from deploy.measure.schedules import digest, schedules_of

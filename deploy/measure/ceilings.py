@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tvm
 
-from deploy.kernels.ir import compile_kernels
-from deploy.kernels.isa import Isa
-from deploy.kernels.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
+from deploy.cpu.isa import Isa
+from deploy.cpu.machine_code import compile_kernels
+from deploy.cpu.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
 from deploy.measure.kernels import Kernels
 from deploy.targets import Target
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
-from deploy.export import export_network
+from deploy.graph.export import export_network
 from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Devices, Session
 from deploy.measure.schedules import schedules_of

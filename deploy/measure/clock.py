@@ -1,7 +1,7 @@
 """The buffer that a network's kernels write the clock into, and how it is read.
 
 int64: the number of words written, then (seconds, nanoseconds) before the first kernel of each
-frame and after every kernel (`deploy.passes.insert_clock`).
+frame and after every kernel (`deploy.cpu.passes.insert_clock`).
 """
 
 import numpy as np

@@ -23,18 +23,18 @@ from tvm import relax
 
 from deploy.artifact import Artifact, ArtifactTarget, Golden
 from deploy.build import TOOLS
-from deploy.export import export_network, read_metadata
-from deploy.kernels.choice import Fields
-from deploy.machine_code import (
+from deploy.cpu.choice import Fields
+from deploy.cpu.machine_code import (
     compile_kernel,
     link_objects,
     on_all_cores,
     write_object,
 )
+from deploy.cpu.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
+from deploy.cpu.pipeline import lower_graph, make_chooser
+from deploy.graph.export import export_network, read_metadata
+from deploy.graph.kernel_call import SPEC
 from deploy.measure.keys import key_of
-from deploy.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
-from deploy.passes.kernel_call import SPEC
-from deploy.pipeline import lower_graph, make_chooser
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.targets import Target

@@ -5,9 +5,9 @@ import hashlib
 import json
 from typing import Any
 
+from deploy.cpu.choice import Fields
+from deploy.cpu.kernels import MODULES
 from deploy.gpu.keys import kernels_of
-from deploy.kernels import MODULES
-from deploy.kernels.choice import Fields
 from deploy.measure.keys import key_of
 from deploy.targets import Target
 from deploy.tuning.records import tuned_schedules

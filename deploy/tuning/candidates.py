@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
-from deploy.kernels import module_of
-from deploy.kernels.inverted_residual import prefetch_pixels
-from deploy.kernels.isa import Isa, Tile
+from deploy.cpu.isa import Isa, Tile
+from deploy.cpu.kernels import module_of
+from deploy.cpu.kernels.inverted_residual import prefetch_pixels
 
 
 def candidates(spec: Any, best: Any, isa: Isa, threads: int) -> Iterator[Any]:  # noqa: ANN401

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from deploy.cpu.kernels import KERNELS_VERSION
 from deploy.gpu.kernels import GPU_KERNELS_VERSION
-from deploy.kernels import KERNELS_VERSION
 from deploy.targets import Target
 from lut.errors import UserError
 from lut.files import cache_folder

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.build import link_library
+from deploy.cpu.choice import Chooser, schedule_fields, with_fields
+from deploy.cpu.kernels import KERNELS_VERSION
+from deploy.cpu.pipeline import compile_graph, isa_of
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
 from deploy.devices.tracker import require_key
-from deploy.export import read_metadata
-from deploy.kernels import KERNELS_VERSION
-from deploy.kernels.choice import Chooser, schedule_fields, with_fields
+from deploy.graph.export import read_metadata
 from deploy.measure.interleave import Protocol
 from deploy.measure.statistics import Ratio, ratio_of_rounds
-from deploy.pipeline import compile_graph, isa_of
 from deploy.street import draw_street
 from deploy.targets import Target
 from deploy.tuning.candidates import candidates

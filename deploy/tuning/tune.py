@@ -19,13 +19,13 @@ import tvm
 
 from deploy import host
 from deploy.build import build_artifact
-from deploy.ends import with_logits_output
-from deploy.importer import import_graph
-from deploy.kernels import KERNELS_VERSION, emit
-from deploy.kernels.choice import Chooser, schedule_fields, with_fields
-from deploy.kernels.ir import compile_kernels
-from deploy.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
-from deploy.pipeline import isa_of, lowering_passes
+from deploy.cpu.choice import Chooser, schedule_fields, with_fields
+from deploy.cpu.kernels import KERNELS_VERSION, emit
+from deploy.cpu.machine_code import compile_kernels
+from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
+from deploy.cpu.pipeline import isa_of, lowering_passes
+from deploy.graph.ends import with_logits_output
+from deploy.graph.importer import import_graph
 from deploy.runtime import Network, open_artifact
 from deploy.targets import Target
 from deploy.tuning.apart import run_apart

@@ -21,9 +21,9 @@ from benchmarks.peers_lib.network import (
     torch_network,
 )
 from benchmarks.peers_lib.side import Side
-from deploy.export import import_onnx, save_onnx
+from deploy.graph.export import import_onnx, save_onnx
+from deploy.graph.reference import Reference
 from deploy.measure.statistics import summarise
-from deploy.reference import Reference
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from hmseg import count

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.artifact import Artifact, save_artifact
 from deploy.build import build_artifact
-from deploy.export import export_network
+from deploy.graph.export import export_network
 from deploy.targets import Target, resolve_target
 from deploy.verify import Comparison
 from hmseg.mrms import MRMS

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.export import import_onnx
+from deploy.graph.export import import_onnx
 from deploy.resolution import Resolution
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.testing import random_network

@@ -12,9 +12,9 @@ from tvm import relax
 from deploy import host
 from deploy.artifact import save_artifact
 from deploy.build import TOOLS, build_artifact, run_in_process
-from deploy.export import export_network
-from deploy.pipeline import compile_graph, network_passes
-from deploy.reference import OnnxSession, Reference
+from deploy.cpu.pipeline import compile_graph, network_passes
+from deploy.graph.export import export_network
+from deploy.graph.reference import OnnxSession, Reference
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.verify import probe_images, verify_torch

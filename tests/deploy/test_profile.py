@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings
-from deploy.pipeline import isa_of
 from deploy.profile import (
     KernelProfile,
     Profile,

@@ -10,7 +10,7 @@ import pytest
 
 from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, save_artifact
-from deploy.reference import Reference
+from deploy.graph.reference import Reference
 from deploy.runtime import Network, check_machine, load, open_artifact
 from deploy.verify import replay_golden
 from lut.errors import UserError
@@ -157,7 +157,7 @@ def test_one_thread_is_not_bound_to_one_cpu(artifact_path):
 def test_a_network_that_takes_a_tensor(cpu, tmp_path, output):
     """Float in, compiled, checked, saved, loaded: the numbers are onnxruntime's."""
     from deploy.build import build_artifact
-    from deploy.export import import_onnx
+    from deploy.graph.export import import_onnx
     from tests.deploy.graphs import segmenter, write
 
     mean, std = (0.3, 0.4, 0.5), (0.25, 0.5, 0.75)

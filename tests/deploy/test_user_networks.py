@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tvm
 
-from deploy.export import import_onnx
-from deploy.pipeline import compile_graph, make_chooser
-from deploy.reference import Reference
+from deploy.cpu.pipeline import compile_graph, make_chooser
+from deploy.graph.export import import_onnx
+from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from tests.deploy import user_networks
+from tests.deploy.graph.nets import operations_of
 from tests.deploy.graphs import photo
-from tests.deploy.passes.nets import operations_of
 
 TARGET = "x86-64-v3"
 HARD_SWISH = {"relax.add": 1, "relax.clip": 1, "relax.divide": 1, "relax.multiply": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lut
-from deploy.kernels import KERNELS_VERSION
+from deploy.cpu.kernels import KERNELS_VERSION
 from hmseg.cost import SpaceCost
 from hmseg.genotype import random_genotype
 from hmseg.operators import RESIZE_RULE, Space

@@ -24,8 +24,8 @@ def load_runtime(threads: int) -> None:
 def open_network(work: Work) -> Call:
     import numpy as np
 
+    from deploy.cpu.pipeline import isa_of
     from deploy.measure.ceilings import FmaProbe
-    from deploy.pipeline import isa_of
     from deploy.targets import resolve_target
 
     target = resolve_target("cpu")

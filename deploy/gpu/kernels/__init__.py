@@ -5,7 +5,7 @@ not), ``default_schedule(spec)``, the rule, ``alternatives(spec, best)``, what t
 `best` is the fastest known (the rule's own may be among it), ``pack(spec, ...)``, which takes the
 schedule where the constants' layout is its, and ``emit(spec, schedule)``. The PrimFunc takes the
 maps, the packed constants in the order in which `pack` returns them, and the output; it becomes one
-kernel. Maps are planar float32 (1, C, H, W); `deploy.gpu.passes.store_half` makes them float16.
+kernel. Maps are planar float32 (1, C, H, W); `deploy.gpu.store_half` makes them float16.
 Here a spec finds its module.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from deploy.cpu.choice import Fields, with_fields
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
-from deploy.kernels.choice import Fields, with_fields
 
 # Tuning records and latency tables are believed for one version only: raise it when a kernel's
 # loops, its rule or the meaning of a schedule's fields change.
@@ -38,9 +38,9 @@ def name_of(spec: object) -> str:
 
 @dataclass(frozen=True)
 class GpuChooser:
-    """Gives specs their schedules and PrimFuncs, as `deploy.passes.kernel_call` asks a chooser to.
+    """Gives specs their schedules and PrimFuncs, as `deploy.graph.kernel_call` asks a chooser to.
 
-    `measured` and `emitted` are those of `deploy.kernels.choice.Chooser`.
+    `measured` and `emitted` are those of `deploy.cpu.choice.Chooser`.
     """
 
     measured: Mapping[str, Fields] = field(default_factory=dict)

@@ -5,15 +5,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from deploy.kernels import ir
-from deploy.kernels.bilinear import Axis, AxisTable
+from deploy import ir
+from deploy.cpu.kernels.bilinear import Axis, AxisTable
 
 
 @dataclass(frozen=True)
 class Bilinear:
     """From (height, width) to (out_height, out_width), any ratio.
 
-    The coordinates are tables, computed in float64 (`deploy.kernels.bilinear`): in float32 they
+    The coordinates are tables, computed in float64 (`deploy.cpu.kernels.bilinear`): in float32 they
     would be off by a thousandth of a pixel at the far end of a wide image.
     """
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy import ir
 from deploy.gpu import ir as gpu
 from deploy.gpu.kernels.pointwise import ENOUGH_THREADS
-from deploy.kernels import ir
 
 THREADS = 128
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy import ir
 from deploy.gpu import ir as gpu
-from deploy.kernels import ir
 
 THREADS = 256
 

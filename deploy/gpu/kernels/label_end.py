@@ -11,9 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy import ir
 from deploy.gpu import ir as gpu
 from deploy.gpu.kernels.bilinear import Bilinear
-from deploy.kernels import ir
 
 THREADS = 128
 

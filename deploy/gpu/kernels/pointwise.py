@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy import ir
 from deploy.gpu import ir as gpu
 from deploy.gpu.kernels.bilinear import Bilinear
-from deploy.kernels import ir
 
 # Threads that a GPU wants before each should get more work: some 2048 on each of 32 processors.
 ENOUGH_THREADS = 1 << 16

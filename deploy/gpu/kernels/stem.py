@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy import ir
 from deploy.gpu import ir as gpu
-from deploy.kernels import ir
 
 CHANNELS, KERNEL, STRIDE = 3, 3, 2
 THREADS = 128

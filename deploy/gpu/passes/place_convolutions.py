@@ -10,7 +10,8 @@ from tvm import relax
 from deploy.gpu.ir import Act
 from deploy.gpu.kernels import GpuChooser, depthwise, pointwise
 from deploy.gpu.passes.placement import place, placed
-from deploy.passes.graph import (
+from deploy.graph.kernel_call import KernelCall
+from deploy.graph.view import (
     ConvBlock,
     Graph,
     activation,
@@ -21,7 +22,6 @@ from deploy.passes.graph import (
     shape_of,
     sum_of,
 )
-from deploy.passes.kernel_call import KernelCall
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceConvolutions")

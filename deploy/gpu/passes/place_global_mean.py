@@ -6,8 +6,8 @@ import tvm
 
 from deploy.gpu.kernels import GpuChooser, global_mean
 from deploy.gpu.passes.placement import place, placed
-from deploy.passes.graph import Graph, global_average, shape_of
-from deploy.passes.kernel_call import KernelCall
+from deploy.graph.kernel_call import KernelCall
+from deploy.graph.view import Graph, global_average, shape_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceGlobalMean")

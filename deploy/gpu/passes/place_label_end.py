@@ -6,9 +6,9 @@ import tvm
 
 from deploy.gpu.kernels import GpuChooser, label_end
 from deploy.gpu.passes.placement import place, placed
-from deploy.passes.fuse_output_end import scores_of_labels
-from deploy.passes.graph import Graph, plane_of, shape_of
-from deploy.passes.kernel_call import KernelCall
+from deploy.graph.kernel_call import KernelCall
+from deploy.graph.match.fuse_output_end import scores_of_labels
+from deploy.graph.view import Graph, plane_of, shape_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceLabelEnd")

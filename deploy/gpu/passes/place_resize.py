@@ -6,8 +6,8 @@ import tvm
 
 from deploy.gpu.kernels import GpuChooser, resize
 from deploy.gpu.passes.placement import place, placed
-from deploy.passes.graph import Graph, bilinear_resize, plane_of, shape_of
-from deploy.passes.kernel_call import KernelCall
+from deploy.graph.kernel_call import KernelCall
+from deploy.graph.view import Graph, bilinear_resize, plane_of, shape_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceResize")

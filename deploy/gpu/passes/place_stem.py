@@ -9,9 +9,9 @@ from tvm import relax
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.kernels import stem as template
 from deploy.gpu.passes.placement import place, placed
-from deploy.passes.fuse_stem import is_stem, stem_source
-from deploy.passes.graph import Graph, conv_block, plane_of
-from deploy.passes.kernel_call import KernelCall
+from deploy.graph.kernel_call import KernelCall
+from deploy.graph.match.fuse_stem import is_stem, stem_source
+from deploy.graph.view import Graph, conv_block, plane_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlaceStem")
@@ -19,7 +19,7 @@ class PlaceStem:
     """Replace ``image end -> 3x3 conv at stride 2 [-> act]`` by one call of ``stem``.
 
     Before: the image is transposed, converted, scaled and shifted in float planes. After: one call
-    that reads uint8 NHWC; behind another end than that of `deploy.ends`, the float planes.
+    that reads uint8 NHWC; behind another end than that of `deploy.graph.ends`, the float planes.
     """
 
     def __init__(self, chooser: GpuChooser) -> None:

@@ -7,10 +7,10 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from deploy.cpu.choice import Chooser
 from deploy.gpu.kernels import GpuChooser, name_of
-from deploy.kernels.choice import Chooser
-from deploy.passes.graph import Graph
-from deploy.passes.kernel_call import KernelCall, rewrite
+from deploy.graph.kernel_call import KernelCall, rewrite
+from deploy.graph.view import Graph
 
 
 def placed(
@@ -34,6 +34,6 @@ def placed(
 def place(
     module: tvm.IRModule, chooser: GpuChooser, match: Callable[[Graph], Iterable[KernelCall]]
 ) -> tvm.IRModule:
-    """`deploy.passes.kernel_call.rewrite` for `placed` calls."""
+    """`deploy.graph.kernel_call.rewrite` for `placed` calls."""
     # Of a chooser, calls that convert nothing need `emit` alone.
     return rewrite(module, cast(Chooser, chooser), match)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deploy import pipeline
 from deploy.artifact import load_artifact
+from deploy.cpu import pipeline
 from deploy.runtime import load
 from tests.deploy.cli.conftest import PROGRAM, Done, files, run_program
 from tests.deploy.graphs import photo, segmenter, write

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.export import export_network, save_onnx
+from deploy.graph.export import export_network, save_onnx
 from deploy.resolution import Resolution
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint, load_into

@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 
+from deploy import ir
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import RemoteSession
-from deploy.kernels import ir
 from deploy.targets import resolve_target
 
 

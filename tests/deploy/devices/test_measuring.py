@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
+from deploy.cpu.pipeline import isa_of
 from deploy.devices.emulated import EMULATED
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
 from deploy.measure.build_table import Plan, build_table
 from deploy.measure.visit import VisitProtocol
-from deploy.pipeline import isa_of
 from deploy.targets import resolve_target
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError

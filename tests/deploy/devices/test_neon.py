@@ -1,30 +1,31 @@
 """Every kernel on 64-bit ARM, emulated, against the references of its own tests.
 
-The tests of tests/deploy/kernels are called with NEON and with a `run` that takes the kernel to the
-emulated machine instead of this one.
+The tests of tests/deploy/cpu/kernels are called with NEON and with a `run` that takes the kernel to
+the emulated machine instead of this one.
 """
 
 import numpy as np
 import pytest
 
+from deploy.cpu import layout
+from deploy.cpu.isa import NEON
+from deploy.cpu.kernels import emit
+from deploy.cpu.kernels.convert import ConvertSpec
+from deploy.cpu.kernels.depthwise import DepthwiseSpec
+from deploy.cpu.kernels.ends import EndSpec
+from deploy.cpu.kernels.global_pool import GlobalPoolSpec
+from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
+from deploy.cpu.kernels.local_global import LocalGlobalSpec
+from deploy.cpu.kernels.pointwise import PointwiseSpec
+from deploy.cpu.kernels.resize import ResizeSpec
+from deploy.cpu.kernels.stem import StemSpec
+from deploy.cpu.kernels.stem_block import StemBlockSpec
+from deploy.cpu.kernels.stem_pair import StemPairSpec
+from deploy.cpu.kernels.upsample_add import UpsampleAddSpec
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import open_session
-from deploy.kernels import emit, layout
-from deploy.kernels.convert import ConvertSpec
-from deploy.kernels.depthwise import DepthwiseSpec
-from deploy.kernels.ends import EndSpec
-from deploy.kernels.global_pool import GlobalPoolSpec
-from deploy.kernels.inverted_residual import InvertedResidualSpec
-from deploy.kernels.isa import NEON
-from deploy.kernels.local_global import LocalGlobalSpec
-from deploy.kernels.pointwise import PointwiseSpec
-from deploy.kernels.resize import ResizeSpec
-from deploy.kernels.stem import StemSpec
-from deploy.kernels.stem_block import StemBlockSpec
-from deploy.kernels.stem_pair import StemPairSpec
-from deploy.kernels.upsample_add import UpsampleAddSpec
 from deploy.targets import resolve_target
-from tests.deploy.kernels import (
+from tests.deploy.cpu.kernels import (
     helpers,
     test_depthwise,
     test_ends,
@@ -41,7 +42,7 @@ FILES = (
     test_stem_block, test_stem_pair,
 )  # fmt: skip
 
-# What the tests below run; tests/deploy/kernels/test_isa.py looks for what is missing.
+# What the tests below run; tests/deploy/cpu/kernels/test_isa.py looks for what is missing.
 TESTED = {
     ConvertSpec, DepthwiseSpec, EndSpec, GlobalPoolSpec, InvertedResidualSpec, LocalGlobalSpec,
     PointwiseSpec, ResizeSpec, StemBlockSpec, StemPairSpec, StemSpec, UpsampleAddSpec,
@@ -50,7 +51,7 @@ TESTED = {
 
 @pytest.fixture(scope="module")
 def kernels(emulated_farm):
-    """Takes a PrimFunc to the machine, as tests.deploy.kernels.helpers.run does to this one."""
+    """Takes a PrimFunc to the machine, as tests.deploy.cpu.kernels.helpers.run does to this one."""
     arm = resolve_target("arm")
     with open_session(emulated_farm.farm("arm")) as session:
         session.set_threads(2)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from deploy.artifact import load_artifact, save_artifact
+from deploy.cpu.pipeline import isa_of
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, load_on
 from deploy.devices.session import open_session
 from deploy.measure.build_table import provenance_of
 from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol
-from deploy.pipeline import isa_of
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target
 from hmseg.genotype import random_genotype

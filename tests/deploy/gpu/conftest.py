@@ -15,12 +15,12 @@ from onnx import helper, numpy_helper
 
 from deploy.artifact import Artifact, save_artifact
 from deploy.build import build_artifact
-from deploy.export import import_onnx
 from deploy.gpu import nvrtc
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.pipeline import compile_source
+from deploy.graph.export import import_onnx
+from deploy.graph.source import open_source
 from deploy.resolution import Resolution
-from deploy.source import open_source
 from deploy.targets import resolve_target
 from tests.deploy.graphs import segmenter, write
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import MODULES, GpuChooser
 from deploy.gpu.lower import KernelCode, lower_kernels
-from deploy.gpu.passes.store_half import FLOAT, halve
+from deploy.gpu.store_half import FLOAT, halve
 
 Array = NDArray[Any]
 BORDER = 4096  # bytes on each side; as floats they are NaN, so that reading them shows

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.cpu.choice import schedule_fields
 from deploy.gpu.kernels import (
     MODULES,
     GpuChooser,
@@ -25,7 +26,6 @@ from deploy.gpu.kernels.pointwise import PointwiseSpec
 from deploy.gpu.kernels.resize import ResizeSpec
 from deploy.gpu.kernels.stem import StemSpec
 from deploy.gpu.pipeline import compile_source
-from deploy.kernels.choice import schedule_fields
 from deploy.targets import resolve_target
 from lut.errors import UserError
 from tests.deploy.gpu.run_kernels import Kernels, rule

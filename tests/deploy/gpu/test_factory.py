@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import tvm
 
-from deploy.ends import with_logits_output
 from deploy.gpu.factory import GpuNetworkFactory, compile_network
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import entries_of, kernels_of
 from deploy.gpu.pipeline import gpu_passes
-from deploy.importer import import_graph
+from deploy.graph.ends import with_logits_output
+from deploy.graph.importer import import_graph
+from deploy.graph.kernel_call import SPEC
 from deploy.measure.networks import export_genotype
-from deploy.passes.kernel_call import SPEC
 from deploy.targets import resolve_target
 from hmseg.genotype import Op, random_genotype
 from hmseg.operators import Space

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from deploy.artifact import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
-from deploy.export import import_onnx
 from deploy.gpu import emulator
 from deploy.gpu.build import EmulatedRunnable
 from deploy.gpu.cubin import read_cubin
@@ -20,9 +19,10 @@ from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.kernels import resize
 from deploy.gpu.lower import lower_kernels
-from deploy.gpu.passes.store_half import halve
 from deploy.gpu.pipeline import compile_source
-from deploy.reference import Reference
+from deploy.gpu.store_half import halve
+from deploy.graph.export import import_onnx
+from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
 from lut.errors import UserError, WorkError

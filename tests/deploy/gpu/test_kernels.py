@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from tvm.tirx.script import builder as T
 
+from deploy import ir
 from deploy.gpu import ir as gpu
 from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
@@ -17,7 +18,6 @@ from deploy.gpu.kernels.pointwise import PointwiseSpec
 from deploy.gpu.kernels.resize import ResizeSpec
 from deploy.gpu.kernels.stem import StemSpec
 from deploy.gpu.lower import lower_kernels
-from deploy.kernels import ir
 from lut.errors import UserError
 from tests.deploy.gpu.run_kernels import Kernels, cuda, rule
 

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from deploy.export import import_onnx
 from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.pipeline import compile_source
-from deploy.reference import Reference
+from deploy.graph.export import import_onnx
+from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from tests.deploy import user_networks
 from tests.deploy.graphs import photo

@@ -11,10 +11,10 @@ from collections import Counter
 
 import pytest
 
+from deploy.cpu.pipeline import isa_of
 from deploy.measure.build_table import REVISITS, Plan, build_table
 from deploy.measure.local import LocalDevice
 from deploy.measure.visit import VisitProtocol
-from deploy.pipeline import isa_of
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost

@@ -1,7 +1,7 @@
 import pytest
 
+from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings, FmaProbe, load_here, probe_ceilings
-from deploy.pipeline import isa_of
 
 
 def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():

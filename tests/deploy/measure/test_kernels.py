@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from deploy.kernels.probe import ReadProbeSpec, emit_ones, emit_read
+from deploy.cpu.pipeline import isa_of
+from deploy.cpu.probe import ReadProbeSpec, emit_ones, emit_read
 from deploy.measure.ceilings import load_here
-from deploy.pipeline import isa_of
 
 
 def test_kernels_fill_run_and_are_timed(cpu):

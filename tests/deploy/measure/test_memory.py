@@ -1,6 +1,6 @@
 import pytest
 
-from deploy.export import save_onnx
+from deploy.graph.export import save_onnx
 from deploy.measure.memory import PeakMemory, measure_peak
 from lut.errors import WorkError
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from deploy.build import build_artifact
-from deploy.export import export_network
+from deploy.cpu.passes.insert_clock import called_functions
+from deploy.cpu.pipeline import isa_of, lower_graph, make_chooser
+from deploy.graph.export import export_network
+from deploy.graph.kernel_call import SPEC
 from deploy.measure.keys import key_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.networks import NetworkFactory
-from deploy.passes.insert_clock import called_functions
-from deploy.passes.kernel_call import SPEC
-from deploy.pipeline import isa_of, lower_graph, make_chooser
 from deploy.resolution import Resolution
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target

@@ -2,14 +2,14 @@
 
 import pytest
 
+from deploy.cpu.choice import schedule_fields
+from deploy.cpu.passes.insert_clock import called_functions
+from deploy.cpu.pipeline import lower_graph, make_chooser
 from deploy.gpu.kernels import GpuChooser
 from deploy.gpu.keys import kernels_of
-from deploy.kernels.choice import schedule_fields
+from deploy.graph.kernel_call import SPEC
 from deploy.measure.networks import export_genotype
 from deploy.measure.schedules import digest, read_spec, schedules_of
-from deploy.passes.insert_clock import called_functions
-from deploy.passes.kernel_call import SPEC
-from deploy.pipeline import lower_graph, make_chooser
 from deploy.targets import resolve_target
 from deploy.tuning.records import Record, append, kernels_version, load_records
 from hmseg.genotype import parse_genotype

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import tvm
 
-from deploy.kernels import emit, inverted_residual
-from deploy.kernels.inverted_residual import InvertedResidualSpec
-from deploy.kernels.ir import compile_kernels
-from deploy.pipeline import isa_of
+from deploy.cpu.kernels import emit, inverted_residual
+from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
+from deploy.cpu.machine_code import compile_kernels
+from deploy.cpu.pipeline import isa_of
 from deploy.tuning.apart import run_apart
 
 SPEC = InvertedResidualSpec(48, 288, 48, 16, 32, dilation=2, residual=True)

@@ -3,11 +3,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from deploy.kernels import emit, ends, inverted_residual, module_of, pointwise
-from deploy.kernels.choice import schedule_fields, with_fields
-from deploy.kernels.inverted_residual import InvertedResidualSpec
-from deploy.kernels.isa import AVX2, AVX512
-from deploy.kernels.pointwise import PointwiseSpec
+from deploy.cpu.choice import schedule_fields, with_fields
+from deploy.cpu.isa import AVX2, AVX512
+from deploy.cpu.kernels import emit, ends, inverted_residual, module_of, pointwise
+from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
+from deploy.cpu.kernels.pointwise import PointwiseSpec
 from deploy.tuning.candidates import candidates, neighbours
 
 

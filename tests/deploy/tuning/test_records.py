@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.kernels import KERNELS_VERSION, pointwise
-from deploy.kernels.choice import Chooser, schedule_fields, with_fields
-from deploy.kernels.isa import AVX2, Tile
-from deploy.kernels.pointwise import PointwiseSpec
+from deploy.cpu.choice import Chooser, schedule_fields, with_fields
+from deploy.cpu.isa import AVX2, Tile
+from deploy.cpu.kernels import KERNELS_VERSION, pointwise
+from deploy.cpu.kernels.pointwise import PointwiseSpec
 from deploy.targets import resolve_target
 from deploy.tuning import records
 from deploy.tuning.records import (

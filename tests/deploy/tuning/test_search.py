@@ -13,17 +13,17 @@ import pytest
 import tvm
 
 from deploy.build import build_artifact
-from deploy.export import import_onnx
-from deploy.importer import import_graph
-from deploy.kernels.ir import compile_kernels
-from deploy.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
-from deploy.pipeline import lowering_passes
+from deploy.cpu.machine_code import compile_kernels
+from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
+from deploy.cpu.pipeline import lowering_passes
+from deploy.graph.export import import_onnx
+from deploy.graph.importer import import_graph
 from deploy.tuning.records import load_records
 from deploy.tuning.search import BATCH, search
 from deploy.tuning.tune import Trial, tune
 from lut.errors import UserError
 from tests.deploy import user_networks
-from tests.deploy.passes.nets import Net
+from tests.deploy.graph.nets import Net
 
 TRIALS = 4
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.build import build_artifact
-from deploy.pipeline import isa_of
+from deploy.cpu.pipeline import isa_of
 from deploy.tuning import tune as tuning
 from deploy.tuning.records import append, load_records
 from deploy.tuning.tune import tune

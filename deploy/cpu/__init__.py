@@ -1,0 +1,1 @@
+"""CPUs: kernels in blocked layouts, compiled by LLVM, linked into a library."""

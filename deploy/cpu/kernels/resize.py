@@ -1,0 +1,82 @@
+"""Bilinear resize of a blocked activation to an explicit size, up or down."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from deploy import ir
+from deploy.cpu.isa import Isa
+from deploy.cpu.kernels.bilinear import Axis, AxisTable
+from deploy.cpu.layout import activation_shape
+
+
+@dataclass(frozen=True)
+class ResizeSpec:
+    """(1, channels, height, width) -> (1, channels, out_height, out_width)."""
+
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+
+    @property
+    def macs(self) -> int:
+        """None, by the counting rule of the networks."""
+        return 0
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Rows and columns."""
+        return Axis(self.height, self.out_height), Axis(self.width, self.out_width)
+
+
+@dataclass(frozen=True)
+class ResizeSchedule:
+    """Row ranges per channel block (parallel)."""
+
+    row_tasks: int
+
+
+def default_schedule(spec: ResizeSpec, isa: Isa, threads: int = 2) -> ResizeSchedule:
+    """Whole channel blocks in parallel where there are enough of them to share evenly."""
+    blocks = isa.blocks(spec.channels)
+    return ResizeSchedule(1 if blocks % threads == 0 else min(threads, spec.out_height))
+
+
+def pack(spec: ResizeSpec, isa: Isa) -> list[NDArray[Any]]:
+    """Constants in call order: row index and weight, column index and weight."""
+    del isa
+    return [table for axis in spec.axes for table in axis.table()]
+
+
+def emit(spec: ResizeSpec, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(x, row index, row weight, column index, column weight, y)."""
+    c, blocks, tasks = isa.lanes, isa.blocks(spec.channels), schedule.row_tasks
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        x = f.param("x", activation_shape(isa, spec.channels, spec.height, spec.width))
+        rows, columns = AxisTable(f, "row", spec.axes[0]), AxisTable(f, "column", spec.axes[1])
+        y = f.param("y", activation_shape(isa, spec.channels, spec.out_height, spec.out_width))
+
+        def body() -> None:
+            with ir.parallel(0, blocks * tasks) as index:
+                block, task = ir.bind(index // tasks), ir.bind(index % tasks)
+                first = task * spec.out_height // tasks
+                last = (task + 1) * spec.out_height // tasks
+                with ir.loop(first, last) as row:
+                    y0, y1, v0, v1 = rows.at(row, c)
+                    with ir.serial(0, spec.out_width) as column:
+                        x0, x1, h0, h1 = columns.at(column, c)
+
+                        def at(r: Any, j: Any) -> Any:  # noqa: ANN401
+                            return ir.load(x, 0, block, r, j, 0, lanes=c)
+
+                        upper = at(y0, x0) * h0 + at(y0, x1) * h1
+                        lower = at(y1, x0) * h0 + at(y1, x1) * h1
+                        ir.store(y, upper * v0 + lower * v1, 0, block, row, column, 0, lanes=c)
+
+        return body
+
+    return ir.prim_func("resize", signature)

@@ -1,0 +1,57 @@
+"""Blocked layouts: activations (N, C/c, H, W, c), weights to match, in numpy.
+
+Channels are padded with zeros to a multiple of c, the lanes of the instruction set.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.cpu.isa import Isa
+
+Array = NDArray[np.float32]
+
+
+def activation_shape(isa: Isa, channels: int, height: int, width: int) -> tuple[int, ...]:
+    """(1, C/c, H, W, c)."""
+    return (1, isa.blocks(channels), height, width, isa.lanes)
+
+
+def pack_activation(isa: Isa, x: Array) -> Array:
+    """(N, C, H, W) -> (N, C/c, H, W, c)."""
+    n, channels, height, width = x.shape
+    padded = _pad(x, 1, isa.blocks(channels) * isa.lanes)
+    blocked = padded.reshape(n, -1, isa.lanes, height, width)
+    return np.ascontiguousarray(blocked.transpose(0, 1, 3, 4, 2))
+
+
+def unpack_activation(x: Array, channels: int) -> Array:
+    """(N, C/c, H, W, c) -> (N, C, H, W)."""
+    n, blocks, height, width, lanes = x.shape
+    planar = x.transpose(0, 1, 4, 2, 3).reshape(n, blocks * lanes, height, width)
+    return np.ascontiguousarray(planar[:, :channels])
+
+
+def pack_vector(isa: Isa, v: Array) -> Array:
+    """(C,) -> (C/c, c): biases and per-channel factors."""
+    return np.ascontiguousarray(_pad(v, 0, isa.blocks(len(v)) * isa.lanes).reshape(-1, isa.lanes))
+
+
+def pack_pointwise(isa: Isa, w: Array) -> Array:
+    """(O, I) or (O, I, 1, 1) -> (O/c, I, c); I is not padded."""
+    out, inner = w.shape[:2]
+    padded = _pad(w.reshape(out, inner), 0, isa.blocks(out) * isa.lanes)
+    blocked = padded.reshape(-1, isa.lanes, inner)
+    return np.ascontiguousarray(blocked.transpose(0, 2, 1))
+
+
+def pack_depthwise(isa: Isa, w: Array) -> Array:
+    """(C, 1, k, k) -> (C/c, k*k, c)."""
+    channels, _, k, _ = w.shape
+    padded = _pad(w.reshape(channels, k * k), 0, isa.blocks(channels) * isa.lanes)
+    return np.ascontiguousarray(padded.reshape(-1, isa.lanes, k * k).transpose(0, 2, 1))
+
+
+def _pad(x: Array, axis: int, size: int) -> Array:
+    width = [(0, 0)] * x.ndim
+    width[axis] = (0, size - x.shape[axis])
+    return np.pad(np.asarray(x, np.float32), width)

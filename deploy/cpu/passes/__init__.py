@@ -1,0 +1,1 @@
+"""Passes of CPUs alone; `deploy.cpu.pipeline` puts them in order."""

@@ -1,0 +1,83 @@
+"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from deploy.graph.export import export_network, import_onnx, read_metadata
+from deploy.metadata import InputKind, Metadata, OutputKind, Triple
+from deploy.resolution import DEFAULT_RESOLUTION, Resolution
+from hmseg import zoo
+from hmseg.mrms import MRMS
+from hmseg.pretrained import list_released
+from lut.errors import UserError
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A deployable graph, the network behind it where it is ours, and what its weights are."""
+
+    graph: onnx.ModelProto
+    network: MRMS | None
+    weights: str
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the graph says about itself."""
+        return read_metadata(self.graph)
+
+
+def open_source(
+    model: str,
+    *,
+    resolution: Resolution | None = None,
+    input_kind: InputKind = "image",
+    output: OutputKind = "labels",
+    num_classes: int | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+) -> Source:
+    """Export a zoo network, or import an ONNX file, with both ends.
+
+    A zoo network gets its released weights, with their classes, if it has any and `num_classes` is
+    not given; else the same random weights every time. Raises UserError for an
+    unknown name, and for options that contradict the file.
+    """
+    if model not in zoo.list_models() and _names_a_file(model):
+        if num_classes is not None:
+            raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
+        graph = import_onnx(Path(model), input_kind=input_kind, output=output, mean=mean, std=std)
+        found = read_metadata(graph).resolution
+        if resolution is not None and resolution != found:
+            raise UserError(
+                f"{model} is exported for {found}, not {resolution}; leave --resolution out or "
+                "export the file again"
+            )
+        return Source(graph, None, "those in the file")
+    if mean or std:
+        raise UserError("--mean and --std go with an ONNX file; zoo models use ImageNet's")
+    torch.manual_seed(SEED)
+    released = [data for name, data in list_released() if name == model]
+    trained_on = released[0] if released and num_classes is None else None
+    network = zoo.create_model(model, num_classes=num_classes, pretrained=trained_on).eval()
+    graph = export_network(
+        network,
+        model,
+        resolution or DEFAULT_RESOLUTION,
+        input_kind=input_kind,
+        output=output,
+        num_classes=network.config.num_classes,
+    )
+    untrained = f"random (seed {SEED}): the network is not trained"
+    return Source(graph, network, f"trained on {trained_on}" if trained_on else untrained)
+
+
+def _names_a_file(model: str) -> bool:
+    try:
+        return model.endswith(".onnx") or Path(model).is_file()
+    except OSError:  # a name longer than the file system takes
+        return False

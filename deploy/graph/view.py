@@ -1,0 +1,254 @@
+"""Looking at a function of the imported graph: definitions, uses, constants, convolutions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from deploy.ir import Act
+
+Array = NDArray[np.float32]
+Expr: TypeAlias = relax.Expr
+Var: TypeAlias = relax.Var
+
+
+class Graph:
+    """The bindings of a function's one dataflow block, in order."""
+
+    def __init__(self, function: relax.Function) -> None:
+        self.function = function
+        self._definitions: dict[Var, Expr] = {}
+        self._uses: dict[Var, int] = defaultdict(int)
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                self._definitions[binding.var] = binding.value
+                for var in relax.analysis.free_vars(binding.value):
+                    self._uses[var] += _count(binding.value, var)
+        result = function.body.body
+        value = self.definition(result)
+        fields = value.fields if isinstance(value, relax.Tuple) else [result]
+        self._results = {field for field in fields if isinstance(field, relax.Var)}
+        self._uses[result] += 1
+
+    @cached_property
+    def vars(self) -> Sequence[Var]:
+        """Bound variables in the graph's order."""
+        return list(self._definitions)
+
+    def definition(self, var: Expr) -> Any:  # noqa: ANN401 - an Expr or None
+        """The expression bound to a variable; None for a parameter and for a constant."""
+        return self._definitions.get(var) if isinstance(var, relax.Var) else None
+
+    def call(self, var: Expr, *names: str) -> Any:  # noqa: ANN401 - a Call or None
+        """The definition, if it is a call of one of these Relax operators."""
+        value = self.definition(var)
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+            return value if value.op.name in names else None
+        return None
+
+    def constant(self, expr: Expr) -> Array | None:
+        """The value of a constant, or of one that is only reshaped, as the importer leaves biases
+        (folding those with TVM would compile a kernel for each)."""
+        reshape = self.call(expr, "relax.reshape")
+        if reshape is not None:
+            value = self.constant(reshape.args[0])
+            return None if value is None else value.reshape(shape_of(expr))
+        return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+    def is_result(self, var: Var) -> bool:
+        """Whether the function returns the variable, alone or in a tuple."""
+        return var in self._results
+
+    def used_once(self, var: Var) -> bool:
+        """Whether one binding, or the function's result, reads the variable, once."""
+        return self._uses[var] == 1
+
+
+def shape_of(expr: Expr) -> tuple[int, ...]:
+    """The static shape of a tensor."""
+    return tuple(int(size) for size in expr.ty.shape)
+
+
+def plane_of(expr: Expr) -> tuple[int, int]:
+    """Height and width: the last two sizes."""
+    *_, height, width = shape_of(expr)
+    return height, width
+
+
+@dataclass(frozen=True)
+class ConvBlock:
+    """A convolution, its bias, and the activation after it.
+
+    `inner` are the values before the output that the block computes; weight (O, I/groups, k, k),
+    bias (O,); padding is the same on all sides.
+    """
+
+    input: Var
+    output: Var
+    inner: tuple[Var, ...]
+    weight: Array
+    bias: Array
+    act: Act
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def kernel(self) -> int:
+        """Side of the window."""
+        return int(self.weight.shape[2])
+
+    @property
+    def cin(self) -> int:
+        """Input channels."""
+        return int(self.weight.shape[1]) * self.groups
+
+    @property
+    def cout(self) -> int:
+        """Output channels."""
+        return int(self.weight.shape[0])
+
+    @property
+    def pointwise(self) -> bool:
+        """1x1, stride 1, not grouped."""
+        return (self.kernel, self.stride, self.padding, self.groups) == (1, 1, 0, 1)
+
+    @property
+    def depthwise(self) -> bool:
+        """One odd window per channel, padded so that stride 1 keeps the size."""
+        return (
+            self.groups == self.cin == self.cout
+            and self.kernel % 2 == 1
+            and self.kernel > 1
+            and self.padding == self.dilation * (self.kernel // 2)
+        )
+
+
+def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBlock | None:
+    """The convolution block that ends at `output`, if there is one whose inner values are used
+    by nothing else. `with_act` False asks for one without an activation.
+    """
+    act, value = activation(graph, output)
+    inner = []
+    if act != "none":
+        if not with_act or not graph.used_once(value):
+            return None
+        inner.append(value)
+    bias = None
+    add = graph.call(value, "relax.add")
+    if add is not None:
+        bias = graph.constant(add.args[1])
+        if (
+            bias is None
+            or not isinstance(add.args[0], relax.Var)
+            or not graph.used_once(add.args[0])
+        ):
+            return None
+        value = add.args[0]
+        inner.append(value)
+    conv = graph.call(value, "relax.nn.conv2d")
+    if conv is None:
+        return None
+    weight = graph.constant(conv.args[1])
+    attrs = conv.attrs
+    strides, paddings, dilations = (
+        {int(v) for v in field} for field in (attrs.strides, attrs.padding, attrs.dilation)
+    )
+    square = weight is not None and weight.ndim == 4 and weight.shape[2] == weight.shape[3]
+    if weight is None or not square or max(map(len, (strides, paddings, dilations))) > 1:
+        return None
+    if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or shape_of(value)[0] != 1:
+        return None
+    if bias is None:
+        bias = np.zeros(weight.shape[0], np.float32)
+    elif bias.shape != (1, weight.shape[0], 1, 1):
+        return None
+    return ConvBlock(
+        input=conv.args[0],
+        output=output,
+        inner=tuple(inner),
+        weight=weight,
+        bias=bias.reshape(-1),
+        act=act,
+        stride=strides.pop(),
+        padding=paddings.pop(),
+        dilation=dilations.pop(),
+        groups=int(attrs.groups),
+    )
+
+
+def activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
+    """ReLU or ReLU6 and what it is applied to; ("none", output) for anything else."""
+    relu = graph.call(output, "relax.nn.relu")
+    if relu is not None:
+        return "relu", relu.args[0]
+    relu6 = graph.call(output, "relax.nn.relu6")
+    if relu6 is not None:
+        return "relu6", relu6.args[0]
+    clip = graph.call(output, "relax.clip")
+    if clip is not None:
+        bounds = tuple(float(bound.value) for bound in clip.args[1:])
+        if bounds == (0.0, 6.0):
+            return "relu6", clip.args[0]
+        if bounds == (0.0, float("inf")):
+            return "relu", clip.args[0]
+    return "none", output
+
+
+def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
+    """What a bilinear resize with half-pixel centres (align_corners=False) reads, else None."""
+    resize = graph.call(output, "relax.image.resize2d")
+    if resize is None:
+        return None
+    attrs = resize.attrs
+    bilinear = (attrs.method, attrs.coordinate_transformation_mode, attrs.layout) == (
+        "linear", "half_pixel", "NCHW",
+    )  # fmt: skip
+    return resize.args[0] if bilinear and isinstance(resize.args[0], relax.Var) else None
+
+
+def global_average(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
+    """What is averaged over height and width to (1, C, 1, 1), else None."""
+    mean = graph.call(output, "relax.mean")
+    if mean is not None:
+        axes = sorted(int(axis) % 4 for axis in mean.attrs.axis or ())
+        matched = axes == [2, 3] and bool(mean.attrs.keepdims)
+        return mean.args[0] if matched and isinstance(mean.args[0], relax.Var) else None
+    pool = graph.call(output, "relax.nn.adaptive_avg_pool2d")
+    if pool is not None and shape_of(output)[2:] == (1, 1) and isinstance(pool.args[0], relax.Var):
+        return pool.args[0]
+    return None
+
+
+def sum_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:
+    """The two addends of a value, in both orders; empty where it is no sum of two variables."""
+    return _both_orders(graph.call(output, "relax.add"))
+
+
+def product_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:
+    """The two factors of a value, in both orders; empty where it is no such product."""
+    return _both_orders(graph.call(output, "relax.multiply"))
+
+
+def _both_orders(call: Any) -> list[tuple[Var, Var]]:  # noqa: ANN401 - a Call or None
+    if call is None or not all(isinstance(arg, relax.Var) for arg in call.args):
+        return []
+    first, second = call.args
+    return [(first, second), (second, first)]
+
+
+def _count(value: Any, var: Any) -> int:  # noqa: ANN401 - TVM's expressions
+    if isinstance(value, relax.Call):
+        return sum(_count(arg, var) for arg in value.args)
+    if isinstance(value, relax.Tuple):
+        return sum(_count(field, var) for field in value.fields)
+    if isinstance(value, relax.TupleGetItem):
+        return _count(value.tuple_value, var)
+    return int(value.same_as(var))

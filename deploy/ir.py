@@ -1,0 +1,236 @@
+"""The few words in which every kernel is written: vectors, registers, loops over pixel tiles.
+
+A thin layer over TVM's TIR builder (`tvm.tirx.script.builder`), so that a change there is met
+here. All functions but `prim_func` are called while a PrimFunc is being built.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import Select, op
+from tvm.tirx.script import builder as T
+
+Act = Literal["none", "relu", "relu6"]
+EMITTED = "hmseg.emitted"  # attribute of the PrimFuncs that are built here
+Expr = Any  # tvm.tirx expressions or int; TVM ships no types
+Buffer = Any
+
+serial = T.serial
+parallel = T.parallel
+bind = T.bind
+when = T.If
+then = T.Then
+otherwise = T.Else
+
+
+class PrimFuncBuilder:
+    """Parameters of the PrimFunc under construction, in call order."""
+
+    def param(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Buffer:
+        """Add a tensor parameter."""
+        return T.arg(name, T.buffer(tuple(shape), dtype))
+
+
+def prim_func(name: str, signature: Callable[[PrimFuncBuilder], Callable[[], None]]) -> Any:  # noqa: ANN401
+    """Build a PrimFunc: `signature` declares the parameters and returns the body.
+
+    The body stands in a root block that says nothing of what it reads and writes: without it
+    Relax's HasReshapePattern fails on a function of one input and one output.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({EMITTED: True})
+            body = signature(PrimFuncBuilder())
+            with T.sblock("root"):
+                T.reads()
+                T.writes()
+                body()
+        return builder.get()
+
+
+@contextmanager
+def loop(first: Expr, last: Expr) -> Iterator[Expr]:
+    """A serial loop from first to last - 1, bounds computed at run time.
+
+    Written from zero with its bounds in variables: TVM 0.27's CanonicalizeLoop, which would
+    do the same, forgets the extents of loops nested in the one that it shifts.
+    """
+    first = bind(first)
+    with T.serial(0, bind(last - first)) as i:
+        yield bind(first + i)
+
+
+def const(value: float, lanes: int) -> Expr:
+    """A vector of equal floats."""
+    return T.broadcast(T.float32(value), lanes)
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """One float to every lane."""
+    return T.broadcast(value, lanes)
+
+
+def _span(first: Expr, lanes: int) -> Expr:
+    return first if lanes == 1 else T.ramp(first, 1, lanes)
+
+
+def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
+    """`lanes` contiguous floats; the last index is that of the first one."""
+    return buffer[(*index[:-1], _span(index[-1], lanes))]
+
+
+def load_strided(buffer: Buffer, first: Expr, stride: int, *, lanes: int) -> Expr:
+    """`lanes` (2 or more) elements of a flat buffer, `stride` apart: one scalar load each."""
+    return buffer[T.ramp(first, stride, lanes)]
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
+    """Write `lanes` contiguous floats; the last index is that of the first one."""
+    T.buffer_store(buffer, value, [*index[:-1], _span(index[-1], lanes)])
+
+
+class Registers:
+    """Vector variables that LLVM keeps in registers, as every index is constant.
+
+    Each is an allocation of its own of one vector in global scope: TVM turns any other scope, and
+    1 KB or more, into a heap call (LowerTVMBuiltin), which LLVM cannot promote.
+    """
+
+    def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
+        self._lanes = lanes
+        self._slots = [T.alloc_buffer((lanes,), dtype) for _ in range(count)]
+
+    def __getitem__(self, index: int) -> Expr:
+        return self._slots[index][T.ramp(0, 1, self._lanes)]
+
+    def __setitem__(self, index: int, value: Expr) -> None:
+        T.buffer_store(self._slots[index], value, [T.ramp(0, 1, self._lanes)])
+
+
+def scratch(size: int, dtype: str = "float32") -> Buffer:
+    """Memory of the thread that asks, inside a parallel loop: below 1 KB on the stack, else
+    kept by TVM's pool between calls. Nothing catches an index outside: it spoils other memory."""
+    # A small one may share its place with registers that live at another time (StorageRewrite).
+    return T.alloc_buffer((size,), dtype)
+
+
+def clamp(value: Expr, act: Act, lanes: int) -> Expr:
+    """The activation. NaN passes through, as in torch and numpy: comparisons with it are false."""
+    if act == "none":
+        return value
+    value = bind(value)
+    value = Select(value < const(0, lanes), const(0, lanes), value)
+    if act == "relu6":
+        value = bind(value)
+        value = Select(value > const(6, lanes), const(6, lanes), value)
+    return value
+
+
+def over_tiles(extent: int, size: int, body: Callable[[Expr, int], None]) -> None:
+    """Cover `extent` by tiles of `size` and one shorter at the end: body(start, size)."""
+    full, tail = divmod(extent, size)
+    if full > 1:
+        with serial(0, full) as t:
+            body(t * size, size)
+    elif full:
+        body(0, size)
+    if tail:
+        body(full * size, tail)
+
+
+@contextmanager
+def branch(condition: Expr) -> Iterator[tuple[Any, Any]]:
+    """``with branch(c) as (yes, no): with yes(): ... with no(): ...``."""
+    with when(condition):
+        yield then, otherwise
+
+
+def view(buffer: Buffer, shape: Sequence[int]) -> Buffer:
+    """The same memory under another shape of as many elements."""
+    return T.decl_buffer(tuple(shape), buffer.dtype, data=buffer.data)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller of two indices."""
+    return T.min(a, b)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger of two indices."""
+    return T.max(a, b)
+
+
+def both(a: Expr, b: Expr) -> Expr:
+    """Logical and."""
+    return T.And(a, b)
+
+
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for the cache line of an element; never faults, so it may lie behind the end."""
+    address = op.address_of(buffer[tuple(index)])
+    T.evaluate(op.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+
+
+def sigmoid(value: Expr) -> Expr:
+    """1 / (1 + exp(-value))."""
+    return T.sigmoid(value)
+
+
+def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """Element type conversion."""
+    return T.cast(value, dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
+def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    """Write one element."""
+    if isinstance(value, float):
+        value = T.float32(value)
+    T.buffer_store(buffer, value, list(index))
+
+
+def const_int(value: int, lanes: int) -> Expr:
+    """A vector of equal int32."""
+    return T.broadcast(T.int32(value), lanes)
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    """Lane by lane."""
+    return Select(condition, yes, no)
+
+
+def is_nan(value: Expr) -> Expr:
+    """Lane by lane. An intrinsic: TVM's simplifier takes !(a <= b) for b < a."""
+    return T.isnan(value)
+
+
+def either(a: Expr, b: Expr) -> Expr:
+    """Logical or."""
+    return T.Or(a, b)
+
+
+def negate(a: Expr) -> Expr:
+    """Logical not."""
+    return T.Not(a)
+
+
+def scalar(value: float) -> Expr:
+    """One float."""
+    return T.float32(value)
+
+
+def uint8(value: int) -> Expr:
+    """One byte."""
+    return T.uint8(value)
+
+
+def call_c(name: str, *arguments: Expr) -> None:
+    """Call a function of the C library that returns an int, which is ignored."""
+    T.evaluate(op.call_extern("int32", name, *arguments))
+
+
+def address(buffer: Buffer, *index: Expr) -> Expr:
+    """Pointer to an element."""
+    return op.address_of(buffer[tuple(index)])

@@ -1,1 +1,0 @@
-"""Our passes over the Relax module, one per file; `deploy.pipeline` puts them in order."""

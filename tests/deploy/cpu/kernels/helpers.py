@@ -1,0 +1,56 @@
+"""Run one kernel on numpy arrays, and the instruction sets that this machine can run."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+
+from deploy.cpu import layout
+from deploy.cpu.isa import AVX2, AVX512, Isa
+from deploy.cpu.machine_code import compile_kernels
+
+CPUS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
+
+
+@cache
+def _flags() -> set[str]:
+    with open("/proc/cpuinfo") as lines:  # noqa: PTH123
+        return next(set(line.split()) for line in lines if line.startswith("flags"))
+
+
+def _runs(isa: Isa) -> bool:
+    needed = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}}
+    return needed[isa.name] <= _flags()
+
+
+ISAS = [
+    pytest.param(
+        isa, id=isa.name, marks=pytest.mark.skipif(not _runs(isa), reason=f"no {isa.name} here")
+    )
+    for isa in (AVX2, AVX512)
+]
+
+
+def target(isa: Isa) -> Any:
+    return tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": 2})
+
+
+def run(func: Any, isa: Isa, arrays: list[np.ndarray], out: tuple[int, ...], dtype="float32"):
+    """Compile and call; the output starts as garbage, and what surrounds it must stay."""
+    library = compile_kernels({"main": func}, target(isa))
+    y = tvm.runtime.tensor(np.full(out, 77, dtype))
+    library["main"](*[tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays], y)
+    return y.numpy()
+
+
+def planar(isa: Isa, y: np.ndarray, channels: int) -> np.ndarray:
+    """Back to NCHW; the padding channels must be zero."""
+    padding = y.transpose(0, 1, 4, 2, 3).reshape(y.shape[0], -1, *y.shape[2:4])[:, channels:]
+    assert not padding.any()
+    return layout.unpack_activation(y, channels)
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -1,0 +1,145 @@
+"""Small float ONNX graphs, and what the passes make of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy import host
+from deploy.cpu.pipeline import compile_graph, kernel_passes, make_chooser
+from deploy.graph.importer import import_graph
+from deploy.graph.kernel_call import called_kernel
+from deploy.graph.view import Graph
+from deploy.targets import resolve_target
+
+TARGETS = ("x86-64-v3", "x86-64-v4")  # AVX2 and AVX-512
+RNG = np.random.default_rng(0)
+
+
+class Net:
+    """Builds a graph node by node; every method gives the name of its output."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self.channels = {"x": channels}
+        self.shape = (1, channels, height, width)
+
+    def _node(self, op: str, inputs: Sequence[str], channels: int, **attributes) -> str:
+        output = f"{op.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
+        self.channels[output] = channels
+        return output
+
+    def _weight(self, array: np.ndarray) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights[name] = array
+        return name
+
+    def conv(
+        self, x: str, cout: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1,
+        groups: int = 1, act: str = "none", bias: bool = True, pad: int | None = None,
+    ) -> str:  # fmt: skip
+        shape = (cout, self.channels[x] // groups, kernel, kernel)
+        fan_in = shape[1] * kernel**2
+        weight = RNG.normal(0, (2 / fan_in) ** 0.5, shape).astype(np.float32)
+        inputs = [x, self._weight(weight)]
+        if bias:
+            inputs.append(self._weight(RNG.normal(0.5, 1, cout).astype(np.float32)))
+        y = self._node(
+            "Conv", inputs, cout, strides=[stride] * 2, dilations=[dilation] * 2, group=groups,
+            pads=[dilation * (kernel // 2) if pad is None else pad] * 4,
+        )  # fmt: skip
+        return self.act(y, act)
+
+    def depthwise(self, x: str, kernel: int = 3, **options) -> str:
+        channels = self.channels[x]
+        return self.conv(x, channels, kernel, groups=channels, **options)
+
+    def act(self, x: str, act: str) -> str:
+        if act == "none":
+            return x
+        if act == "relu":
+            return self._node("Relu", [x], self.channels[x])
+        bounds = [self._weight(np.array(value, np.float32)) for value in (0, 6)]
+        return self._node("Clip", [x, *bounds], self.channels[x])
+
+    def add(self, a: str, b: str) -> str:
+        return self._node("Add", [a, b], self.channels[a])
+
+    def multiply(self, a: str, b: str) -> str:
+        return self._node("Mul", [a, b], self.channels[a])
+
+    def sigmoid(self, x: str) -> str:
+        return self._node("Sigmoid", [x], self.channels[x])
+
+    def average(self, x: str) -> str:
+        return self._node("GlobalAveragePool", [x], self.channels[x])
+
+    def resize(self, x: str, height: int, width: int, mode: str = "half_pixel") -> str:
+        sizes = self._weight(np.array([1, self.channels[x], height, width], np.int64))
+        return self._node(
+            "Resize", [x, "", "", sizes], self.channels[x], mode="linear",
+            coordinate_transformation_mode=mode,
+        )  # fmt: skip
+
+    def argmax(self, x: str) -> str:
+        index = self._node("ArgMax", [x], 1, axis=1, keepdims=0)
+        return self._node("Cast", [index], 1, to=TensorProto.UINT8)
+
+    def model(self, *outputs: str) -> onnx.ModelProto:
+        tensors = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
+        # Shape inference fills in what the outputs are.
+        infos = [onnx.ValueInfoProto(name=name) for name in outputs]
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        graph = helper.make_graph(self.nodes, "net", [x], infos, tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
+    """Names of our kernels that ``main`` calls, in order, after the passes that place them."""
+    return [name for name in operations_of(model, target) if not name.startswith("relax.")]
+
+
+def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
+    """Our kernels and TVM's operators in ``main``, in order."""
+    module = import_graph(model)
+    for step in kernel_passes(make_chooser(resolve_target(target), 2, {})):
+        module = step(module)
+    graph = Graph(module["main"])
+    names = []
+    for var in graph.vars:
+        value = graph.definition(var)
+        kernel = called_kernel(module, value)
+        if kernel:
+            names.append(kernel)
+        elif hasattr(value, "op"):
+            names.append(str(value.op.name))
+    return names
+
+
+def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) -> float:
+    """The largest difference to onnxruntime over all outputs; skips where it cannot run."""
+    import tvm
+
+    resolved = resolve_target(target)
+    missing = host.missing_features(resolved.features, host.cpu_flags())
+    if missing:
+        pytest.skip(f"this CPU lacks {', '.join(missing)}")
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    if x is None:
+        x = RNG.normal(0, 2, shape).astype(np.float32)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"x": x})
+    machine = compile_graph(model, resolved, chooser=make_chooser(resolved, 2, {})).load()
+    # A second output has an entry of its own (SplitOutputs).
+    entries = ["main", "logits"][: len(expected)]
+    found = [machine[entry](tvm.runtime.tensor(x)) for entry in entries]
+    return max(
+        float(np.abs(a.numpy().astype(np.float64) - b).max())
+        for a, b in zip(found, expected, strict=True)
+    )

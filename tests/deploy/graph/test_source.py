@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from deploy.graph.reference import OnnxSession
+from deploy.graph.source import DEFAULT_RESOLUTION, open_source
+from deploy.resolution import Resolution
+from lut.errors import UserError
+from tests.deploy.graphs import SIZE, photo, segmenter, write
+
+
+def test_a_zoo_network():
+    source = open_source("tiny-mrms", resolution=SIZE, num_classes=11)
+    assert source.network is not None
+    assert source.metadata.model == "tiny-mrms"
+    assert source.metadata.resolution == SIZE
+    assert len(source.metadata.classes) == 11
+    assert "not trained" in source.weights
+    again = open_source("tiny-mrms", resolution=SIZE, num_classes=11)
+    assert again.graph == source.graph  # the same random weights every time
+    image = photo()
+    assert OnnxSession(source.graph).run(image)[0].shape == (64, 64)
+
+
+def test_released_weights_are_used_where_there_are_some():
+    source = open_source("tiny-mrms", resolution=SIZE)
+    assert source.weights == "trained on camvid"
+    assert source.metadata.classes.name == "camvid"
+    assert "not trained" in open_source("mrms", resolution=SIZE).weights
+
+
+def test_an_onnx_file(tmp_path):
+    path = write(segmenter(size=Resolution(64, 80)), tmp_path / "mine.onnx")
+    source = open_source(str(path))
+    assert source.network is None
+    assert source.metadata.model == "mine"
+    assert source.metadata.resolution == Resolution(64, 80)
+    assert open_source(str(path), resolution=Resolution(64, 80)).graph == source.graph
+
+
+def test_an_onnx_file_of_any_suffix(tmp_path):
+    path = write(segmenter(), tmp_path / "model.bin")
+    assert open_source(str(path)).metadata.model == "model"
+
+
+def test_a_zoo_name_is_never_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny-mrms").write_text("some notes")
+    assert open_source("tiny-mrms", resolution=SIZE).network is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("tiny-mrm", {}, "did you mean tiny-mrms"),
+        ("", {}, "unknown model"),
+        ("x" * 300, {}, "unknown model"),
+        ("x" * 300 + ".onnx", {}, "cannot be read"),
+        ("none.onnx", {}, "no such file"),
+        ("tiny-mrms", {"mean": (0.5, 0.5, 0.5)}, "--mean and --std go with an ONNX file"),
+        ("tiny-mrms", {"num_classes": 1}, "num_classes"),
+        ("FILE", {"num_classes": 5}, "--classes goes with a zoo model"),
+        ("FILE", {"resolution": Resolution(128, 128)}, "exported for 64x64, not 128x128"),
+    ],
+)
+def test_bad_requests(model, options, message, tmp_path):
+    if model == "FILE":
+        model = str(write(segmenter(), tmp_path / "mine.onnx"))
+    with pytest.raises(UserError, match=message) as caught:
+        open_source(model, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_too_small_for_artifacts_is_refused_early(tmp_path):
+    path = write(segmenter(size=Resolution(32, 32)), tmp_path / "small.onnx")
+    with pytest.raises(UserError, match="32x32: both sides must lie between 64"):
+        open_source(str(path))
+
+
+def test_the_default_resolution():
+    assert str(DEFAULT_RESOLUTION) == "256x512"
