@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact, ArtifactTarget, Golden
-from deploy.cpu.choice import Chooser, Fields
-from deploy.cpu.pipeline import Compiled, OnPass, Pass, compile_graph, make_chooser
+from deploy.cpu.kernels import CpuKernels
+from deploy.cpu.pipeline import Compiled, OnPass, Pass, compile_graph, make_kernels
 from deploy.devices.network import Remote
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.reference import Reference
 from deploy.runtime import check_machine, open_artifact
+from deploy.schedules import Fields
 from deploy.street import draw_street
 from deploy.targets import Target
 from deploy.tuning.records import NO_THREADS, tuned_schedules
@@ -63,8 +64,8 @@ def build_artifact(
         return _build_gpu(draft, model, target, measured, on_step)
     if measured is None:
         measured = tuned_schedules(target, threads)
-    chooser = make_chooser(target, threads, measured)
-    compiled = compile_graph(model, target, chooser=chooser, passes=passes, on_pass=on_step)
+    kernels = make_kernels(target, threads, measured)
+    compiled = compile_graph(model, target, kernels=kernels, passes=passes, on_pass=on_step)
     on_step("linking")
     artifact = replace(
         _draft(model, target, golden_image, threads),
@@ -93,7 +94,7 @@ def build_artifact(
     except WorkError as error:
         on_step("finding the first layer that differs")
         where = locate_difference(
-            model, target, golden_input, chooser=chooser, passes=passes, remote=remote
+            model, target, golden_input, kernels=kernels, passes=passes, remote=remote
         )
         raise WorkError(f"{error}; {where}; no artifact was written") from error
     report = {
@@ -130,14 +131,14 @@ def _build_gpu(
     on_step: OnPass,
 ) -> tuple[Artifact, list[Comparison]]:  # fmt: skip
     from deploy.gpu.build import check_program, compile_program
-    from deploy.gpu.kernels import GpuChooser
+    from deploy.gpu.kernels import GpuKernels
 
     if measured is None:
         # One source serves all architectures: where there are several it is the rule's.
         measured = tuned_schedules(target, NO_THREADS) if len(target.features) == 1 else {}
-    chooser = GpuChooser(measured)
-    artifact, source = compile_program(model, target, draft, chooser, on_step)
-    return check_program(artifact, source, model, target, chooser, on_step)
+    kernels = GpuKernels(measured)
+    artifact, source = compile_program(model, target, draft, kernels, on_step)
+    return check_program(artifact, source, model, target, kernels, on_step)
 
 
 def locate_difference(
@@ -145,14 +146,14 @@ def locate_difference(
     target: Target,
     image: NDArray[Any],
     *,
-    chooser: Chooser | None,
+    kernels: CpuKernels | None,
     passes: Sequence[Pass] | None = None,
     remote: Remote | None = None,
 ) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        compiled = compile_graph(prefix, target, chooser=chooser, passes=passes)
+        compiled = compile_graph(prefix, target, kernels=kernels, passes=passes)
         if remote is None:
             return run_in_process(compiled, probe)
         return remote.run_library(link_library(compiled, prefix.ByteSize()), probe)

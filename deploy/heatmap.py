@@ -7,17 +7,19 @@ import numpy as np
 from hmseg.operators import OPERATORS, Space
 from lut.errors import UserError
 from lut.files import atomic_path
-from lut.key import OpKey
+from lut.ops import InvertedResidual, Operation
 from lut.table import Table
 
 
-def heatmap_columns(space: Space) -> dict[str, list[OpKey]]:
+def heatmap_columns(space: Space) -> dict[str, list[Operation]]:
     """For each distinct layer and input size its nine entries, in the order of the operators."""
-    columns: dict[str, dict[OpKey, None]] = {}
+    columns: dict[str, dict[Operation, None]] = {}
     for group, layer, op, medium, low in space.choices():
         key = space.layer(group, layer, op, medium, low)[-1]
         # s1's kernels without an expansion start from the image, at twice the size: one column.
-        size = f" {key.height}x{key.width}" if group.name != "s1" else " (e1: stem too)"
+        size = " (e1: stem too)"
+        if group.name != "s1" and isinstance(key, InvertedResidual):
+            size = f" {key.height}x{key.width}"
         name = f"{group.name}.{'0' if layer == 0 else '1+'}{size}"
         columns.setdefault(name, {})[key] = None
     return {name: list(keys) for name, keys in columns.items()}

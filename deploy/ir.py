@@ -6,13 +6,14 @@ here. All functions but `prim_func` are called while a PrimFunc is being built.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Select, op
 from tvm.tirx.script import builder as T
 
-Act = Literal["none", "relu", "relu6"]
+from lut.ops import Activation
+
 EMITTED = "hmseg.emitted"  # attribute of the PrimFuncs that are built here
 Expr = Any  # tvm.tirx expressions or int; TVM ships no types
 Buffer = Any
@@ -117,10 +118,12 @@ def scratch(size: int, dtype: str = "float32") -> Buffer:
     return T.alloc_buffer((size,), dtype)
 
 
-def clamp(value: Expr, act: Act, lanes: int) -> Expr:
+def activate(value: Expr, act: Activation, lanes: int) -> Expr:
     """The activation. NaN passes through, as in torch and numpy: comparisons with it are false."""
     if act == "none":
         return value
+    if act == "sigmoid":
+        return sigmoid(value)
     value = bind(value)
     value = Select(value < const(0, lanes), const(0, lanes), value)
     if act == "relu6":

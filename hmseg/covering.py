@@ -7,7 +7,7 @@ from itertools import product
 from hmseg.genotype import GROUPS, MRMS_GENOTYPE, RATIO_TENTHS, Genotype, Group, Op
 from hmseg.operators import OPERATORS, Size, Space
 from lut.errors import UserError
-from lut.key import OpKey
+from lut.ops import Operation
 
 STAGES = tuple(group.name for group in GROUPS)
 
@@ -102,7 +102,7 @@ def _first_two(space: Space, rng: random.Random, stages: Sequence[str]) -> list[
     """Few choices of the two that contain all their entries."""
     pairs = _product(stages)
     rng.shuffle(pairs)
-    chosen, seen = [], set[OpKey]()
+    chosen, seen = [], set[Operation]()
     for new in (3, 2, 1):  # those that bring the most first
         for pair in pairs:
             keys = set(space.first_two(*pair)) - seen

@@ -10,9 +10,8 @@ from math import hypot, sqrt
 from statistics import fmean, median
 from typing import Protocol
 
-from lut import costs
 from lut.errors import UserError
-from lut.key import OpKey
+from lut.ops import Operation
 from lut.record import Visit
 from lut.student import t95
 from lut.table import Table
@@ -45,7 +44,7 @@ class Cost(Protocol):
     def unit(self) -> str:
         """Of entries and estimates."""
 
-    def entry(self, key: OpKey) -> float:
+    def entry(self, key: Operation) -> float:
         """One call of an entry; raises UserError where it is not known."""
 
     def network(self, total: float) -> Estimate:
@@ -58,9 +57,9 @@ class MacsCost:
 
     unit: str = "MACs"
 
-    def entry(self, key: OpKey) -> float:
+    def entry(self, key: Operation) -> float:
         """One call."""
-        return costs.macs(key)
+        return key.macs
 
     def network(self, total: float) -> Estimate:
         """Exact."""
@@ -73,9 +72,9 @@ class ParametersCost:
 
     unit: str = "parameters"
 
-    def entry(self, key: OpKey) -> float:
+    def entry(self, key: Operation) -> float:
         """One layer."""
-        return costs.parameters(key)
+        return key.parameters
 
     def network(self, total: float) -> Estimate:
         """Exact."""
@@ -121,7 +120,7 @@ class LatencyCost:
     def __init__(self, table: Table) -> None:
         self.table = table
 
-    def entry(self, key: OpKey) -> float:
+    def entry(self, key: Operation) -> float:
         """One call of a measured entry; a miss names the command that measures it."""
         return self.table.entry(key).median_us
 

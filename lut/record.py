@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, Literal
 
 from lut.errors import UserError
-from lut.key import OpKey, parse_key
+from lut.ops import Operation, parse_operation
 from lut.provenance import checked
 
 Role = Literal["entries", "calibration"]
@@ -37,19 +37,19 @@ class Visit:
     date: str
     reference_us: Rounds
     whole_us: Rounds
-    entries: dict[OpKey, EntrySamples]
+    entries: dict[Operation, EntrySamples]
 
     @cached_property
     def drift_us(self) -> tuple[float, ...]:
         """The reference network's median in each round: how fast the device was."""
         return tuple(median(frames) for frames in self.reference_us)
 
-    def entry_us(self, key: OpKey, baseline_us: float) -> list[float]:
+    def entry_us(self, key: Operation, baseline_us: float) -> list[float]:
         """An entry's median in each round, at the speed at which the reference takes the
         baseline."""
         return self._level(self.entries[key].samples_us, baseline_us)
 
-    def samples_us(self, key: OpKey, baseline_us: float) -> list[float]:
+    def samples_us(self, key: Operation, baseline_us: float) -> list[float]:
         """An entry's time in each frame, at that speed."""
         return [
             sample * baseline_us / drift
@@ -88,7 +88,7 @@ class Visit:
             if inner["calls"] < 1:
                 raise UserError(f"'{text}' has {inner['calls']} calls")
             samples = _rounds(f"{text}: samples_us", inner["samples_us"], len(rounds))
-            entries[parse_key(text)] = EntrySamples(inner["calls"], samples)
+            entries[parse_operation(text)] = EntrySamples(inner["calls"], samples)
         return Visit(known["network"], known["role"], known["date"], rounds, whole, entries)
 
 

@@ -21,13 +21,13 @@ from typing import Any
 from lut.errors import UserError, WorkError
 from lut.files import size_of
 from lut.jsonl import append_record, read_records, rewrite_records
-from lut.key import OpKey
+from lut.ops import Operation
 from lut.provenance import Provenance, checked
 from lut.record import Visit
 from lut.student import t95
 
 FORMAT = "hmseg-latency-table"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNIT = "us"
 NOISY = 0.05  # half the 95% interval over the median, above which an entry is called noisy
 
@@ -117,9 +117,9 @@ class Table:
         return median(drifts)
 
     @cached_property
-    def entries(self) -> dict[OpKey, Entry]:
+    def entries(self) -> dict[Operation, Entry]:
         """Every entry that has been measured."""
-        found: dict[OpKey, list[Visit]] = {}
+        found: dict[Operation, list[Visit]] = {}
         for visit in self.visits:
             if visit.role == "entries":
                 for key in visit.entries:
@@ -152,7 +152,7 @@ class Table:
         """Whole networks that did not contribute to the entries."""
         return [visit for visit in self.visits if visit.role == "calibration"]
 
-    def entry(self, key: OpKey) -> Entry:
+    def entry(self, key: Operation) -> Entry:
         """An entry; raises UserError with the command that measures it where it is missing."""
         found = self.entries.get(key)
         if found is None:
@@ -174,7 +174,7 @@ class Table:
             )
 
 
-def _summarise(key: OpKey, visits: list[Visit], baseline_us: float) -> Entry:
+def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry:
     levels = [visit.entry_us(key, baseline_us) for visit in visits]
     rounds = [level for visit in levels for level in visit]
     half = float("inf")

@@ -205,7 +205,7 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
         "missing": len(wanted - set(table.entries)),
         "entries": {
             str(key): asdict(entry) | {"noisy": entry.noisy}
-            for key, entry in sorted(table.entries.items())
+            for key, entry in sorted(table.entries.items(), key=lambda item: str(item[0]))
         },
     }
 
@@ -229,7 +229,7 @@ def _print(table: Table, space: Space) -> None:
             f"{entry.half_interval_us / entry.median_us:.1%}", entry.rounds,
             "noisy" if entry.noisy else "",
         )
-        for key, entry in sorted(table.entries.items())
+        for key, entry in sorted(table.entries.items(), key=lambda item: str(item[0]))
     ]  # fmt: skip
     identity = table.identity
     title = (
@@ -276,17 +276,14 @@ def _print_check(result: "CheckResult") -> None:
 
 def _csv(table: Table) -> str:
     import io
-    from dataclasses import fields
 
-    from lut.key import OpKey
-
-    names = [field.name for field in fields(OpKey)]
+    names = ["kind", "macs", "parameters"]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
     device = table.cpus
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *columns, "device"])
-    for key, entry in sorted(table.entries.items()):
+    writer.writerow(["operation", *names, *columns, "device"])
+    for key, entry in sorted(table.entries.items(), key=lambda item: str(item[0])):
         values = [getattr(key, name) for name in names]
-        writer.writerow([*values, *(getattr(entry, column) for column in columns), device])
+        writer.writerow([key, *values, *(getattr(entry, column) for column in columns), device])
     return buffer.getvalue()

@@ -14,8 +14,8 @@ import tvm
 from tvm import relax
 
 from deploy.artifact import KernelInfo
-from deploy.cpu.choice import Chooser, Fields
 from deploy.cpu.isa import AVX2, AVX512, NEON, Isa
+from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.machine_code import (
     compile_kernel,
     link_objects,
@@ -30,18 +30,9 @@ from deploy.cpu.passes.propagate_layouts import PropagateLayouts
 from deploy.cpu.passes.schedule_fallback import ScheduleFallback
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
-from deploy.graph.kernel_call import KERNEL, MACS, SPEC
-from deploy.graph.match.fuse_convolution import FuseConvolution
-from deploy.graph.match.fuse_global_pool import FuseGlobalPool
-from deploy.graph.match.fuse_inverted_residual import FuseInvertedResidual
-from deploy.graph.match.fuse_local_global import FuseLocalGlobal
-from deploy.graph.match.fuse_output_end import FuseOutputEnd
-from deploy.graph.match.fuse_resize import FuseResize
-from deploy.graph.match.fuse_stem import FuseStem
-from deploy.graph.match.fuse_stem_block import FuseStemBlock
-from deploy.graph.match.fuse_stem_pair import FuseStemPair
-from deploy.graph.match.fuse_upsample_add import FuseUpsampleAdd
+from deploy.graph.place import KERNEL, MACS, OPERATION, Place
 from deploy.graph.split_outputs import SplitOutputs
+from deploy.schedules import Fields
 from deploy.targets import Target
 
 Pass: TypeAlias = tvm.transform.Pass
@@ -49,11 +40,11 @@ OnPass = Callable[[str], None]
 _SSE_LANES = 4  # floats in a register of the instruction sets without kernels
 
 
-def network_passes(chooser: Chooser | None = None) -> list[Pass]:
+def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
     """Every pass between the imported graph and the virtual machine's code, in order."""
     return [
-        *lowering_passes(chooser),
-        _schedule_fallback(chooser),
+        *lowering_passes(kernels),
+        _schedule_fallback(kernels),
         # To the virtual machine: memory is planned once, kernels are called directly.
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),
@@ -69,10 +60,10 @@ def network_passes(chooser: Chooser | None = None) -> list[Pass]:
     ]
 
 
-def lowering_passes(chooser: Chooser | None = None) -> list[Pass]:
+def lowering_passes(kernels: CpuKernels | None = None) -> list[Pass]:
     """Those of `network_passes` that decide which kernels there are: ours, and TVM's loop nests."""
     return [
-        *kernel_passes(chooser),
+        *kernel_passes(kernels),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
         relax.transform.LegalizeOps(),
@@ -83,40 +74,24 @@ def lowering_passes(chooser: Chooser | None = None) -> list[Pass]:
     ]
 
 
-def kernel_passes(chooser: Chooser | None) -> list[Pass]:
-    """The passes that place our kernels: larger patterns first, then their parts.
-
-    None of them without a chooser, for an instruction set that has no kernels (x86-64 below AVX2):
-    all is left to TVM.
-    """
-    if chooser is None:
+def kernel_passes(kernels: CpuKernels | None) -> list[Pass]:
+    """The passes that place our kernels; none without kernels, for an instruction set that has none
+    (x86-64 below AVX2): all is left to TVM."""
+    if kernels is None:
         return []
-    return [
-        FuseStemPair(chooser),
-        FuseStemBlock(chooser),
-        FuseStem(chooser),
-        FuseLocalGlobal(chooser),
-        FuseInvertedResidual(chooser),
-        FuseUpsampleAdd(chooser),
-        FuseGlobalPool(chooser),
-        FuseConvolution(chooser),
-        FuseOutputEnd(chooser),
-        FuseResize(chooser),
-        PropagateLayouts(chooser),
-        CancelLayouts(),
-    ]
+    return [Place(kernels), PropagateLayouts(kernels), CancelLayouts()]
 
 
-def _schedule_fallback(chooser: Chooser | None) -> Pass:
-    if chooser is None:
+def _schedule_fallback(kernels: CpuKernels | None) -> Pass:
+    if kernels is None:
         return ScheduleFallback(_SSE_LANES, {})
-    return ScheduleFallback(chooser.isa.lanes, chooser.measured)
+    return ScheduleFallback(kernels.isa.lanes, kernels.measured)
 
 
-def make_chooser(target: Target, threads: int, measured: Mapping[str, Fields]) -> Chooser | None:
-    """A chooser for a target; None for an instruction set without kernels."""
+def make_kernels(target: Target, threads: int, measured: Mapping[str, Fields]) -> CpuKernels | None:
+    """A kernels for a target; None for an instruction set without kernels."""
     isa = isa_of(target)
-    return None if isa is None else Chooser(isa, threads, measured)
+    return None if isa is None else CpuKernels(isa, threads, measured)
 
 
 def isa_of(target: Target) -> Isa | None:
@@ -160,7 +135,7 @@ def compile_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
-    chooser: Chooser | None = None,
+    kernels: CpuKernels | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> Compiled:
@@ -169,20 +144,20 @@ def compile_graph(
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
     ``logits(image)`` gives the class scores behind it, from the same kernels; ``timed(image,
     ticks)`` is ``main`` for measuring (`InsertClock`). `on_pass` is told each pass's name before it
-    runs. `chooser` gives our kernels their schedules (`make_chooser`); without one everything is
+    runs. `kernels` gives our kernels their schedules (`make_kernels`); without one everything is
     left to TVM. Raises UserError for an operator that TVM does not know.
     """
     start = time.perf_counter()
-    module = lower_graph(model, target, chooser=chooser, passes=passes, on_pass=on_pass)
+    module = lower_graph(model, target, kernels=kernels, passes=passes, on_pass=on_pass)
     if on_pass:
         on_pass("machine code")
-    kernels = describe_kernels(module, chooser.measured if chooser else {})
+    described = describe_kernels(module, kernels.measured if kernels else {})
     clock: Pass = InsertClock()
     module = clock(module)
     _, functions = split_entries(module)
     libraries = on_all_cores(lambda name: compile_kernel(name, functions[name], target), functions)
     return Compiled(
-        module, dict(zip(functions, libraries, strict=True)), target, kernels,
+        module, dict(zip(functions, libraries, strict=True)), target, described,
         tuple(called_functions(module["main"])), time.perf_counter() - start,
     )  # fmt: skip
 
@@ -191,7 +166,7 @@ def lower_graph(
     model: onnx.ModelProto,
     target: Target,
     *,
-    chooser: Chooser | None = None,
+    kernels: CpuKernels | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> tvm.IRModule:
@@ -199,7 +174,7 @@ def lower_graph(
     module = import_graph(with_logits_output(model))
     context = tvm.transform.PassContext(instruments=watching(on_pass))
     with tvm.target.Target(target.config), context:
-        for step in network_passes(chooser) if passes is None else passes:
+        for step in network_passes(kernels) if passes is None else passes:
             module = step(module)
     return module
 
@@ -227,7 +202,7 @@ def _describe(name: str, function: tvm.tirx.PrimFunc, measured: Mapping[str, Fie
         for buffer in function.params
         if isinstance(buffer.ty, tvm.tirx.BufferType)
     )
-    spec = str(attrs[SPEC]) if SPEC in attrs else ""
+    spec = str(attrs[OPERATION]) if OPERATION in attrs else ""
     template, macs = (str(attrs[KERNEL]), int(attrs[MACS])) if KERNEL in attrs else ("tvm", 0)
     return KernelInfo(name, template, spec, macs, size, tuned=spec in measured)
 

@@ -13,7 +13,7 @@ from deploy.artifact import Artifact
 from deploy.cpu.pipeline import OnPass
 from deploy.gpu.driver import NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, NoCompilerError
-from deploy.gpu.kernels import GpuChooser
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import compile_cubin, compile_ptx, toolkit_version
 from deploy.gpu.pipeline import compile_source
@@ -61,14 +61,14 @@ def compile_program(
     model: onnx.ModelProto,
     target: Target,
     draft: Artifact,
-    chooser: GpuChooser,
+    kernels: GpuKernels,
     on_step: OnPass = lambda _: None,
     *,
     with_ptx: bool = True,
 ) -> tuple[Artifact, str]:
     """The draft of an artifact with its program and kernels, and the source that it was made
     from; with PTX for architectures after those of the target, unless told otherwise."""
-    compiled = compile_source(model, target, chooser=chooser, on_pass=on_step)
+    compiled = compile_source(model, target, kernels=kernels, on_pass=on_step)
     lowered = compiled.lowered
     cubins, ptx, opencl = {}, {}, ""
     versions = dict(draft.versions)
@@ -92,7 +92,7 @@ def check_program(
     source: str,
     model: onnx.ModelProto,
     target: Target,
-    chooser: GpuChooser,
+    kernels: GpuKernels,
     on_step: OnPass,
 ) -> tuple[Artifact, list[Comparison]]:
     """The artifact with its parity report: on the GPU of this machine, or where there is none that
@@ -127,7 +127,7 @@ def check_program(
         require(comparisons)
     except WorkError as error:
         on_step("finding the first layer that differs")
-        found = locate_difference(model, target, chooser, artifact.golden_input)
+        found = locate_difference(model, target, kernels, artifact.golden_input)
         advice = "" if target.precision == "fp32" else "; compile it with --precision fp32"
         raise WorkError(f"{error}; {found}; no artifact was written{advice}") from error
     report = {"checked": True, **where, "comparisons": [c.to_json() for c in comparisons]}
@@ -135,12 +135,12 @@ def check_program(
 
 
 def locate_difference(
-    model: onnx.ModelProto, target: Target, chooser: GpuChooser, given: NDArray[Any]
+    model: onnx.ModelProto, target: Target, kernels: GpuKernels, given: NDArray[Any]
 ) -> str:
     """Name the first layer at which the emulated graph leaves onnxruntime, in words."""
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        lowered = compile_source(prefix, target, chooser=chooser).lowered
+        lowered = compile_source(prefix, target, kernels=kernels).lowered
         network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
         shape = _output_shape(prefix)
         return network.run(probe).view(np.float32).reshape(shape)

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from deploy.artifact import Artifact
 from deploy.gpu.driver import Driver
-from deploy.gpu.keys import kernels_of
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
 from deploy.measure.local import one_by_one
-from lut.key import parse_key
+from lut.ops import expand, parse_operation
 
 
 class GpuDevice:
@@ -59,8 +59,8 @@ class GpuSession:
     def __init__(self, network: GpuNetwork) -> None:
         self._network, self._image = network, network.artifact.golden_input
         # What `deploy.gpu.factory` has built names its entries, of some launches each.
-        calls = map(parse_key, network.artifact.calls)
-        self._parts = [len(kernels_of(key)) for key in calls] or None
+        calls = map(parse_operation, network.artifact.calls)
+        self._parts = [len(expand(entry, GpuKernels().has)) for entry in calls] or None
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of the compute part of whole frames: their graph, without the copies."""

@@ -17,13 +17,13 @@ from typing import Self
 
 import torch
 
-from deploy.cpu.choice import Fields
-from deploy.gpu.kernels import GpuChooser
-from deploy.gpu.keys import entries_of
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.nvrtc import compile_cubin
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram
+from deploy.measure.entries import entries_of
 from deploy.measure.networks import TimedNetwork, export_genotype, unchecked_artifact
+from deploy.schedules import Fields
 from deploy.targets import Target
 from hmseg.genotype import Genotype
 from hmseg.operators import Space
@@ -82,15 +82,17 @@ def compile_network(
     the launches are not those of the entries.
     """
     graph = export_genotype(genotype, space)
-    compiled = compile_source(graph, target, chooser=GpuChooser(measured))
+    kernels = GpuKernels(measured)
+    compiled = compile_source(graph, target, kernels=kernels)
     lowered = compiled.lowered
     specs = {f"{kernel.name}_kernel": kernel.spec for kernel in compiled.kernels}
     names = [launch.kernel for launch in lowered.plan.entries["main"].launches]
     keys = space.keys(genotype)
     try:
-        entries = entries_of([specs.get(name, name) for name in names], keys)
+        found = entries_of([specs.get(name, name) for name in names], keys, kernels.has)
     except WorkError as error:
         raise WorkError(f"'{genotype}' is not compiled to its entries: {error}") from error
+    entries = tuple(entry for entry, _ in found)
     (architecture,) = target.features
     cubin = compile_cubin(lowered.source, architecture)
     artifact = replace(
@@ -99,7 +101,7 @@ def compile_network(
         calls=tuple(map(str, entries)),
         gpu=GpuProgram(lowered.plan, lowered.constants, {architecture: cubin}),
     )
-    return TimedNetwork(genotype, artifact, tuple(keys), tuple(entries))
+    return TimedNetwork(genotype, artifact, tuple(keys), entries)
 
 
 def _begin() -> None:

@@ -6,13 +6,12 @@ writes whole lines of memory.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from tvm.tirx.script import builder as T
 
 from deploy import ir
-
-Act = Literal["none", "relu", "relu6", "sigmoid"]
+from lut.ops import Activation
 
 WARP = 32
 
@@ -100,7 +99,7 @@ def inside(index: Any, size: int) -> Any:  # noqa: ANN401
     return ir.both(index >= 0, index < size)
 
 
-def act_of(value: Any, act: Act, lanes: int = 1) -> Any:  # noqa: ANN401
+def act_of(value: Any, act: Activation, lanes: int = 1) -> Any:  # noqa: ANN401
     """The activation; NaN passes through."""
     if act == "none":
         return value

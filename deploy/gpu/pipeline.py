@@ -12,30 +12,21 @@ from tvm.s_tir import dlight
 
 from deploy.artifact import KernelInfo
 from deploy.cpu.pipeline import OnPass, Pass, describe_kernels, watching
-from deploy.gpu.kernels import GpuChooser
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.lower import Lowered, lower_module
-from deploy.gpu.passes.place_convolutions import PlaceConvolutions
-from deploy.gpu.passes.place_global_mean import PlaceGlobalMean
-from deploy.gpu.passes.place_label_end import PlaceLabelEnd
-from deploy.gpu.passes.place_resize import PlaceResize
-from deploy.gpu.passes.place_stem import PlaceStem
 from deploy.gpu.store_half import StoreHalf
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
-from deploy.graph.kernel_call import KERNEL
+from deploy.graph.place import KERNEL, Place
 from deploy.graph.split_outputs import SplitOutputs
 from deploy.precision import Precision
 from deploy.targets import Target
 
 
-def gpu_passes(chooser: GpuChooser, precision: Precision = "fp32") -> list[Pass]:
+def gpu_passes(kernels: GpuKernels, precision: Precision = "fp32") -> list[Pass]:
     """Every pass between the imported graph and kernels that can be launched, in order."""
     passes = [
-        PlaceStem(chooser),
-        PlaceLabelEnd(chooser),
-        PlaceConvolutions(chooser),
-        PlaceGlobalMean(chooser),
-        PlaceResize(chooser),
+        Place(kernels),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused,
         # and TVM's own rules give the nests their threads.
@@ -82,20 +73,20 @@ def compile_source(
     model: onnx.ModelProto,
     target: Target,
     *,
-    chooser: GpuChooser | None = None,
+    kernels: GpuKernels | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
 ) -> CompiledSource:
     """Source, plan and constants of a graph with both ends. Schedules are the rule's unless
-    `chooser` has others; `on_pass` is told each pass's name before it runs. Raises UserError for an
+    `kernels` has others; `on_pass` is told each pass's name before it runs. Raises UserError for an
     operator that cannot be lowered."""
     start = time.perf_counter()
-    chooser = chooser or GpuChooser()
+    kernels = kernels or GpuKernels()
     tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
     module: Any = import_graph(with_logits_output(model))
     with tvm_target, tvm.transform.PassContext(instruments=watching(on_pass)):
-        for step in gpu_passes(chooser, target.precision) if passes is None else passes:
+        for step in gpu_passes(kernels, target.precision) if passes is None else passes:
             module = step(module)
     lowered = lower_module(module, tvm_target)
-    kernels = describe_kernels(module, chooser.measured)
-    return CompiledSource(lowered, target, kernels, time.perf_counter() - start)
+    described = describe_kernels(module, kernels.measured)
+    return CompiledSource(lowered, target, described, time.perf_counter() - start)

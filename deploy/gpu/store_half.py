@@ -8,12 +8,12 @@ import tvm_ffi
 from tvm import relax
 from tvm_ffi.structural import structural_mutate
 
-from deploy.gpu.kernels import name_of, resize
-from deploy.graph.kernel_call import called_kernel
+from deploy.graph.place import called_kernel
 from deploy.graph.view import shape_of
+from lut.ops import Resize
 
 FLOAT, HALF = "float32", "float16"
-_RESIZE = name_of(resize.ResizeSpec(1, 1, 1, 1, 1))
+_RESIZE = Resize.kind
 
 
 @tvm.transform.module_pass(opt_level=0, name="StoreHalf")

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.build import build_artifact
-from deploy.cpu.choice import schedule_fields, with_fields
 from deploy.gpu.build import compile_program
 from deploy.gpu.driver import Driver
-from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuChooser
+from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import toolkit_version
 from deploy.gpu.pipeline import compile_source
+from deploy.schedules import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.records import (
     NO_THREADS,
@@ -92,8 +92,8 @@ def _next(spec: Any, mine: list[Record], early_stopping: int) -> Any:  # noqa: A
     """The first alternative that is not on record; None where no other is worth a trial."""
     if trials_without_gain(mine) >= early_stopping:
         return None
-    rule = GpuChooser().rule(spec)
-    best = winners(mine).get(repr(spec))
+    rule = GpuKernels().rule(spec)
+    best = winners(mine).get(str(spec))
     tried = [record.schedule for record in mine]
     offered = MODULES[type(spec)].alternatives(spec, with_fields(rule, best) if best else rule)
     return next((s for s in offered if s != rule and schedule_fields(s) not in tried), None)
@@ -109,12 +109,12 @@ class _Bench:
             rule, _ = build_artifact(graph, target, threads=1, measured={})
         self._rule = GpuNetwork(rule, self._driver)
         self._image: NDArray[Any] = rule.golden_input
-        chooser = GpuChooser()
-        compile_source(graph, target, chooser=chooser)
+        kernels = GpuKernels()
+        compile_source(graph, target, kernels=kernels)
         self._rule.warm_up(self._image)
         times = self._kernel_ns(self._rule)
-        ours = sorted(set(times) & set(chooser.emitted), key=lambda text: -times[text])
-        self.specs = {text: chooser.emitted[text] for text in ours}
+        ours = sorted(set(times) & set(kernels.emitted), key=lambda text: -times[text])
+        self.specs = {text: kernels.emitted[text] for text in ours}
 
     def measure(self, schedules: Schedules, end: float = math.inf) -> Iterator[Record]:
         """A record of each schedule, all in one network. Where that cannot be made, does not run or
@@ -122,9 +122,9 @@ class _Bench:
         begun once `time.monotonic` has passed `end`."""
         network = None
         try:
-            chooser = GpuChooser({text: schedule_fields(s) for text, s in schedules.items()})
+            kernels = GpuKernels({text: schedule_fields(s) for text, s in schedules.items()})
             artifact, _ = compile_program(
-                self._graph, self._target, self._rule.artifact, chooser, with_ptx=False
+                self._graph, self._target, self._rule.artifact, kernels, with_ptx=False
             )
             network = GpuNetwork(artifact, self._driver)
             require([replay_golden(network)])

@@ -11,7 +11,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.ir import Act
+from lut.ops import Activation
 
 Array = NDArray[np.float32]
 Expr: TypeAlias = relax.Expr
@@ -35,6 +35,12 @@ class Graph:
         fields = value.fields if isinstance(value, relax.Tuple) else [result]
         self._results = {field for field in fields if isinstance(field, relax.Var)}
         self._uses[result] += 1
+
+    @cached_property
+    def _activated(self) -> set[Expr]:
+        """What activations are applied to."""
+        found = (activation(self, var) for var in self.vars)
+        return {value for act, value in found if act != "none"}
 
     @cached_property
     def vars(self) -> Sequence[Var]:
@@ -65,6 +71,10 @@ class Graph:
         """Whether the function returns the variable, alone or in a tuple."""
         return var in self._results
 
+    def before_activation(self, var: Var) -> bool:
+        """Whether an activation, and nothing else, reads the variable."""
+        return var in self._activated and self.used_once(var)
+
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
         return self._uses[var] == 1
@@ -73,6 +83,12 @@ class Graph:
 def shape_of(expr: Expr) -> tuple[int, ...]:
     """The static shape of a tensor."""
     return tuple(int(size) for size in expr.ty.shape)
+
+
+def map_of(expr: Expr) -> tuple[int, int, int]:
+    """Channels, height and width of a map of batch size 1."""
+    _, channels, height, width = shape_of(expr)
+    return channels, height, width
 
 
 def plane_of(expr: Expr) -> tuple[int, int]:
@@ -94,11 +110,16 @@ class ConvBlock:
     inner: tuple[Var, ...]
     weight: Array
     bias: Array
-    act: Act
+    act: Activation
     stride: int
     padding: int
     dilation: int
     groups: int
+
+    @property
+    def weights(self) -> tuple[Array, Array]:
+        """Weight and bias."""
+        return self.weight, self.bias
 
     @property
     def kernel(self) -> int:
@@ -184,8 +205,11 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     )
 
 
-def activation(graph: Graph, output: Expr) -> tuple[Act, Expr]:
-    """ReLU or ReLU6 and what it is applied to; ("none", output) for anything else."""
+def activation(graph: Graph, output: Expr) -> tuple[Activation, Expr]:
+    """An activation and what it is applied to; ("none", output) for anything else."""
+    sigmoid = graph.call(output, "relax.sigmoid")
+    if sigmoid is not None:
+        return "sigmoid", sigmoid.args[0]
     relu = graph.call(output, "relax.nn.relu")
     if relu is not None:
         return "relu", relu.args[0]

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.cpu.choice import Fields
 from deploy.gpu.factory import GpuNetworkFactory
 from deploy.gpu.nvrtc import toolkit_version
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
 from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
 from deploy.measure.schedules import digest, schedules_of
 from deploy.measure.visit import VisitProtocol, measure_visit
+from deploy.schedules import Fields
 from deploy.targets import Target
 from deploy.tuning.records import kernels_version
 from hmseg.covering import STAGES, covering_networks, random_networks

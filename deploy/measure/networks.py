@@ -6,7 +6,6 @@ kernel becomes an object file when a network first calls it, and later networks 
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +22,6 @@ from tvm import relax
 
 from deploy.artifact import Artifact, ArtifactTarget, Golden
 from deploy.build import TOOLS
-from deploy.cpu.choice import Fields
 from deploy.cpu.machine_code import (
     compile_kernel,
     link_objects,
@@ -31,18 +29,19 @@ from deploy.cpu.machine_code import (
     write_object,
 )
 from deploy.cpu.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
-from deploy.cpu.pipeline import lower_graph, make_chooser
+from deploy.cpu.pipeline import lower_graph, make_kernels
 from deploy.graph.export import export_network, read_metadata
-from deploy.graph.kernel_call import SPEC
-from deploy.measure.keys import key_of
+from deploy.graph.place import OPERATION
+from deploy.measure.entries import entries_of
 from deploy.resolution import Resolution
+from deploy.schedules import Fields
 from deploy.street import draw_street
 from deploy.targets import Target
 from hmseg.genotype import Genotype
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from lut.key import OpKey
+from lut.ops import Operation
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class TimedNetwork:
 
     genotype: Genotype
     artifact: Artifact
-    keys: tuple[OpKey, ...]
-    calls: tuple[OpKey, ...]
+    keys: tuple[Operation, ...]
+    calls: tuple[Operation, ...]
 
 
 class Factory(Protocol):
@@ -89,11 +88,12 @@ class NetworkFactory:
         self, space: Space, target: Target, threads: int, measured: Mapping[str, Fields]
     ) -> None:
         self.space, self.target, self.threads = space, target, threads
-        self.chooser = make_chooser(target, threads, measured)
-        if self.chooser is None:
+        kernels = make_kernels(target, threads, measured)
+        if kernels is None:
             raise UserError(
                 f"lut: there are no kernels for {target.config.get('mcpu')}: no latency table"
             )
+        self._kernels = kernels
         self._folder = tempfile.TemporaryDirectory(prefix="hmseg-lut-")
         self._lock = Lock()
         self._objects: dict[str, Path] = {}  # by spec, as text, or TICK; the stem is the symbol
@@ -108,7 +108,7 @@ class NetworkFactory:
         self._folder.cleanup()
 
     @property
-    def kernels(self) -> int:
+    def compiled(self) -> int:
         """How many kernels have been compiled so far."""
         return len(self._objects.keys() - {TICK})
 
@@ -122,9 +122,9 @@ class NetworkFactory:
 
     def _build(self, genotype: Genotype) -> TimedNetwork:
         graph = export_genotype(genotype, self.space)
-        module = lower_graph(graph, self.target, chooser=self.chooser)
+        module = lower_graph(graph, self.target, kernels=self._kernels)
         specs = {
-            var.name_hint: str(function.attrs[SPEC])
+            var.name_hint: str(function.attrs[OPERATION])
             for var, function in module.functions.items()
             if isinstance(function, tvm.tirx.PrimFunc)
         }
@@ -144,22 +144,14 @@ class NetworkFactory:
 
     def _calls(
         self, module: tvm.IRModule, specs: Mapping[str, str], genotype: Genotype
-    ) -> tuple[OpKey, ...]:
-        assert self.chooser is not None
-        emitted = self.chooser.emitted
+    ) -> tuple[Operation, ...]:
         called = [specs[name] for name in called_functions(module["main"])]
-        unknown = next((spec for spec in called if spec not in emitted), None)
-        if unknown:
-            raise WorkError(f"'{genotype}' is compiled with a kernel of TVM's own ({unknown})")
-        calls = tuple(key_of(emitted[spec]) for spec in called)
-        found, wanted = Counter(calls), Counter(self.space.keys(genotype))
-        for key in found:
-            if key.op == "context":  # two kernels, always together
-                found[key] //= 2
-        if found != wanted:
-            odd = sorted((found - wanted) + (wanted - found))
-            raise WorkError(f"'{genotype}' is not compiled to its entries: '{odd[0]}' differs")
-        return calls
+        entries = self.space.keys(genotype)
+        try:
+            found = entries_of(called, entries, self._kernels.has)
+        except WorkError as error:
+            raise WorkError(f"'{genotype}' is not compiled to its entries: {error}") from error
+        return tuple(entry for entry, calls in found for _ in range(calls))
 
     def _compile(self, module: tvm.IRModule, specs: Mapping[str, str]) -> None:
         """Make an object file of every kernel that has none yet."""

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from deploy.measure.device import Session
 from deploy.measure.networks import TimedNetwork
 from deploy.targets import Target
-from lut.key import OpKey
+from lut.ops import Operation
 from lut.record import EntrySamples, Role, Visit
 
 T = TypeVar("T")
@@ -108,9 +108,9 @@ def measure_visit(
     )
 
 
-def _entries(network: TimedNetwork, rounds: list[list[list[int]]]) -> dict[OpKey, EntrySamples]:
+def _entries(network: TimedNetwork, rounds: list[list[list[int]]]) -> dict[Operation, EntrySamples]:
     """The samples of each entry: microseconds of one call."""
-    places: dict[OpKey, list[int]] = defaultdict(list)
+    places: dict[Operation, list[int]] = defaultdict(list)
     for place, key in enumerate(network.calls):
         places[key].append(place)
     calls = Counter(network.keys)

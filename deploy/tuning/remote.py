@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.build import link_library
-from deploy.cpu.choice import Chooser, schedule_fields, with_fields
-from deploy.cpu.kernels import KERNELS_VERSION
+from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels
 from deploy.cpu.pipeline import compile_graph, isa_of
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.session import RemoteSession
@@ -23,6 +22,7 @@ from deploy.devices.tracker import require_key
 from deploy.graph.export import read_metadata
 from deploy.measure.interleave import Protocol
 from deploy.measure.statistics import Ratio, ratio_of_rounds
+from deploy.schedules import schedule_fields, with_fields
 from deploy.street import draw_street
 from deploy.targets import Target
 from deploy.tuning.candidates import candidates
@@ -61,7 +61,7 @@ def tune_on_devices(
         raise UserError(f"tune: there are no kernels for {target.config['mcpu']}")
     path = folder / f"{target.config['mcpu']}-{remote.threads}-threads.jsonl"
     records = matching(load_records([folder]), target, remote.threads)
-    rule = Chooser(isa, remote.threads)
+    rule = CpuKernels(isa, remote.threads)
     bench = _RemoteBench(graph, target, rule, remote, emulated=emulated)
     names = {text: name for name, text in bench.specs.items() if text in rule.emitted}
     times = bench.kernel_ns(list(names.values()))
@@ -96,7 +96,7 @@ class _RemoteBench:
     """Times candidates of a network's kernels on the devices of a farm, several at once."""
 
     def __init__(
-        self, graph: onnx.ModelProto, target: Target, rule: Chooser, remote: Remote, *,
+        self, graph: onnx.ModelProto, target: Target, rule: CpuKernels, remote: Remote, *,
         emulated: bool,
     ) -> None:  # fmt: skip
         self._emulated = emulated
@@ -152,7 +152,7 @@ class _RemoteBench:
             target=self._target.key,
             threads=self._remote.threads,
             kernels_version=KERNELS_VERSION,
-            spec=repr(spec),
+            spec=str(spec),
             schedule=schedule_fields(candidate),
             rule_ns=tuple(rule_ns),
             candidate_ns=tuple(candidate_ns),
@@ -164,10 +164,10 @@ class _RemoteBench:
 
     def _try_to_build(self, spec: object, candidate: Any) -> tuple[bytes, tuple[str, ...], str]:  # noqa: ANN401
         """A library, its kernel calls, and why there is none."""
-        measured = {repr(spec): schedule_fields(candidate)}
-        chooser = Chooser(self._rule.isa, self._rule.threads, measured)
+        measured = {str(spec): schedule_fields(candidate)}
+        kernels = CpuKernels(self._rule.isa, self._rule.threads, measured)
         try:
-            return *self._build(chooser), ""
+            return *self._build(kernels), ""
         except HmsegError:
             raise
         # A schedule that does not fit its kernel can fail anywhere in its emission.
@@ -176,8 +176,8 @@ class _RemoteBench:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return b"", (), lines[-1][:200]
 
-    def _build(self, chooser: Chooser) -> tuple[bytes, tuple[str, ...]]:
-        compiled = compile_graph(self._graph, self._target, chooser=chooser)
+    def _build(self, kernels: CpuKernels) -> tuple[bytes, tuple[str, ...]]:
+        compiled = compile_graph(self._graph, self._target, kernels=kernels)
         if not self.specs:
             specs = {kernel.name: kernel.spec for kernel in compiled.kernels}
             self.specs = {name: specs[name] for name in compiled.calls}

@@ -19,14 +19,14 @@ import tvm
 
 from deploy import host
 from deploy.build import build_artifact
-from deploy.cpu.choice import Chooser, schedule_fields, with_fields
-from deploy.cpu.kernels import KERNELS_VERSION, emit
+from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, emit
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
 from deploy.cpu.pipeline import isa_of, lowering_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.runtime import Network, open_artifact
+from deploy.schedules import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.apart import run_apart
 from deploy.tuning.candidates import candidates
@@ -82,7 +82,7 @@ def tune(
         raise UserError(f"tune: there are no kernels for {target.config['mcpu']}; it needs AVX2")
     path = folder / f"{target.config['mcpu']}-{threads}-threads.jsonl"
     records = matching(load_records([folder]), target, threads)
-    rule = Chooser(isa, threads)
+    rule = CpuKernels(isa, threads)
     module = import_graph(with_logits_output(graph))
     with tvm.target.Target(target.config):
         for step in lowering_passes(rule):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tvm
 
-from deploy.cpu.pipeline import compile_graph, make_chooser
+from deploy.cpu.pipeline import compile_graph, make_kernels
 from deploy.graph.export import import_onnx
 from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
@@ -71,7 +71,7 @@ def test_kernels_and_what_is_left(user_network):
 def test_numbers_and_names_of_what_is_left(user_network):
     name, graph = user_network
     target = resolve_target(TARGET)
-    compiled = compile_graph(graph, target, chooser=make_chooser(target, 2, {}))
+    compiled = compile_graph(graph, target, kernels=make_kernels(target, 2, {}))
     left = [kernel for kernel in compiled.kernels if kernel.template == "tvm"]
     assert len(left) == EXPECTED[name][2]
     image = photo(user_networks.SIZE)

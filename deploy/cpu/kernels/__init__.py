@@ -1,13 +1,19 @@
 """Scheduled tensor programs for CPUs: one file per kernel, all of one shape.
 
-Every kernel module has a frozen ``...Spec`` (what changes the numbers), a frozen ``...Schedule``
-(what changes only the speed), and ``default_schedule(spec, isa, threads)``, ``pack(spec, isa,
-...)`` and ``emit(spec, schedule, isa)``. The PrimFunc takes the activations, the packed constants
-in the order in which `pack` returns them, and the output. Here a spec finds its module.
+Every kernel module has a frozen ``...Schedule`` (what changes only the speed), and
+``default_schedule(op, isa, threads)``, the rule, ``pack(op, isa, ...)``, which takes what the
+operation's matcher found, and ``emit(op, schedule, isa)``. It may have ``alternatives(op, isa,
+threads)``, other ways to share the work, and ``supports(op)``, where it does not cover every
+operation of its kind. The PrimFunc takes the maps, the packed constants in the order in which
+`pack` returns them, and the output. Here an operation finds its module.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
+
+from numpy.typing import NDArray
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
@@ -24,34 +30,94 @@ from deploy.cpu.kernels import (
     stem_pair,
     upsample_add,
 )
+from deploy.cpu.layout import activation_shape
+from deploy.graph.place import Layout
+from deploy.schedules import Fields, with_fields
+from lut import ops
+from lut.ops import Operation
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
 KERNELS_VERSION = 3
 
-MODULES: dict[type, ModuleType] = {
-    convert.ConvertSpec: convert,
-    depthwise.DepthwiseSpec: depthwise,
-    ends.EndSpec: ends,
-    global_pool.GlobalPoolSpec: global_pool,
-    inverted_residual.InvertedResidualSpec: inverted_residual,
-    local_global.LocalGlobalSpec: local_global,
-    pointwise.PointwiseSpec: pointwise,
-    resize.ResizeSpec: resize,
-    stem.StemSpec: stem,
-    stem_block.StemBlockSpec: stem_block,
-    stem_pair.StemPairSpec: stem_pair,
-    upsample_add.UpsampleAddSpec: upsample_add,
+MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
+    ops.Convert: (convert,),
+    ops.Depthwise: (depthwise,),
+    ops.Labels: (ends,),
+    ops.Logits: (ends,),
+    ops.GlobalPool: (global_pool,),
+    ops.InvertedResidual: (inverted_residual,),
+    ops.LocalGlobal: (local_global,),
+    ops.Pointwise: (pointwise, upsample_add),
+    ops.Resize: (resize,),
+    ops.Stem: (stem,),
+    ops.StemBlock: (stem_block,),
+    ops.StemPair: (stem_pair,),
 }
+_FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
+_TO_IMAGE = (ops.Labels, ops.Logits)
 
 
-def module_of(spec: object) -> ModuleType:
-    """The kernel module of a spec; KeyError for any other object."""
-    return MODULES[type(spec)]
+def module_of(op: Operation) -> ModuleType:
+    """The kernel module of an operation; KeyError where there is none."""
+    for module in MODULES[type(op)]:
+        if not hasattr(module, "supports") or module.supports(op):
+            return module
+    raise KeyError(op)
 
 
-def emit(spec: Any, isa: Isa, *, schedule: Any = None, threads: int = 2) -> Any:  # noqa: ANN401
-    """The PrimFunc of a spec, by the rule unless a schedule is given."""
-    module = module_of(spec)
+def emit(op: Operation, isa: Isa, *, schedule: Any = None, threads: int = 2) -> Any:  # noqa: ANN401
+    """The PrimFunc of an operation, by the rule unless a schedule is given."""
+    module = module_of(op)
     if schedule is None:
-        schedule = module.default_schedule(spec, isa, threads)
-    return module.emit(spec, schedule, isa)
+        schedule = module.default_schedule(op, isa, threads)
+    return module.emit(op, schedule, isa)
+
+
+@dataclass(frozen=True)
+class CpuKernels:
+    """`deploy.graph.place.Kernels` of one instruction set and number of threads.
+
+    A kernel's schedule is the measured winner where there is one, else its module's rule:
+    `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it.
+    `emitted` collects every operation that was asked for, by its text.
+    """
+
+    isa: Isa
+    threads: int
+    measured: Mapping[str, Fields] = field(default_factory=dict)
+    emitted: dict[str, Operation] = field(default_factory=dict)
+
+    def has(self, op: Operation) -> bool:
+        """As `Kernels.has`."""
+        try:
+            module_of(op)
+        except KeyError:
+            return False
+        return True
+
+    def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
+        """What the kernel's module chooses without measuring."""
+        return module_of(op).default_schedule(op, self.isa, self.threads)
+
+    def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
+        """The schedule to emit an operation with."""
+        rule, values = self.rule(op), self.measured.get(str(op))
+        return rule if values is None else with_fields(rule, values)
+
+    def emit(self, op: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
+        """As `Kernels.emit`."""
+        self.emitted[str(op)] = op
+        return emit(op, self.isa, schedule=self.schedule(op))
+
+    def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
+        """As `Kernels.constants`."""
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa, **weights)
+        return packed
+
+    def layout(self, op: Operation) -> Layout:
+        """Blocked (1, C/c, H, W, c), but for the image and what has its size."""
+        return Layout(not isinstance(op, _FROM_IMAGE), not isinstance(op, _TO_IMAGE))
+
+    def own_shape(self, channels: int, height: int, width: int) -> tuple[int, ...]:
+        """(1, C/c, H, W, c)."""
+        return activation_shape(self.isa, channels, height, width)

@@ -1,26 +1,12 @@
 """Between the planar layout (1, C, H, W) and the blocked one (1, C/c, H, W, c)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
-
-
-@dataclass(frozen=True)
-class ConvertSpec:
-    """One float32 activation, ``pack`` to blocked or ``unpack`` to planar."""
-
-    direction: Literal["pack", "unpack"]
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def macs(self) -> int:
-        """None: it only moves data."""
-        return 0
+from lut.ops import Convert
 
 
 @dataclass(frozen=True)
@@ -30,24 +16,24 @@ class ConvertSchedule:
     row_tasks: int
 
 
-def default_schedule(spec: ConvertSpec, isa: Isa, threads: int = 2) -> ConvertSchedule:
+def default_schedule(op: Convert, isa: Isa, threads: int = 2) -> ConvertSchedule:
     """One range of rows per thread."""
     del isa
-    return ConvertSchedule(min(threads, spec.height))
+    return ConvertSchedule(min(threads, op.height))
 
 
-def emit(spec: ConvertSpec, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, y); channels beyond the real ones become zero in the blocked layout."""
-    planar_shape = (1, spec.channels, spec.height, spec.width)
-    blocked_shape = activation_shape(isa, spec.channels, spec.height, spec.width)
-    packing = spec.direction == "pack"
+    planar_shape = (1, op.channels, op.height, op.width)
+    blocked_shape = activation_shape(isa, op.channels, op.height, op.width)
+    packing = op.direction == "pack"
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
         x = f.param("x", planar_shape if packing else blocked_shape)
         y = f.param("y", blocked_shape if packing else planar_shape)
 
         def pack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
-            with ir.serial(0, spec.width) as column:
+            with ir.serial(0, op.width) as column:
                 for lane in range(isa.lanes):
                     channel = block * isa.lanes + lane
                     value = x[0, channel, row, column] if lane < real else 0.0
@@ -55,16 +41,16 @@ def emit(spec: ConvertSpec, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa
 
         def unpack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             for lane in range(real):
-                with ir.serial(0, spec.width) as column:
+                with ir.serial(0, op.width) as column:
                     value = x[0, block, row, column, lane]
                     ir.store_scalar(y, value, 0, block * isa.lanes + lane, row, column)
 
         def body() -> None:
             one_row = pack_row if packing else unpack_row
-            full, tail = divmod(spec.channels, isa.lanes)
+            full, tail = divmod(op.channels, isa.lanes)
             with ir.parallel(0, schedule.row_tasks) as task:
-                first = task * spec.height // schedule.row_tasks
-                last = (task + 1) * spec.height // schedule.row_tasks
+                first = task * op.height // schedule.row_tasks
+                last = (task + 1) * op.height // schedule.row_tasks
                 with ir.loop(first, last) as row:
                     if full:
                         with ir.serial(0, full) as block:
@@ -74,4 +60,4 @@ def emit(spec: ConvertSpec, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa
 
         return body
 
-    return ir.prim_func(spec.direction, signature)
+    return ir.prim_func(op.direction, signature)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from deploy import ir
 from deploy.cpu.isa import Isa
+from lut.ops import STEM_KERNEL, STEM_STRIDE, Depthwise, InvertedResidual, Stem
 
 
 def best_px(isa: Isa, kernel: int, width: int) -> int:
@@ -75,6 +76,13 @@ class Window:
         reach = (self.kernel - 1) * self.dilation - self.pad
         last = (self.width - 1 - reach) // self.stride + 1
         return (first, last) if first < last else (self.out_width, self.out_width)
+
+
+def window_of(op: Depthwise | InvertedResidual | Stem) -> Window:
+    """The window that an operation moves over its input."""
+    if isinstance(op, Stem):
+        return Window(op.height, op.width, STEM_KERNEL, STEM_STRIDE, 1)
+    return Window(op.height, op.width, op.kernel, op.stride, op.dilation)
 
 
 def row_bounds(

@@ -18,43 +18,24 @@ turn into a tie is decided otherwise than pixel by pixel, for the better.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
+from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa
-from deploy.cpu.kernels.bilinear import Axis, AxisTable, blend_rows
+from deploy.cpu.kernels.bilinear import blend_rows
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.tiles import reduce_channels
+from lut.ops import Labels, Logits
+
+End = Labels | Logits
 
 CELL_PIXELS = 8  # a corner's winner costs about as much as the labels of two pixels
 MOST_TAPS = 4  # source columns of a vector of logits; the other way loads two a vector
 MIXED = 255  # no label: there are 255 classes at most
-
-
-@dataclass(frozen=True)
-class EndSpec:
-    """Scores (1, classes, height, width) -> ``labels`` uint8 (1, out_height, out_width) or
-    ``logits`` float32 (1, classes, out_height, out_width)."""
-
-    classes: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-    output: Literal["labels", "logits"] = "labels"
-
-    @property
-    def macs(self) -> int:
-        """None, by the counting rule of the networks."""
-        return 0
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        """Rows and columns."""
-        return Axis(self.height, self.out_height), Axis(self.width, self.out_width)
 
 
 @dataclass(frozen=True)
@@ -66,39 +47,39 @@ class EndSchedule:
     fill_cells: bool
 
 
-def default_schedule(spec: EndSpec, isa: Isa, threads: int = 2) -> EndSchedule:
+def default_schedule(op: End, isa: Isa, threads: int = 2) -> EndSchedule:
     """Half vectors where an interval has no more pixels than that; one row range per thread; cells
     are filled where they have enough pixels to pay for finding the winners at the corners."""
     half = isa.lanes // 2
-    per_interval = -(-spec.out_width // spec.width)
+    per_interval = -(-op.out_width // op.width)
     lanes = half if half >= 8 and per_interval <= half else isa.lanes
-    per_cell = per_interval * (spec.out_height // spec.height)
-    fill = spec.output == "labels" and spec.width > 1 and per_cell >= CELL_PIXELS
-    return EndSchedule(lanes, min(threads, spec.out_height), fill)
+    per_cell = per_interval * (op.out_height // op.height)
+    fill = isinstance(op, Labels) and op.width > 1 and per_cell >= CELL_PIXELS
+    return EndSchedule(lanes, min(threads, op.out_height), fill)
 
 
-def pack(spec: EndSpec, isa: Isa) -> list[NDArray[Any]]:
+def pack(op: End, isa: Isa) -> list[NDArray[Any]]:
     """Constants in call order: row index and weight, intervals, fraction of every column."""
-    rows, columns = spec.axes
-    fraction = np.zeros(spec.out_width + isa.lanes, np.float32)  # read in whole vectors
-    fraction[: spec.out_width] = columns.table()[1][:, 1]
+    rows, columns = axes_of(op)
+    fraction = np.zeros(op.out_width + isa.lanes, np.float32)  # read in whole vectors
+    fraction[: op.out_width] = columns.table()[1][:, 1]
     packed = [*rows.table(), columns.intervals(), fraction]
-    return packed + list(_taps(spec, isa) or ())
+    return packed + list(_taps(op, isa) or ())
 
 
-def _taps(spec: EndSpec, isa: Isa) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+def _taps(op: End, isa: Isa) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
     """For logits in whole vectors of output pixels: the first source column of each vector, and the
     weights (vectors, taps, lanes) of the columns from there on. None where a vector would see more
     than MOST_TAPS of them or the width is no whole number of vectors."""
-    columns, c = spec.axes[1], isa.lanes
-    if spec.output != "logits" or spec.out_width % c:
+    columns, c = axes_of(op)[1], isa.lanes
+    if isinstance(op, Labels) or op.out_width % c:
         return None
     index, weight = columns.table()
     low, high = (index[:, i].reshape(-1, c) for i in range(2))
     taps = int((high.max(1) - low.min(1)).max()) + 1
-    if taps > min(MOST_TAPS, spec.width):
+    if taps > min(MOST_TAPS, op.width):
         return None
-    first = np.minimum(low.min(1), spec.width - taps).astype(np.int32)
+    first = np.minimum(low.min(1), op.width - taps).astype(np.int32)
     table = np.zeros((len(first), taps, c), np.float32)
     vector, lane = np.indices(low.shape)
     for source, share in ((low, weight[:, 0]), (high, weight[:, 1])):
@@ -106,38 +87,38 @@ def _taps(spec: EndSpec, isa: Isa) -> tuple[NDArray[np.int32], NDArray[np.float3
     return first, table
 
 
-def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: End, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(scores, row index, row weight, intervals, fraction[, starts, taps], y)."""
     c, lanes, tasks = isa.lanes, schedule.lanes, schedule.row_tasks
-    blocks = isa.blocks(spec.classes)
-    labels = spec.output == "labels"
-    out_plane = (spec.out_height, spec.out_width)
+    blocks = isa.blocks(op.classes)
+    labels = isinstance(op, Labels)
+    out_plane = (op.out_height, op.out_width)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        scores = f.param("scores", activation_shape(isa, spec.classes, spec.height, spec.width))
-        rows = AxisTable(f, "row", spec.axes[0])
-        intervals = f.param("intervals", (spec.width + 1,), "int32")
-        fraction = f.param("fraction", (spec.out_width + isa.lanes,))
-        taps = _taps(spec, isa)
+        scores = f.param("scores", activation_shape(isa, op.classes, op.height, op.width))
+        rows = AxisTable(f, "row", axes_of(op)[0])
+        intervals = f.param("intervals", (op.width + 1,), "int32")
+        fraction = f.param("fraction", (op.out_width + isa.lanes,))
+        taps = _taps(op, isa)
         if taps:
             starts = f.param("starts", taps[0].shape, "int32")
             weights = f.param("taps", taps[1].shape)
         if labels:
             y = f.param("y", (1, *out_plane), "uint8")
         else:
-            y = f.param("y", (1, spec.classes, *out_plane))
+            y = f.param("y", (1, op.classes, *out_plane))
 
         def over_intervals(body: Any) -> None:  # noqa: ANN401
             """body(left source, right source, first pixel of a vector)."""
-            with ir.serial(0, spec.width) as j:
-                right = ir.bind(ir.minimum(j + 1, spec.width - 1))
+            with ir.serial(0, op.width) as j:
+                right = ir.bind(ir.minimum(j + 1, op.width - 1))
                 start, stop = ir.bind(intervals[j]), ir.bind(intervals[j + 1])
                 with ir.loop(0, (stop - start + lanes - 1) // lanes) as part:
                     body(j, right, ir.bind(start + part * lanes))
 
         def value_at(blended: Any, block: Any, lane: Any, left: Any, right: Any, f1: Any) -> Any:  # noqa: ANN401
-            a = ir.splat(blended[(block * spec.width + left) * c + lane], lanes)
-            b = ir.splat(blended[(block * spec.width + right) * c + lane], lanes)
+            a = ir.splat(blended[(block * op.width + left) * c + lane], lanes)
+            b = ir.splat(blended[(block * op.width + right) * c + lane], lanes)
             return a * (ir.const(1, lanes) - f1) + b * f1
 
         def label_row(blended: Any, line: Any, nan_safe: bool, cells: Any = None) -> None:  # noqa: ANN401
@@ -168,7 +149,7 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                     label[0] = ir.select(wins, number, label[0])
                     best[0] = ir.select(wins, value, best[0])
 
-                reduce_channels(isa, spec.classes, look)
+                reduce_channels(isa, op.classes, look)
                 ir.store(line, ir.cast(label[0], "uint8", lanes), begin, lanes=lanes)
 
             over_intervals(cell)
@@ -183,15 +164,15 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 over_intervals(vector)
                 copy_row(line, lambda i: (y, (0, block * c + lane, row, i)))
 
-            reduce_channels(isa, spec.classes, one_class)
+            reduce_channels(isa, op.classes, one_class)
 
         def logit_vectors(blended: Any, row: Any) -> None:  # noqa: ANN401
             """As logit_row, for finite scores, in whole lines: a weighted sum of few columns."""
             _, count, _ = weights.shape
 
             def one_class(block: Any, lane: Any) -> None:  # noqa: ANN401
-                with ir.serial(0, spec.out_width // c) as i:
-                    at = ir.bind((block * spec.width + starts[i]) * c + lane)
+                with ir.serial(0, op.out_width // c) as i:
+                    at = ir.bind((block * op.width + starts[i]) * c + lane)
                     value = None
                     for tap in range(int(count)):
                         source = ir.splat(blended[at + tap * c], c)
@@ -199,7 +180,7 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                         value = term if value is None else value + term
                     ir.store(y, value, 0, block * c + lane, row, i * c, lanes=c)
 
-            reduce_channels(isa, spec.classes, one_class)
+            reduce_channels(isa, op.classes, one_class)
 
         def check_row(row: Any, odd: Any) -> None:  # noqa: ANN401
             """odd[row] is 0 if the row holds neither NaN nor infinity: times zero, both are NaN."""
@@ -214,7 +195,7 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                     total[p] = total[p] + value * ir.const(0, c)
 
             with ir.serial(0, blocks) as block:
-                ir.over_tiles(spec.width, parts, some)
+                ir.over_tiles(op.width, parts, some)
             flag = ir.scratch(c)
             ir.store(flag, total[0] + total[1] + (total[2] + total[3]), 0, lanes=c)
             with ir.serial(1, c) as i:
@@ -227,14 +208,14 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
         def find_winners(row: Any, cells: Any) -> None:  # noqa: ANN401
             """The class with the highest score at every source pixel of a row."""
-            flat = ir.view(scores, (blocks * spec.height * spec.width * c,))
-            size = min(isa.lanes, spec.width)
+            flat = ir.view(scores, (blocks * op.height * op.width * c,))
+            size = min(isa.lanes, op.width)
             best, label = ir.Registers(1, size), ir.Registers(1, size, "int32")
-            with ir.serial(0, -(-spec.width // size)) as part:
-                begin = ir.bind(ir.minimum(part * size, spec.width - size))
+            with ir.serial(0, -(-op.width // size)) as part:
+                begin = ir.bind(ir.minimum(part * size, op.width - size))
 
                 def look(block: Any, lane: Any) -> None:  # noqa: ANN401
-                    at = ((block * spec.height + row) * spec.width + begin) * c + lane
+                    at = ((block * op.height + row) * op.width + begin) * c + lane
                     value = ir.bind(ir.load_strided(flat, at, c, lanes=size))
                     wins = value > best[0]
                     number = ir.splat(ir.cast(block * c + lane, "int32"), size)
@@ -242,16 +223,16 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                     best[0] = ir.select(wins, value, best[0])
 
                 best[0], label[0] = ir.const(-math.inf, size), ir.const_int(0, size)
-                reduce_channels(isa, spec.classes, look)
-                at = row * spec.width + begin
+                reduce_channels(isa, op.classes, look)
+                at = row * op.width + begin
                 ir.store(cells, ir.cast(label[0], "uint8", size), at, lanes=size)
 
         def join_corners(first: Any, last: Any, cells: Any) -> None:  # noqa: ANN401
             """From winners at pixels to winners of whole cells, or MIXED, in place."""
-            with ir.loop(first, last) as row, ir.serial(0, spec.width) as j:
-                right = ir.bind(ir.minimum(j + 1, spec.width - 1))
-                here = ir.bind(row * spec.width)
-                below = ir.bind(ir.minimum(row + 1, spec.height - 1) * spec.width)
+            with ir.loop(first, last) as row, ir.serial(0, op.width) as j:
+                right = ir.bind(ir.minimum(j + 1, op.width - 1))
+                here = ir.bind(row * op.width)
+                below = ir.bind(ir.minimum(row + 1, op.height - 1) * op.width)
                 only = ir.bind(cells[here + j])
                 same = ir.both(only == cells[here + right], only == cells[below + j])
                 same = ir.both(same, only == cells[below + right])
@@ -262,11 +243,11 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 buffer, index = target(begin)
                 ir.store(buffer, ir.load(line, begin, lanes=size), *index, lanes=size)
 
-            ir.over_tiles(spec.out_width, 64 if labels else isa.lanes, part)
+            ir.over_tiles(op.out_width, 64 if labels else isa.lanes, part)
 
         def label_rows(first: Any, last: Any, blended: Any, line: Any) -> None:  # noqa: ANN401
-            odd = ir.scratch(spec.height)
-            cells = ir.scratch(spec.height * spec.width, "uint8") if schedule.fill_cells else None
+            odd = ir.scratch(op.height)
+            cells = ir.scratch(op.height * op.width, "uint8") if schedule.fill_cells else None
             top = ir.bind(rows.index[first, 0])
             bottom = ir.bind(rows.index[last - 1, 1] + 1)
             with ir.loop(top, bottom) as row:
@@ -276,11 +257,11 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
             if cells is not None:
                 join_corners(top, bottom, cells)
             with ir.loop(first, last) as row:
-                blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
+                blend_rows(isa, scores, blocks, op.width, rows, row, blended)
                 above = ir.bind(rows.index[row, 0])
                 with ir.when(finite_row(row, odd)):
                     with ir.then():
-                        found = None if cells is None else lambda j: cells[above * spec.width + j]
+                        found = None if cells is None else lambda j: cells[above * op.width + j]
                         label_row(blended, line, nan_safe=False, cells=found)
                     with ir.otherwise():
                         label_row(blended, line, nan_safe=True)
@@ -288,19 +269,19 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
         def body() -> None:
             with ir.parallel(0, tasks) as task:
-                blended = ir.scratch(blocks * spec.width * c)
-                line = ir.scratch(spec.out_width + lanes, "uint8" if labels else "float32")
-                first = ir.bind(task * spec.out_height // tasks)
-                last = ir.bind((task + 1) * spec.out_height // tasks)
+                blended = ir.scratch(blocks * op.width * c)
+                line = ir.scratch(op.out_width + lanes, "uint8" if labels else "float32")
+                first = ir.bind(task * op.out_height // tasks)
+                last = ir.bind((task + 1) * op.out_height // tasks)
                 if labels:
                     label_rows(first, last, blended, line)
                     return
-                odd = ir.scratch(spec.height)
+                odd = ir.scratch(op.height)
                 if taps:
                     with ir.loop(rows.index[first, 0], rows.index[last - 1, 1] + 1) as row:
                         check_row(row, odd)
                 with ir.loop(first, last) as row:
-                    blend_rows(isa, scores, blocks, spec.width, rows, row, blended)
+                    blend_rows(isa, scores, blocks, op.width, rows, row, blended)
                     if taps:
                         with ir.branch(finite_row(row, odd)) as (finite, other):
                             with finite():
@@ -312,4 +293,4 @@ def emit(spec: EndSpec, schedule: EndSchedule, isa: Isa) -> Any:  # noqa: ANN401
 
         return body
 
-    return ir.prim_func(spec.output, signature)
+    return ir.prim_func(op.kind, signature)

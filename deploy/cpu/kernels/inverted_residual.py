@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels.depthwise_tile import Window, best_px
+from deploy.cpu.kernels.depthwise_tile import best_px, window_of
 from deploy.cpu.kernels.inverted_residual_emitter import Emitter
 from deploy.cpu.layout import (
     Array,
@@ -30,60 +30,13 @@ from deploy.cpu.layout import (
     pack_pointwise,
     pack_vector,
 )
+from lut.ops import InvertedResidual
 
 Mode = Literal["rows", "hid"]
 
 PREFETCH_BYTES = 2048  # ahead
 RING_BYTES = 256 << 10  # a quarter to a half of L2
 STREAM_RING_BYTES = 512 << 10  # where narrower strips would break up the stream from memory
-
-
-@dataclass(frozen=True)
-class InvertedResidualSpec:
-    """Input (1, cin, height, width), output (1, cout, ceil(height/stride), ceil(width/stride)).
-
-    Without `expand` (expansion 1) hidden equals cin. `act` follows the expansion and the
-    depthwise convolution; the projection is linear.
-    """
-
-    cin: int
-    hidden: int
-    cout: int
-    height: int
-    width: int
-    kernel: int = 3
-    stride: int = 1
-    dilation: int = 1
-    expand: bool = True
-    residual: bool = False
-    act: ir.Act = "relu6"
-
-    @property
-    def window(self) -> Window:
-        """The geometry of the depthwise step."""
-        return Window(self.height, self.width, self.kernel, self.stride, self.dilation)
-
-    @property
-    def pad(self) -> int:
-        """Rows and columns of zeros on every side."""
-        return self.window.pad
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return self.window.out_height
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return self.window.out_width
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the real channels."""
-        out = self.out_height * self.out_width
-        expansion = self.cin * self.hidden * self.height * self.width if self.expand else 0
-        return expansion + out * self.hidden * (self.kernel**2 + self.cout)
 
 
 @dataclass(frozen=True)
@@ -108,43 +61,40 @@ class InvertedResidualSchedule:
     phases: int = 1
 
 
-def default_schedule(
-    spec: InvertedResidualSpec, isa: Isa, threads: int = 2
-) -> InvertedResidualSchedule:
+def default_schedule(op: InvertedResidual, isa: Isa, threads: int = 2) -> InvertedResidualSchedule:
     """The rule: ``rows`` while the recomputed halo is under 7% of the rows, else ``hid``."""
-    phases = _phases(spec, isa, threads)
-    halo = (max(1, threads // phases) - 1) * 2 * spec.pad / spec.height if spec.expand else 0.0
-    rows = halo < 0.07 or isa.blocks(spec.hidden) < threads
+    phases = _phases(op, isa, threads)
+    halo = (max(1, threads // phases) - 1) * 2 * window_of(op).pad / op.height if op.expand else 0.0
+    rows = halo < 0.07 or isa.blocks(op.hidden) < threads
     if rows:
-        return _schedule(spec, isa, threads, "rows", phases)
-    return _schedule(spec, isa, threads, "hid", 1)
+        return _schedule(op, isa, threads, "rows", phases)
+    return _schedule(op, isa, threads, "hid", 1)
 
 
-def alternatives(
-    spec: InvertedResidualSpec, isa: Isa, threads: int
-) -> list[InvertedResidualSchedule]:
+def alternatives(op: InvertedResidual, isa: Isa, threads: int) -> list[InvertedResidualSchedule]:
     """The best by rule of each way to share the work among the threads, the rule's own too: ranges
     of rows, classes of rows, chunks of hidden channels."""
-    if not spec.expand:
+    if not op.expand:
         return []
-    ways: set[tuple[Mode, int]] = {("rows", 1), ("rows", _even_phases(spec, threads)), ("hid", 1)}
-    return [_schedule(spec, isa, threads, mode, phases) for mode, phases in sorted(ways)]
+    ways: set[tuple[Mode, int]] = {("rows", 1), ("rows", _even_phases(op, threads)), ("hid", 1)}
+    return [_schedule(op, isa, threads, mode, phases) for mode, phases in sorted(ways)]
 
 
 def _schedule(
-    spec: InvertedResidualSpec, isa: Isa, threads: int, mode: Mode, phases: int
+    op: InvertedResidual, isa: Isa, threads: int, mode: Mode, phases: int
 ) -> InvertedResidualSchedule:
-    hidden, out_width = isa.blocks(spec.hidden), spec.out_width
+    hidden, window = isa.blocks(op.hidden), window_of(op)
+    out_width = window.out_width
     ranges = max(1, threads // phases)
-    reach = (spec.kernel - 1) * spec.dilation // phases + 1
-    row_bytes = isa.lanes * 4 * (spec.width + 2 * spec.pad)  # of one channel block
-    ring_block = min(reach, -(-spec.height // phases)) * row_bytes
+    reach = (op.kernel - 1) * op.dilation // phases + 1
+    row_bytes = isa.lanes * 4 * (op.width + 2 * window.pad)  # of one channel block
+    ring_block = min(reach, -(-op.height // phases)) * row_bytes
     # Each chunk reads the input and the output again: where they do not stay in L2, all the hidden
     # channels of one row are made at once, in strips as wide as the image if possible.
-    in_bytes = 4 * isa.lanes * isa.blocks(spec.cin) * spec.height * spec.width
-    out_bytes = 4 * isa.lanes * isa.blocks(spec.cout) * spec.out_height * out_width
+    in_bytes = 4 * isa.lanes * isa.blocks(op.cin) * op.height * op.width
+    out_bytes = 4 * isa.lanes * isa.blocks(op.cout) * window.out_height * out_width
     streams = (in_bytes + out_bytes) // threads > isa.l2_bytes // 2
-    if not spec.expand:
+    if not op.expand:
         chunk = hidden
     elif mode == "hid":
         share = hidden // threads if hidden % threads == 0 else hidden
@@ -158,39 +108,39 @@ def _schedule(
     else:
         chunk = _chunk(hidden, isa, ring_block)
     strip = out_width
-    if spec.expand:
+    if op.expand:
         budget = STREAM_RING_BYTES if mode == "rows" and (streams or phases > 1) else RING_BYTES
         strip = -(-out_width // -(-ring_block * chunk // budget))
-    columns = min(spec.width, (strip - 1) * spec.stride + (spec.kernel - 1) * spec.dilation + 1)
-    pixels = strip if mode == "rows" else spec.out_height * out_width
+    columns = min(op.width, (strip - 1) * op.stride + (op.kernel - 1) * op.dilation + 1)
+    pixels = strip if mode == "rows" else window.out_height * out_width
     return InvertedResidualSchedule(
         mode,
         chunk,
         strip,
-        min(ranges, spec.out_height),
+        min(ranges, window.out_height),
         best_tile(isa, columns, chunk),
-        best_px(isa, spec.kernel, strip),
-        best_tile(isa, pixels, isa.blocks(spec.cout)),
+        best_px(isa, op.kernel, strip),
+        best_tile(isa, pixels, isa.blocks(op.cout)),
         # Streaming from L3 or memory: the hardware prefetchers of Zen 5 leave 10-60% on the table.
         prefetch_pixels(isa) if streams else 0,
         phases,
     )
 
 
-def _phases(spec: InvertedResidualSpec, isa: Isa, threads: int) -> int:
+def _phases(op: InvertedResidual, isa: Isa, threads: int) -> int:
     """`_even_phases` where the weights leave room in L2: every thread reads all of them, in mode
     ``hid`` half of the expansion's."""
-    weight_bytes = 4 * spec.hidden * (spec.cin + spec.cout)
-    return 1 if weight_bytes > isa.l2_bytes // 2 else _even_phases(spec, threads)
+    weight_bytes = 4 * op.hidden * (op.cin + op.cout)
+    return 1 if weight_bytes > isa.l2_bytes // 2 else _even_phases(op, threads)
 
 
-def _even_phases(spec: InvertedResidualSpec, threads: int) -> int:
+def _even_phases(op: InvertedResidual, threads: int) -> int:
     """As many classes of rows as share evenly among the threads."""
-    if not spec.expand or spec.stride > 1 or threads == 1:
+    if not op.expand or op.stride > 1 or threads == 1:
         return 1
-    even = spec.dilation % threads == 0
-    phases = spec.dilation if even else math.gcd(spec.dilation, threads)
-    return phases if spec.height >= 2 * phases else 1
+    even = op.dilation % threads == 0
+    phases = op.dilation if even else math.gcd(op.dilation, threads)
+    return phases if op.height >= 2 * phases else 1
 
 
 def prefetch_pixels(isa: Isa) -> int:
@@ -207,7 +157,7 @@ def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:
 
 
 def pack(
-    spec: InvertedResidualSpec,
+    op: InvertedResidual,
     isa: Isa,
     *,
     expand: tuple[Array, Array] | None,
@@ -216,13 +166,13 @@ def pack(
 ) -> list[Array]:
     """Constants in call order from (weight, bias) pairs in torch's shapes."""
     packed = []
-    if spec.expand:
+    if op.expand:
         assert expand is not None
         packed += [pack_pointwise(isa, expand[0]), pack_vector(isa, expand[1])]
     packed += [pack_depthwise(isa, depthwise[0]), pack_vector(isa, depthwise[1])]
     return [*packed, pack_pointwise(isa, project[0]), pack_vector(isa, project[1])]
 
 
-def emit(spec: InvertedResidualSpec, schedule: InvertedResidualSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x[, expand weight, bias], depthwise weight, bias, project weight, bias, y)."""
-    return ir.prim_func("inverted_residual", lambda f: Emitter(spec, schedule, isa, f).body)
+    return ir.prim_func("inverted_residual", lambda f: Emitter(op, schedule, isa, f).body)

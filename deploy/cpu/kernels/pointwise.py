@@ -1,7 +1,7 @@
 """1x1 convolution with bias, activation and residual, on blocked activations."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -9,26 +9,7 @@ from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, activation_shape, pack_pointwise, pack_vector
 from deploy.cpu.tiles import matmul_tile
-
-
-@dataclass(frozen=True)
-class PointwiseSpec:
-    """y = act(W x + b [+ r]): x (1, cin, H, W), W (cout, cin), y (1, cout, H, W).
-
-    r is ``map`` (1, cout, H, W), ``channel`` (1, cout, 1, 1) or ``none``.
-    """
-
-    cin: int
-    cout: int
-    height: int
-    width: int
-    act: ir.Act = "none"
-    add: Literal["none", "map", "channel"] = "none"
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the real channels."""
-        return self.cin * self.cout * self.height * self.width
+from lut.ops import Pointwise
 
 
 @dataclass(frozen=True)
@@ -39,45 +20,50 @@ class PointwiseSchedule:
     segments: int
 
 
-def default_schedule(spec: PointwiseSpec, isa: Isa, threads: int = 2) -> PointwiseSchedule:
+def supports(op: Pointwise) -> bool:
+    """Not with a gate, nor with a map of another size (`upsample_add`)."""
+    return not op.gate and op.add != "low"
+
+
+def default_schedule(op: Pointwise, isa: Isa, threads: int = 2) -> PointwiseSchedule:
     """The fewest segments, a multiple of `threads`, whose input stays in half of L2."""
-    pixels = spec.height * spec.width
-    tile = best_tile(isa, pixels, isa.blocks(spec.cout))
-    rounds = max(1, -(-pixels * spec.cin * 4 // (isa.l2_bytes // 2 * threads)))
+    pixels = op.height * op.width
+    tile = best_tile(isa, pixels, isa.blocks(op.cout))
+    rounds = max(1, -(-pixels * op.cin * 4 // (isa.l2_bytes // 2 * threads)))
     tiles = -(-pixels // tile.px)
     return PointwiseSchedule(tile, min(threads * rounds, tiles))
 
 
-def pack(spec: PointwiseSpec, isa: Isa, weight: Array, bias: Array) -> list[Array]:
+def pack(op: Pointwise, isa: Isa, weight: Array, bias: Array) -> list[Array]:
     """Constants in call order: weight (O/c, I, c), bias (O/c, c)."""
-    del spec
+    del op
     return [pack_pointwise(isa, weight), pack_vector(isa, np.asarray(bias))]
 
 
-def emit(spec: PointwiseSpec, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x[, r], weight, bias, y)."""
-    c, pixels = isa.lanes, spec.height * spec.width
-    blocks_in, blocks_out = isa.blocks(spec.cin), isa.blocks(spec.cout)
+    c, pixels = isa.lanes, op.height * op.width
+    blocks_in, blocks_out = isa.blocks(op.cin), isa.blocks(op.cout)
     px, ob = schedule.tile.px, schedule.tile.ob
     tiles = -(-pixels // px)
     per_segment = -(-tiles // schedule.segments)
     flat_in, flat_out = (blocks_in, pixels, c), (blocks_out, pixels, c)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        shape_out = activation_shape(isa, spec.cout, spec.height, spec.width)
-        x5 = f.param("x", activation_shape(isa, spec.cin, spec.height, spec.width))
+        shape_out = activation_shape(isa, op.cout, op.height, op.width)
+        x5 = f.param("x", activation_shape(isa, op.cin, op.height, op.width))
         r5 = None
-        if spec.add == "map":
+        if op.add == "map":
             r5 = f.param("r", shape_out)
-        elif spec.add == "channel":
-            r5 = f.param("r", activation_shape(isa, spec.cout, 1, 1))
-        w = f.param("weight", (blocks_out, spec.cin, c))
+        elif op.add == "channel":
+            r5 = f.param("r", activation_shape(isa, op.cout, 1, 1))
+        w = f.param("weight", (blocks_out, op.cin, c))
         b = f.param("bias", (blocks_out, c))
         y5 = f.param("y", shape_out)
 
         def body() -> None:
             x, y = ir.view(x5, flat_in), ir.view(y5, flat_out)
-            each = spec.add == "map"
+            each = op.add == "map"
             r = None if r5 is None else ir.view(r5, flat_out if each else (blocks_out, 1, c))
 
             def tile(start: Any, first: Any, ob: int) -> None:  # noqa: ANN401
@@ -92,12 +78,12 @@ def emit(spec: PointwiseSpec, schedule: PointwiseSchedule, isa: Isa) -> Any:  # 
                     isa,
                     px,
                     ob,
-                    spec.cin,
+                    op.cin,
                     x=lambda p, block, lane: x[block, start + p, lane],
                     w=lambda o, block, lane: ir.load(w, first + o, block * c + lane, 0, lanes=c),
                     init=init,
                     finish=lambda p, o, v: ir.store(
-                        y, ir.clamp(v, spec.act, c), first + o, start + p, 0, lanes=c
+                        y, ir.activate(v, op.act, c), first + o, start + p, 0, lanes=c
                     ),
                 )
 

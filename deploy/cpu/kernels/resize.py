@@ -6,30 +6,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from deploy import ir
+from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa
-from deploy.cpu.kernels.bilinear import Axis, AxisTable
 from deploy.cpu.layout import activation_shape
-
-
-@dataclass(frozen=True)
-class ResizeSpec:
-    """(1, channels, height, width) -> (1, channels, out_height, out_width)."""
-
-    channels: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-
-    @property
-    def macs(self) -> int:
-        """None, by the counting rule of the networks."""
-        return 0
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        """Rows and columns."""
-        return Axis(self.height, self.out_height), Axis(self.width, self.out_width)
+from lut.ops import Resize
 
 
 @dataclass(frozen=True)
@@ -39,35 +19,35 @@ class ResizeSchedule:
     row_tasks: int
 
 
-def default_schedule(spec: ResizeSpec, isa: Isa, threads: int = 2) -> ResizeSchedule:
+def default_schedule(op: Resize, isa: Isa, threads: int = 2) -> ResizeSchedule:
     """Whole channel blocks in parallel where there are enough of them to share evenly."""
-    blocks = isa.blocks(spec.channels)
-    return ResizeSchedule(1 if blocks % threads == 0 else min(threads, spec.out_height))
+    blocks = isa.blocks(op.channels)
+    return ResizeSchedule(1 if blocks % threads == 0 else min(threads, op.out_height))
 
 
-def pack(spec: ResizeSpec, isa: Isa) -> list[NDArray[Any]]:
+def pack(op: Resize, isa: Isa) -> list[NDArray[Any]]:
     """Constants in call order: row index and weight, column index and weight."""
     del isa
-    return [table for axis in spec.axes for table in axis.table()]
+    return [table for axis in axes_of(op) for table in axis.table()]
 
 
-def emit(spec: ResizeSpec, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, row index, row weight, column index, column weight, y)."""
-    c, blocks, tasks = isa.lanes, isa.blocks(spec.channels), schedule.row_tasks
+    c, blocks, tasks = isa.lanes, isa.blocks(op.channels), schedule.row_tasks
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, spec.channels, spec.height, spec.width))
-        rows, columns = AxisTable(f, "row", spec.axes[0]), AxisTable(f, "column", spec.axes[1])
-        y = f.param("y", activation_shape(isa, spec.channels, spec.out_height, spec.out_width))
+        x = f.param("x", activation_shape(isa, op.channels, op.height, op.width))
+        rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
+        y = f.param("y", activation_shape(isa, op.channels, op.out_height, op.out_width))
 
         def body() -> None:
             with ir.parallel(0, blocks * tasks) as index:
                 block, task = ir.bind(index // tasks), ir.bind(index % tasks)
-                first = task * spec.out_height // tasks
-                last = (task + 1) * spec.out_height // tasks
+                first = task * op.out_height // tasks
+                last = (task + 1) * op.out_height // tasks
                 with ir.loop(first, last) as row:
                     y0, y1, v0, v1 = rows.at(row, c)
-                    with ir.serial(0, spec.out_width) as column:
+                    with ir.serial(0, op.out_width) as column:
                         x0, x1, h0, h1 = columns.at(column, c)
 
                         def at(r: Any, j: Any) -> Any:  # noqa: ANN401

@@ -7,40 +7,18 @@ columns outside the image are zero in the ring, rows outside are left out.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels.depthwise_tile import Window, row_bounds
+from deploy.cpu.kernels.depthwise_tile import row_bounds, window_of
 from deploy.cpu.layout import Array, activation_shape, pack_vector
-
-CHANNELS, KERNEL, STRIDE = 3, 3, 2
-
-
-@dataclass(frozen=True)
-class StemSpec:
-    """Image (1, height, width, 3) uint8, or (1, 3, height, width) float32 already normalised ->
-    act(conv) (1, cout, ceil(height/2), ceil(width/2))."""
-
-    cout: int
-    height: int
-    width: int
-    source: Literal["uint8_nhwc", "float32_nchw"] = "uint8_nhwc"
-    act: ir.Act = "relu6"
-
-    @property
-    def window(self) -> Window:
-        """Geometry of the convolution."""
-        return Window(self.height, self.width, KERNEL, STRIDE, 1)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the real channels."""
-        out = self.window.out_height * self.window.out_width
-        return CHANNELS * KERNEL**2 * self.cout * out
+from lut.ops import CHANNELS, Stem
+from lut.ops import STEM_KERNEL as KERNEL
+from lut.ops import STEM_STRIDE as STRIDE
 
 
 @dataclass(frozen=True)
@@ -51,17 +29,17 @@ class StemSchedule:
     row_tasks: int
 
 
-def default_schedule(spec: StemSpec, isa: Isa, threads: int = 2) -> StemSchedule:
+def default_schedule(op: Stem, isa: Isa, threads: int = 2) -> StemSchedule:
     """One range of rows per thread. At most 16 accumulators: the addresses of the strided pixels
     take registers too, and a larger tile spills (105 against 206 GFLOP/s with AVX-512)."""
-    window = spec.window
-    tile = best_tile(isa, window.out_width, isa.blocks(spec.cout))
+    window = window_of(op)
+    tile = best_tile(isa, window.out_width, isa.blocks(op.cout))
     tile = Tile(max(1, min(tile.px, 16 // tile.ob)), tile.ob)
     return StemSchedule(tile, min(threads, window.out_height))
 
 
 def pack(
-    spec: StemSpec,
+    op: Stem,
     isa: Isa,
     weight: Array,
     bias: Array,
@@ -80,7 +58,7 @@ def pack(
     taps[:out] = weight.transpose(0, 2, 3, 1).reshape(out, -1)
     blocked = np.ascontiguousarray(taps.reshape(-1, c, taps.shape[1]).transpose(0, 2, 1))
     packed: list[NDArray[Any]] = [blocked, pack_vector(isa, bias)]
-    if spec.source == "uint8_nhwc":
+    if op.source == "uint8_nhwc":
         channel = np.arange(3 * c) % 3
         factor = (scale / np.asarray(std))[channel]
         shift = (-np.asarray(mean) / np.asarray(std))[channel]
@@ -91,19 +69,19 @@ def pack(
 class StemRows:
     """The code that makes rows of the convolution, over the parameters that it declares."""
 
-    def __init__(self, spec: StemSpec, tile: Tile, isa: Isa, f: ir.PrimFuncBuilder) -> None:
-        self.spec, self.tile, self.isa = spec, tile, isa
-        self.blocks = isa.blocks(spec.cout)
-        self.interleaved = spec.source == "uint8_nhwc"
+    def __init__(self, op: Stem, tile: Tile, isa: Isa, f: ir.PrimFuncBuilder) -> None:
+        self.op, self.tile, self.isa = op, tile, isa
+        self.blocks = isa.blocks(op.cout)
+        self.interleaved = op.source == "uint8_nhwc"
         # One zero column left of the image, and as many right as the last output reaches.
-        padded = max(spec.width + 1, STRIDE * spec.window.out_width + 1)
+        padded = max(op.width + 1, STRIDE * window_of(op).out_width + 1)
         self.row_floats = CHANNELS * padded
         # Where (column of the padded row, channel) lies in a ring row.
         self.step_column, self.step_channel = (CHANNELS, 1) if self.interleaved else (1, padded)
         if self.interleaved:
-            self.image = f.param("image", (1, spec.height, spec.width, CHANNELS), "uint8")
+            self.image = f.param("image", (1, op.height, op.width, CHANNELS), "uint8")
         else:
-            self.image = f.param("image", (1, CHANNELS, spec.height, spec.width))
+            self.image = f.param("image", (1, CHANNELS, op.height, op.width))
         self.weight = f.param("weight", (self.blocks, KERNEL**2 * CHANNELS, isa.lanes))
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.affine = f.param("normalisation", (2, 3, isa.lanes)) if self.interleaved else None
@@ -129,14 +107,14 @@ class StemRows:
         `span`, (first column, columns, how many of them at least lie inside the image), asks for
         part of a row.
         """
-        end = ir.minimum(row * STRIDE + STRIDE, self.spec.height)
+        end = ir.minimum(row * STRIDE + STRIDE, self.op.height)
         with ir.loop(row * STRIDE, end) as source:
             self._fill(ring, source)
         self._convolve(ring, row, keep, span)
 
     def _fill(self, ring: ir.Buffer, row: ir.Expr) -> None:
         """Image row `row` as normalised floats, with zeros on both sides, into the ring."""
-        c, width = self.isa.lanes, self.spec.width
+        c, width = self.isa.lanes, self.op.width
         base = ir.bind((row % KERNEL) * self.row_floats)
         if not self.interleaved:
             with ir.serial(0, CHANNELS) as channel:
@@ -148,7 +126,7 @@ class StemRows:
 
                 ir.over_tiles(width, c, copy)
             return
-        flat = ir.view(self.image, (self.spec.height, width * CHANNELS))
+        flat = ir.view(self.image, (self.op.height, width * CHANNELS))
 
         def convert(begin: ir.Expr, size: int) -> None:
             # Whole pixels, so that lane i of every vector has the same channel in every turn.
@@ -169,7 +147,7 @@ class StemRows:
         keep: Callable[[ir.Expr, ir.Expr, ir.Expr], None],
         span: tuple[ir.Expr, int, int] | None,
     ) -> None:
-        c, window = self.isa.lanes, self.spec.window
+        c, window = self.isa.lanes, window_of(self.op)
         top = ir.bind(row * STRIDE - 1)
         low, high = row_bounds(KERNEL, 1, window.height, top)
 
@@ -198,7 +176,7 @@ class StemRows:
                             acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
                 for p in range(px):
                     for o in range(ob):
-                        keep(first + o, begin + p, ir.clamp(acc[p * ob + o], self.spec.act, c))
+                        keep(first + o, begin + p, ir.activate(acc[p * ob + o], self.op.act, c))
 
             if span is None:
                 ir.over_tiles(window.out_width, min(self.tile.px, window.out_width), tile)
@@ -212,13 +190,13 @@ class StemRows:
         ir.over_tiles(self.blocks, self.tile.ob, group)
 
 
-def emit(spec: StemSpec, schedule: StemSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: Stem, schedule: StemSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, weight, bias[, normalisation], y)."""
-    window = spec.window
+    window = window_of(op)
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
-        rows = StemRows(spec, schedule.tile, isa, f)
-        y = f.param("y", activation_shape(isa, spec.cout, window.out_height, window.out_width))
+        rows = StemRows(op, schedule.tile, isa, f)
+        y = f.param("y", activation_shape(isa, op.cout, window.out_height, window.out_width))
 
         def body() -> None:
             with ir.parallel(0, schedule.row_tasks) as task:

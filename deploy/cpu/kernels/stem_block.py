@@ -6,8 +6,8 @@ expansion. Neighbouring ranges of rows both compute the (kernel - 1) rows of the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,49 +15,12 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.kernels import inverted_residual, stem
-from deploy.cpu.kernels.depthwise_tile import best_px
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSchedule, InvertedResidualSpec
+from deploy.cpu.kernels.depthwise_tile import best_px, window_of
+from deploy.cpu.kernels.inverted_residual import InvertedResidualSchedule
 from deploy.cpu.kernels.inverted_residual_emitter import Emitter
-from deploy.cpu.kernels.stem import StemRows, StemSpec
+from deploy.cpu.kernels.stem import StemRows
 from deploy.cpu.layout import Array
-
-
-@dataclass(frozen=True)
-class StemBlockSpec:
-    """Image (1, height, width, 3) uint8, or (1, 3, height, width) float32 already normalised ->
-    1x1(act(depthwise(stem_act(conv)))) (1, cout, ...): `hidden` channels at half the size, then
-    the depthwise window's stride."""
-
-    hidden: int
-    cout: int
-    height: int
-    width: int
-    kernel: int = 3
-    stride: int = 1
-    dilation: int = 1
-    source: Literal["uint8_nhwc", "float32_nchw"] = "uint8_nhwc"
-    stem_act: ir.Act = "relu6"
-    act: ir.Act = "relu6"
-
-    @property
-    def stem(self) -> StemSpec:
-        """The first convolution alone."""
-        return StemSpec(self.hidden, self.height, self.width, self.source, self.stem_act)
-
-    @property
-    def block(self) -> InvertedResidualSpec:
-        """What follows, with the stem in the place of the expansion."""
-        window = self.stem.window
-        return InvertedResidualSpec(
-            stem.CHANNELS, self.hidden, self.cout, window.out_height, window.out_width,
-            self.kernel, self.stride, self.dilation, act=self.act,
-        )  # fmt: skip
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the real channels."""
-        out = self.block.out_height * self.block.out_width
-        return self.stem.macs + out * self.hidden * (self.kernel**2 + self.cout)
+from lut.ops import CHANNELS, StemBlock
 
 
 @dataclass(frozen=True)
@@ -70,19 +33,24 @@ class StemBlockSchedule:
     row_tasks: int
 
 
-def default_schedule(spec: StemBlockSpec, isa: Isa, threads: int = 2) -> StemBlockSchedule:
+def supports(op: StemBlock) -> bool:
+    """At a stride above 2 the ring would not hold the last column of the stem."""
+    return op.stride <= 2
+
+
+def default_schedule(op: StemBlock, isa: Isa, threads: int = 2) -> StemBlockSchedule:
     """The stem's tile by its own rule; one range of rows per thread."""
-    width = spec.block.out_width
+    width = window_of(op.block).out_width
     return StemBlockSchedule(
-        stem.default_schedule(spec.stem, isa, threads).tile,
-        best_px(isa, spec.kernel, width),
-        best_tile(isa, width, isa.blocks(spec.cout)),
-        min(threads, spec.block.out_height),
+        stem.default_schedule(op.stem, isa, threads).tile,
+        best_px(isa, op.kernel, width),
+        best_tile(isa, width, isa.blocks(op.cout)),
+        min(threads, window_of(op.block).out_height),
     )
 
 
 def pack(
-    spec: StemBlockSpec,
+    op: StemBlock,
     isa: Isa,
     *,
     first: tuple[Array, Array],
@@ -94,19 +62,16 @@ def pack(
 ) -> list[NDArray[Any]]:
     """Constants in call order from (weight, bias) pairs in torch's shapes; the normalisation as in
     `stem.pack`."""
-    block = inverted_residual.InvertedResidualSpec(
-        spec.hidden, spec.hidden, spec.cout, 1, 1, spec.kernel, expand=False
-    )
     return [
-        *stem.pack(spec.stem, isa, *first, scale=scale, mean=mean, std=std),
-        *inverted_residual.pack(block, isa, expand=None, depthwise=depthwise, project=project),
+        *stem.pack(op.stem, isa, *first, scale=scale, mean=mean, std=std),
+        *inverted_residual.pack(op.block, isa, expand=None, depthwise=depthwise, project=project),
     ]
 
 
-def emit(spec: StemBlockSpec, schedule: StemBlockSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: StemBlock, schedule: StemBlockSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, stem weight, bias[, normalisation], depthwise weight, bias, project weight,
     bias, y)."""
-    return ir.prim_func("stem_block", lambda f: StemBlockEmitter(spec, schedule, isa, f).body)
+    return ir.prim_func("stem_block", lambda f: StemBlockEmitter(op, schedule, isa, f).body)
 
 
 class StemBlockEmitter(Emitter):
@@ -114,23 +79,25 @@ class StemBlockEmitter(Emitter):
 
     def __init__(
         self,
-        spec: StemBlockSpec,
+        op: StemBlock,
         schedule: StemBlockSchedule,
         isa: Isa,
         f: ir.PrimFuncBuilder,
         strip: int | None = None,
     ) -> None:
-        self.stem, self.stem_tile = spec.stem, schedule.stem_tile
+        self.stem, self.stem_tile = op.stem, schedule.stem_tile
         whole = InvertedResidualSchedule(
             "rows",
-            chunk=isa.blocks(spec.hidden),
-            strip=strip or spec.block.out_width,
+            chunk=isa.blocks(op.hidden),
+            strip=strip or window_of(op.block).out_width,
             tasks=schedule.row_tasks,
             expand_tile=schedule.stem_tile,
             depthwise_px=schedule.depthwise_px,
             project_tile=schedule.project_tile,
         )
-        super().__init__(spec.block, whole, isa, f)
+        # The stem stands where an expansion would.
+        block = replace(op.block, cin=CHANNELS, expand=True)
+        super().__init__(block, whole, isa, f)
 
     def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
         self.rows = StemRows(self.stem, self.stem_tile, self.isa, f)
@@ -147,12 +114,12 @@ class StemBlockEmitter(Emitter):
         slot: ir.Expr,
         left: ir.Expr,
     ) -> None:
-        origin = left * self.spec.stride - self.spec.pad  # the stem's column of ring column 0
+        origin = left * self.op.stride - self.window.pad  # the stem's column of ring column 0
 
         def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
             ir.store(ring, value, self._at(slot, block, column - origin), lanes=self.c)
 
-        narrow = self.schedule.strip < self.spec.out_width
-        inside = min(self.spec.width, self.ring_width - self.spec.pad)
+        narrow = self.schedule.strip < self.window.out_width
+        inside = min(self.op.width, self.ring_width - self.window.pad)
         span = (origin, self.ring_width, inside) if narrow else None
         self.rows.next_row(self.image_ring, source, keep, span)

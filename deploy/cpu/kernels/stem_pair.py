@@ -4,6 +4,7 @@ The map between the two blocks has few channels, often less than a vector, and f
 of the next: here it exists as one row at a time, which the expansion reads at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,36 +12,15 @@ from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels import stem_block
-from deploy.cpu.kernels.depthwise_tile import best_px
+from deploy.cpu.kernels import inverted_residual, stem_block
+from deploy.cpu.kernels.depthwise_tile import best_px, window_of
 from deploy.cpu.kernels.inverted_residual import (
     STREAM_RING_BYTES,
     InvertedResidualSchedule,
-    InvertedResidualSpec,
 )
 from deploy.cpu.kernels.inverted_residual_emitter import Emitter
-from deploy.cpu.kernels.stem_block import StemBlockEmitter, StemBlockSchedule, StemBlockSpec
-
-
-@dataclass(frozen=True)
-class StemPairSpec:
-    """`first` from the image, `second` from its output; `second` expands and adds no residual."""
-
-    first: StemBlockSpec
-    second: InvertedResidualSpec
-
-    def __post_init__(self) -> None:
-        block, second = self.first.block, self.second
-        shape = (self.first.cout, block.out_height, block.out_width)
-        if (second.cin, second.height, second.width) != shape:
-            raise ValueError(f"{second} does not read the output of {self.first}")
-        if not second.expand or second.residual:
-            raise ValueError(f"{second} has no expansion, or a residual")
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the real channels."""
-        return self.first.macs + self.second.macs
+from deploy.cpu.kernels.stem_block import StemBlockEmitter, StemBlockSchedule
+from lut.ops import StemPair
 
 
 @dataclass(frozen=True)
@@ -58,12 +38,18 @@ class StemPairSchedule:
     project_tile: Tile
 
 
-def default_schedule(spec: StemPairSpec, isa: Isa, threads: int = 2) -> StemPairSchedule:
+def supports(op: StemPair) -> bool:
+    """As the first block is."""
+    return stem_block.supports(op.first)
+
+
+def default_schedule(op: StemPair, isa: Isa, threads: int = 2) -> StemPairSchedule:
     """The tiles by the rules of the parts; one range of rows per thread; strips whose rings stay
     under 512 KB."""
-    first, second = spec.first, spec.second
+    first, second = op.first, op.second
     stem = stem_block.default_schedule(first, isa, threads)
-    hidden, width = isa.blocks(second.hidden), second.out_width
+    hidden, window = isa.blocks(second.hidden), window_of(second)
+    width = window.out_width
     column_bytes = 4 * isa.lanes * (
         hidden * ((second.kernel - 1) * second.dilation + 1)
         + isa.blocks(first.hidden) * ((first.kernel - 1) * first.dilation + 1) * first.stride
@@ -75,7 +61,7 @@ def default_schedule(spec: StemPairSpec, isa: Isa, threads: int = 2) -> StemPair
         best_px(isa, first.kernel, columns),
         best_tile(isa, columns, isa.blocks(first.cout)),
         strip,
-        min(threads, second.out_height),
+        min(threads, window.out_height),
         best_tile(isa, columns, hidden),
         best_px(isa, second.kernel, strip),
         best_tile(isa, strip, isa.blocks(second.cout)),
@@ -83,16 +69,19 @@ def default_schedule(spec: StemPairSpec, isa: Isa, threads: int = 2) -> StemPair
 
 
 def pack(
-    spec: StemPairSpec, isa: Isa, *, first: list[NDArray[Any]], second: list[NDArray[Any]]
+    op: StemPair, isa: Isa, *, first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> list[NDArray[Any]]:
-    """Constants in call order: what `stem_block.pack` and `inverted_residual.pack` return."""
-    del spec, isa
-    return [*first, *second]
+    """Constants in call order: what `stem_block.pack` and `inverted_residual.pack` make of the
+    parts' weights."""
+    return [
+        *stem_block.pack(op.first, isa, **first),
+        *inverted_residual.pack(op.second, isa, **second),
+    ]
 
 
-def emit(spec: StemPairSpec, schedule: StemPairSchedule, isa: Isa) -> Any:  # noqa: ANN401
+def emit(op: StemPair, schedule: StemPairSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, the first block's constants, the second block's constants, y)."""
-    return ir.prim_func("stem_pair", lambda f: _Second(spec, schedule, isa, f).body)
+    return ir.prim_func("stem_pair", lambda f: _Second(op, schedule, isa, f).body)
 
 
 class _First(StemBlockEmitter):
@@ -121,7 +110,7 @@ class _First(StemBlockEmitter):
 
         self._advance(self.top, y, self._fill)
         self._depthwise_row(self.ring, 0, schedule.chunk, y, keep)
-        self._project_row(self.hidden_row, 0, self.spec.hidden, y, self.left)
+        self._project_row(self.hidden_row, 0, self.op.hidden, y, self.left)
 
     def at(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """Index in the row."""
@@ -139,11 +128,11 @@ class _Second(Emitter):
     """The inverted residual, whose input rows the first block makes."""
 
     def __init__(
-        self, spec: StemPairSpec, schedule: StemPairSchedule, isa: Isa, f: ir.PrimFuncBuilder
+        self, op: StemPair, schedule: StemPairSchedule, isa: Isa, f: ir.PrimFuncBuilder
     ) -> None:
-        second = spec.second
+        second = op.second
         reach = (second.kernel - 1) * second.dilation + 1
-        self.first_spec = spec.first
+        self.first_spec = op.first
         self.first_strip = min(second.width, (schedule.strip - 1) * second.stride + reach)
         self.first_schedule = StemBlockSchedule(
             schedule.stem_tile, schedule.first_depthwise_px, schedule.first_project_tile, 1
@@ -165,8 +154,8 @@ class _Second(Emitter):
         self._expand_parameters(f)
 
     def _start(self, first: ir.Expr, left: ir.Expr) -> None:
-        origin = left * self.spec.stride - self.spec.pad
-        most = self.spec.width - self.first_strip
+        origin = left * self.op.stride - self.window.pad
+        most = self.op.width - self.first_strip
         self.first.begin(first, ir.bind(ir.maximum(0, ir.minimum(origin, most))))
 
     def _fill_row(

@@ -3,7 +3,7 @@
 import tvm
 from tvm import relax
 
-from deploy.graph.kernel_call import called_kernel
+from deploy.graph.place import called_kernel
 from deploy.graph.view import Graph
 
 

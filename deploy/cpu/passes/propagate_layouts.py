@@ -5,9 +5,9 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from deploy.cpu.choice import Chooser
+from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.layout import pack_activation
-from deploy.graph.kernel_call import KernelEmitter, called_kernel
+from deploy.graph.place import KernelEmitter, called_kernel
 from deploy.graph.view import Graph, shape_of
 
 # Each output element depends on the operands' elements at its place alone, and no attribute names
@@ -35,12 +35,12 @@ class PropagateLayouts:
     place kernels and before CancelLayouts, which removes the conversions that have met.
     """
 
-    def __init__(self, chooser: Chooser) -> None:
-        self.chooser = chooser
+    def __init__(self, kernels: CpuKernels) -> None:
+        self.kernels = kernels
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
-        mutator = _Propagate(module, self.chooser)
+        mutator = _Propagate(module, self.kernels)
         function = mutator.visit_expr(module["main"])
         if not mutator.changed:
             return module
@@ -50,11 +50,11 @@ class PropagateLayouts:
 
 @relax.expr_functor.mutator
 class _Propagate(relax.PyExprMutator):  # type: ignore[misc]
-    def __init__(self, module: tvm.IRModule, chooser: Chooser) -> None:
+    def __init__(self, module: tvm.IRModule, kernels: CpuKernels) -> None:
         super().__init__(module)
-        self.module, self.isa = module, chooser.isa
+        self.module, self.isa = module, kernels.isa
         self.graph = Graph(module["main"])
-        self.emitter = KernelEmitter(self.builder_, chooser)
+        self.emitter = KernelEmitter(self.builder_, kernels)
         # Of each planar value of the old function that unpack made: the blocked one of the new.
         self.blocked: dict[relax.Var, relax.Var] = {}
         self.changed = False
@@ -69,7 +69,7 @@ class _Propagate(relax.PyExprMutator):  # type: ignore[misc]
         self.changed = True
         result = self.builder_.emit(call)
         self.blocked[binding.var] = result
-        planar = self.emitter.convert("unpack", result, shape_of(binding.var))
+        planar = self.emitter.unpack(result, shape_of(binding.var))
         self.set_var_remap(binding.var, planar)
 
     def _blocked_call(self, binding: relax.VarBinding) -> Any:  # noqa: ANN401 - a Call or None
@@ -115,5 +115,5 @@ class _Propagate(relax.PyExprMutator):  # type: ignore[misc]
         if arg in self.blocked and shape_of(arg) in (shape, per_channel):
             return self.blocked[arg]
         if isinstance(arg, relax.Var) and shape_of(arg) == per_channel:
-            return self.emitter.convert("pack", self.visit_expr(arg), per_channel)
+            return self.emitter.pack(self.visit_expr(arg), per_channel)
         return None

@@ -8,8 +8,8 @@ from typing import Any
 import tvm
 from tvm import s_tir
 
-from deploy.cpu.choice import Fields
-from deploy.graph.kernel_call import KERNEL, SPEC
+from deploy.graph.place import KERNEL, OPERATION
+from deploy.schedules import Fields
 from lut.errors import UserError
 
 TRACE = "trace"  # the field of such a record's schedule: MetaSchedule's trace, as JSON
@@ -41,7 +41,7 @@ class ScheduleFallback:
                 scheduled = rule_schedule(function, self.lanes)
             else:
                 scheduled = apply_trace(function, values)
-            scheduled = scheduled.without_attr("global_symbol").with_attr(SPEC, key)
+            scheduled = scheduled.without_attr("global_symbol").with_attr(OPERATION, key)
             updated.update_func(var, scheduled)
         return updated
 

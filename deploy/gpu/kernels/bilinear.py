@@ -6,33 +6,33 @@ from typing import Any
 from numpy.typing import NDArray
 
 from deploy import ir
-from deploy.cpu.kernels.bilinear import Axis, AxisTable
+from deploy.bilinear import Axis, AxisTable, axes_of
+from lut.ops import Labels, Pointwise, Resize
 
 
 @dataclass(frozen=True)
 class Bilinear:
-    """From (height, width) to (out_height, out_width), any ratio.
+    """From one size to another, any ratio.
 
-    The coordinates are tables, computed in float64 (`deploy.cpu.kernels.bilinear`): in float32 they
+    The coordinates are tables, computed in float64 (`deploy.bilinear`): in float32 they
     would be off by a thousandth of a pixel at the far end of a wide image.
     """
 
-    height: int
-    width: int
-    out_height: int
-    out_width: int
+    row: Axis
+    column: Axis
 
     def pack(self) -> list[NDArray[Any]]:
         """Constants in call order: sources and weights of the rows, then of the columns."""
-        return [
-            *Axis(self.height, self.out_height).table(),
-            *Axis(self.width, self.out_width).table(),
-        ]
+        return [table for axis in (self.row, self.column) for table in axis.table()]
 
     def params(self, f: ir.PrimFuncBuilder) -> "Tables":
         """The four parameters that `pack` fills."""
-        rows = AxisTable(f, "row", Axis(self.height, self.out_height))
-        return Tables(self, rows, AxisTable(f, "column", Axis(self.width, self.out_width)))
+        return Tables(self, AxisTable(f, "row", self.row), AxisTable(f, "column", self.column))
+
+
+def sampling_of(op: Resize | Labels | Pointwise) -> Bilinear:
+    """That of an operation's resize, or of its low map's upsampling."""
+    return Bilinear(*axes_of(op))
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Tables:
     def at(self, first: Any, count: int) -> "Sample":  # noqa: ANN401
         """Where `count` neighbouring output pixels of one row lie; `first` is counted row by row
         over the whole output."""
-        row = _entry(self.rows, ir.bind(first // self.size.out_width))
-        column = ir.bind(first % self.size.out_width)
+        row = _entry(self.rows, ir.bind(first // self.size.column.out))
+        column = ir.bind(first % self.size.column.out)
         return Sample(row, [_entry(self.columns, ir.bind(column + i)) for i in range(count)])
 
 

@@ -8,22 +8,9 @@ from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.gpu import ir as gpu
+from lut.ops import GlobalMean
 
 THREADS = 256
-
-
-@dataclass(frozen=True)
-class GlobalMeanSpec:
-    """x (1, C, H, W) -> (1, C, 1, 1)."""
-
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def macs(self) -> int:
-        """None, by the counting rule of the networks."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -33,37 +20,37 @@ class GlobalMeanSchedule:
     threads: int
 
 
-def default_schedule(spec: GlobalMeanSpec) -> GlobalMeanSchedule:
+def default_schedule(op: GlobalMean) -> GlobalMeanSchedule:
     """One for all sizes."""
-    del spec
+    del op
     return GlobalMeanSchedule(THREADS)
 
 
-def alternatives(spec: GlobalMeanSpec, best: GlobalMeanSchedule) -> Iterator[GlobalMeanSchedule]:
+def alternatives(op: GlobalMean, best: GlobalMeanSchedule) -> Iterator[GlobalMeanSchedule]:
     """Other blocks."""
-    del spec, best
+    del op, best
     yield from map(GlobalMeanSchedule, (512, 128, 1024, 64))
 
 
-def pack(spec: GlobalMeanSpec) -> list[NDArray[Any]]:
+def pack(op: GlobalMean, schedule: GlobalMeanSchedule) -> list[NDArray[Any]]:
     """No constants."""
-    del spec
+    del op, schedule
     return []
 
 
-def emit(spec: GlobalMeanSpec, schedule: GlobalMeanSchedule) -> Any:  # noqa: ANN401
+def emit(op: GlobalMean, schedule: GlobalMeanSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, y)."""
     threads = schedule.threads
-    plane = spec.height * spec.width
+    plane = op.height * op.width
     steps = -(-plane // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", (1, spec.channels, spec.height, spec.width))
-        y = f.param("y", (1, spec.channels, 1, 1))
+        x = f.param("x", (1, op.channels, op.height, op.width))
+        y = f.param("y", (1, op.channels, 1, 1))
 
         def body() -> None:
-            flat = ir.view(x, (spec.channels, plane))
-            with gpu.launch((spec.channels,), (threads,)) as ((channel,), (tx,)):
+            flat = ir.view(x, (op.channels, plane))
+            with gpu.launch((op.channels,), (threads,)) as ((channel,), (tx,)):
                 sums, total = gpu.shared(threads), gpu.Locals(1)
                 total[0] = gpu.number(0)
                 with ir.serial(0, steps) as step:

@@ -13,30 +13,10 @@ from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.gpu import ir as gpu
-from deploy.gpu.kernels.bilinear import Bilinear
+from deploy.gpu.kernels.bilinear import sampling_of
+from lut.ops import Labels
 
 THREADS = 128
-
-
-@dataclass(frozen=True)
-class LabelEndSpec:
-    """Scores (1, classes, H, W) -> labels uint8 (1, out_height, out_width)."""
-
-    classes: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-
-    @property
-    def macs(self) -> int:
-        """None, by the counting rule of the networks."""
-        return 0
-
-    @property
-    def sampling(self) -> Bilinear:
-        """The sizes."""
-        return Bilinear(self.height, self.width, self.out_height, self.out_width)
 
 
 @dataclass(frozen=True)
@@ -47,39 +27,40 @@ class LabelEndSchedule:
     threads: int
 
 
-def default_schedule(spec: LabelEndSpec) -> LabelEndSchedule:
+def default_schedule(op: Labels) -> LabelEndSchedule:
     """The longest word that stays in its row."""
-    return LabelEndSchedule(_words(spec)[0], THREADS)
+    return LabelEndSchedule(_words(op)[0], THREADS)
 
 
-def alternatives(spec: LabelEndSpec, best: LabelEndSchedule) -> Iterator[LabelEndSchedule]:
+def alternatives(op: Labels, best: LabelEndSchedule) -> Iterator[LabelEndSchedule]:
     """Other words, each with other blocks."""
     del best
     for threads in (THREADS, 64, 256):
-        for pixels in _words(spec):
+        for pixels in _words(op):
             yield LabelEndSchedule(pixels, threads)
 
 
-def _words(spec: LabelEndSpec) -> list[int]:
-    return [size for size in (4, 2, 1) if spec.out_width % size == 0]
+def _words(op: Labels) -> list[int]:
+    return [size for size in (4, 2, 1) if op.out_width % size == 0]
 
 
-def pack(spec: LabelEndSpec) -> list[NDArray[Any]]:
+def pack(op: Labels, schedule: LabelEndSchedule) -> list[NDArray[Any]]:
     """Constants in call order: the tables."""
-    return spec.sampling.pack()
+    del schedule
+    return sampling_of(op).pack()
 
 
-def emit(spec: LabelEndSpec, schedule: LabelEndSchedule) -> Any:  # noqa: ANN401
+def emit(op: Labels, schedule: LabelEndSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(scores, row and column tables, y)."""
     pixels, threads = schedule.pixels, schedule.threads
-    plane = spec.out_height * spec.out_width
+    plane = op.out_height * op.out_width
     vectors = plane // pixels
     blocks = -(-vectors // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        scores = f.param("scores", (1, spec.classes, spec.height, spec.width))
-        tables = spec.sampling.params(f)
-        y = f.param("y", (1, spec.out_height, spec.out_width), "uint8")
+        scores = f.param("scores", (1, op.classes, op.height, op.width))
+        tables = sampling_of(op).params(f)
+        y = f.param("y", (1, op.out_height, op.out_width), "uint8")
 
         def body() -> None:
             out = ir.view(y, (plane,))
@@ -93,7 +74,7 @@ def emit(spec: LabelEndSpec, schedule: LabelEndSchedule) -> Any:  # noqa: ANN401
                     for i in range(pixels):
                         best[i] = sample.value(scores, 0, i)
                         labels.set_lane(0, i, gpu.int32(0))
-                    with ir.serial(1, spec.classes) as k:
+                    with ir.serial(1, op.classes) as k:
                         for i in range(pixels):
                             value = ir.bind(sample.value(scores, k, i))
                             first_nan = ir.both(ir.is_nan(value), ir.negate(ir.is_nan(best[i])))

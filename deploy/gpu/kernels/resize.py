@@ -8,30 +8,10 @@ from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.gpu import ir as gpu
-from deploy.gpu.kernels.bilinear import Bilinear
+from deploy.gpu.kernels.bilinear import sampling_of
+from lut.ops import Resize
 
 THREADS = 128
-
-
-@dataclass(frozen=True)
-class ResizeSpec:
-    """x (1, C, H, W) -> (1, C, out_height, out_width), half-pixel centres."""
-
-    channels: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-
-    @property
-    def macs(self) -> int:
-        """None, by the counting rule of the networks."""
-        return 0
-
-    @property
-    def sampling(self) -> Bilinear:
-        """The sizes."""
-        return Bilinear(self.height, self.width, self.out_height, self.out_width)
 
 
 @dataclass(frozen=True)
@@ -41,37 +21,38 @@ class ResizeSchedule:
     threads: int
 
 
-def default_schedule(spec: ResizeSpec) -> ResizeSchedule:
+def default_schedule(op: Resize) -> ResizeSchedule:
     """One for all sizes."""
-    del spec
+    del op
     return ResizeSchedule(THREADS)
 
 
-def alternatives(spec: ResizeSpec, best: ResizeSchedule) -> Iterator[ResizeSchedule]:
+def alternatives(op: Resize, best: ResizeSchedule) -> Iterator[ResizeSchedule]:
     """Other blocks."""
-    del spec, best
+    del op, best
     yield from map(ResizeSchedule, (64, 256, 512))
 
 
-def pack(spec: ResizeSpec) -> list[NDArray[Any]]:
+def pack(op: Resize, schedule: ResizeSchedule) -> list[NDArray[Any]]:
     """Constants in call order: the tables."""
-    return spec.sampling.pack()
+    del schedule
+    return sampling_of(op).pack()
 
 
-def emit(spec: ResizeSpec, schedule: ResizeSchedule) -> Any:  # noqa: ANN401
+def emit(op: Resize, schedule: ResizeSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(x, row and column tables, y)."""
     threads = schedule.threads
-    plane = spec.out_height * spec.out_width
+    plane = op.out_height * op.out_width
     blocks = -(-plane // threads)
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", (1, spec.channels, spec.height, spec.width))
-        tables = spec.sampling.params(f)
-        y = f.param("y", (1, spec.channels, spec.out_height, spec.out_width))
+        x = f.param("x", (1, op.channels, op.height, op.width))
+        tables = sampling_of(op).params(f)
+        y = f.param("y", (1, op.channels, op.out_height, op.out_width))
 
         def body() -> None:
-            out = ir.view(y, (spec.channels, plane))
-            with gpu.launch((blocks, spec.channels), (threads,)) as ((bx, channel), (tx,)):
+            out = ir.view(y, (op.channels, plane))
+            with gpu.launch((blocks, op.channels), (threads,)) as ((bx, channel), (tx,)):
                 index = ir.bind(bx * threads + tx)
                 with gpu.guard(plane, blocks * threads, index):
                     value = tables.at(index, 1).value(x, channel, 0)

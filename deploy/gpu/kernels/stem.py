@@ -6,37 +6,18 @@ that the border is padded with zeros of the normalised image, as the network was
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.gpu import ir as gpu
+from lut.ops import CHANNELS, Stem
+from lut.ops import STEM_KERNEL as KERNEL
+from lut.ops import STEM_STRIDE as STRIDE
 
-CHANNELS, KERNEL, STRIDE = 3, 3, 2
 THREADS = 128
-
-
-@dataclass(frozen=True)
-class StemSpec:
-    """Image uint8 (1, H, W, 3) or float32 (1, 3, H, W) -> (1, cout, ceil(H/2), ceil(W/2))."""
-
-    cout: int
-    height: int
-    width: int
-    source: Literal["uint8_nhwc", "float32_nchw"] = "uint8_nhwc"
-    act: gpu.Act = "relu6"
-
-    @property
-    def out(self) -> tuple[int, int]:
-        """Height and width of the output."""
-        return -(-self.height // STRIDE), -(-self.width // STRIDE)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates."""
-        return CHANNELS * KERNEL**2 * self.cout * self.out[0] * self.out[1]
 
 
 @dataclass(frozen=True)
@@ -47,59 +28,64 @@ class StemSchedule:
     threads: int
 
 
-def default_schedule(spec: StemSpec) -> StemSchedule:
+def default_schedule(op: Stem) -> StemSchedule:
     """The most channels with the fewest that are none."""
-    outputs = min((size for size in (16, 8, 4)), key=lambda size: (-spec.cout % size, -size))
+    outputs = min((size for size in (16, 8, 4)), key=lambda size: (-op.cout % size, -size))
     return StemSchedule(outputs, THREADS)
 
 
-def alternatives(spec: StemSpec, best: StemSchedule) -> Iterator[StemSchedule]:
+def alternatives(op: Stem, best: StemSchedule) -> Iterator[StemSchedule]:
     """Other channels, then other blocks for those of `best`."""
     for outputs in (8, 16, 32, 4):
-        if outputs < 2 * spec.cout:
+        if outputs < 2 * op.cout:
             yield StemSchedule(outputs, THREADS)
     for threads in (64, 256, 512):
         yield replace(best, threads=threads)
 
 
 def pack(
-    spec: StemSpec,
+    op: Stem,
     schedule: StemSchedule,
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
-    factor: NDArray[np.floating[Any]],
-    shift: NDArray[np.floating[Any]],
+    *,
+    scale: float = 1.0,
+    mean: NDArray[np.float64] | None = None,
+    std: NDArray[np.float64] | None = None,
 ) -> list[NDArray[Any]]:
     """Constants in call order: weight (groups, 27, outputs) in the order row, column, colour;
-    bias (groups, outputs); factor (3,) and shift (3,) of the normalisation."""
+    bias (groups, outputs); factor (3,) and shift (3,) of the normalisation, v * factor + shift =
+    (v * scale - mean) / std."""
+    mean = np.zeros(CHANNELS) if mean is None else mean
+    std = np.ones(CHANNELS) if std is None else std
     outputs = schedule.outputs
-    groups = -(-spec.cout // outputs)
+    groups = -(-op.cout // outputs)
     padded = np.zeros((groups * outputs, KERNEL**2 * CHANNELS), np.float32)
-    padded[: spec.cout] = weight.transpose(0, 2, 3, 1).reshape(spec.cout, -1)
+    padded[: op.cout] = weight.transpose(0, 2, 3, 1).reshape(op.cout, -1)
     biases = np.zeros(groups * outputs, np.float32)
-    biases[: spec.cout] = bias
+    biases[: op.cout] = bias
     packed = padded.reshape(groups, outputs, -1).transpose(0, 2, 1)
     return [
         np.ascontiguousarray(packed), biases.reshape(groups, outputs),
-        factor.astype(np.float32), shift.astype(np.float32),
+        (scale / std).astype(np.float32), (-mean / std).astype(np.float32),
     ]  # fmt: skip
 
 
-def emit(spec: StemSpec, schedule: StemSchedule) -> Any:  # noqa: ANN401
+def emit(op: Stem, schedule: StemSchedule) -> Any:  # noqa: ANN401
     """PrimFunc(image, weight, bias, factor, shift, y)."""
     outputs, threads = schedule.outputs, schedule.threads
-    groups = -(-spec.cout // outputs)
-    height, width = spec.out
+    groups = -(-op.cout // outputs)
+    _, height, width = op.output
     blocks = -(-height * width // threads)
-    camera = spec.source == "uint8_nhwc"
+    camera = op.source == "uint8_nhwc"
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        shape = (1, spec.height, spec.width, 3) if camera else (1, 3, spec.height, spec.width)
+        shape = (1, op.height, op.width, 3) if camera else (1, 3, op.height, op.width)
         x = f.param("image", shape, "uint8" if camera else "float32")
         w = f.param("weight", (groups, KERNEL**2 * CHANNELS, outputs))
         b = f.param("bias", (groups, outputs))
         factor, shift = f.param("factor", (3,)), f.param("shift", (3,))
-        y = f.param("y", (1, spec.cout, height, width))
+        y = f.param("y", (1, op.cout, height, width))
 
         def colour_at(line: Any, column: Any, colour: int) -> Any:  # noqa: ANN401
             if not camera:
@@ -116,7 +102,7 @@ def emit(spec: StemSpec, schedule: StemSchedule) -> Any:  # noqa: ANN401
                 line = ir.bind(row * STRIDE + ky - 1)
                 for kx in range(KERNEL):
                     at = ir.bind(column * STRIDE + kx - 1)
-                    there = ir.both(gpu.inside(line, spec.height), gpu.inside(at, spec.width))
+                    there = ir.both(gpu.inside(line, op.height), gpu.inside(at, op.width))
                     for colour in range(CHANNELS):
                         read = colour_at(line, at, colour)
                         value = ir.bind(gpu.either(there, read, gpu.number(0)))
@@ -126,8 +112,8 @@ def emit(spec: StemSpec, schedule: StemSchedule) -> Any:  # noqa: ANN401
                             acc[o] = acc[o] + value * weights[o]
             for o in range(outputs):
                 channel = ir.bind(group * outputs + o)
-                with gpu.guard(spec.cout, groups * outputs, channel):
-                    ir.store_scalar(y, gpu.act_of(acc[o], spec.act), 0, channel, row, column)
+                with gpu.guard(op.cout, groups * outputs, channel):
+                    ir.store_scalar(y, gpu.act_of(acc[o], op.act), 0, channel, row, column)
 
         def body() -> None:
             with gpu.launch((blocks, groups), (threads,)) as ((bx, group), (tx,)):

@@ -1,1 +1,33 @@
-"""What is recognised in a graph, one operation a file."""
+"""What is recognised in a graph: one operation a file, whichever backend has a kernel for it."""
+
+from deploy.graph.match.depthwise import match_depthwise
+from deploy.graph.match.found import Found, Matcher
+from deploy.graph.match.global_mean import match_global_mean
+from deploy.graph.match.global_pool import match_global_pool
+from deploy.graph.match.inverted_residual import match_inverted_residual
+from deploy.graph.match.labels import match_labels
+from deploy.graph.match.local_global import match_local_global
+from deploy.graph.match.logits import match_logits
+from deploy.graph.match.pointwise import match_pointwise
+from deploy.graph.match.resize import match_resize
+from deploy.graph.match.stem import match_stem
+from deploy.graph.match.stem_block import match_stem_block
+from deploy.graph.match.stem_pair import match_stem_pair
+
+__all__ = ["MATCHERS", "Found", "Matcher"]
+
+# An operation stands before its parts.
+MATCHERS: tuple[Matcher, ...] = (
+    match_stem_pair,
+    match_stem_block,
+    match_stem,
+    match_local_global,
+    match_inverted_residual,
+    match_global_pool,
+    match_pointwise,
+    match_depthwise,
+    match_labels,
+    match_logits,
+    match_resize,
+    match_global_mean,
+)

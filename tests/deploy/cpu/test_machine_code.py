@@ -11,7 +11,7 @@ from deploy.cpu import machine_code
 from deploy.cpu.isa import AVX2
 from deploy.cpu.kernels import emit
 from deploy.cpu.kernels.resize import ResizeSpec
-from deploy.cpu.pipeline import compile_graph, make_chooser
+from deploy.cpu.pipeline import compile_graph, make_kernels
 from deploy.targets import resolve_target
 from tests.deploy.graphs import photo
 
@@ -20,7 +20,7 @@ COMPACTION = "s_tir.CompactBufferAllocation"
 
 @pytest.fixture
 def compiled(small_graph, cpu):
-    return compile_graph(small_graph, cpu, chooser=make_chooser(cpu, 2, {}))
+    return compile_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
 
 
 def run(library, image):
@@ -79,7 +79,7 @@ def test_loaded_and_saved_in_any_order(compiled, tmp_path):
 def test_the_linker_gets_objects_alone(small_graph, target, tmp_path, monkeypatch):
     """Constants would be compiled as text in C, were there no module of LLVM's at the root."""
     resolved = resolve_target(target)
-    compiled = compile_graph(small_graph, resolved, chooser=make_chooser(resolved, 2, {}))
+    compiled = compile_graph(small_graph, resolved, kernels=make_kernels(resolved, 2, {}))
     given = []
 
     def watched(command, *arguments, **options):

@@ -8,7 +8,7 @@ import tvm
 from numpy.typing import NDArray
 
 from deploy.gpu.emulator import EmulatedGpu
-from deploy.gpu.kernels import MODULES, GpuChooser
+from deploy.gpu.kernels import MODULES, GpuKernels
 from deploy.gpu.lower import KernelCode, lower_kernels
 from deploy.gpu.store_half import FLOAT, halve
 
@@ -18,7 +18,7 @@ LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152}
 TARGET = {"kind": "cuda", "arch": "sm_61", "thread_warp_size": 32, **LIMITS}
 
 
-rule = GpuChooser().rule
+rule = GpuKernels().rule
 MAPS = ("x", "gate", "added", "y")
 
 

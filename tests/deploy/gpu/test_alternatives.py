@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.cpu.choice import schedule_fields
+from deploy.schedules import schedule_fields
 from deploy.gpu.kernels import (
     MODULES,
-    GpuChooser,
+    GpuKernels,
     depthwise,
     global_mean,
     label_end,
@@ -149,10 +149,10 @@ class TestChooser:
     def test_a_record_of_the_rule_changes_nothing(self, gpu_graph):
         """Byte for byte: source, plan and constants."""
         target = resolve_target("cuda", "sm_61")
-        chooser = GpuChooser()
-        plain = compile_source(gpu_graph, target, chooser=chooser)
-        measured = {text: schedule_fields(rule(s)) for text, s in chooser.emitted.items()}
-        again = compile_source(gpu_graph, target, chooser=GpuChooser(measured))
+        kernels = GpuKernels()
+        plain = compile_source(gpu_graph, target, kernels=kernels)
+        measured = {text: schedule_fields(rule(s)) for text, s in kernels.emitted.items()}
+        again = compile_source(gpu_graph, target, kernels=GpuKernels(measured))
         assert again.lowered == plain.lowered
         assert not any(kernel.tuned for kernel in plain.kernels)
         assert all(kernel.tuned for kernel in again.kernels)
@@ -160,4 +160,4 @@ class TestChooser:
     def test_fields_that_do_not_fit(self):
         spec = SPECS["resize"]
         with pytest.raises(UserError, match="tune again"):
-            GpuChooser({repr(spec): {"lanes": 3}}).schedule(spec)
+            GpuKernels({repr(spec): {"lanes": 3}}).schedule(spec)

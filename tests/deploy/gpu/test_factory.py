@@ -13,7 +13,7 @@ import pytest
 import tvm
 
 from deploy.gpu.factory import GpuNetworkFactory, compile_network
-from deploy.gpu.kernels import GpuChooser
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.keys import entries_of, kernels_of
 from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
@@ -38,7 +38,7 @@ def launched(genotype, space, target):
     """The specs of a frame's kernels, in order."""
     module = import_graph(with_logits_output(export_genotype(genotype, space)))
     with tvm.target.Target(target.config, host={"kind": "llvm"}):
-        for step in gpu_passes(GpuChooser()):
+        for step in gpu_passes(GpuKernels()):
             module = step(module)
     (block,) = module["main"].body.blocks
     calls = (binding.value for binding in block.bindings)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from deploy.artifact import load_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
-from deploy.gpu.kernels import GPU_KERNELS_VERSION, GpuChooser, depthwise
+from deploy.gpu.kernels import GPU_KERNELS_VERSION, GpuKernels, depthwise
 from deploy.gpu.kernels.depthwise import DepthwiseSchedule
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.tune import tune_on_gpu
@@ -54,7 +54,7 @@ def tuned(driver_library, gpu_graph, target, folder, tmp_path_factory):
 
 def threads_of(graph, target, measured) -> dict[str, int]:
     """Of every kernel in a frame, by its spec."""
-    compiled = compile_source(graph, target, chooser=GpuChooser(measured))
+    compiled = compile_source(graph, target, kernels=GpuKernels(measured))
     specs = {kernel.name: kernel.spec for kernel in compiled.kernels}
     return {
         specs[launch.kernel.removesuffix("_kernel")]: math.prod(launch.grid)
@@ -113,7 +113,7 @@ class TestUse:
         artifact = load_artifact(path)
         assert all(comparison["passed"] for comparison in artifact.parity["comparisons"])
         assert {kernel.spec for kernel in artifact.kernels if kernel.tuned} == set(kept)
-        fewer = compile_source(gpu_graph, target, chooser=GpuChooser(kept)).lowered.plan
+        fewer = compile_source(gpu_graph, target, kernels=GpuKernels(kept)).lowered.plan
         assert artifact.gpu.plan == fewer != compile_source(gpu_graph, target).lowered.plan
 
     def test_bench(self, any_driver, tuned, gpu_graph, target, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy import host
-from deploy.cpu.pipeline import compile_graph, kernel_passes, make_chooser
+from deploy.cpu.pipeline import compile_graph, kernel_passes, make_kernels
 from deploy.graph.importer import import_graph
 from deploy.graph.kernel_call import called_kernel
 from deploy.graph.view import Graph
@@ -108,7 +108,7 @@ def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
 def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
     """Our kernels and TVM's operators in ``main``, in order."""
     module = import_graph(model)
-    for step in kernel_passes(make_chooser(resolve_target(target), 2, {})):
+    for step in kernel_passes(make_kernels(resolve_target(target), 2, {})):
         module = step(module)
     graph = Graph(module["main"])
     names = []
@@ -135,7 +135,7 @@ def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) 
         x = RNG.normal(0, 2, shape).astype(np.float32)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": x})
-    machine = compile_graph(model, resolved, chooser=make_chooser(resolved, 2, {})).load()
+    machine = compile_graph(model, resolved, kernels=make_kernels(resolved, 2, {})).load()
     # A second output has an entry of its own (SplitOutputs).
     entries = ["main", "logits"][: len(expected)]
     found = [machine[entry](tvm.runtime.tensor(x)) for entry in entries]

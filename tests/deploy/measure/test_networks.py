@@ -10,7 +10,7 @@ import torch
 
 from deploy.build import build_artifact
 from deploy.cpu.passes.insert_clock import called_functions
-from deploy.cpu.pipeline import isa_of, lower_graph, make_chooser
+from deploy.cpu.pipeline import isa_of, lower_graph, make_kernels
 from deploy.graph.export import export_network
 from deploy.graph.kernel_call import SPEC
 from deploy.measure.keys import key_of
@@ -60,12 +60,12 @@ def test_compiled_networks_call_the_kernels_of_their_entries(cpu, width):
             ops = ((Op(1, 5),), (Op(3, 7), *genotype.ops[1][1:]), *genotype.ops[2:])
             genotype = replace(genotype, ops=ops)
         graph = export_network(MRMS(MRMSConfig(genotype, width)), "n", size, num_classes=19)
-        chooser = make_chooser(cpu, 2, {})
-        module = lower_graph(graph, cpu, chooser=chooser)
+        kernels = make_kernels(cpu, 2, {})
+        module = lower_graph(graph, cpu, kernels=kernels)
         names = called_functions(module["main"])
         specs = {v.name_hint: str(f.attrs[SPEC]) for v, f in module.functions.items()
                  if v.name_hint in names}  # fmt: skip
-        found = Counter(key_of(chooser.emitted[specs[name]]) for name in names)
+        found = Counter(key_of(kernels.emitted[specs[name]]) for name in names)
         contexts = [key for key in found if key.op == "context"]
         assert [found[key] for key in contexts] == [2]  # the pooled and the plain 1x1
         found[contexts[0]] = 1
@@ -81,11 +81,11 @@ def test_different_kernels_never_share_an_entry(cpu):
     specs: dict[OpKey, set[str]] = {}
     for genotype, _ in zip(covering_networks(space, rng), range(9), strict=False):
         graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", size, num_classes=19)
-        chooser = make_chooser(cpu, 2, {})
-        module = lower_graph(graph, cpu, chooser=chooser)
+        kernels = make_kernels(cpu, 2, {})
+        module = lower_graph(graph, cpu, kernels=kernels)
         for name in called_functions(module["main"]):
             text = str(module[name].attrs[SPEC])
-            specs.setdefault(key_of(chooser.emitted[text]), set()).add(text)
+            specs.setdefault(key_of(kernels.emitted[text]), set()).add(text)
     for key, texts in specs.items():
         assert len(texts) == (2 if key.op == "context" else 1), f"{key}: {texts}"
     assert len(specs) > 100

@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from deploy.cpu.choice import schedule_fields, with_fields
+from deploy.schedules import schedule_fields, with_fields
 from deploy.cpu.isa import AVX2, AVX512
 from deploy.cpu.kernels import emit, ends, inverted_residual, module_of, pointwise
 from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.cpu.choice import Chooser, schedule_fields, with_fields
+from deploy.cpu.kernels import CpuKernels
+from deploy.schedules import schedule_fields, with_fields
 from deploy.cpu.isa import AVX2, Tile
 from deploy.cpu.kernels import KERNELS_VERSION, pointwise
 from deploy.cpu.kernels.pointwise import PointwiseSpec
@@ -112,10 +113,10 @@ def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
 
 
 def test_the_chooser_takes_what_was_measured():
-    chooser = Chooser(AVX2, 2, {repr(SPEC): schedule_fields(OTHER)})
-    assert chooser.schedule(SPEC) == OTHER
-    assert chooser.rule(SPEC) == RULE
-    assert chooser.schedule(replace(SPEC, cin=40)) != OTHER
+    kernels = CpuKernels(AVX2, 2, {repr(SPEC): schedule_fields(OTHER)})
+    assert kernels.schedule(SPEC) == OTHER
+    assert kernels.rule(SPEC) == RULE
+    assert kernels.schedule(replace(SPEC, cin=40)) != OTHER
     assert with_fields(RULE, schedule_fields(RULE)) == RULE
     with pytest.raises(UserError, match="tune again"):
         with_fields(RULE, {"tile": 1})

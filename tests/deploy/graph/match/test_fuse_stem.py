@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deploy.cpu.pipeline import kernel_passes, make_chooser
+from deploy.cpu.pipeline import kernel_passes, make_kernels
 from deploy.graph.export import import_onnx
 from tests.deploy.graph.nets import TARGETS, Net, kernels_of, max_error, operations_of
 
@@ -40,7 +40,7 @@ def test_other_first_convolutions_are_left_to_tvm(options):
 
 
 def test_passes_are_listed_from_larger_patterns_to_their_parts(cpu):
-    names = [step.info.name for step in kernel_passes(make_chooser(cpu, 2, {}))]
+    names = [step.info.name for step in kernel_passes(make_kernels(cpu, 2, {}))]
     order = ["FuseLocalGlobal", "FuseInvertedResidual", "FuseUpsampleAdd", "FuseConvolution"]
     assert [name for name in names if name in order] == order
     assert names[-1] == "CancelLayouts"

@@ -1,1 +1,0 @@
-"""Passes that place GPU kernels, one per file; `deploy.gpu.pipeline` puts them in order."""

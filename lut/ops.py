@@ -1,0 +1,547 @@
+"""Operations: what a network is made of, each described once.
+
+An operation says what is computed, on maps of which sizes, and what it counts for; never how it is
+computed. Networks, latency tables, matchers, kernels, tuning records and profiles speak of the same
+objects. An operation that equals smaller ones in a row names them (`parts`): a backend that has no
+kernel for it runs those. Its text, which `parse_operation` reads back, is what files hold:
+
+    inverted_residual cin=16 hidden=96 cout=16 height=64 width=128 residual=yes
+
+Counting is the paper's rule (docs/networks.md): multiply-accumulates of the convolutions only, taps
+in the padding counted; parameters in training form, with the affine pair of each batch norm.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+from lut.errors import UserError
+
+Activation = Literal["none", "relu", "relu6", "sigmoid"]
+Addend = Literal["none", "map", "channel", "low"]
+ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
+DType = Literal["float32"]  # of the maps in memory
+Shape = tuple[int, int, int]  # channels, rows, columns
+
+CHANNELS, STEM_KERNEL, STEM_STRIDE = 3, 3, 2  # of an image, of the first convolution
+_NORM = 2  # parameters of batch norm per channel
+_KINDS: dict[str, type["Operation"]] = {}
+_Kind = TypeVar("_Kind", bound=type["Operation"])
+
+
+def _register(kind: str) -> Callable[[_Kind], _Kind]:
+    def add(cls: _Kind) -> _Kind:
+        if kind in _KINDS:
+            raise ValueError(f"operation {kind!r} is registered already")
+        cls.kind, _KINDS[kind] = kind, cls
+        return cls
+
+    return add
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation on maps of batch size 1; sizes in pixels, `height` and `width` of the input."""
+
+    kind: ClassVar[str]
+
+    @property
+    def output(self) -> Shape:
+        """Channels, rows and columns of what is computed: of the last part, if there are parts."""
+        return self.parts()[-1].output
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates on one image."""
+        return sum(part.macs for part in self.parts())
+
+    @property
+    def parameters(self) -> int:
+        """Trainable values."""
+        return sum(part.parameters for part in self.parts())
+
+    def parts(self) -> tuple["Operation", ...]:
+        """The smaller operations, in order, that this one equals; none where it is atomic."""
+        return ()
+
+    def __str__(self) -> str:
+        words = [self.kind]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.default is MISSING or value != field.default:
+                words.append(f"{field.name}={_text(value)}")
+        return " ".join(words)
+
+
+@_register("stem")
+@dataclass(frozen=True)
+class Stem(Operation):
+    """Image (height, width, 3) uint8, or (3, height, width) float32 already normalised ->
+    act(3x3 convolution at stride 2)."""
+
+    cout: int
+    height: int
+    width: int
+    source: ImageLayout = "uint8_nhwc"
+    act: Activation = "relu6"
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(cout, ceil(height / 2), ceil(width / 2))."""
+        return self.cout, *_strided(self.height, self.width, STEM_STRIDE)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return CHANNELS * STEM_KERNEL**2 * _size(self.output)
+
+    @property
+    def parameters(self) -> int:
+        """Convolution and batch norm."""
+        return self.cout * (CHANNELS * STEM_KERNEL**2 + _NORM)
+
+
+@_register("depthwise")
+@dataclass(frozen=True)
+class Depthwise(Operation):
+    """act(one k x k window per channel), padded by dilation * (kernel // 2)."""
+
+    channels: int
+    height: int
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    act: Activation = "relu6"
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, ceil(height / stride), ceil(width / stride))."""
+        return self.channels, *_strided(self.height, self.width, self.stride)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.kernel**2 * _size(self.output)
+
+    @property
+    def parameters(self) -> int:
+        """Convolution and batch norm."""
+        return self.channels * (self.kernel**2 + _NORM)
+
+
+@_register("pointwise")
+@dataclass(frozen=True)
+class Pointwise(Operation):
+    """act(gate * (W x + b) + addend): a 1x1 convolution and what follows it.
+
+    The addend is a ``map`` of the output's shape, one value per ``channel``, or a ``low`` map
+    (cout, low_height, low_width), upsampled bilinearly; `gate` one factor per channel.
+    """
+
+    cin: int
+    cout: int
+    height: int
+    width: int
+    act: Activation = "none"
+    add: Addend = "none"
+    gate: bool = False
+    low_height: int = 0
+    low_width: int = 0
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(cout, height, width)."""
+        return self.cout, self.height, self.width
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.cin * _size(self.output)
+
+    @property
+    def parameters(self) -> int:
+        """Convolution and batch norm."""
+        return self.cout * (self.cin + _NORM)
+
+
+@_register("global_mean")
+@dataclass(frozen=True)
+class GlobalMean(Operation):
+    """The mean of every channel."""
+
+    channels: int
+    height: int
+    width: int
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, 1, 1)."""
+        return self.channels, 1, 1
+
+
+@_register("resize")
+@dataclass(frozen=True)
+class Resize(Operation):
+    """Bilinear, with half-pixel centres."""
+
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, out_height, out_width)."""
+        return self.channels, self.out_height, self.out_width
+
+
+@_register("global_pool")
+@dataclass(frozen=True)
+class GlobalPool(Operation):
+    """act(W mean(x) + b): global context as one value per channel."""
+
+    cin: int
+    cout: int
+    height: int
+    width: int
+    act: Activation = "none"
+    dtype: DType = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """Convolution and bias: one pixel is not normalised."""
+        return self.cout * (self.cin + 1)
+
+    def parts(self) -> tuple[Operation, ...]:
+        """Mean, then a 1x1 convolution of one pixel."""
+        return (
+            GlobalMean(self.cin, self.height, self.width, self.dtype),
+            Pointwise(self.cin, self.cout, 1, 1, self.act, dtype=self.dtype),
+        )
+
+
+@_register("inverted_residual")
+@dataclass(frozen=True)
+class InvertedResidual(Operation):
+    """[1x1 convolution, act ->] depthwise, act -> 1x1 convolution [+ input] (MobileNetV2).
+
+    Without `expand` (expansion 1) hidden equals cin.
+    """
+
+    cin: int
+    hidden: int
+    cout: int
+    height: int
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    expand: bool = True
+    residual: bool = False
+    act: Activation = "relu6"
+    dtype: DType = "float32"
+
+    @property
+    def depthwise(self) -> Depthwise:
+        """The middle step."""
+        return Depthwise(
+            self.hidden, self.height, self.width, self.kernel, self.stride, self.dilation,
+            self.act, self.dtype,
+        )  # fmt: skip
+
+    def parts(self) -> tuple[Operation, ...]:
+        """Expansion, if any, depthwise, projection."""
+        expansion = Pointwise(
+            self.cin, self.hidden, self.height, self.width, self.act, dtype=self.dtype
+        )
+        add: Addend = "map" if self.residual else "none"
+        plane = self.depthwise.output[1:]
+        project = Pointwise(self.hidden, self.cout, *plane, add=add, dtype=self.dtype)
+        return (*[expansion] * self.expand, self.depthwise, project)
+
+
+@_register("stem_block")
+@dataclass(frozen=True)
+class StemBlock(Operation):
+    """Stem -> depthwise, act -> 1x1 convolution: `hidden` channels at half the image's size, then
+    the depthwise window's stride."""
+
+    hidden: int
+    cout: int
+    height: int
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    source: ImageLayout = "uint8_nhwc"
+    stem_act: Activation = "relu6"
+    act: Activation = "relu6"
+    dtype: DType = "float32"
+
+    @property
+    def stem(self) -> Stem:
+        """The first convolution alone."""
+        return Stem(self.hidden, self.height, self.width, self.source, self.stem_act, self.dtype)
+
+    @property
+    def block(self) -> InvertedResidual:
+        """What follows it."""
+        return InvertedResidual(
+            self.hidden, self.hidden, self.cout, *self.stem.output[1:], self.kernel, self.stride,
+            self.dilation, expand=False, act=self.act, dtype=self.dtype,
+        )  # fmt: skip
+
+    def parts(self) -> tuple[Operation, ...]:
+        """Stem and block."""
+        return self.stem, self.block
+
+
+@_register("stem_pair")
+@dataclass(frozen=True)
+class StemPair(Operation):
+    """A stem block and the inverted residual behind it, which expands and adds no residual."""
+
+    first: StemBlock
+    second: InvertedResidual
+
+    def __post_init__(self) -> None:
+        second = self.second
+        if (second.cin, second.height, second.width) != self.first.output:
+            raise ValueError(f"'{second}' does not read the output of '{self.first}'")
+        if not second.expand or second.residual:
+            raise ValueError(f"'{second}' has no expansion, or a residual")
+
+    def parts(self) -> tuple[Operation, ...]:
+        """The two."""
+        return self.first, self.second
+
+
+@_register("local_global")
+@dataclass(frozen=True)
+class LocalGlobal(Operation):
+    """act(W2 mid_act((W1 x + b1) [* gate] + up(low)) + b2): the high-resolution end of the MRMS
+    head (paper section 3.1); gate (mid, 1, 1), low (mid, low_height, low_width)."""
+
+    cin: int
+    mid: int
+    cout: int
+    height: int
+    width: int
+    low_height: int
+    low_width: int
+    gate: bool = True
+    mid_act: Activation = "relu6"
+    act: Activation = "relu6"
+    dtype: DType = "float32"
+
+    def parts(self) -> tuple[Operation, ...]:
+        """The wide middle, then the second convolution."""
+        size = self.height, self.width
+        return (
+            Pointwise(
+                self.cin, self.mid, *size, self.mid_act, "low", self.gate, self.low_height,
+                self.low_width, self.dtype,
+            ),
+            Pointwise(self.mid, self.cout, *size, self.act, dtype=self.dtype),
+        )  # fmt: skip
+
+
+@_register("context")
+@dataclass(frozen=True)
+class Context(Operation):
+    """1x1 convolution plus a 1x1 convolution of the global average: C5 and C_gap of the head."""
+
+    cin: int
+    cout: int
+    height: int
+    width: int
+    dtype: DType = "float32"
+
+    def parts(self) -> tuple[Operation, ...]:
+        """The global one, then the local one that adds it."""
+        # Of a map of one pixel, one value per channel is a map.
+        add: Addend = "map" if self.height == self.width == 1 else "channel"
+        size = self.cin, self.cout, self.height, self.width
+        return GlobalPool(*size, dtype=self.dtype), Pointwise(*size, add=add, dtype=self.dtype)
+
+
+@_register("classifier")
+@dataclass(frozen=True)
+class Classifier(Operation):
+    """Depthwise 3x3, ReLU6 and a 1x1 convolution with bias to the class scores."""
+
+    cin: int
+    classes: int
+    height: int
+    width: int
+    dtype: DType = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """As the separable convolution's, with a bias in the place of the last batch norm."""
+        return super().parameters - self.classes
+
+    def parts(self) -> tuple[Operation, ...]:
+        """A separable convolution."""
+        return (
+            InvertedResidual(
+                self.cin, self.cin, self.classes, self.height, self.width, expand=False,
+                dtype=self.dtype,
+            ),
+        )  # fmt: skip
+
+
+@_register("labels_end")
+@dataclass(frozen=True)
+class Labels(Operation):
+    """Scores (classes, height, width) -> uint8 labels (out_height, out_width): bilinear resize and
+    arg max."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(1, out_height, out_width)."""
+        return 1, self.out_height, self.out_width
+
+
+@_register("logits_end")
+@dataclass(frozen=True)
+class Logits(Operation):
+    """Class scores at the image's size, a plane each: the network's result."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    dtype: DType = "float32"
+
+    def parts(self) -> tuple[Operation, ...]:
+        """A bilinear resize."""
+        return (
+            Resize(
+                self.classes, self.height, self.width, self.out_height, self.out_width, self.dtype
+            ),
+        )
+
+
+@_register("convert")
+@dataclass(frozen=True)
+class Convert(Operation):
+    """A map to a backend's own layout (``pack``), or back to planes (``unpack``)."""
+
+    direction: Literal["pack", "unpack"]
+    channels: int
+    height: int
+    width: int
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+def operation_kinds() -> list[type[Operation]]:
+    """Every kind of operation."""
+    return list(_KINDS.values())
+
+
+def expand(operation: Operation, has: Callable[[Operation], bool]) -> list[Operation]:
+    """The operations that `operation` is run as: itself where `has` says so, else its parts'.
+
+    Raises UserError for an atomic operation that is not to be had.
+    """
+    if has(operation):
+        return [operation]
+    if not operation.parts():
+        raise UserError(f"there is no kernel for '{operation}'")
+    return [small for part in operation.parts() for small in expand(part, has)]
+
+
+def parse_operation(text: str) -> Operation:
+    """Read what `str(operation)` prints; raises UserError for anything else."""
+    try:
+        words = _words(text)
+        operation = _build(words)
+        if words:
+            raise ValueError("words are left over")
+    except (ValueError, IndexError, RecursionError) as error:
+        raise UserError(
+            f"{str(text)[:120]!r} is no operation, such as "
+            f"'{InvertedResidual(16, 96, 16, 64, 128, residual=True)}'"
+        ) from error
+    return operation
+
+
+def _size(shape: Shape) -> int:
+    channels, height, width = shape
+    return channels * height * width
+
+
+def _strided(height: int, width: int, stride: int) -> tuple[int, int]:
+    return -(-height // stride), -(-width // stride)
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - of a field
+    if isinstance(value, Operation):
+        return f"( {value} )"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _words(text: str) -> list[str]:
+    """Last word first, so that the next one is popped."""
+    if not isinstance(text, str):
+        raise ValueError("no text")
+    words = text.split(" ")
+    if "" in words:
+        raise ValueError("an empty word")
+    return words[::-1]
+
+
+def _build(words: list[str]) -> Operation:
+    """The operation that the words begin with; they are used up."""
+    cls = _KINDS.get(words.pop())
+    if cls is None:
+        raise ValueError("unknown kind")
+    kinds = {field.name: field.type for field in fields(cls)}
+    values: dict[str, Any] = {}
+    while words and words[-1] != ")":
+        name, sign, value = words.pop().partition("=")
+        if not sign or name not in kinds or name in values:
+            raise ValueError(f"unknown or double field {name}")
+        values[name] = _value(kinds[name], value, words)
+    missing = {f.name for f in fields(cls) if f.default is MISSING} - set(values)
+    if missing:
+        raise ValueError(f"missing {missing}")
+    return cls(**values)
+
+
+def _value(kind: type | str | UnionType, text: str, words: list[str]) -> Any:  # noqa: ANN401
+    if text == "(":
+        inner = _build(words)
+        if words.pop() != ")" or type(inner) is not kind:
+            raise ValueError("not such an operation")
+        return inner
+    if get_origin(kind) is Literal and text in get_args(kind):
+        return text
+    if kind is bool and text in ("yes", "no"):
+        return text == "yes"
+    if kind is int and re.fullmatch(r"0|[1-9]\d{0,8}", text, re.ASCII):
+        return int(text)
+    raise ValueError(f"{text} is no such value")
