@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -51,21 +50,6 @@ class Identity:
         found = re.search(r'"precision":"(\w+)"', self.target)
         return found[1] if found else "fp32"
 
-    def command(self, path: Path | str) -> str:
-        """The command that measures what is missing, on the machine that the table is of."""
-        # A target that was given as JSON has no other name.
-        target = self.target if self.target_name == "json" else self.target_name
-        what = (
-            f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
-            f"{self.resolution} --width {self.width:g}"
-        )
-        place = f"-o {shlex.quote(str(path))}"
-        if not self.threads:
-            half = "" if self.precision == "fp32" else f" --precision {self.precision}"
-            return f"{what}{half} {place}"
-        device = "(with --rpc-key where it is a table of a device)"
-        return f"{what} --threads {self.threads} {place} {device}"
-
     def differences(self, other: "Identity") -> list[str]:
         """The fields in which two tables are for different things, in words."""
         return [
@@ -73,6 +57,22 @@ class Identity:
             for f in fields(self)
             if f.name != "target_name" and getattr(self, f.name) != getattr(other, f.name)
         ]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What would help: to measure what the table at `path` lacks, or a new table where there is no
+    `identity`."""
+
+    identity: Identity | None
+    path: str
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What would help: to join these tables although their provenance differs."""
+
+    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,17 @@ class Table:
         """All measurements, in the order of the file."""
         return [visit for _, visits in self.runs for visit in visits]
 
+    @property
+    def measure(self) -> Measure:
+        """What would help where something is missing."""
+        return Measure(self.identity, self.name)
+
     @cached_property
     def baseline_us(self) -> float:
         """The reference network's time to which every sample is scaled: its median."""
         drifts = [drift for visit in self.visits for drift in visit.drift_us]
         if not drifts:
-            raise UserError(f"{self.name} is empty; run {self.identity.command(self.name)}")
+            raise UserError(f"{self.name} is empty; measure it", mend=self.measure)
         return median(drifts)
 
     @cached_property
@@ -153,12 +158,10 @@ class Table:
         return [visit for visit in self.visits if visit.role == "calibration"]
 
     def entry(self, key: Operation) -> Entry:
-        """An entry; raises UserError with the command that measures it where it is missing."""
+        """An entry; raises UserError where it is missing."""
         found = self.entries.get(key)
         if found is None:
-            raise UserError(
-                f"{self.name} has no entry '{key}'; measure it: {self.identity.command(self.name)}"
-            )
+            raise UserError(f"{self.name} has no entry '{key}'; measure it", mend=self.measure)
         return found
 
     def require(self, resolution: str, width: float, num_classes: int, resize_rule: str) -> None:
@@ -170,8 +173,8 @@ class Table:
         if wrong := self.identity.differences(wanted):
             raise UserError(
                 f"{self.name} is for other networks than these: {'; '.join(wrong)}; name the "
-                f"table of these, or run {wanted.command('TABLE.jsonl')}"
-            )
+                "table of these, or measure it", mend=Measure(wanted, "TABLE.jsonl"),
+            )  # fmt: skip
 
 
 def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry:
@@ -194,7 +197,7 @@ def load_table(path: Path) -> Table:
     A last line that was cut short is dropped with a warning.
     """
     if size_of(path) is None:
-        raise UserError(f"{path}: no such table; make one with hmseg-deploy lut build -o {path}")
+        raise UserError(f"{path}: no such table; measure one", mend=Measure(None, str(path)))
     return _parse(read_records(path), str(path))
 
 
@@ -298,8 +301,8 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
         if wrong := provenance.differences(table.runs[-1][0]):
             raise UserError(
                 f"{path} was measured with another {' and '.join(wrong)}; name another file, and "
-                "join the two with hmseg-deploy lut merge --force if they may be mixed"
-            )
+                "join the two if they may be mixed", mend=Merge((str(path), "OTHER.jsonl")),
+            )  # fmt: skip
         yield Writer(path, table)
 
 
@@ -339,7 +342,8 @@ def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> 
             if runs and not force and (wrong := provenance.differences(runs[0][0])):
                 raise UserError(
                     f"{table.name} was measured with another {' and '.join(wrong)} than "
-                    f"{first.name}; --force mixes them, and the result says so"
+                    f"{first.name}; join them by force, and the result says so",
+                    mend=Merge((first.name, table.name)),
                 )
             new = [visit for visit in visits if visit not in seen]
             seen += new

@@ -2,8 +2,8 @@
 
 FOLDER/log.jsonl            one record per logged step, with all probabilities
 FOLDER/last.safetensors     the search as it stood at the last checkpoint
-FOLDER/genotype.json        the network found, with its provenance (`hmseg train --model` takes it)
-FOLDER/inherited.safetensors  its weights from the supernet (`hmseg train --begin-with`)
+FOLDER/genotype.json        the network found, with its provenance: a model to train
+FOLDER/inherited.safetensors  its weights from the supernet: a checkpoint to begin with
 FOLDER/network.png, probabilities.png, cost.png
 """
 
@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hmseg.mend import Resume
 from hmseg.network_file import to_line, write_network
 from hmseg.search.architecture import Path as NetworkPath
 from hmseg.search.checkpoint import SearchCheckpoint
@@ -79,7 +80,10 @@ class SearchRun:
         if resume:
             self._resume()
         elif self.last.exists():
-            raise UserError(f"{self.folder} holds a search: go on with --resume, or name another")
+            raise UserError(
+                f"{self.folder} holds a search: name another folder, or go on with it",
+                mend=Resume("search", self.folder),
+            )
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
         if self.world.is_main:

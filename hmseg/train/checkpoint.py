@@ -74,7 +74,7 @@ class Checkpoint:
     @staticmethod
     def load(path: Path) -> "Checkpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
-        with loading(path, str(FORMAT_VERSION), "hmseg train") as (header, groups):
+        with loading(path, str(FORMAT_VERSION), "a training run") as (header, groups):
             return Checkpoint(
                 TrainConfig.from_json(header["config"]),
                 int(header["step"]),
@@ -106,11 +106,11 @@ def save_groups(path: Path, groups: dict[str, Tensors], header: dict[str, str]) 
 
 @contextmanager
 def loading(
-    path: Path, version: str, program: str
+    path: Path, version: str, kind: str
 ) -> Iterator[tuple[dict[str, str], dict[str, Tensors]]]:
     """Read what `save_groups` wrote: header and groups, for a block that makes something of them.
 
-    Raises UserError for a file that is missing, of another program or version, or cut short, and
+    Raises UserError for a file that is missing, of another kind or version, or cut short, and
     where the block finds that something is missing or no number.
     """
     if not path.is_file():
@@ -120,7 +120,7 @@ def loading(
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format_version") != version:
-                raise UserError(f"{path}: not a checkpoint of {program} (format version)")
+                raise UserError(f"{path}: not a checkpoint of {kind} (format version)")
             for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 group, name = key.split("/", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)

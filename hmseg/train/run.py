@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from hmseg.data.batches import Source
 from hmseg.data.classes import ClassSet
 from hmseg.data.dataset import Array
+from hmseg.mend import Resume
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.curves import draw_curves
 from hmseg.train.distributed import ALONE, World
@@ -89,7 +90,10 @@ class Run:
         if resume:
             self._resume()
         elif self.last.exists():
-            raise UserError(f"{self.folder} holds a run: go on with --resume, or name another")
+            raise UserError(
+                f"{self.folder} holds a run: name another folder, or go on with it",
+                mend=Resume("train", self.folder),
+            )
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
         if self.world.is_main:

@@ -71,7 +71,7 @@ def test_ten_thousand_estimates_from_a_file(tmp_path):
 
 
 def test_what_is_missing_raises():
-    with pytest.raises(UserError, match=r"no entry .*lut build"):
+    with pytest.raises(UserError, match="no entry "):
         SpaceCost(LatencyCost(table(visit())), Space((256, 512), 0.5))
     with pytest.raises(UserError, match=r"is for other networks than these: width 0.5 and 1.0"):
         SpaceCost(LatencyCost(table(visit())), Space((256, 512), 1.0))

@@ -220,12 +220,8 @@ def test_provenance(built, target, monkeypatch, tmp_path):
     assert "a whole frame is the compute part" in provenance.protocol
     assert table.identity.target == target.key
     assert (table.identity.target_name, table.identity.threads) == ("cuda", 0)
-    assert table.identity.command("t.jsonl") == (
-        "hmseg-deploy lut build --target cuda --resolution 64x128 --width 0.5 -o t.jsonl"
-    )
     half = resolve_target("cuda", "sm_61", "fp16")
-    other = replace(table.identity, target=half.key)
-    assert other.command("t.jsonl").endswith(" --width 0.5 --precision fp16 -o t.jsonl")
+    assert replace(table.identity, target=half.key).precision == "fp16"
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
     paths = [default_path(Plan(SPACE, t, 0)).name for t in (target, half)]
     assert paths == [f"sm_61-64x128-width0.5-{p}.jsonl" for p in ("fp32", "fp16")]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
+from hmseg.mend import Resume
 from hmseg.network_file import read_network
 from hmseg.pretrained import load_released
 from hmseg.search.architecture import Architecture, gumbel_noise
@@ -326,15 +327,16 @@ def test_resuming_with_other_settings_is_refused_and_says_which(
 
 def test_a_folder_with_a_search_is_not_overwritten(data: Path, whole: SearchRun):
     before = whole.last.read_bytes()
-    with pytest.raises(UserError, match="holds a search: go on with --resume"):
+    with pytest.raises(UserError, match="holds a search: name another folder") as caught:
         make_run(data, whole.folder).start(resume=False)
+    assert caught.value.mend == Resume("search", whole.folder)
     assert whole.last.read_bytes() == before
 
 
 def test_other_checkpoints_are_named(data: Path, whole: SearchRun, tmp_path: Path):
-    with pytest.raises(UserError, match="not a checkpoint of hmseg train"):
+    with pytest.raises(UserError, match="not a checkpoint of a training run"):
         Checkpoint.load(whole.last)
-    with pytest.raises(UserError, match="not a checkpoint of hmseg search"):
+    with pytest.raises(UserError, match="not a checkpoint of a search"):
         SearchCheckpoint.load(whole.folder / "inherited.safetensors")
     with pytest.raises(UserError, match="no such checkpoint"):
         make_run(data, tmp_path / "none").start(resume=True)
@@ -344,7 +346,7 @@ def test_other_checkpoints_are_named(data: Path, whole: SearchRun, tmp_path: Pat
     ("change", "message"),
     [
         ({"warmup_steps": 6}, "6 warm-up steps leave none of 6"),
-        ({"estimator": "score"}, "needs at least 2 --samples"),
+        ({"estimator": "score"}, "needs at least 2 samples"),
         ({"samples": 0}, "needs a path"),
         ({"arch_learning_rate": 0.0}, "must be above 0"),
         ({"arch_learning_rate": math.inf}, "must be above 0"),
