@@ -76,6 +76,13 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class CarryOver:
+    """What would help: to rewrite the file at `path`, of an earlier version, as one of this."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One entry as the table gives it, in microseconds at the reference's baseline speed.
 
@@ -198,17 +205,18 @@ def load_table(path: Path) -> Table:
     """
     if size_of(path) is None:
         raise UserError(f"{path}: no such table; measure one", mend=Measure(None, str(path)))
-    return _parse(read_records(path), str(path))
+    return parse_table(read_records(path), str(path))
 
 
-def _parse(records: list[dict[str, Any]], name: str) -> Table:
+def parse_table(records: list[dict[str, Any]], name: str) -> Table:
+    """The table that a file's records hold; raises UserError as `load_table`."""
     identity: Identity | None = None
     runs: list[tuple[Provenance, list[Visit]]] = []
     for number, record in enumerate(records, 1):
         try:
             kind, values = record.get("kind"), {k: v for k, v in record.items() if k != "kind"}
             if number == 1:
-                identity = _header(kind, values)
+                identity = _header(kind, values, name)
             elif kind == "provenance":
                 runs.append((Provenance.from_json(values), []))
             elif kind == "visit" and runs:
@@ -222,12 +230,17 @@ def _parse(records: list[dict[str, Any]], name: str) -> Table:
     return Table(identity, tuple((p, tuple(visits)) for p, visits in runs), name)
 
 
-def _header(kind: Any, values: dict[str, Any]) -> Identity:  # noqa: ANN401 - any JSON value
+def _header(kind: Any, values: dict[str, Any], name: str) -> Identity:  # noqa: ANN401 - JSON
     if kind != FORMAT:
         raise UserError("not a latency table of hmseg")
     version, unit = values.pop("format_version", None), values.pop("unit", None)
     if type(version) is not int or version < 1:
         raise UserError(f"the format version is {version!r}")
+    if version < FORMAT_VERSION:
+        raise UserError(
+            "from before operations had a text of their own; carry it over first",
+            mend=CarryOver(name),
+        )
     if version > FORMAT_VERSION:
         raise UserError(
             f"format version {version} is newer than this program's {FORMAT_VERSION}; update hmseg"
@@ -247,7 +260,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
 
 def save_table(table: Table, path: Path) -> None:
     """Write a table whole or not at all; raises UserError where a builder is at work on it."""
-    with _locked(path):
+    with lock_table(path):
         _save(table, path)
 
 
@@ -288,9 +301,9 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
     begun anew. Raises UserError where another builder is at work, where the table is for something
     else or of another provenance, and for a file that is no table: it is left as it is.
     """
-    with _locked(path):
+    with lock_table(path):
         table = Table(identity, ((provenance, ()),), str(path))
-        found = _parse(read_records(path), str(path)) if size_of(path) else None
+        found = parse_table(read_records(path), str(path)) if size_of(path) else None
         if found is None or not found.visits:
             _save(table, path)
             yield Writer(path, table)
@@ -307,8 +320,11 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside a table; the kernel gives it back when the process ends."""
+def lock_table(path: Path) -> Iterator[None]:
+    """Hold the lock file beside a table; the kernel gives it back when the process ends.
+
+    Raises UserError where another process holds it.
+    """
     path = Path(os.path.realpath(path))  # a link's lock is that of its file
     lock = path.with_name(f".{path.name}.lock")
     try:

@@ -4,7 +4,7 @@ import shlex
 
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import HmsegError
-from lut.table import Identity, Measure, Merge
+from lut.table import CarryOver, Identity, Measure, Merge
 
 
 def explain(error: HmsegError) -> str:
@@ -21,6 +21,8 @@ def advice(mend: object) -> str:
             return build_command(identity, path)
         case Merge(tables):
             return f"hmseg-deploy lut merge --force {shlex.join(tables)} -o MERGED.jsonl"
+        case CarryOver(path):
+            return f"hmseg-deploy upgrade {shlex.quote(path)}"
         case NameTable():
             return "--cost TABLE.jsonl names one, hmseg-deploy lut build makes one"
         case Resume(work):

@@ -12,7 +12,16 @@ import pytest
 
 from lut.errors import UserError, WorkError
 from lut.record import EntrySamples
-from lut.table import Measure, Merge, Table, load_table, merge_tables, open_table, save_table
+from lut.table import (
+    CarryOver,
+    Measure,
+    Merge,
+    Table,
+    load_table,
+    merge_tables,
+    open_table,
+    save_table,
+)
 from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, RESIZE_RULE, table, visit
 
 
@@ -88,7 +97,9 @@ def _header(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "newer than this program's 1"),
+        ({"format_version": 3}, "newer than this program's 2"),
+        ({"format_version": 1}, "from before operations had a text of their own; carry it over"),
+        ({"format_version": 0}, "format version is 0"),
         ({"format_version": "1"}, "format version is '1'"),
         ({"unit": "ms"}, "unit is 'ms'; latencies are in microseconds"),
         ({"surprise": 1}, "unknown field 'surprise'"),
@@ -101,6 +112,13 @@ def test_a_wrong_header_is_refused(path, changes, message):
     _header(path, **changes)
     with pytest.raises(UserError, match=rf"t.jsonl, line 1: .*{message}"):
         load_table(path)
+
+
+def test_a_table_of_an_earlier_version_can_be_carried_over(path):
+    _header(path, format_version=1)
+    with pytest.raises(UserError) as caught:
+        load_table(path)
+    assert caught.value.mend == CarryOver(str(path))
 
 
 def test_damage_names_its_line(path):

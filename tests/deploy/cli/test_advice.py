@@ -13,13 +13,14 @@ from deploy.cli.hmseg import app as hmseg_app
 from deploy.cli.hmseg_deploy import app as deploy_app
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import UserError
-from lut.table import Identity, Measure, Merge
+from lut.table import CarryOver, Identity, Measure, Merge
 from tests.lut.tables import IDENTITY
 
 MENDS = [
     Measure(None, "my tables/t.jsonl"),
     Measure(IDENTITY, "t.jsonl"),
     Merge(("a.jsonl", "my b.jsonl")),
+    CarryOver("my old.jsonl"),
     NameTable(),
     Resume("search", Path("found")),
     Resume("train", Path("run")),
@@ -33,7 +34,11 @@ COMMANDS = {
 
 
 def test_every_kind_of_help_is_here():
-    kinds = {kind for _, kind in inspect.getmembers(hmseg.mend, is_dataclass)} | {Measure, Merge}
+    kinds = {kind for _, kind in inspect.getmembers(hmseg.mend, is_dataclass)} | {
+        CarryOver,
+        Measure,
+        Merge,
+    }
     assert {type(mend) for mend in MENDS} == kinds
 
 
