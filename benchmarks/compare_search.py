@@ -44,9 +44,9 @@ from hmseg.network_file import read_network, read_search, to_line
 from hmseg.pretrained import load_released
 from hmseg.search.budget import open_cost, parse_budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
 from hmseg.search.run import SearchRun
-from hmseg.search.search import Searcher
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import Stage, TrainConfig, read_optimizer
 from lut.errors import UserError

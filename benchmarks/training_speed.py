@@ -37,8 +37,8 @@ from hmseg.data.registry import open_dataset
 from hmseg.operators import Space
 from hmseg.search.budget import parse_budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
-from hmseg.search.search import Searcher
 from hmseg.train.config import Precision, Stage, TrainConfig
 from hmseg.train.loop import Trainer, fastest_convolutions
 from hmseg.train.place import place_of

@@ -73,7 +73,7 @@ def _open_predictor(
     import torch
 
     from hmseg.train.checkpoint import Checkpoint, load_into
-    from hmseg.train.loop import torch_predictor
+    from hmseg.train.metrics import torch_predictor
     from hmseg.zoo import create_model
 
     torch.set_num_threads(threads)

@@ -105,9 +105,9 @@ def search(
     from hmseg.data.registry import open_dataset
     from hmseg.pretrained import load_released
     from hmseg.search.config import SearchConfig, read_estimator
+    from hmseg.search.loop import Searcher
     from hmseg.search.objective import Objective
     from hmseg.search.run import SearchOptions, SearchRun
-    from hmseg.search.search import Searcher
     from hmseg.search.space import parse_dimensions
     from hmseg.train.config import Stage, TrainConfig, read_optimizer, read_precision
     from hmseg.train.distributed import join_world, leave_world, wait_for_all

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lut.errors import UserError
 
 if TYPE_CHECKING:
-    from hmseg.search.search import SearchReport
+    from hmseg.search.loop import SearchReport
     from hmseg.train.loop import StepReport
     from hmseg.train.metrics import Confusion
     from hmseg.train.run import Watcher

@@ -30,6 +30,7 @@ from deploy.schedules import schedule_fields, with_fields
 from deploy.targets import Target
 from deploy.tuning.apart import run_apart
 from deploy.tuning.candidates import candidates
+from deploy.tuning.metaschedule import search
 from deploy.tuning.records import (
     Record,
     append,
@@ -38,7 +39,6 @@ from deploy.tuning.records import (
     trials_without_gain,
     winners,
 )
-from deploy.tuning.search import search
 from lut.errors import UserError
 
 ROUNDS, FRAMES = 5, 8  # per candidate: rounds, and frames of each side in a round

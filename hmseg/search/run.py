@@ -20,8 +20,8 @@ from hmseg.network_file import to_line, write_network
 from hmseg.search.architecture import Path as NetworkPath
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.derive import cost_range, derive
+from hmseg.search.loop import Searcher, SearchReport
 from hmseg.search.pictures import draw_cost, draw_network, draw_probabilities
-from hmseg.search.search import Searcher, SearchReport
 from hmseg.search.supernet import inherited_weights
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.distributed import ALONE, World

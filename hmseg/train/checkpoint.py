@@ -145,26 +145,3 @@ def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
                 f"not {tuple(own[name].shape)}"
             )
     model.load_state_dict(tensors)
-
-
-def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state by ``PARAMETER/KEY``; a parameter without a step yet has none."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-        if value is not None
-    }
-
-
-def restore_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
-) -> None:
-    """Give an optimiser the state that `optimizer_tensors` named."""
-    parameters = dict(model.named_parameters())
-    for name, saved in tensors.items():
-        owner, key = name.rsplit("/", 1)
-        if saved.dim():
-            # The layout too: it decides the order of sums in the optimiser's kernels.
-            saved = torch.empty_like(parameters[owner]).copy_(saved).detach()
-        optimizer.state[parameters[owner]][key] = saved

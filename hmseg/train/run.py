@@ -20,8 +20,8 @@ from hmseg.mend import Resume
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.curves import draw_curves
 from hmseg.train.distributed import ALONE, World
-from hmseg.train.loop import StepReport, Trainer, torch_predictor
-from hmseg.train.metrics import Confusion, evaluate
+from hmseg.train.loop import StepReport, Trainer
+from hmseg.train.metrics import Confusion, evaluate, torch_predictor
 from lut.errors import UserError
 from lut.files import check_writable, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records

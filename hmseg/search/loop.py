@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -24,19 +25,16 @@ from hmseg.search.architecture import (
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.config import SearchConfig
 from hmseg.search.derive import require_reachable
+from hmseg.search.estimators import ESTIMATORS
 from hmseg.search.objective import Objective
 from hmseg.search.space import search_space
 from hmseg.search.supernet import Supernet, largest_network
-from hmseg.train.checkpoint import load_into, optimizer_tensors, restore_optimizer
+from hmseg.train.checkpoint import load_into
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
-from hmseg.train.loop import (
-    check_batches,
-    class_weights,
-    finite_loss,
-    make_optimizer,
-    require_finite,
-)
+from hmseg.train.guard import check_batches, finite_loss, require_finite
+from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
+from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from hmseg.train.place import UNKNOWN, Place, add_place, place_of
 from hmseg.zoo import network_config
 from lut.errors import UserError
@@ -192,7 +190,7 @@ class Searcher:
     def _weight_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._task_loss(images, labels, self.weight_path(self.step))
+        loss = self.task_loss(images, labels, self.weight_path(self.step))
         # None, not zero: what the path does not use is left alone, by weight decay too. (Of shared
         # weights the parts that it does not use have a gradient of zero, and do decay.)
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,7 +200,7 @@ class Searcher:
         # At the end, as in training: a GPU is not waited for before.
         return finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
 
-    def _task_loss(self, images: Tensor, labels: Tensor, path: Path) -> Tensor:
+    def task_loss(self, images: Tensor, labels: Tensor, path: Path) -> Tensor:
         """This process's share of the batch's loss."""
         bfloat16 = self.config.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
@@ -220,8 +218,9 @@ class Searcher:
             )
             for draw in range(config.samples)
         ]
-        estimate = _SLOPES[config.estimator]
-        slope, value = estimate(self, images, labels, paths)
+        slope, value = ESTIMATORS[config.estimator](
+            partial(self.task_loss, images, labels), self.architecture, paths, self.world
+        )
         finite_loss(value, self.step + 1)
         logits = self.architecture.logits
         probabilities = self.architecture.probabilities()
@@ -270,41 +269,3 @@ class Searcher:
         self.places = checkpoint.places or (UNKNOWN,)
         if self.step < self.config.steps:
             self.places = add_place(self.places, place_of(self.device))
-
-
-_Slope = tuple[Tensor, float]  # d loss / d logits (24, 10) summed over all processes; the loss
-
-
-def _straight_through(
-    searcher: Searcher, images: Tensor, labels: Tensor, paths: list[Path]
-) -> _Slope:
-    """Eq. 2: the loss's gradient through the gates of what was sampled, averaged over the paths."""
-    logits, slopes, values = searcher.architecture.logits, [], []
-    for path in paths:
-        loss = searcher._task_loss(images, labels, path)
-        (slope,) = torch.autograd.grad(loss, logits)
-        slopes.append(slope)
-        values.append(loss.detach())
-    slope, value = torch.stack(slopes).mean(0), torch.stack(values).mean()
-    return searcher.world.sum(slope), searcher.world.sum(value).item()
-
-
-@torch.no_grad()
-def _score(searcher: Searcher, images: Tensor, labels: Tensor, paths: list[Path]) -> _Slope:
-    """REINFORCE on one batch: each path's loss against the mean of the others' (Kool et al., 2019),
-    times the gradient of its log-probability. No backward pass; unbiased."""
-    losses = torch.stack([
-        searcher._task_loss(images, labels, Path(path.choices)) for path in paths
-    ])  # fmt: skip
-    losses = searcher.world.sum(losses).double().cpu()
-    count = len(paths)
-    advantages = (losses - losses.mean()) * count / (count - 1)
-    with torch.enable_grad():
-        scores = [searcher.architecture.log_probability(path) for path in paths]
-        (slope,) = torch.autograd.grad(
-            (advantages * torch.stack(scores)).mean(), searcher.architecture.logits
-        )
-    return slope, losses.mean().item()
-
-
-_SLOPES = {"straight-through": _straight_through, "score": _score}

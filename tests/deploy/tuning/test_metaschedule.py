@@ -18,8 +18,8 @@ from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm,
 from deploy.cpu.pipeline import lowering_passes
 from deploy.graph.export import import_onnx
 from deploy.graph.importer import import_graph
+from deploy.tuning.metaschedule import BATCH, search
 from deploy.tuning.records import load_records
-from deploy.tuning.search import BATCH, search
 from deploy.tuning.tune import Trial, tune
 from lut.errors import UserError
 from tests.deploy import user_networks
@@ -118,7 +118,7 @@ def test_a_damaged_search_is_named(searched, cpu, tmp_path):
 def test_tune_of_a_users_network(cpu, tmp_path, monkeypatch):
     """Most of this network's time is a dense convolution: it is searched first, what is found is
     measured in the network, and an artifact with the schedule passes the parity gate."""
-    monkeypatch.setattr("deploy.tuning.search.BATCH", 2)
+    monkeypatch.setattr("deploy.tuning.metaschedule.BATCH", 2)
     model, folder = tmp_path / "user.onnx", tmp_path / "records"
     user_networks.save_as_user(user_networks.MobileNetV2Fcn(), model)
     graph = import_onnx(model, mean=None, std=None)
