@@ -54,17 +54,16 @@ def build(
         raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
     if out:
         check_writable(out)
+    from deploy.backends import backend_of
     from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.visit import protocol_for
 
     resolved = options.resolve_measured_target(target, precision)
-    if resolved.gpu:
-        if remote or threads is not None:
-            raise UserError("a GPU is measured on its own machine: leave --threads, --rpc-key out")
-        workers = 0
+    backend = backend_of(resolved)
+    backend.check_place(threads, remote)
+    workers = backend.record_threads(workers)
     plan = Plan(
         Space(size, width), resolved, workers, stages=tuple(stage or STAGES),
-        protocol=protocol_for(resolved),
+        protocol=backend.protocol,
     )  # fmt: skip
     path, place = out or default_path(plan), _place(resolved.machine, workers)
     with step(f"measuring {size}, width {width:g}, {place}") as progress:

@@ -11,10 +11,10 @@ from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
-    from deploy.artifact import Artifact
-    from deploy.devices.network import Remote
     from deploy.metadata import Metadata
     from deploy.profile import Profile
+
+EMULATED = "EMULATED: this says nothing of the latency on any ARM processor"
 
 
 def profile(
@@ -38,16 +38,19 @@ def profile(
     if out:
         check_writable(out)
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
-    from deploy import bench
     from deploy.artifact import load_artifact
-    from deploy.devices import bench as devices_bench
+    from deploy.backends import backend_of
+    from deploy.profile import profile as run_profile
     from deploy.profile import require_timed
 
     built = load_artifact(artifact)
     require_timed(built, str(artifact))
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"timing {repeat} frames and the ceilings{where}") as progress:
-        result = _profile(built, str(artifact), workers, remote, repeat)
+        devices = backend_of(built.target).devices(workers, remote)
+        result, includes = devices.use(
+            built, lambda session: (run_profile(session, workers, repeat), session.includes)
+        )
         if result.ceilings:
             progress.result = f"{result.ceilings.fma_gflops:.1f} GFLOP/s with {workers} threads"
     metadata = built.metadata
@@ -61,24 +64,9 @@ def profile(
                    | result.to_json())  # fmt: skip
     else:
         print_profile(metadata, result)
-        includes = devices_bench.time_includes if remote else bench.time_includes
-        say(f"the frame's time includes {includes(metadata)}")
+        say(f"the frame's time includes {includes}")
     if result.emulated:
-        say(devices_bench.EMULATED)
-
-
-def _profile(
-    built: "Artifact", name: str, threads: int, remote: "Remote | None", frames: int
-) -> "Profile":
-    from deploy.profile import profile_here
-    from deploy.runtime import open_artifact
-
-    given = built.golden_input
-    if remote is None:
-        return profile_here(open_artifact(built, name, threads=threads), given, threads, frames)
-    from deploy.devices.profile import profile_there
-
-    return remote.use(built, lambda network: profile_there(network, given, threads, frames))
+        say(EMULATED)
 
 
 def title_of(metadata: "Metadata", result: "Profile") -> str:

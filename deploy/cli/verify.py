@@ -10,7 +10,10 @@ from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.artifact import Artifact
     from deploy.devices.network import Remote
+    from deploy.precision import Precision
+    from deploy.target import Target
     from deploy.verify import Comparison
 
 
@@ -41,54 +44,55 @@ def verify(
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
     workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    from deploy.artifact import load_artifact
+    from deploy.targets import resolve_target
+
     if artifact is not None:
-        found, comparison = _replay(artifact, workers, remote)
-        options.check_precision(precision, found)
-        precision, comparisons = found, [comparison]
+        loaded = load_artifact(artifact)
+        options.check_precision(precision, loaded)
+        found, comparisons = loaded.target.precision, [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
-        comparisons = _compare_all(
-            model, target, arch, precision, resolution, classes, mean, std, workers, remote
-        )
+        resolved = resolve_target(target, arch, precision)
+        found = resolved.precision
+        comparisons = _compare_all(model, resolved, resolution, classes, mean, std, workers, remote)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
-        _print(comparisons, precision)
+        _print(comparisons, found)
     from deploy.verify import require
 
     require(comparisons)
     say("verified")
 
 
-def _replay(path: Path, threads: int, remote: "Remote | None") -> "tuple[str, Comparison]":
-    from deploy.artifact import load_artifact
-    from deploy.runtime import load
+def _replay(
+    artifact: "Artifact", path: Path, threads: int, remote: "Remote | None"
+) -> "Comparison":
+    from deploy.backends import backend_of
+    from deploy.runtime import open_artifact
     from deploy.verify import replay_golden
 
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"replaying the golden image of {path.name}{where}"):
-        if remote:
-            artifact = load_artifact(path)
-            return artifact.target.precision, remote.use(artifact, replay_golden)
-        network = load(path, threads=threads)
-        return network.artifact.target.precision, replay_golden(network)
+        if remote is None:
+            return replay_golden(open_artifact(artifact, str(path), threads=threads))
+        devices = backend_of(artifact.target).devices(threads, remote)
+        return devices.use(artifact, lambda session: replay_golden(session.network))
 
 
 def _compare_all(
-    model: str, target: str, arch: str | None, precision: str, resolution: str | None,
-    classes: int | None, mean: str | None, std: str | None, threads: int,
-    remote: "Remote | None",
+    model: str, target: "Target", resolution: str | None, classes: int | None, mean: str | None,
+    std: str | None, threads: int, remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
         source = options.open_model(model, resolution, "labels", classes, mean, std)
     from deploy.build import build_artifact
-    from deploy.targets import resolve_target
     from deploy.verify import probe_images, verify_torch
 
-    resolved = resolve_target(target, arch, precision)
-    with step(f"compiling for {target}") as progress:
+    with step(f"compiling for {target.name}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolved, threads=threads, remote=remote, on_step=progress.at
+            source.graph, target, threads=threads, remote=remote, on_step=progress.at
         )
     if "how" in artifact.parity:
         say(f"no GPU here: {artifact.parity['how']}")
@@ -101,9 +105,9 @@ def _compare_all(
     return comparisons
 
 
-def _print(comparisons: "list[Comparison]", precision: str) -> None:
+def _print(comparisons: "list[Comparison]", precision: "Precision") -> None:
     print_table(
-        "against onnxruntime" + (", maps in fp16" if precision == "fp16" else ""),
+        f"against onnxruntime{precision.note}",
         ("side", "image", "logit error", "allowed", "pixels differing", "passed"),
         [
             (

@@ -1,61 +1,94 @@
-"""Networks of the search space, built for measuring: each kernel is compiled once for all of them.
+"""Networks of the search space, built for measuring.
 
 The graph takes the real pipeline (export, import, every pass), so kernels, schedules, layouts and
-the memory plan are those of `deploy.build.build_artifact`. Only machine code is shared: a
-kernel becomes an object file when a network first calls it, and later networks are linked with it.
+the memory plan are those of `deploy.build.build_artifact`. They are not checked: only their time
+counts.
 """
 
-import tempfile
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from threading import Lock
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import onnx
-import tvm
-from tvm import relax
+import torch
 
-from deploy.artifact import Artifact, ArtifactTarget, Golden
+from deploy.artifact import Artifact, Golden, NoCode
+from deploy.backends import backend_of
+from deploy.backends.base import Job
 from deploy.build import TOOLS
-from deploy.cpu.machine_code import (
-    compile_kernel,
-    link_objects,
-    on_all_cores,
-    write_object,
-)
-from deploy.cpu.passes.insert_clock import TICK, InsertClock, called_functions, calls_kernel
-from deploy.cpu.pipeline import lower_graph, make_kernels
 from deploy.graph.export import export_network, read_metadata
-from deploy.graph.place import OPERATION
 from deploy.measure.entries import entries_of
 from deploy.resolution import Resolution
 from deploy.schedules import Fields
 from deploy.street import draw_street
-from deploy.targets import Target
+from deploy.target import Target
 from hmseg.genotype import Genotype
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.ops import Operation
 
+MOST_PROCESSES = 8  # each holds torch and TVM, 0.7 GB
+
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """An artifact with the entry ``timed``.
+    """An artifact whose parts are timed one by one.
 
     `keys` are the table's entries that the network is the sum of, one for each of their calls;
-    `calls` the entry of each kernel call, in order: an entry may have two kernels.
+    `calls` the entry of each part that is timed, in order: an entry may have two kernels.
     """
 
     genotype: Genotype
     artifact: Artifact
     keys: tuple[Operation, ...]
     calls: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every network of a table is compiled with. Raises UserError for a target without kernels
+    of ours, and for several architectures at once."""
+
+    space: Space
+    target: Target
+    threads: int
+    measured: Mapping[str, Fields]
+
+    def __post_init__(self) -> None:
+        backend = backend_of(self.target)
+        if not backend.tunes(self.target):
+            raise UserError(f"lut: name one architecture, not {self.target.machine}")
+        if backend.kernels(self.target, self.threads, self.measured) is None:
+            raise UserError(
+                f"lut: there are no kernels for {self.target.machine}: no latency table"
+            )
+
+    def compile(self, genotype: Genotype) -> TimedNetwork:
+        """A network with random weights; raises WorkError where it calls other kernels than
+        `Space.keys` says."""
+        backend, graph = backend_of(self.target), export_genotype(genotype, self.space)
+        kernels = backend.kernels(self.target, self.threads, self.measured)
+        job = Job(graph, self.target, kernels, portable=False)
+        draft = unchecked_artifact(graph, self.target, self.threads)
+        built = backend.compile(job, draft, lambda _: None)
+        entries = self.space.keys(genotype)
+        try:
+            found = entries_of(built.calls, entries, backend.has)
+        except WorkError as error:
+            raise WorkError(f"'{genotype}' is not compiled to its entries: {error}") from error
+        artifact, calls = backend.timed(built, found)
+        return TimedNetwork(genotype, artifact, tuple(entries), calls)
 
 
 class Factory(Protocol):
@@ -72,31 +105,20 @@ class Factory(Protocol):
         """Say which networks will be asked for, in which order."""
 
     def build(self, genotype: Genotype) -> TimedNetwork:
-        """Build one network with random weights; several threads may call.
-
-        Raises WorkError where it calls other kernels than `Space.keys` says.
-        """
+        """As `Recipe.compile`; several threads may call."""
 
 
-class NetworkFactory:
-    """Builds networks of one space for one target; a context, whose end deletes the objects.
+def factory_of(recipe: Recipe) -> Factory:
+    """Ahead of the measuring where that is not disturbed by it."""
+    return AheadFactory(recipe) if backend_of(recipe.target).compiles_ahead else OwnFactory(recipe)
 
-    Raises UserError for a target without kernels of ours.
-    """
 
-    def __init__(
-        self, space: Space, target: Target, threads: int, measured: Mapping[str, Fields]
-    ) -> None:
-        self.space, self.target, self.threads = space, target, threads
-        kernels = make_kernels(target, threads, measured)
-        if kernels is None:
-            raise UserError(
-                f"lut: there are no kernels for {target.config.get('mcpu')}: no latency table"
-            )
-        self._kernels = kernels
-        self._folder = tempfile.TemporaryDirectory(prefix="hmseg-lut-")
-        self._lock = Lock()
-        self._objects: dict[str, Path] = {}  # by spec, as text, or TICK; the stem is the symbol
+class OwnFactory:
+    """Builds in this process, between the measurements: compiling would disturb what is measured
+    on the same cores."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe, self._lock = recipe, threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -105,68 +127,70 @@ class NetworkFactory:
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._folder.cleanup()
-
-    @property
-    def compiled(self) -> int:
-        """How many kernels have been compiled so far."""
-        return len(self._objects.keys() - {TICK})
+        pass
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
-        """Nothing is: compiling would disturb what is measured on the same cores."""
+        """Nothing is."""
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Factory.build`; calls from several threads wait for each other."""
         with self._lock:
-            return self._build(genotype)
+            return self._recipe.compile(genotype)
 
-    def _build(self, genotype: Genotype) -> TimedNetwork:
-        graph = export_genotype(genotype, self.space)
-        module = lower_graph(graph, self.target, kernels=self._kernels)
-        specs = {
-            var.name_hint: str(function.attrs[OPERATION])
-            for var, function in module.functions.items()
-            if isinstance(function, tvm.tirx.PrimFunc)
-        }
-        calls = self._calls(module, specs, genotype)
-        clock: tvm.transform.Pass = InsertClock()
-        module, specs = clock(module), specs | {TICK: TICK}
-        self._compile(module, specs)
-        objects = {name: self._objects[spec] for name, spec in specs.items()}
-        module = _renamed(module, {name: path.stem for name, path in objects.items()})
-        library = Path(self._folder.name) / "network.so"
-        link_objects(module, [*dict.fromkeys(objects.values())], self.target, library)
-        artifact = replace(
-            unchecked_artifact(graph, self.target, self.threads),
-            library=library.read_bytes(), calls=tuple(called_functions(module["main"])),
-        )  # fmt: skip
-        return TimedNetwork(genotype, artifact, tuple(self.space.keys(genotype)), calls)
 
-    def _calls(
-        self, module: tvm.IRModule, specs: Mapping[str, str], genotype: Genotype
-    ) -> tuple[Operation, ...]:
-        called = [specs[name] for name in called_functions(module["main"])]
-        entries = self.space.keys(genotype)
+class AheadFactory:
+    """Builds in processes of its own, while other networks are measured.
+
+    A network takes some seconds of one core, and a GPU measures it in less.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
+        self._pool = ProcessPoolExecutor(processes, context, _begin)
+        self._building: dict[Genotype, Future[TimedNetwork]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._pool.shutdown(cancel_futures=True)
+
+    def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
+        """Begin with these, in this order."""
+        for genotype in genotypes:
+            if genotype not in self._building:
+                self._building[genotype] = self._pool.submit(self._recipe.compile, genotype)
+
+    def build(self, genotype: Genotype) -> TimedNetwork:
+        """As `Factory.build`, from the one thread that measures."""
+        self.build_ahead([genotype])
         try:
-            found = entries_of(called, entries, self._kernels.has)
-        except WorkError as error:
-            raise WorkError(f"'{genotype}' is not compiled to its entries: {error}") from error
-        return tuple(entry for entry, calls in found for _ in range(calls))
+            return self._building[genotype].result()
+        except BrokenProcessPool as error:
+            raise WorkError(
+                "a process that compiled for the table was ended from outside, perhaps for want of "
+                "memory; the same command goes on where it was"
+            ) from error
 
-    def _compile(self, module: tvm.IRModule, specs: Mapping[str, str]) -> None:
-        """Make an object file of every kernel that has none yet."""
-        new = {spec: name for name, spec in specs.items() if spec not in self._objects}
-        paths = {
-            spec: Path(self._folder.name) / f"kernel{len(self._objects) + index}.o"
-            for index, spec in enumerate(new)
-        }
 
-        def compile_one(spec: str) -> None:
-            path = paths[spec]
-            write_object(compile_kernel(path.stem, module[new[spec]], self.target), path)
+def _begin() -> None:
+    """A process of the pool: it ends with the one that measures, also where that is killed, and
+    leaves the keyboard's interrupt to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the other cores have processes of their own
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
-        on_all_cores(compile_one, paths)
-        self._objects |= paths
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def export_genotype(genotype: Genotype, space: Space) -> onnx.ModelProto:
@@ -181,10 +205,8 @@ def unchecked_artifact(graph: onnx.ModelProto, target: Target, threads: int) -> 
     metadata = read_metadata(graph)
     height, width = metadata.resolution
     return Artifact(
-        library=b"",
-        target=ArtifactTarget(
-            target.name, target.config, target.architecture, target.features, target.precision
-        ),
+        code=NoCode(),
+        target=target,
         metadata=metadata,
         golden=Golden.sampled(
             draw_street(metadata.resolution),
@@ -197,37 +219,3 @@ def unchecked_artifact(graph: onnx.ModelProto, target: Target, threads: int) -> 
         kernels=(),
         threads=threads,
     )
-
-
-def _renamed(module: tvm.IRModule, symbols: Mapping[str, str]) -> tvm.IRModule:
-    """The module with its kernels under other names."""
-    renamed = tvm.IRModule(attrs=module.attrs)
-    for var, function in module.functions.items():
-        if isinstance(function, tvm.tirx.PrimFunc):
-            symbol = symbols[var.name_hint]
-            renamed[symbol] = function.with_attr("global_symbol", symbol)
-    variables = {name: renamed.get_global_var(symbol) for name, symbol in symbols.items()}
-    for var, function in module.functions.items():
-        if isinstance(function, relax.Function):
-            renamed[var.name_hint] = _calling(function, variables)
-    return renamed
-
-
-def _calling(function: relax.Function, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Function:
-    blocks = [
-        relax.BindingBlock([_binding(binding, variables) for binding in block.bindings])
-        for block in function.body.blocks
-    ]
-    body = relax.SeqExpr(blocks, function.body.body)
-    return relax.Function(
-        function.params, body, function.ret_ty, is_pure=bool(function.is_pure)
-    ).with_attrs(dict(function.attrs.items()))
-
-
-def _binding(binding: relax.Binding, variables: Mapping[str, tvm.ir.GlobalVar]) -> relax.Binding:
-    value = binding.value
-    if not calls_kernel(value):
-        return binding
-    arguments: Sequence[Any] = value.args
-    call = relax.Call(variables[value.op.name_hint], arguments, value.attrs, value.ty_args)
-    return relax.VarBinding(binding.var, call)

@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 from deploy.measure.device import Session
 from deploy.measure.networks import TimedNetwork
-from deploy.targets import Target
 from lut.ops import Operation
 from lut.record import EntrySamples, Role, Visit
 
@@ -43,15 +42,6 @@ class VisitProtocol:
             f"in which it changed by {self.steady:.0%} or more measured again, up to "
             f"{self.attempts} rounds a visit"
         )
-
-
-# A GPU's frame takes a millisecond: it needs some to leave its idle clock, and has time for more.
-GPU_PROTOCOL = VisitProtocol(frames=20, warmup=20)
-
-
-def protocol_for(target: Target) -> VisitProtocol:
-    """How a table of this target is measured unless the caller says."""
-    return GPU_PROTOCOL if target.gpu else VisitProtocol()
 
 
 @dataclass(frozen=True)

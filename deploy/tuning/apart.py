@@ -50,7 +50,7 @@ def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled 
 
 
 def _main(library: str, buffers: str) -> int:
-    from deploy.runtime import aligned, import_runtime
+    from deploy.cpu.loaded import aligned, import_runtime
 
     ffi = import_runtime()
     call = ffi.load_module(library)["k"]

@@ -1,187 +1,107 @@
-"""Tuning on a device: whole networks that differ in one kernel, timed by the device's own clock."""
+"""Candidates on the devices of a farm: whole networks that differ in one kernel, several at once,
+timed by the device's own clock."""
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from itertools import islice
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
-from deploy.build import link_library
-from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels
-from deploy.cpu.pipeline import compile_graph, isa_of
-from deploy.devices.network import Remote, RemoteLibrary, load_on
+from deploy.cpu.kernels import CpuKernels
+from deploy.devices.measuring import RemoteMeasuring
+from deploy.devices.network import Remote, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
 from deploy.devices.tracker import require_key
-from deploy.graph.export import read_metadata
-from deploy.measure.interleave import Protocol
-from deploy.measure.statistics import Ratio, ratio_of_rounds
-from deploy.schedules import schedule_fields, with_fields
-from deploy.street import draw_street
-from deploy.targets import Target
-from deploy.tuning.candidates import candidates
-from deploy.tuning.records import (
-    Record,
-    append,
-    load_records,
-    matching,
-    trials_without_gain,
-    winners,
+from deploy.measure.device import Session
+from deploy.tuning.bench import (
+    FRAMES,
+    ROUNDS,
+    TOLERANCE,
+    UNFIT,
+    Candidate,
+    operations_of,
+    refusal,
 )
-from deploy.tuning.tune import FRAMES, ROUNDS, TOLERANCE, TOOLS, Trial
+from deploy.tuning.records import Measurement
 from lut.errors import HmsegError, UserError
+from lut.ops import Operation
 
 
-def tune_on_devices(
-    graph: onnx.ModelProto,
-    target: Target,
-    folder: Path,
-    remote: Remote,
-    *,
-    trials: int,
-    early_stopping: int = 24,
-    emulated: bool = True,
-    on_trial: Callable[[Trial], None] = lambda _: None,
-) -> list[Record]:
-    """`deploy.tuning.tune.tune` on the devices of a farm, as many candidates at once as there are.
+class RemoteBench:
+    """As `deploy.tuning.bench.TuningBench`; only kernels of ours. What a lost device was measuring,
+    another measures.
 
-    Only kernels of ours: what is left to TVM keeps its rule. Each record is on disk when its
-    candidate is measured; what a lost device was measuring, another measures. Raises UserError for
-    a target without kernels of ours, and, unless `emulated`, for an emulated device: its latencies
-    mean nothing.
+    `build` compiles the network with other kernels. Raises UserError for an emulated device unless
+    `emulated`: its latencies mean nothing.
     """
-    isa = isa_of(target)
-    if isa is None:
-        raise UserError(f"tune: there are no kernels for {target.config['mcpu']}")
-    path = folder / f"{target.config['mcpu']}-{remote.threads}-threads.jsonl"
-    records = matching(load_records([folder]), target, remote.threads)
-    rule = CpuKernels(isa, remote.threads)
-    bench = _RemoteBench(graph, target, rule, remote, emulated=emulated)
-    names = {text: name for name, text in bench.specs.items() if text in rule.emitted}
-    times = bench.kernel_ns(list(names.values()))
-    done = 0
-    for text in sorted(names, key=lambda text: -times[names[text]]):
-        spec = rule.emitted[text]
-        mine = [record for record in records if record.spec == text]
 
-        def keep(record: Record, mine: list[Record] = mine) -> None:
-            nonlocal done
-            append(record, path)
-            mine.append(record)
-            records.append(record)
-            done += 1
-            on_trial(Trial(done, record.spec, record.gain, max(r.gain for r in mine)))
-
-        while done < trials and trials_without_gain(mine) < early_stopping:
-            best = winners(mine).get(text)
-            base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
-            tried = [record.schedule for record in mine]
-            offered = candidates(spec, base, isa, remote.threads)
-            fresh = (s for s in offered if schedule_fields(s) not in tried)
-            untried = (s for s in fresh if s != rule.rule(spec))
-            batch = list(islice(untried, min(bench.at_once, trials - done)))
-            if not batch:
-                break
-            bench.measure(spec, batch, names[text], keep)
-    return records
-
-
-class _RemoteBench:
-    """Times candidates of a network's kernels on the devices of a farm, several at once."""
+    nests: Mapping[str, Any] = {}
 
     def __init__(
-        self, graph: onnx.ModelProto, target: Target, rule: CpuKernels, remote: Remote, *,
-        emulated: bool,
+        self, kernels: CpuKernels, rule: Artifact, build: Callable[[CpuKernels], Artifact],
+        remote: Remote, *, emulated: bool,
     ) -> None:  # fmt: skip
-        self._emulated = emulated
-        remote.on_one(self._machine)  # before long work
-        self._graph, self._target, self._rule, self._remote = graph, target, rule, remote
-        self._image = draw_street(read_metadata(graph).resolution)
-        # By name, the specs of the kernels that a frame calls.
-        self.specs: dict[str, str] = {}
-        self._library, self._calls = self._build(rule)
+        self._kernels, self._rule, self._build = kernels, rule, build
+        self._remote, self._emulated = remote, emulated
+        remote.on_one(self._machine)
+        frames = remote.on_one(lambda session: self._load(session, rule).time_kernels(5))
+        times = _sums(frames, rule)
+        self.operations = operations_of(rule, times)
+        self.times_ns = {text: int(np.median(times[text])) for text in self.operations}
         self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
+        self.per_kernel = self.at_once
 
-    def kernel_ns(self, names: Sequence[str]) -> dict[str, int]:
-        """Median time of each kernel over a few frames, all its calls together."""
-        frames = self._remote.on_one(
-            lambda session: self._load(session, self._library).time_kernels(
-                self._image, 5, len(self._calls)
-            )
-        )
-        return {name: int(np.median(_sums(frames, self._calls, name))) for name in names}
+    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
+        """As `TuningBench.rule`."""
+        return self._kernels.rule(operation)
+
+    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
+        """As `TuningBench.alternatives`."""
+        return self._kernels.alternatives(operation, best)
 
     def measure(
-        self,
-        spec: object,
-        candidates: Sequence[Any],
-        name: str,
-        on_record: Callable[[Record], None],
-    ) -> None:
-        """Measure candidates for the kernel `name`; `on_record` gets each record as it is made."""
+        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
+        end: float,
+    ) -> None:  # fmt: skip
+        """As `TuningBench.measure`."""
+        items = [(c, *self._try_to_build(c)) for c in batch if time.monotonic() < end]
         spread(
             self._remote.farm,
-            [(candidate, *self._try_to_build(spec, candidate)) for candidate in candidates],
-            lambda session, item: self._measure(session, spec, *item, name),
-            on_result=lambda _, record: on_record(record),
+            items,
+            lambda session, item: self._measure(session, *item),
+            on_result=lambda item, measured: keep(item[0], measured),
             on_lost=self._remote.on_lost,
         )
 
-    def _measure(
-        self, session: RemoteSession, spec: object, candidate: Any, library: bytes,  # noqa: ANN401
-        calls: Sequence[str], refused: str, name: str,
-    ) -> Record:  # fmt: skip
-        machine = self._machine(session)
-        rule_ns: list[int] = []
-        candidate_ns: list[int] = []
-        if not refused:
-            rule, other = (self._load(session, data) for data in (self._library, library))
-            refused = _difference(rule, other, self._image)
-        for turn in range(0 if refused else ROUNDS):
-            sides = [(rule, self._calls, rule_ns), (other, calls, candidate_ns)]
-            for network, order, samples in sides if turn % 2 == 0 else reversed(sides):
-                frames = network.time_kernels(self._image, FRAMES, len(order))
-                samples.append(int(np.median(_sums(frames, order, name))))
-        return Record(
-            target=self._target.key,
-            threads=self._remote.threads,
-            kernels_version=KERNELS_VERSION,
-            spec=str(spec),
-            schedule=schedule_fields(candidate),
-            rule_ns=tuple(rule_ns),
-            candidate_ns=tuple(candidate_ns),
-            refused=refused,
-            machine=machine,
-            versions={tool: version(tool) for tool in TOOLS},
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-    def _try_to_build(self, spec: object, candidate: Any) -> tuple[bytes, tuple[str, ...], str]:  # noqa: ANN401
-        """A library, its kernel calls, and why there is none."""
-        measured = {str(spec): schedule_fields(candidate)}
-        kernels = CpuKernels(self._rule.isa, self._rule.threads, measured)
+    def _try_to_build(self, candidate: Candidate) -> tuple[Artifact | None, str]:
+        """A network with the candidate, or why there is none."""
+        kernels = replace(self._kernels, measured={candidate.text: candidate.fields})
         try:
-            return *self._build(kernels), ""
+            return self._build(kernels), ""
         except HmsegError:
             raise
-        # A schedule that does not fit its kernel can fail anywhere in its emission.
-        except (ValueError, TypeError, ZeroDivisionError, IndexError, AssertionError,
-                RuntimeError) as error:  # fmt: skip
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return b"", (), lines[-1][:200]
+        except UNFIT as error:
+            return None, refusal(error)
 
-    def _build(self, kernels: CpuKernels) -> tuple[bytes, tuple[str, ...]]:
-        compiled = compile_graph(self._graph, self._target, kernels=kernels)
-        if not self.specs:
-            specs = {kernel.name: kernel.spec for kernel in compiled.kernels}
-            self.specs = {name: specs[name] for name in compiled.calls}
-        return link_library(compiled, self._graph.ByteSize()), compiled.calls
+    def _measure(
+        self, session: RemoteSession, candidate: Candidate, other: Artifact | None, refused: str
+    ) -> Measurement:
+        machine = self._machine(session)
+        if other is None:
+            return Measurement(machine, refused=refused)
+        sides = [self._load(session, artifact) for artifact in (self._rule, other)]
+        if wrong := _difference(*sides):
+            return Measurement(machine, refused=wrong)
+        samples: list[list[int]] = [[], []]
+        for turn in range(ROUNDS):
+            for side in (0, 1) if turn % 2 == 0 else (1, 0):
+                frames = sides[side].time_kernels(FRAMES)
+                sums = _sums(frames, sides[side].network.artifact)[candidate.text]
+                samples[side].append(int(np.median(sums)))
+        return Measurement(machine, tuple(samples[0]), tuple(samples[1]))
 
     def _machine(self, session: RemoteSession) -> str:
         """The device of this session; raises UserError for an emulated one that is not wanted."""
@@ -195,35 +115,22 @@ class _RemoteBench:
             )
         return f"{device['machine']} (emulated)"
 
-    def _load(self, session: RemoteSession, library: bytes) -> RemoteLibrary:
-        return RemoteLibrary(library, session, self._remote.threads)
+    def _load(self, session: RemoteSession, artifact: Artifact) -> RemoteMeasuring:
+        return RemoteMeasuring(load_on(session, artifact, self._kernels.threads))
 
 
-def compare_on_device(
-    first: Artifact, second: Artifact, protocol: Protocol, remote: Remote
-) -> Ratio:
-    """`deploy.tuning.compare.compare_artifacts` on a device: first's time over second's."""
-    image = first.golden_input
-
-    def measure(session: RemoteSession) -> Ratio:
-        networks = [load_on(session, artifact, remote.threads) for artifact in (first, second)]
-        samples: list[list[list[int]]] = [[], []]
-        for _ in range(protocol.rounds):
-            for network, rounds in zip(networks, samples, strict=True):
-                block = network.time_frames(image, protocol.warmup + protocol.repeat)
-                rounds.append(block[protocol.warmup :])
-        return ratio_of_rounds(*samples)
-
-    return remote.on_one(measure)
+def _sums(frames: list[list[int]], artifact: Artifact) -> dict[str, list[int]]:
+    """For each kernel, by its operation's text, the nanoseconds of all its calls in each frame."""
+    texts = {info.name: info.spec for info in artifact.kernels}
+    calls = [texts[name] for name in artifact.calls]
+    return {
+        text: [sum(ns for ns, call in zip(f, calls, strict=True) if call == text) for f in frames]
+        for text in dict.fromkeys(calls)
+    }
 
 
-def _sums(frames: list[list[int]], calls: Sequence[str], name: str) -> list[int]:
-    """Nanoseconds of all calls of one kernel in each frame."""
-    return [sum(ns for ns, call in zip(f, calls, strict=True) if call == name) for f in frames]
-
-
-def _difference(rule: RemoteLibrary, other: RemoteLibrary, image: NDArray[np.uint8]) -> str:
+def _difference(rule: Session, other: Session) -> str:
     """Why the two do not compute the same scores; empty where they do."""
-    wanted, found = (network.run("logits", image).astype(np.float64) for network in (rule, other))
+    wanted, found = (s.network.logits(s.given).astype(np.float64) for s in (rule, other))
     error = float(np.abs(wanted - found).max()) / max(1.0, float(np.abs(wanted).max()))
     return "" if error <= TOLERANCE else f"wrong result, relative error {error:.2g}"

@@ -12,7 +12,7 @@ from deploy.measure.build_table import provenance_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.schedules import schedules_of
 from deploy.measure.visit import VisitProtocol
-from deploy.targets import Target
+from deploy.target import Target
 from hmseg.genotype import MRMS_GENOTYPE, random_genotype
 from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
