@@ -14,11 +14,11 @@ from deploy.devices.network import Remote
 from deploy.graph import place
 from deploy.measure.device import Devices
 from deploy.measure.peer import Peer
-from deploy.measure.visit import VisitProtocol
+from deploy.measure.rounds import VisitProtocol
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
-from deploy.tuning.bench import TuningBench
+from deploy.trials.bench import TuningBench
 from lut.errors import UserError
 from lut.ops import Operation
 

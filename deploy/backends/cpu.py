@@ -24,13 +24,13 @@ from deploy.graph.reference import OnnxSession
 from deploy.measure.device import Devices
 from deploy.measure.local import LocalDevice
 from deploy.measure.peer import Peer
-from deploy.measure.visit import VisitProtocol
+from deploy.measure.rounds import VisitProtocol
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
-from deploy.tuning.bench import TuningBench
-from deploy.tuning.remote import RemoteBench
-from deploy.tuning.swapped import SwappedBench
+from deploy.trials.bench import TuningBench
+from deploy.trials.remote import RemoteBench
+from deploy.trials.swapped import SwappedBench
 from lut.errors import UserError
 from lut.ops import Operation
 

@@ -23,13 +23,13 @@ from deploy.measure.device import Devices
 from deploy.measure.gpu import GpuDevice
 from deploy.measure.gpu_peers import makers
 from deploy.measure.peer import Peer
-from deploy.measure.visit import VisitProtocol
+from deploy.measure.rounds import VisitProtocol
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
 from deploy.targets import resolve_target
-from deploy.tuning.bench import TuningBench
-from deploy.tuning.whole import WholeNetworksBench
+from deploy.trials.bench import TuningBench
+from deploy.trials.whole import WholeNetworksBench
 from lut.errors import UserError
 from lut.ops import Operation
 

@@ -16,8 +16,8 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
-    from deploy.measure.build_table import Progress
-    from deploy.measure.check_table import CheckResult
+    from deploy.tables.build import Progress
+    from deploy.tables.check import CheckResult
 
 _EMULATED = "EMULATED: these latencies mean nothing"
 
@@ -55,7 +55,7 @@ def build(
     if out:
         check_writable(out)
     from deploy.backends import backend_of
-    from deploy.measure.build_table import Plan, build_table, default_path
+    from deploy.tables.build import Plan, build_table, default_path
 
     resolved = options.resolve_measured_target(target, precision)
     backend = backend_of(resolved)
@@ -94,7 +94,7 @@ def show(
     table, space = _open(path)
     if out:
         check_writable(out)
-        from deploy.heatmap import draw_heatmap
+        from deploy.tables.heatmap import draw_heatmap
 
         draw_heatmap(table, space, out)
         say(f"heat map: {out}")
@@ -120,7 +120,7 @@ def check(
     table, _ = _open(path)
     identity = table.identity
     workers, remote = options.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.measure.check_table import check_table
+    from deploy.tables.check import check_table
 
     own = identity.target if identity.target_name == "json" else identity.target_name
     resolved = options.resolve_measured_target(target or own, identity.precision)

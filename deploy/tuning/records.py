@@ -22,17 +22,6 @@ MIN_GAIN = 1.05
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What a machine says of a candidate: medians of the kernel's time in each round, with the
-    rule's schedule and with the candidate, in nanoseconds; none where it was refused."""
-
-    machine: str
-    rule_ns: tuple[int, ...] = ()
-    candidate_ns: tuple[int, ...] = ()
-    refused: str = ""
-
-
-@dataclass(frozen=True)
 class Record:
     """One candidate beside the rule's schedule, timed in the same run, frame by frame.
 

@@ -23,9 +23,8 @@ from deploy.cpu.passes.schedule_fallback import TRACE
 from deploy.devices.network import Remote
 from deploy.schedules import schedule_fields, with_fields
 from deploy.target import Target
-from deploy.tuning.bench import Candidate, TuningBench
+from deploy.trials.bench import Candidate, Measurement, TuningBench
 from deploy.tuning.records import (
-    Measurement,
     Record,
     append,
     load_records,

@@ -10,11 +10,11 @@ from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.build import build_artifact
 from deploy.graph.export import export_network
-from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Devices, Session
-from deploy.measure.schedules import schedules_of
-from deploy.measure.visit import VisitProtocol, steady_rounds, whole_block
+from deploy.measure.rounds import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
 from deploy.target import Target
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype

@@ -16,22 +16,22 @@ from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
 from deploy.devices.tracker import require_key
 from deploy.measure.device import Session
-from deploy.tuning.bench import (
+from deploy.trials.bench import (
     FRAMES,
     ROUNDS,
     TOLERANCE,
     UNFIT,
     Candidate,
+    Measurement,
     operations_of,
     refusal,
 )
-from deploy.tuning.records import Measurement
 from lut.errors import HmsegError, UserError
 from lut.ops import Operation
 
 
 class RemoteBench:
-    """As `deploy.tuning.bench.TuningBench`; only kernels of ours. What a lost device was measuring,
+    """As `deploy.trials.bench.TuningBench`; only kernels of ours. What a lost device was measuring,
     another measures.
 
     `build` compiles the network with other kernels. Raises UserError for an emulated device unless

@@ -22,8 +22,15 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
 from deploy.runtime import Network
-from deploy.tuning.bench import FRAMES, ROUNDS, UNFIT, Candidate, operations_of, refusal
-from deploy.tuning.records import Measurement
+from deploy.trials.bench import (
+    FRAMES,
+    ROUNDS,
+    UNFIT,
+    Candidate,
+    Measurement,
+    operations_of,
+    refusal,
+)
 from deploy.verify import replay_golden, require
 from lut.errors import WorkError
 from lut.ops import Operation
@@ -32,7 +39,7 @@ UNCOUNTED = 2  # frames at the start of each block
 
 
 class WholeNetworksBench:
-    """As `deploy.tuning.bench.TuningBench`; only kernels of ours.
+    """As `deploy.trials.bench.TuningBench`; only kernels of ours.
 
     `build` compiles the network with other kernels. Raises UserError where there is no GPU.
     """

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from deploy.backends import backend_of
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
-from deploy.measure.networks import Factory, Recipe, TimedNetwork, factory_of
-from deploy.measure.schedules import digest, schedules_of
-from deploy.measure.visit import VisitProtocol, measure_visit
+from deploy.measure.rounds import VisitProtocol
 from deploy.schedules import Fields
+from deploy.tables.networks import Factory, Recipe, TimedNetwork, factory_of
+from deploy.tables.schedules import digest, schedules_of
+from deploy.tables.visit import measure_visit
 from deploy.target import Target
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype

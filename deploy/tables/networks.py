@@ -27,10 +27,10 @@ from deploy.backends import backend_of
 from deploy.backends.base import Job
 from deploy.build import TOOLS
 from deploy.graph.export import export_network, read_metadata
-from deploy.measure.entries import entries_of
 from deploy.resolution import Resolution
 from deploy.schedules import Fields
 from deploy.street import draw_street
+from deploy.tables.entries import entries_of
 from deploy.target import Target
 from hmseg.genotype import Genotype
 from hmseg.mrms import MRMS, MRMSConfig

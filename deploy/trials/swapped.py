@@ -20,22 +20,22 @@ from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.runtime import open_artifact
 from deploy.target import Target
-from deploy.tuning.apart import run_apart
-from deploy.tuning.bench import (
+from deploy.trials.apart import run_apart
+from deploy.trials.bench import (
     FRAMES,
     ROUNDS,
     TOLERANCE,
     UNFIT,
     Candidate,
+    Measurement,
     operations_of,
     refusal,
 )
-from deploy.tuning.records import Measurement
 from lut.ops import Operation
 
 
 class SwappedBench:
-    """As `deploy.tuning.bench.TuningBench`."""
+    """As `deploy.trials.bench.TuningBench`."""
 
     at_once = per_kernel = 1
 

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from deploy.artifact import TVM, Artifact
 from deploy.schedules import Fields, schedule_fields
-from deploy.tuning.records import Measurement
 from lut.ops import Operation, parse_operation
 
 ROUNDS, FRAMES = 5, 8  # per candidate: rounds, and frames of each side in a round
@@ -24,6 +23,17 @@ class Candidate:
     def fields(self) -> Fields:
         """As records hold it."""
         return self.schedule if isinstance(self.schedule, dict) else schedule_fields(self.schedule)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a machine says of a candidate: medians of the kernel's time in each round, with the
+    rule's schedule and with the candidate, in nanoseconds; none where it was refused."""
+
+    machine: str
+    rule_ns: tuple[int, ...] = ()
+    candidate_ns: tuple[int, ...] = ()
+    refused: str = ""
 
 
 class TuningBench(Protocol):
