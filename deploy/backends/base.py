@@ -1,6 +1,6 @@
 """What a backend is: its operations, its compiler, its machines and their clocks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
@@ -18,7 +18,7 @@ from deploy.measure.rounds import VisitProtocol
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
-from deploy.trials.bench import TuningBench
+from deploy.trials.bench import TunedKernels, TuningBench
 from lut.errors import UserError
 from lut.ops import Operation
 
@@ -33,7 +33,7 @@ class CannotRunError(UserError):
     """Neither this machine nor a device at hand runs what was compiled, and why."""
 
 
-class Kernels(place.Kernels, Protocol):
+class Kernels(place.Kernels, TunedKernels, Protocol):
     """The kernels of a backend, with their schedules.
 
     `measured` are fields of schedules that won, by operation, as text.
@@ -42,12 +42,6 @@ class Kernels(place.Kernels, Protocol):
     @property
     def measured(self) -> Mapping[str, Fields]:
         """Schedules that take the place of the rule's."""
-
-    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
-        """The schedule that is chosen without measuring."""
-
-    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
-        """What is worth measuring while `best` is the fastest schedule known."""
 
 
 @dataclass(frozen=True)

@@ -111,3 +111,21 @@ class Devices(Protocol):
         `work` raises, UserError for a device that is not like the others, and WorkError where none
         is left.
         """
+
+
+class OneDevice(Device, Protocol):
+    """`Devices` of which there is one: nothing else runs while something is measured."""
+
+    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
+        """As `Devices.use`."""
+        with self.open(artifact) as session:
+            return work(session)
+
+    def spread(
+        self, items: Sequence[Item], work: Callable[[Device, Session, Item], Result],
+        on_result: Callable[[Item, Result], None], *, reference: Artifact,
+    ) -> None:  # fmt: skip
+        """One item after the other."""
+        with self.open(reference) as session:
+            for item in items:
+                on_result(item, work(self, session, item))

@@ -1,6 +1,6 @@
 """This machine's GPU as the one device that networks are timed on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,15 +10,14 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
 from deploy.measure.ceilings import Ceilings
-from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.interleave import Protocol, time_block
-from deploy.measure.local import one_by_one
 from deploy.runtime import Network
 from lut.errors import UserError
 from lut.ops import expand, parse_operation
 
 
-class GpuDevice:
+class GpuDevice(OneDevice):
     """The GPU; raises UserError where there is none."""
 
     def __init__(self) -> None:
@@ -48,22 +47,6 @@ class GpuDevice:
             yield GpuSession(Network(artifact, loaded), loaded)
         finally:
             loaded.close()
-
-    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
-        """As `Devices.use`."""
-        with self.open(artifact) as session:
-            return work(session)
-
-    def spread(
-        self,
-        items: Sequence[Item],
-        work: Callable[[Device, Session, Item], Result],
-        on_result: Callable[[Item, Result], None],
-        *,
-        reference: Artifact,
-    ) -> None:
-        """One item after the other."""
-        one_by_one(self, items, work, on_result, reference)
 
 
 class GpuSession:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,12 @@ from deploy.cpu.pipeline import isa_of
 from deploy.cpu.targets import host_target
 from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
-from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.interleave import Protocol, time_block
 from deploy.runtime import Network, open_artifact
 
 
-class LocalDevice:
+class LocalDevice(OneDevice):
     """This machine, in this process, with `threads` of TVM's pool."""
 
     def __init__(self, threads: int) -> None:
@@ -40,35 +40,6 @@ class LocalDevice:
     def open(self, artifact: Artifact) -> Iterator["LocalSession"]:
         """Load an artifact."""
         yield LocalSession(open_artifact(artifact, "the network", threads=self.threads))
-
-    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
-        """As `Devices.use`."""
-        with self.open(artifact) as session:
-            return work(session)
-
-    def spread(
-        self,
-        items: Sequence[Item],
-        work: Callable[[Device, Session, Item], Result],
-        on_result: Callable[[Item, Result], None],
-        *,
-        reference: Artifact,
-    ) -> None:
-        """One item after the other: nothing else runs while one is measured."""
-        one_by_one(self, items, work, on_result, reference)
-
-
-def one_by_one(
-    device: Device,
-    items: Sequence[Item],
-    work: Callable[[Device, Session, Item], Result],
-    on_result: Callable[[Item, Result], None],
-    reference: Artifact,
-) -> None:
-    """`Devices.spread` over one device."""
-    with device.open(reference) as session:
-        for item in items:
-            on_result(item, work(device, session, item))
 
 
 class LocalSession:

@@ -36,6 +36,16 @@ class Measurement:
     refused: str = ""
 
 
+class TunedKernels(Protocol):
+    """Kernels with their schedules."""
+
+    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
+        """The schedule that is chosen without measuring."""
+
+    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
+        """What is worth measuring while `best` is the fastest schedule known."""
+
+
 class TuningBench(Protocol):
     """Measures candidates of a network's kernels.
 
@@ -43,6 +53,10 @@ class TuningBench(Protocol):
     ours, whose object is in `operations`, or a loop nest of TVM's, in `nests`. `at_once` candidates
     are measured together, of one kernel at most `per_kernel`.
     """
+
+    @property
+    def kernels(self) -> TunedKernels:
+        """Whose schedules are measured."""
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -63,12 +77,6 @@ class TuningBench(Protocol):
     @property
     def per_kernel(self) -> int:
         """Of these, those of one kernel at most."""
-
-    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
-        """The schedule beside which candidates are measured."""
-
-    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
-        """What is worth measuring while `best` is the fastest schedule known."""
 
     def measure(
         self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],

@@ -2,7 +2,7 @@
 timed by the device's own clock."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,6 @@ from deploy.trials.bench import (
     refusal,
 )
 from lut.errors import HmsegError, UserError
-from lut.ops import Operation
 
 
 class RemoteBench:
@@ -44,7 +43,7 @@ class RemoteBench:
         self, kernels: CpuKernels, rule: Artifact, build: Callable[[CpuKernels], Artifact],
         remote: Remote, *, emulated: bool,
     ) -> None:  # fmt: skip
-        self._kernels, self._rule, self._build = kernels, rule, build
+        self.kernels, self._rule, self._build = kernels, rule, build
         self._remote, self._emulated = remote, emulated
         remote.on_one(self._machine)
         frames = remote.on_one(lambda session: self._load(session, rule).time_kernels(5))
@@ -53,14 +52,6 @@ class RemoteBench:
         self.times_ns = {text: int(np.median(times[text])) for text in self.operations}
         self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
         self.per_kernel = self.at_once
-
-    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
-        """As `TuningBench.rule`."""
-        return self._kernels.rule(operation)
-
-    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
-        """As `TuningBench.alternatives`."""
-        return self._kernels.alternatives(operation, best)
 
     def measure(
         self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
@@ -78,7 +69,7 @@ class RemoteBench:
 
     def _try_to_build(self, candidate: Candidate) -> tuple[Artifact | None, str]:
         """A network with the candidate, or why there is none."""
-        kernels = replace(self._kernels, measured={candidate.text: candidate.fields})
+        kernels = replace(self.kernels, measured={candidate.text: candidate.fields})
         try:
             return self._build(kernels), ""
         except HmsegError:
@@ -116,7 +107,7 @@ class RemoteBench:
         return f"{device['machine']} (emulated)"
 
     def _load(self, session: RemoteSession, artifact: Artifact) -> RemoteMeasuring:
-        return RemoteMeasuring(load_on(session, artifact, self._kernels.threads))
+        return RemoteMeasuring(load_on(session, artifact, self.kernels.threads))
 
 
 def _sums(frames: list[list[int]], artifact: Artifact) -> dict[str, list[int]]:

@@ -2,7 +2,7 @@
 frame."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from deploy.trials.bench import (
     operations_of,
     refusal,
 )
-from lut.ops import Operation
 
 
 class SwappedBench:
@@ -42,7 +41,7 @@ class SwappedBench:
     def __init__(
         self, graph: onnx.ModelProto, target: Target, kernels: CpuKernels, rule: Artifact
     ) -> None:
-        self._target, self._kernels = target, kernels
+        self._target, self.kernels = target, kernels
         module = import_graph(with_logits_output(graph))
         with tvm.target.Target(target.config):
             for step in lowering_passes(kernels):
@@ -58,14 +57,6 @@ class SwappedBench:
         self.times_ns = {text: ns for text, ns in times.items() if ns}
         self.operations = operations_of(rule, self.times_ns)
         self.nests = {text: left[text] for text in self.times_ns if text in left}
-
-    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
-        """As `TuningBench.rule`."""
-        return self._kernels.rule(operation)
-
-    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
-        """As `TuningBench.alternatives`."""
-        return self._kernels.alternatives(operation, best)
 
     def measure(
         self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
@@ -101,7 +92,7 @@ class SwappedBench:
         if candidate.text in self.nests:
             return apply_trace(self.nests[candidate.text], candidate.schedule)
         operation = self.operations[candidate.text]
-        return emit(operation, self._kernels.isa, schedule=candidate.schedule)
+        return emit(operation, self.kernels.isa, schedule=candidate.schedule)
 
     def _kernel_ns(self, name: str) -> int:
         """Median time of a kernel over a few frames, all its calls together."""

@@ -9,7 +9,7 @@ one candidate of every kernel, and the GPU's events tell them apart.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,6 @@ from deploy.trials.bench import (
 )
 from deploy.verify import replay_golden, require
 from lut.errors import WorkError
-from lut.ops import Operation
 
 UNCOUNTED = 2  # frames at the start of each block
 
@@ -50,21 +49,13 @@ class WholeNetworksBench:
     def __init__(
         self, kernels: GpuKernels, rule: Artifact, build: Callable[[GpuKernels], Artifact]
     ) -> None:
-        self._kernels, self._build, self._driver = kernels, build, Driver()
+        self.kernels, self._build, self._driver = kernels, build, Driver()
         self._image: NDArray[Any] = rule.golden_input
         self._rule = self._load(rule)
         self._rule.loaded.warm_up(self._image)
         times = self._kernel_ns(self._rule)
         self.operations = operations_of(rule, times)
         self.times_ns = {text: times[text] for text in self.operations}
-
-    def rule(self, operation: Operation) -> Any:  # noqa: ANN401 - a Schedule
-        """As `TuningBench.rule`."""
-        return self._kernels.rule(operation)
-
-    def alternatives(self, operation: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401
-        """As `TuningBench.alternatives`."""
-        return self._kernels.alternatives(operation, best)
 
     def measure(
         self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
@@ -75,7 +66,7 @@ class WholeNetworksBench:
         network = None
         try:
             measured = {candidate.text: candidate.fields for candidate in batch}
-            kernels = replace(self._kernels, measured=measured)
+            kernels = replace(self.kernels, measured=measured)
             network = self._load(self._build(kernels))
             require([replay_golden(network)])
             rule_ns, other_ns = self._time(network)

@@ -152,10 +152,10 @@ class _Run:
         if trials_without_gain(mine) >= self.limits.early_stopping:
             return
         operation = self.bench.operations[text]
-        rule, best = self.bench.rule(operation), winners(mine).get(text)
+        rule, best = self.bench.kernels.rule(operation), winners(mine).get(text)
         tried = [record.schedule for record in mine]
         base = with_fields(rule, best) if best else rule
-        for schedule in self.bench.alternatives(operation, base):
+        for schedule in self.bench.kernels.alternatives(operation, base):
             if schedule != rule and schedule_fields(schedule) not in tried:
                 tried.append(schedule_fields(schedule))
                 yield Candidate(text, schedule)
