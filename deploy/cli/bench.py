@@ -8,6 +8,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile
 from lut.errors import UserError, WorkError
 
@@ -23,18 +24,13 @@ if TYPE_CHECKING:
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
 
+@grouped
 def bench(
+    *,
     model: options.Model = options.DEFAULT_MODEL,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    input_: options.InputText = "image",
-    output: options.OutputText = "labels",
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    ends: options.EndOptions,
     warmup: Annotated[int, typer.Option(help="Calls before each block, not counted.")] = 3,
     repeat: Annotated[int, typer.Option(help="Calls counted in each block.")] = 20,
     rounds: Annotated[int, typer.Option(help="Blocks of each side, in turn.")] = 7,
@@ -52,9 +48,7 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
     ] = False,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time the compiled network beside onnxruntime, in turn, from image to output.
@@ -71,19 +65,18 @@ def bench(
         raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
     if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     from deploy.backends import backend_of
-    from deploy.targets import resolve_target
 
-    resolved = resolve_target(target, arch, precision)
+    resolved = on.resolve()
     backend = backend_of(resolved)
-    backend.check_place(threads, remote)
-    if artifact is None and arch is None:
-        resolved = backend.measured_target(resolved, target)
+    backend.check_place(place.threads, remote)
+    if artifact is None and on.arch is None:
+        resolved = backend.measured_target(resolved, on.target)
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std, input_)
+        source = options.open_model(model, given, ends)
     from deploy.bench import PEER
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
@@ -93,7 +86,7 @@ def bench(
         if artifact
         else _build(source.graph, resolved, workers, remote)
     )
-    options.check_precision(precision, built)
+    options.check_precision(on.precision, built)
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
     where = f" on {remote.farm.key}" if remote else ""

@@ -4,36 +4,28 @@ from pathlib import Path
 
 from deploy.cli import options
 from deploy.cli.console import print_json, say, step
+from deploy.cli.groups import grouped
 from lut.files import check_writable
 
 
+@grouped
 def compile_model(
+    *,
     model: options.Model = options.DEFAULT_MODEL,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    input_: options.InputText = "image",
-    output: options.OutputText = "labels",
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    ends: options.EndOptions,
+    place: options.PlaceOptions,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Compile for a target, check against onnxruntime, write one artifact file."""
     if out:
         check_writable(out)
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.targets import resolve_target
-
-    resolved = resolve_target(target, arch, precision)
+    workers, remote = place.read()
+    resolved = on.resolve()
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std, input_)
+        source = options.open_model(model, given, ends)
     from deploy.artifact import SUFFIX, TVM, save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_artifact

@@ -8,6 +8,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -27,18 +28,17 @@ TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
 
 
 @app.command()
+@grouped
 def build(
+    *,
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
     precision: options.PrecisionText = "fp32",
-    threads: options.Threads = None,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
@@ -48,7 +48,7 @@ def build(
     With --target cuda on this machine's GPU. Interrupted or killed, or its device lost, the same
     command goes on where it was.
     """
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
         raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
@@ -59,14 +59,14 @@ def build(
 
     resolved = options.resolve_measured_target(target, precision)
     backend = backend_of(resolved)
-    backend.check_place(threads, remote)
+    backend.check_place(place.threads, remote)
     workers = backend.record_threads(workers)
     plan = Plan(
         Space(size, width), resolved, workers, stages=tuple(stage or STAGES),
         protocol=backend.protocol,
     )  # fmt: skip
-    path, place = out or default_path(plan), _place(resolved.machine, workers)
-    with step(f"measuring {size}, width {width:g}, {place}") as progress:
+    path, machine = out or default_path(plan), _place(resolved.machine, workers)
+    with step(f"measuring {size}, width {width:g}, {machine}") as progress:
 
         def tell(now: "Progress") -> None:
             progress.tell(

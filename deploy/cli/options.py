@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,26 +95,68 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """What of a model is compiled."""
+
+    resolution: ResolutionText = None
+    classes: Classes = None
+    mean: Mean = None
+    std: Std = None
+
+
+@dataclass(frozen=True)
+class EndOptions:
+    """What goes in and comes out."""
+
+    input_: InputText = "image"
+    output: OutputText = "labels"
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """What it is compiled for."""
+
+    target: TargetText = "cpu"
+    arch: Architectures = None
+    precision: PrecisionText = DEFAULT_PRECISION
+
+    def resolve(self) -> "Target":
+        """The target; raises UserError as `resolve_target` does."""
+        from deploy.targets import resolve_target
+
+        return resolve_target(self.target, self.arch, self.precision)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where it runs."""
+
+    threads: Threads = None
+    rpc_tracker: Tracker = None
+    rpc_key: Key = None
+    rpc_limit: CallLimit = CALL_LIMIT_S
+
+    def read(self) -> "tuple[int, Remote | None]":
+        """As `read_place`."""
+        return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+
+
 def open_model(
-    model: str,
-    resolution: str | None,
-    output: str = "labels",
-    classes: int | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    input_kind: str = "image",
+    model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
 ) -> "Source":
     """The graph that the model options name; checks every text before the heavy imports."""
-    size = read_resolution(resolution)
-    taken, kind = read_input(input_kind), read_output(output)
-    means, stds = read_triple("--mean", mean), read_triple("--std", std)
+    options, ends = options or SourceOptions(), ends or EndOptions()
+    size = read_resolution(options.resolution)
+    taken, kind = read_input(ends.input_), read_output(ends.output)
+    means, stds = read_triple("--mean", options.mean), read_triple("--std", options.std)
     if stds and min(stds) <= 0:
-        raise UserError(f"--std {std}: the three numbers must be above 0")
+        raise UserError(f"--std {options.std}: the three numbers must be above 0")
     from deploy.graph.source import open_source
 
     return open_source(
-        model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
-        std=stds,
+        model, resolution=size, input_kind=taken, output=kind, num_classes=options.classes,
+        mean=means, std=stds,
     )  # fmt: skip
 
 

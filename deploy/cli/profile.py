@@ -7,6 +7,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from lut.errors import UserError
 from lut.files import check_writable
 
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 EMULATED = "EMULATED: this says nothing of the latency on any ARM processor"
 
 
+@grouped
 def profile(
+    *,
     artifact: Annotated[Path, typer.Argument(help="An artifact made by hmseg-deploy compile.")],
-    threads: options.Threads = None,
     repeat: Annotated[int, typer.Option(help="Frames to time.")] = 50,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time each kernel of a frame against the machine's ceilings.
@@ -37,7 +37,7 @@ def profile(
         raise UserError(f"--repeat {repeat}: it must be at least 1")
     if out:
         check_writable(out)
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     from deploy.artifact import load_artifact
     from deploy.backends import backend_of
     from deploy.profile import profile as run_profile

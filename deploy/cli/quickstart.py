@@ -26,7 +26,7 @@ def quickstart(
     check_writable(out / "labels.png")
     workers = options.read_threads(threads)
     with step(f"exporting {model}") as progress:
-        source = options.open_model(model, resolution)
+        source = options.open_model(model, options.SourceOptions(resolution))
         size = source.metadata.resolution
         progress.result = f"{size}, {len(source.metadata.classes)} classes"
     from deploy.artifact import SUFFIX, save_artifact

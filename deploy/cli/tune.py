@@ -7,6 +7,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
     from deploy.tuning.tune import Trial
 
 
+@grouped
 def tune(
+    *,
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
     precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
+    given: options.SourceOptions,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -37,9 +36,7 @@ def tune(
     records: Annotated[
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
     ] = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Measure schedules inside the network; keep those that win.
@@ -48,14 +45,14 @@ def tune(
     """
     if (trials is not None and trials < 1) or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     resolved = options.resolve_measured_target(target, precision)
     from deploy.backends import backend_of
 
     backend = backend_of(resolved)
-    backend.check_place(threads, remote)
+    backend.check_place(place.threads, remote)
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, "labels", classes, mean, std)
+        source = options.open_model(model, given)
     from deploy.build import build_artifact
     from deploy.cpu.passes.schedule_fallback import TRACE
     from deploy.measure.interleave import Protocol

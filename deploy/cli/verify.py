@@ -7,6 +7,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,24 +18,18 @@ if TYPE_CHECKING:
     from deploy.verify import Comparison
 
 
+@grouped
 def verify(
+    *,
     artifact: Annotated[
         Path | None, typer.Argument(help="An artifact: its golden input is replayed.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
     ] = None,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Check an artifact, or torch, onnxruntime and TVM against each other.
@@ -43,19 +38,18 @@ def verify(
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     from deploy.artifact import load_artifact
-    from deploy.targets import resolve_target
 
     if artifact is not None:
         loaded = load_artifact(artifact)
-        options.check_precision(precision, loaded)
+        options.check_precision(on.precision, loaded)
         found, comparisons = loaded.target.precision, [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
-        resolved = resolve_target(target, arch, precision)
+        resolved = on.resolve()
         found = resolved.precision
-        comparisons = _compare_all(model, resolved, resolution, classes, mean, std, workers, remote)
+        comparisons = _compare_all(model, resolved, given, workers, remote)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
@@ -82,11 +76,11 @@ def _replay(
 
 
 def _compare_all(
-    model: str, target: "Target", resolution: str | None, classes: int | None, mean: str | None,
-    std: str | None, threads: int, remote: "Remote | None",
+    model: str, target: "Target", given: options.SourceOptions, threads: int,
+    remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, "labels", classes, mean, std)
+        source = options.open_model(model, given)
     from deploy.build import build_artifact
     from deploy.verify import probe_images, verify_torch
 
