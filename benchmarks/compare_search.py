@@ -223,7 +223,7 @@ class Comparison:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Compile and time every network of the results that has no latency yet, in one run."""
-    from deploy.measure.check_table import check_networks
+    from deploy.tables.check import check_networks
     from deploy.measure.local import LocalDevice
     from deploy.targets import resolve_target
 

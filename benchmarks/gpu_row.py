@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from deploy.artifact import Artifact
     from deploy.gpu.driver import Driver
-    from deploy.targets import Target
+    from deploy.target import Target
     from deploy.verify import Comparison
 
 PROFILED_FRAMES, DROPPED_FRAMES = 20, 5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lut.errors import HmsegError, UserError
 
 if TYPE_CHECKING:
-    from deploy.measure.build_table import Plan, Progress
+    from deploy.tables.build import Plan, Progress
 
 RESOLUTION, WIDTH = "256x512", 0.5
 UP = "the time was up"
@@ -37,8 +37,8 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     """
     from deploy.gpu.device import GpuDevice
     from deploy.gpu.driver import Driver
-    from deploy.measure.build_table import Plan, build_table
-    from deploy.measure.visit import protocol_for
+    from deploy.tables.build import Plan, build_table
+    from deploy.tables.visit import protocol_for
     from deploy.resolution import parse_resolution
     from deploy.targets import resolve_target
     from hmseg.operators import Space
@@ -73,7 +73,7 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
 def describe(plan: "Plan", path: Path, left: str) -> dict[str, Any]:
     """What the results say of the table: its file, where there is one that can be read, and what
     is left out unless every planned visit is in it."""
-    from deploy.measure.build_table import visits_left
+    from deploy.tables.build import visits_left
     from lut.table import load_table
 
     try:

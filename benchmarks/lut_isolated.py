@@ -19,7 +19,7 @@ from typing import Any
 from deploy import host
 from deploy.cli.console import run_main
 from deploy.measure.local import LocalDevice, LocalSession
-from deploy.measure.networks import NetworkFactory
+from deploy.tables.networks import NetworkFactory
 from deploy.resolution import parse_resolution
 from deploy.targets import resolve_target
 from hmseg.genotype import MRMS_GENOTYPE

@@ -70,9 +70,9 @@ def main() -> None:
         if code == 0:
             break
     assert runs[-1]["exit"] == 0, "the build did not end well"
-    from deploy.measure.build_table import REVISITS, VISITS_PER_NETWORK, Plan
+    from deploy.tables.build import REVISITS, VISITS_PER_NETWORK, Plan
     from deploy.resolution import parse_resolution
-    from deploy.targets import host_target
+    from deploy.cpu.targets import host_target
     from hmseg.operators import Space
 
     space = Space(parse_resolution(args.resolution), args.width)

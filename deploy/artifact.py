@@ -13,25 +13,28 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.gpu.program import GpuProgram, is_member
+from deploy.cpu.library import Library
+from deploy.gpu.program import GpuProgram
 from deploy.metadata import Metadata
-from deploy.precision import Precision, parse_precision
+from deploy.precision import parse_precision
+from deploy.target import Target
 from lut.errors import UserError
 from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
 FORMAT_VERSION = 3
-# What older programs can read is still written as their version: a library with logits at every 8th
-# pixel is of version 1, a GPU's program of version 2.
-_CPU_FORMAT_VERSION, _GPU_FORMAT_VERSION = 1, 2
+# What older programs can read is still written as their version: with logits at every 8th pixel
+# that of the code (`Code.format_version`).
 SUFFIX = ".hmseg"
+TVM = "tvm"  # the template of kernels that TVM's own lowering made
 # The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
 # outweigh the code.
 _LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
@@ -39,21 +42,34 @@ _LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
 T = TypeVar("T")
 
 _MANIFEST = "manifest.json"
-_LIBRARY = "lib.so"
 _GOLDEN = ("golden/image.npy", "golden/labels.npy", "golden/logits.npy")
 _END_RECORD_BYTES = 22  # of a zip file, before its comment
 _DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 
 
-@dataclass(frozen=True)
-class ArtifactTarget:
-    """What a machine must be to run the library, and the precision of its maps."""
+class Code(Protocol):
+    """What a backend compiles a network to, as an artifact holds it."""
 
-    name: str
-    config: dict[str, Any]
-    architecture: str
-    features: tuple[str, ...]
-    precision: Precision = "fp32"
+    @property
+    def format_version(self) -> int:
+        """Of the format, the first whose readers know such code."""
+
+    def members(self) -> dict[str, bytes]:
+        """Files of the artifact by name."""
+
+
+@dataclass(frozen=True)
+class NoCode:
+    """Of a draft."""
+
+    format_version: ClassVar[int] = 1
+
+    def members(self) -> dict[str, bytes]:
+        """None."""
+        return {}
+
+
+_CODES = (GpuProgram, Library)
 
 
 @dataclass(frozen=True)
@@ -110,10 +126,10 @@ class KernelInfo:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything in one artifact file: for a CPU a `library`, for a GPU none but `gpu`."""
+    """Everything in one artifact file."""
 
-    library: bytes
-    target: ArtifactTarget
+    code: Code
+    target: Target
     metadata: Metadata
     golden: Golden
     parity: dict[str, Any]
@@ -124,7 +140,6 @@ class Artifact:
     # The kernels that a frame calls, by name, in order, as the library's entry ``timed`` times
     # them; empty in an artifact that was made before libraries had that entry.
     calls: tuple[str, ...] = ()
-    gpu: GpuProgram | None = None
 
     @property
     def golden_input(self) -> NDArray[Any]:
@@ -140,7 +155,7 @@ class Artifact:
             "format": FORMAT,
             "format_version": self._format_version(),
             "created": self.created,
-            "target": asdict(self.target),
+            "target": self.target.to_json(),
             "input": {
                 "name": self.metadata.input,
                 "dtype": np.dtype(self.metadata.input_dtype).name,
@@ -163,7 +178,7 @@ class Artifact:
     def _format_version(self) -> int:
         if self.golden.stride != _LEAST_STRIDE:
             return FORMAT_VERSION
-        return _GPU_FORMAT_VERSION if self.gpu else _CPU_FORMAT_VERSION
+        return self.code.format_version
 
 
 def save_artifact(artifact: Artifact, path: Path) -> None:
@@ -171,8 +186,7 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     golden: list[NDArray[Any]] = [
         artifact.golden.image, artifact.golden.labels, artifact.golden.logits
     ]  # fmt: skip
-    code = artifact.gpu.members() if artifact.gpu else {_LIBRARY: artifact.library}
-    members = code | {
+    members = artifact.code.members() | {
         name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
     }
     hashes = {
@@ -210,15 +224,14 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             manifest = json.loads(archive.read(_MANIFEST))
             _check_format(manifest, name)
-            program = [member for member in manifest["members"] if is_member(member)]
-            names = (*(program or [_LIBRARY]), *_GOLDEN)
-            members = {member: archive.read(member) for member in names}
+            kind, own = _code_members(manifest["members"])
+            members = {member: archive.read(member) for member in (*own, *_GOLDEN)}
         for member, content in members.items():
             if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
                 raise UserError(f"{name}: the member {member} does not match its checksum")
         metadata = Metadata.from_strings(manifest["metadata"])
         return Artifact(
-            library=members.get(_LIBRARY, b""),
+            code=kind.from_members({member: members[member] for member in own}),
             target=_read_target(manifest["target"]),
             metadata=metadata,
             golden=_read_golden(members, metadata, manifest),
@@ -228,9 +241,6 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
             threads=_typed(int, manifest, "threads"),
             calls=_texts({"calls": []} | manifest, "calls"),
-            gpu=GpuProgram.from_members({name: members[name] for name in program})
-            if program
-            else None,
         )
     except UserError as error:
         raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error
@@ -254,6 +264,15 @@ def _check_format(manifest: Any, name: str) -> None:  # noqa: ANN401 - any JSON 
             f"{name}: format version {version} is newer than this program's {FORMAT_VERSION}; "
             "update hmseg, or compile the model again with this version"
         )
+
+
+def _code_members(members: Iterable[str]) -> tuple[type[GpuProgram] | type[Library], list[str]]:
+    """The kind of code that an artifact's files are, and which of them are its."""
+    for kind in _CODES:
+        own = [name for name in members if kind.is_member(name)]
+        if own:
+            return kind, own
+    raise ValueError("it holds no code")
 
 
 def _array_bytes(array: NDArray[Any]) -> bytes:
@@ -282,10 +301,10 @@ def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
     return KernelInfo(name, template, spec, macs, size, tuned=_typed(bool, kernel, "tuned"))
 
 
-def _read_target(values: dict[str, Any]) -> ArtifactTarget:
+def _read_target(values: dict[str, Any]) -> Target:
     # Artifacts from before there was another precision do not name theirs.
     precision = _typed(str, {"precision": "fp32"} | values, "precision")
-    return ArtifactTarget(
+    return Target(
         _typed(str, values, "name"),
         _typed(dict, values, "config"),
         _typed(str, values, "architecture"),

@@ -1,43 +1,48 @@
-"""The compiled network beside onnxruntime: same process, same threads, image to labels."""
+"""The compiled network beside what a user would run on the same machine instead, in turn."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact, save_artifact
+from deploy.backends import backend_of
+from deploy.devices.network import Remote
 from deploy.graph.export import save_onnx
-from deploy.graph.reference import OnnxSession
-from deploy.measure.interleave import Protocol, Samples, interleave
+from deploy.graph.source import Source
+from deploy.measure.device import Session
+from deploy.measure.interleave import Protocol, Samples, interleave_blocks, time_block
 from deploy.measure.memory import PeakMemory, measure_peak
+from deploy.measure.peer import Peer
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
-from deploy.profile import Profile, profile_here, require_timed
-from deploy.runtime import open_artifact
+from deploy.profile import Profile, profile, require_timed
 
 OURS, PEER = "hmseg", "onnxruntime"
+MOST_DIFFERING = 0.01  # of the pixels: between two float32 networks only ties may differ
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One run of the two sides."""
+    """One run of all sides."""
 
     samples: dict[str, Samples]
-    memory: dict[str, PeakMemory]
+    machine: dict[str, Any]  # `Session.machine`
+    includes: str  # what the time includes, in words
     threads: int
     metadata: Metadata
+    note: str = ""  # on the precision, for a title
+    absent: dict[str, str] = field(default_factory=dict)  # peers that are not timed, and why
+    notes: dict[str, str] = field(default_factory=dict)  # on peers that are
+    differing: dict[str, float] = field(default_factory=dict)  # share of pixels, by peer
+    parts: dict[str, list[int]] = field(default_factory=dict)  # of our frames, in nanoseconds
+    memory: dict[str, PeakMemory] = field(default_factory=dict)
     profile: Profile | None = None  # of the same loaded network, after it
-
-    @property
-    def includes(self) -> str:
-        """What the time includes, in words."""
-        return time_includes(self.metadata)
 
     @property
     def calls(self) -> dict[str, list[int]]:
@@ -50,67 +55,135 @@ class BenchResult:
         return {name: summarise(calls) for name, calls in self.calls.items()}
 
     @property
-    def ratio(self) -> Ratio:
-        """onnxruntime's time over ours."""
-        return ratio_of_rounds(self.samples[PEER], self.samples[OURS])
+    def ratios(self) -> dict[str, Ratio]:
+        """Each peer's time over ours."""
+        ours = self.samples[OURS]
+        return {
+            name: ratio_of_rounds(rounds, ours)
+            for name, rounds in self.samples.items()
+            if name != OURS
+        }
+
+    @property
+    def parts_ms(self) -> dict[str, float]:
+        """Medians of the parts of our frames."""
+        return {name: float(np.median(ns)) / 1e6 for name, ns in self.parts.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: summaries, ratio, memory, raw samples."""
-        return {
+        """For --json and for the results: summaries, ratios, memory, raw samples."""
+        found = {
             "input": self.metadata.input,
             "output": self.metadata.output,
             "threads": self.threads,
+            "machine": self.machine,
             "includes": self.includes,
             "latency": {name: summary.to_json() for name, summary in self.summaries.items()},
-            "ratio": asdict(self.ratio) | {"of": f"{PEER} time / {OURS} time"},
+            "ratios": {name: asdict(ratio) for name, ratio in self.ratios.items()},
+            "samples_ns": self.samples,
+        }
+        optional = {
+            "parts_ms": self.parts_ms,
+            "absent": self.absent,
+            "notes": self.notes,
+            "differing_labels": self.differing,
             "memory": {
                 name: asdict(peak) | {"network_kib": peak.network_kib}
                 for name, peak in self.memory.items()
             },
-            "samples_ns": self.samples,
-        } | ({"profile": self.profile.to_json()} if self.profile else {})
-
-
-def time_includes(metadata: Metadata) -> str:
-    """What the time of a whole frame on this machine includes, in words."""
-    taken = "uint8 image" if metadata.input == "image" else "float32 tensor"
-    return f"the copy of the {taken} in, the whole network, and the {metadata.output} map out"
+            "profile": self.profile.to_json() if self.profile else None,
+        }
+        return found | {name: value for name, value in optional.items() if value}
 
 
 def bench(
     artifact: Artifact,
-    model: onnx.ModelProto,
+    source: Source,
     image: NDArray[np.uint8],
     protocol: Protocol,
     *,
     threads: int,
+    remote: Remote | None = None,
     profiled: bool = False,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
-    """Time an artifact and onnxruntime on the graph it was compiled from, on one image uint8
-    (H, W, 3), which is normalised before where they take a tensor.
+    """Time an artifact and its peers on one image uint8 (H, W, 3), which is normalised before where
+    they take a tensor: in blocks, in turn; on a device the network alone, by the device's clock.
 
-    The two alternate in blocks within this process (deploy.measure.interleave); memory is measured
-    in processes of their own. Where `profiled`, the network's kernels are timed too, afterwards.
-    Raises UserError as `deploy.profile.time_network` does, before anything is timed.
+    Each side returns its output on the host. A peer whose labels are not ours, where both compute
+    in float32, is not timed, nor is one that does not run here; the result says why. Memory is
+    measured in processes of their own, where that is possible. Where `profiled`, the network's
+    kernels are timed too, afterwards. Raises UserError as `deploy.profile.profile` does, before
+    anything is timed.
     """
     if profiled:
         require_timed(artifact, "the artifact")
-    network = open_artifact(artifact, "the artifact", threads=threads)
-    session = OnnxSession(model, threads=threads)
-    given = artifact.metadata.network_input(image)
-    sides: dict[str, Callable[[], object]] = {
-        OURS: lambda: network(given),
-        PEER: lambda: session.run(given),
-    }
-    samples = interleave(sides, protocol, on_round)
-    profile = profile_here(network, given, threads) if profiled else None
+    backend, given = backend_of(artifact.target), artifact.metadata.network_input(image)
+    makers: Mapping[str, Callable[[], Peer]] = {}
+    if remote is None:  # a device runs nothing but our libraries
+        makers = backend.peers(artifact, source.graph, source.network, given, threads)
+
+    def measure(session: Session) -> BenchResult:
+        session.given = given
+        peers, absent, differing = _start(makers, session.network(given), artifact)
+        sides: dict[str, Callable[[Protocol], list[int]]] = {OURS: session.block}
+        for name, peer in peers.items():
+            sides[name] = _block(peer)
+        samples = interleave_blocks(sides, protocol, on_round)
+        return BenchResult(
+            samples, session.machine, session.includes, backend.record_threads(threads),
+            artifact.metadata, artifact.target.precision.note, absent,
+            {name: peer.note for name, peer in peers.items() if peer.note}, differing,
+            session.time_parts(protocol.repeat * protocol.rounds),
+            _memory(artifact, source, threads) if backend.measures_memory and not remote else {},
+            profile(session, threads) if profiled else None,
+        )  # fmt: skip
+
+    return backend.devices(threads, remote).use(artifact, measure)
+
+
+def _start(
+    makers: Mapping[str, Callable[[], Peer]], wanted: NDArray[Any], artifact: Artifact
+) -> tuple[dict[str, Peer], dict[str, str], dict[str, float]]:
+    """The peers that can be compared, the others with the reason, and the share of pixels in which
+    each one's labels differ."""
+    peers: dict[str, Peer] = {}
+    absent: dict[str, str] = {}
+    differing: dict[str, float] = {}
+    for name, start in makers.items():
+        try:
+            peer = start()
+            output = peer.run()  # builds what is built at the first call
+        except Exception as error:  # of whatever kind the peer raises
+            absent[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            continue
+        share = differing_share(_labels(output), _labels(wanted))
+        if share > max(MOST_DIFFERING, artifact.target.precision.label_tolerance):
+            absent[name] = f"its labels differ from ours in {share:.2%} of the pixels"
+            continue
+        peers[name], differing[name] = peer, share
+    return peers, absent, differing
+
+
+def _block(peer: Peer) -> Callable[[Protocol], list[int]]:
+    return lambda protocol: time_block(peer.run, protocol)
+
+
+def _labels(output: NDArray[Any]) -> NDArray[Any]:
+    labels: NDArray[Any] = output.argmax(0) if output.ndim == 3 else output
+    return labels
+
+
+def differing_share(labels: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Of the pixels, those whose labels differ; 1 where even the sizes do."""
+    return float(np.mean(labels != wanted)) if labels.shape == wanted.shape else 1.0
+
+
+def _memory(artifact: Artifact, source: Source, threads: int) -> dict[str, PeakMemory]:
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-        files = {OURS: Path(folder) / "n.hmseg", PEER: Path(folder) / "n.onnx"}
-        save_artifact(artifact, files[OURS])
-        save_onnx(model, files[PEER])
-        memory = {
-            OURS: measure_peak("artifact", files[OURS], threads=threads),
-            PEER: measure_peak("onnx", files[PEER], threads=threads),
+        ours, peer = Path(folder) / "n.hmseg", Path(folder) / "n.onnx"
+        save_artifact(artifact, ours)
+        save_onnx(source.graph, peer)
+        return {
+            OURS: measure_peak("artifact", ours, threads=threads),
+            PEER: measure_peak("onnx", peer, threads=threads),
         }
-    return BenchResult(samples, memory, threads, artifact.metadata, profile)

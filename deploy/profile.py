@@ -11,14 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy import host
 from deploy.artifact import Artifact, KernelInfo
-from deploy.cpu.pipeline import isa_of
-from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
+from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Session
-from deploy.measure.local import LocalSession
-from deploy.runtime import Network
-from deploy.targets import host_target
 from lut.errors import UserError
 
 FRAMES, WARMUP = 50, 5
@@ -68,7 +63,7 @@ class Profile:
     frame_ms: float  # median of whole calls
     ceilings: Ceilings | None
     threads: int
-    machine: dict[str, Any]  # as `deploy.devices.session.RemoteSession.report` says it
+    machine: dict[str, Any]  # `Session.machine`
 
     @property
     def emulated(self) -> bool:
@@ -107,44 +102,28 @@ class Profile:
         }
 
 
-def profile_here(
-    network: Network, given: NDArray[Any], threads: int, frames: int = FRAMES
-) -> Profile:
-    """Profile a network in this process; raises UserError as `time_network` does."""
-    target = host_target()
-    # The ceiling is this machine's, also for a binary that was compiled for less.
-    isa = isa_of(target)
-    ceilings = None if isa is None else probe_ceilings(load_here(target), isa, threads)
-    machine = {"machine": host.cpu_model(), "architecture": host.architecture(), "emulated": False}
-    session = LocalSession(network, given)
-    kernels, frame_ms = time_network(session, network.artifact, frames)
-    return Profile(kernels, frame_ms, ceilings, threads, machine)
-
-
-def time_network(
-    session: Session, artifact: Artifact, frames: int
-) -> tuple[tuple[KernelProfile, ...], float]:
-    """Every kernel inside whole frames, so that caches are as they will be, and the frame's ms.
+def profile(session: Session, threads: int, frames: int = FRAMES) -> Profile:
+    """Every kernel inside whole frames, so that caches are as they will be, and the machine's
+    ceilings.
 
     Raises UserError for an artifact without the entry that times its kernels.
     """
+    artifact = session.network.artifact
     require_timed(artifact, "the artifact")
+    ceilings = session.ceilings(threads)
     frames_ns = session.time_frames(WARMUP + frames)[WARMUP:]
     times = session.time_kernels(WARMUP + frames)[WARMUP:]
-    return summarise_kernels(artifact, times), float(np.median(frames_ns) / 1e6)
+    kernels, frame_ms = summarise_kernels(artifact, times), float(np.median(frames_ns) / 1e6)
+    return Profile(kernels, frame_ms, ceilings, threads, session.machine)
 
 
 def require_timed(artifact: Artifact, name: str) -> None:
     """Raise UserError unless the artifact's library times its kernels."""
-    if artifact.gpu:
-        raise UserError(
-            f"{name}: its kernels run on a GPU, where benchmarks/gpu.sh profiles them; this "
-            "profiles those of CPUs"
-        )
     if not artifact.calls:
         raise UserError(
-            f"{name}: its library has no entry that times kernels, as those of earlier versions; "
-            "compile the model again with this version"
+            f"{name}: its code has no entry that times kernels: that of GPUs, which "
+            "benchmarks/gpu.sh profiles, has none, nor have libraries of earlier versions; compile "
+            "the model again for a CPU"
         )
 
 

@@ -6,15 +6,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Artifact
-from deploy.metadata import Metadata
-from deploy.precision import Precision
+from deploy.precision import FP32, Precision
 from deploy.resolution import Resolution
+from deploy.runtime import Network
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import WorkError
 
@@ -22,30 +21,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-# Of the largest score, by precision. fp32: sums in another order differ; measured networks stay ten
-# times below. fp16: to store a map rounds it by up to u = 2^-11. Some 65 roundings in a row, each
-# independent, add up to sqrt(65) u / 2 = 4 u on average, and the largest of a million errors is six
-# times the average: 24 u. TinyMRMS and users' networks were measured at 1 to 5 u, MRMS at 9 to 24 u
-# (most on a black image, whose pixels all round alike, so that no sum averages it out). Allowed is
-# 64 u. A wrong kernel is off by 1000 u, a map beyond half's range by infinity.
-RELATIVE_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2**-5}
-# Of the pixels, in which labels may differ where no score says why. fp16: measured networks differ
-# in 0.4% at most.
-_LABEL_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
 SEED = 0
-
-
-class Runnable(Protocol):
-    """A loaded network: `deploy.runtime.Network`, or one on a device."""
-
-    artifact: Artifact
-    metadata: Metadata
-
-    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
-        """The output for one input (`Metadata.network_input`)."""
-
-    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
-        """The class scores, float32 (K, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +29,7 @@ class Comparison:
     """One side against onnxruntime on one image.
 
     `max_logit_error` is the largest absolute difference of a class score; `tolerance` what it may
-    be: the precision's `RELATIVE_TOLERANCE` of the largest score, or of 1. A label may differ only
+    be: the precision's `relative_tolerance` of the largest score, or of 1. A label may differ only
     where the reference's scores of the two classes lie within twice the tolerance:
     `unexplained_share` counts the others.
     """
@@ -82,12 +58,12 @@ def compare(
     reference: tuple[NDArray[np.uint8], NDArray[np.float32]],
     labels: NDArray[np.uint8],
     logits: NDArray[np.float32],
-    precision: Precision = "fp32",
+    precision: Precision = FP32,
 ) -> Comparison:
     """Compare labels (H, W) and logits (K, H, W) with the reference's."""
     reference_labels, reference_logits = reference
     peak = float(np.abs(reference_logits).max())
-    tolerance = RELATIVE_TOLERANCE[precision] * max(1.0, peak)
+    tolerance = precision.relative_tolerance * max(1.0, peak)
     with np.errstate(invalid="ignore"):  # infinity minus infinity: NaN, which never passes
         error = np.abs(logits.astype(np.float64) - reference_logits)
     differing = labels != reference_labels
@@ -123,7 +99,7 @@ def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str,
 
 
 def verify_network(
-    network: Runnable, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
+    network: Network, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
     """The compiled network against onnxruntime on the graph it was compiled from."""
     from deploy.graph.reference import Reference
@@ -161,7 +137,7 @@ def verify_torch(
     return comparisons
 
 
-def replay_golden(network: Runnable) -> Comparison:
+def replay_golden(network: Network) -> Comparison:
     """The artifact's own golden input, where it is loaded, against its golden output.
 
     Logits are compared at the pixels that were kept, labels at every pixel; a label that differs
@@ -180,9 +156,9 @@ def replay_golden(network: Runnable) -> Comparison:
         side="tvm",
         image="golden",
         max_logit_error=float(np.abs(sampled.astype(np.float64) - golden.logits).max()),
-        tolerance=RELATIVE_TOLERANCE[precision] * max(1.0, peak),
+        tolerance=precision.relative_tolerance * max(1.0, peak),
         differing_share=differing,
-        unexplained_share=0.0 if differing <= _LABEL_TOLERANCE[precision] else differing,
+        unexplained_share=0.0 if differing <= precision.label_tolerance else differing,
     )
 
 

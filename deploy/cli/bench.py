@@ -8,37 +8,29 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
-from deploy.cli.profile import print_profile
+from deploy.cli.groups import grouped
+from deploy.cli.profile import EMULATED, print_profile
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-    from numpy.typing import NDArray
 
     from deploy.artifact import Artifact
     from deploy.bench import BenchResult
     from deploy.devices.network import Remote
-    from deploy.graph.source import Source
-    from deploy.measure.interleave import Protocol
     from deploy.metadata import Metadata
-    from deploy.targets import Target
+    from deploy.target import Target
 
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
 
+@grouped
 def bench(
+    *,
     model: options.Model = options.DEFAULT_MODEL,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    input_: options.InputText = "image",
-    output: options.OutputText = "labels",
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    ends: options.EndOptions,
     warmup: Annotated[int, typer.Option(help="Calls before each block, not counted.")] = 3,
     repeat: Annotated[int, typer.Option(help="Calls counted in each block.")] = 20,
     rounds: Annotated[int, typer.Option(help="Blocks of each side, in turn.")] = 7,
@@ -56,9 +48,7 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
     ] = False,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time the compiled network beside onnxruntime, in turn, from image to output.
@@ -75,21 +65,19 @@ def bench(
         raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
     if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
-    from deploy.targets import resolve_target
+    from deploy.backends import backend_of
 
-    resolved = resolve_target(target, arch, precision)
-    unfit = _unfit_for_gpu(input_, output, fail_below, profile, remote)
-    if resolved.gpu:
-        if unfit:
-            raise UserError(unfit)
-        options.require_gpu(resolved)
-        if target == "cuda" and arch is None and artifact is None:
-            resolved = options.present_gpu(precision)
+    resolved = on.resolve()
+    backend = backend_of(resolved)
+    backend.check_place(place.threads, remote)
+    if artifact is None and on.arch is None:
+        resolved = backend.measured_target(resolved, on.target)
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std, input_)
+        source = options.open_model(model, given, ends)
+    from deploy.bench import PEER
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
 
@@ -98,47 +86,27 @@ def bench(
         if artifact
         else _build(source.graph, resolved, workers, remote)
     )
-    options.check_precision(precision, built.target.precision)
+    options.check_precision(on.precision, built)
     size = source.metadata.resolution
     pixels = resize_image(read_image(image), size) if image else built.golden.image
-    if built.gpu is not None:
-        if unfit:  # the target is the artifact's
-            raise UserError(unfit)
-        _bench_gpu(built, source, pixels, protocol, percentiles, as_json)
-        return
-    if remote:
-        _bench_remote(remote, built, pixels, protocol, percentiles, as_json, profile)
-        return
-    with step(f"timing, {rounds} rounds of {repeat} calls a side") as progress:
+    where = f" on {remote.farm.key}" if remote else ""
+    with step(f"timing{where}, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
-            built, source.graph, pixels, protocol, threads=workers, profiled=profile,
+            built, source, pixels, protocol, threads=workers, remote=remote, profiled=profile,
             on_round=lambda n: progress.at(f"round {n} of {rounds}"),
         )  # fmt: skip
     if as_json:
-        print_json(_describe(source.metadata.model, str(size), result, percentiles))
+        print_json(_describe(result, percentiles))
     else:
-        print_result(source.metadata.model, str(size), result, percentiles)
+        print_result(result, percentiles)
         if result.profile:
             print_profile(source.metadata, result.profile)
-    if fail_below is not None and result.ratio.median < fail_below:
-        raise WorkError(
-            f"onnxruntime / hmseg is {result.ratio.median:.2f}, below --fail-below {fail_below:g}"
-        )
-
-
-def _unfit_for_gpu(
-    input_: str, output: str, fail_below: float | None, profile: bool, remote: "Remote | None"
-) -> str:
-    """What of the options is not for GPUs; empty where all is."""
-    if (input_, output) != ("image", "labels"):
-        return "a GPU is timed from image to labels: leave --input and --output out"
     if fail_below is not None:
-        return "--fail-below compares with onnxruntime on a CPU; leave it out"
-    if profile:
-        return "--profile is for CPUs: benchmarks/gpu.sh times each kernel of a GPU's network"
-    if remote:
-        return "a GPU is timed on its own machine: leave --rpc-key out"
-    return ""
+        if PEER not in result.ratios:
+            reason = result.absent.get(PEER, "it is not timed here")
+            raise WorkError(f"--fail-below compares with {PEER}: {reason}")
+        if (ratio := result.ratios[PEER].median) < fail_below:
+            raise WorkError(f"{PEER} / hmseg is {ratio:.2f}, below --fail-below {fail_below:g}")
 
 
 def _build(
@@ -176,121 +144,56 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
     return built
 
 
-def _bench_gpu(
-    built: "Artifact", source: "Source", pixels: "NDArray[np.uint8]", protocol: "Protocol",
-    percentiles: list[float], as_json: bool,
-) -> None:  # fmt: skip
-    from deploy.gpu.bench import INCLUDES, bench_gpu
+def _describe(result: "BenchResult", percentiles: list[float]) -> dict[str, object]:
+    what = {"model": result.metadata.model, "resolution": str(result.metadata.resolution)}
+    extra = {name: _percentiles(calls, percentiles) for name, calls in result.calls.items()}
+    more = {
+        name: {f"{p}_ms": value for p, value in values.items()} for name, values in extra.items()
+    }
+    return what | result.to_json() | ({"percentiles": more} if percentiles else {})
+
+
+def _percentiles(calls: list[int], percentiles: list[float]) -> dict[str, float]:
     from deploy.measure.statistics import percentile_ms
 
-    with step(f"timing, {protocol.rounds} rounds of {protocol.repeat} calls a side") as progress:
-        result = bench_gpu(
-            built, source.graph, source.network, pixels, protocol,
-            on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
-        )  # fmt: skip
-    what = {"model": built.metadata.model, "resolution": str(built.metadata.resolution)}
-    extra = {
-        name: {f"p{p:g}_ms": percentile_ms(calls, p) for p in percentiles}
-        for name, calls in result.calls.items()
-    }
-    if as_json:
-        print_json(what | result.to_json() | ({"percentiles": extra} if percentiles else {}))
-        return
+    return {f"p{p:g}": percentile_ms(calls, p) for p in percentiles}
+
+
+def print_result(result: "BenchResult", percentiles: list[float]) -> None:
+    """The table and the ratios on stdout; what the time includes, and what is not timed and why, on
+    stderr."""
     rows = []
+    digits = 2 if all(s.median_ms >= 1 for s in result.summaries.values()) else 3
     for name, s in result.summaries.items():
-        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
-        rows.append((name, *(f"{v:.3f}" for v in (*values, *extra[name].values())), s.n))
-    half = result.device["precision"] == "fp16"
-    title = f"{what['model']} {what['resolution']}, {result.device['gpu']}" + ", fp16" * half
-    print_table(title, (*LATENCY_COLUMNS, *(f"p{p:g}" for p in percentiles), "n"), rows)
+        values = [s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms]
+        values += _percentiles(result.calls[name], percentiles).values()
+        row = [name, *(f"{v:.{digits}f}" for v in values), s.n]
+        if peak := result.memory.get(name):
+            row += [f"{peak.peak_kib / 1024:.0f}", f"{peak.network_kib / 1024:.0f}"]
+        rows.append(row)
+    columns = [*LATENCY_COLUMNS, *(f"p{p:g}" for p in percentiles), "n"]
+    columns += ["peak MiB", "of it network"] * bool(result.memory)
+    print_table(_title(result), columns, rows)
     for name, ratio in result.ratios.items():
-        print(f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}]")
-    parts = result.to_json()["parts_ms"]
-    print(", ".join(f"{part.removesuffix('_ms')} {ms:.3f} ms" for part, ms in parts.items()))
+        print(
+            f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
+            f"over {ratio.rounds} rounds"
+        )
+    if result.parts:
+        print(", ".join(f"{part} {ms:.3f} ms" for part, ms in result.parts_ms.items()))
     for name, reason in result.absent.items():
         say(f"{name} is not timed here: {reason}")
     for name, note in result.notes.items():
         say(f"{name}: {note}")
-    if result.differing:
-        say(f"labels that differ from hmseg's: {result.differing_text}")
-    say(f"the time includes {INCLUDES}")
-    if half:
-        say("hmseg's maps are fp16; the others compute in fp32")
-
-
-def _bench_remote(
-    remote: "Remote", built: "Artifact", pixels: "NDArray[np.uint8]", protocol: "Protocol",
-    percentiles: list[float], as_json: bool, profiled: bool,
-) -> None:  # fmt: skip
-    from deploy.devices.bench import EMULATED, bench_remote
-    from deploy.measure.statistics import percentile_ms
-
-    with step(f"timing on {remote.farm.key}, {protocol.rounds} rounds of {protocol.repeat} calls"):
-        result = bench_remote(built, pixels, protocol, remote, profiled=profiled)
-    metadata = built.metadata
-    extra = {f"p{p:g}": percentile_ms(result.calls, p) for p in percentiles}
-    if as_json:
-        what = {"model": metadata.model, "resolution": str(metadata.resolution)}
-        more = {"hmseg": {f"{name}_ms": value for name, value in extra.items()}}
-        print_json(what | result.to_json() | ({"percentiles": more} if extra else {}))
-    else:
-        s = result.summary
-        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
-        device = f"{result.device['machine']}, {result.device['architecture']}"
-        mark = "EMULATED, " if result.device["emulated"] is True else ""
-        print_table(
-            f"{metadata.model} {metadata.resolution}, {result.threads} threads, {mark}{device}",
-            (*LATENCY_COLUMNS, *extra, "n"),
-            [("hmseg", *(f"{v:.2f}" for v in (*values, *extra.values())), s.n)],
-        )
-        say(f"the time includes {result.includes}")
-        if result.profile:
-            print_profile(metadata, result.profile)
-    if result.device["emulated"] is True:
+    if differing := [f"{n} {share:.4%}" for n, share in result.differing.items() if share]:
+        say(f"labels that differ from hmseg's: {', '.join(differing)}")
+    say(f"the time includes {result.includes}")
+    if result.machine["emulated"] is True:
         say(EMULATED)
 
 
-def _describe(
-    model: str, size: str, result: "BenchResult", percentiles: list[float]
-) -> dict[str, object]:
-    from deploy import host
-    from deploy.measure.statistics import percentile_ms
-
-    extra = {
-        name: {f"p{p:g}_ms": percentile_ms(calls, p) for p in percentiles}
-        for name, calls in result.calls.items()
-    }
-    machine = {"cpu": host.cpu_model(), "architecture": host.architecture()}
-    return {"model": model, "resolution": size, "machine": machine, **result.to_json()} | (
-        {"percentiles": extra} if percentiles else {}
-    )
-
-
-def print_result(model: str, size: str, result: "BenchResult", percentiles: list[float]) -> None:
-    """The table and the ratio on stdout; what the time includes on stderr."""
-    from deploy import host
-    from deploy.measure.statistics import percentile_ms
-
-    rows = []
-    for name, s in result.summaries.items():
-        values = (s.min_ms, s.mean_ms, s.median_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.std_ms)
-        extra = [percentile_ms(result.calls[name], p) for p in percentiles]
-        peak = result.memory[name]
-        rows.append(
-            (
-                name,
-                *(f"{v:.2f}" for v in (*values, *extra)),
-                s.n,
-                f"{peak.peak_kib / 1024:.0f}",
-                f"{peak.network_kib / 1024:.0f}",
-            )
-        )
-    extra_columns = tuple(f"p{p:g}" for p in percentiles)
-    title = f"{model} {size}, {result.threads} threads, {host.cpu_model()}"
-    print_table(title, (*LATENCY_COLUMNS, *extra_columns, "n", "peak MiB", "of it network"), rows)
-    ratio = result.ratio
-    print(
-        f"onnxruntime / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
-        f"over {ratio.rounds} rounds"
-    )
-    say(f"the time includes {result.includes}")
+def _title(result: "BenchResult") -> str:
+    mark = "EMULATED, " if result.machine["emulated"] is True else ""
+    threads = f", {result.threads} threads" if result.threads else ""
+    what = f"{result.metadata.model} {result.metadata.resolution}{threads}{result.note}"
+    return f"{what}, {mark}{result.machine['machine']}"

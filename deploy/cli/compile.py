@@ -4,68 +4,60 @@ from pathlib import Path
 
 from deploy.cli import options
 from deploy.cli.console import print_json, say, step
+from deploy.cli.groups import grouped
 from lut.files import check_writable
 
 
+@grouped
 def compile_model(
+    *,
     model: options.Model = options.DEFAULT_MODEL,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    input_: options.InputText = "image",
-    output: options.OutputText = "labels",
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    ends: options.EndOptions,
+    place: options.PlaceOptions,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Compile for a target, check against onnxruntime, write one artifact file."""
     if out:
         check_writable(out)
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.targets import resolve_target
-
-    resolved = resolve_target(target, arch, precision)
+    workers, remote = place.read()
+    resolved = on.resolve()
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, output, classes, mean, std, input_)
-    from deploy.artifact import SUFFIX, save_artifact
+        source = options.open_model(model, given, ends)
+    from deploy.artifact import SUFFIX, TVM, save_artifact
+    from deploy.backends import backend_of
     from deploy.build import build_artifact
 
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
+    backend = backend_of(resolved)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_artifact(
             source.graph, resolved, threads=workers, remote=remote, on_step=progress.at
         )
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
-    left = [kernel for kernel in artifact.kernels if kernel.template == "tvm"]
+    left = [kernel for kernel in artifact.kernels if kernel.template == TVM]
     if left:
         names = ", ".join(f"{kernel.name}{' (tuned)' * kernel.tuned}" for kernel in left)
-        untuned = 0 if resolved.gpu else sum(not kernel.tuned for kernel in left)
+        untuned = sum(not kernel.tuned for kernel in left) if backend.tunes_nests else 0
         advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
         say(f"left to TVM's own lowering: {names}{advice}")
-    half = " of fp16" if resolved.precision == "fp16" else ""
     emulated = f", {artifact.parity['how']}," if "how" in artifact.parity else ""
     if comparisons:
         worst = max(comparisons, key=lambda c: c.max_logit_error)
         differing = max(c.differing_share for c in comparisons)
         say(
-            f"parity{half} with onnxruntime{emulated} on {len(comparisons)} images: logit error "
-            f"{worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
+            f"parity{resolved.precision.note} with onnxruntime{emulated} on {len(comparisons)} "
+            f"images: logit error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
             f"{differing:.4%} of the pixels differ at most"
         )
     else:
         say(f"parity not checked: {artifact.parity['reason']}")
-        where = "" if resolved.gpu else " --rpc-key KEY"
-        if not resolved.gpu or resolved.architecture == "cuda":  # OpenCL runs nowhere yet
-            say(f"check it on the device: hmseg-deploy verify {path.name}{where}")
+        if where := backend.where(resolved):
+            say(f"check it {where.format(path.name)}")
     if as_json:
         print_json({"artifact": str(path), **artifact.manifest()})
     else:

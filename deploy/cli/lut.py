@@ -8,6 +8,7 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -16,8 +17,8 @@ from lut.files import check_writable, write_atomic
 from lut.table import Table, load_table, merge_tables, save_table
 
 if TYPE_CHECKING:
-    from deploy.measure.build_table import Progress
-    from deploy.measure.check_table import CheckResult
+    from deploy.tables.build import Progress
+    from deploy.tables.check import CheckResult
 
 _EMULATED = "EMULATED: these latencies mean nothing"
 
@@ -27,18 +28,17 @@ TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
 
 
 @app.command()
+@grouped
 def build(
+    *,
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
     precision: options.PrecisionText = "fp32",
-    threads: options.Threads = None,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
@@ -48,26 +48,25 @@ def build(
     With --target cuda on this machine's GPU. Interrupted or killed, or its device lost, the same
     command goes on where it was.
     """
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
         raise UserError(f"--width {width:g}: choose 0.5 or 1.0")
     if out:
         check_writable(out)
-    from deploy.measure.build_table import Plan, build_table, default_path
-    from deploy.measure.visit import protocol_for
+    from deploy.backends import backend_of
+    from deploy.tables.build import Plan, build_table, default_path
 
     resolved = options.resolve_measured_target(target, precision)
-    if resolved.gpu:
-        if remote or threads is not None:
-            raise UserError("a GPU is measured on its own machine: leave --threads, --rpc-key out")
-        workers = 0
+    backend = backend_of(resolved)
+    backend.check_place(place.threads, remote)
+    workers = backend.record_threads(workers)
     plan = Plan(
         Space(size, width), resolved, workers, stages=tuple(stage or STAGES),
-        protocol=protocol_for(resolved),
+        protocol=backend.protocol,
     )  # fmt: skip
-    path, place = out or default_path(plan), _place(resolved.machine, workers)
-    with step(f"measuring {size}, width {width:g}, {place}") as progress:
+    path, machine = out or default_path(plan), _place(resolved.machine, workers)
+    with step(f"measuring {size}, width {width:g}, {machine}") as progress:
 
         def tell(now: "Progress") -> None:
             progress.tell(
@@ -95,7 +94,7 @@ def show(
     table, space = _open(path)
     if out:
         check_writable(out)
-        from deploy.heatmap import draw_heatmap
+        from deploy.tables.heatmap import draw_heatmap
 
         draw_heatmap(table, space, out)
         say(f"heat map: {out}")
@@ -121,7 +120,7 @@ def check(
     table, _ = _open(path)
     identity = table.identity
     workers, remote = options.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.measure.check_table import check_table
+    from deploy.tables.check import check_table
 
     own = identity.target if identity.target_name == "json" else identity.target_name
     resolved = options.resolve_measured_target(target or own, identity.precision)

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,15 @@ from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.artifact import Artifact
     from deploy.devices.network import Remote
     from deploy.graph.source import Source
     from deploy.measure.device import Devices
-    from deploy.targets import Target
+    from deploy.target import Target
     from lut.table import Identity
 
 DEFAULT_MODEL = "tiny-hmseg"
+DEFAULT_PRECISION = "fp32"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 MAX_THREADS = 1024
 
@@ -92,50 +95,76 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """What of a model is compiled."""
+
+    resolution: ResolutionText = None
+    classes: Classes = None
+    mean: Mean = None
+    std: Std = None
+
+
+@dataclass(frozen=True)
+class EndOptions:
+    """What goes in and comes out."""
+
+    input_: InputText = "image"
+    output: OutputText = "labels"
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """What it is compiled for."""
+
+    target: TargetText = "cpu"
+    arch: Architectures = None
+    precision: PrecisionText = DEFAULT_PRECISION
+
+    def resolve(self) -> "Target":
+        """The target; raises UserError as `resolve_target` does."""
+        from deploy.targets import resolve_target
+
+        return resolve_target(self.target, self.arch, self.precision)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where it runs."""
+
+    threads: Threads = None
+    rpc_tracker: Tracker = None
+    rpc_key: Key = None
+    rpc_limit: CallLimit = CALL_LIMIT_S
+
+    def read(self) -> "tuple[int, Remote | None]":
+        """As `read_place`."""
+        return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+
+
 def open_model(
-    model: str,
-    resolution: str | None,
-    output: str = "labels",
-    classes: int | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    input_kind: str = "image",
+    model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
 ) -> "Source":
     """The graph that the model options name; checks every text before the heavy imports."""
-    size = read_resolution(resolution)
-    taken, kind = read_input(input_kind), read_output(output)
-    means, stds = read_triple("--mean", mean), read_triple("--std", std)
+    options, ends = options or SourceOptions(), ends or EndOptions()
+    size = read_resolution(options.resolution)
+    taken, kind = read_input(ends.input_), read_output(ends.output)
+    means, stds = read_triple("--mean", options.mean), read_triple("--std", options.std)
     if stds and min(stds) <= 0:
-        raise UserError(f"--std {std}: the three numbers must be above 0")
+        raise UserError(f"--std {options.std}: the three numbers must be above 0")
     from deploy.graph.source import open_source
 
     return open_source(
-        model, resolution=size, input_kind=taken, output=kind, num_classes=classes, mean=means,
-        std=stds,
+        model, resolution=size, input_kind=taken, output=kind, num_classes=options.classes,
+        mean=means, std=stds,
     )  # fmt: skip
 
 
-def check_precision(asked: str, found: str) -> None:
+def check_precision(asked: str, artifact: "Artifact") -> None:
     """Raise UserError where another precision was asked for than an artifact has."""
-    if asked not in ("fp32", found):  # fp32 may be the default
+    found = artifact.target.precision.name
+    if asked not in (DEFAULT_PRECISION, found):
         raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
-
-
-def require_gpu(target: "Target") -> None:
-    """Raise UserError unless this machine has a GPU for `target`; before long work."""
-    if target.architecture != "cuda":
-        raise UserError(f"target {target.name}: this version runs OpenCL on no device")
-    from deploy.gpu.driver import Driver
-
-    Driver()
-
-
-def present_gpu(precision: str) -> "Target":
-    """The target of this machine's own GPU alone; raises UserError where there is none."""
-    from deploy.gpu.driver import Driver
-    from deploy.targets import resolve_target
-
-    return resolve_target("cuda", Driver().architecture, precision)
 
 
 def read_resolution(text: str | None) -> Resolution | None:
@@ -227,44 +256,27 @@ def read_table_place(
     """`read_place` for what a table was measured on."""
     if identity.threads:
         return read_place(identity.threads, tracker, key, limit_s)
-    if read_key(key) is not None or tracker is not None:
-        raise UserError("a GPU is measured on its own machine: leave --rpc-key out")
-    return 0, None
+    _, remote = read_place(None, tracker, key, limit_s)
+    return 0, remote
 
 
-def resolve_measured_target(text: str, precision: str = "fp32") -> "Target":
-    """`resolve_target` for what is measured; of CUDA, for this machine's GPU alone.
+def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "Target":
+    """`resolve_target` for what is measured: of the machine at hand alone.
 
     Raises UserError where there is none, or another than `text` names.
     """
+    from deploy.backends import backend_of
     from deploy.targets import resolve_target
 
     target = resolve_target(text, None, precision)
-    if not target.gpu:
-        return target
-    require_gpu(target)
-    present = present_gpu(precision)
-    if text != "cuda" and target.features != present.features:
-        raise UserError(
-            f"target {text} is for {target.machine}, this machine's GPU is {present.machine}; "
-            "measure it with --target cuda"
-        )
-    return present
+    return backend_of(target).measured_target(target, text)
 
 
 def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
     """What measures a table of `target`: the devices that the options name, else this machine."""
-    if target.gpu:
-        from deploy.gpu.device import GpuDevice
+    from deploy.backends import backend_of
 
-        return GpuDevice()
-    if remote:
-        from deploy.devices.measuring import RemoteDevices
-
-        return RemoteDevices(remote)
-    from deploy.measure.local import LocalDevice
-
-    return LocalDevice(threads)
+    return backend_of(target).devices(threads, remote)
 
 
 def read_threads(threads: int | None) -> int:

@@ -7,26 +7,26 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
-    from deploy.artifact import Artifact
-    from deploy.devices.network import Remote
     from deploy.metadata import Metadata
     from deploy.profile import Profile
 
+EMULATED = "EMULATED: this says nothing of the latency on any ARM processor"
 
+
+@grouped
 def profile(
+    *,
     artifact: Annotated[Path, typer.Argument(help="An artifact made by hmseg-deploy compile.")],
-    threads: options.Threads = None,
     repeat: Annotated[int, typer.Option(help="Frames to time.")] = 50,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time each kernel of a frame against the machine's ceilings.
@@ -37,17 +37,20 @@ def profile(
         raise UserError(f"--repeat {repeat}: it must be at least 1")
     if out:
         check_writable(out)
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
-    from deploy import bench
+    workers, remote = place.read()
     from deploy.artifact import load_artifact
-    from deploy.devices import bench as devices_bench
+    from deploy.backends import backend_of
+    from deploy.profile import profile as run_profile
     from deploy.profile import require_timed
 
     built = load_artifact(artifact)
     require_timed(built, str(artifact))
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"timing {repeat} frames and the ceilings{where}") as progress:
-        result = _profile(built, str(artifact), workers, remote, repeat)
+        devices = backend_of(built.target).devices(workers, remote)
+        result, includes = devices.use(
+            built, lambda session: (run_profile(session, workers, repeat), session.includes)
+        )
         if result.ceilings:
             progress.result = f"{result.ceilings.fma_gflops:.1f} GFLOP/s with {workers} threads"
     metadata = built.metadata
@@ -61,24 +64,9 @@ def profile(
                    | result.to_json())  # fmt: skip
     else:
         print_profile(metadata, result)
-        includes = devices_bench.time_includes if remote else bench.time_includes
-        say(f"the frame's time includes {includes(metadata)}")
+        say(f"the frame's time includes {includes}")
     if result.emulated:
-        say(devices_bench.EMULATED)
-
-
-def _profile(
-    built: "Artifact", name: str, threads: int, remote: "Remote | None", frames: int
-) -> "Profile":
-    from deploy.profile import profile_here
-    from deploy.runtime import open_artifact
-
-    given = built.golden_input
-    if remote is None:
-        return profile_here(open_artifact(built, name, threads=threads), given, threads, frames)
-    from deploy.devices.profile import profile_there
-
-    return remote.use(built, lambda network: profile_there(network, given, threads, frames))
+        say(EMULATED)
 
 
 def title_of(metadata: "Metadata", result: "Profile") -> str:

@@ -26,7 +26,7 @@ def quickstart(
     check_writable(out / "labels.png")
     workers = options.read_threads(threads)
     with step(f"exporting {model}") as progress:
-        source = options.open_model(model, resolution)
+        source = options.open_model(model, options.SourceOptions(resolution))
         size = source.metadata.resolution
         progress.result = f"{size}, {len(source.metadata.classes)} classes"
     from deploy.artifact import SUFFIX, save_artifact
@@ -42,7 +42,7 @@ def quickstart(
     from deploy.verify import probe_images, require, verify_torch
 
     target = resolve_target("cpu")
-    with step(f"compiling for {target.config['mcpu']}, parity gate") as progress:
+    with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
             source.graph, target, threads=workers, on_step=progress.at
         )
@@ -61,7 +61,7 @@ def quickstart(
     with step("timing beside onnxruntime") as progress:
         protocol = Protocol(warmup=2, repeat=10, rounds=5)
         result = bench(
-            artifact, source.graph, network_image, protocol, threads=workers,
+            artifact, source, network_image, protocol, threads=workers,
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     with step("segmenting"):
@@ -70,7 +70,7 @@ def quickstart(
         classes = source.metadata.classes
         save_labels(labels, classes, out / "labels.png")
         save_overlay(picture, labels, classes, out / "overlay.png")
-    print_result(source.metadata.model, str(size), result, [])
+    print_result(result, [])
     say(f"weights: {source.weights}")
     for written in (path, out / "labels.png", out / "overlay.png"):
         print(written)

@@ -14,7 +14,7 @@ from lut.files import file_digest
 
 if TYPE_CHECKING:
     from deploy.devices.network import Remote
-    from deploy.measure.check_table import Row
+    from deploy.tables.check import Row
     from hmseg.search.run import Found
     from lut.table import Table
 
@@ -202,7 +202,7 @@ class _Measuring:
     """
 
     def __init__(self, table: "Table", place: "tuple[int, Remote | None]") -> None:
-        from deploy.measure.check_table import require_measurable
+        from deploy.tables.check import require_measurable
 
         identity = table.identity
         named = identity.target if identity.target_name == "json" else identity.target_name
@@ -215,7 +215,7 @@ class _Measuring:
             raise UserError(f"{error}; or search with --no-measure") from error
 
     def __call__(self, found: "Found") -> "Row":
-        from deploy.measure.check_table import check_networks
+        from deploy.tables.check import check_networks
 
         with step("compiling and timing the network found") as progress:
             networks = [found.path.genotype]

@@ -7,31 +7,29 @@ import typer
 
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.cli.groups import grouped
 from lut.errors import UserError
 
 if TYPE_CHECKING:
+    from deploy.artifact import Artifact
     from deploy.devices.network import Remote
+    from deploy.precision import Precision
+    from deploy.target import Target
     from deploy.verify import Comparison
 
 
+@grouped
 def verify(
+    *,
     artifact: Annotated[
         Path | None, typer.Argument(help="An artifact: its golden input is replayed.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
     ] = None,
-    target: options.TargetText = "cpu",
-    arch: options.Architectures = None,
-    precision: options.PrecisionText = "fp32",
-    resolution: options.ResolutionText = None,
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    threads: options.Threads = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    on: options.TargetOptions,
+    given: options.SourceOptions,
+    place: options.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Check an artifact, or torch, onnxruntime and TVM against each other.
@@ -40,55 +38,55 @@ def verify(
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
-    workers, remote = options.read_place(threads, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = place.read()
+    from deploy.artifact import load_artifact
+
     if artifact is not None:
-        found, comparison = _replay(artifact, workers, remote)
-        options.check_precision(precision, found)
-        precision, comparisons = found, [comparison]
+        loaded = load_artifact(artifact)
+        options.check_precision(on.precision, loaded)
+        found, comparisons = loaded.target.precision, [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
-        comparisons = _compare_all(
-            model, target, arch, precision, resolution, classes, mean, std, workers, remote
-        )
+        resolved = on.resolve()
+        found = resolved.precision
+        comparisons = _compare_all(model, resolved, given, workers, remote)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
-        _print(comparisons, precision)
+        _print(comparisons, found)
     from deploy.verify import require
 
     require(comparisons)
     say("verified")
 
 
-def _replay(path: Path, threads: int, remote: "Remote | None") -> "tuple[str, Comparison]":
-    from deploy.artifact import load_artifact
-    from deploy.runtime import load
+def _replay(
+    artifact: "Artifact", path: Path, threads: int, remote: "Remote | None"
+) -> "Comparison":
+    from deploy.backends import backend_of
+    from deploy.runtime import open_artifact
     from deploy.verify import replay_golden
 
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"replaying the golden image of {path.name}{where}"):
-        if remote:
-            artifact = load_artifact(path)
-            return artifact.target.precision, remote.use(artifact, replay_golden)
-        network = load(path, threads=threads)
-        return network.artifact.target.precision, replay_golden(network)
+        if remote is None:
+            return replay_golden(open_artifact(artifact, str(path), threads=threads))
+        devices = backend_of(artifact.target).devices(threads, remote)
+        return devices.use(artifact, lambda session: replay_golden(session.network))
 
 
 def _compare_all(
-    model: str, target: str, arch: str | None, precision: str, resolution: str | None,
-    classes: int | None, mean: str | None, std: str | None, threads: int,
+    model: str, target: "Target", given: options.SourceOptions, threads: int,
     remote: "Remote | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
-        source = options.open_model(model, resolution, "labels", classes, mean, std)
+        source = options.open_model(model, given)
     from deploy.build import build_artifact
-    from deploy.targets import resolve_target
     from deploy.verify import probe_images, verify_torch
 
-    resolved = resolve_target(target, arch, precision)
-    with step(f"compiling for {target}") as progress:
+    with step(f"compiling for {target.name}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolved, threads=threads, remote=remote, on_step=progress.at
+            source.graph, target, threads=threads, remote=remote, on_step=progress.at
         )
     if "how" in artifact.parity:
         say(f"no GPU here: {artifact.parity['how']}")
@@ -101,9 +99,9 @@ def _compare_all(
     return comparisons
 
 
-def _print(comparisons: "list[Comparison]", precision: str) -> None:
+def _print(comparisons: "list[Comparison]", precision: "Precision") -> None:
     print_table(
-        "against onnxruntime" + (", maps in fp16" if precision == "fp16" else ""),
+        f"against onnxruntime{precision.note}",
         ("side", "image", "logit error", "allowed", "pixels differing", "passed"),
         [
             (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deploy import host
-from deploy.targets import Target
+from deploy.target import Target
 from lut.errors import UserError
 
 Link = Callable[[str, Sequence[str]], None]
@@ -24,23 +24,28 @@ _PAGES = "-Wl,-z,max-page-size=16384"
 NDK = "TVM_NDK_CC"  # the NDK's clang, as TVM calls it
 
 
+def _android(target: Target) -> bool:
+    """Whether it links against Android's C library, bionic."""
+    return "android" in target.config["mtriple"]
+
+
 def linker_of(target: Target) -> Link | None:
     """How to link for `target`: None where this machine's own C compiler does it.
 
     For 64-bit ARM it is the clang of PyPI's ziglang, or on Android the NDK's where TVM_NDK_CC names
     it. Raises UserError where neither is there.
     """
-    if target.android and os.environ.get(NDK):
+    if _android(target) and os.environ.get(NDK):
         return _ndk
-    if target.architecture == host.architecture() and not target.android:
+    if target.architecture == host.architecture() and not _android(target):
         return None
     if importlib.util.find_spec("ziglang") is None:
-        ndk = f", or set {NDK} to the NDK's aarch64-linux-android21-clang++" * target.android
+        ndk = f", or set {NDK} to the NDK's aarch64-linux-android21-clang++" * _android(target)
         raise UserError(
             f"linking for {target.config['mtriple']} needs ziglang: pip install ziglang{ndk}"
         )
-    names = _BIONIC if target.android else _GLIBC
-    system = "android" if target.android else "gnu"
+    names = _BIONIC if _android(target) else _GLIBC
+    system = "android" if _android(target) else "gnu"
 
     def link(output: str, objects: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="hmseg-link-") as folder:

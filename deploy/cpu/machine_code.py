@@ -17,7 +17,7 @@ from tvm.relax import vm_build
 from deploy.cpu.link import fcompile_of
 from deploy.cpu.lowering import PIPELINE
 from deploy.ir import EMITTED
-from deploy.targets import Target
+from deploy.target import Target
 from lut.errors import UserError
 
 T = TypeVar("T")

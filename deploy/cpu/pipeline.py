@@ -33,7 +33,7 @@ from deploy.graph.importer import import_graph
 from deploy.graph.place import KERNEL, MACS, OPERATION, Place
 from deploy.graph.split_outputs import SplitOutputs
 from deploy.schedules import Fields
-from deploy.targets import Target
+from deploy.target import Target
 
 Pass: TypeAlias = tvm.transform.Pass
 OnPass = Callable[[str], None]

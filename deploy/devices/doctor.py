@@ -8,12 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.cpu.targets import ARCHITECTURES
 from deploy.devices.adb import check_phone
 from deploy.devices.describe import Description, check_version
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import Farm, RemoteSession, open_session
 from deploy.devices.tracker import require_key, states
-from deploy.targets import Target, resolve_target
+from deploy.target import Target
+from deploy.targets import resolve_target
 from lut.errors import HmsegError, UserError, WorkError
 
 MIN_MIB = 256  # a network at 1024x2048, its buffers and TVM's runtime
@@ -99,7 +101,7 @@ def _memory(device: Description | None) -> Finding:
 def _target(text: str | None, device: Description | None) -> Target:
     if text is not None:
         target = resolve_target(text)
-        if target.gpu:
+        if target.architecture not in ARCHITECTURES:
             raise UserError(f"--target {text}: devices behind RPC run CPU code only")
         return target
     if device is None:

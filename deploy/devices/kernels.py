@@ -11,7 +11,7 @@ from deploy.cpu.link import fcompile_of
 from deploy.cpu.machine_code import compile_kernels
 from deploy.devices.session import RemoteSession
 from deploy.measure.kernels import Kernels
-from deploy.targets import Target
+from deploy.target import Target
 
 
 def kernel_library(functions: Mapping[str, Any], target: Target) -> bytes:

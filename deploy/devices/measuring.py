@@ -1,16 +1,20 @@
 """The devices of a farm for `deploy.measure`: the remote side of its protocols."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
-from numpy.typing import NDArray
-
 from deploy.artifact import Artifact
-from deploy.devices.network import Remote, RemoteNetwork, load_on
+from deploy.cpu.pipeline import isa_of
+from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
+from deploy.measure.ceilings import Ceilings, probe_ceilings
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
+from deploy.measure.interleave import Protocol
+from deploy.runtime import Network, check_input
 from lut.errors import UserError, WorkError
 
 
@@ -22,7 +26,15 @@ class RemoteDevices:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self.info = remote.on_one(self._info_of)  # of the first that is free
+
+    @cached_property
+    def info(self) -> DeviceInfo:
+        """Of the first that is free."""
+        return self._remote.on_one(self._info_of)
+
+    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
+        """As `Devices.use`."""
+        return self._remote.use(artifact, lambda network: work(RemoteMeasuring(network)))
 
     def spread(
         self,
@@ -94,18 +106,60 @@ class RemoteDevice:
 
 
 class RemoteMeasuring:
-    """One artifact, loaded on a device, timed by the device's own clock."""
+    """One artifact, loaded on a device, timed by the device's own clock.
 
-    def __init__(self, network: RemoteNetwork, given: NDArray[Any] | None = None) -> None:
-        self._network = network
-        self._image = network.artifact.golden_input if given is None else given
+    The input is in the device's memory already: its copy, which a local call includes, is in no
+    figure, nor is the network between the machines.
+    """
+
+    def __init__(self, network: Network) -> None:
+        assert isinstance(network.loaded, RemoteLibrary)
+        self.network, self._library = network, network.loaded
+        self.given = network.artifact.golden_input
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """The device, in the session that measures it."""
+        return self._library.session.report()
+
+    @property
+    def includes(self) -> str:
+        """As `Session.includes`."""
+        metadata = self.network.metadata
+        taken = "uint8 image" if metadata.input == "image" else "float32 tensor"
+        start, end = f"the {taken} in the device's memory", f"the {metadata.output} map"
+        return f"the whole network, from {start} to {end}"
+
+    def block(self, protocol: Protocol) -> list[int]:
+        """As `Session.block`."""
+        check_input(self.given, self.network.metadata)
+        protocol.sleep(protocol.pause_s)
+        calls = self._library.time("main", self.given, protocol.warmup + protocol.repeat)
+        return calls[protocol.warmup :]
 
     def time_frames(self, frames: int) -> list[int]:
-        """Nanoseconds of whole calls; the image is in the device's memory already, so its copy,
-        which a local call includes, is not in them."""
-        return self._network.time_frames(self._image, frames)
+        """Nanoseconds of whole calls."""
+        return self._library.time("main", self.given, frames)
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame."""
-        kernels = len(self._network.artifact.calls)
-        return self._network.library.time_kernels(self._image, frames, kernels)
+        kernels = len(self.network.artifact.calls)
+        return self._library.time_kernels(self.given, frames, kernels)
+
+    def time_parts(self, frames: int) -> dict[str, list[int]]:
+        """None: a frame is one call."""
+        del frames
+        return {}
+
+    def ceilings(self, threads: int) -> Ceilings | None:
+        """With the instructions that the artifact was compiled for: what else the device has is not
+        known in LLVM's words."""
+        session, target = self._library.session, self.network.artifact.target
+        isa = isa_of(target)
+        if isa is None:
+            return None
+
+        def load(functions: Mapping[str, Any]) -> RemoteKernels:
+            return RemoteKernels(session, kernel_library(functions, target))
+
+        return probe_ceilings(load, isa, threads)

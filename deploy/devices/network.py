@@ -7,19 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
+from deploy.cpu.library import Library, check_target
 from deploy.cpu.passes.insert_clock import ENTRY as TIMED
 from deploy.devices.describe import check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
-from deploy.runtime import check_input, check_target
+from deploy.runtime import Network
 from lut.errors import UserError
 
 T = TypeVar("T")
 
 
 class RemoteLibrary:
-    """A compiled library loaded on a device, whose entries take one image."""
+    """A compiled library loaded on a device (`deploy.loaders.LoadedCode`)."""
 
     def __init__(self, library: bytes, session: RemoteSession, threads: int) -> None:
         from tvm import relax
@@ -33,11 +34,12 @@ class RemoteLibrary:
         )
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
-        """What an entry makes of one input, with its batch axis."""
+        """What an entry makes of one input; both without a batch axis."""
         pixels = self._tensor(given[None])
         result = self.session.call("running a frame", lambda: self._machine[entry](pixels))
         output: NDArray[Any] = self.session.call("fetching the result", result.numpy)
-        return output
+        whole: NDArray[Any] = output[0]
+        return whole
 
     def time(self, entry: str, given: NDArray[Any], calls: int) -> list[int]:
         """Nanoseconds of each of `calls` calls, by the device's own clock."""
@@ -77,40 +79,6 @@ class RemoteLibrary:
         return self.session.call(f"timing {calls} frames", measure)
 
 
-class RemoteNetwork:
-    """A network loaded on a device: what `deploy.runtime.Network` is on this machine."""
-
-    def __init__(self, artifact: Artifact, library: RemoteLibrary) -> None:
-        self.artifact, self.metadata, self.library = artifact, artifact.metadata, library
-
-    def report(self) -> dict[str, Any]:
-        """The device that it is loaded on, in the session that measures it."""
-        return self.library.session.report()
-
-    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
-        """An input (`Metadata.network_input`) to labels uint8 (H, W), or to the scores of a network
-        without labels."""
-        check_input(given, self.metadata)
-        labels: NDArray[Any] = self.library.run("main", given)[0]
-        return labels
-
-    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
-        """The class scores, float32 (K, H, W)."""
-        check_input(given, self.metadata)
-        entry = "main" if self.metadata.output == "logits" else "logits"
-        scores: NDArray[np.float32] = self.library.run(entry, given)[0]
-        return scores
-
-    def time_frames(self, given: NDArray[Any], frames: int) -> list[int]:
-        """Nanoseconds of each of `frames` frames, by the device's own clock.
-
-        The input is in the device's memory already: its copy, which a local call includes, is not
-        in the figure, nor is the network between the machines.
-        """
-        check_input(given, self.metadata)
-        return self.library.time("main", given, frames)
-
-
 class Remote:
     """The devices of a farm as a place where networks run; what a lost one did, another does."""
 
@@ -119,12 +87,12 @@ class Remote:
     ) -> None:
         self.farm, self.threads, self.on_lost = farm, threads, on_lost
 
-    def use(self, artifact: Artifact, work: Callable[[RemoteNetwork], T]) -> T:
+    def use(self, artifact: Artifact, work: Callable[[Network], T]) -> T:
         """`work` on the artifact, loaded on a device; from the start again on another if lost."""
         return self.on_one(lambda session: work(load_on(session, artifact, self.threads)))
 
     def run_library(self, library: bytes, given: NDArray[Any]) -> NDArray[Any]:
-        """What the entry ``main`` of a library makes of one input, with its batch axis."""
+        """What the entry ``main`` of a library makes of one input, without a batch axis."""
         return self.on_one(
             lambda session: RemoteLibrary(library, session, self.threads).run("main", given)
         )
@@ -136,19 +104,19 @@ class Remote:
         )[0]  # fmt: skip
 
 
-def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> RemoteNetwork:
-    """Load an artifact on a device.
+def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> Network:
+    """Load an artifact on a device; its `loaded` is a `RemoteLibrary`.
 
     Raises UserError where the device has another TVM or cannot run the target, DeviceLostError or
     WorkError where loading fails. A server that is not ours does not say what it is: there loading
     tells.
     """
-    if artifact.gpu is not None:
-        raise UserError("the artifact is for a GPU, whose code does not run over RPC")
+    if not isinstance(artifact.code, Library):
+        raise UserError("the artifact holds no library: its code does not run over RPC")
     device = session.describe()
     if device is not None:
         check_version(device, session.name)
         flags = frozenset(device.flags)
         name = f"device {session.name}"
         check_target(artifact.target, "the artifact", device.architecture, flags, name)
-    return RemoteNetwork(artifact, RemoteLibrary(artifact.library, session, threads))
+    return Network(artifact, RemoteLibrary(artifact.code.data, session, threads))

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.gpu.plan import Plan
+from deploy.gpu.program import GpuProgram, result_of
+from deploy.metadata import Metadata
 from lut.errors import UserError, WorkError
 
 # What CUDA's headers are in emulation.
@@ -55,6 +57,18 @@ class EmulatedGpu:
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         sizes = (ctypes.c_uint * 6)(*grid, *block)
         getattr(self._library, f"emulate_{kernel}")(pointers, sizes, int(backwards))
+
+
+class EmulatedProgram:
+    """A network for CUDA on this machine's CPU (`deploy.loaders.LoadedCode`)."""
+
+    def __init__(self, source: str, program: GpuProgram, metadata: Metadata) -> None:
+        self._network = EmulatedNetwork(source, program.plan, program.constants)
+        self._metadata = metadata
+
+    def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
+        """As `deploy.loaders.LoadedCode.run`."""
+        return result_of(self._network.run(given, entry), entry, self._metadata)
 
 
 class EmulatedNetwork:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Artifact
 from deploy.gpu.driver import NON_BLOCKING, THREAD_LOCAL, Driver
 from deploy.gpu.plan import Launch
-from deploy.gpu.program import choose_code
-from deploy.runtime import Instrument, Network, check_input
+from deploy.gpu.program import GpuProgram, choose_code, result_of
+from deploy.metadata import Metadata
+from deploy.target import Target
 from lut.errors import UserError, WorkError
 
 WARM_S = 0.3
@@ -39,13 +39,29 @@ class FrameTime:
     download_ms: float
 
 
-class GpuNetwork(Network):
-    """A loaded network; `deploy.runtime.load` makes one of an artifact for CUDA."""
+def open_program(
+    program: GpuProgram, target: Target, metadata: Metadata, name: str
+) -> "GpuNetwork":
+    """Load it on this machine's GPU. Raises UserError, in which it is called `name`, where there is
+    none that runs it."""
+    if program.opencl:
+        raise UserError(
+            f"{name}: compiled for OpenCL on {target.name}; this version runs it nowhere, it "
+            "writes it for an OpenCL program of your own"
+        )
+    try:
+        return GpuNetwork(program, metadata)
+    except (UserError, WorkError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
-    def __init__(self, artifact: Artifact, driver: Driver | None = None) -> None:
-        assert artifact.gpu is not None
-        self.artifact, self.metadata = artifact, artifact.metadata
-        self._program = artifact.gpu
+
+class GpuNetwork:
+    """A program, loaded (`deploy.loaders.LoadedCode`). Threads may share it: calls take turns."""
+
+    def __init__(
+        self, program: GpuProgram, metadata: Metadata, driver: Driver | None = None
+    ) -> None:
+        self._program, self._metadata = program, metadata
         self._driver = driver or Driver()
         self.code, data = choose_code(self._program, self._driver.capability)
         self._lock = threading.Lock()
@@ -62,15 +78,13 @@ class GpuNetwork(Network):
 
     @property
     def device(self) -> dict[str, Any]:
-        """The GPU, its compute capability, the driver's CUDA, the code that was chosen and the
-        precision of the maps."""
+        """The GPU, its compute capability, the driver's CUDA and the code that was chosen."""
         driver = self._driver
         return {
             "gpu": driver.name,
             "compute_capability": f"{driver.capability // 10}.{driver.capability % 10}",
             "driver_cuda": driver.version,
             "code": self.code,
-            "precision": self.artifact.target.precision,
         }
 
     def _prepare(self) -> None:
@@ -148,33 +162,22 @@ class GpuNetwork(Network):
             self._stream, places, None,
         )  # fmt: skip
 
-    def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
-        """As `deploy.runtime.Network.__call__`."""
-        return self._frame("main", given)
-
-    def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
-        """As `deploy.runtime.Network.logits`."""
-        return self._frame("main" if self.metadata.output == "logits" else "logits", given)
-
-    def _frame(self, name: str, given: NDArray[Any]) -> NDArray[Any]:
-        check_input(given, self.metadata)
+    def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
+        """As `deploy.loaders.LoadedCode.run`."""
         with self._lock:
             self._begin(given)
             self._enqueue_upload()
-            self._driver.call("cuGraphLaunch", self._graphs[name], self._stream)
-            self._enqueue_download(name)
+            self._driver.call("cuGraphLaunch", self._graphs[entry], self._stream)
+            self._enqueue_download(entry)
             self._driver.call("cuStreamSynchronize", self._stream)
-            raw = self._results[name].copy()  # the next frame overwrites pinned memory
-        height, width = self.metadata.resolution
-        if name == "main" and self.metadata.output == "labels":
-            return raw.reshape(height, width)
-        return raw.view(np.float32).reshape(-1, height, width)
+            raw = self._results[entry].copy()  # the next frame overwrites pinned memory
+        return result_of(raw, entry, self._metadata)
 
     def warm_up(self, given: NDArray[Any], seconds: float = WARM_S) -> None:
         """Run frames for so long, at least one, in which a GPU that idled raises its clock."""
         end = time.monotonic() + seconds
         while True:
-            self(given)
+            self.run("main", given)
             if time.monotonic() >= end:
                 return
 
@@ -184,7 +187,6 @@ class GpuNetwork(Network):
         The events around the launches are in the graph, so that the time until the host has
         launched it is in no part.
         """
-        check_input(given, self.metadata)
         driver, launches = self._driver, self._program.plan.entries["main"].launches
         with self._lock, self._events(6) as events:
             self._begin(given)
@@ -216,7 +218,6 @@ class GpuNetwork(Network):
         The events between them are in a graph of their own, so that no launch waits for the host.
         What an event itself costs is in the figures: their sum is above a frame's.
         """
-        check_input(given, self.metadata)
         driver, launches = self._driver, self._program.plan.entries["main"].launches
         firsts = [0, *accumulate(parts or [1] * len(launches))]
         if firsts.pop() != len(launches):
@@ -264,16 +265,6 @@ class GpuNetwork(Network):
             "cuMemcpyDtoHAsync_v2", result.ctypes.data, self._arena + region.offset,
             c_size_t(region.size), self._stream,
         )  # fmt: skip
-
-    def read_clocks(self, given: NDArray[np.uint8], ticks: NDArray[np.int64]) -> None:
-        """Not for GPUs: raises UserError."""
-        del given, ticks
-        raise UserError("a GPU's kernels are timed by events: time_kernels")
-
-    def instrument(self, callback: Instrument | None) -> None:
-        """Not for GPUs, whose frame is one launch: raises UserError."""
-        del callback
-        raise UserError("kernels of a GPU are timed by benchmarks/gpu.sh, not here")
 
     def close(self) -> None:
         """Give the GPU's memory back; also what happens when nothing refers to the network."""

@@ -19,11 +19,11 @@ from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.graph.place import KERNEL, Place
 from deploy.graph.split_outputs import SplitOutputs
-from deploy.precision import Precision
-from deploy.targets import Target
+from deploy.precision import FP16, FP32, Precision
+from deploy.target import Target
 
 
-def gpu_passes(kernels: GpuKernels, precision: Precision = "fp32") -> list[Pass]:
+def gpu_passes(kernels: GpuKernels, precision: Precision = FP32) -> list[Pass]:
     """Every pass between the imported graph and kernels that can be launched, in order."""
     passes = [
         Place(kernels),
@@ -43,7 +43,7 @@ def gpu_passes(kernels: GpuKernels, precision: Precision = "fp32") -> list[Pass]
             dlight.gpu.Fallback(),
         ),
     ]
-    return [*passes, StoreHalf()] if precision == "fp16" else passes
+    return [*passes, StoreHalf()] if precision is FP16 else passes
 
 
 @tvm.transform.module_pass(opt_level=0, name="MarkScheduled")

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deploy.gpu.plan import Plan
+from deploy.metadata import Metadata
 from lut.errors import UserError
 
 PREFIX = "gpu/"
@@ -24,6 +29,8 @@ class GpuProgram:
     OpenCL driver; a program has code for CUDA or for OpenCL.
     """
 
+    format_version: ClassVar[int] = 2  # of the artifacts that hold such code
+
     plan: Plan
     constants: bytes
     cubins: Mapping[str, bytes] = field(default_factory=dict)
@@ -39,9 +46,15 @@ class GpuProgram:
         return {_PLAN: self.plan.to_json().encode(), _CONSTANTS: self.constants, **code}
 
     @staticmethod
+    def is_member(name: str) -> bool:
+        """Whether an artifact's file is this code's."""
+        fixed = name in (_PLAN, _CONSTANTS, _OPENCL)
+        return fixed or bool(_CUBIN.fullmatch(name) or _PTX.fullmatch(name))
+
+    @staticmethod
     def from_members(members: Mapping[str, bytes]) -> "GpuProgram":
         """The inverse of `members`; raises UserError where a file is missing or unknown."""
-        unknown = [name for name in members if not is_member(name)]
+        unknown = [name for name in members if not GpuProgram.is_member(name)]
         if unknown or not {_PLAN, _CONSTANTS} <= set(members):
             raise UserError(f"not the files of a GPU program: {sorted(members)}")
         plan = Plan.from_json(members[_PLAN].decode())
@@ -57,10 +70,12 @@ class GpuProgram:
         )
 
 
-def is_member(name: str) -> bool:
-    """Whether an artifact's file belongs to its GPU program."""
-    fixed = name in (_PLAN, _CONSTANTS, _OPENCL)
-    return fixed or bool(_CUBIN.fullmatch(name) or _PTX.fullmatch(name))
+def result_of(raw: NDArray[np.uint8], entry: str, metadata: Metadata) -> NDArray[Any]:
+    """The bytes that an entry has written as labels (H, W) or class scores (K, H, W)."""
+    height, width = metadata.resolution
+    if entry == "main" and metadata.output == "labels":
+        return raw.reshape(height, width)
+    return raw.view(np.float32).reshape(-1, height, width)
 
 
 def number_of(architecture: str) -> int:

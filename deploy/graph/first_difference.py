@@ -9,10 +9,9 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy.graph.reference import OnnxSession
-from deploy.precision import Precision
-from deploy.verify import RELATIVE_TOLERANCE
+from deploy.precision import FP32, Precision
 
-# Compiles a graph from the image to one float tensor and runs it on an image: (1, ...) float32.
+# Compiles a graph from the image to one float tensor and runs it on an image: no batch axis.
 RunPrefix = Callable[[onnx.ModelProto, NDArray[Any]], NDArray[np.float32]]
 
 
@@ -37,7 +36,7 @@ def first_difference(
     model: onnx.ModelProto,
     image: NDArray[Any],
     run_prefix: RunPrefix,
-    precision: Precision = "fp32",
+    precision: Precision = FP32,
 ) -> Difference | None:
     """The first node, in the graph's order, whose output leaves onnxruntime's by more than the
     precision allows.
@@ -53,9 +52,9 @@ def first_difference(
         node = nodes[index]
         prefix = cut.extract_model([model.graph.input[0].name], [node.output[0]])
         expected = OnnxSession(prefix).run(image)[0]
-        error = float(np.abs(run_prefix(prefix, image)[0].astype(np.float64) - expected).max())
+        error = float(np.abs(run_prefix(prefix, image).astype(np.float64) - expected).max())
         peak = max(1.0, float(np.abs(expected).max()))
-        tolerance = RELATIVE_TOLERANCE[precision] * peak
+        tolerance = precision.relative_tolerance * peak
         # Written so that NaN differs.
         if error <= tolerance:
             return None

@@ -12,7 +12,7 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
 from deploy.measure.kernels import Kernels
-from deploy.targets import Target
+from deploy.target import Target
 
 # Compiles PrimFuncs by name, and loads them on the machine.
 Load = Callable[[Mapping[str, Any]], Kernels]

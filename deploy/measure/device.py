@@ -9,15 +9,20 @@ clock before the first kernel and after each, appended in place to the buffer th
 `deploy.measure.clock` describes.
 No instrument of the virtual machine is needed (it fails over RPC), the kernels run in the network's
 order, on its buffers and in the cache state they meet there, and one remote call runs any number of
-frames. On a GPU (`deploy.gpu.device`) events between the launches give them.
+frames. On a GPU (`deploy.measure.gpu`) events between the launches give them.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
+from deploy.measure.ceilings import Ceilings
+from deploy.measure.interleave import Protocol as Protocol_
+from deploy.runtime import Network
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,12 +44,35 @@ class DeviceInfo:
 class Session(Protocol):
     """One artifact, loaded on a device."""
 
+    given: NDArray[Any]  # the input that frames are timed on: at first the golden one
+
+    @property
+    def network(self) -> Network:
+        """It, to be called."""
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What it is loaded on, for a report: at least `machine`, `architecture`, `emulated`."""
+
+    @property
+    def includes(self) -> str:
+        """What the time of a whole frame includes, in words."""
+
+    def block(self, protocol: Protocol_) -> list[int]:
+        """Nanoseconds of each call of a block, after a pause and a warm-up."""
+
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of each of `frames` whole frames, which include what `DeviceInfo.frame`
         says."""
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """For each frame the nanoseconds of every one of the artifact's `calls`, in order."""
+
+    def time_parts(self, frames: int) -> dict[str, list[int]]:
+        """Nanoseconds of a frame's parts, by name, where the device tells them apart."""
+
+    def ceilings(self, threads: int) -> Ceilings | None:
+        """What the device can do at most, measured; None where there is no probe for it."""
 
 
 class Device(Protocol):
@@ -65,6 +93,10 @@ class Devices(Protocol):
     def info(self) -> DeviceInfo:
         """What each of them is."""
 
+    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
+        """`work` on an artifact, loaded on one of them; from the start again on another where that
+        one is lost."""
+
     def spread(
         self,
         items: Sequence[Item],
@@ -79,3 +111,21 @@ class Devices(Protocol):
         `work` raises, UserError for a device that is not like the others, and WorkError where none
         is left.
         """
+
+
+class OneDevice(Device, Protocol):
+    """`Devices` of which there is one: nothing else runs while something is measured."""
+
+    def use(self, artifact: Artifact, work: Callable[[Session], Result]) -> Result:
+        """As `Devices.use`."""
+        with self.open(artifact) as session:
+            return work(session)
+
+    def spread(
+        self, items: Sequence[Item], work: Callable[[Device, Session, Item], Result],
+        on_result: Callable[[Item, Result], None], *, reference: Artifact,
+    ) -> None:  # fmt: skip
+        """One item after the other."""
+        with self.open(reference) as session:
+            for item in items:
+                on_result(item, work(self, session, item))

@@ -9,6 +9,7 @@ calls that are not counted wake up this one.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from lut.errors import UserError
 
@@ -42,7 +43,18 @@ def interleave(
     protocol: Protocol,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Samples]:
-    """Time the sides in turn; the order turns around every round, so that none always comes first.
+    """Time calls of the sides in turn, by this machine's clock (`interleave_blocks`)."""
+    blocks = {name: partial(time_block, call) for name, call in sides.items()}
+    return interleave_blocks(blocks, protocol, on_round)
+
+
+def interleave_blocks(
+    sides: Mapping[str, Callable[[Protocol], list[int]]],
+    protocol: Protocol,
+    on_round: Callable[[int], None] = lambda _: None,
+) -> dict[str, Samples]:
+    """Time the sides in turn, a block of each in every round; the order turns around, so that none
+    always comes first.
 
     Returns the samples of each side, in nanoseconds, a list for each round.
     """
@@ -50,12 +62,13 @@ def interleave(
     names = list(sides)
     for index in range(protocol.rounds):
         for name in names if index % 2 == 0 else reversed(names):
-            samples[name].append(_block(sides[name], protocol))
+            samples[name].append(sides[name](protocol))
         on_round(index + 1)
     return samples
 
 
-def _block(call: Callable[[], object], protocol: Protocol) -> list[int]:
+def time_block(call: Callable[[], object], protocol: Protocol) -> list[int]:
+    """Nanoseconds of each counted call of a block, after a pause and calls that are not counted."""
     protocol.sleep(protocol.pause_s)
     for _ in range(protocol.warmup):
         call()

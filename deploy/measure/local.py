@@ -2,20 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from numpy.typing import NDArray
-
 from deploy import host
 from deploy.artifact import Artifact
+from deploy.cpu.loaded import LoadedLibrary, pinning
+from deploy.cpu.pipeline import isa_of
+from deploy.cpu.targets import host_target
+from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
-from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
-from deploy.runtime import Network, open_artifact, pinning
+from deploy.measure.device import DeviceInfo, OneDevice
+from deploy.measure.interleave import Protocol, time_block
+from deploy.runtime import Network, open_artifact
 
 
-class LocalDevice:
+class LocalDevice(OneDevice):
     """This machine, in this process, with `threads` of TVM's pool."""
 
     def __init__(self, threads: int) -> None:
@@ -38,44 +41,38 @@ class LocalDevice:
         """Load an artifact."""
         yield LocalSession(open_artifact(artifact, "the network", threads=self.threads))
 
-    def spread(
-        self,
-        items: Sequence[Item],
-        work: Callable[[Device, Session, Item], Result],
-        on_result: Callable[[Item, Result], None],
-        *,
-        reference: Artifact,
-    ) -> None:
-        """One item after the other: nothing else runs while one is measured."""
-        one_by_one(self, items, work, on_result, reference)
-
-
-def one_by_one(
-    device: Device,
-    items: Sequence[Item],
-    work: Callable[[Device, Session, Item], Result],
-    on_result: Callable[[Item, Result], None],
-    reference: Artifact,
-) -> None:
-    """`Devices.spread` over one device."""
-    with device.open(reference) as session:
-        for item in items:
-            on_result(item, work(device, session, item))
-
 
 class LocalSession:
     """A network in this process."""
 
-    def __init__(self, network: Network, given: NDArray[Any] | None = None) -> None:
-        self.network = network
-        self.image = network.artifact.golden_input if given is None else given
+    def __init__(self, network: Network) -> None:
+        assert isinstance(network.loaded, LoadedLibrary)
+        self.network, self._library = network, network.loaded
+        self.given = network.artifact.golden_input
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """This machine."""
+        architecture = host.architecture()
+        return {"machine": host.cpu_model(), "architecture": architecture, "emulated": False}
+
+    @property
+    def includes(self) -> str:
+        """As `Session.includes`."""
+        metadata = self.network.metadata
+        taken = "uint8 image" if metadata.input == "image" else "float32 tensor"
+        return f"the copy of the {taken} in, the whole network, and the {metadata.output} map out"
+
+    def block(self, protocol: Protocol) -> list[int]:
+        """As `Session.block`."""
+        return time_block(lambda: self.network(self.given), protocol)
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of whole calls, from the image in numpy to the labels in numpy."""
         samples = []
         for _ in range(frames):
             start = time.perf_counter_ns()
-            self.network(self.image)
+            self.network(self.given)
             samples.append(time.perf_counter_ns() - start)
         return samples
 
@@ -86,6 +83,17 @@ class LocalSession:
         while len(times) < frames:
             buffer, count = empty_buffer(), min(most, frames - len(times))
             for _ in range(count):
-                self.network.read_clocks(self.image, buffer)
+                self._library.read_clocks(self.given, buffer)
             times += kernel_times(buffer, count)
         return times
+
+    def time_parts(self, frames: int) -> dict[str, list[int]]:
+        """None: a frame is one call."""
+        del frames
+        return {}
+
+    def ceilings(self, threads: int) -> Ceilings | None:
+        """Of this machine, also for a binary that was compiled for less."""
+        target = host_target()
+        isa = isa_of(target)
+        return None if isa is None else probe_ceilings(load_here(target), isa, threads)

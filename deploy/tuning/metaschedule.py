@@ -25,7 +25,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from deploy.cpu.passes.schedule_fallback import workload_key
-from deploy.targets import Target
+from deploy.target import Target
 from lut.errors import UserError
 from lut.files import write_atomic
 

@@ -1,8 +1,8 @@
 """Tuning records: JSON Lines, one measured candidate each, append-only.
 
 A record is believed only under the key it was measured for: the target's own key, the number of
-threads (of a GPU `NO_THREADS`), and the version of the kernels. The kernel's spec and schedule are
-stored as text and as fields, so that a record can be read without this program.
+threads (0 where there are none), and the version of the kernels. The kernel's operation and
+schedule are stored as text and as fields, so that a record can be read without this program.
 """
 
 import re
@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from deploy.cpu.kernels import KERNELS_VERSION
-from deploy.gpu.kernels import GPU_KERNELS_VERSION
-from deploy.targets import Target
+from deploy.schedules import Fields
 from lut.errors import UserError
 from lut.files import cache_folder
 from lut.jsonl import append_record, read_records
@@ -23,7 +21,6 @@ SHIPPED = Path(__file__).parent / "data"
 # A candidate replaces the rule only where it is this much faster inside the whole network; less
 # is within what repeating the measurement gives.
 MIN_GAIN = 1.05
-NO_THREADS = 0  # what the records of a GPU have in that field
 
 
 @dataclass(frozen=True)
@@ -94,19 +91,16 @@ def append(record: Record, path: Path) -> None:
     append_record(path, asdict(record))
 
 
-def kernels_version(target: Target) -> int:
-    """The version of the kernels that the target's code is made of."""
-    return GPU_KERNELS_VERSION if target.gpu else KERNELS_VERSION
-
-
-def matching(records: Iterable[Record], target: Target, threads: int) -> list[Record]:
+def matching(
+    records: Iterable[Record], target_key: str, threads: int, kernels_version: int
+) -> list[Record]:
     """Those measured for this target, thread count and version of the kernels."""
-    wanted = (target.key, threads, kernels_version(target))
+    wanted = (target_key, threads, kernels_version)
     return [r for r in records if (r.target, r.threads, r.kernels_version) == wanted]
 
 
-def winners(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """For each spec, as text, the fields of the schedule that won by more than `MIN_GAIN`."""
+def winners(records: Iterable[Record]) -> dict[str, Fields]:
+    """For each operation, as text, the fields of the schedule that won by more than `MIN_GAIN`."""
     best: dict[str, Record] = {}
     for record in records:
         known = best.get(record.spec)
@@ -127,8 +121,8 @@ def trials_without_gain(records: Iterable[Record]) -> int:
 
 
 def tuned_schedules(
-    target: Target, threads: int, folders: Iterable[Path] | None = None
-) -> dict[str, dict[str, Any]]:
+    target_key: str, threads: int, kernels_version: int, folders: Iterable[Path] | None = None
+) -> dict[str, Fields]:
     """The winners in these folders, by default the shipped ones and the user's own."""
     records = load_records([SHIPPED, default_folder()] if folders is None else folders)
-    return winners(matching(records, target, threads))
+    return winners(matching(records, target_key, threads, kernels_version))

@@ -1,35 +1,29 @@
 """Tuning: candidates of every kernel, timed inside the whole network, one record each.
 
 Kernels of ours go through the neighbours of their rule; for what is left to TVM MetaSchedule
-searches, and the fastest that it finds is the one candidate.
+searches, where the backend's bench offers its loop nests, and the fastest that it finds is the one
+candidate.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-import tvm
 
-from deploy import host
-from deploy.build import build_artifact
-from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, emit
-from deploy.cpu.machine_code import compile_kernels
-from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
-from deploy.cpu.pipeline import isa_of, lowering_passes
-from deploy.graph.ends import with_logits_output
-from deploy.graph.importer import import_graph
-from deploy.runtime import Network, open_artifact
+from deploy.artifact import Artifact
+from deploy.backends import backend_of
+from deploy.backends.base import Job
+from deploy.cpu.passes.schedule_fallback import TRACE
+from deploy.devices.network import Remote
 from deploy.schedules import schedule_fields, with_fields
-from deploy.targets import Target
-from deploy.tuning.apart import run_apart
-from deploy.tuning.candidates import candidates
+from deploy.target import Target
+from deploy.trials.bench import Candidate, Measurement, TuningBench
 from deploy.tuning.metaschedule import search
 from deploy.tuning.records import (
     Record,
@@ -39,11 +33,8 @@ from deploy.tuning.records import (
     trials_without_gain,
     winners,
 )
-from lut.errors import UserError
 
-ROUNDS, FRAMES = 5, 8  # per candidate: rounds, and frames of each side in a round
 SEARCH_TRIALS = 64  # of MetaSchedule for one loop nest, over all runs
-TOLERANCE = 1e-4  # relative to the largest output of the kernel
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
 
 
@@ -57,180 +48,133 @@ class Trial:
     best_gain: float
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`trials` candidates in all; a kernel is left after `early_stopping` of them in a row, those
+    on record too, without a gain of `records.MIN_GAIN`; none is begun after `seconds`."""
+
+    trials: int
+    early_stopping: int = 24
+    seconds: float = math.inf
+
+
 def tune(
     graph: onnx.ModelProto,
     target: Target,
     folder: Path,
+    rule: Artifact,
+    limits: Limits,
     *,
     threads: int,
-    trials: int,
-    early_stopping: int = 24,
+    remote: Remote | None = None,
+    emulated: bool = True,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Record]:
-    """Measure up to `trials` candidates and append a record of each to a file in `folder`.
+    """Measure candidates and append a record of each to a file in `folder`.
 
-    Kernels come in the order of their time. For each, the candidates beside the best schedule so
-    far are measured until `early_stopping` of them in a row, those on record too, bring no gain of
-    `records.MIN_GAIN`. A loop nest of TVM's own
-    gets as many candidates of MetaSchedule, `SEARCH_TRIALS` at most, each of which counts as a
-    trial; the fastest is then measured like any other candidate. What the folder already holds is
-    not measured again, so an interrupted run goes on where it was. Returns all matching records.
-    Raises UserError for a target without kernels of ours.
+    `rule` is the network without records, `threads` what the user asked for, `remote` where to
+    measure it, else here; `emulated` whether an emulated device will do. Kernels come in the order
+    of their time. A loop nest of TVM's own gets candidates of MetaSchedule, `SEARCH_TRIALS` at
+    most, each of which counts as a trial; the fastest is then measured like any other. What the
+    folder already holds is not measured again, so an interrupted run goes on where it was. Returns
+    all matching records. Raises UserError for a target without kernels of ours, and where nothing
+    measures it.
     """
-    isa = isa_of(target)
-    if isa is None:
-        raise UserError(f"tune: there are no kernels for {target.config['mcpu']}; it needs AVX2")
-    path = folder / f"{target.config['mcpu']}-{threads}-threads.jsonl"
-    records = matching(load_records([folder]), target, threads)
-    rule = CpuKernels(isa, threads)
-    module = import_graph(with_logits_output(graph))
-    with tvm.target.Target(target.config):
-        for step in lowering_passes(rule):
-            module = step(module)
-    left = {workload_key(function): function for function in left_to_tvm(module).values()}
-    artifact, _ = build_artifact(graph, target, threads=threads, measured={})
-    network = open_artifact(artifact, "the network", threads=threads)
-    bench = _Bench(network, target)
-    names = {info.spec: info.name for info in artifact.kernels if info.spec}
-    placed = [text for text in (*rule.emitted, *left) if text in names]  # the others: cancelled
-    times = {text: bench.kernel_ns(names[text]) for text in placed}
-    done = 0
-    # A kernel without time belongs to the other entry, of the logits.
-    for text in sorted((t for t in placed if times[t]), key=lambda t: -times[t]):
-        mine = [record for record in records if record.spec == text]
-        if text in left:
-            function = left[text]
-            found = search(
-                function, target, folder, threads=threads, limit=SEARCH_TRIALS,
-                budget=trials - done, early_stopping=early_stopping,
-                on_tried=lambda tried: on_trial(Trial(done + tried, text, 1.0, 1.0)),  # noqa: B023
-            )  # fmt: skip
-            done += found.tried
-            schedule = {TRACE: found.trace}
-            if found.trace is not None and schedule not in [record.schedule for record in mine]:
-                make = partial(apply_trace, function, schedule)
-                record = bench.measure(text, schedule, make, names[text], threads)
-                append(record, path)
-                records.append(record)
-                on_trial(Trial(done, text, record.gain, record.gain))
-            continue
-        spec = rule.emitted[text]
-        while done < trials and trials_without_gain(mine) < early_stopping:
-            best = winners(mine).get(text)
-            base = with_fields(rule.rule(spec), best) if best else rule.rule(spec)
-            tried = [record.schedule for record in mine]
-            offered = candidates(spec, base, isa, threads)
-            fresh = (s for s in offered if schedule_fields(s) not in tried)
-            candidate = next((s for s in fresh if s != rule.rule(spec)), None)
-            if candidate is None:
+    backend = backend_of(target)
+    job = Job(graph, target, backend.kernels(target, threads, {}))
+    bench = backend.tuning_bench(job, rule, threads, remote, emulated=emulated)
+    key = target.key, backend.record_threads(threads), backend.kernels_version
+    name = f"{target.machine}-{key[1]}-threads" if key[1] else target.machine
+    path = folder / f"{name}{target.precision.suffix}.jsonl"
+    tools = {tool: version(tool) for tool in TOOLS} | backend.versions()
+    run = _Run(bench, limits, matching(load_records([folder]), *key), on_trial)
+
+    def keep(candidate: Candidate, measured: Measurement) -> None:
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(
+            *key, candidate.text, candidate.fields, measured.rule_ns, measured.candidate_ns,
+            measured.refused, measured.machine, tools, date,
+        )  # fmt: skip
+        append(record, path)
+        run.add(record)
+
+    searched: set[str] = set()
+    while not run.over:
+        batch, nest = run.next_batch(searched)
+        if batch:
+            bench.measure(batch, keep, run.end)
+        elif nest:
+            searched.add(nest)
+            run.search(nest, target, folder, threads, keep)
+        else:
+            break
+    return run.records
+
+
+class _Run:
+    """What is on record, and what is left to do."""
+
+    def __init__(
+        self, bench: TuningBench, limits: Limits, records: list[Record],
+        on_trial: Callable[[Trial], None],
+    ) -> None:  # fmt: skip
+        self.bench, self.limits, self.records, self.on_trial = bench, limits, records, on_trial
+        self.done, self.end = 0, time.monotonic() + limits.seconds
+        self._slowest_first = sorted(bench.times_ns, key=lambda text: -bench.times_ns[text])
+
+    @property
+    def over(self) -> bool:
+        """Whether a limit is reached."""
+        return self.done >= self.limits.trials or time.monotonic() >= self.end
+
+    def add(self, record: Record) -> None:
+        """Note what was measured."""
+        self.records.append(record)
+        self.done += record.spec not in self.bench.nests  # whose search has counted
+        best = max(r.gain for r in self._of(record.spec))
+        self.on_trial(Trial(self.done, record.spec, record.gain, best))
+
+    def next_batch(self, searched: set[str]) -> tuple[list[Candidate], str]:
+        """What to measure together; where there is nothing before it, a nest to search."""
+        batch: list[Candidate] = []
+        most = min(self.bench.at_once, self.limits.trials - self.done)
+        for text in self._slowest_first:
+            if len(batch) >= most:
                 break
-            make = partial(emit, spec, isa, schedule=candidate)
-            record = bench.measure(text, schedule_fields(candidate), make, names[text], threads)
-            append(record, path)
-            mine.append(record)
-            records.append(record)
-            done += 1
-            on_trial(Trial(done, text, record.gain, max(r.gain for r in mine)))
-    return records
+            if text not in self.bench.nests:
+                batch += islice(self._untried(text), min(self.bench.per_kernel, most - len(batch)))
+            elif text not in searched:
+                return batch, text
+        return batch, ""
 
+    def _untried(self, text: str) -> Iterator[Candidate]:
+        mine = self._of(text)
+        if trials_without_gain(mine) >= self.limits.early_stopping:
+            return
+        operation = self.bench.operations[text]
+        rule, best = self.bench.kernels.rule(operation), winners(mine).get(text)
+        tried = [record.schedule for record in mine]
+        base = with_fields(rule, best) if best else rule
+        for schedule in self.bench.kernels.alternatives(operation, base):
+            if schedule != rule and schedule_fields(schedule) not in tried:
+                tried.append(schedule_fields(schedule))
+                yield Candidate(text, schedule)
 
-class _Bench:
-    """Times one kernel of a network with its own code and with another, frame by frame."""
+    def search(
+        self, nest: str, target: Target, folder: Path, threads: int,
+        keep: Callable[[Candidate, Measurement], None],
+    ) -> None:  # fmt: skip
+        """Let MetaSchedule search for a loop nest, and measure what it finds."""
+        before = self.done
+        found = search(
+            self.bench.nests[nest], target, folder, threads=threads, limit=SEARCH_TRIALS,
+            budget=self.limits.trials - before, early_stopping=self.limits.early_stopping,
+            on_tried=lambda tried: self.on_trial(Trial(before + tried, nest, 1.0, 1.0)),
+        )  # fmt: skip
+        self.done += found.tried
+        schedule = {TRACE: found.trace}
+        if found.trace is not None and schedule not in [r.schedule for r in self._of(nest)]:
+            self.bench.measure([Candidate(nest, schedule)], keep, math.inf)
 
-    def __init__(self, network: Network, target: Target) -> None:
-        self.network, self.target = network, target
-        self.image = network.artifact.golden_input
-
-    def kernel_ns(self, name: str) -> int:
-        """Median time of a kernel over a few frames, all its calls together."""
-        frames = [self._frame(name, None) for _ in range(5)]
-        return int(np.median(frames))
-
-    def measure(
-        self,
-        spec: str,
-        schedule: dict[str, Any],
-        make: Callable[[], Any],
-        name: str,
-        threads: int,
-    ) -> Record:
-        """The record of the PrimFunc that `make` gives, in the place of the kernel `name`."""
-        rule_ns: list[int] = []
-        candidate_ns: list[int] = []
-        refused = ""
-        try:
-            function = make()
-            module = compile_kernels({"k": function}, tvm.target.Target(self.target.config))
-            run_apart(module, function)
-            self._check(name, module["k"])
-            for _ in range(ROUNDS):
-                frames: dict[bool, list[int]] = {False: [], True: []}
-                for turn in range(FRAMES):
-                    # Each is first as often: the second finds the caches as the other left them.
-                    for new in (turn % 2 == 1, turn % 2 == 0):
-                        frames[new].append(self._frame(name, module["k"] if new else None))
-                rule_ns.append(int(np.median(frames[False])))
-                candidate_ns.append(int(np.median(frames[True])))
-        # A schedule that does not fit its kernel can fail anywhere in its emission or compilation.
-        except (ValueError, TypeError, ZeroDivisionError, IndexError, AssertionError,
-                RuntimeError) as error:  # fmt: skip
-            refused = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-        return Record(
-            target=self.target.key,
-            threads=threads,
-            kernels_version=KERNELS_VERSION,
-            spec=spec,
-            schedule=schedule,
-            rule_ns=tuple(rule_ns) if not refused else (),
-            candidate_ns=tuple(candidate_ns) if not refused else (),
-            refused=refused,
-            machine=host.cpu_model(),
-            versions={tool: version(tool) for tool in TOOLS},
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-    def _frame(self, name: str, replacement: Any) -> int:  # noqa: ANN401
-        """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""
-        total = 0
-
-        def swap(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-            nonlocal total
-            if symbol != name or not before:
-                return False
-            call = replacement or function
-            start = time.perf_counter_ns()
-            call(*args)
-            total += time.perf_counter_ns() - start
-            return True
-
-        self.network.instrument(swap)
-        try:
-            self.network(self.image)
-        finally:
-            self.network.instrument(None)
-        return total
-
-    def _check(self, name: str, replacement: Any) -> None:  # noqa: ANN401
-        """Raise AssertionError unless the replacement computes what the kernel computes."""
-        errors: list[float] = []
-
-        def both(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-            if symbol != name or not before:
-                return False
-            output = np.from_dlpack(args[-1])
-            output_before = np.full_like(output, 77)
-            np.copyto(output, output_before)  # what is not written must show
-            replacement(*args)
-            found = output.astype(np.float64)
-            function(*args)
-            peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
-            errors.append(float(np.abs(found - output).max()) / peak)
-            return True
-
-        self.network.instrument(both)
-        try:
-            self.network(self.image)
-        finally:
-            self.network.instrument(None)
-        if not errors or not max(errors) <= TOLERANCE:
-            raise AssertionError(f"wrong result, relative error {max(errors, default=-1):.2g}")
+    def _of(self, text: str) -> list[Record]:
+        return [record for record in self.records if record.spec == text]

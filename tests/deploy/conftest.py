@@ -8,7 +8,8 @@ import pytest
 from deploy.artifact import Artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.graph.export import export_network
-from deploy.targets import Target, resolve_target
+from deploy.target import Target
+from deploy.targets import resolve_target
 from deploy.verify import Comparison
 from hmseg.mrms import MRMS
 from tests.deploy import graphs

@@ -8,13 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy import host
-from deploy.targets import (
-    CUDA_ARCHITECTURES,
-    X86_64_LEVELS,
-    Target,
-    host_target,
-    resolve_target,
-)
+from deploy.cpu.targets import X86_64_LEVELS, host_target
+from deploy.gpu.targets import CUDA_ARCHITECTURES
+from deploy.target import Target
+from deploy.targets import resolve_target
 from lut.errors import UserError
 from tests.deploy.test_metadata import json_values
 

@@ -8,7 +8,7 @@ operation of its kind. The PrimFunc takes the maps, the packed constants in the 
 `pack` returns them, and the output. Here an operation finds its module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,7 @@ from deploy.cpu.kernels import (
     upsample_add,
 )
 from deploy.cpu.layout import activation_shape
+from deploy.cpu.neighbours import neighbours
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
@@ -73,27 +74,30 @@ def emit(op: Operation, isa: Isa, *, schedule: Any = None, threads: int = 2) -> 
     return module.emit(op, schedule, isa)
 
 
+def has_kernel(op: Operation) -> bool:
+    """Whether there is a kernel for an operation."""
+    try:
+        module_of(op)
+    except KeyError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class CpuKernels:
     """`deploy.graph.place.Kernels` of one instruction set and number of threads.
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it.
-    `emitted` collects every operation that was asked for, by its text.
     """
 
     isa: Isa
     threads: int
     measured: Mapping[str, Fields] = field(default_factory=dict)
-    emitted: dict[str, Operation] = field(default_factory=dict)
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
-        try:
-            module_of(op)
-        except KeyError:
-            return False
-        return True
+        return has_kernel(op)
 
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""
@@ -104,9 +108,20 @@ class CpuKernels:
         rule, values = self.rule(op), self.measured.get(str(op))
         return rule if values is None else with_fields(rule, values)
 
+    def alternatives(self, op: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401 - a Schedule
+        """What to measure while `best` is the fastest schedule known.
+
+        First the ways to share the work that the kernel's module offers, each with its own tiles
+        and chunks: fields that depend on one another, such as mode, phases and tasks, are not
+        reached one at a time. Then the neighbours of `best`.
+        """
+        module = module_of(op)
+        if hasattr(module, "alternatives"):
+            yield from module.alternatives(op, self.isa, self.threads)
+        yield from neighbours(best, self.isa)
+
     def emit(self, op: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`."""
-        self.emitted[str(op)] = op
         return emit(op, self.isa, schedule=self.schedule(op))
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:

@@ -39,11 +39,10 @@ MODULES: dict[type[Operation], ModuleType] = {
 class GpuKernels:
     """`deploy.graph.place.Kernels` of GPUs.
 
-    `measured` and `emitted` are those of `deploy.cpu.kernels.CpuKernels`.
+    `measured` are those of `deploy.cpu.kernels.CpuKernels`.
     """
 
     measured: Mapping[str, Fields] = field(default_factory=dict)
-    emitted: dict[str, Operation] = field(default_factory=dict)
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
@@ -64,7 +63,6 @@ class GpuKernels:
 
     def emit(self, op: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`."""
-        self.emitted[str(op)] = op
         return MODULES[type(op)].emit(op, self.schedule(op))
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:

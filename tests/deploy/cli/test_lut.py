@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.measure.build_table import provenance_of
+from deploy.tables.build import provenance_of
 from deploy.measure.local import LocalDevice
-from deploy.measure.schedules import schedules_of
-from deploy.measure.visit import VisitProtocol
+from deploy.tables.schedules import schedules_of
+from deploy.measure.rounds import VisitProtocol
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.costs import macs

@@ -19,10 +19,10 @@ from benchmarks import gpu_table
 from deploy.cli import options, search
 from deploy.gpu.device import GpuDevice
 from deploy.gpu.keys import kernels_of
-from deploy.measure.build_table import Plan, build_table, default_path
-from deploy.measure.build_table import _factory as table_factory
-from deploy.measure.check_table import check_networks, require_measurable
-from deploy.measure.visit import VisitProtocol
+from deploy.tables.build import Plan, build_table, default_path
+from deploy.tables.build import _factory as table_factory
+from deploy.tables.check import check_networks, require_measurable
+from deploy.measure.rounds import VisitProtocol
 from deploy.targets import resolve_target
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
@@ -30,7 +30,7 @@ from lut.errors import UserError
 from lut.estimate import LatencyCost
 from lut.table import load_table
 from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
-from tests.deploy.measure.test_networks import SHALLOW
+from tests.deploy.tables.test_networks import SHALLOW
 from tests.lut.tables import visit
 
 SPACE = Space((64, 128), 0.5)
@@ -122,9 +122,9 @@ def stand_in(patch, driver_library, idle_kernels, factory):
     patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
     patch.setenv("STAND_IN_KERNELS", str(idle_kernels))
     # The reference is one of the networks: one less to compile.
-    patch.setattr("deploy.measure.build_table.MRMS_GENOTYPE", SHALLOW)
-    patch.setattr("deploy.measure.check_table.MRMS_GENOTYPE", SHALLOW)
-    patch.setattr("deploy.measure.build_table._factory", lambda *_: nullcontext(factory))
+    patch.setattr("deploy.tables.build.MRMS_GENOTYPE", SHALLOW)
+    patch.setattr("deploy.tables.check.MRMS_GENOTYPE", SHALLOW)
+    patch.setattr("deploy.tables.build._factory", lambda *_: nullcontext(factory))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_its_estimate_of_an_unseen_network_is_exact(built, artifacts):
 def test_check(built, gpu, artifacts, target, monkeypatch):
     """Without the parity gate of `compile`, for which idle kernels are none. What the space has
     besides is made up: no network here has it."""
-    monkeypatch.setattr("deploy.measure.check_table._compile", lambda g, *_: artifacts[g])
+    monkeypatch.setattr("deploy.tables.check._compile", lambda g, *_: artifacts[g])
     table, _, _ = built
     ((provenance, visits),) = table.runs
     others = SPACE.all_keys() - set(table.entries)
@@ -250,10 +250,8 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
     """benchmarks/gpu.sh: until its time is up, and then goes on; a table of another GPU is left as
     it is, and still named where it is complete."""
     monkeypatch.setattr(gpu_table, "RESOLUTION", "64x128")
-    monkeypatch.setattr(
-        "deploy.measure.build_table.covering_networks", lambda *_: [SHALLOW, UNSEEN]
-    )
-    monkeypatch.setattr("deploy.measure.build_table.random_networks", lambda *_: [])
+    monkeypatch.setattr("deploy.tables.build.covering_networks", lambda *_: [SHALLOW, UNSEEN])
+    monkeypatch.setattr("deploy.tables.build.random_networks", lambda *_: [])
 
     path = gpu_table.table_path(tmp_path, "a")
 

@@ -19,12 +19,12 @@ from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.graph.kernel_call import SPEC
-from deploy.measure.networks import export_genotype
+from deploy.tables.networks import export_genotype
 from deploy.targets import resolve_target
 from hmseg.genotype import Op, random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from tests.deploy.measure.test_networks import SHALLOW
+from tests.deploy.tables.test_networks import SHALLOW
 
 SMALL = Space((64, 64), 0.5)
 

@@ -7,7 +7,8 @@ import pytest
 
 from deploy.gpu import nvrtc
 from deploy.gpu.cubin import EM_CUDA, read_cubin
-from deploy.targets import CUDA_ARCHITECTURES, resolve_target
+from deploy.gpu.targets import CUDA_ARCHITECTURES
+from deploy.targets import resolve_target
 from lut.errors import UserError
 
 DONE = SimpleNamespace(name="NVRTC_SUCCESS")

@@ -7,14 +7,15 @@ from statistics import fmean, median
 from typing import Any
 
 from deploy.artifact import Artifact
+from deploy.backends import backend_of
 from deploy.build import build_artifact
 from deploy.graph.export import export_network
-from deploy.measure.build_table import provenance_of
 from deploy.measure.device import Device, Devices, Session
-from deploy.measure.schedules import schedules_of
-from deploy.measure.visit import VisitProtocol, protocol_for, steady_rounds, whole_block
+from deploy.measure.rounds import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
-from deploy.targets import Target
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
+from deploy.target import Target
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
@@ -129,7 +130,7 @@ def check_networks(
     `require_measurable` raises, and UserError where the table lacks an entry and for a device
     unlike the others.
     """
-    protocol = protocol or protocol_for(target)
+    protocol = protocol or backend_of(target).protocol
     require_measurable(table, target, devices, protocol)
     identity, space = table.identity, _space_of(table)
     cost = SpaceCost(LatencyCost(table), space)
@@ -170,7 +171,7 @@ def require_measurable(
             "the device it was measured on"
         )
     schedules = schedules_of(_space_of(table), target, identity.threads)
-    today = provenance_of(devices.info, target, schedules, protocol or protocol_for(target))
+    today = provenance_of(devices.info, target, schedules, protocol or backend_of(target).protocol)
     for run, _ in table.runs:
         if wrong := [name for name in today.differences(run) if name in _SAME]:
             values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)

@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 
 from deploy.cpu.pipeline import isa_of
-from deploy.measure.build_table import REVISITS, Plan, build_table
+from deploy.tables.build import REVISITS, Plan, build_table
 from deploy.measure.local import LocalDevice
-from deploy.measure.visit import VisitProtocol
+from deploy.measure.rounds import VisitProtocol
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from tests.deploy.measure.test_build_table import plan
 from deploy.targets import resolve_target
-from deploy.measure.build_table import build_table
+from deploy.tables.build import build_table
 from deploy.measure.local import LocalDevice
 build_table(plan(resolve_target("cpu")), LocalDevice(2), Path(sys.argv[1]),
             lambda now: print(now.done, flush=True))

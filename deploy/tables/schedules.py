@@ -2,23 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 
+from deploy.backends import backend_of
 from deploy.schedules import Fields
-from deploy.targets import Target
+from deploy.target import Target
 from deploy.tuning.records import tuned_schedules
 from hmseg.operators import Space
-from lut.ops import Operation, expand
+from lut.ops import expand
 
 
-def schedules_of(
-    space: Space, target: Target, threads: int, has: Callable[[Operation], bool]
-) -> dict[str, Fields]:
+def schedules_of(space: Space, target: Target, threads: int) -> dict[str, Fields]:
     """`tuned_schedules` without those that no network of the space can use, such as those of
-    another size: tuning them leaves a table of this space what it is. `has` says which operations
-    the backend has kernels for."""
-    called = {str(part) for entry in space.all_keys() for part in expand(entry, has)}
-    schedules = tuned_schedules(target, threads)
+    another size: tuning them leaves a table of this space what it is."""
+    backend = backend_of(target)
+    called = {str(part) for entry in space.all_keys() for part in expand(entry, backend.has)}
+    schedules = tuned_schedules(target.key, threads, backend.kernels_version)
     return {text: values for text, values in schedules.items() if text in called}
 
 

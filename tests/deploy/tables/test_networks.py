@@ -15,7 +15,7 @@ from deploy.graph.export import export_network
 from deploy.graph.kernel_call import SPEC
 from deploy.measure.keys import key_of
 from deploy.measure.local import LocalDevice
-from deploy.measure.networks import NetworkFactory
+from deploy.tables.networks import NetworkFactory
 from deploy.resolution import Resolution
 from deploy.runtime import open_artifact
 from deploy.targets import resolve_target

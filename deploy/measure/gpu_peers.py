@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from deploy.measure.peer import Peer
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ CUDA, TENSORRT, CPU = (f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt
 # In onnxruntime's order of preference: what TensorRT does not take goes to CUDA.
 PROVIDERS = {"onnxruntime CUDA": (CUDA,), "TensorRT": (TENSORRT, CUDA)}
 NO_TF32 = "NVIDIA_TF32_OVERRIDE"  # at "0", NVIDIA's libraries use no TF32; read when they load
-
-
-@dataclass(frozen=True)
-class Peer:
-    """`run` makes a frame: from the image on the host to its labels (H, W) there. `note` is what
-    has to be known about it, else empty."""
-
-    run: Callable[[], NDArray[Any]]
-    note: str = ""
 
 
 def makers(

@@ -1,4 +1,4 @@
-from deploy.heatmap import heatmap_columns
+from deploy.tables.heatmap import heatmap_columns
 from hmseg.operators import OPERATORS, Space
 
 

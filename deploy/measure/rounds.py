@@ -1,22 +1,16 @@
-"""How one network is measured: in rounds, between blocks of the reference network.
+"""Rounds of a measurement between blocks of a reference network.
 
 Shared machines change speed, for seconds or minutes, by a factor of up to two. So each round's
-samples are kept with the reference's before and after it, to which the table scales them, and a
-round in which the reference itself changed is measured again.
+samples are kept with the reference's before and after it, to which a table scales them, and a round
+in which the reference itself changed is measured again.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from statistics import median
 from typing import Generic, TypeVar
 
 from deploy.measure.device import Session
-from deploy.measure.networks import TimedNetwork
-from deploy.targets import Target
-from lut.ops import Operation
-from lut.record import EntrySamples, Role, Visit
 
 T = TypeVar("T")
 
@@ -43,15 +37,6 @@ class VisitProtocol:
             f"in which it changed by {self.steady:.0%} or more measured again, up to "
             f"{self.attempts} rounds a visit"
         )
-
-
-# A GPU's frame takes a millisecond: it needs some to leave its idle clock, and has time for more.
-GPU_PROTOCOL = VisitProtocol(frames=20, warmup=20)
-
-
-def protocol_for(target: Target) -> VisitProtocol:
-    """How a table of this target is measured unless the caller says."""
-    return GPU_PROTOCOL if target.gpu else VisitProtocol()
 
 
 @dataclass(frozen=True)
@@ -86,45 +71,3 @@ def whole_block(session: Session, protocol: VisitProtocol) -> list[int]:
     """Nanoseconds of a block of whole frames, after its warm-up."""
     session.time_frames(protocol.warmup)
     return session.time_frames(protocol.frames)
-
-
-def measure_visit(
-    session: Session, reference: Session, network: TimedNetwork, role: Role, protocol: VisitProtocol
-) -> Visit:
-    """Measure one network, kernel by kernel and whole, beside the reference."""
-
-    def measure() -> tuple[list[list[int]], list[int]]:
-        session.time_frames(protocol.warmup)
-        return session.time_kernels(protocol.frames), session.time_frames(protocol.frames)
-
-    rounds = steady_rounds(measure, reference, protocol)
-    return Visit(
-        network=str(network.genotype),
-        role=role,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        reference_us=tuple(_microseconds(r.reference) for r in rounds),
-        whole_us=tuple(_microseconds(r.measured[1]) for r in rounds),
-        entries=_entries(network, [r.measured[0] for r in rounds]),
-    )
-
-
-def _entries(network: TimedNetwork, rounds: list[list[list[int]]]) -> dict[Operation, EntrySamples]:
-    """The samples of each entry: microseconds of one call."""
-    places: dict[Operation, list[int]] = defaultdict(list)
-    for place, key in enumerate(network.calls):
-        places[key].append(place)
-    calls = Counter(network.keys)
-    return {
-        key: EntrySamples(
-            calls[key],
-            tuple(
-                _microseconds([sum(frame[i] for i in own) / calls[key] for frame in frames])
-                for frames in rounds
-            ),
-        )
-        for key, own in places.items()
-    }
-
-
-def _microseconds(nanoseconds: list[int] | list[float]) -> tuple[float, ...]:
-    return tuple(round(ns / 1000, 3) for ns in nanoseconds)

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deploy.measure.check_table import kendall_tau
-from deploy.measure.networks import TimedNetwork
-from deploy.measure.visit import VisitProtocol, measure_visit
+from deploy.tables.check import kendall_tau
+from deploy.tables.networks import TimedNetwork
+from deploy.measure.rounds import VisitProtocol
+from deploy.tables.visit import measure_visit
 from hmseg.genotype import MRMS_GENOTYPE
 from lut.key import OpKey
 

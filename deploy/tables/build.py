@@ -9,15 +9,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.gpu.factory import GpuNetworkFactory
-from deploy.gpu.nvrtc import toolkit_version
+from deploy.backends import backend_of
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
-from deploy.measure.networks import Factory, NetworkFactory, TimedNetwork
-from deploy.measure.schedules import digest, schedules_of
-from deploy.measure.visit import VisitProtocol, measure_visit
+from deploy.measure.rounds import VisitProtocol
 from deploy.schedules import Fields
-from deploy.targets import Target
-from deploy.tuning.records import kernels_version
+from deploy.tables.networks import Factory, Recipe, TimedNetwork, factory_of
+from deploy.tables.schedules import digest, schedules_of
+from deploy.tables.visit import measure_visit
+from deploy.target import Target
 from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype
 from hmseg.operators import RESIZE_RULE, Space
@@ -102,7 +101,7 @@ def build_table(
     device that is not like the others.
     """
     target = plan.target
-    architecture = target.machine if target.gpu else target.architecture
+    architecture = backend_of(target).architecture(target)
     if architecture != devices.info.architecture:
         raise UserError(
             f"the target {target.name} is {architecture}, and what would measure it is "
@@ -113,7 +112,7 @@ def build_table(
     provenance = provenance_of(devices.info, target, schedules, plan.protocol)
     networks = plan.networks()
     with (  # the table last: a mistake in the plan leaves no file
-        _factory(plan, schedules) as factory,
+        factory_of(Recipe(plan.space, target, plan.threads, schedules)) as factory,
         open_table(path, plan.identity, provenance) as writer,
     ):
         build = _Builder(plan, devices, writer, factory, on_progress)
@@ -139,7 +138,7 @@ def default_path(plan: Plan) -> Path:
     """Where a table goes unless the user says: in the user's cache, by what it is for."""
     identity = plan.identity
     name = f"{plan.target.machine}-{identity.resolution}-width{identity.width:g}"
-    last = plan.target.precision if plan.target.gpu else f"{identity.threads}threads"
+    last = f"{identity.threads}threads" if identity.threads else plan.target.precision.name
     return cache_folder() / "lut" / f"{name}-{last}.jsonl"
 
 
@@ -148,9 +147,8 @@ def provenance_of(
 ) -> Provenance:
     """What is measured now, on this device, with kernels of these schedules, which are those of
     `schedules_of` for the table's space."""
-    versions = {tool: version(tool) for tool in _TOOLS} | device.versions
-    if target.gpu:
-        versions["cuda-nvrtc"] = toolkit_version()
+    backend = backend_of(target)
+    versions = {tool: version(tool) for tool in _TOOLS} | device.versions | backend.versions()
     return Provenance(
         cpu=device.cpu,
         architecture=device.architecture,
@@ -158,17 +156,11 @@ def provenance_of(
         pinning=device.pinning,
         emulated=device.emulated,
         versions=versions,
-        kernels_version=kernels_version(target),
+        kernels_version=backend.kernels_version,
         schedules=digest(schedules),
         protocol=f"{protocol}; a whole frame is {device.frame}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _factory(plan: Plan, schedules: dict[str, Fields]) -> Factory:
-    if plan.target.gpu:
-        return GpuNetworkFactory(plan.space, plan.target, schedules)
-    return NetworkFactory(plan.space, plan.target, plan.threads, schedules)
 
 
 class _Builder:

@@ -8,14 +8,14 @@ from deploy.cpu.pipeline import lower_graph, make_kernels
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.keys import kernels_of
 from deploy.graph.kernel_call import SPEC
-from deploy.measure.networks import export_genotype
-from deploy.measure.schedules import digest, read_spec, schedules_of
+from deploy.tables.networks import export_genotype
+from deploy.tables.schedules import digest, read_spec, schedules_of
 from deploy.targets import resolve_target
 from deploy.tuning.records import Record, append, kernels_version, load_records
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
 from lut.errors import WorkError
-from tests.deploy.measure.test_networks import SHALLOW
+from tests.deploy.tables.test_networks import SHALLOW
 
 SPACE, LARGER = Space((64, 128), 0.5), Space((128, 128), 0.5)
 

@@ -3,7 +3,7 @@
 A schedule that does not fit its kernel may write past a buffer, which would end the tuner or spoil
 its memory. So each candidate runs here first, between canaries.
 
-    python -m deploy.tuning.apart LIBRARY BUFFERS
+    python -m deploy.trials.apart LIBRARY BUFFERS
 
 BUFFERS is JSON, a (shape, dtype) for each argument of the function ``k``; exit code 3 says that the
 bytes around a buffer were written to.
@@ -36,7 +36,7 @@ def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled 
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         library = Path(folder) / "k.so"
         module.export_library(str(library))
-        command = [sys.executable, "-m", "deploy.tuning.apart", str(library), json.dumps(buffers)]
+        command = [sys.executable, "-m", "deploy.trials.apart", str(library), json.dumps(buffers)]
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -50,7 +50,7 @@ def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled 
 
 
 def _main(library: str, buffers: str) -> int:
-    from deploy.runtime import aligned, import_runtime
+    from deploy.cpu.loaded import aligned, import_runtime
 
     ffi = import_runtime()
     call = ffi.load_module(library)["k"]

@@ -9,7 +9,7 @@ from deploy.cpu.kernels import emit, inverted_residual
 from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.pipeline import isa_of
-from deploy.tuning.apart import run_apart
+from deploy.trials.apart import run_apart
 
 SPEC = InvertedResidualSpec(48, 288, 48, 16, 32, dilation=2, residual=True)
 

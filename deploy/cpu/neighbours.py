@@ -1,25 +1,11 @@
-"""Schedules worth measuring: whole alternatives to the rule's, and changes in one field."""
+"""Schedules worth measuring: those that differ from one in one field."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
 from deploy.cpu.isa import Isa, Tile
-from deploy.cpu.kernels import module_of
 from deploy.cpu.kernels.inverted_residual import prefetch_pixels
-
-
-def candidates(spec: Any, best: Any, isa: Isa, threads: int) -> Iterator[Any]:  # noqa: ANN401
-    """What to measure for `spec` while `best` is its fastest schedule.
-
-    First the ways to share the work that the kernel's module offers, each with its own tiles and
-    chunks: fields that depend on one another, such as mode, phases and tasks, are not reached one
-    at a time. Then the neighbours of `best`.
-    """
-    offered = getattr(module_of(spec), "alternatives", None)
-    if offered:
-        yield from offered(spec, isa, threads)
-    yield from neighbours(best, isa)
 
 
 def neighbours(schedule: Any, isa: Isa) -> Iterator[Any]:  # noqa: ANN401 - any Schedule

@@ -1,0 +1,191 @@
+"""CPUs: compiled by LLVM, linked, run here or on a device behind TVM's RPC."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import onnx
+import tvm
+from numpy.typing import NDArray
+
+from deploy import host
+from deploy.artifact import Artifact
+from deploy.backends.base import Built, CannotRunError, Job, Kernels, OnStep
+from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
+from deploy.cpu.library import Library, check_machine
+from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
+from deploy.devices.measuring import RemoteDevices
+from deploy.devices.network import Remote
+from deploy.graph.reference import OnnxSession
+from deploy.measure.device import Devices
+from deploy.measure.local import LocalDevice
+from deploy.measure.peer import Peer
+from deploy.measure.rounds import VisitProtocol
+from deploy.runtime import Network, open_artifact
+from deploy.schedules import Fields
+from deploy.target import Target
+from deploy.trials.bench import TuningBench
+from deploy.trials.remote import RemoteBench
+from deploy.trials.swapped import SwappedBench
+from lut.errors import UserError
+from lut.ops import Operation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+T = TypeVar("T")
+
+_LINKING_BYTES = 16 * 2**20  # objects and library without the weights, generously
+
+
+class CpuBackend:
+    """As `deploy.backends.base.Backend`."""
+
+    kernels_version = KERNELS_VERSION
+    protocol = VisitProtocol()
+    trials = 200
+    measures_memory = tunes_nests = True
+    compiles_ahead = False  # it would keep the cores busy that are measured
+
+    def record_threads(self, threads: int) -> int:
+        """As many as asked for: the work is cut for them."""
+        return threads
+
+    def tunes(self, target: Target) -> bool:
+        """Always."""
+        del target
+        return True
+
+    def has(self, operation: Operation) -> bool:
+        """As `Kernels.has`, on every instruction set."""
+        return has_kernel(operation)
+
+    def kernels(
+        self, target: Target, threads: int, measured: Mapping[str, Fields]
+    ) -> CpuKernels | None:
+        """None on x86-64 below AVX2."""
+        return make_kernels(target, threads, measured)
+
+    def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
+        """As `Backend.compile`."""
+        compiled = self._compile(job, on_step)
+        on_step("linking")
+        library = Library(link_library(compiled, job.graph.ByteSize()))
+        artifact = replace(draft, code=library, kernels=compiled.kernels, calls=compiled.calls)
+        operations = {info.name: info.spec for info in compiled.kernels}
+        return Built(artifact, tuple(operations[name] or name for name in compiled.calls))
+
+    def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
+        """As `Backend.run_prefix`; here without linking it."""
+        compiled = self._compile(job, lambda _: None)
+        if remote is not None:
+            return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
+        tensor = tvm.runtime.tensor(given[None])
+        output: NDArray[np.float32] = compiled.load()["main"](tensor).numpy()
+        whole: NDArray[Any] = output[0]
+        return whole
+
+    def _compile(self, job: Job, on_step: OnStep) -> Compiled:
+        kernels = job.kernels
+        assert kernels is None or isinstance(kernels, CpuKernels)
+        return compile_graph(
+            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step
+        )
+
+    def try_out(
+        self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
+        on_step: OnStep,
+    ) -> tuple[T, dict[str, Any]]:  # fmt: skip
+        """As `Backend.try_out`."""
+        artifact = built.artifact
+        if remote is not None:
+            on_step("parity gate on the device")
+            return RemoteDevices(remote).use(
+                artifact, lambda session: (work(session.network, False), session.machine)
+            )
+        try:
+            check_machine(artifact.target, "the artifact")
+        except UserError as error:
+            raise CannotRunError(str(error)) from error
+        on_step("parity gate")
+        network = open_artifact(artifact, "the artifact", threads=artifact.threads)
+        return work(network, False), {"machine": host.cpu_model()}
+
+    def timed(
+        self, built: Built, entries: Sequence[tuple[Operation, int]]
+    ) -> tuple[Artifact, tuple[Operation, ...]]:
+        """Every kernel call, by the clock in the library."""
+        return built.artifact, tuple(entry for entry, calls in entries for _ in range(calls))
+
+    def measured_target(self, target: Target, text: str) -> Target:
+        """The same: what measures it says whether it can."""
+        del text
+        return target
+
+    def devices(self, threads: int, remote: Remote | None) -> Devices:
+        """As `Backend.devices`."""
+        return RemoteDevices(remote) if remote else LocalDevice(threads)
+
+    def architecture(self, target: Target) -> str:
+        """As ``uname -m`` prints it."""
+        return target.architecture
+
+    def versions(self) -> dict[str, str]:
+        """None beside those of all."""
+        return {}
+
+    def peers(
+        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
+        given: NDArray[Any], threads: int,
+    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
+        """onnxruntime with as many threads, on the graph that the artifact was compiled from."""
+        del artifact, network
+
+        def start() -> Peer:
+            session = OnnxSession(graph, threads=threads)
+            return Peer(lambda: session.run(given)[0])
+
+        return {"onnxruntime": start}
+
+    def tuning_bench(
+        self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
+    ) -> TuningBench:
+        """Kernels swapped in the running network, or on a device networks that differ in one."""
+        kernels = job.kernels
+        if not isinstance(kernels, CpuKernels):
+            raise UserError(f"tune: there are no kernels for {job.target.machine}; it needs AVX2")
+        if remote is None:
+            return SwappedBench(job.graph, job.target, kernels, rule)
+
+        def build(kernels: Kernels) -> Artifact:
+            return self.compile(replace(job, kernels=kernels), rule, lambda _: None).artifact
+
+        return RemoteBench(kernels, rule, build, remote, emulated=emulated)
+
+    def check_place(self, threads: int | None, remote: Remote | None) -> None:
+        """Any will do."""
+
+    def where(self, target: Target) -> str:
+        """On a device."""
+        del target
+        return "on the device: hmseg-deploy verify {} --rpc-key KEY"
+
+
+def link_library(compiled: Compiled, model_bytes: int) -> bytes:
+    """Link in a temporary folder and read the library back."""
+    needed = 4 * model_bytes + _LINKING_BYTES
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        # On a full disk LLVM ends the whole process, with no word about where.
+        raise UserError(
+            f"linking needs {needed / 1e6:.0f} MB in {tempfile.gettempdir()}, {free / 1e6:.0f} MB "
+            "are free; free the disk or name another folder in TMPDIR"
+        )
+    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
+        path = Path(folder) / "lib.so"
+        compiled.save(path)
+        return path.read_bytes()

@@ -1,0 +1,1 @@
+"""Latency tables: built from measured networks, and checked against others."""

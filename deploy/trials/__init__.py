@@ -1,0 +1,1 @@
+"""Candidate schedules, each timed beside the rule's inside a whole network."""

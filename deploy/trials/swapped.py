@@ -1,0 +1,144 @@
+"""Candidates on this machine's CPU: one kernel's code is swapped in the running network, frame by
+frame."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+
+from deploy import host
+from deploy.artifact import Artifact
+from deploy.cpu.kernels import CpuKernels, emit
+from deploy.cpu.loaded import LoadedLibrary
+from deploy.cpu.machine_code import compile_kernels
+from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
+from deploy.cpu.pipeline import lowering_passes
+from deploy.graph.ends import with_logits_output
+from deploy.graph.importer import import_graph
+from deploy.runtime import open_artifact
+from deploy.target import Target
+from deploy.trials.apart import run_apart
+from deploy.trials.bench import (
+    FRAMES,
+    ROUNDS,
+    TOLERANCE,
+    UNFIT,
+    Candidate,
+    Measurement,
+    operations_of,
+    refusal,
+)
+
+
+class SwappedBench:
+    """As `deploy.trials.bench.TuningBench`."""
+
+    at_once = per_kernel = 1
+
+    def __init__(
+        self, graph: onnx.ModelProto, target: Target, kernels: CpuKernels, rule: Artifact
+    ) -> None:
+        self._target, self.kernels = target, kernels
+        module = import_graph(with_logits_output(graph))
+        with tvm.target.Target(target.config):
+            for step in lowering_passes(kernels):
+                module = step(module)
+        left = {workload_key(function): function for function in left_to_tvm(module).values()}
+        self._network = open_artifact(rule, "the network", threads=kernels.threads)
+        assert isinstance(self._network.loaded, LoadedLibrary)
+        self._library = self._network.loaded
+        self._image = rule.golden_input
+        self._names = {info.spec: info.name for info in rule.kernels if info.spec}
+        times = {text: self._kernel_ns(name) for text, name in self._names.items()}
+        # A kernel without time belongs to the other entry, of the logits.
+        self.times_ns = {text: ns for text, ns in times.items() if ns}
+        self.operations = operations_of(rule, self.times_ns)
+        self.nests = {text: left[text] for text in self.times_ns if text in left}
+
+    def measure(
+        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
+        end: float,
+    ) -> None:  # fmt: skip
+        """As `TuningBench.measure`."""
+        for candidate in batch:
+            if time.monotonic() < end:
+                keep(candidate, self._measure(candidate))
+
+    def _measure(self, candidate: Candidate) -> Measurement:
+        name = self._names[candidate.text]
+        rule_ns: list[int] = []
+        candidate_ns: list[int] = []
+        try:
+            function = self._make(candidate)
+            module = compile_kernels({"k": function}, tvm.target.Target(self._target.config))
+            run_apart(module, function)
+            self._check(name, module["k"])
+            for _ in range(ROUNDS):
+                frames: dict[bool, list[int]] = {False: [], True: []}
+                for turn in range(FRAMES):
+                    # Each is first as often: the second finds the caches as the other left them.
+                    for new in (turn % 2 == 1, turn % 2 == 0):
+                        frames[new].append(self._frame(name, module["k"] if new else None))
+                rule_ns.append(int(np.median(frames[False])))
+                candidate_ns.append(int(np.median(frames[True])))
+        except UNFIT as error:
+            return Measurement(host.cpu_model(), refused=refusal(error))
+        return Measurement(host.cpu_model(), tuple(rule_ns), tuple(candidate_ns))
+
+    def _make(self, candidate: Candidate) -> Any:  # noqa: ANN401 - a PrimFunc
+        if candidate.text in self.nests:
+            return apply_trace(self.nests[candidate.text], candidate.schedule)
+        operation = self.operations[candidate.text]
+        return emit(operation, self.kernels.isa, schedule=candidate.schedule)
+
+    def _kernel_ns(self, name: str) -> int:
+        """Median time of a kernel over a few frames, all its calls together."""
+        return int(np.median([self._frame(name, None) for _ in range(5)]))
+
+    def _frame(self, name: str, replacement: Any) -> int:  # noqa: ANN401
+        """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""
+        total = 0
+
+        def swap(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+            nonlocal total
+            if symbol != name or not before:
+                return False
+            call = replacement or function
+            start = time.perf_counter_ns()
+            call(*args)
+            total += time.perf_counter_ns() - start
+            return True
+
+        self._run(swap)
+        return total
+
+    def _check(self, name: str, replacement: Any) -> None:  # noqa: ANN401
+        """Raise AssertionError unless the replacement computes what the kernel computes."""
+        errors: list[float] = []
+
+        def both(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+            if symbol != name or not before:
+                return False
+            output = np.from_dlpack(args[-1])
+            output_before = np.full_like(output, 77)
+            np.copyto(output, output_before)  # what is not written must show
+            replacement(*args)
+            found = output.astype(np.float64)
+            function(*args)
+            peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
+            errors.append(float(np.abs(found - output).max()) / peak)
+            return True
+
+        self._run(both)
+        if not errors or not max(errors) <= TOLERANCE:
+            raise AssertionError(f"wrong result, relative error {max(errors, default=-1):.2g}")
+
+    def _run(self, callback: Callable[[Any, str, bool, tuple[Any, ...]], bool]) -> None:
+        self._library.instrument(callback)
+        try:
+            self._network(self._image)
+        finally:
+            self._library.instrument(None)
