@@ -50,6 +50,14 @@ class Identity:
         found = re.search(r'"precision":"(\w+)"', self.target)
         return found[1] if found else "fp32"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """`resolution` as (height, width); raises UserError where it is something else."""
+        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", self.resolution, re.ASCII)
+        if not found:
+            raise UserError(f"the table's resolution {self.resolution!r} is not HEIGHTxWIDTH")
+        return int(found[1]), int(found[2])
+
     def differences(self, other: "Identity") -> list[str]:
         """The fields in which two tables are for different things, in words."""
         return [

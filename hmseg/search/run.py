@@ -48,6 +48,7 @@ class Found:
     most_probable: bool  # whether no network, within the budget or not, is more probable
     file: Path
     is_the_model: bool  # whether the search ends with the network of the recipe's own model
+    measured: dict[str, Any] | None = None  # as the genotype's file keeps it
 
 
 @dataclass
