@@ -195,10 +195,11 @@ def load_table(path: Path) -> Table:
     """
     if size_of(path) is None:
         raise UserError(f"{path}: no such table; make one with hmseg-deploy lut build -o {path}")
-    return _parse(read_records(path), str(path))
+    return parse_table(read_records(path), str(path))
 
 
-def _parse(records: list[dict[str, Any]], name: str) -> Table:
+def parse_table(records: list[dict[str, Any]], name: str) -> Table:
+    """The table that a file's records hold; raises UserError as `load_table`."""
     identity: Identity | None = None
     runs: list[tuple[Provenance, list[Visit]]] = []
     for number, record in enumerate(records, 1):
@@ -225,6 +226,8 @@ def _header(kind: Any, values: dict[str, Any]) -> Identity:  # noqa: ANN401 - an
     version, unit = values.pop("format_version", None), values.pop("unit", None)
     if type(version) is not int or version < 1:
         raise UserError(f"the format version is {version!r}")
+    if version < FORMAT_VERSION:
+        raise UserError("from before operations had a text of their own; carry it over first")
     if version > FORMAT_VERSION:
         raise UserError(
             f"format version {version} is newer than this program's {FORMAT_VERSION}; update hmseg"
@@ -244,7 +247,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
 
 def save_table(table: Table, path: Path) -> None:
     """Write a table whole or not at all; raises UserError where a builder is at work on it."""
-    with _locked(path):
+    with lock_table(path):
         _save(table, path)
 
 
@@ -285,9 +288,9 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
     begun anew. Raises UserError where another builder is at work, where the table is for something
     else or of another provenance, and for a file that is no table: it is left as it is.
     """
-    with _locked(path):
+    with lock_table(path):
         table = Table(identity, ((provenance, ()),), str(path))
-        found = _parse(read_records(path), str(path)) if size_of(path) else None
+        found = parse_table(read_records(path), str(path)) if size_of(path) else None
         if found is None or not found.visits:
             _save(table, path)
             yield Writer(path, table)
@@ -304,8 +307,11 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside a table; the kernel gives it back when the process ends."""
+def lock_table(path: Path) -> Iterator[None]:
+    """Hold the lock file beside a table; the kernel gives it back when the process ends.
+
+    Raises UserError where another process holds it.
+    """
     path = Path(os.path.realpath(path))  # a link's lock is that of its file
     lock = path.with_name(f".{path.name}.lock")
     try:

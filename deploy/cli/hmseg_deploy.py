@@ -13,6 +13,7 @@ from deploy.cli import (
     quickstart,
     run,
     tune,
+    upgrade,
     verify,
 )
 from deploy.cli.console import run_program
@@ -33,6 +34,7 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
+app.command("upgrade")(upgrade.upgrade)
 app.add_typer(device.app, name="device")
 
 
