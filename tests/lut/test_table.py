@@ -82,7 +82,9 @@ def _header(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "newer than this program's 1"),
+        ({"format_version": 3}, "newer than this program's 2"),
+        ({"format_version": 1}, "from before operations had a text of their own; carry it over"),
+        ({"format_version": 0}, "format version is 0"),
         ({"format_version": "1"}, "format version is '1'"),
         ({"unit": "ms"}, "unit is 'ms'; latencies are in microseconds"),
         ({"surprise": 1}, "unknown field 'surprise'"),
