@@ -37,6 +37,16 @@ class Graph:
         self._uses[result] += 1
 
     @cached_property
+    def _biased(self) -> dict[Expr, Var]:
+        """What constants are added to, and the sum."""
+        sums = ((var, self.call(var, "relax.add")) for var in self.vars)
+        return {
+            call.args[0]: var
+            for var, call in sums
+            if call is not None and self.constant(call.args[1]) is not None
+        }
+
+    @cached_property
     def _activated(self) -> set[Expr]:
         """What activations are applied to."""
         found = (activation(self, var) for var in self.vars)
@@ -72,8 +82,11 @@ class Graph:
         return var in self._results
 
     def before_activation(self, var: Var) -> bool:
-        """Whether an activation, and nothing else, reads the variable."""
-        return var in self._activated and self.used_once(var)
+        """Whether an activation, and nothing else, reads the variable, perhaps with its bias."""
+        if not self.used_once(var):
+            return False
+        biased = self._biased.get(var)
+        return var in self._activated or (biased is not None and self.before_activation(biased))
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
