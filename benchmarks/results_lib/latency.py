@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.results_lib.store import Store, unique
 from benchmarks.results_lib.table import Table, bar
-from deploy.measure.check_table import BAR_MEAN, BAR_TAU, BAR_WORST, kendall_tau
+from deploy.tables.check import BAR_MEAN, BAR_TAU, BAR_WORST, kendall_tau
 from lut.table import load_table
 
 BAR_BUILD_S = 20 * 60
