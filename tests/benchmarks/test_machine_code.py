@@ -14,7 +14,7 @@ from benchmarks.machine_code import (
     differences,
     split_source,
 )
-from deploy.kernels import ir
+from deploy import ir
 from tests.deploy.graphs import deployable, segmenter
 
 
