@@ -54,7 +54,7 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object")

@@ -37,8 +37,18 @@ class Graph:
         self._uses[result] += 1
 
     @cached_property
+    def _biased(self) -> dict[Expr, Var]:
+        """What constants are added to, and the sum."""
+        sums = ((var, self.call(var, "relax.add")) for var in self.vars)
+        return {
+            call.args[0]: var
+            for var, call in sums
+            if call is not None and self.constant(call.args[1]) is not None
+        }
+
+    @cached_property
     def _activated(self) -> set[Expr]:
-        """What activations are applied to."""
+        """What activations are applied to, and nothing else reads."""
         found = (activation(self, var) for var in self.vars)
         return {value for act, value in found if act != "none"}
 
@@ -72,8 +82,9 @@ class Graph:
         return var in self._results
 
     def before_activation(self, var: Var) -> bool:
-        """Whether an activation, and nothing else, reads the variable."""
-        return var in self._activated and self.used_once(var)
+        """Whether an activation, and nothing else, reads the variable, perhaps with its bias."""
+        biased = self._biased.get(var) if self.used_once(var) else None
+        return var in self._activated or (biased is not None and self.before_activation(biased))
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
@@ -159,7 +170,7 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     act, value = activation(graph, output)
     inner = []
     if act != "none":
-        if not with_act or not graph.used_once(value):
+        if not with_act:
             return None
         inner.append(value)
     bias = None
@@ -205,17 +216,20 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     )
 
 
-def activation(graph: Graph, output: Expr) -> tuple[Activation, Expr]:
-    """An activation and what it is applied to; ("none", output) for anything else."""
-    sigmoid = graph.call(output, "relax.sigmoid")
-    if sigmoid is not None:
-        return "sigmoid", sigmoid.args[0]
-    relu = graph.call(output, "relax.nn.relu")
-    if relu is not None:
-        return "relu", relu.args[0]
-    relu6 = graph.call(output, "relax.nn.relu6")
-    if relu6 is not None:
-        return "relu6", relu6.args[0]
+def activation(graph: Graph, output: Expr) -> tuple[Activation, Var]:
+    """An activation and what it is applied to, which nothing else reads; ("none", output) for
+    anything else."""
+    act, value = _activation(graph, output)
+    alone = isinstance(value, relax.Var) and graph.used_once(value)
+    return (act, value) if alone else ("none", output)
+
+
+def _activation(graph: Graph, output: Expr) -> tuple[Activation, Expr]:
+    calls: dict[str, Activation] = {"nn.relu": "relu", "nn.relu6": "relu6", "sigmoid": "sigmoid"}
+    for name, act in calls.items():
+        call = graph.call(output, f"relax.{name}")
+        if call is not None:
+            return act, call.args[0]
     clip = graph.call(output, "relax.clip")
     if clip is not None:
         bounds = tuple(float(bound.value) for bound in clip.args[1:])
