@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deploy.cpu.pipeline import isa_of
-from deploy.tables.build import provenance_of
 from deploy.measure.local import LocalDevice
-from deploy.tables.schedules import schedules_of
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
 from deploy.target import Target
 from hmseg.genotype import MRMS_GENOTYPE, random_genotype
 from hmseg.network_file import read_network, read_search, write_network
