@@ -14,7 +14,8 @@ from hmseg.covering import STAGES
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.files import check_writable, write_atomic
-from lut.table import Table, load_table, merge_tables, save_table
+from lut.table import Table, merge_tables
+from lut.table_file import load_table, save_table
 
 if TYPE_CHECKING:
     from deploy.tables.build import Progress

@@ -24,7 +24,8 @@ from lut.errors import UserError
 from lut.files import cache_folder
 from lut.provenance import Provenance
 from lut.record import Role, Visit
-from lut.table import Identity, Table, Writer, open_table
+from lut.table import Identity, Table
+from lut.table_file import Writer, open_table
 
 CALIBRATION = 16  # random networks, measured whole
 # On which each network is visited, all the others between them: loading gives it other places in

@@ -16,7 +16,7 @@ from deploy.measure.rounds import VisitProtocol
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.costs import macs
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import run_program
 from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
 

@@ -15,7 +15,7 @@ from deploy.measure.rounds import VisitProtocol
 from deploy.targets import resolve_target
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.devices.farm import kill
 
 PROTOCOL = VisitProtocol(rounds=2, frames=2, warmup=0, attempts=2)

@@ -25,7 +25,7 @@ from deploy.targets import resolve_target
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
-from lut.table import save_table
+from lut.table_file import save_table
 from tests.deploy.cli.conftest import cli, user_onnx  # noqa: F401 - fixtures
 from tests.deploy.devices.farm import until
 from tests.lut.tables import IDENTITY, table, visit

@@ -28,7 +28,7 @@ from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.deploy.tables.test_networks import SHALLOW
 from tests.lut.tables import visit

@@ -18,7 +18,7 @@ from deploy.measure.rounds import VisitProtocol
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 
 PROTOCOL = VisitProtocol(rounds=2, frames=3, warmup=1, attempts=2)
 KILLS = 1  # benchmarks/lut_kills.py kills ten times
