@@ -19,6 +19,7 @@ from deploy.devices.network import Remote
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.reference import Reference
+from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -39,6 +40,7 @@ def build_artifact(
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
     dump: Path | None = None,
+    cache: ObjectCache | None = None,
     on_step: OnStep = lambda _: None,
 ) -> tuple[Artifact, list[Comparison]]:
     """Compile a graph with both ends and check the result: on this machine, or on a device where
@@ -46,7 +48,7 @@ def build_artifact(
 
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `dump` is a folder for
-    the module after each pass. Raises WorkError, naming the first layer that differs, where the
+    the module after each pass, `cache` holds machine code of earlier calls. Raises WorkError, naming the first layer that differs, where the
     binary does not match onnxruntime; then there is no artifact. Where nothing at hand runs the
     target, the comparisons are empty and the artifact's parity report says that it was not
     checked; a device that cannot run it is an error.
@@ -59,7 +61,8 @@ def build_artifact(
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
     golden_image = draw_street(metadata.resolution)
-    job = Job(model, target, backend.kernels(target, threads, measured), passes, dump)
+    kernels = backend.kernels(target, threads, measured)
+    job = Job(model, target, kernels, passes, dump, cache)
     built = backend.compile(job, draft(model, target, golden_image, threads), on_step)
     images = probe_images(metadata.resolution, golden_image)
 
@@ -106,7 +109,7 @@ def locate_difference(job: Job, given: NDArray[Any], remote: Remote | None = Non
     backend = backend_of(job.target)
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        return backend.run_prefix(replace(job, graph=prefix), probe, remote)
+        return backend.run_prefix(replace(job, graph=prefix, dump=None), probe, remote)
 
     found = first_difference(job.graph, given, run_prefix, job.target.precision)
     return str(found) if found else "no single layer differs on the golden image"

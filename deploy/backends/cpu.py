@@ -80,7 +80,7 @@ class CpuBackend:
         return Built(artifact, tuple(operations[name] or name for name in compiled.calls))
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
-        """As `Backend.run_prefix`; here without linking it."""
+        """As `Backend.run_prefix`."""
         compiled = self._compile(job, lambda _: None)
         if remote is not None:
             return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
@@ -93,8 +93,9 @@ class CpuBackend:
         kernels = job.kernels
         assert kernels is None or isinstance(kernels, CpuKernels)
         return compile_graph(
-            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step
-        )
+            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step,
+            dump=job.dump, cache=job.cache,
+        )  # fmt: skip
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
