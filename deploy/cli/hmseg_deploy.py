@@ -4,6 +4,7 @@ import typer
 
 from deploy.cli import (
     bench,
+    cache,
     compile,
     device,
     export,
@@ -33,6 +34,7 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
+app.command("cache")(cache.cache)
 app.add_typer(device.app, name="device")
 
 
