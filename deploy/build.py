@@ -48,10 +48,10 @@ def build_artifact(
 
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `dump` is a folder for
-    the module after each pass, `cache` holds machine code of earlier calls. Raises WorkError, naming the first layer that differs, where the
-    binary does not match onnxruntime; then there is no artifact. Where nothing at hand runs the
-    target, the comparisons are empty and the artifact's parity report says that it was not
-    checked; a device that cannot run it is an error.
+    the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
+    first layer that differs, where the binary does not match onnxruntime; then there is no
+    artifact. Where nothing at hand runs the target, the comparisons are empty and the artifact's
+    parity report says that it was not checked; a device that cannot run it is an error.
     """
     backend = backend_of(target)
     if remote is not None:
@@ -107,9 +107,11 @@ def draft(
 def locate_difference(job: Job, given: NDArray[Any], remote: Remote | None = None) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
     backend = backend_of(job.target)
+    # Prefixes share most of their kernels.
+    job = replace(job, dump=None, cache=job.cache or ObjectCache(None))
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
-        return backend.run_prefix(replace(job, graph=prefix, dump=None), probe, remote)
+        return backend.run_prefix(replace(job, graph=prefix), probe, remote)
 
     found = first_difference(job.graph, given, run_prefix, job.target.precision)
     return str(found) if found else "no single layer differs on the golden image"

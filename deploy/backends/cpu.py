@@ -25,6 +25,7 @@ from deploy.measure.device import Devices
 from deploy.measure.local import LocalDevice
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
+from deploy.object_cache import ObjectCache
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -161,6 +162,9 @@ class CpuBackend:
             raise UserError(f"tune: there are no kernels for {job.target.machine}; it needs AVX2")
         if remote is None:
             return SwappedBench(job.graph, job.target, kernels, rule)
+
+        # Networks differ in one kernel.
+        job = replace(job, cache=job.cache or ObjectCache(None))
 
         def build(kernels: Kernels) -> Artifact:
             return self.compile(replace(job, kernels=kernels), rule, lambda _: None).artifact

@@ -148,7 +148,8 @@ class AheadFactory:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+        # A GPU's code is a whole network's, and none comes again.
+        self._recipe = replace(recipe, cache=None)
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
         self._pool = ProcessPoolExecutor(processes, context, _begin)
