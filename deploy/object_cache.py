@@ -106,7 +106,7 @@ class ObjectCache:
         Raises UserError where the folder cannot be written."""
         removed = 0
         for used, _, path in self._files():
-            if path.name.startswith(TEMPORARY) and time.time() - used < _STALE_S:
+            if _being_written(path, used):
                 continue
             try:
                 path.unlink(missing_ok=True)
@@ -117,13 +117,14 @@ class ObjectCache:
         return removed
 
     def _evict(self) -> None:
-        """Remove what was used longest ago, if there is too much. Unfinished files are as old as
-        they are, so that those of killed processes go in their turn."""
+        """Remove what was used longest ago, if there is too much; that of killed processes too."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total <= _FULL * self.limit:
             return
-        for _, size, path in files:
+        for used, size, path in files:
+            if _being_written(path, used):
+                continue
             if total <= _EMPTIED * self.limit:
                 break
             with suppress(OSError):
@@ -154,6 +155,10 @@ def default_cache() -> ObjectCache:
 
 def _digest(key: str, data: bytes) -> bytes:
     return hashlib.sha256(key.encode() + data).digest()
+
+
+def _being_written(path: Path, changed: float) -> bool:
+    return path.name.startswith(TEMPORARY) and time.time() - changed < _STALE_S
 
 
 def _is_key(name: str) -> bool:
