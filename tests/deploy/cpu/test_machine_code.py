@@ -10,9 +10,9 @@ from tvm import relax
 from deploy.cpu import machine_code
 from deploy.cpu.isa import AVX2
 from deploy.cpu.kernels import emit
-from deploy.cpu.kernels.resize import ResizeSpec
 from deploy.cpu.pipeline import compile_graph, make_kernels
 from deploy.targets import resolve_target
+from lut.ops import Resize
 from tests.deploy.graphs import photo
 
 COMPACTION = "s_tir.CompactBufferAllocation"
@@ -43,7 +43,7 @@ def passes_of(work):
 
 def test_ours_by_the_short_list_and_tvms_by_its_own():
     target = resolve_target("x86-64-v3")
-    ours = emit(ResizeSpec(9, 5, 7, 8, 9), AVX2)
+    ours = emit(Resize(9, 5, 7, 8, 9), AVX2)
     x = relax.Var("x", relax.TensorType((1, 5, 9, 9), "float32"))
     builder = relax.BlockBuilder()
     with builder.function("main", [x]):

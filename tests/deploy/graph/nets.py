@@ -1,4 +1,4 @@
-"""Small float ONNX graphs, and what the passes make of them."""
+"""Small float ONNX graphs, what is found in them, and what the passes make of them."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,21 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import tvm
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy import host
+from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.pipeline import compile_graph, kernel_passes, make_kernels
+from deploy.gpu.emulator import EmulatedNetwork
+from deploy.gpu.kernels import GpuKernels
+from deploy.gpu.pipeline import compile_source
 from deploy.graph.importer import import_graph
-from deploy.graph.kernel_call import called_kernel
+from deploy.graph.match import Found
+from deploy.graph.place import Kernels, called_kernel, find_operations
 from deploy.graph.view import Graph
 from deploy.targets import resolve_target
+from lut.ops import Operation
 
 TARGETS = ("x86-64-v3", "x86-64-v4")  # AVX2 and AVX-512
 RNG = np.random.default_rng(0)
@@ -64,6 +71,8 @@ class Net:
             return x
         if act == "relu":
             return self._node("Relu", [x], self.channels[x])
+        if act == "sigmoid":
+            return self.sigmoid(x)
         bounds = [self._weight(np.array(value, np.float32)) for value in (0, 6)]
         return self._node("Clip", [x, *bounds], self.channels[x])
 
@@ -100,6 +109,28 @@ class Net:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
+def cpu_kernels(target: str = TARGETS[0]) -> CpuKernels:
+    kernels = make_kernels(resolve_target(target), 2, {})
+    assert kernels is not None
+    return kernels
+
+
+def found_in(model: onnx.ModelProto, kernels: Kernels) -> list[Found]:
+    """What is placed, in the graph's order."""
+    graph = Graph(import_graph(model)["main"])
+    found = find_operations(graph, kernels)
+    return [found[var] for var in graph.vars if var in found]
+
+
+def placed(model: onnx.ModelProto, kernels: Kernels | None = None) -> list[Operation]:
+    """The operations that are placed, in the graph's order; on a CPU unless others are given."""
+    return [found.operation for found in found_in(model, kernels or cpu_kernels())]
+
+
+def placed_on_a_gpu(model: onnx.ModelProto) -> list[Operation]:
+    return placed(model, GpuKernels())
+
+
 def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
     """Names of our kernels that ``main`` calls, in order, after the passes that place them."""
     return [name for name in operations_of(model, target) if not name.startswith("relax.")]
@@ -124,17 +155,13 @@ def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
 
 def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) -> float:
     """The largest difference to onnxruntime over all outputs; skips where it cannot run."""
-    import tvm
-
     resolved = resolve_target(target)
     missing = host.missing_features(resolved.features, host.cpu_flags())
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(missing)}")
-    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     if x is None:
-        x = RNG.normal(0, 2, shape).astype(np.float32)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = session.run(None, {"x": x})
+        x = noise(model)
+    expected = reference(model, x)
     machine = compile_graph(model, resolved, kernels=make_kernels(resolved, 2, {})).load()
     # A second output has an entry of its own (SplitOutputs).
     entries = ["main", "logits"][: len(expected)]
@@ -143,3 +170,25 @@ def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) 
         float(np.abs(a.numpy().astype(np.float64) - b).max())
         for a, b in zip(found, expected, strict=True)
     )
+
+
+def gpu_error(model: onnx.ModelProto) -> float:
+    """The same of a graph of one output on a GPU, emulated."""
+    x = noise(model)
+    (expected,) = reference(model, x)
+    lowered = compile_source(model, resolve_target("cuda", "sm_61")).lowered
+    network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
+    got = network.run(x).view(expected.dtype).reshape(expected.shape)
+    return float(np.abs(got.astype(np.float64) - expected).max())
+
+
+def noise(model: onnx.ModelProto) -> np.ndarray:
+    """For the graph's input."""
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    return RNG.normal(0, 2, shape).astype(np.float32)
+
+
+def reference(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    """onnxruntime's outputs."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})
