@@ -33,7 +33,7 @@ class Net:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self.channels = {"x": channels}
-        self.shape = (1, channels, height, width)
+        self.inputs = {"x": (1, channels, height, width)}
 
     def _node(self, op: str, inputs: Sequence[str], channels: int, **attributes) -> str:
         output = f"{op.lower()}{len(self.nodes)}"
@@ -44,6 +44,13 @@ class Net:
     def _weight(self, array: np.ndarray) -> str:
         name = f"w{len(self.weights)}"
         self.weights[name] = array
+        return name
+
+    def more(self, channels: int, height: int, width: int) -> str:
+        """Another input of the graph, which then can be looked at but not compiled."""
+        name = f"input{len(self.inputs)}"
+        self.inputs[name] = (1, channels, height, width)
+        self.channels[name] = channels
         return name
 
     def conv(
@@ -103,8 +110,11 @@ class Net:
         tensors = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
         # Shape inference fills in what the outputs are.
         infos = [onnx.ValueInfoProto(name=name) for name in outputs]
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
-        graph = helper.make_graph(self.nodes, "net", [x], infos, tensors)
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in self.inputs.items()
+        ]
+        graph = helper.make_graph(self.nodes, "net", inputs, infos, tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 

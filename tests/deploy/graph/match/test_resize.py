@@ -40,8 +40,12 @@ def test_other_coordinates_are_left_to_tvm():
 
 def test_the_nearest_pixel_is_left_to_tvm():
     net = Net(20, 10, 14)
-    near = net.resize("x", 20, 28)
-    net.nodes[-1].attribute[0].s = b"nearest"
+    net.resize("x", 20, 28)
+    sizes = net.nodes.pop().input[3]
+    near = net._node(
+        "Resize", ["x", "", "", sizes], 20, mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )  # fmt: skip
     model = net.model(net.conv(near, 8))
     assert placed(model) == placed_on_a_gpu(model) == [Pointwise(20, 8, 20, 28)]
     assert max_error(model, "x86-64-v3") < 1e-4
