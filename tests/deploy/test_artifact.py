@@ -15,14 +15,11 @@ from deploy.artifact import (
     Artifact,
     Golden,
     KernelInfo,
-    NoCode,
     load_artifact,
     parse_artifact,
     save_artifact,
 )
 from deploy.cpu.library import Library
-from deploy.gpu.program import GpuProgram
-from deploy.precision import FP16
 from deploy.resolution import Resolution
 from deploy.target import Target
 from lut.errors import UserError

@@ -10,8 +10,8 @@ from deploy.cpu.pipeline import isa_of
 from deploy.devices.emulated import EMULATED
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
-from deploy.tables.build import Plan, build_table
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.build import Plan, build_table
 from deploy.targets import resolve_target
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError

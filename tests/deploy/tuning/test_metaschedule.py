@@ -18,8 +18,8 @@ from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm,
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import import_onnx
 from deploy.graph.importer import import_graph
-from deploy.tuning.metaschedule import BATCH, search
 from deploy.graph.passes import passes_before, run_passes
+from deploy.tuning.metaschedule import BATCH, search
 from deploy.tuning.records import load_records
 from deploy.tuning.tune import Trial, tune
 from lut.errors import UserError
