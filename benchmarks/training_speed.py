@@ -27,7 +27,7 @@ from torch import Tensor
 
 from deploy import host
 from deploy.cli.console import print_table, run_main, say
-from deploy.cli.training_options import open_device
+from hmseg.train.compute import open_device
 from deploy.resolution import parse_resolution
 from hmseg.cost import SpaceCost
 from hmseg.data.batches import Source, normalise_on

@@ -11,12 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy import host
 from deploy.cpu.kernels import CpuKernels
-from deploy.cpu.pipeline import compile_graph, kernel_passes, make_kernels
+from deploy.cpu.pipeline import compile_graph, make_kernels, network_passes
 from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import compile_source
 from deploy.graph.importer import import_graph
 from deploy.graph.match import Found
+from deploy.graph.passes import passes_before, run_passes
 from deploy.graph.place import Kernels, called_kernel, find_operations
 from deploy.graph.view import Graph
 from deploy.targets import resolve_target
@@ -149,8 +150,8 @@ def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
 def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
     """Our kernels and TVM's operators in ``main``, in order."""
     module = import_graph(model)
-    for step in kernel_passes(make_kernels(resolve_target(target), 2, {})):
-        module = step(module)
+    passes = network_passes(make_kernels(resolve_target(target), 2, {}))
+    module = run_passes(module, passes_before("SplitOutputs", passes))
     graph = Graph(module["main"])
     names = []
     for var in graph.vars:

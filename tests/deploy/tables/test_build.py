@@ -24,7 +24,7 @@ from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.estimate import LatencyCost
 from lut.ops import InvertedResidual, StemPair, expand
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.tables.fakes import (
     OVERHEAD_NS,
     PROTOCOL,

@@ -19,7 +19,7 @@ from deploy.verify import verify_network
 from hmseg.genotype import random_genotype
 from lut.estimate import MIN_CALIBRATION
 from lut.ops import InvertedResidual, expand
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.tables.fakes import PROTOCOL, SHALLOW, SPACE
 from tests.lut.tables import visit
 
