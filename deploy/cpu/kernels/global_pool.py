@@ -84,7 +84,7 @@ def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa
                     init=lambda p, o: ir.load(b, first + o, 0, lanes=c),
                     finish=lambda p, o, v: ir.store(
                         y,
-                        ir.sigmoid(v) if op.act == "sigmoid" else ir.activate(v, op.act, c),
+                        ir.activate(v, op.act, c),
                         0,
                         first + o,
                         0,
