@@ -142,6 +142,9 @@ def check(model, kernels):
             assert graph.used_once(inner)
             assert not graph.is_result(inner)
             assert set(reads[inner]) <= own
+        # Constants are added as biases alone here, and a bias belongs to its convolution.
+        sums = [graph.call(read, "relax.add") for read in reads.get(var, ())]
+        assert all(graph.constant(add.args[1]) is None for add in sums if add is not None)
         # Its inputs come before it, and something reads what it computes.
         assert all(order.get(value, -1) < order[var] for value in one.inputs)
         left = set(reads.get(var, ())) - {*parts}

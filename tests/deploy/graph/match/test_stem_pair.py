@@ -69,7 +69,9 @@ def test_a_residual_block_stays_apart(target):
 
 
 def test_a_second_block_without_an_expansion_stays_apart():
-    net, middle, _ = network()
+    net = Net(3, 30, 44)
+    stem = net.conv("x", 20, 3, stride=2, act="relu6")
+    middle = net.conv(net.depthwise(stem, act="relu6"), 10)
     model = net.model(net.conv(net.depthwise(middle, act="relu6"), 16))
     second = InvertedResidual(10, 10, 16, 15, 22, expand=False)
     assert placed(model) == [pair({}).first, second]
