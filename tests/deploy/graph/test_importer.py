@@ -79,9 +79,7 @@ def test_clip_numbers(low, high, single, cpu, tmp_path):
     below = -np.inf if low is None or np.isnan(low) else low
     above = np.inf if high is None or np.isnan(high) else high
     expected = np.clip(x, below, above).transpose(2, 0, 1)
-    np.testing.assert_allclose(
-        run_graph(model, cpu, image), expected, atol=1e-5
-    )
+    np.testing.assert_allclose(run_graph(model, cpu, image), expected, atol=1e-5)
 
 
 def test_the_importer_is_as_it_was_afterwards(small_graph):
