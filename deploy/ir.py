@@ -136,6 +136,10 @@ def activate(
         return _at_least(value, 0, lanes)
     if act == "relu6":
         return _at_most(_at_least(value, 0, lanes), 6, lanes)
+    if act == "hswish":  # value * relu6(value + 3) / 6
+        value = bind(value)
+        shifted = _at_most(_at_least(value + const(3, lanes), 0, lanes), 6, lanes)
+        return value * (shifted * const(1 / 6, lanes))
     assert_never(act)
 
 

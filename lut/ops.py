@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from lut.errors import UserError
 
-Activation = Literal["none", "relu", "relu6", "sigmoid"]
+Activation = Literal["none", "relu", "relu6", "hswish", "sigmoid"]
 Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 DType = Literal["float32"]  # of the maps in memory

@@ -47,6 +47,14 @@ class Net:
         self.weights[name] = array
         return name
 
+    def node(self, op: str, inputs: Sequence[str], **attributes) -> str:
+        """Any other operator that keeps the channels of its first input."""
+        return self._node(op, inputs, self.channels[inputs[0]], **attributes)
+
+    def number(self, value: float) -> str:
+        """A constant."""
+        return self._weight(np.array(value, np.float32))
+
     def more(self, channels: int, height: int, width: int) -> str:
         """Another input of the graph, which then can be looked at but not compiled."""
         name = f"input{len(self.inputs)}"
@@ -79,6 +87,8 @@ class Net:
             return x
         if act == "relu":
             return self._node("Relu", [x], self.channels[x])
+        if act == "hswish":
+            return self._node("HardSwish", [x], self.channels[x])
         if act == "sigmoid":
             return self.sigmoid(x)
         bounds = [self._weight(np.array(value, np.float32)) for value in (0, 6)]

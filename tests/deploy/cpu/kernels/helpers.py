@@ -41,7 +41,10 @@ def target(isa: Isa) -> Any:
 
 
 def activate(value: torch.Tensor, act: Activation) -> torch.Tensor:
-    functions = {"none": lambda v: v, "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid}
+    functions = {
+        "none": lambda v: v, "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish,
+        "sigmoid": torch.sigmoid,
+    }  # fmt: skip
     return functions[act](value)
 
 

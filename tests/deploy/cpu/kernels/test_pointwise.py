@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from deploy.cpu import layout
 from deploy.cpu.isa import Tile
 from deploy.cpu.kernels import emit, pointwise
 from deploy.cpu.kernels.pointwise import PointwiseSchedule
-from lut.ops import Pointwise
+from lut.ops import Activation, Pointwise
 
 from .helpers import ISAS, normal, planar, run
 
@@ -17,7 +19,7 @@ OPERATIONS = st.builds(
     cout=st.integers(1, 70),
     height=st.integers(1, 9),
     width=st.integers(1, 40),
-    act=st.sampled_from(["none", "relu", "relu6", "sigmoid"]),
+    act=st.sampled_from(get_args(Activation)),
     add=st.sampled_from(["none", "map", "channel"]),
 )
 

@@ -14,7 +14,7 @@ from tests.deploy.graph.nets import (
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("act", ["none", "relu", "relu6", "sigmoid"])
+@pytest.mark.parametrize("act", ["none", "relu", "relu6", "hswish", "sigmoid"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_with_its_activation(act, bias, target):
     net = Net(20, 9, 11)

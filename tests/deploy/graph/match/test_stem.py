@@ -20,7 +20,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", [(16, 24), (15, 33)])
-@pytest.mark.parametrize("act", ["none", "relu", "relu6", "sigmoid"])
+@pytest.mark.parametrize("act", ["none", "relu", "relu6", "hswish", "sigmoid"])
 def test_on_a_float_tensor(act, size, target):
     net = Net(3, *size)
     model = net.model(net.conv("x", 20, 3, stride=2, act=act))
