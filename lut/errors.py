@@ -1,4 +1,4 @@
-"""The one family of errors that every library function raises and the command line prints."""
+"""The one family of errors, and of warnings, that every library function raises."""
 
 from typing import Any
 
@@ -38,3 +38,7 @@ class WorkError(HmsegError, RuntimeError):
     """The work itself failed (parity, a regression, a lost device); the programs exit with 1."""
 
     exit_code = 1
+
+
+class HmsegWarning(UserWarning):
+    """Meant for a user, as the errors are: one clear line."""

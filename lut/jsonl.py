@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lut.errors import UserError
+from lut.errors import HmsegWarning, UserError
 from lut.files import read_file, size_of, write_atomic
 
 Record = dict[str, Any]
 
 
-class TornLineWarning(UserWarning):
+class TornLineWarning(HmsegWarning):
     """What a crash left of a line was dropped."""
 
 

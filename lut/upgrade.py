@@ -27,7 +27,7 @@ from lut.ops import (
     StemPair,
     parse_operation,
 )
-from lut.table import FORMAT, FORMAT_VERSION, lock_table, parse_table
+from lut.table_file import FORMAT, FORMAT_VERSION, lock_table, parse_table
 
 _KEY = re.compile(
     r"([a-z_]+) (\d+-\d+-\d+) k(\d+) s(\d+) d(\d+) (\d+x\d+)(?: (\d+x\d+))?(?: behind (\d+ k\d+))?",

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.results_lib.store import Store, unique
 from benchmarks.results_lib.table import Table, bar
 from deploy.tables.check import BAR_MEAN, BAR_TAU, BAR_WORST, kendall_tau
-from lut.table import load_table
+from lut.table_file import load_table
 
 BAR_BUILD_S = 20 * 60
 COMPARED = "compare-search/latencies.jsonl"  # estimates beside measurements, of another benchmark

@@ -4,7 +4,8 @@ import shlex
 
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import HmsegError
-from lut.table import CarryOver, Identity, Measure, Merge
+from lut.table import Identity, Measure, Merge
+from lut.table_file import CarryOver
 
 
 def explain(error: HmsegError) -> str:

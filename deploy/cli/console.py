@@ -11,8 +11,7 @@ from typing import Any
 
 import typer
 
-from lut.errors import HmsegError
-from lut.jsonl import TornLineWarning
+from lut.errors import HmsegError, HmsegWarning
 
 _INTERRUPTED = 130
 _PYTHONS_FORMAT = warnings.formatwarning
@@ -123,7 +122,7 @@ def _format_warning(
     line: str | None = None,
 ) -> str:  # fmt: skip
     """Warnings of ours are prose; the place in the source is of use for others only."""
-    if issubclass(category, TornLineWarning):
+    if issubclass(category, HmsegWarning):
         return f"warning: {message}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 

@@ -4,6 +4,7 @@ import typer
 
 from deploy.cli import (
     bench,
+    cache,
     compile,
     device,
     export,
@@ -35,6 +36,7 @@ app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
 app.command("upgrade")(upgrade.upgrade)
+app.command("cache")(cache.cache)
 app.add_typer(device.app, name="device")
 
 

@@ -9,12 +9,14 @@ import typer
 from deploy.cli import options
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
+from deploy.object_cache import default_cache
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.files import check_writable, write_atomic
-from lut.table import Table, load_table, merge_tables, save_table
+from lut.table import Table, merge_tables
+from lut.table_file import load_table, save_table
 
 if TYPE_CHECKING:
     from deploy.tables.build import Progress
@@ -74,7 +76,8 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        table = build_table(plan, options.open_devices(workers, remote, resolved), path, tell)
+        devices = options.open_devices(workers, remote, resolved)
+        table = build_table(plan, devices, path, tell, default_cache())
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:

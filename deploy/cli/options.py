@@ -10,6 +10,7 @@ import typer
 
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from deploy.metadata import INPUT_KINDS, OUTPUT_KINDS, InputKind, OutputKind, Triple
+from deploy.object_cache import ObjectCache, default_cache
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -91,6 +92,10 @@ CallLimit = Annotated[
     float, typer.Option("--rpc-limit", help="Seconds that one call of a device may take.")
 ]
 CALL_LIMIT_S = 120.0
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compile everything, and keep nothing (hmseg-deploy cache)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.")]
 
@@ -140,6 +145,17 @@ class PlaceOptions:
     def read(self) -> "tuple[int, Remote | None]":
         """As `read_place`."""
         return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Whether what was compiled before is compiled again."""
+
+    no_cache: NoCache = False
+
+    def open(self) -> ObjectCache | None:
+        """The user's cache, unless there is to be none; raises UserError as `default_cache`."""
+        return None if self.no_cache else default_cache()
 
 
 def open_model(

@@ -17,6 +17,7 @@ def quickstart(
         Path | None, typer.Option(help="A PNG or JPEG; default: a street drawn by our own code.")
     ] = None,
     threads: options.Threads = None,
+    no_cache: options.NoCache = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
 ) -> None:
     """From a network to labels.png: export, compile, check, time, segment."""
@@ -24,6 +25,7 @@ def quickstart(
 
     pixels = read_image(image) if image else None
     check_writable(out / "labels.png")
+    cache = options.CacheOptions(no_cache).open()
     workers = options.read_threads(threads)
     with step(f"exporting {model}") as progress:
         source = options.open_model(model, options.SourceOptions(resolution))
@@ -44,7 +46,7 @@ def quickstart(
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=workers, on_step=progress.at
+            source.graph, target, threads=workers, cache=cache, on_step=progress.at
         )
         worst = max(c.max_logit_error for c in comparisons)
         progress.result = f"logit error {worst:.1e} against onnxruntime"

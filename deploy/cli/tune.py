@@ -56,6 +56,7 @@ def tune(
     from deploy.build import build_artifact
     from deploy.cpu.passes.schedule_fallback import TRACE
     from deploy.measure.interleave import Protocol
+    from deploy.object_cache import default_cache
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, winners
     from deploy.tuning.tune import Limits
@@ -63,9 +64,11 @@ def tune(
 
     folder, limits = records or default_folder(), Limits(trials or backend.trials, early_stopping)
 
+    cache = default_cache()
+
     def build(measured: "dict[str, Fields]") -> "Artifact":
         return build_artifact(
-            source.graph, resolved, threads=workers, measured=measured, remote=remote
+            source.graph, resolved, threads=workers, measured=measured, remote=remote, cache=cache
         )[0]
 
     with step("compiling by the rule"):

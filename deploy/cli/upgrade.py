@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lut.files import read_file
-from lut.table import FORMAT
+from lut.table_file import FORMAT
 
 
 def upgrade(

@@ -151,7 +151,7 @@ def size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
             f"{threads} threads asked for, but the first network was loaded with {started}, which "
             "TVM's pool keeps; load the one with the most threads first",
             RuntimeWarning,
-            stacklevel=6,  # who called `load` or `open_artifact`
+            stacklevel=7,  # who called `load` or `open_artifact`
         )
 
 

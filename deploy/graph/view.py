@@ -37,20 +37,14 @@ class Graph:
         self._uses[result] += 1
 
     @cached_property
-    def _biased(self) -> dict[Expr, Var]:
-        """What constants are added to, and the sum."""
-        sums = ((var, self.call(var, "relax.add")) for var in self.vars)
-        return {
-            call.args[0]: var
-            for var, call in sums
-            if call is not None and self.constant(call.args[1]) is not None
-        }
-
-    @cached_property
-    def _activated(self) -> set[Expr]:
-        """What activations are applied to, and nothing else reads."""
-        found = (activation(self, var) for var in self.vars)
-        return {value for act, value in found if act != "none"}
+    def _before_activation(self) -> set[Expr]:
+        """Convolutions, with their bias and before it is added, that activations alone read."""
+        found: set[Expr] = set()
+        for act, value in (activation(self, var) for var in self.vars):
+            if act != "none":
+                block = conv_block(self, value, with_act=False)
+                found.update((value, *block.inner) if block is not None else ())
+        return found
 
     @cached_property
     def vars(self) -> Sequence[Var]:
@@ -82,9 +76,9 @@ class Graph:
         return var in self._results
 
     def before_activation(self, var: Var) -> bool:
-        """Whether an activation, and nothing else, reads the variable, perhaps with its bias."""
-        biased = self._biased.get(var) if self.used_once(var) else None
-        return var in self._activated or (biased is not None and self.before_activation(biased))
+        """Whether the variable is a convolution, with its bias or still without it, that an
+        activation, and nothing else, reads."""
+        return var in self._before_activation
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""

@@ -23,7 +23,8 @@ from hmseg.train.distributed import wait_for_all
 from hmseg.zoo import network_config
 from lut.errors import UserError
 from lut.files import file_digest
-from lut.table import Table, load_table
+from lut.table import Table
+from lut.table_file import load_table
 
 MODELS = ("tiny-mrms", "mrms")  # one of each width
 DEFAULT_SIZE = 256, 512  # at which a cost that needs no table counts

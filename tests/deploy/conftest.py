@@ -1,18 +1,18 @@
-"""Expensive things, made once: one network, exported and compiled at 64x64."""
+"""Expensive things, made once a run: one network, exported and compiled at 64x64."""
 
 from pathlib import Path
 
 import onnx
 import pytest
 
-from deploy.artifact import Artifact, save_artifact
+from deploy.artifact import Artifact, load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.graph.export import export_network
 from deploy.target import Target
 from deploy.targets import resolve_target
-from deploy.verify import Comparison
 from hmseg.mrms import MRMS
 from tests.deploy import graphs
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +22,14 @@ def network() -> MRMS:
 
 
 @pytest.fixture(scope="session")
-def graph(network: MRMS) -> onnx.ModelProto:
+def graph(shared_folder: Path) -> onnx.ModelProto:
     """It, exported at 64x64 with labels; never changed in place."""
-    return export_network(network, "tiny-mrms", graphs.SIZE, num_classes=19)
+
+    def export(path: Path) -> None:
+        model = export_network(graphs.network(), "tiny-mrms", graphs.SIZE, num_classes=19)
+        onnx.save(model, path)
+
+    return onnx.load(made_once(shared_folder, "tiny.onnx", export))
 
 
 @pytest.fixture(scope="session")
@@ -33,20 +38,18 @@ def cpu() -> Target:
 
 
 @pytest.fixture(scope="session")
-def built(graph: onnx.ModelProto, cpu: Target) -> tuple[Artifact, list[Comparison]]:
-    return build_artifact(graph, cpu, threads=2)
+def artifact_path(graph: onnx.ModelProto, cpu: Target, shared_folder: Path) -> Path:
+    """It, compiled for this CPU and checked; never written to."""
+
+    def build(path: Path) -> None:
+        save_artifact(build_artifact(graph, cpu, threads=2)[0], path)
+
+    return made_once(shared_folder, "tiny.hmseg", build)
 
 
 @pytest.fixture(scope="session")
-def artifact(built: tuple[Artifact, list[Comparison]]) -> Artifact:
-    return built[0]
-
-
-@pytest.fixture(scope="session")
-def artifact_path(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("artifact") / "tiny.hmseg"
-    save_artifact(artifact, path)
-    return path
+def artifact(artifact_path: Path) -> Artifact:
+    return load_artifact(artifact_path)
 
 
 @pytest.fixture(scope="session")
@@ -56,5 +59,10 @@ def small_graph(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def small_artifact(small_graph: onnx.ModelProto, cpu: Target) -> Artifact:
-    return build_artifact(small_graph, cpu, threads=2)[0]
+def small_artifact(small_graph: onnx.ModelProto, cpu: Target, shared_folder: Path) -> Artifact:
+    """It, compiled for this CPU and checked."""
+
+    def build(path: Path) -> None:
+        save_artifact(build_artifact(small_graph, cpu, threads=2)[0], path)
+
+    return load_artifact(made_once(shared_folder, "small.hmseg", build))

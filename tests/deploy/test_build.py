@@ -1,6 +1,5 @@
 import json
 import random
-from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 
@@ -10,20 +9,21 @@ import tvm
 from tvm import relax
 
 from deploy import host
-from deploy.artifact import save_artifact
-from deploy.build import TOOLS, build_artifact, run_in_process
-from deploy.cpu.pipeline import compile_graph, network_passes
+from deploy.artifact import load_artifact, save_artifact
+from deploy.build import TOOLS, build_artifact
+from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import export_network
-from deploy.graph.reference import OnnxSession, Reference
+from deploy.graph.reference import Reference
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.verify import probe_images, verify_torch
 from hmseg import zoo
-from hmseg.genotype import random_genotype
+from hmseg.genotype import parse_genotype, random_genotype
 from hmseg.mrms import MRMSConfig
 from lut.errors import WorkError
 from tests.deploy import graphs
-from tests.deploy.graphs import SIZE, deployable, photo, segmenter
+from tests.deploy.graphs import SIZE, deployable, segmenter
+from tests.deploy.test_artifact import same
 
 
 def scale_weight_of_conv(index: int, factor: float) -> tvm.transform.Pass:
@@ -56,8 +56,11 @@ def scale_weight_of_conv(index: int, factor: float) -> tvm.transform.Pass:
     return scale
 
 
-def test_what_the_artifact_says(built, graph):
-    artifact, comparisons = built
+def test_what_the_artifact_says(small_graph, cpu, tmp_path):
+    steps: list[str] = []
+    artifact, comparisons = build_artifact(small_graph, cpu, threads=2, on_step=steps.append)
+    assert steps[0] == "Place"
+    assert steps[-2:] == ["linking", "parity gate"]
     assert artifact.parity["checked"] is True
     assert artifact.parity["machine"] == host.cpu_model()
     assert artifact.parity["comparisons"] == [c.to_json() for c in comparisons]
@@ -65,8 +68,10 @@ def test_what_the_artifact_says(built, graph):
     assert all(c.passed for c in comparisons)
     assert artifact.versions == {tool: version(tool) for tool in TOOLS}
     assert datetime.fromisoformat(artifact.created).tzinfo is not None
-    assert len(artifact.kernels) > 20
+    assert len(artifact.kernels) > 2
     json.dumps(artifact.manifest())
+    save_artifact(artifact, tmp_path / "a.hmseg")
+    assert same(load_artifact(tmp_path / "a.hmseg"), artifact)
 
 
 def test_the_golden_pair_is_the_references(artifact, graph):
@@ -75,13 +80,6 @@ def test_the_golden_pair_is_the_references(artifact, graph):
     labels, logits = Reference(graph)(golden.image)
     np.testing.assert_array_equal(golden.labels, labels)
     np.testing.assert_array_equal(golden.logits, logits[:, ::8, ::8])
-
-
-def test_steps_are_told(small_graph, cpu):
-    steps: list[str] = []
-    build_artifact(small_graph, cpu, threads=2, on_step=steps.append)
-    assert steps[0] == "FuseStemPair"
-    assert steps[-2:] == ["linking", "parity gate"]
 
 
 # In the small graph conv1 is the first, conv2 the second; in ONNX's order.
@@ -127,33 +125,35 @@ def test_a_target_that_this_machine_lacks_is_built_but_not_checked(
     assert comparisons == []
     assert artifact.parity["checked"] is False
     assert "this CPU lacks" in artifact.parity["reason"]
-    assert len(artifact.library) > 1000
+    assert len(artifact.code.data) > 1000
     save_artifact(artifact, tmp_path / "a.hmseg")
 
 
+# What the zoo's networks differ in, each part once: the heads, on the fewest layers; the head of
+# TinyMRMS is that of the `artifact` fixture (test_verify.py). README's commands check tiny-hmseg.
+SHALLOW = parse_genotype(
+    "s1 e1k3 | s2 e1k3 skip skip skip | s3 e1k5 skip skip skip | s4a e1k3 skip skip skip"
+    " | s4b e1k3 skip skip skip | s5a e1k3 skip skip skip | s5b e1k3 | 0.5 0.5"
+)
 MATRIX = {
-    **{name: zoo.entry(name).config for name in zoo.list_models() if name.startswith("tiny-")},
     **{
-        f"genotype {seed}": MRMSConfig(genotype=random_genotype(random.Random(seed)), width=0.5)
-        for seed in (1, 2)
+        head: (MRMSConfig(SHALLOW, 0.5, 11, head), Resolution(64, 64))
+        for head in {zoo.entry(name).config.head for name in zoo.list_models()} - {"lcf-lge"}
     },
+    "genotype": (
+        MRMSConfig(random_genotype(random.Random(1)), 0.5, 11),
+        Resolution(75, 125),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", MATRIX)
-def test_every_network_of_the_zoo_and_random_genotypes(name, cpu):
+@pytest.mark.parametrize("name", sorted(MATRIX))
+def test_every_head_and_a_random_genotype(name, cpu):
     """At half width; the large matrix, full width too, is benchmarks/verify_matrix.py."""
-    size = (Resolution(64, 64), Resolution(75, 125))[list(MATRIX).index(name) % 2]
-    model = graphs.network(replace(MATRIX[name], num_classes=11), seed=1)
+    config, size = MATRIX[name]
+    model = graphs.network(config, seed=1)
     graph = export_network(model, "n", size, num_classes=11)
     artifact, comparisons = build_artifact(graph, cpu, threads=2)
     comparisons += verify_torch(model, graph, probe_images(size, artifact.golden.image))
     assert len(comparisons) == 10
     assert all(comparison.passed for comparison in comparisons)
-
-
-def test_run_in_process_is_what_onnxruntime_gives(small_graph, cpu):
-    image = photo()
-    got = run_in_process(compile_graph(small_graph, cpu), image)
-    assert got.shape == (1, 64, 64)
-    assert (got[0] != OnnxSession(small_graph).run(image)[0]).mean() < 1e-3

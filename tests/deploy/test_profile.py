@@ -5,15 +5,9 @@ import pytest
 
 from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings
-from deploy.profile import (
-    KernelProfile,
-    Profile,
-    profile_here,
-    require_timed,
-    summarise_kernels,
-)
+from deploy.measure.local import LocalDevice
+from deploy.profile import KernelProfile, Profile, profile, require_timed, summarise_kernels
 from deploy.roofline import draw_roofline
-from deploy.runtime import open_artifact
 from lut.errors import UserError
 
 CEILINGS = Ceilings(2, 100.0, ((16 << 10, 400.0), (1 << 30, 20.0)))
@@ -49,8 +43,7 @@ def test_calls_become_kernels_in_the_order_of_their_first_call(small_artifact):
 
 
 def test_every_kernel_of_a_frame_is_timed(small_artifact, cpu):
-    network = open_artifact(small_artifact, "small", threads=2)
-    result = profile_here(network, small_artifact.golden.image, 2, frames=3)
+    result = LocalDevice(2).use(small_artifact, lambda session: profile(session, 2, frames=3))
     called = list(dict.fromkeys(small_artifact.calls))
     assert [kernel.name for kernel in result.kernels] == called
     # What is left makes the scores, which a frame does not ask for.
@@ -65,8 +58,11 @@ def test_every_kernel_of_a_frame_is_timed(small_artifact, cpu):
 
 
 def test_an_artifact_of_an_earlier_version(small_artifact):
+    old = replace(small_artifact, calls=())
     with pytest.raises(UserError, match=r"n\.hmseg: .* no entry .* compile the model again"):
-        require_timed(replace(small_artifact, calls=()), "n.hmseg")
+        require_timed(old, "n.hmseg")
+    with pytest.raises(UserError, match="no entry"):
+        LocalDevice(2).use(old, lambda session: profile(session, 2))
 
 
 def test_without_ceilings():

@@ -7,7 +7,7 @@ from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import Estimate, LatencyCost, MacsCost
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.lut.tables import table, visit
 
 

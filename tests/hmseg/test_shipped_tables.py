@@ -12,7 +12,7 @@ from hmseg.genotype import random_genotype
 from hmseg.operators import RESIZE_RULE, Space
 from hmseg.zoo import network_config
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 
 # Microseconds of a frame, and the error, as the tables gave them before operations had a text of
 # their own (hmseg.cost.SpaceCost at version 1 of the tables' format).

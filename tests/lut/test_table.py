@@ -12,16 +12,8 @@ import pytest
 
 from lut.errors import UserError, WorkError
 from lut.record import EntrySamples
-from lut.table import (
-    CarryOver,
-    Measure,
-    Merge,
-    Table,
-    load_table,
-    merge_tables,
-    open_table,
-    save_table,
-)
+from lut.table import Measure, Merge, Table, merge_tables
+from lut.table_file import CarryOver, load_table, open_table, save_table
 from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, RESIZE_RULE, table, visit
 
 

@@ -19,7 +19,7 @@ from lut.ops import (
     StemBlock,
     StemPair,
 )
-from lut.table import load_table, open_table, save_table
+from lut.table_file import load_table, open_table, save_table
 from lut.upgrade import operation_of, upgrade_table
 from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, table, visit
 

@@ -13,7 +13,8 @@ from deploy.cli.hmseg import app as hmseg_app
 from deploy.cli.hmseg_deploy import app as deploy_app
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import UserError
-from lut.table import CarryOver, Identity, Measure, Merge
+from lut.table import Identity, Measure, Merge
+from lut.table_file import CarryOver
 from tests.lut.tables import IDENTITY
 
 MENDS = [

@@ -18,7 +18,7 @@ from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from deploy.tuning.records import load_records
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.deploy.tuning.test_upgrade import BLOCK, PAIR, record, write
 from tests.lut.tables import table, visit
 from tests.lut.test_upgrade import as_version_1

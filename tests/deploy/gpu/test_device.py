@@ -14,21 +14,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from deploy.gpu.device import GpuDevice
+from deploy.gpu.keys import kernels_of
 
 from benchmarks import gpu_table
 from deploy.cli import options, search
-from deploy.gpu.device import GpuDevice
-from deploy.gpu.keys import kernels_of
+from deploy.measure.rounds import VisitProtocol
 from deploy.tables.build import Plan, build_table, default_path
 from deploy.tables.build import _factory as table_factory
 from deploy.tables.check import check_networks, require_measurable
-from deploy.measure.rounds import VisitProtocol
 from deploy.targets import resolve_target
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.deploy.tables.test_networks import SHALLOW
 from tests.lut.tables import visit

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from deploy.gpu.tune import tune_on_gpu
 from typer.testing import CliRunner
 
 from deploy.artifact import load_artifact
@@ -16,7 +17,6 @@ from deploy.cli.hmseg_deploy import app
 from deploy.gpu.kernels import GPU_KERNELS_VERSION, GpuKernels, depthwise
 from deploy.gpu.kernels.depthwise import DepthwiseSchedule
 from deploy.gpu.pipeline import compile_source
-from deploy.gpu.tune import tune_on_gpu
 from deploy.targets import resolve_target
 from deploy.tuning.records import load_records, matching, winners
 from lut.errors import UserError, WorkError

@@ -2,19 +2,18 @@ import json
 from dataclasses import fields, replace
 
 import pytest
+from deploy.tuning.candidates import candidates, neighbours
 
-from deploy.schedules import schedule_fields, with_fields
 from deploy.cpu.isa import AVX2, AVX512
 from deploy.cpu.kernels import emit, ends, inverted_residual, module_of, pointwise
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
-from deploy.cpu.kernels.pointwise import PointwiseSpec
-from deploy.tuning.candidates import candidates, neighbours
+from deploy.schedules import schedule_fields, with_fields
+from lut.ops import InvertedResidual, Labels, Pointwise
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
 def test_neighbours_differ_in_one_field(isa):
-    spec = PointwiseSpec(32, 48, 16, 32)
-    rule = pointwise.default_schedule(spec, isa, 2)
+    op = Pointwise(32, 48, 16, 32)
+    rule = pointwise.default_schedule(op, isa, 2)
     found = list(neighbours(rule, isa))
     assert len(found) > 5
     assert len(set(found)) == len(found)
@@ -24,32 +23,32 @@ def test_neighbours_differ_in_one_field(isa):
 
 
 def test_tiles_fit_the_registers():
-    spec = PointwiseSpec(32, 48, 16, 32)
-    rule = pointwise.default_schedule(spec, AVX2, 2)
+    op = Pointwise(32, 48, 16, 32)
+    rule = pointwise.default_schedule(op, AVX2, 2)
     for schedule in neighbours(rule, AVX2):
         tile = schedule.tile
         assert tile.px * tile.ob + tile.ob + 1 <= AVX2.registers
-    assert emit(spec, AVX2, schedule=next(iter(neighbours(rule, AVX2)))) is not None
-    assert module_of(spec) is pointwise
+    assert emit(op, AVX2, schedule=next(iter(neighbours(rule, AVX2)))) is not None
+    assert module_of(op) is pointwise
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
 def test_switches_are_turned_not_counted(isa):
     """A bool is an int to Python: it must not be halved or doubled."""
-    spec = ends.EndSpec(19, 8, 16, 64, 128)
-    rule = ends.default_schedule(spec, isa, 2)
+    op = Labels(19, 8, 16, 64, 128)
+    rule = ends.default_schedule(op, isa, 2)
     found = [s for s in neighbours(rule, isa) if s.fill_cells is not rule.fill_cells]
     (turned,) = found
     assert turned.fill_cells is (not rule.fill_cells)
     assert all(isinstance(s.fill_cells, bool) for s in neighbours(rule, isa))
-    assert emit(spec, isa, schedule=turned) is not None
+    assert emit(op, isa, schedule=turned) is not None
     fields_of_record = json.loads(json.dumps(schedule_fields(turned)))
     assert with_fields(rule, fields_of_record) == turned
 
 
 def test_modes_are_those_of_the_kernel():
-    spec = inverted_residual.InvertedResidualSpec(16, 96, 16, 32, 64)
-    rule = inverted_residual.default_schedule(spec, AVX2, 2)
+    op = InvertedResidual(16, 96, 16, 32, 64)
+    rule = inverted_residual.default_schedule(op, AVX2, 2)
     (other,) = [s for s in neighbours(rule, AVX2) if s.mode != rule.mode]
     assert {rule.mode, other.mode} == {"rows", "hid"}
 
@@ -59,10 +58,10 @@ def ways(schedules):
 
 
 def test_every_way_to_share_the_work_is_offered():
-    spec = InvertedResidualSpec(32, 192, 32, 16, 32, dilation=2, residual=True)
-    rule = inverted_residual.default_schedule(spec, AVX512, 2)
+    op = InvertedResidual(32, 192, 32, 16, 32, dilation=2, residual=True)
+    rule = inverted_residual.default_schedule(op, AVX512, 2)
     assert (rule.mode, rule.phases, rule.tasks) == ("rows", 2, 1)
-    found = list(candidates(spec, rule, AVX512, 2))
+    found = list(candidates(op, rule, AVX512, 2))
     assert {("rows", 1, 2), ("rows", 2, 1), ("hid", 1, 2)} <= ways(found[:3])
     (hid,) = [s for s in found[:3] if s.mode == "hid"]
     assert hid.chunk != rule.chunk
@@ -70,29 +69,29 @@ def test_every_way_to_share_the_work_is_offered():
     assert rule in found[:3]
     assert set(neighbours(rule, AVX512)) <= set(found)
     for schedule in found[:3]:
-        assert emit(spec, AVX512, schedule=schedule) is not None
+        assert emit(op, AVX512, schedule=schedule) is not None
 
 
 def test_classes_of_rows_are_offered_where_the_rule_has_none():
-    spec = InvertedResidualSpec(96, 576, 160, 8, 16, dilation=4)
-    rule = inverted_residual.default_schedule(spec, AVX512, 2)
+    op = InvertedResidual(96, 576, 160, 8, 16, dilation=4)
+    rule = inverted_residual.default_schedule(op, AVX512, 2)
     assert rule.mode == "hid"
-    assert ("rows", 4, 1) in ways(candidates(spec, rule, AVX512, 2))
+    assert ("rows", 4, 1) in ways(candidates(op, rule, AVX512, 2))
 
 
 def test_other_kernels_have_their_neighbours_only():
-    for spec in (
-        PointwiseSpec(32, 48, 16, 32),
-        InvertedResidualSpec(16, 16, 8, 16, 32, expand=False),
+    for op in (
+        Pointwise(32, 48, 16, 32),
+        InvertedResidual(16, 16, 8, 16, 32, expand=False),
     ):
-        rule = module_of(spec).default_schedule(spec, AVX2, 2)
-        assert list(candidates(spec, rule, AVX2, 2)) == list(neighbours(rule, AVX2))
+        rule = module_of(op).default_schedule(op, AVX2, 2)
+        assert list(candidates(op, rule, AVX2, 2)) == list(neighbours(rule, AVX2))
 
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
 def test_prefetching_is_turned_off_and_on(isa):
-    spec = InvertedResidualSpec(24, 144, 24, 256, 512, residual=True)
-    on = inverted_residual.default_schedule(spec, isa, 2)
+    op = InvertedResidual(24, 144, 24, 256, 512, residual=True)
+    on = inverted_residual.default_schedule(op, isa, 2)
     assert on.prefetch
     off = replace(on, prefetch=0)
     assert off in neighbours(on, isa)

@@ -15,9 +15,10 @@ import tvm
 from deploy.build import build_artifact
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, left_to_tvm, workload_key
-from deploy.cpu.pipeline import lowering_passes
+from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import import_onnx
 from deploy.graph.importer import import_graph
+from deploy.graph.passes import passes_before, run_passes
 from deploy.tuning.metaschedule import BATCH, search
 from deploy.tuning.records import load_records
 from deploy.tuning.tune import Trial, tune
@@ -39,8 +40,7 @@ class Searched:
 def convolution() -> Any:
     net = Net(8, 16, 32)
     module = import_graph(net.model(net.conv("x", 8, 3, act="relu6")))
-    for step in lowering_passes():
-        module = step(module)
+    module = run_passes(module, passes_before("ScheduleFallback", network_passes()))
     (function,) = left_to_tvm(module).values()
     return function
 

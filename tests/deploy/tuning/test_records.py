@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.cpu.kernels import CpuKernels
-from deploy.schedules import schedule_fields, with_fields
 from deploy.cpu.isa import AVX2, Tile
-from deploy.cpu.kernels import KERNELS_VERSION, pointwise
-from deploy.cpu.kernels.pointwise import PointwiseSpec
+from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, pointwise
+from deploy.schedules import schedule_fields, with_fields
 from deploy.targets import resolve_target
 from deploy.tuning import records
 from deploy.tuning.records import (
@@ -26,9 +24,10 @@ from deploy.tuning.records import (
     winners,
 )
 from lut.errors import UserError
+from lut.ops import Pointwise
 
-SPEC = PointwiseSpec(32, 48, 16, 32)
-RULE = pointwise.default_schedule(SPEC, AVX2, 2)
+OPERATION = Pointwise(32, 48, 16, 32)
+RULE = pointwise.default_schedule(OPERATION, AVX2, 2)
 OTHER = replace(RULE, tile=Tile(6, 2))
 
 
@@ -43,7 +42,7 @@ def record(target):
         target=target.key,
         threads=2,
         kernels_version=KERNELS_VERSION,
-        spec=repr(SPEC),
+        spec=str(OPERATION),
         schedule=schedule_fields(OTHER),
         rule_ns=(1200, 1150, 1300),
         candidate_ns=(1000, 1000, 1000),
@@ -75,12 +74,12 @@ def test_trials_without_gain_count_from_the_last_clear_one(record):
 
 
 def test_only_a_clear_win_is_kept(record):
-    assert winners([record]) == {repr(SPEC): schedule_fields(OTHER)}
+    assert winners([record]) == {str(OPERATION): schedule_fields(OTHER)}
     lucky = replace(record, candidate_ns=(600, 600, 1290))  # one round without gain
     assert lucky.gain < MIN_GAIN
     assert winners([lucky]) == {}
     better = replace(record, schedule={"best": 1}, candidate_ns=(900, 900, 900))
-    assert winners([record, better, lucky]) == {repr(SPEC): {"best": 1}}
+    assert winners([record, better, lucky]) == {str(OPERATION): {"best": 1}}
 
 
 def test_records_of_another_key_are_not_used(record, target):
@@ -112,11 +111,11 @@ def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
         load_records([tmp_path])
 
 
-def test_the_chooser_takes_what_was_measured():
-    kernels = CpuKernels(AVX2, 2, {repr(SPEC): schedule_fields(OTHER)})
-    assert kernels.schedule(SPEC) == OTHER
-    assert kernels.rule(SPEC) == RULE
-    assert kernels.schedule(replace(SPEC, cin=40)) != OTHER
+def test_kernels_take_what_was_measured():
+    kernels = CpuKernels(AVX2, 2, {str(OPERATION): schedule_fields(OTHER)})
+    assert kernels.schedule(OPERATION) == OTHER
+    assert kernels.rule(OPERATION) == RULE
+    assert kernels.schedule(replace(OPERATION, cin=40)) != OTHER
     assert with_fields(RULE, schedule_fields(RULE)) == RULE
     with pytest.raises(UserError, match="tune again"):
         with_fields(RULE, {"tile": 1})
@@ -144,7 +143,7 @@ def test_shipped_records_are_found_by_their_key(record, target, tmp_path, monkey
     faster = replace(record, schedule={"own": 1}, candidate_ns=(900, 900, 900))
     (home / "tuning").mkdir(parents=True)
     append(faster, home / "tuning" / "mine.jsonl")
-    assert tuned_schedules(target, 2) == {repr(SPEC): {"own": 1}}
+    assert tuned_schedules(target, 2) == {str(OPERATION): {"own": 1}}
 
 
 def test_what_ships_is_packaged():

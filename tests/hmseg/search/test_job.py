@@ -19,7 +19,8 @@ from hmseg.train.compute import Compute
 from hmseg.train.config import Stage, TrainConfig
 from lut.errors import UserError
 from lut.files import file_digest
-from lut.table import Table, load_table, save_table
+from lut.table import Table
+from lut.table_file import load_table, save_table
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit
 

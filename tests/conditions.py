@@ -1,0 +1,85 @@
+"""What a machine may lack, so that a test is left out there. Nothing else leaves a test out: the
+account of a run (tests/accounting.py) fails for any other reason, and lists these at its end."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+
+from deploy import host
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`holds` says whether this machine has it; `reason` what is said where it has not."""
+
+    reason: str
+    holds: Callable[[], bool]
+
+    @property
+    def mark(self) -> pytest.MarkDecorator:
+        """For a test that needs it."""
+        return pytest.mark.skipif(not self.holds(), reason=self.reason)
+
+    def require(self) -> None:
+        """For a fixture that needs it, or a test that finds out on its way."""
+        if not self.holds():
+            pytest.skip(self.reason)
+
+
+def _has(*flags: str) -> bool:
+    return set(flags) <= host.cpu_flags()
+
+
+@cache
+def _mounts() -> bool:
+    """Whether a user of this machine may mount a small file system, in a namespace of its own."""
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and (
+        subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+def _emulated_arm() -> bool:
+    from deploy.devices import emulated
+
+    return emulated.is_set_up(emulated.default_folder())
+
+
+AVX2 = Condition("this CPU has no AVX2", lambda: _has("avx2", "fma"))
+AVX512 = Condition(
+    "this CPU has no AVX-512", lambda: _has("avx512f", "avx512vl", "avx512bw", "avx512dq")
+)
+TWO_CORES = Condition("one core", lambda: len(os.sched_getaffinity(0)) >= 2)
+NOT_ROOT = Condition("root may write anywhere", lambda: os.geteuid() != 0)
+MOUNTS = Condition("this machine lets nobody mount a small file system", _mounts)
+OBJDUMP = Condition("objdump is not installed", lambda: shutil.which("objdump") is not None)
+EMULATED_ARM = Condition(
+    "the emulated ARM machine is not set up here: hmseg-deploy device emulate --setup-only",
+    _emulated_arm,
+)
+CAMVID = Condition(
+    "HMSEG_DATA in the environment does not name CamVid's folder",
+    lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
+)
+CONDITIONS = (AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, OBJDUMP, EMULATED_ARM, CAMVID)
+_LACKS = "this CPU lacks "
+
+
+def require_features(features: tuple[str, ...]) -> None:
+    """Leave the test out unless this CPU has these features, in LLVM's names."""
+    missing = host.missing_features(features, host.cpu_flags())
+    if missing:
+        pytest.skip(_LACKS + ", ".join(missing))
+
+
+def explains(reason: str) -> bool:
+    """Whether a skip's reason is that this machine, as it is, lacks one of the above."""
+    if reason.startswith(_LACKS):
+        named = tuple(reason.removeprefix(_LACKS).split(", "))
+        return host.missing_features(named, host.cpu_flags()) == named
+    return any(reason == c.reason and not c.holds() for c in CONDITIONS)

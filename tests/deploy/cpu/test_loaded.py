@@ -1,0 +1,209 @@
+"""A library in this process: its pool of threads, its memory, and who may call it when."""
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deploy.artifact import save_artifact
+from deploy.cpu.library import Library
+from deploy.runtime import Network, load, open_artifact
+from lut.errors import UserError
+from tests.conditions import TWO_CORES
+from tests.deploy.graphs import photo
+from tests.deploy.test_runtime import run_python
+
+
+@pytest.fixture(scope="module")
+def loaded(artifact_path) -> Network:
+    return load(artifact_path, threads=2)
+
+
+POOLS = """
+import os, sys, threading, warnings
+import numpy as np
+from deploy.runtime import load
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+before = tasks()
+network = load(sys.argv[1], **eval(sys.argv[2]))
+image = network.artifact.golden.image
+network(image)
+print(tasks() - before)
+mine = tasks()
+other = threading.Thread(target=lambda: (network(image), print(tasks() - mine - 1)))
+other.start()
+other.join()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    load(sys.argv[1], threads=2)
+print([(str(each.message), each.filename) for each in caught])
+"""
+
+
+@TWO_CORES.mark
+@pytest.mark.parametrize(
+    ("arguments", "variable", "expected"),
+    [
+        ("{'threads': 2}", None, 2),
+        ("{'threads': 1}", None, 1),
+        ("{'threads': 2}", "1", 2),
+        ("{}", None, len(os.sched_getaffinity(0))),
+        ("{}", "1", 1),
+    ],
+)
+def test_the_pool_has_the_threads_asked_for(artifact_path, arguments, variable, expected):
+    """Counted as the kernel does, in a process of its own, as a pool never grows. A caller's other
+    thread has a pool as large."""
+    environment = {k: v for k, v in os.environ.items() if k != "TVM_NUM_THREADS"}
+    if variable:
+        environment["TVM_NUM_THREADS"] = variable
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS, str(artifact_path), arguments],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second, caught = done.stdout.splitlines()
+    # The calling thread works too.
+    assert (int(first), int(second)) == (expected - 1, expected - 1)
+    assert ("first network was loaded with 1" in caught) == (expected == 1)
+    assert expected > 1 or caught.endswith(", '<string>')]")  # the line of the caller
+
+
+AFFINITY = """
+import os, sys, threading
+
+allowed = {max(os.sched_getaffinity(0))}
+os.sched_setaffinity(0, allowed)
+from deploy.runtime import load
+
+known = set(os.listdir("/proc/self/task"))
+network = load(sys.argv[1], threads=int(sys.argv[2]))
+image = network.artifact.golden.image
+
+def call():
+    network(image)
+    mine = set(os.listdir("/proc/self/task")) - known | {str(threading.get_native_id())}
+    print([os.sched_getaffinity(int(task)) == allowed for task in mine])
+
+call()
+other = threading.Thread(target=call)
+other.start()
+other.join()
+"""
+
+
+@TWO_CORES.mark
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_stay_on_the_cpus_of_the_process(artifact_path, threads):
+    """As under taskset; TVM by itself goes to the first CPUs."""
+    here, elsewhere = run_python(AFFINITY, artifact_path, threads).splitlines()
+    assert here == str([True] * threads)
+    assert set(elsewhere) & {"F"} == set()
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+def test_a_thread_count_that_is_none(artifact_path, monkeypatch, value):
+    monkeypatch.setenv("TVM_NUM_THREADS", value)
+    with pytest.raises(UserError, match=r"TVM_NUM_THREADS is '.*'; it must be"):
+        load(artifact_path)
+
+
+def test_one_thread_is_not_bound_to_one_cpu(artifact_path):
+    code = (
+        "import os, sys\nfrom deploy.runtime import load\nbefore = os.sched_getaffinity(0)\n"
+        "network = load(sys.argv[1], threads=1)\nnetwork(network.artifact.golden.image)\n"
+        "print(os.sched_getaffinity(0) == before)"
+    )
+    assert run_python(code, artifact_path) == "True"
+
+
+def test_images_however_they_lie_in_memory(loaded):
+    image = photo()
+    expected = loaded(image)
+    padded = np.zeros((70, 64, 7), np.uint8)
+    padded[3:67, :, 2:5] = image
+    bgr = image[..., ::-1].copy()
+    unaligned = np.frombuffer(b"\0" + image.tobytes(), np.uint8, offset=1).reshape(image.shape)
+    read_only = image.copy()
+    read_only.flags.writeable = False
+    for other in (
+        np.asfortranarray(image), padded[3:67, :, 2:5], bgr[..., ::-1], unaligned, read_only,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(loaded(other), expected)
+
+
+def test_results_stay_as_they_were_and_belong_to_the_caller(loaded):
+    first_image, second_image = photo(seed=1), photo(seed=2)
+    first, first_logits = loaded(first_image), loaded.logits(first_image)
+    kept, kept_logits = first.copy(), first_logits.copy()
+    later = [(loaded(second_image), loaded.logits(second_image)) for _ in range(5)]
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(first_logits, kept_logits)
+    assert not np.array_equal(later[0][0], first)
+    assert not any(np.shares_memory(first, labels) for labels, _ in later)
+    first[...] = 7
+    assert (first == 7).all()
+    np.testing.assert_array_equal(loaded(first_image), kept)
+
+
+def test_results_outlive_the_network(small_artifact):
+    network = open_artifact(small_artifact, "a")
+    image = photo()
+    labels = network(image)
+    expected = labels.copy()
+    del network
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_the_image_is_not_changed(loaded):
+    image = photo()
+    before = image.copy()
+    loaded(image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_two_networks_at_once(loaded, small_artifact):
+    small = open_artifact(small_artifact, "small")
+    image = photo()
+    big_labels, small_labels = loaded(image), small(image)
+    for _ in range(3):
+        np.testing.assert_array_equal(loaded(image), big_labels)
+        np.testing.assert_array_equal(small(image), small_labels)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same_labels(artifact_path, loaded, threads):
+    image = photo()
+    network = load(artifact_path, threads=threads)
+    np.testing.assert_array_equal(network(image), loaded(image))
+
+
+def test_calls_from_several_threads_do_not_mix(small_artifact):
+    network = open_artifact(small_artifact, "a", threads=1)
+    images = [photo(seed=seed) for seed in range(4)]
+    expected = [network.logits(image) for image in images]
+    right = []
+
+    def work(index: int) -> None:
+        for _ in range(100):
+            right.append(np.array_equal(network.logits(images[index]), expected[index]))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 400
+
+
+def test_a_library_that_is_none(artifact, tmp_path):
+    save_artifact(replace(artifact, code=Library(b"not a library")), tmp_path / "a.hmseg")
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        load(tmp_path / "a.hmseg")
+    assert "\n" not in str(caught.value)
