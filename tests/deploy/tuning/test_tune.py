@@ -23,7 +23,7 @@ TRIALS = 4
 
 @pytest.fixture(scope="module", autouse=True)
 def without_search():
-    """What is left to TVM is tuned in test_metaschedule.py; which kernel comes first varies with time."""
+    """test_metaschedule.py tunes what is left to TVM; which kernel comes first varies with time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "left_to_tvm", lambda module: {})
         yield
