@@ -48,7 +48,8 @@ def test_the_module_after_each_as_a_file(module, tmp_path):
     assert "R.call_tir(" in texts["01-LegalizeOps.py"]
     assert "R.dataflow()" in texts["01-LegalizeOps.py"]
     assert "R.dataflow()" not in texts["02-ToNonDataflow.py"]
-    assert "global_symbol" in texts["03-AttachGlobalSymbol.py"]
+    assert "private=True" in texts["02-ToNonDataflow.py"]
+    assert "private=True" not in texts["03-AttachGlobalSymbol.py"]
 
 
 def test_a_place_where_nothing_can_be_written(module, tmp_path):
