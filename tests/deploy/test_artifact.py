@@ -3,6 +3,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ from deploy.cpu.library import Library
 from deploy.resolution import Resolution
 from deploy.target import Target
 from lut.errors import UserError
+from tests.conditions import MOUNTS
 from tests.deploy.test_metadata import METADATA, json_values
 
 SIZE = Resolution(64, 96)
@@ -323,3 +326,31 @@ def test_the_old_artifact_stands_where_the_new_one_cannot_be_saved(tmp_path, mon
         save_artifact(replace(ARTIFACT, kernels=()), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from deploy.artifact import load_artifact, save_artifact
+from lut.errors import UserError
+try:
+    save_artifact(load_artifact(Path("a.hmseg")), Path(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+
+
+@MOUNTS.mark
+def test_a_full_disk(data, tmp_path):
+    """A file system of 20 kB, in a namespace of its own."""
+    (tmp_path / "a.hmseg").write_bytes(data)
+    (tmp_path / "full").mkdir()
+    mounted = 'mount -t tmpfs -o size=20k none full && "$@"; ls full'
+    program = [sys.executable, "-c", FULL, "full/n.hmseg"]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mounted, "sh", *program],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.startswith("cannot write full/n.hmseg: No space left on device; ")
+    assert done.stdout.count("\n") == 1  # and the folder is empty

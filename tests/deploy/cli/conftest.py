@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["hmseg-deploy", *map(str, arguments)])
-        # TVM warns when what an earlier failure left behind is destroyed: not this run's words.
-        gc.collect()
+        _collect()
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
@@ -59,6 +59,18 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return Done(int(ended.value.code or 0), out, err)
 
     return run
+
+
+@cache
+def _freeze() -> None:
+    gc.freeze()
+
+
+def _collect() -> None:
+    """TVM warns when what an earlier failure left behind is destroyed: not this run's words. What
+    was there at first, the modules of torch and TVM, is not looked through every time."""
+    gc.collect()
+    _freeze()
 
 
 PROGRAM = [sys.executable, "-m", "deploy.cli.hmseg_deploy"]

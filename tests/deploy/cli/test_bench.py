@@ -5,10 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy import host
 from deploy.artifact import save_artifact
+from deploy.backends.cpu import CpuBackend
 from tests.deploy.graphs import photo, segmenter, write
 
 QUICK = ["--warmup", "1", "--repeat", "3", "--rounds", "2"]
+
+
+@pytest.fixture(autouse=True)
+def without_memory(monkeypatch):
+    """It takes two processes more; test_json measures it."""
+    monkeypatch.setattr(CpuBackend, "measures_memory", False)
 
 
 @pytest.fixture
@@ -27,7 +35,8 @@ def test_table(cli, own):
     assert "median" in done.out
 
 
-def test_json(cli, own):
+def test_json(cli, own, monkeypatch):
+    monkeypatch.setattr(CpuBackend, "measures_memory", True)
     done = cli(*own, "--json", "--percentile", "10", "--percentile", "99.9").succeeded()
     data = json.loads(done.out)
     assert (data["model"], data["resolution"], data["threads"]) == ("user", "64x64", 2)
@@ -35,7 +44,8 @@ def test_json(cli, own):
     assert [len(block) for block in samples] == [3, 3]
     assert data["percentiles"]["hmseg"]["p10_ms"] == pytest.approx(np.percentile(samples, 10) / 1e6)
     assert "p99.9_ms" in data["percentiles"]["onnxruntime"]
-    assert data["machine"]["cpu"]
+    assert data["machine"]["machine"] == host.cpu_model()
+    assert data["memory"]["hmseg"]["network_kib"] > 0
 
 
 def test_profile(cli, own, small_artifact, tmp_path):
@@ -46,7 +56,7 @@ def test_profile(cli, own, small_artifact, tmp_path):
     save_artifact(replace(small_artifact, calls=()), tmp_path / "n.hmseg")
     refused = cli(*own, "--profile")
     assert (refused.code, refused.out) == (2, "")
-    assert "n.hmseg: its library has no entry that times kernels" in refused.error
+    assert "n.hmseg: its code has no entry that times kernels" in refused.error
 
 
 def test_compiling_first_and_an_image_of_another_size(cli, user_onnx, tmp_path):

@@ -18,12 +18,6 @@ def test_a_model(cli, user_onnx):
     assert all(c["passed"] for c in data)
 
 
-def test_a_zoo_network_on_all_three_sides(cli):
-    done = cli("verify", "-m", "tiny-mrms", "-r", "64x64", "--classes", "2", "--json")
-    data = json.loads(done.succeeded().out)
-    assert [c["side"] for c in data] == ["torch"] * 5 + ["tvm"] * 5
-
-
 def test_an_artifact_that_differs_is_exit_1(cli, artifact, tmp_path):
     golden = replace(artifact.golden, logits=artifact.golden.logits + 1)
     save_artifact(replace(artifact, golden=golden), tmp_path / "a.hmseg")
@@ -62,7 +56,9 @@ def test_damaged_artifacts(cli, artifact_path, tmp_path, case):
         ([], "name an artifact, or a model"),
         (["a.hmseg", "-m", "mrms"], "not both"),
         (["none.hmseg"], "no such file"),
-        (["-m", "mrms", "-t", "nonsense", "-r", "1x1"], "between 64"),
+        (["-m", "mrms", "-r", "1x1"], "between 64"),
+        (["-m", "mrms", "-t", "nonsense"], "unknown target 'nonsense'"),
+        (["-m", "mrms", "--threads", "0"], "--threads 0"),
     ],
 )
 def test_bad_input(cli, arguments, message):
