@@ -8,8 +8,7 @@ from itertools import cycle
 from typing import Any
 
 from deploy.cpu.kernels import has_kernel
-from deploy.measure.device import DeviceInfo
-from deploy.measure.local import one_by_one
+from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.rounds import VisitProtocol
 from deploy.tables.networks import Recipe, TimedNetwork
 from hmseg.genotype import Genotype, parse_genotype
@@ -69,7 +68,7 @@ class FakeFactory:
 
 
 @dataclass
-class FakeDevices:
+class FakeDevices(OneDevice):
     """One machine. `noise` are factors of an entry's time, taken in turn from round to round;
     `before_visit` is called with each network before it is opened."""
 
@@ -85,13 +84,6 @@ class FakeDevices:
     def open(self, artifact: Any):
         self.before_visit(artifact.genotype)
         yield FakeSession(self, artifact.genotype)
-
-    def use(self, artifact: Any, work: Callable[[Any], Any]) -> Any:
-        with self.open(artifact) as session:
-            return work(session)
-
-    def spread(self, items, work, on_result, *, reference) -> None:
-        one_by_one(self, items, work, on_result, reference)
 
 
 class FakeSession:
