@@ -1,5 +1,5 @@
 """Two networks that differ in one entry, compiled for this machine once: they compute what they
-should, a table is built of them, and it is checked. What is timed, and when, the other files say."""
+should, a table is built of them, and it is checked. The other files say what is timed, and when."""
 
 import random
 from collections import Counter

@@ -1,56 +1,67 @@
+"""What is worth measuring: neighbours of a schedule, and the ways to share the work."""
+
 import json
 from dataclasses import fields, replace
 
 import pytest
-from deploy.tuning.candidates import candidates, neighbours
 
 from deploy.cpu.isa import AVX2, AVX512
-from deploy.cpu.kernels import emit, ends, inverted_residual, module_of, pointwise
+from deploy.cpu.kernels import CpuKernels, emit
+from deploy.cpu.neighbours import neighbours
 from deploy.schedules import schedule_fields, with_fields
 from lut.ops import InvertedResidual, Labels, Pointwise
 
+ISAS = pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
 
-@pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
+
+def rule(op, isa):
+    return CpuKernels(isa, 2).rule(op)
+
+
+def alternatives(op, best, isa):
+    return list(CpuKernels(isa, 2).alternatives(op, best))
+
+
+@ISAS
 def test_neighbours_differ_in_one_field(isa):
     op = Pointwise(32, 48, 16, 32)
-    rule = pointwise.default_schedule(op, isa, 2)
-    found = list(neighbours(rule, isa))
+    best = rule(op, isa)
+    found = list(neighbours(best, isa))
     assert len(found) > 5
     assert len(set(found)) == len(found)
     for schedule in found:
-        changed = [f for f in fields(rule) if getattr(rule, f.name) != getattr(schedule, f.name)]
+        changed = [f for f in fields(best) if getattr(best, f.name) != getattr(schedule, f.name)]
         assert len(changed) == 1
 
 
 def test_tiles_fit_the_registers():
     op = Pointwise(32, 48, 16, 32)
-    rule = pointwise.default_schedule(op, AVX2, 2)
-    for schedule in neighbours(rule, AVX2):
+    best = rule(op, AVX2)
+    for schedule in neighbours(best, AVX2):
         tile = schedule.tile
         assert tile.px * tile.ob + tile.ob + 1 <= AVX2.registers
-    assert emit(op, AVX2, schedule=next(iter(neighbours(rule, AVX2)))) is not None
-    assert module_of(op) is pointwise
+    assert emit(op, AVX2, schedule=next(iter(neighbours(best, AVX2)))) is not None
 
 
-@pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
+@ISAS
 def test_switches_are_turned_not_counted(isa):
     """A bool is an int to Python: it must not be halved or doubled."""
     op = Labels(19, 8, 16, 64, 128)
-    rule = ends.default_schedule(op, isa, 2)
-    found = [s for s in neighbours(rule, isa) if s.fill_cells is not rule.fill_cells]
+    best = rule(op, isa)
+    found = [s for s in neighbours(best, isa) if s.fill_cells is not best.fill_cells]
     (turned,) = found
-    assert turned.fill_cells is (not rule.fill_cells)
-    assert all(isinstance(s.fill_cells, bool) for s in neighbours(rule, isa))
+    assert turned.fill_cells is (not best.fill_cells)
+    assert all(isinstance(s.fill_cells, bool) for s in neighbours(best, isa))
     assert emit(op, isa, schedule=turned) is not None
     fields_of_record = json.loads(json.dumps(schedule_fields(turned)))
-    assert with_fields(rule, fields_of_record) == turned
+    assert with_fields(best, fields_of_record) == turned
 
 
 def test_modes_are_those_of_the_kernel():
     op = InvertedResidual(16, 96, 16, 32, 64)
-    rule = inverted_residual.default_schedule(op, AVX2, 2)
-    (other,) = [s for s in neighbours(rule, AVX2) if s.mode != rule.mode]
-    assert {rule.mode, other.mode} == {"rows", "hid"}
+    best = rule(op, AVX2)
+    (other,) = [s for s in neighbours(best, AVX2) if s.mode != best.mode]
+    assert {best.mode, other.mode} == {"rows", "hid"}
 
 
 def ways(schedules):
@@ -59,24 +70,24 @@ def ways(schedules):
 
 def test_every_way_to_share_the_work_is_offered():
     op = InvertedResidual(32, 192, 32, 16, 32, dilation=2, residual=True)
-    rule = inverted_residual.default_schedule(op, AVX512, 2)
-    assert (rule.mode, rule.phases, rule.tasks) == ("rows", 2, 1)
-    found = list(candidates(op, rule, AVX512, 2))
+    best = rule(op, AVX512)
+    assert (best.mode, best.phases, best.tasks) == ("rows", 2, 1)
+    found = alternatives(op, best, AVX512)
     assert {("rows", 1, 2), ("rows", 2, 1), ("hid", 1, 2)} <= ways(found[:3])
     (hid,) = [s for s in found[:3] if s.mode == "hid"]
-    assert hid.chunk != rule.chunk
+    assert hid.chunk != best.chunk
     assert (192 // 16) % (2 * hid.chunk) == 0
-    assert rule in found[:3]
-    assert set(neighbours(rule, AVX512)) <= set(found)
+    assert best in found[:3]
+    assert set(neighbours(best, AVX512)) <= set(found)
     for schedule in found[:3]:
         assert emit(op, AVX512, schedule=schedule) is not None
 
 
 def test_classes_of_rows_are_offered_where_the_rule_has_none():
     op = InvertedResidual(96, 576, 160, 8, 16, dilation=4)
-    rule = inverted_residual.default_schedule(op, AVX512, 2)
-    assert rule.mode == "hid"
-    assert ("rows", 4, 1) in ways(candidates(op, rule, AVX512, 2))
+    best = rule(op, AVX512)
+    assert best.mode == "hid"
+    assert ("rows", 4, 1) in ways(alternatives(op, best, AVX512))
 
 
 def test_other_kernels_have_their_neighbours_only():
@@ -84,14 +95,14 @@ def test_other_kernels_have_their_neighbours_only():
         Pointwise(32, 48, 16, 32),
         InvertedResidual(16, 16, 8, 16, 32, expand=False),
     ):
-        rule = module_of(op).default_schedule(op, AVX2, 2)
-        assert list(candidates(op, rule, AVX2, 2)) == list(neighbours(rule, AVX2))
+        best = rule(op, AVX2)
+        assert alternatives(op, best, AVX2) == list(neighbours(best, AVX2))
 
 
-@pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
+@ISAS
 def test_prefetching_is_turned_off_and_on(isa):
     op = InvertedResidual(24, 144, 24, 256, 512, residual=True)
-    on = inverted_residual.default_schedule(op, isa, 2)
+    on = rule(op, isa)
     assert on.prefetch
     off = replace(on, prefetch=0)
     assert off in neighbours(on, isa)
