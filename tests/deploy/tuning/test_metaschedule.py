@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deploy.tuning.metaschedule import BATCH, search
 
 from deploy.backends import backend_of
 from deploy.build import build_artifact
@@ -19,7 +20,6 @@ from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, workload_key
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.bench import ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
-from deploy.tuning.search import BATCH, search
 from lut.errors import UserError
 
 TRIALS, BEFORE = 4, 2  # in all, and until it is interrupted
@@ -61,7 +61,7 @@ def searched(bench, nest, cpu, tmp_path_factory):
     folder, told = tmp_path_factory.mktemp("search"), []
     function = bench.nests[nest]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deploy.tuning.search._POPULATION", 8)  # the choice takes the most time
+        patch.setattr("deploy.tuning.metaschedule._POPULATION", 8)  # the choice takes the most time
         first = run(function, cpu, folder, limit=BEFORE, on_tried=told.append)
         (path,) = folder.glob("metaschedule/*/database_tuning_record.json")
         whole, torn = path.read_text().splitlines(keepends=True)

@@ -15,6 +15,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from deploy.tuning.metaschedule import Found
 
 from deploy.backends import backend_of
 from deploy.cpu.passes.schedule_fallback import TRACE
@@ -22,7 +23,6 @@ from deploy.targets import resolve_target
 from deploy.trials.bench import Measurement
 from deploy.tuning import tune as tuning
 from deploy.tuning.records import Record, append, load_records, winners
-from deploy.tuning.search import Found
 from deploy.tuning.tune import SEARCH_TRIALS, Limits, tune
 from lut.errors import UserError, WorkError
 from lut.ops import Depthwise, Pointwise, Resize

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2
-from deploy.cpu.kernels import emit, ends
+from deploy.cpu.kernels import emit, labels_end, module_of
 from lut.ops import Labels, Logits
 
 from .helpers import ISAS, normal, run
@@ -25,8 +25,8 @@ SHAPES = {
 
 def labels(isa, x, oh, ow, **changes):
     op = Labels(*x.shape[1:], oh, ow)
-    schedule = replace(ends.default_schedule(op, isa), **changes)
-    arrays = [layout.pack_activation(isa, x), *ends.pack(op, isa)]
+    schedule = replace(module_of(op).default_schedule(op, isa), **changes)
+    arrays = [layout.pack_activation(isa, x), *module_of(op).pack(op, isa)]
     return run(emit(op, isa, schedule=schedule), isa, arrays, (1, oh, ow), "uint8")
 
 
@@ -66,7 +66,7 @@ def test_labels(isa, classes, h, w, oh, ow):
 def test_logits(isa, classes, h, w, oh, ow):
     x = normal(1, 1, classes, h, w)
     op = Logits(classes, h, w, oh, ow)
-    arrays = [layout.pack_activation(isa, x), *ends.pack(op, isa)]
+    arrays = [layout.pack_activation(isa, x), *module_of(op).pack(op, isa)]
     y = run(emit(op, isa), isa, arrays, (1, classes, oh, ow))
     np.testing.assert_allclose(y, upsample(x, oh, ow), atol=5e-6)
 
@@ -89,7 +89,7 @@ def test_logits_that_are_not_finite(isa, out):
     x[0, 5, 1, 2], x[0, 17, 3, 0], x[0, 9, 0, 4], x[0, 9, 0, 5] = np.nan, np.nan, np.inf, -np.inf
     x[0, :, 3, 5] = -np.inf
     op = Logits(20, 9, 6, *out)
-    constants = ends.pack(op, isa)
+    constants = module_of(op).pack(op, isa)
     assert (len(constants) > 4) == (out == (72, 48))
     y = run(emit(op, isa), isa, [layout.pack_activation(isa, x), *constants], (1, 20, *out))
     expected = interpolate(interpolate(x.astype(np.float64), 2, out[0]), 3, out[1])
@@ -126,7 +126,7 @@ def test_cells_beside_a_non_finite_score_are_not_filled(isa):
 
 def test_cells_are_filled_where_they_have_pixels_enough():
     def fills(*sizes, end=Labels):
-        return ends.default_schedule(end(19, *sizes), AVX2).fill_cells
+        return labels_end.default_schedule(end(19, *sizes), AVX2).fill_cells
 
     assert fills(32, 64, 256, 512)
     assert not fills(32, 64, 32, 64)

@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from deploy.cpu import layout
-from deploy.cpu.kernels import emit, ends, pointwise, resize
+from deploy.cpu.kernels import emit, module_of, pointwise, resize
 from lut.ops import Labels, Pointwise, Resize
 
 from .helpers import ISAS, normal, target
@@ -27,7 +27,7 @@ def test_chain_in_a_virtual_machine(isa):
     steps = [
         (convolve, pointwise.pack(convolve, isa, w, b), layout.activation_shape(isa, 7, 6, 9)),
         (shrink, resize.pack(shrink, isa), layout.activation_shape(isa, 7, 3, 4)),
-        (end, ends.pack(end, isa), (1, 24, 32)),
+        (end, module_of(end).pack(end, isa), (1, 24, 32)),
     ]
     builder = relax.BlockBuilder()
     x = relax.Var("x", tensor_type(layout.activation_shape(isa, 10, 6, 9)))
