@@ -26,7 +26,7 @@ def _cpu_seconds() -> float:
 
 
 class Account:
-    """Of this process's tests; with pytest-xdist, in the process that has the workers, of theirs."""
+    """Of this process's tests; with pytest-xdist, in the main process, of the workers'."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile
@@ -49,7 +49,7 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
     ] = False,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
@@ -133,7 +133,7 @@ def _build(
 
 
 def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
-    from deploy.artifact import load_artifact
+    from deploy.artifact_file import load_artifact
     from deploy.profile import require_timed
 
     built = load_artifact(path)

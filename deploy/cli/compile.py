@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
 from lut.files import check_writable
@@ -18,7 +18,7 @@ def compile_model(
     on: options.TargetOptions,
     given: options.SourceOptions,
     ends: options.EndOptions,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     kept: options.CacheOptions,
     dump_passes: Annotated[
         Path | None, typer.Option(help="Write the module after each pass into this folder.")
@@ -34,7 +34,8 @@ def compile_model(
     resolved = on.resolve()
     with step(f"exporting {model}"):
         source = options.open_model(model, given, ends)
-    from deploy.artifact import SUFFIX, TVM, save_artifact
+    from deploy.artifact import SUFFIX, TVM
+    from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_artifact
 

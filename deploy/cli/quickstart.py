@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import say, step
 from lut.files import check_writable
 
@@ -16,7 +16,7 @@ def quickstart(
     image: Annotated[
         Path | None, typer.Option(help="A PNG or JPEG; default: a street drawn by our own code.")
     ] = None,
-    threads: options.Threads = None,
+    threads: places.Threads = None,
     no_cache: options.NoCache = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
 ) -> None:
@@ -26,12 +26,13 @@ def quickstart(
     pixels = read_image(image) if image else None
     check_writable(out / "labels.png")
     cache = options.CacheOptions(no_cache).open()
-    workers = options.read_threads(threads)
+    workers = places.read_threads(threads)
     with step(f"exporting {model}") as progress:
         source = options.open_model(model, options.SourceOptions(resolution))
         size = source.metadata.resolution
         progress.result = f"{size}, {len(source.metadata.classes)} classes"
-    from deploy.artifact import SUFFIX, save_artifact
+    from deploy.artifact import SUFFIX
+    from deploy.artifact_file import save_artifact
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result

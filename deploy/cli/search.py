@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import options, training_options
+from deploy.cli import options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -122,13 +122,13 @@ class MeasureOptions:
     measure: Annotated[
         bool, typer.Option(help="Compile and time the network found, beside its estimate.")
     ] = True
-    rpc_tracker: options.Tracker = None
-    rpc_key: options.Key = None
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S
+    rpc_tracker: places.Tracker = None
+    rpc_key: places.Key = None
+    rpc_limit: places.CallLimit = places.CALL_LIMIT_S
 
     def place(self, identity: "Identity") -> "tuple[int, Remote | None]":
         """As `read_table_place`."""
-        return options.read_table_place(identity, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+        return places.read_table_place(identity, self.rpc_tracker, self.rpc_key, self.rpc_limit)
 
 
 @grouped
@@ -195,8 +195,8 @@ class _Measuring:
         identity = table.identity
         named = identity.target if identity.target_name == "json" else identity.target_name
         self.table = table
-        self.target = options.resolve_measured_target(named, identity.precision)
-        self.devices = options.open_devices(*place, self.target)
+        self.target = places.resolve_measured_target(named, identity.precision)
+        self.devices = places.open_devices(*place, self.target)
         try:
             require_measurable(table, self.target, self.devices)
         except UserError as error:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -30,7 +30,7 @@ def verify(
     ] = None,
     on: options.TargetOptions,
     given: options.SourceOptions,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
@@ -42,7 +42,7 @@ def verify(
         raise UserError("verify: name an artifact, or a model with --model; not both")
     cache = kept.open()
     workers, remote = place.read()
-    from deploy.artifact import load_artifact
+    from deploy.artifact_file import load_artifact
 
     if artifact is not None:
         loaded = load_artifact(artifact)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.artifact import load_artifact
+from deploy.artifact_file import load_artifact
 from deploy.object_cache import default_cache, key_of
 from tests.deploy.cli.conftest import run_program
 

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.cpu.pipeline import isa_of
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, load_on

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from deploy.artifact import Artifact, save_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import save_artifact
 from deploy.build import build_artifact
 from deploy.gpu import nvrtc
 from deploy.gpu.emulator import compile_source as compile_emulated

@@ -18,7 +18,7 @@ from deploy.gpu.device import GpuDevice
 from deploy.gpu.keys import kernels_of
 
 from benchmarks import gpu_table
-from deploy.cli import options, search
+from deploy.cli import places, search
 from deploy.measure.rounds import VisitProtocol
 from deploy.tables.build import Plan, build_table, default_path
 from deploy.tables.build import _factory as table_factory
@@ -284,7 +284,7 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
 def test_a_search_measures_on_the_same_gpu(built, gpu, target, monkeypatch):
     """Before it begins, the search makes sure that its table is of this machine's GPU."""
     table, _, _ = built
-    place = options.read_table_place(table.identity, None, None, 1.0)
+    place = places.read_table_place(table.identity, None, None, 1.0)
     assert search._Measuring(table, place).target == target
     monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
     with pytest.raises(UserError, match=r"now 'Another GPU'.*; or search with --no-measure"):

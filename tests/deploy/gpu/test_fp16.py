@@ -10,7 +10,7 @@ import tvm
 from deploy.gpu.build import EmulatedRunnable
 from typer.testing import CliRunner
 
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
 from deploy.gpu import emulator

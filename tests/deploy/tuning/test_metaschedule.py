@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy.tuning.metaschedule import BATCH, search
 
 from deploy.backends import backend_of
 from deploy.build import build_artifact
@@ -20,6 +19,7 @@ from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, workload_key
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.bench import ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
+from deploy.tuning.metaschedule import BATCH, search
 from lut.errors import UserError
 
 TRIALS, BEFORE = 4, 2  # in all, and until it is interrupted

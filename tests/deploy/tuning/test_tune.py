@@ -15,13 +15,13 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
-from deploy.tuning.metaschedule import Found
 
 from deploy.backends import backend_of
 from deploy.cpu.passes.schedule_fallback import TRACE
 from deploy.targets import resolve_target
 from deploy.trials.bench import Measurement
 from deploy.tuning import tune as tuning
+from deploy.tuning.metaschedule import Found
 from deploy.tuning.records import Record, append, load_records, winners
 from deploy.tuning.tune import SEARCH_TRIALS, Limits, tune
 from lut.errors import UserError, WorkError

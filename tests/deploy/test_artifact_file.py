@@ -13,14 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.artifact import (
-    Artifact,
-    Golden,
-    KernelInfo,
-    load_artifact,
-    parse_artifact,
-    save_artifact,
-)
+from deploy.artifact import Artifact, Golden, KernelInfo
+from deploy.artifact_file import load_artifact, parse_artifact, save_artifact
 from deploy.cpu.library import Library
 from deploy.resolution import Resolution
 from deploy.target import Target
@@ -332,7 +326,7 @@ FULL = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from lut.errors import UserError
 try:
     save_artifact(load_artifact(Path("a.hmseg")), Path(sys.argv[1]))
