@@ -8,20 +8,19 @@ from tests.deploy.graphs import photo
 
 
 def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
-    kernels = make_kernels(cpu, 2, {})
-    before = lower_graph(small_graph, cpu, kernels=kernels)
+    before = lower_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
     after = InsertClock()(before)
-    kernels = called_functions(before["main"])
-    assert called_functions(after["main"]) == kernels
-    wanted = [TICK, *(name for kernel in kernels for name in (kernel, TICK))]
+    calls = called_functions(before["main"])
+    assert called_functions(after["main"]) == calls
+    wanted = [TICK, *(name for call in calls for name in (call, TICK))]
     assert called_functions(after[ENTRY]) == wanted
 
 
 def test_it_computes_and_counts(small_graph, cpu):
     kernels = make_kernels(cpu, 2, {})
-    kernels = called_functions(lower_graph(small_graph, cpu, kernels=kernels)["main"])
+    calls = called_functions(lower_graph(small_graph, cpu, kernels=kernels)["main"])
     compiled = compile_graph(small_graph, cpu, kernels=kernels)
-    assert list(compiled.calls) == kernels
+    assert list(compiled.calls) == calls
     machine = compiled.load()
     image = tvm.runtime.tensor(photo()[None])
     ticks = tvm.runtime.tensor(empty_buffer())
@@ -29,7 +28,7 @@ def test_it_computes_and_counts(small_graph, cpu):
     for _ in range(3):
         np.testing.assert_array_equal(machine[ENTRY](image, ticks).numpy(), labels)
     times = kernel_times(ticks.numpy(), 3)
-    assert [len(frame) for frame in times] == [len(kernels)] * 3
+    assert [len(frame) for frame in times] == [len(calls)] * 3
     assert all(ns >= 0 for frame in times for ns in frame)
     while ticks.numpy()[0] + WORDS < BUFFER_WORDS - 1:
         before = int(ticks.numpy()[0])
