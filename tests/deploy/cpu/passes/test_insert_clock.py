@@ -13,9 +13,9 @@ def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
     passes = passes_before("InsertClock", network_passes(kernels))
     before = lower_graph(small_graph, cpu, kernels=kernels, passes=passes)
     after = InsertClock()(before)
-    kernels = called_functions(before["main"])
-    assert called_functions(after["main"]) == kernels
-    wanted = [TICK, *(name for kernel in kernels for name in (kernel, TICK))]
+    calls = called_functions(before["main"])
+    assert called_functions(after["main"]) == calls
+    wanted = [TICK, *(name for call in calls for name in (call, TICK))]
     assert called_functions(after[ENTRY]) == wanted
 
 
@@ -32,7 +32,7 @@ def test_it_computes_and_counts(small_graph, cpu):
     for _ in range(3):
         np.testing.assert_array_equal(machine[ENTRY](image, ticks).numpy(), labels)
     times = kernel_times(ticks.numpy(), 3)
-    assert [len(frame) for frame in times] == [len(kernels)] * 3
+    assert [len(frame) for frame in times] == [len(calls)] * 3
     assert all(ns >= 0 for frame in times for ns in frame)
     while ticks.numpy()[0] + WORDS < BUFFER_WORDS - 1:
         before = int(ticks.numpy()[0])
