@@ -14,6 +14,8 @@ for _name, _value in (
     ("TVM_THREAD_POOL_SPIN_COUNT", "0"), ("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "0"),
 ):  # fmt: skip
     os.environ.setdefault(_name, _value)
+# What a test compiles is compiled, whatever the user's own cache has, and is not put there.
+os.environ.setdefault("HMSEG_CACHE_MB", "0")
 
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
