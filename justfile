@@ -21,6 +21,10 @@ fix:
 ci:
     .ci/run
 
+# docs/results.md anew, from benchmarks/results/
+results *ARGS:
+    python -m benchmarks.results_page {{ARGS}}
+
 # The main job
 quickstart *ARGS:
     hmseg-deploy quickstart {{ARGS}}

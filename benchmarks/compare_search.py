@@ -44,15 +44,15 @@ from hmseg.network_file import read_network, read_search, to_line
 from hmseg.pretrained import load_released
 from hmseg.search.budget import open_cost, parse_budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
 from hmseg.search.run import SearchRun
-from hmseg.search.search import Searcher
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import Stage, TrainConfig, read_optimizer
 from lut.errors import UserError
 from lut.files import atomic_path, file_digest
 from lut.jsonl import append_record, read_records
-from lut.table import load_table
+from lut.table_file import load_table
 
 TABLE_6: dict[str, tuple[str, ...]] = {
     "O": ("operators",),
@@ -223,8 +223,8 @@ class Comparison:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Compile and time every network of the results that has no latency yet, in one run."""
-    from deploy.tables.check import check_networks
     from deploy.measure.local import LocalDevice
+    from deploy.tables.check import check_networks
     from deploy.targets import resolve_target
 
     results, latencies = arguments.out / "results.jsonl", arguments.out / "latencies.jsonl"

@@ -17,7 +17,7 @@ from hmseg.cost import SpaceCost
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 
 COUNT = 10_000
 

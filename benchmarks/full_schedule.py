@@ -39,9 +39,9 @@ from benchmarks.full_schedule_jobs import PROBE_EVALUATE, PROBE_LOG, Job, Pace, 
 from benchmarks.full_schedule_options import WIDTHS, read_options
 from benchmarks.training_speed import provenance
 from deploy.cli.console import print_table, run_main, say
-from deploy.cli.training_options import open_device
 from hmseg.network_file import read_network, read_search
 from hmseg.search.budget import show_cost
+from hmseg.train.compute import open_device
 from lut.errors import UserError, WorkError
 from lut.files import check_writable, file_digest, read_file, write_atomic
 

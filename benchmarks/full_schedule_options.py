@@ -13,7 +13,7 @@ from hmseg.search.objective import Objective
 from hmseg.search.space import DIMENSIONS, search_space
 from hmseg.train.config import Stage, TrainConfig, read_precision
 from lut.errors import UserError
-from lut.table import load_table
+from lut.table_file import load_table
 
 WIDTHS = {"tiny": ("tiny-mrms", 0.5), "full": ("mrms", 1.0)}
 

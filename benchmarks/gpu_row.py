@@ -70,6 +70,7 @@ def measure_row(
     """A row of the results; tuning stops where `time.monotonic` passes `end`. `alone` is called
     when it is built and gated, before anything is timed. Raises what compiling and running do."""
     from deploy.gpu.bench import bench_gpu
+
     from deploy.gpu.driver import Driver
     from deploy.gpu.network import GpuNetwork
     from deploy.graph.source import open_source
@@ -119,8 +120,9 @@ def tune_and_build(
 ) -> tuple["Artifact", "list[Comparison]", dict[str, Any]]:
     """Tune into the user's folder and compile with what wins, here and before; where nothing does,
     what is built is the network that tuning began with."""
-    from deploy.build import build_artifact
     from deploy.gpu.tune import tune_on_gpu
+
+    from deploy.build import build_artifact
     from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules
 
     start = time.perf_counter()

@@ -36,10 +36,11 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     every planned visit, of which `note` then says why it is not gone on with.
     """
     from deploy.gpu.device import GpuDevice
+
     from deploy.gpu.driver import Driver
+    from deploy.resolution import parse_resolution
     from deploy.tables.build import Plan, build_table
     from deploy.tables.visit import protocol_for
-    from deploy.resolution import parse_resolution
     from deploy.targets import resolve_target
     from hmseg.operators import Space
 
@@ -74,7 +75,7 @@ def describe(plan: "Plan", path: Path, left: str) -> dict[str, Any]:
     """What the results say of the table: its file, where there is one that can be read, and what
     is left out unless every planned visit is in it."""
     from deploy.tables.build import visits_left
-    from lut.table import load_table
+    from lut.table_file import load_table
 
     try:
         table = load_table(path)

@@ -19,8 +19,8 @@ from typing import Any
 from deploy import host
 from deploy.cli.console import run_main
 from deploy.measure.local import LocalDevice, LocalSession
-from deploy.tables.networks import NetworkFactory
 from deploy.resolution import parse_resolution
+from deploy.tables.networks import NetworkFactory
 from deploy.targets import resolve_target
 from hmseg.genotype import MRMS_GENOTYPE
 from hmseg.operators import Space

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
 
-    from lut.table import load_table
+    from lut.table_file import load_table
 
     command = [
         sys.executable, "-m", "deploy.cli.hmseg_deploy", "lut", "build", "--target", "cpu",
@@ -70,9 +70,9 @@ def main() -> None:
         if code == 0:
             break
     assert runs[-1]["exit"] == 0, "the build did not end well"
-    from deploy.tables.build import REVISITS, VISITS_PER_NETWORK, Plan
-    from deploy.resolution import parse_resolution
     from deploy.cpu.targets import host_target
+    from deploy.resolution import parse_resolution
+    from deploy.tables.build import REVISITS, VISITS_PER_NETWORK, Plan
     from hmseg.operators import Space
 
     space = Space(parse_resolution(args.resolution), args.width)

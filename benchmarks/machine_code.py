@@ -35,7 +35,6 @@ import re
 import shlex
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,12 +108,9 @@ def cpu_frame(graph: Any, target: Any) -> Any:
 
 def object_code(function: Any, target: Any) -> bytes:
     """The object file of one kernel."""
-    from deploy.cpu.machine_code import compile_kernel, write_object
+    from deploy.cpu.machine_code import compile_kernel
 
-    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-        path = Path(folder) / "k.o"
-        write_object(compile_kernel("k", function, target), path)
-        return path.read_bytes()
+    return compile_kernel("k", function, target)
 
 
 def cuda_frame(graph: Any, precision: str) -> GpuFrame:

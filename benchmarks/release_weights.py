@@ -21,8 +21,7 @@ from deploy.cli.console import run_main
 from hmseg.data.registry import open_dataset
 from hmseg.pretrained import save_released
 from hmseg.train.checkpoint import Checkpoint, load_into
-from hmseg.train.loop import torch_predictor
-from hmseg.train.metrics import evaluate
+from hmseg.train.metrics import evaluate, torch_predictor
 from hmseg.zoo import create_model, entry
 from lut.errors import UserError
 

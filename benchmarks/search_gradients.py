@@ -11,6 +11,7 @@ candidates with the score's. OUT/gradients.pt keeps all of it.
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,9 +26,10 @@ from hmseg.operators import Space
 from hmseg.search.architecture import gumbel_noise
 from hmseg.search.budget import Budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.estimators import ESTIMATORS
+from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
 from hmseg.search.pictures import ROW_NAMES
-from hmseg.search.search import _SLOPES, Searcher
 from hmseg.train.config import Stage, TrainConfig
 from lut.estimate import MacsCost
 
@@ -64,13 +66,14 @@ def collect(searcher: Searcher, batches: int, samples: int) -> dict[str, Tensor]
     """Gradients (batches, 24, 10) of both estimators, from the same paths and batches."""
     stage = searcher.config.recipe.stages[0]
     specs = replace(searcher.config.recipe, stages=(replace(stage, steps=batches),)).batches()
-    found: dict[str, list[Tensor]] = {name: [] for name in _SLOPES}
+    found: dict[str, list[Tensor]] = {name: [] for name in ESTIMATORS}
     for step, (pixels, labels) in enumerate(searcher.loaders[1].batches(specs)):
         images = normalise_on(searcher.device, pixels, searcher.dtype)
         noise = [gumbel_noise(1, step, draw) for draw in range(samples)]
         paths = [searcher.architecture.sample(n, 1.0) for n in noise]
-        for name, slope in _SLOPES.items():
-            found[name].append(slope(searcher, images, labels, paths)[0])
+        loss = partial(searcher.task_loss, images, labels)
+        for name, slope in ESTIMATORS.items():
+            found[name].append(slope(loss, searcher.architecture, paths, searcher.world)[0])
         if step % 50 == 0:
             print(f"batch {step} of {batches}", flush=True)
     return {name: torch.stack(slopes) for name, slopes in found.items()}

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from deploy import host
 from deploy.cli.console import print_table, run_main, say
-from deploy.cli.training_options import open_device
 from deploy.resolution import parse_resolution
 from hmseg.cost import SpaceCost
 from hmseg.data.batches import Source, normalise_on
@@ -37,8 +36,9 @@ from hmseg.data.registry import open_dataset
 from hmseg.operators import Space
 from hmseg.search.budget import parse_budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
-from hmseg.search.search import Searcher
+from hmseg.train.compute import open_device
 from hmseg.train.config import Precision, Stage, TrainConfig
 from hmseg.train.loop import Trainer, fastest_convolutions
 from hmseg.train.place import place_of

@@ -1,33 +1,17 @@
 """The artifact: one file with the library, what it is, and a golden input and output.
 
-A zip archive (any unzip lists it) whose comment is the SHA-256 of every byte before it, so that a
-flipped bit anywhere is found before a byte is believed. Members are read by their fixed names into
-memory; nothing is unpacked to a path that the file names, and nothing is unpickled. Imports
-neither torch, onnx nor TVM.
+`deploy.artifact_file` writes and reads it. Imports neither torch, onnx nor TVM.
 """
 
-import hashlib
-import io
-import json
 import math
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.cpu.library import Library
-from deploy.gpu.program import GpuProgram
 from deploy.metadata import Metadata
-from deploy.precision import parse_precision
 from deploy.target import Target
-from lut.errors import UserError
-from lut.files import read_file, write_atomic
 
 FORMAT = "hmseg-artifact"
 FORMAT_VERSION = 3
@@ -37,14 +21,7 @@ SUFFIX = ".hmseg"
 TVM = "tvm"  # the template of kernels that TVM's own lowering made
 # The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
 # outweigh the code.
-_LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
-
-T = TypeVar("T")
-
-_MANIFEST = "manifest.json"
-_GOLDEN = ("golden/image.npy", "golden/labels.npy", "golden/logits.npy")
-_END_RECORD_BYTES = 22  # of a zip file, before its comment
-_DIGEST_BYTES = 64  # SHA-256 in hexadecimal
+LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
 
 
 class Code(Protocol):
@@ -69,9 +46,6 @@ class NoCode:
         return {}
 
 
-_CODES = (GpuProgram, Library)
-
-
 @dataclass(frozen=True)
 class Golden:
     """An input and what the reference (onnxruntime) made of it.
@@ -83,7 +57,7 @@ class Golden:
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     logits: NDArray[np.float32]
-    stride: int = _LEAST_STRIDE
+    stride: int = LEAST_STRIDE
 
     @staticmethod
     def sampled(
@@ -96,13 +70,14 @@ class Golden:
 
 def golden_stride(height: int, width: int) -> int:
     """At every which pixel of every which row an image's golden logits are kept."""
-    stride = _LEAST_STRIDE
-    while math.prod(_coarse(height, width, stride)) > _MOST_SAMPLES:
+    stride = LEAST_STRIDE
+    while math.prod(coarse_size(height, width, stride)) > _MOST_SAMPLES:
         stride *= 2
     return stride
 
 
-def _coarse(height: int, width: int, stride: int) -> tuple[int, int]:
+def coarse_size(height: int, width: int, stride: int) -> tuple[int, int]:
+    """Height and width of every `stride`-th pixel of every `stride`-th row."""
     return -(-height // stride), -(-width // stride)
 
 
@@ -176,163 +151,6 @@ class Artifact:
         }
 
     def _format_version(self) -> int:
-        if self.golden.stride != _LEAST_STRIDE:
+        if self.golden.stride != LEAST_STRIDE:
             return FORMAT_VERSION
         return self.code.format_version
-
-
-def save_artifact(artifact: Artifact, path: Path) -> None:
-    """Write the file whole or not at all; raises UserError where it cannot be written."""
-    golden: list[NDArray[Any]] = [
-        artifact.golden.image, artifact.golden.labels, artifact.golden.logits
-    ]  # fmt: skip
-    members = artifact.code.members() | {
-        name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
-    }
-    hashes = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        for name, data in members.items()
-    }
-    manifest = json.dumps(artifact.manifest() | {"members": hashes}, indent=1).encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in ({_MANIFEST: manifest} | members).items():
-            # A fixed date: equal contents give equal bytes.
-            archive.writestr(
-                zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED
-            )
-        archive.comment = b"0" * _DIGEST_BYTES
-    body = buffer.getvalue()[:-_DIGEST_BYTES]
-    write_atomic(path, body + hashlib.sha256(body).hexdigest().encode())
-
-
-def load_artifact(path: Path) -> Artifact:
-    """Read and check an artifact; raises UserError in one line for anything but a sound file."""
-    return parse_artifact(read_file(path), str(path))
-
-
-def parse_artifact(data: bytes, name: str) -> Artifact:
-    """`load_artifact` on the bytes of a file called `name`."""
-    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if body[:2] != b"PK" or len(body) < _END_RECORD_BYTES:
-        raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(
-            f"{name}: damaged or cut short (its checksum does not match); copy it again"
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            manifest = json.loads(archive.read(_MANIFEST))
-            _check_format(manifest, name)
-            kind, own = _code_members(manifest["members"])
-            members = {member: archive.read(member) for member in (*own, *_GOLDEN)}
-        for member, content in members.items():
-            if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
-                raise UserError(f"{name}: the member {member} does not match its checksum")
-        metadata = Metadata.from_strings(manifest["metadata"])
-        return Artifact(
-            code=kind.from_members({member: members[member] for member in own}),
-            target=_read_target(manifest["target"]),
-            metadata=metadata,
-            golden=_read_golden(members, metadata, manifest),
-            parity=_typed(dict, manifest, "parity"),
-            versions=_typed(dict, manifest, "versions"),
-            created=_typed(str, manifest, "created"),
-            kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
-            threads=_typed(int, manifest, "threads"),
-            calls=_texts({"calls": []} | manifest, "calls"),
-        )
-    except UserError as error:
-        raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error
-    # What zipfile, zlib, json, numpy and a manifest of another shape raise; a file that was made
-    # up, with a checksum of its own, may bring about any of them.
-    except (
-        zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, TypeError, ValueError,
-        AttributeError, ArithmeticError, RuntimeError, MemoryError,
-    ) as error:  # fmt: skip
-        raise UserError(f"{name}: not a sound hmseg artifact ({error})") from error
-
-
-def _check_format(manifest: Any, name: str) -> None:  # noqa: ANN401 - any JSON value
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
-    version = manifest.get("format_version")
-    if type(version) is not int or version < 1:
-        raise UserError(f"{name}: format version {version!r} is not a version")
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"{name}: format version {version} is newer than this program's {FORMAT_VERSION}; "
-            "update hmseg, or compile the model again with this version"
-        )
-
-
-def _code_members(members: Iterable[str]) -> tuple[type[GpuProgram] | type[Library], list[str]]:
-    """The kind of code that an artifact's files are, and which of them are its."""
-    for kind in _CODES:
-        own = [name for name in members if kind.is_member(name)]
-        if own:
-            return kind, own
-    raise ValueError("it holds no code")
-
-
-def _array_bytes(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _typed(kind: type[T], values: dict[str, Any], field: str) -> T:
-    value = values[field]
-    if not isinstance(value, kind):
-        raise TypeError(f"{field} is {value!r:.40}")
-    return value
-
-
-def _texts(values: dict[str, Any], field: str) -> tuple[str, ...]:
-    items = _typed(list, values, field)
-    if not all(isinstance(item, str) for item in items):
-        raise TypeError(f"{field} must be texts")
-    return tuple(items)
-
-
-def _read_kernel(kernel: dict[str, Any]) -> KernelInfo:
-    name, template, spec = (_typed(str, kernel, field) for field in ("name", "template", "spec"))
-    macs, size = _typed(int, kernel, "macs"), _typed(int, kernel, "bytes")
-    return KernelInfo(name, template, spec, macs, size, tuned=_typed(bool, kernel, "tuned"))
-
-
-def _read_target(values: dict[str, Any]) -> Target:
-    # Artifacts from before there was another precision do not name theirs.
-    precision = _typed(str, {"precision": "fp32"} | values, "precision")
-    return Target(
-        _typed(str, values, "name"),
-        _typed(dict, values, "config"),
-        _typed(str, values, "architecture"),
-        _texts(values, "features"),
-        parse_precision(precision),
-    )
-
-
-def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[str, Any]) -> Golden:
-    height, width = metadata.resolution
-    stride = _typed(int, {"golden_stride": _LEAST_STRIDE} | manifest, "golden_stride")
-    if stride < 1:
-        raise ValueError(f"golden_stride is {stride}")
-    coarse = _coarse(height, width, stride)
-    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
-        _GOLDEN[0]: (np.uint8, (height, width, 3)),
-        _GOLDEN[1]: (np.uint8, (height, width)),
-        _GOLDEN[2]: (np.float32, (len(metadata.classes), *coarse)),
-    }
-    arrays = {member: _read_array(members[member]) for member in _GOLDEN}
-    for member, (kind, shape) in shapes.items():
-        found = arrays[member]
-        if found.dtype != kind or found.shape != shape:
-            raise ValueError(f"{member}, {found.dtype} {found.shape}, does not fit the network")
-    image, labels, logits = arrays.values()
-    return Golden(image, labels, logits, stride)
-
-
-def _read_array(data: bytes) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Artifact, save_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import save_artifact
 from deploy.backends import backend_of
 from deploy.devices.network import Remote
 from deploy.graph.export import save_onnx

@@ -19,6 +19,7 @@ from deploy.devices.network import Remote
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.reference import Reference
+from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -39,6 +40,7 @@ def build_artifact(
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
     dump: Path | None = None,
+    cache: ObjectCache | None = None,
     on_step: OnStep = lambda _: None,
 ) -> tuple[Artifact, list[Comparison]]:
     """Compile a graph with both ends and check the result: on this machine, or on a device where
@@ -46,10 +48,10 @@ def build_artifact(
 
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `dump` is a folder for
-    the module after each pass. Raises WorkError, naming the first layer that differs, where the
-    binary does not match onnxruntime; then there is no artifact. Where nothing at hand runs the
-    target, the comparisons are empty and the artifact's parity report says that it was not
-    checked; a device that cannot run it is an error.
+    the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
+    first layer that differs, where the binary does not match onnxruntime; then there is no
+    artifact. Where nothing at hand runs the target, the comparisons are empty and the artifact's
+    parity report says that it was not checked; a device that cannot run it is an error.
     """
     backend = backend_of(target)
     if remote is not None:
@@ -59,7 +61,8 @@ def build_artifact(
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
     golden_image = draw_street(metadata.resolution)
-    job = Job(model, target, backend.kernels(target, threads, measured), passes, dump)
+    kernels = backend.kernels(target, threads, measured)
+    job = Job(model, target, kernels, passes, dump, cache)
     built = backend.compile(job, draft(model, target, golden_image, threads), on_step)
     images = probe_images(metadata.resolution, golden_image)
 
@@ -104,6 +107,8 @@ def draft(
 def locate_difference(job: Job, given: NDArray[Any], remote: Remote | None = None) -> str:
     """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
     backend = backend_of(job.target)
+    # Prefixes share most of their kernels.
+    job = replace(job, dump=None, cache=job.cache or ObjectCache(None))
 
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
         return backend.run_prefix(replace(job, graph=prefix), probe, remote)

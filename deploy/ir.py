@@ -6,7 +6,7 @@ here. All functions but `prim_func` are called while a PrimFunc is being built.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, assert_never
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Select, op
@@ -65,13 +65,13 @@ def loop(first: Expr, last: Expr) -> Iterator[Expr]:
 
 
 def const(value: float, lanes: int) -> Expr:
-    """A vector of equal floats."""
-    return T.broadcast(T.float32(value), lanes)
+    """A vector of equal floats; one float for one lane."""
+    return splat(T.float32(value), lanes)
 
 
 def splat(value: Expr, lanes: int) -> Expr:
     """One float to every lane."""
-    return T.broadcast(value, lanes)
+    return value if lanes == 1 else T.broadcast(value, lanes)
 
 
 def _span(first: Expr, lanes: int) -> Expr:
@@ -118,18 +118,39 @@ def scratch(size: int, dtype: str = "float32") -> Buffer:
     return T.alloc_buffer((size,), dtype)
 
 
-def activate(value: Expr, act: Activation, lanes: int) -> Expr:
-    """The activation. NaN passes through, as in torch and numpy: comparisons with it are false."""
+def sigmoid(value: Expr) -> Expr:
+    """1 / (1 + exp(-value)), as TVM writes it for CPUs."""
+    return T.sigmoid(value)
+
+
+def activate(
+    value: Expr, act: Activation, lanes: int, sigmoid: Callable[[Expr], Expr] = sigmoid
+) -> Expr:
+    """The activation, the same on every target but for the formula of `sigmoid`. NaN passes
+    through, as in torch and numpy: comparisons with it are false."""
     if act == "none":
         return value
     if act == "sigmoid":
         return sigmoid(value)
-    value = bind(value)
-    value = Select(value < const(0, lanes), const(0, lanes), value)
+    if act == "relu":
+        return _at_least(value, 0, lanes)
     if act == "relu6":
+        return _at_most(_at_least(value, 0, lanes), 6, lanes)
+    if act == "hswish":  # value * relu6(value + 3) / 6
         value = bind(value)
-        value = Select(value > const(6, lanes), const(6, lanes), value)
-    return value
+        shifted = _at_most(_at_least(value + const(3, lanes), 0, lanes), 6, lanes)
+        return value * (shifted * const(1 / 6, lanes))
+    assert_never(act)
+
+
+def _at_least(value: Expr, least: float, lanes: int) -> Expr:
+    value = bind(value)
+    return Select(value < const(least, lanes), const(least, lanes), value)
+
+
+def _at_most(value: Expr, most: float, lanes: int) -> Expr:
+    value = bind(value)
+    return Select(value > const(most, lanes), const(most, lanes), value)
 
 
 def over_tiles(extent: int, size: int, body: Callable[[Expr, int], None]) -> None:
@@ -175,11 +196,6 @@ def prefetch(buffer: Buffer, *index: Expr) -> None:
     """Ask for the cache line of an element; never faults, so it may lie behind the end."""
     address = op.address_of(buffer[tuple(index)])
     T.evaluate(op.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
-
-
-def sigmoid(value: Expr) -> Expr:
-    """1 / (1 + exp(-value))."""
-    return T.sigmoid(value)
 
 
 def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:

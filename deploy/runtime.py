@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Artifact, load_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import load_artifact
 from deploy.loaders import LoadedCode, load_code
 from deploy.metadata import Metadata
 from lut.errors import UserError

@@ -28,12 +28,10 @@ def inherit_released(
     """
     model = released.card["model"]
     if tuple(released.card["classes"]) != classes:
-        raise UserError(f"the pretrained {model} is for other classes; begin without --pretrained")
+        raise UserError(f"the pretrained {model} is for other classes; begin without it")
     config = network_config(model, len(classes))
     if (config.width, config.head) != (heir.config.width, heir.config.head):
-        raise UserError(
-            f"the pretrained {model} has another width or head; begin without --pretrained"
-        )
+        raise UserError(f"the pretrained {model} has another width or head; begin without it")
     network = MRMS(config)
     network.load_state_dict(released.tensors)
     inherit_network(heir, network)

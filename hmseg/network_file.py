@@ -49,7 +49,7 @@ def read_search(path: Path) -> dict[str, Any]:
     """What a file says about how its network was found; raises UserError where it does not."""
     search = json.loads(read_file(path)).get("search")
     if not isinstance(search, dict) or not isinstance(search.get("config"), dict):
-        raise UserError(f"{path}: it does not say how it was found; hmseg search writes that")
+        raise UserError(f"{path}: it does not say how it was found, as a search writes it")
     return search
 
 

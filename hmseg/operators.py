@@ -1,7 +1,8 @@
-"""A genotype as operations: the entries of the latency table that a network is the sum of. No torch.
+"""A genotype as operations: the entries of the latency table that a network is the sum of.
 
+No torch.
 The largest operations that there are: a backend that lacks one runs its parts. Every kernel call of
-a compiled network belongs to one of them (tests/deploy/measure/test_networks.py compiles networks
+a compiled network belongs to one of them (tests/deploy/tables/test_networks.py compiles networks
 and compares, in both directions), so that a network's latency is the sum of its entries.
 """
 

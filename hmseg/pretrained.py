@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hmseg.mend import Train
 from lut.errors import UserError
 from lut.files import write_atomic
 
@@ -43,8 +44,8 @@ def load_released(name: str, data: str, folder: Path = FOLDER) -> Released:
         there = [f"{model} on {on}" for model, on in list_released(folder)]
         raise UserError(
             f"there are no {data!r} weights of {name} (released: {', '.join(there) or 'none'}); "
-            "begin without them or train them with `hmseg train`"
-        )
+            "begin without them, or train them", mend=Train(name, data),
+        )  # fmt: skip
     path = folder / f"{name}-{data}.safetensors"
     try:
         card = json.loads(path.with_suffix(".json").read_text())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hmseg import network_file
+from hmseg.mend import Resume
 from hmseg.mrms import MRMS, Head, MRMSConfig
 from hmseg.pretrained import load_released
 from lut.errors import UserError
@@ -43,7 +44,7 @@ def entry(name: str) -> ZooEntry:
 
 
 def network_config(model: str, num_classes: int | None = None) -> MRMSConfig:
-    """The configuration of a zoo name, of a genotype's file (.json, as `hmseg search` writes it),
+    """The configuration of a zoo name, of a genotype's file (.json, as a search writes it),
     or of a network in one line (`hmseg.network_file`).
 
     Without `num_classes` a file's own number of classes counts, else the 19 of Cityscapes. Raises
@@ -97,7 +98,7 @@ def create_model(
 
 
 def register_found(folder: Path) -> None:
-    """Add the networks that `hmseg search` found: NAME.json, as it writes them.
+    """Add the networks that a search found: NAME.json, as it writes them.
 
     Raises UserError for a name that does not end in hmseg and for a network without a measurement:
     only what the search found under a measured budget is called so.
@@ -108,9 +109,11 @@ def register_found(folder: Path) -> None:
         genotype, width, _ = network_file.read_network(path)
         search = network_file.read_search(path)
         if "measured" not in search:
-            raise UserError(f"{path}: not measured; finish the search with `hmseg search --resume`")
+            raise UserError(
+                f"{path}: not measured; finish the search", mend=Resume("search", path.parent)
+            )
         budget = search["config"]["budget"]
-        register(path.stem, MRMSConfig(genotype, width), f"found by hmseg search within {budget}")
+        register(path.stem, MRMSConfig(genotype, width), f"found by the search within {budget}")
 
 
 _WIDTHS: tuple[tuple[str, float, str], ...] = (

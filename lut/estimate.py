@@ -121,7 +121,7 @@ class LatencyCost:
         self.table = table
 
     def entry(self, key: Operation) -> float:
-        """One call of a measured entry; a miss names the command that measures it."""
+        """One call of a measured entry; raises UserError for a miss."""
         return self.table.entry(key).median_us
 
     @cached_property
@@ -133,8 +133,8 @@ class LatencyCost:
         if len(networks) < MIN_CALIBRATION:
             raise UserError(
                 f"{self.table.name} has {len(networks)} calibration networks of at least "
-                f"{MIN_CALIBRATION}; run {self.table.identity.command(self.table.name)}"
-            )
+                f"{MIN_CALIBRATION}; measure the rest", mend=self.table.measure,
+            )  # fmt: skip
         baseline = self.table.baseline_us
         sums = [self.sum_of(visits[0]) for visits in networks.values()]
         wholes = [

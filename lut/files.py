@@ -4,13 +4,15 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lut.errors import UserError
 
-_TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
+TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
+_UMASK = threading.Lock()  # reading it sets it, for the whole process, to another for a moment
 
 
 def read_file(path: Path) -> bytes:
@@ -76,7 +78,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         destination.parent.mkdir(parents=True, exist_ok=True)
         # A prefix of its own: with the file's name before it, a long name would grow too long.
         handle, name = tempfile.mkstemp(
-            dir=destination.parent, prefix=_TEMPORARY, suffix=destination.suffix[:16]
+            dir=destination.parent, prefix=TEMPORARY, suffix=destination.suffix[:16]
         )
         os.close(handle)
         temporary = Path(name)
@@ -84,8 +86,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         # mkstemp makes files private; a result is as readable as any file the user creates.
-        umask = os.umask(0)
-        os.umask(umask)
+        with _UMASK:
+            umask = os.umask(0)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(destination)
         _sync_folder(destination.parent)
@@ -101,7 +104,7 @@ def remove_leftovers(folder: Path) -> None:
 
     Only for a folder that no other process writes into.
     """
-    for path in folder.glob(f"{_TEMPORARY}*"):
+    for path in folder.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 

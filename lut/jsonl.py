@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lut.errors import UserError
+from lut.errors import HmsegWarning, UserError
 from lut.files import read_file, size_of, write_atomic
 
 Record = dict[str, Any]
 
 
-class TornLineWarning(UserWarning):
+class TornLineWarning(HmsegWarning):
     """What a crash left of a line was dropped."""
 
 
@@ -54,7 +54,7 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object")

@@ -13,13 +13,13 @@ in the padding counted; parameters in training form, with the affine pair of eac
 
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
-from types import UnionType
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from lut.errors import UserError
 
-Activation = Literal["none", "relu", "relu6", "sigmoid"]
+Activation = Literal["none", "relu", "relu6", "hswish", "sigmoid"]
 Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 DType = Literal["float32"]  # of the maps in memory
@@ -154,6 +154,11 @@ class Pointwise(Operation):
     low_width: int = 0
     dtype: DType = "float32"
 
+    def __post_init__(self) -> None:
+        low = self.low_height, self.low_width
+        if min(low) < 1 if self.add == "low" else any(low):
+            raise ValueError(f"'{self}': the size of a low map goes with such an addend")
+
     @property
     def output(self) -> Shape:
         """(cout, height, width)."""
@@ -234,7 +239,7 @@ class GlobalPool(Operation):
 class InvertedResidual(Operation):
     """[1x1 convolution, act ->] depthwise, act -> 1x1 convolution [+ input] (MobileNetV2).
 
-    Without `expand` (expansion 1) hidden equals cin.
+    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape.
     """
 
     cin: int
@@ -249,6 +254,12 @@ class InvertedResidual(Operation):
     residual: bool = False
     act: Activation = "relu6"
     dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.expand and self.hidden != self.cin:
+            raise ValueError(f"'{self}' has no expansion to its hidden channels")
+        if self.residual and self.output != (self.cin, self.height, self.width):
+            raise ValueError(f"'{self}' adds its input to a map of another shape")
 
     @property
     def depthwise(self) -> Depthwise:
@@ -477,15 +488,22 @@ def expand(operation: Operation, has: Callable[[Operation], bool]) -> list[Opera
 def parse_operation(text: str) -> Operation:
     """Read what `str(operation)` prints; raises UserError for anything else."""
     try:
-        words = _words(text)
-        operation = _build(words)
-        if words:
-            raise ValueError("words are left over")
+        if not isinstance(text, str):
+            raise ValueError("no text")
+        return _parse(text)
     except (ValueError, IndexError, RecursionError) as error:
         raise UserError(
             f"{str(text)[:120]!r} is no operation, such as "
             f"'{InvertedResidual(16, 96, 16, 64, 128, residual=True)}'"
         ) from error
+
+
+@lru_cache(maxsize=4096)  # a table has few operations, each in many of its lines
+def _parse(text: str) -> Operation:
+    words = text.split(" ")[::-1]  # last word first, so that the next one is popped
+    operation = _build(words)
+    if str(operation) != text:  # fields in another order, say, or a default written out
+        raise ValueError("not as it is printed")
     return operation
 
 
@@ -504,35 +522,26 @@ def _text(value: Any) -> str:  # noqa: ANN401 - of a field
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _words(text: str) -> list[str]:
-    """Last word first, so that the next one is popped."""
-    if not isinstance(text, str):
-        raise ValueError("no text")
-    words = text.split(" ")
-    if "" in words:
-        raise ValueError("an empty word")
-    return words[::-1]
-
-
 def _build(words: list[str]) -> Operation:
     """The operation that the words begin with; they are used up."""
     cls = _KINDS.get(words.pop())
     if cls is None:
         raise ValueError("unknown kind")
-    kinds = {field.name: field.type for field in fields(cls)}
+    known = {field.name: field for field in fields(cls)}
     values: dict[str, Any] = {}
     while words and words[-1] != ")":
-        name, sign, value = words.pop().partition("=")
-        if not sign or name not in kinds or name in values:
+        name, _, value = words.pop().partition("=")
+        if name not in known or name in values:
             raise ValueError(f"unknown or double field {name}")
-        values[name] = _value(kinds[name], value, words)
-    missing = {f.name for f in fields(cls) if f.default is MISSING} - set(values)
+        values[name] = _value(known[name], value, words)
+    missing = {f.name for f in known.values() if f.default is MISSING} - set(values)
     if missing:
         raise ValueError(f"missing {missing}")
     return cls(**values)
 
 
-def _value(kind: type | str | UnionType, text: str, words: list[str]) -> Any:  # noqa: ANN401
+def _value(field: Field[Any], text: str, words: list[str]) -> Any:  # noqa: ANN401 - of a field
+    kind = field.type
     if text == "(":
         inner = _build(words)
         if words.pop() != ")" or type(inner) is not kind:
@@ -542,6 +551,7 @@ def _value(kind: type | str | UnionType, text: str, words: list[str]) -> Any:  #
         return text
     if kind is bool and text in ("yes", "no"):
         return text == "yes"
-    if kind is int and re.fullmatch(r"0|[1-9]\d{0,8}", text, re.ASCII):
+    # 0 is never printed: only defaults are.
+    if kind is int and re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
         return int(text)
     raise ValueError(f"{text} is no such value")

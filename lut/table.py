@@ -1,34 +1,20 @@
-"""The measured table of one device, resolution and width: load, query, append, merge.
+"""The measured table of one device, resolution and width: query and merge.
 
-A file of JSON lines, append-only: a header that says what the table is for, then for each run of
-measurements its provenance, followed by its visits. A miss raises: nothing is measured or guessed
-behind the caller's back.
+A miss raises: nothing is measured or guessed behind the caller's back.
 """
 
-import fcntl
-import json
-import os
 import re
-import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any
 
-from lut.errors import UserError, WorkError
-from lut.files import size_of
-from lut.jsonl import append_record, read_records, rewrite_records
+from lut.errors import UserError
 from lut.ops import Operation
-from lut.provenance import Provenance, checked
+from lut.provenance import Provenance
 from lut.record import Visit
 from lut.student import t95
 
-FORMAT = "hmseg-latency-table"
-FORMAT_VERSION = 2
-UNIT = "us"
 NOISY = 0.05  # half the 95% interval over the median, above which an entry is called noisy
 
 
@@ -51,20 +37,13 @@ class Identity:
         found = re.search(r'"precision":"(\w+)"', self.target)
         return found[1] if found else "fp32"
 
-    def command(self, path: Path | str) -> str:
-        """The command that measures what is missing, on the machine that the table is of."""
-        # A target that was given as JSON has no other name.
-        target = self.target if self.target_name == "json" else self.target_name
-        what = (
-            f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
-            f"{self.resolution} --width {self.width:g}"
-        )
-        place = f"-o {shlex.quote(str(path))}"
-        if not self.threads:
-            half = "" if self.precision == "fp32" else f" --precision {self.precision}"
-            return f"{what}{half} {place}"
-        device = "(with --rpc-key where it is a table of a device)"
-        return f"{what} --threads {self.threads} {place} {device}"
+    @property
+    def size(self) -> tuple[int, int]:
+        """`resolution` as (height, width); raises UserError where it is something else."""
+        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", self.resolution, re.ASCII)
+        if not found:
+            raise UserError(f"the table's resolution {self.resolution!r} is not HEIGHTxWIDTH")
+        return int(found[1]), int(found[2])
 
     def differences(self, other: "Identity") -> list[str]:
         """The fields in which two tables are for different things, in words."""
@@ -73,6 +52,22 @@ class Identity:
             for f in fields(self)
             if f.name != "target_name" and getattr(self, f.name) != getattr(other, f.name)
         ]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What would help: to measure what the table at `path` lacks, or a new table where there is no
+    `identity`."""
+
+    identity: Identity | None
+    path: str
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What would help: to join these tables although their provenance differs."""
+
+    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,12 +103,17 @@ class Table:
         """All measurements, in the order of the file."""
         return [visit for _, visits in self.runs for visit in visits]
 
+    @property
+    def measure(self) -> Measure:
+        """What would help where something is missing."""
+        return Measure(self.identity, self.name)
+
     @cached_property
     def baseline_us(self) -> float:
         """The reference network's time to which every sample is scaled: its median."""
         drifts = [drift for visit in self.visits for drift in visit.drift_us]
         if not drifts:
-            raise UserError(f"{self.name} is empty; run {self.identity.command(self.name)}")
+            raise UserError(f"{self.name} is empty; measure it", mend=self.measure)
         return median(drifts)
 
     @cached_property
@@ -153,12 +153,10 @@ class Table:
         return [visit for visit in self.visits if visit.role == "calibration"]
 
     def entry(self, key: Operation) -> Entry:
-        """An entry; raises UserError with the command that measures it where it is missing."""
+        """An entry; raises UserError where it is missing."""
         found = self.entries.get(key)
         if found is None:
-            raise UserError(
-                f"{self.name} has no entry '{key}'; measure it: {self.identity.command(self.name)}"
-            )
+            raise UserError(f"{self.name} has no entry '{key}'; measure it", mend=self.measure)
         return found
 
     def require(self, resolution: str, width: float, num_classes: int, resize_rule: str) -> None:
@@ -170,8 +168,8 @@ class Table:
         if wrong := self.identity.differences(wanted):
             raise UserError(
                 f"{self.name} is for other networks than these: {'; '.join(wrong)}; name the "
-                f"table of these, or run {wanted.command('TABLE.jsonl')}"
-            )
+                "table of these, or measure it", mend=Measure(wanted, "TABLE.jsonl"),
+            )  # fmt: skip
 
 
 def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry:
@@ -186,141 +184,6 @@ def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry
     # each is another neighbourhood of equal right.
     value = fmean(map(median, levels))
     return Entry(value, frames[tenth], frames[-1 - tenth], half, len(rounds))
-
-
-def load_table(path: Path) -> Table:
-    """Read a table; raises UserError naming the line for anything that is wrong with it.
-
-    A last line that was cut short is dropped with a warning.
-    """
-    if size_of(path) is None:
-        raise UserError(f"{path}: no such table; make one with hmseg-deploy lut build -o {path}")
-    return _parse(read_records(path), str(path))
-
-
-def _parse(records: list[dict[str, Any]], name: str) -> Table:
-    identity: Identity | None = None
-    runs: list[tuple[Provenance, list[Visit]]] = []
-    for number, record in enumerate(records, 1):
-        try:
-            kind, values = record.get("kind"), {k: v for k, v in record.items() if k != "kind"}
-            if number == 1:
-                identity = _header(kind, values)
-            elif kind == "provenance":
-                runs.append((Provenance.from_json(values), []))
-            elif kind == "visit" and runs:
-                runs[-1][1].append(Visit.from_json(values))
-            else:
-                raise UserError(f"a record of kind {kind!r} has no place here")
-        except UserError as error:
-            raise UserError(f"{name}, line {number}: {error}") from error
-    if identity is None:
-        raise UserError(f"{name}: not a latency table: it has no line")
-    return Table(identity, tuple((p, tuple(visits)) for p, visits in runs), name)
-
-
-def _header(kind: Any, values: dict[str, Any]) -> Identity:  # noqa: ANN401 - any JSON value
-    if kind != FORMAT:
-        raise UserError("not a latency table of hmseg")
-    version, unit = values.pop("format_version", None), values.pop("unit", None)
-    if type(version) is not int or version < 1:
-        raise UserError(f"the format version is {version!r}")
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"format version {version} is newer than this program's {FORMAT_VERSION}; update hmseg"
-        )
-    if unit != UNIT:
-        raise UserError(f"the unit is {unit!r}; latencies are in microseconds, {UNIT!r}")
-    return Identity(**checked(Identity, values))
-
-
-def _lines(table: Table) -> Iterator[dict[str, Any]]:
-    yield {"kind": FORMAT, "format_version": FORMAT_VERSION, "unit": UNIT, **asdict(table.identity)}
-    for provenance, visits in table.runs:
-        yield {"kind": "provenance", **provenance.to_json()}
-        for visit in visits:
-            yield {"kind": "visit", **visit.to_json()}
-
-
-def save_table(table: Table, path: Path) -> None:
-    """Write a table whole or not at all; raises UserError where a builder is at work on it."""
-    with _locked(path):
-        _save(table, path)
-
-
-def _save(table: Table, path: Path) -> None:
-    rewrite_records(path, list(_lines(table)))
-
-
-class Writer:
-    """A table open for one builder; make one with `open_table`."""
-
-    def __init__(self, path: Path, table: Table) -> None:
-        self.path, self.table = path, table
-
-    def append(self, visit: Visit) -> None:
-        """Add a visit; it is on disk, whole, when this returns.
-
-        Raises WorkError for one that could not be read back, such as a sample of 0 ns.
-        """
-        record = visit.to_json()
-        try:
-            Visit.from_json(json.loads(json.dumps(record)))
-        except UserError as error:
-            raise WorkError(
-                f"the measurement of {visit.network} is of no use and was not kept: {error}; is "
-                "the device's clock too coarse?"
-            ) from error
-        append_record(self.path, {"kind": "visit", **record})
-        *before, (provenance, visits) = self.table.runs
-        runs = (*before, (provenance, (*visits, visit)))
-        self.table = Table(self.table.identity, runs, self.table.name)
-
-
-@contextmanager
-def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterator[Writer]:
-    """Create a table, or go on with one, as its only builder.
-
-    What a builder that was killed left half-written is dropped; a table without measurements is
-    begun anew. Raises UserError where another builder is at work, where the table is for something
-    else or of another provenance, and for a file that is no table: it is left as it is.
-    """
-    with _locked(path):
-        table = Table(identity, ((provenance, ()),), str(path))
-        found = _parse(read_records(path), str(path)) if size_of(path) else None
-        if found is None or not found.visits:
-            _save(table, path)
-            yield Writer(path, table)
-            return
-        table = found
-        if wrong := identity.differences(table.identity):
-            raise UserError(f"{path} is for something else: {'; '.join(wrong)}; name another file")
-        if wrong := provenance.differences(table.runs[-1][0]):
-            raise UserError(
-                f"{path} was measured with another {' and '.join(wrong)}; name another file, and "
-                "join the two with hmseg-deploy lut merge --force if they may be mixed"
-            )
-        yield Writer(path, table)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside a table; the kernel gives it back when the process ends."""
-    path = Path(os.path.realpath(path))  # a link's lock is that of its file
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is building {path}; wait for it, or name another file"
-            ) from None
-        yield
 
 
 def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> Table:
@@ -339,7 +202,8 @@ def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> 
             if runs and not force and (wrong := provenance.differences(runs[0][0])):
                 raise UserError(
                     f"{table.name} was measured with another {' and '.join(wrong)} than "
-                    f"{first.name}; --force mixes them, and the result says so"
+                    f"{first.name}; join them by force, and the result says so",
+                    mend=Merge((first.name, table.name)),
                 )
             new = [visit for visit in visits if visit not in seen]
             seen += new

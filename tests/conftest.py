@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 # Files that take longest, first: begun late, one of them would leave a core idle at the end.
 SLOW = (
     "tests/test_readme.py",
-    "tests/deploy/tuning/test_search.py",
+    "tests/deploy/tuning/test_metaschedule.py",
     "tests/deploy/devices/test_measuring.py",
     "tests/deploy/tables/test_build.py",
     "tests/deploy/tuning/test_tune.py",

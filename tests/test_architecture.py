@@ -1,12 +1,15 @@
-"""The directions of imports, read from the source."""
+"""The directions of imports, read from the source; what a lower package may say."""
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from deploy.cli import hmseg, hmseg_deploy
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("lut", "hmseg", "deploy")
@@ -89,7 +92,7 @@ def test_nothing_that_the_runtime_imports_needs_torch_onnx_or_the_compiler():
                 todo += [found for found in (name, f"{name}.__init__") if found in FILES]
             else:
                 outside.add(top(name))
-    assert {"deploy.artifact", "deploy.metadata", "hmseg.data.classes", "lut.files"} <= reached
+    assert {"deploy.artifact_file", "deploy.metadata", "hmseg.data.classes", "lut.files"} <= reached
     allowed = set(sys.stdlib_module_names) | {"numpy", "tvm_ffi"}
     assert outside <= allowed
 
@@ -100,3 +103,125 @@ def test_importing_is_light(module: str):
     code = f"import sys, {module}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def imported_modules(module: str) -> set[str]:
+    """Modules of ours that a module imports, for types alone and inside functions too; `from
+    package import module` imports the module."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {file_of(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            found |= {file_of(f"{package}.{a.name}") or file_of(package) for a in node.names}
+    return {name for name in found if name and name != module}
+
+
+def file_of(name: str) -> str | None:
+    """The module of that name, or the package's own."""
+    return next((key for key in (name, f"{name}.__init__") if key in FILES), None)
+
+
+GRAPH = {module: imported_modules(module) for module in FILES}
+
+
+def circles(graph: Mapping[str, set[str]]) -> set[tuple[str, ...]]:
+    """Members of each circle of imports; those of circles that meet come together."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        reached, todo = set[str](), list(graph[start])
+        while todo:
+            if (name := todo.pop()) not in reached:
+                reached.add(name)
+                todo += graph[name]
+        reach[start] = reached
+    return {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in graph
+        if name in reach[name]
+    }
+
+
+def test_circles_are_seen():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "f"}, "f": {"e"}}
+    assert circles(graph) == {("b", "c"), ("e", "f")}
+    assert "hmseg.train.config" in GRAPH["deploy.cli.train"]  # inside a function, and for types
+    assert "hmseg.network_file" in GRAPH["hmseg.zoo"]
+    assert "hmseg.__init__" not in GRAPH["hmseg.zoo"]
+
+
+def test_there_are_no_circles():
+    assert not circles(GRAPH)
+
+
+# The house of deploy/, from the ground up. A room imports from floors below its own, and nothing
+# from its own floor; a file that lies lower than its room stands for itself.
+FLOORS = (
+    (
+        "gpu.plan", "host", "ir", "measure.clock", "object_cache", "precision", "resolution",
+        "schedules",
+    ),
+    ("bilinear", "images", "metadata", "street", "target"),
+    ("cpu.library", "gpu.program"),  # what an artifact holds
+    ("artifact",),
+    ("artifact_file",),
+    ("graph",),
+    ("cpu", "gpu"),  # neither knows of the other
+    ("loaders", "targets"),
+    ("runtime",),
+    ("measure", "segment", "verify"),
+    ("devices", "profile"),
+    ("roofline", "trials"),
+    ("backends",),
+    ("bench", "tuning"),
+    ("build",),
+    ("tables",),
+    ("cli",),
+)  # fmt: skip
+FLOOR_OF = {f"deploy.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
+INSIDE = [module for module in FILES if top(module) == "deploy" and module != "deploy.__init__"]
+
+
+def room_of(module: str) -> str:
+    """The room with the longest name that a module of deploy/ lies in."""
+    inside = [room for room in FLOOR_OF if f"{module}.".startswith(f"{room}.")]
+    assert inside, f"{module} has no floor"
+    return max(inside, key=len)
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_floors_stand_on_those_below_them(module: str):
+    room = room_of(module)
+    others = {name: room_of(name) for name in GRAPH[module] if name in INSIDE}
+    assert not {
+        name for name, other in others.items()
+        if other != room and FLOOR_OF[other] >= FLOOR_OF[room]
+    }  # fmt: skip
+
+
+def test_every_room_is_there():
+    assert {room_of(module) for module in INSIDE} == set(FLOOR_OF)
+
+
+COMMANDS = [
+    *(command.name for app in (hmseg.app, hmseg_deploy.app) for command in app.registered_commands),
+    *(group.name for group in hmseg_deploy.app.registered_groups),
+]
+SPEAKS_OF_A_COMMAND = re.compile(
+    rf"hmseg-deploy|\bhmseg ({'|'.join(map(str, COMMANDS))})\b|(?<![-\w])--[a-z]"
+)
+
+
+def test_what_speaks_of_a_command_is_seen():
+    for text in ("run hmseg-deploy", "`hmseg search` found", "with --resume", "write '--data'"):
+        assert SPEAKS_OF_A_COMMAND.search(text), text
+    for text in ("hmseg searches", "the hmseg package", "a -- b", "x--y", "# ----------"):
+        assert not SPEAKS_OF_A_COMMAND.search(text), text
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if top(name) != "deploy"])
+def test_lower_packages_speak_of_no_command(module: str):
+    """Not in messages, and not in docstrings: what would help is data (`HmsegError.mend`)."""
+    lines = FILES[module].read_text().splitlines()
+    assert not [line for line in lines if SPEAKS_OF_A_COMMAND.search(line)]

@@ -15,6 +15,7 @@ from deploy.graph import place
 from deploy.measure.device import Devices
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
+from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -67,6 +68,7 @@ class Job:
     kernels: Kernels | None
     passes: Sequence[tvm.transform.Pass] | None = None
     dump: Path | None = None  # a folder for the module after each pass
+    cache: ObjectCache | None = None
     portable: bool = True  # with code for machines after those of the target, if there can be
 
 

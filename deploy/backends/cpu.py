@@ -25,6 +25,7 @@ from deploy.measure.device import Devices
 from deploy.measure.local import LocalDevice
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
+from deploy.object_cache import ObjectCache
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -80,7 +81,7 @@ class CpuBackend:
         return Built(artifact, tuple(operations[name] or name for name in compiled.calls))
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
-        """As `Backend.run_prefix`; here without linking it."""
+        """As `Backend.run_prefix`."""
         compiled = self._compile(job, lambda _: None)
         if remote is not None:
             return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
@@ -93,8 +94,9 @@ class CpuBackend:
         kernels = job.kernels
         assert kernels is None or isinstance(kernels, CpuKernels)
         return compile_graph(
-            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step
-        )
+            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step,
+            dump=job.dump, cache=job.cache,
+        )  # fmt: skip
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
@@ -160,6 +162,9 @@ class CpuBackend:
             raise UserError(f"tune: there are no kernels for {job.target.machine}; it needs AVX2")
         if remote is None:
             return SwappedBench(job.graph, job.target, kernels, rule)
+
+        # Networks differ in one kernel.
+        job = replace(job, cache=job.cache or ObjectCache(None))
 
         def build(kernels: Kernels) -> Artifact:
             return self.compile(replace(job, kernels=kernels), rule, lambda _: None).artifact

@@ -86,10 +86,10 @@ class CudaBackend:
         architectures = job.target.features
         for name in architectures:
             on_step(f"machine code for {name}")
-            cubins[name] = compile_cubin(lowered.source, name)
+            cubins[name] = compile_cubin(lowered.source, name, job.cache)
         if job.portable:
             last = max(architectures, key=number_of)
-            ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last)
+            ptx[last.replace("sm_", "compute_")] = compile_ptx(lowered.source, last, job.cache)
         return GpuProgram(lowered.plan, lowered.constants, cubins, ptx)
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
@@ -189,7 +189,8 @@ class CudaBackend:
         self.check_place(None, remote)
 
         def build(kernels: Kernels) -> Artifact:
-            other = replace(job, kernels=kernels, portable=False)
+            # No network comes again: keeping them would drive out what does.
+            other = replace(job, kernels=kernels, portable=False, cache=None)
             return self.compile(other, rule, lambda _: None).artifact
 
         kernels = job.kernels
@@ -213,5 +214,5 @@ def _source(job: Job, on_step: OnStep) -> CompiledSource:
     kernels = job.kernels
     assert isinstance(kernels, GpuKernels)
     return compile_source(
-        job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step
+        job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step, dump=job.dump
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from deploy.artifact import Artifact
 from deploy.backends.base import Built, CannotRunError, Job, OnStep
 from deploy.backends.cuda import CudaBackend
 from deploy.devices.network import Remote
@@ -11,6 +12,7 @@ from deploy.gpu.program import GpuProgram
 from deploy.measure.device import Devices
 from deploy.runtime import Network
 from deploy.target import Target
+from deploy.trials.bench import TuningBench
 from lut.errors import UserError
 
 T = TypeVar("T")
@@ -45,6 +47,12 @@ class OpenClBackend(CudaBackend):
         raise UserError(f"target {text}: this version runs OpenCL on no device")
 
     def devices(self, threads: int, remote: Remote | None) -> Devices:
+        """None."""
+        raise UserError("this version runs OpenCL on no device")
+
+    def tuning_bench(
+        self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
+    ) -> TuningBench:
         """None."""
         raise UserError("this version runs OpenCL on no device")
 

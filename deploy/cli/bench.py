@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deploy.bench import BenchResult
     from deploy.devices.network import Remote
     from deploy.metadata import Metadata
+    from deploy.object_cache import ObjectCache
     from deploy.target import Target
 
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
@@ -48,7 +49,8 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
     ] = False,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
+    kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time the compiled network beside onnxruntime, in turn, from image to output.
@@ -65,6 +67,7 @@ def bench(
         raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
     if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
         raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
+    cache = kept.open()
     workers, remote = place.read()
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
@@ -84,7 +87,7 @@ def bench(
     built = (
         _load(artifact, source.metadata, timed=profile)
         if artifact
-        else _build(source.graph, resolved, workers, remote)
+        else _build(source.graph, resolved, workers, remote, cache)
     )
     options.check_precision(on.precision, built)
     size = source.metadata.resolution
@@ -110,8 +113,9 @@ def bench(
 
 
 def _build(
-    graph: "onnx.ModelProto", target: "Target", threads: int, remote: "Remote | None"
-) -> "Artifact":
+    graph: "onnx.ModelProto", target: "Target", threads: int, remote: "Remote | None",
+    cache: "ObjectCache | None",
+) -> "Artifact":  # fmt: skip
     from deploy.build import build_artifact
 
     with step(f"compiling for {target.name}") as progress:
@@ -120,6 +124,7 @@ def _build(
             target,
             threads=threads,
             remote=remote,
+            cache=cache,
             on_step=progress.at,
         )
     if not comparisons:
@@ -128,7 +133,7 @@ def _build(
 
 
 def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
-    from deploy.artifact import load_artifact
+    from deploy.artifact_file import load_artifact
     from deploy.profile import require_timed
 
     built = load_artifact(path)

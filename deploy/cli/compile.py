@@ -1,8 +1,11 @@
 """hmseg-deploy compile."""
 
 from pathlib import Path
+from typing import Annotated
 
-from deploy.cli import options
+import typer
+
+from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
 from lut.files import check_writable
@@ -15,18 +18,24 @@ def compile_model(
     on: options.TargetOptions,
     given: options.SourceOptions,
     ends: options.EndOptions,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
+    kept: options.CacheOptions,
+    dump_passes: Annotated[
+        Path | None, typer.Option(help="Write the module after each pass into this folder.")
+    ] = None,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Compile for a target, check against onnxruntime, write one artifact file."""
     if out:
         check_writable(out)
+    cache = kept.open()
     workers, remote = place.read()
     resolved = on.resolve()
     with step(f"exporting {model}"):
         source = options.open_model(model, given, ends)
-    from deploy.artifact import SUFFIX, TVM, save_artifact
+    from deploy.artifact import SUFFIX, TVM
+    from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_artifact
 
@@ -35,8 +44,9 @@ def compile_model(
     backend = backend_of(resolved)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolved, threads=workers, remote=remote, on_step=progress.at
-        )
+            source.graph, resolved, threads=workers, remote=remote, dump=dump_passes, cache=cache,
+            on_step=progress.at,
+        )  # fmt: skip
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
     left = [kernel for kernel in artifact.kernels if kernel.template == TVM]

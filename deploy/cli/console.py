@@ -11,8 +11,7 @@ from typing import Any
 
 import typer
 
-from lut.errors import HmsegError
-from lut.jsonl import TornLineWarning
+from lut.errors import HmsegError, HmsegWarning
 
 _INTERRUPTED = 130
 _PYTHONS_FORMAT = warnings.formatwarning
@@ -31,7 +30,7 @@ def run_main(main: Callable[[], object]) -> None:
         code = main()
         sys.stdout.flush()  # here, where a full disk can still be reported
     except HmsegError as error:
-        _fail(str(error), error.exit_code)
+        _fail(_explain(error), error.exit_code)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -123,9 +122,15 @@ def _format_warning(
     line: str | None = None,
 ) -> str:  # fmt: skip
     """Warnings of ours are prose; the place in the source is of use for others only."""
-    if issubclass(category, TornLineWarning):
+    if issubclass(category, HmsegWarning):
         return f"warning: {message}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
+
+
+def _explain(error: HmsegError) -> str:
+    from deploy.cli.advice import explain
+
+    return explain(error)
 
 
 def _fail(message: str, code: int) -> None:

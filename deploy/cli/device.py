@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
 from lut.errors import UserError, WorkError
@@ -48,7 +48,7 @@ def tracker(
 @app.command()
 def serve(
     rpc_key: OwnKey = None,
-    rpc_tracker: options.Tracker = None,
+    rpc_tracker: places.Tracker = None,
     host: Host = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9090,
     advertise: Annotated[
@@ -57,11 +57,11 @@ def serve(
     allow_remote: AllowRemote = False,
 ) -> None:
     """Make this machine a device: run TVM's RPC server until it is interrupted."""
-    key = options.read_key(rpc_key)
+    key = places.read_key(rpc_key)
     if key is None:
         raise UserError("device serve: name the device's kind with --rpc-key, such as arm")
     address = _listen_address(host, port, allow_remote)
-    where = options.read_tracker(rpc_tracker)
+    where = places.read_tracker(rpc_tracker)
     say(f"serving with key {key} for the tracker {where}{_reach(address)}")
     from deploy.devices.server import serve as run_server
 
@@ -70,11 +70,11 @@ def serve(
 
 
 @app.command("list")
-def list_devices(rpc_tracker: options.Tracker = None, as_json: options.Json = False) -> None:
+def list_devices(rpc_tracker: places.Tracker = None, as_json: options.Json = False) -> None:
     """The keys that a tracker knows, their devices, and how many are free."""
     from deploy.devices.tracker import states
 
-    found = states(options.read_tracker(rpc_tracker))
+    found = states(places.read_tracker(rpc_tracker))
     if as_json:
         print_json([
             {"key": s.key, "devices": s.devices, "free": s.free, "waiting": s.waiting}
@@ -89,26 +89,26 @@ def list_devices(rpc_tracker: options.Tracker = None, as_json: options.Json = Fa
 
 @app.command()
 def doctor(
-    rpc_key: options.Key = None,
-    rpc_tracker: options.Tracker = None,
-    rpc_limit: options.CallLimit = 30.0,
+    rpc_key: places.Key = None,
+    rpc_tracker: places.Tracker = None,
+    rpc_limit: places.CallLimit = 30.0,
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="What is compiled for it; default: fits.")
     ] = None,
-    threads: options.Threads = None,
+    threads: places.Threads = None,
     adb: Annotated[bool, typer.Option("--adb", help="It is a phone on a cable.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Walk the chain from here to a device; name the first broken link and its cure."""
-    key = options.read_key(rpc_key)
+    key = places.read_key(rpc_key)
     if key is None:
         raise UserError("device doctor: name the device with --rpc-key")
-    if threads is not None and not 1 <= threads <= options.MAX_THREADS:
-        raise UserError(f"--threads {threads}: write a number from 1 to {options.MAX_THREADS}")
+    if threads is not None and not 1 <= threads <= places.MAX_THREADS:
+        raise UserError(f"--threads {threads}: write a number from 1 to {places.MAX_THREADS}")
     from deploy.devices.doctor import diagnose
     from deploy.devices.session import Farm
 
-    farm = Farm(options.read_tracker(rpc_tracker), key, call_limit_s=rpc_limit, wait_s=rpc_limit)
+    farm = Farm(places.read_tracker(rpc_tracker), key, call_limit_s=rpc_limit, wait_s=rpc_limit)
     findings = []
     for finding in diagnose(farm, target=target, threads=threads, phone=adb):
         findings.append(finding)
@@ -124,7 +124,7 @@ def doctor(
 @app.command()
 def emulate(
     rpc_key: OwnKey = None,
-    rpc_tracker: options.Tracker = None,
+    rpc_tracker: places.Tracker = None,
     setup_only: Annotated[
         bool, typer.Option("--setup-only", help="Download and unpack the machine, do not start.")
     ] = False,
@@ -139,8 +139,8 @@ def emulate(
     if setup_only:
         print(folder)
         return
-    where = options.read_tracker(rpc_tracker)
-    key = options.read_key(rpc_key) or emulated.KEY
+    where = places.read_tracker(rpc_tracker)
+    key = places.read_key(rpc_key) or emulated.KEY
     say(f"emulated device with key {key} for the tracker {where}; its latencies mean nothing")
     emulated.run_server(folder, where, key)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options, training_options
+from deploy.cli import options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from lut.errors import UserError
 
@@ -28,14 +28,14 @@ def evaluate_network(
     data: training_options.Data,
     dataset: training_options.Dataset = "camvid",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    threads: options.Threads = None,
+    threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure mIoU and per-class IoU over a split: own size, single scale, no flip."""
     from hmseg.data.registry import open_dataset
     from hmseg.train.metrics import evaluate
 
-    workers = options.read_threads(threads)
+    workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
     first, _ = frames.load(0)
     predict, classes = _open_predictor(network, dataset, first.shape[:2], workers)
@@ -73,7 +73,7 @@ def _open_predictor(
     import torch
 
     from hmseg.train.checkpoint import Checkpoint, load_into
-    from hmseg.train.loop import torch_predictor
+    from hmseg.train.metrics import torch_predictor
     from hmseg.zoo import create_model
 
     torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ import typer
 
 from deploy.cli import (
     bench,
+    cache,
     compile,
     device,
     export,
@@ -13,6 +14,7 @@ from deploy.cli import (
     quickstart,
     run,
     tune,
+    upgrade,
     verify,
 )
 from deploy.cli.console import run_program
@@ -33,6 +35,8 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
+app.command("upgrade")(upgrade.upgrade)
+app.command("cache")(cache.cache)
 app.add_typer(device.app, name="device")
 
 

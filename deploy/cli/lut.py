@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
+from deploy.object_cache import default_cache
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.files import check_writable, write_atomic
-from lut.table import Table, load_table, merge_tables, save_table
+from lut.table import Table, merge_tables
+from lut.table_file import load_table, save_table
 
 if TYPE_CHECKING:
     from deploy.tables.build import Progress
@@ -38,7 +40,7 @@ def build(
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
@@ -57,7 +59,7 @@ def build(
     from deploy.backends import backend_of
     from deploy.tables.build import Plan, build_table, default_path
 
-    resolved = options.resolve_measured_target(target, precision)
+    resolved = places.resolve_measured_target(target, precision)
     backend = backend_of(resolved)
     backend.check_place(place.threads, remote)
     workers = backend.record_threads(workers)
@@ -74,7 +76,8 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        table = build_table(plan, options.open_devices(workers, remote, resolved), path, tell)
+        devices = places.open_devices(workers, remote, resolved)
+        table = build_table(plan, devices, path, tell, default_cache())
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -109,9 +112,9 @@ def check(
     path: TablePath,
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
-    rpc_tracker: options.Tracker = None,
-    rpc_key: options.Key = None,
-    rpc_limit: options.CallLimit = options.CALL_LIMIT_S,
+    rpc_tracker: places.Tracker = None,
+    rpc_key: places.Key = None,
+    rpc_limit: places.CallLimit = places.CALL_LIMIT_S,
     as_json: options.Json = False,
 ) -> None:
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
@@ -119,14 +122,14 @@ def check(
         raise UserError(f"--networks {networks}: a comparison needs at least 2")
     table, _ = _open(path)
     identity = table.identity
-    workers, remote = options.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
+    workers, remote = places.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
     from deploy.tables.check import check_table
 
     own = identity.target if identity.target_name == "json" else identity.target_name
-    resolved = options.resolve_measured_target(target or own, identity.precision)
+    resolved = places.resolve_measured_target(target or own, identity.precision)
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_table(
-            table, resolved, options.open_devices(workers, remote, resolved), networks=networks,
+            table, resolved, places.open_devices(workers, remote, resolved), networks=networks,
             on_progress=progress.tell,
         )  # fmt: skip
     if as_json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -26,7 +26,7 @@ def profile(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Time each kernel of a frame against the machine's ceilings.
@@ -38,7 +38,7 @@ def profile(
     if out:
         check_writable(out)
     workers, remote = place.read()
-    from deploy.artifact import load_artifact
+    from deploy.artifact_file import load_artifact
     from deploy.backends import backend_of
     from deploy.profile import profile as run_profile
     from deploy.profile import require_timed

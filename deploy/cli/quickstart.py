@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import say, step
 from lut.files import check_writable
 
@@ -16,7 +16,8 @@ def quickstart(
     image: Annotated[
         Path | None, typer.Option(help="A PNG or JPEG; default: a street drawn by our own code.")
     ] = None,
-    threads: options.Threads = None,
+    threads: places.Threads = None,
+    no_cache: options.NoCache = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
 ) -> None:
     """From a network to labels.png: export, compile, check, time, segment."""
@@ -24,12 +25,14 @@ def quickstart(
 
     pixels = read_image(image) if image else None
     check_writable(out / "labels.png")
-    workers = options.read_threads(threads)
+    cache = options.CacheOptions(no_cache).open()
+    workers = places.read_threads(threads)
     with step(f"exporting {model}") as progress:
         source = options.open_model(model, options.SourceOptions(resolution))
         size = source.metadata.resolution
         progress.result = f"{size}, {len(source.metadata.classes)} classes"
-    from deploy.artifact import SUFFIX, save_artifact
+    from deploy.artifact import SUFFIX
+    from deploy.artifact_file import save_artifact
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
@@ -44,7 +47,7 @@ def quickstart(
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=workers, on_step=progress.at
+            source.graph, target, threads=workers, cache=cache, on_step=progress.at
         )
         worst = max(c.max_logit_error for c in comparisons)
         progress.result = f"logit error {worst:.1e} against onnxruntime"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, say
 from lut.errors import UserError
 
@@ -15,7 +15,7 @@ def run(
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
     overlay: Annotated[bool, typer.Option(help="Write coloured overlays too.")] = True,
-    threads: options.Threads = None,
+    threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Segment images: NAME-labels.png (class indices) and NAME-overlay.png (with a legend)."""
@@ -29,7 +29,7 @@ def run(
     for result in (out / f"{name}-{kind}.png" for name in names for kind in ("labels", "overlay")):
         if result.resolve() in inputs:
             raise UserError(f"{result} would be overwritten; name another folder with --out")
-    network = load(artifact, threads=options.read_threads(threads))
+    network = load(artifact, threads=places.read_threads(threads))
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write into {out}: it is a file; name a folder with --out")
     done = []

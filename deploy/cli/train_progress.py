@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 from lut.errors import UserError
 
 if TYPE_CHECKING:
-    from hmseg.search.search import SearchReport
+    from hmseg.search.config import SearchConfig
+    from hmseg.search.loop import SearchReport
+    from hmseg.train.config import TrainConfig
     from hmseg.train.loop import StepReport
     from hmseg.train.metrics import Confusion
     from hmseg.train.run import Watcher
 
 
-class ProgressBar:
-    """Steps done, loss, last mIoU and the time left, on stderr.
+class _Bar:
+    """Steps done and the time left, on stderr.
 
     Time is reckoned by pixels, as later stages have larger crops: `pixels_after(step)` are those of
     the first steps. Where stderr is no terminal, a line every 5% of the steps.
     """
 
-    def __init__(
-        self, pixels_after: Callable[[int], int], steps: int, title: str = "training"
-    ) -> None:
+    def __init__(self, title: str, pixels_after: Callable[[int], int], steps: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as TimeLeft
@@ -39,10 +39,6 @@ class ProgressBar:
         total = pixels_after(steps)
         self._task = self._progress.add_task(title, total=total, start=False, at="")
         self._start = 0, 0.0  # pixels and time at the first report
-
-    def step(self, report: "StepReport") -> None:
-        """Advance the bar."""
-        self._advance(report.step, f"loss {report.loss:.3f}")
 
     def _advance(self, step: int, at: str) -> None:
         pixels = self._pixels_after(step)
@@ -63,26 +59,35 @@ class ProgressBar:
             left = f", about {minutes:.0f} min left"
         self._console.print(place + left)
 
-    def evaluation(self, step: int, confusion: "Confusion") -> None:
-        """Print the mIoU above the bar."""
-        self._console.print(f"step {step}: validation mIoU {100 * confusion.miou:.2f}%")
-
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._progress.live.is_started:  # else it prints an empty line
             self._progress.stop()
 
 
-class SearchProgress(ProgressBar):
-    """Steps done, loss, the expected cost E(A) and the time left, on stderr."""
+class TrainBar(_Bar):
+    """Steps done, loss, last mIoU and the time left."""
 
-    def __init__(
-        self, pixels_after: Callable[[int], int], steps: int, show: Callable[[float], str]
-    ) -> None:
-        super().__init__(pixels_after, steps, "searching")
+    def __init__(self, config: "TrainConfig") -> None:
+        super().__init__("training", config.pixels_after, config.steps)
+
+    def step(self, report: "StepReport") -> None:
+        """Advance the bar."""
+        self._advance(report.step, f"loss {report.loss:.3f}")
+
+    def evaluation(self, step: int, confusion: "Confusion") -> None:
+        """Print the mIoU above the bar."""
+        self._console.print(f"step {step}: validation mIoU {100 * confusion.miou:.2f}%")
+
+
+class SearchBar(_Bar):
+    """Steps done, loss, the expected cost E(A) and the time left; `show` writes a cost."""
+
+    def __init__(self, config: "SearchConfig", show: Callable[[float], str]) -> None:
+        super().__init__("searching", config.recipe.pixels_after, config.steps)
         self._show = show
 
-    def search_step(self, report: "SearchReport") -> None:
+    def step(self, report: "SearchReport") -> None:
         """Advance the bar."""
         at = f"loss {report.loss:.3f}"
         if report.architecture:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -36,7 +36,7 @@ def tune(
     records: Annotated[
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
     ] = None,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Measure schedules inside the network; keep those that win.
@@ -46,7 +46,7 @@ def tune(
     if (trials is not None and trials < 1) or early_stopping < 1:
         raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = place.read()
-    resolved = options.resolve_measured_target(target, precision)
+    resolved = places.resolve_measured_target(target, precision)
     from deploy.backends import backend_of
 
     backend = backend_of(resolved)
@@ -56,6 +56,7 @@ def tune(
     from deploy.build import build_artifact
     from deploy.cpu.passes.schedule_fallback import TRACE
     from deploy.measure.interleave import Protocol
+    from deploy.object_cache import default_cache
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, winners
     from deploy.tuning.tune import Limits
@@ -63,9 +64,11 @@ def tune(
 
     folder, limits = records or default_folder(), Limits(trials or backend.trials, early_stopping)
 
+    cache = default_cache()
+
     def build(measured: "dict[str, Fields]") -> "Artifact":
         return build_artifact(
-            source.graph, resolved, threads=workers, measured=measured, remote=remote
+            source.graph, resolved, threads=workers, measured=measured, remote=remote, cache=cache
         )[0]
 
     with step("compiling by the rule"):

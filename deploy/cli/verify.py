@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -13,6 +13,7 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     from deploy.artifact import Artifact
     from deploy.devices.network import Remote
+    from deploy.object_cache import ObjectCache
     from deploy.precision import Precision
     from deploy.target import Target
     from deploy.verify import Comparison
@@ -29,7 +30,8 @@ def verify(
     ] = None,
     on: options.TargetOptions,
     given: options.SourceOptions,
-    place: options.PlaceOptions,
+    place: places.PlaceOptions,
+    kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Check an artifact, or torch, onnxruntime and TVM against each other.
@@ -38,8 +40,9 @@ def verify(
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
+    cache = kept.open()
     workers, remote = place.read()
-    from deploy.artifact import load_artifact
+    from deploy.artifact_file import load_artifact
 
     if artifact is not None:
         loaded = load_artifact(artifact)
@@ -49,7 +52,7 @@ def verify(
         assert model is not None
         resolved = on.resolve()
         found = resolved.precision
-        comparisons = _compare_all(model, resolved, given, workers, remote)
+        comparisons = _compare_all(model, resolved, given, workers, remote, cache)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
@@ -77,7 +80,7 @@ def _replay(
 
 def _compare_all(
     model: str, target: "Target", given: options.SourceOptions, threads: int,
-    remote: "Remote | None",
+    remote: "Remote | None", cache: "ObjectCache | None",
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
@@ -86,7 +89,7 @@ def _compare_all(
 
     with step(f"compiling for {target.name}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=threads, remote=remote, on_step=progress.at
+            source.graph, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
         )
     if "how" in artifact.parity:
         say(f"no GPU here: {artifact.parity['how']}")

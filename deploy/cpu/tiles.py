@@ -1,9 +1,9 @@
-"""Sums over channels: what every convolution by a register tile is made of."""
+"""Register tiles: the innermost loops of every convolution."""
 
 from collections.abc import Callable
 
 from deploy import ir
-from deploy.cpu.isa import Isa
+from deploy.cpu.isa import Isa, Tile
 
 
 def reduce_channels(isa: Isa, channels: int, step: Callable[[ir.Expr, ir.Expr], None]) -> None:
@@ -53,3 +53,53 @@ def matmul_tile(
     for p in range(px):
         for o in range(ob):
             finish(p, o, acc[p * ob + o])
+
+
+def over_row_tiles(
+    blocks: int, columns: int, tile: Tile, body: Callable[[ir.Expr, int, ir.Expr, int], None]
+) -> None:
+    """Cover a row of some channel blocks by tiles, smaller ones at the ends:
+    body(first block, blocks, first column, columns)."""
+
+    def group(first: ir.Expr, ob: int) -> None:
+        ir.over_tiles(columns, min(tile.px, columns), lambda begin, px: body(first, ob, begin, px))
+
+    ir.over_tiles(blocks, tile.ob, group)
+
+
+def best_depthwise_px(isa: Isa, kernel: int, width: int) -> int:
+    """Output pixels per tile of a depthwise convolution: as many accumulators as fit beside k
+    weights and two inputs."""
+    most = min(isa.registers - kernel - 2, 2 * isa.fma_per_cycle * isa.fma_latency)
+    most = max(2, min(most, width))
+    return -(-width // -(-width // most))
+
+
+def accumulate_row(
+    acc: ir.Registers,
+    px: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    *,
+    x: Callable[[int], ir.Expr],
+    w: Callable[[int], ir.Expr],
+    valid: Callable[[int, int], bool],
+) -> None:
+    """Add one kernel row to the px accumulators of a depthwise tile:
+    acc[p] += w(kx) * x(p*stride + kx*dilation).
+
+    Every input column is loaded once and used by all the pixels that see it; taps for which
+    valid(p, kx) is False lie outside the map and are left out.
+    """
+    taps: dict[int, list[tuple[int, int]]] = {}
+    for p in range(px):
+        for kx in range(kernel):
+            if valid(p, kx):
+                taps.setdefault(p * stride + kx * dilation, []).append((p, kx))
+    used = sorted({kx for uses in taps.values() for _, kx in uses})
+    weights = {kx: ir.bind(w(kx)) for kx in used}
+    for column in sorted(taps):
+        value = ir.bind(x(column))
+        for p, kx in taps[column]:
+            acc[p] = acc[p] + weights[kx] * value

@@ -79,14 +79,12 @@ def int32(value: int) -> Any:  # noqa: ANN401
     return T.int32(value)
 
 
-def splat(value: Any, lanes: int) -> Any:  # noqa: ANN401
-    """One number to every lane."""
-    return value if lanes == 1 else ir.splat(value, lanes)
+splat = ir.splat
 
 
 def number(value: float, lanes: int = 1) -> Any:  # noqa: ANN401
     """A constant in every lane."""
-    return splat(T.float32(value), lanes)
+    return ir.const(value, lanes)
 
 
 def either(condition: Any, yes: Any, no: Any) -> Any:  # noqa: ANN401
@@ -100,19 +98,13 @@ def inside(index: Any, size: int) -> Any:  # noqa: ANN401
 
 
 def act_of(value: Any, act: Activation, lanes: int = 1) -> Any:  # noqa: ANN401
-    """The activation; NaN passes through."""
-    if act == "none":
-        return value
-    value = ir.bind(value)
-    if act == "sigmoid":
-        one = number(1, lanes)
+    """`ir.activate`, with the sigmoid written out."""
+
+    def sigmoid(value: Any) -> Any:  # noqa: ANN401
+        value, one = ir.bind(value), number(1, lanes)
         return one / (one + T.exp(number(0, lanes) - value))
-    zero, six = number(0, lanes), number(6, lanes)
-    value = ir.select(value < zero, zero, value)
-    if act == "relu6":
-        value = ir.bind(value)
-        value = ir.select(value > six, six, value)
-    return value
+
+    return ir.activate(value, act, lanes, sigmoid)
 
 
 @contextmanager

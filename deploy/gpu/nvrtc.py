@@ -6,10 +6,12 @@ wheels are CUDA 12's (the extra ``cuda``) or, beside a torch for CUDA 13, CUDA 1
 """
 
 import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from deploy.object_cache import ObjectCache, key_of
 from lut.errors import UserError, WorkError
 
 INSTALL = "pip install 'hmseg[cuda]'"
@@ -48,14 +50,38 @@ def check_architectures(names: tuple[str, ...]) -> None:
             )
 
 
-def compile_cubin(source: str, architecture: str) -> bytes:
-    """Machine code (an ELF file) for ``sm_...``. Raises WorkError where the compiler refuses."""
-    return _compile(source, architecture, "CUBIN")
+def compile_cubin(source: str, architecture: str, cache: ObjectCache | None = None) -> bytes:
+    """Machine code (an ELF file) for ``sm_...``: out of the cache, or compiled and put into it.
+    Raises WorkError where the compiler refuses."""
+    return _cached(source, architecture, "CUBIN", cache)
 
 
-def compile_ptx(source: str, architecture: str) -> bytes:
-    """PTX for ``sm_...`` and every later architecture."""
-    return _compile(source, architecture.replace("sm_", "compute_"), "PTX")
+def compile_ptx(source: str, architecture: str, cache: ObjectCache | None = None) -> bytes:
+    """PTX for ``sm_...`` and every later architecture, as `compile_cubin`."""
+    return _cached(source, architecture.replace("sm_", "compute_"), "PTX", cache)
+
+
+def _cached(source: str, architecture: str, kind: str, cache: ObjectCache | None) -> bytes:
+    if cache is None or (packages := _packages()) is None:
+        return _compile(source, architecture, kind)
+    key = key_of(kind, source, architecture, *_OPTIONS, toolkit_version(), *packages)
+    found = cache.get(key)
+    if found is None:
+        found = _compile(source, architecture, kind)
+        cache.put(key, found)
+    return found
+
+
+def _packages() -> tuple[str, ...] | None:
+    """The wheels of the compiler and of the headers that it reads, with their versions; None where
+    they are not all there: then it is not known what a key would have to hold."""
+    major = toolkit_version().partition(".")[0]
+    suffix = f"-cu{major}" if int(major) < _ONE_FOLDER else ""
+    names = [f"nvidia-cuda-{part}{suffix}" for part in ("nvrtc", "runtime", "cccl")]
+    try:
+        return tuple(f"{name} {version(name)}" for name in names)
+    except PackageNotFoundError:
+        return None
 
 
 def _compile(source: str, architecture: str, kind: str) -> bytes:

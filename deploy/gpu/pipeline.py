@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import onnx
 import tvm
@@ -11,12 +11,13 @@ from tvm import relax
 from tvm.s_tir import dlight
 
 from deploy.artifact import KernelInfo
-from deploy.cpu.pipeline import OnPass, Pass, describe_kernels, watching
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.lower import Lowered, lower_module
 from deploy.gpu.store_half import StoreHalf
+from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import KERNEL, Place
 from deploy.graph.split_outputs import SplitOutputs
 from deploy.precision import FP16, FP32, Precision
@@ -25,7 +26,7 @@ from deploy.target import Target
 
 def gpu_passes(kernels: GpuKernels, precision: Precision = FP32) -> list[Pass]:
     """Every pass between the imported graph and kernels that can be launched, in order."""
-    passes = [
+    return [
         Place(kernels),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused,
@@ -42,8 +43,8 @@ def gpu_passes(kernels: GpuKernels, precision: Precision = FP32) -> list[Pass]:
             dlight.gpu.GeneralReduction(),
             dlight.gpu.Fallback(),
         ),
+        *([StoreHalf()] if precision is FP16 else []),
     ]
-    return [*passes, StoreHalf()] if precision is FP16 else passes
 
 
 @tvm.transform.module_pass(opt_level=0, name="MarkScheduled")
@@ -76,17 +77,18 @@ def compile_source(
     kernels: GpuKernels | None = None,
     passes: Sequence[Pass] | None = None,
     on_pass: OnPass | None = None,
+    dump: Path | None = None,
 ) -> CompiledSource:
     """Source, plan and constants of a graph with both ends. Schedules are the rule's unless
-    `kernels` has others; `on_pass` is told each pass's name before it runs. Raises UserError for an
+    `kernels` has others; `on_pass` and `dump` are `run_passes`'s. Raises UserError for an
     operator that cannot be lowered."""
     start = time.perf_counter()
     kernels = kernels or GpuKernels()
     tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
-    module: Any = import_graph(with_logits_output(model))
-    with tvm_target, tvm.transform.PassContext(instruments=watching(on_pass)):
-        for step in gpu_passes(kernels, target.precision) if passes is None else passes:
-            module = step(module)
+    module = import_graph(with_logits_output(model))
+    with tvm_target:
+        steps = gpu_passes(kernels, target.precision) if passes is None else passes
+        module = run_passes(module, steps, on_pass, dump)
     lowered = lower_module(module, tvm_target)
     described = describe_kernels(module, kernels.measured)
     return CompiledSource(lowered, target, described, time.perf_counter() - start)

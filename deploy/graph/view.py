@@ -37,10 +37,14 @@ class Graph:
         self._uses[result] += 1
 
     @cached_property
-    def _activated(self) -> set[Expr]:
-        """What activations are applied to."""
-        found = (activation(self, var) for var in self.vars)
-        return {value for act, value in found if act != "none"}
+    def _before_activation(self) -> set[Expr]:
+        """Convolutions, with their bias and before it is added, that activations alone read."""
+        found: set[Expr] = set()
+        for act, value in (activation(self, var) for var in self.vars):
+            if act != "none":
+                block = conv_block(self, value, with_act=False)
+                found.update((value, *block.inner) if block is not None else ())
+        return found
 
     @cached_property
     def vars(self) -> Sequence[Var]:
@@ -72,8 +76,32 @@ class Graph:
         return var in self._results
 
     def before_activation(self, var: Var) -> bool:
-        """Whether an activation, and nothing else, reads the variable."""
-        return var in self._activated and self.used_once(var)
+        """Whether the variable is a convolution, with its bias or still without it, that an
+        activation, and nothing else, reads."""
+        return var in self._before_activation
+
+    def scaled(self, output: Expr, factor: float) -> Any:  # noqa: ANN401 - a Var or None
+        """What is multiplied by this number, or divided by its inverse."""
+        for name, number in (("multiply", factor), ("divide", 1 / factor)):
+            if (value := self._with_number(output, f"relax.{name}", number)) is not None:
+                return value
+        return None
+
+    def shifted(self, output: Expr, offset: float) -> Any:  # noqa: ANN401 - a Var or None
+        """What this number is added to."""
+        return self._with_number(output, "relax.add", offset)
+
+    def _with_number(self, output: Expr, name: str, number: float) -> Any:  # noqa: ANN401
+        call = self.call(output, name)
+        for value, other in [call.args, call.args[::-1]] if call is not None else []:
+            constant = self.constant(other)
+            if constant is not None and constant.size == 1 and isinstance(value, relax.Var):
+                return value if np.isclose(constant.item(), number, rtol=1e-6) else None
+        return None
+
+    def uses(self, var: Var) -> int:
+        """How often bindings, and the function's result, read the variable."""
+        return self._uses[var]
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
@@ -159,7 +187,7 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     act, value = activation(graph, output)
     inner = []
     if act != "none":
-        if not with_act or not graph.used_once(value):
+        if not with_act:
             return None
         inner.append(value)
     bias = None
@@ -205,25 +233,50 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     )
 
 
-def activation(graph: Graph, output: Expr) -> tuple[Activation, Expr]:
-    """An activation and what it is applied to; ("none", output) for anything else."""
-    sigmoid = graph.call(output, "relax.sigmoid")
-    if sigmoid is not None:
-        return "sigmoid", sigmoid.args[0]
-    relu = graph.call(output, "relax.nn.relu")
-    if relu is not None:
-        return "relu", relu.args[0]
-    relu6 = graph.call(output, "relax.nn.relu6")
-    if relu6 is not None:
-        return "relu6", relu6.args[0]
+def activation(graph: Graph, output: Expr) -> tuple[Activation, Var]:
+    """An activation and what it is applied to, which nothing else reads; ("none", output) for
+    anything else."""
+    act, value, reads = _activation(graph, output)
+    alone = isinstance(value, relax.Var) and graph.uses(value) == reads
+    return (act, value) if alone else ("none", output)
+
+
+def _activation(graph: Graph, output: Expr) -> tuple[Activation, Expr, int]:
+    """And how often it reads that."""
+    calls: dict[str, Activation] = {"nn.relu": "relu", "nn.relu6": "relu6", "sigmoid": "sigmoid"}
+    for name, act in calls.items():
+        call = graph.call(output, f"relax.{name}")
+        if call is not None:
+            return act, call.args[0], 1
+    value, bounds = _clipped(graph, output)
+    if bounds == (0.0, 6.0):
+        return "relu6", value, 1
+    if bounds == (0.0, float("inf")):
+        return "relu", value, 1
+    return "hswish", _hard_swish(graph, output), 2
+
+
+def _clipped(graph: Graph, output: Expr) -> tuple[Expr, tuple[float, ...]]:
     clip = graph.call(output, "relax.clip")
-    if clip is not None:
-        bounds = tuple(float(bound.value) for bound in clip.args[1:])
-        if bounds == (0.0, 6.0):
-            return "relu6", clip.args[0]
-        if bounds == (0.0, float("inf")):
-            return "relu", clip.args[0]
-    return "none", output
+    if clip is None:
+        return output, ()
+    return clip.args[0], tuple(float(bound.value) for bound in clip.args[1:])
+
+
+def _hard_swish(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
+    """x where a value is x * relu6(x + 3) / 6, as ONNX's HardSwish is imported, or written out with
+    the division at its end, or x * HardSigmoid(x)."""
+    for whole in (graph.scaled(output, 1 / 6), output):
+        for x, gate in product_of(graph, whole) if isinstance(whole, relax.Var) else []:
+            inner = gate if whole is not output else graph.scaled(gate, 1 / 6)
+            shifted, bounds = _clipped(graph, inner)
+            if bounds == (0.0, 6.0) and x.same_as(graph.shifted(shifted, 3.0)):
+                return x
+            sixth, bounds = _clipped(graph, gate)
+            scaled = graph.shifted(sixth, 0.5) if bounds == (0.0, 1.0) else None
+            if scaled is not None and x.same_as(graph.scaled(scaled, 1 / 6)):
+                return x
+    return None
 
 
 def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None

@@ -12,6 +12,7 @@ from pathlib import Path
 from deploy.backends import backend_of
 from deploy.measure.device import Device, DeviceInfo, Devices, Session
 from deploy.measure.rounds import VisitProtocol
+from deploy.object_cache import ObjectCache
 from deploy.schedules import Fields
 from deploy.tables.networks import Factory, Recipe, TimedNetwork, factory_of
 from deploy.tables.schedules import digest, schedules_of
@@ -24,7 +25,8 @@ from lut.errors import UserError
 from lut.files import cache_folder
 from lut.provenance import Provenance
 from lut.record import Role, Visit
-from lut.table import Identity, Table, Writer, open_table
+from lut.table import Identity, Table
+from lut.table_file import Writer, open_table
 
 CALIBRATION = 16  # random networks, measured whole
 # On which each network is visited, all the others between them: loading gives it other places in
@@ -93,12 +95,13 @@ def build_table(
     devices: Devices,
     path: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    cache: ObjectCache | None = None,
 ) -> Table:
     """Measure what the table at `path` does not hold yet; returns it complete.
 
-    Each visit is on disk when it is reported. Raises UserError for a table of something else, one
-    that another process is building, a target without kernels, one that the devices are not, and a
-    device that is not like the others.
+    Each visit is on disk when it is reported; `cache` gives and takes machine code. Raises
+    UserError for a table of something else, one that another process is building, a target without
+    kernels, one that the devices are not, and a device that is not like the others.
     """
     target = plan.target
     architecture = backend_of(target).architecture(target)
@@ -112,7 +115,7 @@ def build_table(
     provenance = provenance_of(devices.info, target, schedules, plan.protocol)
     networks = plan.networks()
     with (  # the table last: a mistake in the plan leaves no file
-        factory_of(Recipe(plan.space, target, plan.threads, schedules)) as factory,
+        factory_of(Recipe(plan.space, target, plan.threads, schedules, cache)) as factory,
         open_table(path, plan.identity, provenance) as writer,
     ):
         build = _Builder(plan, devices, writer, factory, on_progress)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import TracebackType
@@ -27,6 +27,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import Job
 from deploy.build import TOOLS
 from deploy.graph.export import export_network, read_metadata
+from deploy.object_cache import ObjectCache
 from deploy.resolution import Resolution
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -64,6 +65,7 @@ class Recipe:
     target: Target
     threads: int
     measured: Mapping[str, Fields]
+    cache: ObjectCache | None = None
 
     def __post_init__(self) -> None:
         backend = backend_of(self.target)
@@ -79,7 +81,7 @@ class Recipe:
         `Space.keys` says."""
         backend, graph = backend_of(self.target), export_genotype(genotype, self.space)
         kernels = backend.kernels(self.target, self.threads, self.measured)
-        job = Job(graph, self.target, kernels, portable=False)
+        job = Job(graph, self.target, kernels, portable=False, cache=self.cache)
         draft = unchecked_artifact(graph, self.target, self.threads)
         built = backend.compile(job, draft, lambda _: None)
         entries = self.space.keys(genotype)
@@ -115,10 +117,11 @@ def factory_of(recipe: Recipe) -> Factory:
 
 class OwnFactory:
     """Builds in this process, between the measurements: compiling would disturb what is measured
-    on the same cores."""
+    on the same cores. Each kernel is compiled once, for all networks that call it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._lock = recipe, threading.Lock()
+        cache = ObjectCache(None) if recipe.cache is None else recipe.cache
+        self._recipe, self._lock = replace(recipe, cache=cache), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +148,8 @@ class AheadFactory:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+        # A GPU's code is a whole network's, and none comes again.
+        self._recipe = replace(recipe, cache=None)
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
         self._pool = ProcessPoolExecutor(processes, context, _begin)

@@ -15,9 +15,10 @@ from deploy.cpu.kernels import CpuKernels, emit
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
-from deploy.cpu.pipeline import lowering_passes
+from deploy.cpu.pipeline import network_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.passes import passes_before, run_passes
 from deploy.runtime import open_artifact
 from deploy.target import Target
 from deploy.trials.apart import run_apart
@@ -44,8 +45,8 @@ class SwappedBench:
         self._target, self.kernels = target, kernels
         module = import_graph(with_logits_output(graph))
         with tvm.target.Target(target.config):
-            for step in lowering_passes(kernels):
-                module = step(module)
+            nests = passes_before("ScheduleFallback", network_passes(kernels))
+            module = run_passes(module, nests)
         left = {workload_key(function): function for function in left_to_tvm(module).values()}
         self._network = open_artifact(rule, "the network", threads=kernels.threads)
         assert isinstance(self._network.loaded, LoadedLibrary)

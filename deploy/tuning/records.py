@@ -5,6 +5,8 @@ threads (0 where there are none), and the version of the kernels. The kernel's o
 schedule are stored as text and as fields, so that a record can be read without this program.
 """
 
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -57,7 +59,8 @@ def default_folder() -> Path:
 def load_records(folders: Iterable[Path]) -> list[Record]:
     """Every record in the ``*.jsonl`` files of these folders.
 
-    Raises UserError naming the file for a record with a missing or unknown field.
+    Raises UserError naming the file for a record with a missing or unknown field, and for one from
+    before operations had a text of their own.
     """
     names = {field.name for field in fields(Record)}
     records = []
@@ -67,10 +70,20 @@ def load_records(folders: Iterable[Path]) -> list[Record]:
                 if set(values) != names:
                     odd = ", ".join(sorted(set(values) ^ names))
                     raise UserError(f"{path}, record {number}: missing or unknown fields: {odd}")
+                if is_old(values["spec"]):
+                    raise UserError(
+                        f"{path}, record {number}: from before operations had a text of their own; "
+                        f"carry it over: hmseg-deploy upgrade {shlex.quote(str(path))}"
+                    )
                 values["rule_ns"] = tuple(values["rule_ns"])
                 values["candidate_ns"] = tuple(values["candidate_ns"])
                 records.append(Record(**values))
     return records
+
+
+def is_old(spec: object) -> bool:
+    """Whether a record's spec is from before operations had a text of their own."""
+    return isinstance(spec, str) and re.match(r"\w+Spec\(", spec) is not None
 
 
 def append(record: Record, path: Path) -> None:

@@ -24,6 +24,7 @@ from deploy.devices.network import Remote
 from deploy.schedules import schedule_fields, with_fields
 from deploy.target import Target
 from deploy.trials.bench import Candidate, Measurement, TuningBench
+from deploy.tuning.metaschedule import search
 from deploy.tuning.records import (
     Record,
     append,
@@ -32,7 +33,6 @@ from deploy.tuning.records import (
     trials_without_gain,
     winners,
 )
-from deploy.tuning.search import search
 
 SEARCH_TRIALS = 64  # of MetaSchedule for one loop nest, over all runs
 TOOLS = ("apache-tvm", "apache-tvm-ffi")

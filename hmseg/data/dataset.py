@@ -127,10 +127,12 @@ def pair(
 def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
     """The files below `folder` with this suffix, sorted; raises UserError where there is none."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data must be the root of {what}")
+        raise UserError(f"{folder}: no such folder; the data's folder must be the root of {what}")
     paths = sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
     if not paths:
-        raise UserError(f"{folder}: no {suffix} files; --data must be the root of {what}")
+        raise UserError(
+            f"{folder}: no {suffix} files; the data's folder must be the root of {what}"
+        )
     return paths
 
 

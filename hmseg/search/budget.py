@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from hmseg.cost import SpaceCost
+from hmseg.mend import NameTable
 from hmseg.operators import Size, Space
 from lut.errors import UserError
 from lut.estimate import Cost, LatencyCost, MacsCost, ParametersCost
@@ -32,7 +33,7 @@ def parse_budget(text: str) -> Budget:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", text.strip(), re.ASCII)
     if not match or match[2] not in _UNITS or not float(match[1]) > 0:
         raise UserError(
-            f"--budget {text!r}: write a latency, MACs or parameters: 12ms, 3.0GMACs or 0.7M"
+            f"budget {text!r}: write a latency, MACs or parameters: 12ms, 3.0GMACs or 0.7M"
         )
     unit, factor = _UNITS[match[2]]
     return Budget(float(match[1]) * factor, unit)
@@ -50,14 +51,14 @@ def open_cost(
     """The cost of every network of the space at one size and width.
 
     Raises UserError for a latency budget without a table, and for a table of other networks or with
-    entries missing, with the command that measures them.
+    entries missing.
     """
     cost: Cost
     if budget.unit == "us":
         if table is None:
             raise UserError(
-                f"--budget {budget} is a latency: name its table with --cost TABLE.jsonl "
-                "(hmseg-deploy lut build makes one)"
+                f"budget {budget}: it is a latency, which needs a latency table",
+                mend=NameTable(),
             )
         cost = LatencyCost(table)
     else:

@@ -49,7 +49,7 @@ class SearchCheckpoint:
     @staticmethod
     def load(path: Path) -> "SearchCheckpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
-        with loading(path, FORMAT_VERSION, "hmseg search") as (header, groups):
+        with loading(path, FORMAT_VERSION, "a search") as (header, groups):
             return SearchCheckpoint(
                 SearchConfig.from_json(header["config"]),
                 int(header["step"]),

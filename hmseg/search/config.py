@@ -23,7 +23,7 @@ def read_estimator(text: str) -> Estimator:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """`recipe` trains the weights, as `hmseg train` does; its model gives the width, the choices in
+    """`recipe` trains the weights, as in a training run; its model gives the width, the choices in
     the dimensions that are not searched, and the network that `prior` prefers. `cost` names what
     the budget is a budget of: a table's digest, or the unit.
     """
@@ -51,13 +51,16 @@ class SearchConfig:
                 f"{self.warmup_steps} warm-up steps leave none of {self.recipe.steps} to search in"
             )
         if self.estimator == "score" and self.samples < 2:
-            raise UserError("the score estimator compares paths: it needs at least 2 --samples")
+            raise UserError("the score estimator compares paths: it needs at least 2 samples")
         if self.samples < 1:
-            raise UserError(f"--samples {self.samples}: an architecture step needs a path")
+            raise UserError(f"samples {self.samples}: an architecture step needs a path")
         if not 0 < self.arch_learning_rate < math.inf or not 0 <= self.cost_weight < math.inf:
-            raise UserError("--arch-lr must be above 0 and --cost-weight at least 0, both finite")
+            raise UserError(
+                "the architecture's learning rate must be above 0 and the cost's weight at least "
+                "0, both finite"
+            )
         if not 0 <= self.prior < 1:
-            raise UserError(f"--prior {self.prior:g}: a probability must be at least 0 and below 1")
+            raise UserError(f"prior {self.prior:g}: a probability must be at least 0 and below 1")
 
     @property
     def steps(self) -> int:

@@ -46,7 +46,7 @@ def require_reachable(objective: Objective, architecture: Architecture) -> None:
     if cheapest.upper > budget.limit:
         least, most = (show_cost(end.upper, budget.unit) for end in (cheapest, dearest))
         raise UserError(
-            f"--budget {budget}: nothing in this space meets it; its networks take {least} to "
+            f"budget {budget}: nothing in this space meets it; its networks take {least} to "
             f"{most} by the estimate's upper bound"
         )
 

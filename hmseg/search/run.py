@@ -2,8 +2,8 @@
 
 FOLDER/log.jsonl            one record per logged step, with all probabilities
 FOLDER/last.safetensors     the search as it stood at the last checkpoint
-FOLDER/genotype.json        the network found, with its provenance (`hmseg train --model` takes it)
-FOLDER/inherited.safetensors  its weights from the supernet (`hmseg train --begin-with`)
+FOLDER/genotype.json        the network found, with its provenance: a model to train
+FOLDER/inherited.safetensors  its weights from the supernet: a checkpoint to begin with
 FOLDER/network.png, probabilities.png, cost.png
 """
 
@@ -15,12 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hmseg.mend import Resume
 from hmseg.network_file import to_line, write_network
 from hmseg.search.architecture import Path as NetworkPath
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.derive import cost_range, derive
+from hmseg.search.loop import Searcher, SearchReport
 from hmseg.search.pictures import draw_cost, draw_network, draw_probabilities
-from hmseg.search.search import Searcher, SearchReport
 from hmseg.search.supernet import inherited_weights
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.distributed import ALONE, World
@@ -47,6 +48,7 @@ class Found:
     most_probable: bool  # whether no network, within the budget or not, is more probable
     file: Path
     is_the_model: bool  # whether the search ends with the network of the recipe's own model
+    measured: dict[str, Any] | None = None  # as the genotype's file keeps it
 
 
 @dataclass
@@ -79,7 +81,10 @@ class SearchRun:
         if resume:
             self._resume()
         elif self.last.exists():
-            raise UserError(f"{self.folder} holds a search: go on with --resume, or name another")
+            raise UserError(
+                f"{self.folder} holds a search: name another folder, or go on with it",
+                mend=Resume("search", self.folder),
+            )
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
         if self.world.is_main:

@@ -50,7 +50,7 @@ def parse_dimensions(text: str) -> tuple[str, ...]:
     words = text.split(",")
     for word in words:
         if word not in DIMENSIONS:
-            raise UserError(f"--space: unknown dimension {word!r}; write {','.join(DIMENSIONS)}")
+            raise UserError(f"unknown dimension {word!r}; write {','.join(DIMENSIONS)}")
     return tuple(name for name in DIMENSIONS if name in words)
 
 

@@ -74,7 +74,7 @@ class Checkpoint:
     @staticmethod
     def load(path: Path) -> "Checkpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
-        with loading(path, str(FORMAT_VERSION), "hmseg train") as (header, groups):
+        with loading(path, str(FORMAT_VERSION), "a training run") as (header, groups):
             return Checkpoint(
                 TrainConfig.from_json(header["config"]),
                 int(header["step"]),
@@ -106,11 +106,11 @@ def save_groups(path: Path, groups: dict[str, Tensors], header: dict[str, str]) 
 
 @contextmanager
 def loading(
-    path: Path, version: str, program: str
+    path: Path, version: str, kind: str
 ) -> Iterator[tuple[dict[str, str], dict[str, Tensors]]]:
     """Read what `save_groups` wrote: header and groups, for a block that makes something of them.
 
-    Raises UserError for a file that is missing, of another program or version, or cut short, and
+    Raises UserError for a file that is missing, of another kind or version, or cut short, and
     where the block finds that something is missing or no number.
     """
     if not path.is_file():
@@ -120,7 +120,7 @@ def loading(
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format_version") != version:
-                raise UserError(f"{path}: not a checkpoint of {program} (format version)")
+                raise UserError(f"{path}: not a checkpoint of {kind} (format version)")
             for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 group, name = key.split("/", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
@@ -145,26 +145,3 @@ def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
                 f"not {tuple(own[name].shape)}"
             )
     model.load_state_dict(tensors)
-
-
-def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state by ``PARAMETER/KEY``; a parameter without a step yet has none."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-        if value is not None
-    }
-
-
-def restore_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
-) -> None:
-    """Give an optimiser the state that `optimizer_tensors` named."""
-    parameters = dict(model.named_parameters())
-    for name, saved in tensors.items():
-        owner, key = name.rsplit("/", 1)
-        if saved.dim():
-            # The layout too: it decides the order of sums in the optimiser's kernels.
-            saved = torch.empty_like(parameters[owner]).copy_(saved).detach()
-        optimizer.state[parameters[owner]][key] = saved

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Literal, get_args
 
@@ -60,13 +60,11 @@ class Stage:
         return stage
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """The defaults are the paper's recipe; each further option is off until asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How weights are learned, whatever the network, the data and the stages. The defaults are the
+    paper's recipe; each further option is off until asked for."""
 
-    model: str
-    data: str
-    stages: tuple[Stage, ...]
     seed: int = 0
     # The paper's recipe. The power is the customary 0.9, the momentum the customary 0.9.
     learning_rate: float = 0.01
@@ -88,8 +86,6 @@ class TrainConfig:
     channels_last: bool = True
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise UserError("a training run needs at least one stage, e.g. 360x480:8:2000")
         if self.class_balance and self.class_balance <= 1:
             raise UserError(f"class balance {self.class_balance:g}: must be above 1, e.g. 1.02")
         if not 0 <= self.ema_decay < 1:
@@ -110,6 +106,35 @@ class TrainConfig:
             raise UserError("Nesterov momentum needs a momentum above 0, e.g. 0.9")
 
     @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation that is asked for."""
+        return Augmentation(scale=self.scale, colour=self.colour)
+
+    @property
+    def element_size(self) -> int:
+        """Bytes of one activation."""
+        return {"bfloat16": 2, "float32": 4, "float64": 8}[self.precision]
+
+    def loss(self, class_weights: tuple[float, ...] | None) -> BoostedLoss:
+        """The loss that is asked for."""
+        pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
+        return BoostedLoss(pixel, self.auxiliary_weight)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Learning):
+    """How which network learns on which data set, in stages one after the other."""
+
+    model: str
+    data: str
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UserError("a training run needs at least one stage, e.g. 360x480:8:2000")
+        super().__post_init__()
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return sum(stage.steps for stage in self.stages)
@@ -127,21 +152,6 @@ class TrainConfig:
     def schedule(self) -> str:
         """The stages as they are written: ``HxW:BATCH:STEPS,...``."""
         return ",".join(str(stage) for stage in self.stages)
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """The augmentation that the run asks for."""
-        return Augmentation(scale=self.scale, colour=self.colour)
-
-    @property
-    def element_size(self) -> int:
-        """Bytes of one activation."""
-        return {"bfloat16": 2, "float32": 4, "float64": 8}[self.precision]
-
-    def loss(self, class_weights: tuple[float, ...] | None) -> BoostedLoss:
-        """The loss that the run asks for."""
-        pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
-        return BoostedLoss(pixel, self.auxiliary_weight)
 
     def batches(self, start: int = 0) -> Iterator[BatchSpec]:
         """The batches from step `start` to the end."""
@@ -179,7 +189,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
-        return asdict(self) | {"stages": [str(stage) for stage in self.stages]}
+        stages = [str(stage) for stage in self.stages]
+        own = {field.name: getattr(self, field.name) for field in fields(Learning)}
+        return {"model": self.model, "data": self.data, "stages": stages, **own}
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""

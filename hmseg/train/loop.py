@@ -1,7 +1,6 @@
 """The training loop: one optimiser step after another, over one process or many."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,28 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source, normalise_on
-from hmseg.data.dataset import VOID, Array
 from hmseg.inherit import inherit_released
-from hmseg.mrms import MIN_SIDE
 from hmseg.pretrained import Released
-from hmseg.train.checkpoint import (
-    Checkpoint,
-    Tensors,
-    load_into,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
+from hmseg.train.guard import check_batches, finite_loss, require_finite
+from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
-from hmseg.train.metrics import Predictor
+from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from hmseg.train.place import UNKNOWN, Place, add_place, place_of
 from hmseg.zoo import create_model
 from lut.errors import UserError
@@ -226,41 +216,6 @@ def fastest_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that a recipe asks for, over all of a model's parameters."""
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=config.momentum,
-        weight_decay=decay, nesterov=config.nesterov,
-    )  # fmt: skip
-
-
-def torch_predictor(model: nn.Module) -> Predictor:
-    """Labels of one uint8 image by the network in eval mode, on its device, in its precision."""
-    like = next(model.parameters())
-
-    def predict(image: Array) -> NDArray[np.integer]:
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                pixels = torch.tensor(image).permute(2, 0, 1)[None]
-                batch = normalise_on(like.device, pixels, torch.float32)
-                height, width = image.shape[:2]
-                # A person cut out of a photograph (LIP) may be smaller than a network's least side.
-                missing = max(0, MIN_SIDE - width), max(0, MIN_SIDE - height)
-                batch = F.pad(batch, (0, missing[0], 0, missing[1]), mode="replicate")
-                scores: Tensor = model(batch.to(like))[0, :, :height, :width]
-                labels = scores.argmax(0)
-        finally:
-            model.train(training)
-        return labels.cpu().numpy()
-
-    return predict
-
-
 TensorPairs = tuple[list[Tensor], list[Tensor]]
 
 
@@ -273,56 +228,3 @@ def pair_tensors(first: nn.Module, second: nn.Module) -> tuple[TensorPairs, Tens
         ([own[name] for name in names], [other[name] for name in names]) for names in (real, rest)
     )
     return reals, integers
-
-
-def class_weights(source: Source, classes: int, balance: float) -> tuple[float, ...] | None:
-    """1 / log(balance + share), share of the labelled pixels; None where `balance` is 0.
-
-    The form is ENet's (Paszke et al., 2016; there balance is 1.02).
-    """
-    if not balance:
-        return None
-    counts = np.zeros(256, np.int64)
-    for index in range(len(source)):
-        counts += np.bincount(source.load(index)[1].ravel(), minlength=256)
-    counts[VOID] = 0
-    if not counts.any():
-        raise UserError("no labelled pixel in the training split: nothing to balance")
-    weights = 1 / np.log(balance + counts[:classes] / counts.sum())
-    return tuple(float(weight) for weight in weights)
-
-
-def require_finite(weights: Tensors, step: int) -> None:
-    """Raise UserError, naming the tensor, where one is no longer a finite number."""
-    finite = torch.stack([tensor.isfinite().all() for tensor in weights.values()])
-    for name, good in zip(weights, finite.tolist(), strict=True):
-        if not good:
-            raise UserError(
-                f"{name} is not finite after step {step}; the last good checkpoint is "
-                "kept: resume from it with a lower learning rate"
-            )
-
-
-def finite_loss(value: float, step: int) -> float:
-    """The loss of a step, which counts from 1; raises UserError where it is not finite."""
-    if not math.isfinite(value):
-        raise UserError(
-            f"the loss is {value} at step {step}; the last good checkpoint is kept: "
-            "resume from it with a lower learning rate"
-        )
-    return value
-
-
-def check_batches(config: TrainConfig, images: int, world: World) -> None:
-    """Raise UserError for batches that a split is too small for or that cannot be shared out."""
-    for stage in config.stages:
-        if stage.batch > images:
-            raise UserError(
-                f"the training split has {images} images, too few for a batch of {stage.batch}"
-            )
-        if stage.batch % world.size:
-            raise UserError(
-                f"a batch of {stage.batch} cannot be shared out over {world.size} processes"
-            )
-        if stage.batch // world.size < 2:
-            raise UserError("batch norm needs at least 2 images in each process's batch")

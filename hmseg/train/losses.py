@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-VOID = 255  # label of pixels that count nowhere
+from hmseg.data.batches import Source
+from hmseg.data.dataset import VOID
+from lut.errors import UserError
+
 OHEM_PROBABILITY = 0.7  # a pixel whose own class has less than this is hard
 OHEM_SHARE = 16  # at least 1/16 of an image's pixels are kept
 GPU_CHUNK_BYTES = 1 << 28  # of the upsampled logits that are scored at once on a GPU
@@ -166,6 +170,23 @@ class _InChunks(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * slopes[0].to(gradient.dtype), None, None, None
+
+
+def class_weights(source: Source, classes: int, balance: float) -> tuple[float, ...] | None:
+    """1 / log(balance + share), share of the labelled pixels; None where `balance` is 0.
+
+    The form is ENet's (Paszke et al., 2016; there balance is 1.02).
+    """
+    if not balance:
+        return None
+    counts = np.zeros(256, np.int64)
+    for index in range(len(source)):
+        counts += np.bincount(source.load(index)[1].ravel(), minlength=256)
+    counts[VOID] = 0
+    if not counts.any():
+        raise UserError("no labelled pixel in the training split: nothing to balance")
+    weights = 1 / np.log(balance + counts[:classes] / counts.sum())
+    return tuple(float(weight) for weight in weights)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

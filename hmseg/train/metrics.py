@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from hmseg.data.batches import Source
+from hmseg.data.batches import Source, normalise_on
 from hmseg.data.dataset import VOID, Array
+from hmseg.mrms import MIN_SIDE
 from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 
@@ -64,6 +67,30 @@ class Confusion:
         if not self.matrix.any():
             raise UserError("no labelled pixel in this split: there is nothing to evaluate")
         return float(np.nanmean(self.iou))
+
+
+def torch_predictor(model: nn.Module) -> Predictor:
+    """Labels of one uint8 image by the network in eval mode, on its device, in its precision."""
+    like = next(model.parameters())
+
+    def predict(image: Array) -> NDArray[np.integer]:
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                pixels = torch.tensor(image).permute(2, 0, 1)[None]
+                batch = normalise_on(like.device, pixels, torch.float32)
+                height, width = image.shape[:2]
+                # A person cut out of a photograph (LIP) may be smaller than a network's least side.
+                missing = max(0, MIN_SIDE - width), max(0, MIN_SIDE - height)
+                batch = F.pad(batch, (0, missing[0], 0, missing[1]), mode="replicate")
+                scores: Tensor = model(batch.to(like))[0, :, :height, :width]
+                labels = scores.argmax(0)
+        finally:
+            model.train(training)
+        return labels.cpu().numpy()
+
+    return predict
 
 
 def evaluate(predict: Predictor, source: Source, classes: int, world: World = ALONE) -> Confusion:

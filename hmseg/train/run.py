@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from hmseg.data.batches import Source
 from hmseg.data.classes import ClassSet
 from hmseg.data.dataset import Array
+from hmseg.mend import Resume
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.curves import draw_curves
 from hmseg.train.distributed import ALONE, World
-from hmseg.train.loop import StepReport, Trainer, torch_predictor
-from hmseg.train.metrics import Confusion, evaluate
+from hmseg.train.loop import StepReport, Trainer
+from hmseg.train.metrics import Confusion, evaluate, torch_predictor
 from lut.errors import UserError
 from lut.files import check_writable, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
@@ -89,7 +90,10 @@ class Run:
         if resume:
             self._resume()
         elif self.last.exists():
-            raise UserError(f"{self.folder} holds a run: go on with --resume, or name another")
+            raise UserError(
+                f"{self.folder} holds a run: name another folder, or go on with it",
+                mend=Resume("train", self.folder),
+            )
         check_writable(self.last)
         self.world.wait()  # every process has looked before the first one writes
         if self.world.is_main:

@@ -264,7 +264,7 @@ def test_the_commands_are_those_of_hmseg(data: Path, tmp_path: Path):
         (("--search-crop", "9x9"), "both sides must lie between"),
         (("--lr", "0"), "learning rate 0: must be a number above 0"),
         (("--precision", "int8"), "unknown precision 'int8'"),
-        (("--device", "tpu"), "--device tpu: choose cpu or cuda"),
+        (("--device", "tpu"), "device tpu: choose cpu or cuda"),
         (("--tiny-cost", TABLES["tiny"]), "--tiny-cost and --tiny-budget belong together"),
         (("--full-budget", "4ms"), "--full-cost and --full-budget belong together"),
         (("--tiny-cost", TABLES["full"], "--tiny-budget", "2ms"), "of width 1, tiny-mrms has 0.5"),

@@ -1,6 +1,8 @@
 """What the comparison with other runtimes does without them: results, tables, reasons."""
 
 import json
+import re
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -310,3 +312,17 @@ def test_random_weights_fill_fewer_cells_than_trained_ones():
     untrained = one_class_cells("tiny-mrms", street)
     assert untrained < 0.3
     assert one_class_cells("tiny-mrms-camvid", street) > max(0.6, 2 * untrained)
+
+
+def test_what_the_peers_guide_installs_is_pinned_and_is_what_the_sides_record():
+    root = Path(peers.__file__).parents[1]
+    extra = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    converter = (root / "benchmarks" / "peers-litert.txt").read_text().splitlines()
+    pinned = [
+        *extra["optional-dependencies"]["peers"],
+        *(line for line in converter if not line.startswith("#")),
+    ]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned)
+    ours = {re.split("[=<>]", line)[0] for line in extra["dependencies"]} | {extra["name"]}
+    recorded = {p for name in adapters.PEERS for p in adapters.load_adapter(name).PACKAGES}
+    assert recorded <= {line.partition("==")[0] for line in pinned} | ours

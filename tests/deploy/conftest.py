@@ -5,7 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from deploy.artifact import Artifact, load_artifact, save_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.graph.export import export_network
 from deploy.target import Target

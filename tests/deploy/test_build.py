@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from deploy import host
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import TOOLS, build_artifact
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import export_network
@@ -23,7 +23,7 @@ from hmseg.mrms import MRMSConfig
 from lut.errors import WorkError
 from tests.deploy import graphs
 from tests.deploy.graphs import SIZE, deployable, segmenter
-from tests.deploy.test_artifact import same
+from tests.deploy.test_artifact_file import same
 
 
 def scale_weight_of_conv(index: int, factor: float) -> tvm.transform.Pass:

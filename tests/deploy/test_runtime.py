@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from deploy.artifact import save_artifact
+from deploy.artifact_file import save_artifact
 from deploy.build import build_artifact
 from deploy.graph.export import import_onnx
 from deploy.graph.reference import Reference

@@ -7,6 +7,7 @@ from hmseg.covering import STAGES, covering_networks, random_networks
 from hmseg.genotype import GROUPS, MRMS_GENOTYPE, RATIO_TENTHS
 from hmseg.operators import OPERATORS, Space
 from lut.errors import UserError
+from lut.ops import InvertedResidual
 
 
 @pytest.mark.parametrize(("size", "count"), [((256, 512), 54), ((768, 1536), 63)])
@@ -16,7 +17,7 @@ def test_every_entry_occurs_and_no_fewer_networks_could_do(size, count):
     assert len(networks) == count == len(set(map(str, networks)))
     found = {key for network in networks for key in space.keys(network)}
     assert found == space.all_keys()
-    assert len({k for k in found if k.op == "inverted_residual" and k.dilation == 4
+    assert len({k for k in found if isinstance(k, InvertedResidual) and k.dilation == 4
                 and k.cout == 160 and k.cin == 80}) == count  # fmt: skip
 
 

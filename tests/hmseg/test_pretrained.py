@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hmseg
+from hmseg.mend import Train
 from hmseg.pretrained import FOLDER, list_released, load_released, save_released
 from hmseg.zoo import create_model
 from lut.errors import UserError
@@ -36,8 +37,9 @@ def test_damaged_weights_are_named(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["mrms-a", "tiny-mrms"])
 def test_weights_that_do_not_exist_are_said_not_to(name: str):
-    with pytest.raises(UserError, match=f"there are no 'imagenet' weights of {name}"):
+    with pytest.raises(UserError, match=f"there are no 'imagenet' weights of {name}") as found:
         create_model(name, pretrained="imagenet")
+    assert found.value.mend == Train(name, "imagenet")
 
 
 @pytest.mark.parametrize(("name", "data"), list_released())

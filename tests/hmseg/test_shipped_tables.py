@@ -10,9 +10,20 @@ from deploy.cpu.kernels import KERNELS_VERSION
 from hmseg.cost import SpaceCost
 from hmseg.genotype import random_genotype
 from hmseg.operators import RESIZE_RULE, Space
+from hmseg.zoo import network_config
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 
+# Microseconds of a frame, and the error, as the tables gave them before operations had a text of
+# their own (hmseg.cost.SpaceCost at version 1 of the tables' format).
+ESTIMATES = {
+    ("xeon-256x512-width0.5-2threads", "mrms"): (5370.326141022932, 171.61959114140456),
+    ("xeon-256x512-width0.5-2threads", "tiny-hmseg"): (5269.97079462258, 169.52679182952193),
+    ("zen5-256x512-width0.5-2threads", "mrms"): (1529.0556759015085, 35.8067413044106),
+    ("zen5-256x512-width0.5-2threads", "tiny-hmseg"): (1518.5535000528703, 35.643949291412355),
+    ("zen5-256x512-width1.0-2threads", "mrms"): (3873.5537526242265, 122.59765307768001),
+    ("zen5-256x512-width1.0-2threads", "tiny-hmseg"): (3740.8612222691363, 119.10587889452195),
+}
 DATA = Path(lut.__file__).parent / "data"
 TABLES = sorted(DATA.glob("*.jsonl"))
 
@@ -31,6 +42,7 @@ def test_a_shipped_table(path):
     height, width = map(int, identity.resolution.split("x"))
     space = Space((height, width), identity.width, identity.num_classes)
     assert set(table.entries) == space.all_keys()
+    space.check(set(table.entries), path.name)
     assert identity.resize_rule == RESIZE_RULE
     ((provenance, visits),) = table.runs  # one device, one protocol
     assert provenance.kernels_version == KERNELS_VERSION
@@ -40,6 +52,10 @@ def test_a_shipped_table(path):
     assert len({visit.date for visit in visits}) > 1
     cost = SpaceCost(LatencyCost(table), space)
     assert LatencyCost(table).calibration.error < 0.05
+    for name in ("mrms", "tiny-hmseg"):
+        estimate = cost.of(network_config(name).genotype)
+        known = ESTIMATES[path.stem, name]
+        assert (estimate.value, estimate.error) == pytest.approx(known, rel=1e-9)
     rng = random.Random(0)
     for _ in range(100):
         genotype = random_genotype(rng)

@@ -7,6 +7,7 @@ import pytest
 import hmseg
 from hmseg import zoo
 from hmseg.genotype import random_genotype
+from hmseg.mend import Resume
 from hmseg.mrms import MRMSConfig
 from hmseg.network_file import add_measurement, write_network
 from lut.errors import UserError
@@ -46,12 +47,13 @@ def test_what_the_search_found_is_registered_by_its_file(tmp_path, monkeypatch):
     search = {"config": {"budget": "1.7ms"}}
     genotype = random_genotype(random.Random(2))
     write_network(tmp_path / "small-hmseg.json", genotype, 0.5, 11, search)
-    with pytest.raises(UserError, match=r"small-hmseg\.json: not measured"):
+    with pytest.raises(UserError, match=r"small-hmseg\.json: not measured") as caught:
         zoo.register_found(tmp_path)
+    assert caught.value.mend == Resume("search", tmp_path)
     add_measurement(tmp_path / "small-hmseg.json", {"measured_us": 1650.0})
     zoo.register_found(tmp_path)
     assert zoo.entry("small-hmseg").config == MRMSConfig(genotype, 0.5)
-    assert zoo.entry("small-hmseg").summary == "found by hmseg search within 1.7ms"
+    assert zoo.entry("small-hmseg").summary == "found by the search within 1.7ms"
     write_network(tmp_path / "mine.json", genotype, 0.5, 11, search)
     with pytest.raises(UserError, match="names of found networks end in hmseg"):
         zoo.register_found(tmp_path)

@@ -1,13 +1,13 @@
 """Tables made of given figures, for tests."""
 
-from lut.key import OpKey
+from lut.ops import InvertedResidual, Resize
 from lut.provenance import Provenance
 from lut.record import EntrySamples, Visit
 from lut.table import Identity, Table
 
 RESIZE_RULE = "bilinear, half-pixel centres, to max(1, side * tenths // 10)"  # of hmseg.operators
-KEY = OpKey("inverted_residual", 16, 96, 16, 3, 1, 1, 64, 128)
-OTHER = OpKey("resize", 16, 0, 16, 0, 1, 1, 32, 64, 16, 32)
+KEY = InvertedResidual(16, 96, 16, 64, 128, residual=True)
+OTHER = Resize(16, 32, 64, 16, 32)
 IDENTITY = Identity('{"kind":"llvm"}', "cpu", 2, "256x512", 0.5, 19, RESIZE_RULE)
 PROVENANCE = Provenance(
     "A CPU", "x86_64", 2, "one a core", False, {"apache-tvm": "0.27"}, 2, "rule", "6 rounds", "now"

@@ -28,7 +28,13 @@ def test_appending_drops_a_line_that_was_cut_short(tmp_path, torn):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("{", "line 1: not JSON"), ("[1]", "line 1: expected a JSON object")]
+    ("line", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ("[1]", "line 1: expected a JSON object"),
+    ],
+    ids=["cut", "deep", "list"],
 )
 def test_damage_elsewhere_names_its_line(tmp_path, line, message):
     path = tmp_path / "r.jsonl"

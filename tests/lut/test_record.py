@@ -56,7 +56,7 @@ SAMPLES = ("entries", str(KEY), "samples_us")
         (_set(["whole_us", 0, 0], None), "sample None"),
         (_set(["entries"], {}), "at least one entry"),
         (_set(["entries", str(KEY), "calls"], 0), "0 calls"),
-        (_set(["entries", "conv"], {"calls": 1, "samples_us": [[1.0]] * 3}), "no key"),
+        (_set(["entries", "conv"], {"calls": 1, "samples_us": [[1.0]] * 3}), "no operation"),
     ],
 )
 def test_what_is_wrong_is_named(change, message):

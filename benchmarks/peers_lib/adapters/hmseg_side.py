@@ -11,7 +11,7 @@ LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
 
 
 def prepare(work: Work) -> None:
-    from deploy.artifact import save_artifact
+    from deploy.artifact_file import save_artifact
     from deploy.build import build_artifact
     from deploy.graph.export import read_onnx
     from deploy.targets import resolve_target

@@ -5,7 +5,8 @@ Every kernel module has a frozen ``...Schedule`` (what changes only the speed), 
 operation's matcher found, and ``emit(op, schedule, isa)``. It may have ``alternatives(op, isa,
 threads)``, other ways to share the work, and ``supports(op)``, where it does not cover every
 operation of its kind. The PrimFunc takes the maps, the packed constants in the order in which
-`pack` returns them, and the output. Here an operation finds its module.
+`pack` returns them, and the output; it is put together from the stages of `deploy.cpu.rows`. Here
+an operation finds its module.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,11 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     convert,
     depthwise,
-    ends,
     global_pool,
     inverted_residual,
+    labels_end,
     local_global,
+    logits_end,
     pointwise,
     resize,
     stem,
@@ -43,8 +45,8 @@ KERNELS_VERSION = 3
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
-    ops.Labels: (ends,),
-    ops.Logits: (ends,),
+    ops.Labels: (labels_end,),
+    ops.Logits: (logits_end,),
     ops.GlobalPool: (global_pool,),
     ops.InvertedResidual: (inverted_residual,),
     ops.LocalGlobal: (local_global,),

@@ -1,12 +1,17 @@
 """Depthwise convolution with bias and activation, on blocked activations, without padding copy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
-from deploy.cpu.kernels.depthwise_tile import best_px, image_row, window_of
-from deploy.cpu.layout import Array, activation_shape, pack_depthwise, pack_vector
+from deploy.cpu.layout import Array, pack_depthwise, pack_vector
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.depthwise import DepthwiseRows
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.tiles import best_depthwise_px
+from deploy.cpu.window import window_of
 from lut.ops import Depthwise
 
 
@@ -23,7 +28,7 @@ def default_schedule(op: Depthwise, isa: Isa, threads: int = 2) -> DepthwiseSche
     blocks, window = isa.blocks(op.channels), window_of(op)
     row_tasks = 1 if blocks % threads == 0 or blocks >= 8 * threads else threads
     first, last = window.interior
-    px = best_px(isa, op.kernel, max(1, last - first or window.out_width))
+    px = best_depthwise_px(isa, op.kernel, max(1, last - first or window.out_width))
     return DepthwiseSchedule(px, min(row_tasks, window.out_height))
 
 
@@ -35,31 +40,18 @@ def pack(op: Depthwise, isa: Isa, weight: Array, bias: Array) -> list[Array]:
 
 def emit(op: Depthwise, schedule: DepthwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, weight, bias, y)."""
-    c, blocks, window = isa.lanes, isa.blocks(op.channels), window_of(op)
-    tasks, rows = schedule.row_tasks, window.out_height
+    blocks, tasks, rows = isa.blocks(op.channels), schedule.row_tasks, window_of(op).out_height
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, op.channels, op.height, op.width))
-        w = f.param("weight", (blocks, op.kernel**2, c))
-        b = f.param("bias", (blocks, c))
-        y = f.param("y", activation_shape(isa, op.channels, rows, window.out_width))
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.channels, op.height, op.width)
+        depthwise = DepthwiseRows(isa, f, op, schedule.px)
+        y = Map(isa, f, "y", *op.output)
 
         def body() -> None:
             with ir.parallel(0, blocks * tasks) as index:
                 block, task = ir.bind(index // tasks), ir.bind(index % tasks)
-                with ir.loop(task * rows // tasks, (task + 1) * rows // tasks) as row:
-                    image_row(
-                        isa,
-                        window,
-                        schedule.px,
-                        row,
-                        x=lambda r, j: ir.load(x, 0, block, r, j, 0, lanes=c),
-                        w=lambda ky, kx: ir.load(w, block, ky * op.kernel + kx, 0, lanes=c),
-                        bias=lambda: ir.load(b, block, 0, lanes=c),
-                        keep=lambda j, v: ir.store(
-                            y, ir.activate(v, op.act, c), 0, block, row, j, 0, lanes=c
-                        ),
-                    )
+                with ir.loop(*row_range(task, tasks, rows)) as row:
+                    depthwise.map_row(x, block, row, y.row(row).store)
 
         return body
 

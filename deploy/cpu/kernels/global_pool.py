@@ -1,12 +1,16 @@
 """Global average pooling and a 1x1 convolution on the result, in one kernel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
-from deploy.cpu.layout import Array, activation_shape, pack_pointwise, pack_vector
-from deploy.cpu.tiles import matmul_tile
+from deploy.cpu.layout import Array, pack_pointwise, pack_vector
+from deploy.cpu.rows.average import average
+from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.product import Product
 from lut.ops import GlobalPool
 
 PARALLEL_BYTES = 512 << 10  # below, a fork and join (1.5 us) costs more than it saves
@@ -33,68 +37,28 @@ def pack(op: GlobalPool, isa: Isa, weight: Array, bias: Array) -> list[Array]:
 
 def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, weight, bias, y)."""
-    c, inner, outer = isa.lanes, isa.blocks(op.cin), isa.blocks(op.cout)
-    tasks, group = schedule.tasks, 4
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, op.cin, op.height, op.width))
-        w, b = f.param("weight", (outer, op.cin, c)), f.param("bias", (outer, c))
-        y = f.param("y", activation_shape(isa, op.cout, 1, 1))
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.cin, op.height, op.width)
+        product = Product(isa, f, op.cin, op.cout)
+        y = Map(isa, f, "y", *op.output)
 
         def body() -> None:
-            sums = ir.scratch(tasks * inner * c)
+            mean = RowBuffer(isa, schedule.tasks * x.blocks, 1)
+            average(x, mean, schedule.tasks)
 
-            def add_up(task: Any) -> None:  # noqa: ANN401
-                with ir.serial(0, inner) as block:
-                    acc = ir.Registers(group, c)
-                    for i in range(group):
-                        acc[i] = ir.const(0, c)
-                    rows = task * op.height // tasks, (task + 1) * op.height // tasks
-                    with ir.loop(*rows) as row:
-
-                        def pixels(begin: Any, size: int) -> None:  # noqa: ANN401
-                            for i in range(size):
-                                acc[i] = acc[i] + ir.load(x, 0, block, row, begin + i, 0, lanes=c)
-
-                        ir.over_tiles(op.width, group, pixels)
-                    for i in range(1, group):
-                        acc[0] = acc[0] + acc[i]
-                    ir.store(sums, acc[0], (task * inner + block) * c, lanes=c)
-
-            if tasks == 1:
-                add_up(0)
-            else:
-                with ir.parallel(0, tasks) as task:
-                    add_up(task)
-            with ir.serial(0, inner) as block:
-                total = ir.load(sums, block * c, lanes=c)
-                for task in range(1, tasks):
-                    total = total + ir.load(sums, (task * inner + block) * c, lanes=c)
-                mean = total * ir.const(1.0 / (op.height * op.width), c)
-                ir.store(sums, mean, block * c, lanes=c)
-
-            def project(first: Any, ob: int) -> None:  # noqa: ANN401
-                matmul_tile(
-                    isa,
+            def project(first: ir.Expr, ob: int) -> None:
+                product.tile(
                     1,
                     ob,
-                    op.cin,
-                    x=lambda p, block, lane: sums[block * c + lane],
-                    w=lambda o, block, lane: ir.load(w, first + o, block * c + lane, 0, lanes=c),
-                    init=lambda p, o: ir.load(b, first + o, 0, lanes=c),
-                    finish=lambda p, o, v: ir.store(
-                        y,
-                        ir.sigmoid(v) if op.act == "sigmoid" else ir.activate(v, op.act, c),
-                        0,
-                        first + o,
-                        0,
-                        0,
-                        0,
-                        lanes=c,
+                    first,
+                    x=lambda p, block, lane: mean.value(block, p, lane),
+                    finish=lambda p, o, v: y.row(0).store(
+                        first + o, p, ir.activate(v, op.act, isa.lanes)
                     ),
                 )
 
-            ir.over_tiles(outer, min(8, outer), project)
+            ir.over_tiles(product.blocks, min(8, product.blocks), project)
 
         return body
 

@@ -17,19 +17,25 @@ Without an expansion there is neither ring nor halo, and both modes are the same
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels.depthwise_tile import best_px, window_of
-from deploy.cpu.kernels.inverted_residual_emitter import Emitter
-from deploy.cpu.layout import (
-    Array,
-    pack_depthwise,
-    pack_pointwise,
-    pack_vector,
-)
+from deploy.cpu.layout import Array, pack_depthwise, pack_pointwise, pack_vector
+from deploy.cpu.rows.block import Block
+from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.cuts import Chunk, row_range
+from deploy.cpu.rows.depthwise import DepthwiseRows
+from deploy.cpu.rows.expand import Expand
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.product import Product
+from deploy.cpu.rows.project import Project
+from deploy.cpu.rows.ring import Band
+from deploy.cpu.rows.stage import Source
+from deploy.cpu.tiles import best_depthwise_px
+from deploy.cpu.window import window_of
 from lut.ops import InvertedResidual
 
 Mode = Literal["rows", "hid"]
@@ -119,7 +125,7 @@ def _schedule(
         strip,
         min(ranges, window.out_height),
         best_tile(isa, columns, chunk),
-        best_px(isa, op.kernel, strip),
+        best_depthwise_px(isa, op.kernel, strip),
         best_tile(isa, pixels, isa.blocks(op.cout)),
         # Streaming from L3 or memory: the hardware prefetchers of Zen 5 leave 10-60% on the table.
         prefetch_pixels(isa) if streams else 0,
@@ -173,6 +179,73 @@ def pack(
     return [*packed, pack_pointwise(isa, project[0]), pack_vector(isa, project[1])]
 
 
+def block_of(
+    op: InvertedResidual,
+    schedule: InvertedResidualSchedule,
+    band: Band,
+    isa: Isa,
+    f: ir.PrimFuncBuilder,
+    source: Source,
+) -> Block:
+    """The stages behind a source, without what takes the rows; `band` is what the strips see."""
+    product = Product(isa, f, op.cin, op.hidden, "expand_")
+    expand = Expand(source, product, op.act, schedule.expand_tile, schedule.prefetch)
+    depthwise = DepthwiseRows(isa, f, op.depthwise, schedule.depthwise_px, "depthwise_")
+    project = Project(Product(isa, f, op.hidden, op.cout, "project_"), schedule.project_tile)
+    return Block(isa, band, expand, depthwise, project, op.hidden, schedule.chunk)
+
+
 def emit(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x[, expand weight, bias], depthwise weight, bias, project weight, bias, y)."""
-    return ir.prim_func("inverted_residual", lambda f: Emitter(op, schedule, isa, f).body)
+    band = _band(op, schedule, isa)
+
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.cin, op.height, op.width)
+        if not op.expand:
+            return _direct(op, schedule, isa, f, x)
+        block = block_of(op, schedule, band, isa, f, x)
+        y = Map(isa, f, "y", *op.output)
+        run = block.in_ranges if schedule.mode == "rows" else block.in_chunks
+        return lambda: run(schedule.tasks, y, x if op.residual else None)
+
+    return ir.prim_func("inverted_residual", signature)
+
+
+def _band(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> Band:
+    """What the strips see; ValueError for a schedule that does not fit: the tuner tries such."""
+    if schedule.mode == "hid" and isa.blocks(op.hidden) % schedule.chunk:
+        raise ValueError(f"mode hid: chunks of {schedule.chunk} do not divide the blocks")
+    phases = schedule.phases if schedule.mode == "rows" else 1
+    band = Band(window_of(op), schedule.strip, phases)
+    if op.dilation % phases or (phases > 1 and op.stride > 1):
+        raise ValueError(f"{phases} phases of rows do not fit {op}")
+    if phases > 1 and not op.expand:
+        raise ValueError(f"{phases} phases of rows, but {op} has no expansion")
+    return band
+
+
+def _direct(
+    op: InvertedResidual,
+    schedule: InvertedResidualSchedule,
+    isa: Isa,
+    f: ir.PrimFuncBuilder,
+    x: Map,
+) -> Callable[[], None]:
+    """Without an expansion: depthwise straight from the input. Chunks and strips mean nothing."""
+    window, blocks = window_of(op), isa.blocks(op.hidden)
+    depthwise = DepthwiseRows(isa, f, op.depthwise, schedule.depthwise_px, "depthwise_")
+    project = Project(Product(isa, f, op.hidden, op.cout, "project_"), schedule.project_tile)
+    y = Map(isa, f, "y", *op.output)
+    every = Chunk(0, op.hidden, blocks)
+
+    def body() -> None:
+        with ir.parallel(0, schedule.tasks) as task:
+            hidden = RowBuffer(isa, blocks, window.out_width)
+            with ir.loop(*row_range(task, schedule.tasks, window.out_height)) as row:
+                newest = ir.bind((row + 1) * op.stride + (op.kernel - 1) * op.dilation - window.pad)
+                prefetch = newest if schedule.prefetch else None
+                with ir.serial(0, blocks) as block:
+                    depthwise.map_row(x, block, row, hidden.store, prefetch)
+                project.row(hidden, every, row, 0, y, x if op.residual else None)
+
+    return body

@@ -4,6 +4,7 @@ fuse = act(W2 relu6((W1 x + b1) * gate + up(low)) + b2). The middle, 256 channel
 largest tensor of the head, exists in segments of a row only, small enough for the caches.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,14 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels.bilinear import blend_rows, sample_row
-from deploy.cpu.layout import Array, activation_shape, pack_pointwise, pack_vector
-from deploy.cpu.tiles import matmul_tile
+from deploy.cpu.layout import Array, pack_pointwise, pack_vector
+from deploy.cpu.rows.bilinear import BlendedRow
+from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.product import Product
+from deploy.cpu.rows.stage import Row
+from deploy.cpu.tiles import over_row_tiles
 from lut.ops import LocalGlobal
 
 SEGMENT_BYTES = 80 << 10
@@ -54,92 +60,63 @@ def pack(
 
 def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x[, gate], low, W1, b1, W2, b2, row and column tables, y)."""
-    c, mid, out = isa.lanes, isa.blocks(op.mid), isa.blocks(op.cout)
+    c, tasks = isa.lanes, schedule.row_tasks
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, op.cin, op.height, op.width))
-        gate = f.param("gate", activation_shape(isa, op.mid, 1, 1)) if op.gate else None
-        low = f.param("low", activation_shape(isa, op.mid, op.low_height, op.low_width))
-        w1, b1 = f.param("mid_weight", (mid, op.cin, c)), f.param("mid_bias", (mid, c))
-        w2, b2 = f.param("out_weight", (out, op.mid, c)), f.param("out_bias", (out, c))
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.cin, op.height, op.width)
+        gate = Map(isa, f, "gate", op.mid, 1, 1) if op.gate else None
+        low = Map(isa, f, "low", op.mid, op.low_height, op.low_width)
+        mid = Product(isa, f, op.cin, op.mid, "mid_")
+        out = Product(isa, f, op.mid, op.cout, "out_")
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
-        y = f.param("y", activation_shape(isa, op.cout, op.height, op.width))
+        y = Map(isa, f, "y", *op.output)
 
-        def widen(row: Any, left: Any, size: int, blended: Any, middle: Any) -> None:  # noqa: ANN401
-            def group(first: Any, ob: int) -> None:  # noqa: ANN401
-                def tile(begin: Any, px: int) -> None:  # noqa: ANN401
-                    samples: dict[int, Any] = {}
+        def widen(left: ir.Expr, size: int, source: Row, above: BlendedRow, wide: Row) -> None:
+            def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
+                samples: dict[int, Any] = {}
 
-                    def finish(p: int, o: int, value: Any) -> None:  # noqa: ANN401
-                        if p not in samples:
-                            samples[p] = columns.at(left + begin + p, c)
-                        offset = (first + o) * op.low_width
-                        if gate is not None:
-                            value = value * ir.load(gate, 0, first + o, 0, 0, 0, lanes=c)
-                        value = value + sample_row(blended, offset, samples[p], c)
-                        index = ((first + o) * schedule.segment + begin + p) * c
-                        ir.store(middle, ir.activate(value, op.mid_act, c), index, lanes=c)
+                def finish(p: int, o: int, value: ir.Expr) -> None:
+                    if p not in samples:
+                        samples[p] = columns.at(left + begin + p, c)
+                    if gate is not None:
+                        value = value * gate.vector(first + o, 0, 0)
+                    value = value + above.sample(first + o, samples[p])
+                    wide.store(first + o, begin + p, ir.activate(value, op.mid_act, c))
 
-                    matmul_tile(
-                        isa,
-                        px,
-                        ob,
-                        op.cin,
-                        x=lambda p, block, lane: x[0, block, row, left + begin + p, lane],
-                        w=lambda o, block, lane: ir.load(
-                            w1, first + o, block * c + lane, 0, lanes=c
-                        ),
-                        init=lambda p, o: ir.load(b1, first + o, 0, lanes=c),
-                        finish=finish,
-                    )
+                mid.tile(
+                    px,
+                    ob,
+                    first,
+                    x=lambda p, block, lane: source.value(block, left + begin + p, lane),
+                    finish=finish,
+                )
 
-                ir.over_tiles(size, min(schedule.mid_tile.px, size), tile)
+            over_row_tiles(mid.blocks, size, schedule.mid_tile, tile)
 
-            ir.over_tiles(mid, schedule.mid_tile.ob, group)
+        def narrow(left: ir.Expr, size: int, wide: Row, target: Row) -> None:
+            def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
+                out.tile(
+                    px,
+                    ob,
+                    first,
+                    x=lambda p, block, lane: wide.value(block, begin + p, lane),
+                    finish=lambda p, o, v: target.store(
+                        first + o, left + begin + p, ir.activate(v, op.act, c)
+                    ),
+                )
 
-        def narrow(row: Any, left: Any, size: int, middle: Any) -> None:  # noqa: ANN401
-            def group(first: Any, ob: int) -> None:  # noqa: ANN401
-                def tile(begin: Any, px: int) -> None:  # noqa: ANN401
-                    matmul_tile(
-                        isa,
-                        px,
-                        ob,
-                        op.mid,
-                        x=lambda p, block, lane: middle[
-                            (block * schedule.segment + begin + p) * c + lane
-                        ],
-                        w=lambda o, block, lane: ir.load(
-                            w2, first + o, block * c + lane, 0, lanes=c
-                        ),
-                        init=lambda p, o: ir.load(b2, first + o, 0, lanes=c),
-                        finish=lambda p, o, v: ir.store(
-                            y,
-                            ir.activate(v, op.act, c),
-                            0,
-                            first + o,
-                            row,
-                            left + begin + p,
-                            0,
-                            lanes=c,
-                        ),
-                    )
-
-                ir.over_tiles(size, min(schedule.out_tile.px, size), tile)
-
-            ir.over_tiles(out, schedule.out_tile.ob, group)
+            over_row_tiles(out.blocks, size, schedule.out_tile, tile)
 
         def body() -> None:
-            with ir.parallel(0, schedule.row_tasks) as task:
-                blended = ir.scratch(mid * op.low_width * c)
-                middle = ir.scratch(mid * schedule.segment * c)
-                first = task * op.height // schedule.row_tasks
-                last = (task + 1) * op.height // schedule.row_tasks
-                with ir.loop(first, last) as row:
-                    blend_rows(isa, low, mid, op.low_width, rows, row, blended)
+            with ir.parallel(0, tasks) as task:
+                above = BlendedRow(low, rows)
+                wide = RowBuffer(isa, mid.blocks, schedule.segment)
+                with ir.loop(*row_range(task, tasks, op.height)) as row:
+                    above.blend(row)
 
-                    def segment(left: Any, size: int) -> None:  # noqa: ANN401
-                        widen(row, left, size, blended, middle)
-                        narrow(row, left, size, middle)
+                    def segment(left: ir.Expr, size: int) -> None:
+                        widen(left, size, x.row(row), above, wide)
+                        narrow(left, size, wide, y.row(row))
 
                     ir.over_tiles(op.width, schedule.segment, segment)
 

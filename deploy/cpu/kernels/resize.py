@@ -1,5 +1,6 @@
 """Bilinear resize of a blocked activation to an explicit size, up or down."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,8 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa
-from deploy.cpu.layout import activation_shape
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.maps import Map
 from lut.ops import Resize
 
 
@@ -35,27 +37,21 @@ def emit(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, row index, row weight, column index, column weight, y)."""
     c, blocks, tasks = isa.lanes, isa.blocks(op.channels), schedule.row_tasks
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, op.channels, op.height, op.width))
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.channels, op.height, op.width)
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
-        y = f.param("y", activation_shape(isa, op.channels, op.out_height, op.out_width))
+        y = Map(isa, f, "y", *op.output)
 
         def body() -> None:
             with ir.parallel(0, blocks * tasks) as index:
                 block, task = ir.bind(index // tasks), ir.bind(index % tasks)
-                first = task * op.out_height // tasks
-                last = (task + 1) * op.out_height // tasks
-                with ir.loop(first, last) as row:
+                with ir.loop(*row_range(task, tasks, op.out_height)) as row:
                     y0, y1, v0, v1 = rows.at(row, c)
                     with ir.serial(0, op.out_width) as column:
                         x0, x1, h0, h1 = columns.at(column, c)
-
-                        def at(r: Any, j: Any) -> Any:  # noqa: ANN401
-                            return ir.load(x, 0, block, r, j, 0, lanes=c)
-
-                        upper = at(y0, x0) * h0 + at(y0, x1) * h1
-                        lower = at(y1, x0) * h0 + at(y1, x1) * h1
-                        ir.store(y, upper * v0 + lower * v1, 0, block, row, column, 0, lanes=c)
+                        upper = x.vector(block, y0, x0) * h0 + x.vector(block, y0, x1) * h1
+                        lower = x.vector(block, y1, x0) * h0 + x.vector(block, y1, x1) * h1
+                        y.row(row).store(block, column, upper * v0 + lower * v1)
 
         return body
 

@@ -5,8 +5,8 @@ rows only: the kernel is an inverted residual whose hidden rows come from the im
 expansion. Neighbouring ranges of rows both compute the (kernel - 1) rows of the halo.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.kernels import inverted_residual, stem
-from deploy.cpu.kernels.depthwise_tile import best_px, window_of
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSchedule
-from deploy.cpu.kernels.inverted_residual_emitter import Emitter
-from deploy.cpu.kernels.stem import StemRows
 from deploy.cpu.layout import Array
-from lut.ops import CHANNELS, StemBlock
+from deploy.cpu.rows.block import Block
+from deploy.cpu.rows.depthwise import DepthwiseRows
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.product import Product
+from deploy.cpu.rows.project import Project
+from deploy.cpu.rows.ring import Band
+from deploy.cpu.rows.stem import StemRows
+from deploy.cpu.tiles import best_depthwise_px
+from deploy.cpu.window import window_of
+from lut.ops import StemBlock
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def default_schedule(op: StemBlock, isa: Isa, threads: int = 2) -> StemBlockSche
     width = window_of(op.block).out_width
     return StemBlockSchedule(
         stem.default_schedule(op.stem, isa, threads).tile,
-        best_px(isa, op.kernel, width),
+        best_depthwise_px(isa, op.kernel, width),
         best_tile(isa, width, isa.blocks(op.cout)),
         min(threads, window_of(op.block).out_height),
     )
@@ -68,58 +73,25 @@ def pack(
     ]
 
 
+def block_of(
+    op: StemBlock, schedule: StemBlockSchedule, isa: Isa, f: ir.PrimFuncBuilder, strip: int
+) -> Block:
+    """The stages, without what takes the rows; `strip` output columns at once."""
+    stem = StemRows(isa, f, op.stem, schedule.stem_tile)
+    depthwise = DepthwiseRows(isa, f, op.block.depthwise, schedule.depthwise_px, "depthwise_")
+    product = Product(isa, f, op.hidden, op.cout, "project_")
+    project = Project(product, schedule.project_tile)
+    band = Band(window_of(op.block), strip)
+    return Block(isa, band, stem, depthwise, project, op.hidden, isa.blocks(op.hidden))
+
+
 def emit(op: StemBlock, schedule: StemBlockSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(image, stem weight, bias[, normalisation], depthwise weight, bias, project weight,
     bias, y)."""
-    return ir.prim_func("stem_block", lambda f: StemBlockEmitter(op, schedule, isa, f).body)
 
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        block = block_of(op, schedule, isa, f, window_of(op.block).out_width)
+        y = Map(isa, f, "y", *op.output)
+        return lambda: block.in_ranges(schedule.row_tasks, y)
 
-class StemBlockEmitter(Emitter):
-    """The inverted residual's loops, with rows of the stem for the expansion."""
-
-    def __init__(
-        self,
-        op: StemBlock,
-        schedule: StemBlockSchedule,
-        isa: Isa,
-        f: ir.PrimFuncBuilder,
-        strip: int | None = None,
-    ) -> None:
-        self.stem, self.stem_tile = op.stem, schedule.stem_tile
-        whole = InvertedResidualSchedule(
-            "rows",
-            chunk=isa.blocks(op.hidden),
-            strip=strip or window_of(op.block).out_width,
-            tasks=schedule.row_tasks,
-            expand_tile=schedule.stem_tile,
-            depthwise_px=schedule.depthwise_px,
-            project_tile=schedule.project_tile,
-        )
-        # The stem stands where an expansion would.
-        block = replace(op.block, cin=CHANNELS, expand=True)
-        super().__init__(block, whole, isa, f)
-
-    def _source_parameters(self, f: ir.PrimFuncBuilder) -> None:
-        self.rows = StemRows(self.stem, self.stem_tile, self.isa, f)
-
-    def _start(self, first: ir.Expr, left: ir.Expr) -> None:
-        self.image_ring = self.rows.start(first)
-
-    def _fill_row(
-        self,
-        ring: ir.Buffer,
-        start: ir.Expr,
-        blocks: int,
-        source: ir.Expr,
-        slot: ir.Expr,
-        left: ir.Expr,
-    ) -> None:
-        origin = left * self.op.stride - self.window.pad  # the stem's column of ring column 0
-
-        def keep(block: ir.Expr, column: ir.Expr, value: ir.Expr) -> None:
-            ir.store(ring, value, self._at(slot, block, column - origin), lanes=self.c)
-
-        narrow = self.schedule.strip < self.window.out_width
-        inside = min(self.op.width, self.ring_width - self.window.pad)
-        span = (origin, self.ring_width, inside) if narrow else None
-        self.rows.next_row(self.image_ring, source, keep, span)
+    return ir.prim_func("stem_block", signature)

@@ -3,6 +3,7 @@
 The linear cumulative fusion of MRMS (paper section 3.1): act(W x + b + up(low)).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.kernels.bilinear import blend_rows, sample_row
-from deploy.cpu.layout import Array, activation_shape, pack_pointwise, pack_vector
-from deploy.cpu.tiles import matmul_tile
+from deploy.cpu.layout import Array, pack_pointwise, pack_vector
+from deploy.cpu.rows.bilinear import BlendedRow
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.product import Product
+from deploy.cpu.rows.stage import Row
+from deploy.cpu.tiles import over_row_tiles
 from lut.ops import Pointwise
 
 
@@ -44,59 +49,41 @@ def pack(op: Pointwise, isa: Isa, weight: Array, bias: Array) -> list[NDArray[An
 
 def emit(op: Pointwise, schedule: UpsampleAddSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, low, weight, bias, row and column tables, y)."""
-    c, blocks = isa.lanes, isa.blocks(op.cout)
+    tasks = schedule.row_tasks
 
-    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", activation_shape(isa, op.cin, op.height, op.width))
-        low = f.param("low", activation_shape(isa, op.cout, op.low_height, op.low_width))
-        w = f.param("weight", (blocks, op.cin, c))
-        b = f.param("bias", (blocks, c))
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.cin, op.height, op.width)
+        low = Map(isa, f, "low", op.cout, op.low_height, op.low_width)
+        product = Product(isa, f, op.cin, op.cout)
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
-        y = f.param("y", activation_shape(isa, op.cout, op.height, op.width))
+        y = Map(isa, f, "y", *op.output)
+
+        def one_row(above: BlendedRow, source: Row, out: Row) -> None:
+            def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
+                acc = ir.Registers(px * ob, isa.lanes)
+                for p in range(px):
+                    sample = columns.at(begin + p, isa.lanes)
+                    for o in range(ob):
+                        acc[p * ob + o] = product.bias(first + o) + above.sample(first + o, sample)
+                product.tile(
+                    px,
+                    ob,
+                    first,
+                    x=lambda p, block, lane: source.value(block, begin + p, lane),
+                    finish=lambda p, o, v: out.store(
+                        first + o, begin + p, ir.activate(v, op.act, isa.lanes)
+                    ),
+                    registers=acc,
+                )
+
+            over_row_tiles(product.blocks, op.width, schedule.tile, tile)
 
         def body() -> None:
-            with ir.parallel(0, schedule.row_tasks) as task:
-                blended = ir.scratch(blocks * op.low_width * c)
-                first_row = task * op.height // schedule.row_tasks
-                last_row = (task + 1) * op.height // schedule.row_tasks
-                with ir.loop(first_row, last_row) as row:
-                    blend_rows(isa, low, blocks, op.low_width, rows, row, blended)
-
-                    def group(first: Any, ob: int) -> None:  # noqa: ANN401
-                        def tile(begin: Any, px: int) -> None:  # noqa: ANN401
-                            acc = ir.Registers(px * ob, c)
-                            for p in range(px):
-                                sample = columns.at(begin + p, c)
-                                for o in range(ob):
-                                    acc[p * ob + o] = ir.load(
-                                        b, first + o, 0, lanes=c
-                                    ) + sample_row(blended, (first + o) * op.low_width, sample, c)
-                            matmul_tile(
-                                isa,
-                                px,
-                                ob,
-                                op.cin,
-                                x=lambda p, block, lane: x[0, block, row, begin + p, lane],
-                                w=lambda o, block, lane: ir.load(
-                                    w, first + o, block * c + lane, 0, lanes=c
-                                ),
-                                init=None,
-                                finish=lambda p, o, v: ir.store(
-                                    y,
-                                    ir.activate(v, op.act, c),
-                                    0,
-                                    first + o,
-                                    row,
-                                    begin + p,
-                                    0,
-                                    lanes=c,
-                                ),
-                                registers=acc,
-                            )
-
-                        ir.over_tiles(op.width, min(schedule.tile.px, op.width), tile)
-
-                    ir.over_tiles(blocks, schedule.tile.ob, group)
+            with ir.parallel(0, tasks) as task:
+                above = BlendedRow(low, rows)
+                with ir.loop(*row_range(task, tasks, op.height)) as row:
+                    above.blend(row)
+                    one_row(above, x.row(row), y.row(row))
 
         return body
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tvm import relax
 
 from deploy.graph.match.found import Found
-from deploy.graph.view import ConvBlock, Graph, conv_block, plane_of, sum_of
+from deploy.graph.view import ConvBlock, Graph, conv_block, plane_of, shape_of, sum_of
 from lut.ops import InvertedResidual
 
 
@@ -48,7 +48,9 @@ def _whole(
     residual: relax.Expr | None,
 ) -> Iterator[Found]:
     source = expand.input if expand else depthwise.input
-    if residual is not None and not residual.same_as(source):
+    if residual is not None and not (
+        residual.same_as(source) and shape_of(source) == shape_of(project.output)
+    ):  # an addition may stretch one of two shapes
         return
     block = InvertedResidual(
         expand.cin if expand else depthwise.cin, depthwise.cout, project.cout, *plane_of(source),

@@ -1,6 +1,7 @@
 """From class scores to labels."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from tvm import relax
 
@@ -16,11 +17,14 @@ def match_labels(graph: Graph, var: relax.Var) -> Iterator[Found]:
     The scores at that size may be read elsewhere too: the network's second result is.
     """
     cast = graph.call(var, "relax.astype")
-    arg_max = graph.call(cast.args[0], "relax.argmax") if cast is not None else None
+    index = cast.args[0] if cast is not None else None
+    arg_max = graph.call(index, "relax.argmax")
     if arg_max is None or str(var.ty.dtype) != "uint8":
         return
     over_classes = int(arg_max.attrs.axis) in (1, -3) and not arg_max.attrs.keepdims
-    scores = bilinear_resize(graph, arg_max.args[0]) if over_classes else None
+    planes = arg_max.args[0]
+    scores = bilinear_resize(graph, planes) if over_classes else None
     if scores is not None:
         labels = Labels(*map_of(scores), *plane_of(var))
-        yield Found(labels, [scores], var, (cast.args[0],), {})
+        inner = tuple(takewhile(graph.used_once, (index, planes)))
+        yield Found(labels, [scores], var, inner, {})

@@ -19,7 +19,7 @@ def match_local_global(graph: Graph, var: relax.Var) -> Iterator[Found]:
     if out is None or not out.pointwise:
         return
     mid_act, total = activation(graph, out.input)
-    if mid_act == "none" or not (graph.used_once(out.input) and graph.used_once(total)):
+    if mid_act == "none" or not graph.used_once(out.input):
         return
     for local, up in sum_of(graph, total):
         low = bilinear_resize(graph, up)

@@ -30,11 +30,7 @@ def match_pointwise(graph: Graph, var: relax.Var) -> Iterator[Found]:
     read elsewhere.
     """
     act, value = activation(graph, var)
-    outer: _Vars = ()
-    if act != "none":
-        if not isinstance(value, relax.Var) or not graph.used_once(value):
-            return
-        outer = (value,)
+    outer: _Vars = () if act == "none" else (value,)
     for own, other in sum_of(graph, value):
         if not graph.used_once(own) or graph.constant(other) is not None:
             continue

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from deploy import host
-from deploy.artifact import save_artifact
+from deploy.artifact_file import save_artifact
 from deploy.backends.cpu import CpuBackend
 from tests.deploy.graphs import photo, segmenter, write
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deploy.artifact import load_artifact
+from deploy.artifact_file import load_artifact
 from deploy.cpu import pipeline
 from deploy.runtime import load
 from tests.deploy.cli.conftest import files

@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli import console
 from lut.errors import UserError, WorkError
+from lut.table import Measure
 from tests.deploy.cli.conftest import PROGRAM, run_program
 
 
@@ -17,6 +18,11 @@ from tests.deploy.cli.conftest import PROGRAM, run_program
     [
         (UserError("bad\nfile"), 2, "error: bad file"),
         (WorkError("it differs"), 1, "error: it differs"),
+        (
+            UserError("no table", mend=Measure(None, "a b.jsonl")),
+            2,
+            "error: no table: hmseg-deploy lut build -o 'a b.jsonl'",
+        ),
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (typer.Abort(), 130, "error: interrupted"),
         (MemoryError(), 2, "error: out of memory; choose a smaller resolution"),

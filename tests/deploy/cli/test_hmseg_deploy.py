@@ -9,7 +9,7 @@ from tests.deploy.cli.conftest import PROGRAM, run_program
 
 COMMANDS = (
     "quickstart", "models", "export", "compile", "verify", "bench", "profile", "tune", "lut", "run",
-    "device",
+    "device", "cache", "upgrade",
 )  # fmt: skip
 
 

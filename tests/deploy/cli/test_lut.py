@@ -8,15 +8,15 @@ import re
 from dataclasses import replace
 
 import pytest
+from lut.costs import macs
 
-from deploy.tables.build import provenance_of
 from deploy.measure.local import LocalDevice
-from deploy.tables.schedules import schedules_of
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
-from lut.costs import macs
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import run_program
 from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
 

@@ -1,12 +1,11 @@
 import math
-import os
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cli.options import read_output, read_resolution, read_threads, read_triple
+from deploy.cli.options import read_output, read_resolution, read_triple
 from lut.errors import UserError
 
 
@@ -41,27 +40,3 @@ def test_any_output_kind(text):
 def test_nothing_given():
     assert read_resolution(None) is None
     assert read_triple("--mean", None) is None
-
-
-def test_threads(monkeypatch):
-    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
-    assert read_threads(None) == len(os.sched_getaffinity(0))
-    assert read_threads(3) == 3
-    assert os.environ["TVM_NUM_THREADS"] == "3"  # TVM reads it when its pool starts
-    assert read_threads(None) == 3
-    monkeypatch.setenv("TVM_NUM_THREADS", "5")
-    assert read_threads(None) == 5
-    assert read_threads(2) == 2
-
-
-@pytest.mark.parametrize("threads", [0, -1, 10**6])
-def test_bad_threads(threads):
-    with pytest.raises(UserError, match="--threads"):
-        read_threads(threads)
-
-
-@pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", "²", "٣", "9" * 30])
-def test_bad_threads_in_the_environment(monkeypatch, text):
-    monkeypatch.setenv("TVM_NUM_THREADS", text)
-    with pytest.raises(UserError, match="TVM_NUM_THREADS"):
-        read_threads(None)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from deploy.artifact import save_artifact
+from deploy.artifact_file import save_artifact
 
 
 @pytest.fixture

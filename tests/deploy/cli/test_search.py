@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from deploy.cpu.pipeline import isa_of
-from deploy.tables.build import provenance_of
 from deploy.measure.local import LocalDevice
-from deploy.tables.schedules import schedules_of
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
 from deploy.target import Target
 from hmseg.genotype import MRMS_GENOTYPE, random_genotype
 from hmseg.network_file import read_network, read_search, write_network
 from hmseg.operators import Space
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
-from lut.table import load_table, save_table
+from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit
@@ -125,21 +125,22 @@ def wide(fields: dict) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-o", "{out}", "--budget", "fast"), "--budget 'fast': write a latency, MACs or"),
-        (("-o", "{out}", "--budget", "1ms"), "name its table with --cost TABLE.jsonl"),
+        (("-o", "{out}", "--budget", "fast"), "budget 'fast': write a latency, MACs or"),
+        (("-o", "{out}", "--budget", "1ms"),
+         "table: --cost TABLE.jsonl names one, hmseg-deploy lut build makes one"),
         (("-o", "{out}", "--budget", "1ms", "--cost", "{out}/no.jsonl"), "no such table"),
         (("-o", "{out}", "--budget", "0.01GMACs"),
          "nothing in this space meets it; its networks take"),
         (("-o", "{out}", "--budget", "1M", "--space", "width"), "unknown dimension 'width'"),
         (("-o", "{out}", "--budget", "1M", "--model", "mrms-a"), "at the width of tiny-mrms or"),
         (("-o", "{out}", "--budget", "1M", "--estimator", "guess"), "unknown estimator 'guess'"),
-        (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "--warmup 1: the share must be at"),
-        (("-o", "{out}", "--budget", "1M", "--warmup", "nan"), "--warmup nan: the share must be"),
-        (("-o", "{out}", "--budget", "1M", "--prior", "1"), "--prior 1: a probability must be at"),
+        (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "warmup 1: the share must be at"),
+        (("-o", "{out}", "--budget", "1M", "--warmup", "nan"), "warmup nan: the share must be"),
+        (("-o", "{out}", "--budget", "1M", "--prior", "1"), "prior 1: a probability must be at"),
         (("-o", "{out}", "--budget", "1M", "--model", "mrms", "--pretrained"),
-         "there are no 'camvid' weights of mrms"),
+         "or train them: hmseg train --model mrms --dataset camvid"),
         (("-o", "{out}", "--budget", "1M", "--stage", "64x64:5:1"), "has 4 images, too few"),
-        (("-o", "{run}", "--budget", "1M"), "holds a search: go on with --resume"),
+        (("-o", "{run}", "--budget", "1M"), "or go on with it: hmseg search --resume"),
         (("-o", "{run}", "--budget", "1M", "--resume"), "a search with other settings"),
     ],
 )  # fmt: skip

@@ -85,7 +85,7 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
     assert checkpoint.before[-1]["sha256"] == released.card["sha256"]
     again = hmseg(*arguments, "--resume")
     assert (again.code, again.err.count("\n")) == (2, 1)
-    assert "leave --begin-with and --pretrained out" in again.err
+    assert "leave the checkpoint or the pretrained weights out" in again.err
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
         (("train", "--data", "{data}", "-o", "{out}", "--batch", "0"), "--batch 0: it must be"),
         (("train", "--data", "{data}", "-o", "{out}", "--scale", "2"), "--scale '2': write two"),
         (("train", "--data", "{data}", "-o", "{out}", "--device", "tpu"), "choose cpu or cuda"),
-        (("train", "--data", "{data}", "-o", "{run}"), "holds a run: go on with --resume"),
+        (("train", "--data", "{data}", "-o", "{run}"), "or go on with it: hmseg train --resume"),
         (("train", "--data", "{data}", "-o", "{run}", "--resume", "--seed", "9"),
          "another configuration (seed: 0 there, 9 here)"),
         (("train", "--data", "{data}", "-o", "{out}", "--begin-with", "{run}/best.safetensors",

@@ -4,39 +4,41 @@ import pytest
 import tvm
 
 from deploy.cpu.isa import ISAS, NEON, best_tile
-from deploy.cpu.kernels import MODULES, emit
-from deploy.cpu.kernels.convert import ConvertSpec
-from deploy.cpu.kernels.depthwise import DepthwiseSpec
-from deploy.cpu.kernels.ends import EndSpec
-from deploy.cpu.kernels.global_pool import GlobalPoolSpec
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
-from deploy.cpu.kernels.local_global import LocalGlobalSpec
-from deploy.cpu.kernels.pointwise import PointwiseSpec
-from deploy.cpu.kernels.resize import ResizeSpec
-from deploy.cpu.kernels.stem import StemSpec
-from deploy.cpu.kernels.stem_block import StemBlockSpec
-from deploy.cpu.kernels.stem_pair import StemPairSpec
-from deploy.cpu.kernels.upsample_add import UpsampleAddSpec
+from deploy.cpu.kernels import MODULES, emit, module_of
 from deploy.cpu.machine_code import compile_kernels
+from lut.ops import (
+    Convert,
+    Depthwise,
+    GlobalPool,
+    InvertedResidual,
+    Labels,
+    LocalGlobal,
+    Logits,
+    Pointwise,
+    Resize,
+    Stem,
+    StemBlock,
+    StemPair,
+)
 from tests.deploy.devices import test_neon
 
 EACH = [
-    ConvertSpec("pack", 16, 8, 20),
-    ConvertSpec("unpack", 16, 8, 20),
-    DepthwiseSpec(16, 8, 20),
-    EndSpec(19, 4, 8, 32, 64),
-    EndSpec(19, 4, 8, 32, 64, "logits"),
-    GlobalPoolSpec(16, 64, 8, 8, "sigmoid"),
-    InvertedResidualSpec(16, 96, 16, 16, 32, residual=True),
-    InvertedResidualSpec(16, 96, 16, 16, 32, dilation=4),
-    InvertedResidualSpec(16, 16, 8, 16, 32, expand=False),
-    LocalGlobalSpec(16, 64, 32, 8, 16, 4, 8),
-    PointwiseSpec(16, 96, 16, 16, "relu6"),
-    ResizeSpec(16, 8, 8, 4, 4),
-    StemBlockSpec(16, 8, 32, 64),
-    StemPairSpec(StemBlockSpec(16, 8, 32, 64), InvertedResidualSpec(8, 48, 16, 16, 32, stride=2)),
-    StemSpec(16, 32, 64),
-    UpsampleAddSpec(16, 64, 8, 16, 4, 8),
+    Convert("pack", 16, 8, 20),
+    Convert("unpack", 16, 8, 20),
+    Depthwise(16, 8, 20),
+    Labels(19, 4, 8, 32, 64),
+    Logits(19, 4, 8, 32, 64),
+    GlobalPool(16, 64, 8, 8, "sigmoid"),
+    InvertedResidual(16, 96, 16, 16, 32, residual=True),
+    InvertedResidual(16, 96, 16, 16, 32, dilation=4),
+    InvertedResidual(16, 16, 8, 16, 32, expand=False),
+    LocalGlobal(16, 64, 32, 8, 16, 4, 8),
+    Pointwise(16, 96, 16, 16, "relu6"),
+    Resize(16, 8, 8, 4, 4),
+    StemBlock(16, 8, 32, 64),
+    StemPair(StemBlock(16, 8, 32, 64), InvertedResidual(8, 48, 16, 16, 32, stride=2)),
+    Stem(16, 32, 64),
+    Pointwise(16, 64, 8, 16, add="low", low_height=4, low_width=8),
 ]
 
 
@@ -51,14 +53,15 @@ def test_tile_fits_the_registers(isa, pixels, blocks):
 
 
 def test_no_kernel_is_left_out():
-    assert {type(spec) for spec in EACH} == set(MODULES)
-    assert set(MODULES) == test_neon.TESTED
+    assert {type(op) for op in EACH} == set(MODULES) == {type(op) for op in test_neon.TESTED}
+    every = {module for modules in MODULES.values() for module in modules}
+    assert {module_of(op) for op in EACH} == every == {module_of(op) for op in test_neon.TESTED}
 
 
 def test_compiles_for_neon():
     target = tvm.target.Target(
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a73", "num-cores": 4}
     )
-    functions = {f"kernel_{i}": emit(spec, NEON, threads=4) for i, spec in enumerate(EACH)}
+    functions = {f"kernel_{i}": emit(op, NEON, threads=4) for i, op in enumerate(EACH)}
     assembly = compile_kernels(functions, target).mod.inspect_source("asm")
     assert assembly.count("fmla") > 500

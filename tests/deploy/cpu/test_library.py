@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy import host
-from deploy.artifact import Artifact, save_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import save_artifact
 from deploy.cpu.library import Library, check_machine, check_target
 from deploy.runtime import load
 from deploy.target import Target

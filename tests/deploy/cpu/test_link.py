@@ -8,13 +8,13 @@ import pytest
 
 from deploy.cpu.isa import NEON
 from deploy.cpu.kernels import emit
-from deploy.cpu.kernels.global_pool import GlobalPoolSpec
 from deploy.cpu.link import linker_of
 from deploy.devices.kernels import kernel_library
 from deploy.targets import resolve_target
 from lut.errors import UserError
+from lut.ops import GlobalPool
 
-SIGMOID = GlobalPoolSpec(8, 8, 4, 4, "sigmoid")  # calls expf
+SIGMOID = GlobalPool(8, 8, 4, 4, "sigmoid")  # calls expf
 
 
 def needed(library: bytes) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deploy.artifact import save_artifact
+from deploy.artifact_file import save_artifact
 from deploy.cpu.library import Library
 from deploy.runtime import Network, load, open_artifact
 from lut.errors import UserError

@@ -2,12 +2,25 @@ import numpy as np
 import pytest
 import tvm
 
-from deploy.build import run_in_process
-from deploy.cpu.pipeline import Compiled, compile_graph, network_passes
+from deploy.cpu import machine_code
+from deploy.cpu.passes.insert_clock import TICK
+from deploy.cpu.pipeline import (
+    Compiled,
+    compile_graph,
+    lower_graph,
+    make_kernels,
+    network_passes,
+)
 from deploy.graph.reference import OnnxSession
+from deploy.object_cache import ObjectCache
 from deploy.targets import resolve_target
 from lut.errors import UserError
 from tests.deploy.graphs import deployable, photo, segmenter
+
+
+def run(compiled: Compiled, image: np.ndarray) -> np.ndarray:
+    """What ``main`` makes of one image, with the batch axis."""
+    return compiled.load()["main"](tvm.runtime.tensor(image[None])).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +36,19 @@ def test_the_list_is_whole_and_in_order():
     order = [
         "LegalizeOps", "AnnotateTIROpPattern", "FuseOps", "FuseTIR", "CallTIRRewrite",
         "StaticPlanBlockMemory", "LowerAllocTensor", "VMShapeLower", "AttachGlobalSymbol",
+        "NameKernels", "InsertClock",
     ]  # fmt: skip
     assert [name for name in names if name in order] == order
+    assert names[-2:] == order[-2:]
+
+
+def test_the_kernels_are_the_list_s_beginning():
+    """A target without kernels leaves them out, and nothing else."""
+    kernels = make_kernels(resolve_target("x86-64-v3"), 2, {})
+    names = [step.info.name for step in network_passes(kernels)]
+    assert names[:3] == ["Place", "PropagateLayouts", "CancelLayouts"]
+    assert names[3:] == [step.info.name for step in network_passes()]
+    assert make_kernels(resolve_target("x86-64-v2"), 2, {}) is None
 
 
 def test_each_call_gives_a_list_of_its_own():
@@ -52,7 +76,7 @@ def test_passes_can_be_replaced(small_graph, cpu):
         return module
 
     passes = [watcher, *network_passes()]
-    assert run_in_process(compile_graph(small_graph, cpu, passes=passes), photo()).shape
+    assert run(compile_graph(small_graph, cpu, passes=passes), photo()).shape
     assert seen == ["ran"]
 
 
@@ -74,7 +98,7 @@ def test_batch_norm_and_activations_are_fused_into_kernels(compiled):
 @pytest.mark.parametrize("level", ["x86-64", "x86-64-v2", "x86-64-v3"])
 def test_levels_give_the_same_numbers(small_graph, level):
     image = photo()
-    got = run_in_process(compile_graph(small_graph, resolve_target(level)), image)[0]
+    got = run(compile_graph(small_graph, resolve_target(level)), image)[0]
     assert (got != OnnxSession(small_graph).run(image)[0]).mean() < 1e-3
 
 
@@ -110,5 +134,62 @@ def test_compiling_twice_gives_the_same_kernels(compiled, small_graph, cpu):
     again = compile_graph(small_graph, cpu)
     assert again.kernels == compiled.kernels
     image = photo()
-    np.testing.assert_array_equal(run_in_process(again, image), run_in_process(compiled, image))
+    np.testing.assert_array_equal(run(again, image), run(compiled, image))
     assert compiled.seconds > 0
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The names of the kernels that are compiled."""
+    names: list[str] = []
+    real = machine_code.compile_kernel
+
+    def compile_kernel(name, function, target):
+        names.append(name)
+        return real(name, function, target)
+
+    monkeypatch.setattr(machine_code, "compile_kernel", compile_kernel)
+    return names
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_second_time_nothing_is_compiled_and_the_library_is_the_same(
+    small_graph, cpu, tmp_path, counted, ours
+):
+    libraries = []
+    for cache in (ObjectCache(tmp_path / "o"), ObjectCache(tmp_path / "o"), None):
+        kernels = make_kernels(cpu, 2, {}) if ours else None
+        before = len(counted)
+        made = compile_graph(small_graph, cpu, kernels=kernels, cache=cache)
+        made.save(tmp_path / "lib.so")
+        libraries.append((tmp_path / "lib.so").read_bytes())
+        new = sorted(counted[before:])
+        assert new == ([] if len(libraries) == 2 else sorted(made.objects))
+        assert {info.name for info in made.kernels} == set(made.objects) - {TICK}
+    assert libraries[0] == libraries[1] == libraries[2]
+
+
+def test_another_number_of_classes_compiles_its_ends_alone(cpu, tmp_path, counted):
+    graphs = [deployable(segmenter(classes=n), tmp_path) for n in (5, 6)]
+    cache = ObjectCache(tmp_path / "objects")
+    first, second = (
+        compile_graph(graph, cpu, kernels=make_kernels(cpu, 2, {}), cache=cache) for graph in graphs
+    )
+    new = counted[len(first.objects) :]
+    assert set(new) == set(second.objects) - set(first.objects)
+    texts = {info.name: info.spec for info in second.kernels}
+    assert 0 < len(new) < len(second.objects)
+    assert all("6" in texts[name] for name in new)
+
+
+def test_the_module_after_each_pass_is_written(small_graph, cpu, tmp_path):
+    lower_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}), dump=tmp_path / "d")
+    listed = [step.info.name for step in network_passes(make_kernels(cpu, 2, {}))]
+    names = ["import", *(name.rpartition(".")[2] for name in listed)]
+    files = sorted((tmp_path / "d").iterdir())
+    assert [path.name for path in files] == [f"{n:02}-{name}.py" for n, name in enumerate(names)]
+    texts = {path.name: path.read_text() for path in files}
+    assert "R.nn.conv2d" in texts["00-import.py"]
+    assert "def timed(" in texts[files[-1].name]
+    assert "def timed(" not in texts[files[-2].name]
+    assert max(map(len, texts.values())) < 1_000_000  # no weights

@@ -10,12 +10,12 @@ from deploy.cpu.pipeline import isa_of
 from deploy.devices.emulated import EMULATED
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
-from deploy.tables.build import Plan, build_table
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.build import Plan, build_table
 from deploy.targets import resolve_target
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.devices.farm import kill
 
 PROTOCOL = VisitProtocol(rounds=2, frames=2, warmup=0, attempts=2)

@@ -10,21 +10,22 @@ import pytest
 from deploy.cpu import layout
 from deploy.cpu.isa import NEON
 from deploy.cpu.kernels import emit
-from deploy.cpu.kernels.convert import ConvertSpec
-from deploy.cpu.kernels.depthwise import DepthwiseSpec
-from deploy.cpu.kernels.ends import EndSpec
-from deploy.cpu.kernels.global_pool import GlobalPoolSpec
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
-from deploy.cpu.kernels.local_global import LocalGlobalSpec
-from deploy.cpu.kernels.pointwise import PointwiseSpec
-from deploy.cpu.kernels.resize import ResizeSpec
-from deploy.cpu.kernels.stem import StemSpec
-from deploy.cpu.kernels.stem_block import StemBlockSpec
-from deploy.cpu.kernels.stem_pair import StemPairSpec
-from deploy.cpu.kernels.upsample_add import UpsampleAddSpec
 from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.session import open_session
 from deploy.targets import resolve_target
+from lut.ops import (
+    Convert,
+    Depthwise,
+    GlobalPool,
+    InvertedResidual,
+    Labels,
+    LocalGlobal,
+    Logits,
+    Pointwise,
+    Resize,
+    Stem,
+    StemBlock,
+)
 from tests.deploy.cpu.kernels import (
     helpers,
     test_depthwise,
@@ -42,11 +43,15 @@ FILES = (
     test_stem_block, test_stem_pair,
 )  # fmt: skip
 
-# What the tests below run; tests/deploy/cpu/kernels/test_isa.py looks for what is missing.
-TESTED = {
-    ConvertSpec, DepthwiseSpec, EndSpec, GlobalPoolSpec, InvertedResidualSpec, LocalGlobalSpec,
-    PointwiseSpec, ResizeSpec, StemBlockSpec, StemPairSpec, StemSpec, UpsampleAddSpec,
-}  # fmt: skip
+# One of each kernel that the tests below run; tests/deploy/cpu/test_isa.py looks for what is
+# missing.
+TESTED = (
+    Convert("pack", 13, 6, 11), Depthwise(13, 9, 31), Labels(19, 4, 8, 32, 64),
+    Logits(19, 4, 8, 32, 64), GlobalPool(40, 77, 9, 14), InvertedResidual(11, 33, 5, 6, 45),
+    LocalGlobal(33, 70, 19, 9, 30, 5, 15), Pointwise(20, 56, 5, 7),
+    Pointwise(30, 19, 12, 25, add="low", low_height=6, low_width=13), Resize(18, 20, 30, 8, 12),
+    Stem(16, 20, 36), StemBlock(32, 16, 33, 65), test_stem_pair.pair(33, 65, stride=2),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +81,18 @@ def inner(test):
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "op",
     [
-        PointwiseSpec(20, 56, 5, 7, "relu6", "map"),
-        PointwiseSpec(3, 70, 9, 40, "none", "channel"),
-        PointwiseSpec(960, 160, 2, 3),
-        PointwiseSpec(1, 1, 1, 1, "relu"),
+        Pointwise(20, 56, 5, 7, "relu6", "map"),
+        Pointwise(3, 70, 9, 40, "none", "channel"),
+        Pointwise(960, 160, 2, 3),
+        Pointwise(1, 1, 1, 1, "relu"),
+        Pointwise(9, 21, 5, 7, "sigmoid"),
     ],
     ids=str,
 )
-def test_pointwise_kernel(spec):
-    test_pointwise.check(NEON, spec)
+def test_pointwise_kernel(op):
+    test_pointwise.check(NEON, op)
 
 
 def test_not_a_number():
@@ -99,32 +105,32 @@ def test_not_a_number():
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "op",
     [
-        DepthwiseSpec(13, 9, 31),
-        DepthwiseSpec(32, 16, 21, kernel=5, stride=2),
-        DepthwiseSpec(16, 12, 12, kernel=7, dilation=2),
+        Depthwise(13, 9, 31),
+        Depthwise(32, 16, 21, kernel=5, stride=2),
+        Depthwise(16, 12, 12, kernel=7, dilation=2),
     ],
     ids=str,
 )
-def test_depthwise_kernel(spec):
-    inner(test_depthwise.test_matches_torch)(NEON, spec)
+def test_depthwise_kernel(op):
+    inner(test_depthwise.test_matches_torch)(NEON, op)
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "op",
     [
-        InvertedResidualSpec(16, 96, 16, 13, 30, 5, residual=True),
-        InvertedResidualSpec(24, 72, 40, 17, 33, 3, stride=2),
-        InvertedResidualSpec(8, 48, 8, 1, 9, 7, 1, 4, residual=True),
-        InvertedResidualSpec(16, 16, 8, 24, 45, expand=False),
-        InvertedResidualSpec(80, 480, 80, 8, 16, dilation=4, residual=True),
-        InvertedResidualSpec(11, 33, 5, 6, 45, act="relu"),
+        InvertedResidual(16, 96, 16, 13, 30, 5, residual=True),
+        InvertedResidual(24, 72, 40, 17, 33, 3, stride=2),
+        InvertedResidual(8, 48, 8, 1, 9, 7, 1, 4, residual=True),
+        InvertedResidual(16, 16, 8, 24, 45, expand=False),
+        InvertedResidual(80, 480, 80, 8, 16, dilation=4, residual=True),
+        InvertedResidual(11, 33, 5, 6, 45, act="relu"),
     ],
     ids=str,
 )
-def test_inverted_residual_kernel(spec):
-    test_inverted_residual.check(NEON, spec)
+def test_inverted_residual_kernel(op):
+    test_inverted_residual.check(NEON, op)
 
 
 @pytest.mark.parametrize("mode", ["rows", "hid"])
@@ -142,20 +148,20 @@ def test_classes_of_rows_of_the_inverted_residual(height, dilation, phases, task
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "op",
     [
-        StemBlockSpec(32, 16, 33, 65, 3, 1, 1, "uint8_nhwc"),
-        StemBlockSpec(16, 8, 40, 70, 7, 2, 2, "float32_nchw"),
-        StemBlockSpec(20, 10, 20, 36, stem_act="relu", act="relu"),
+        StemBlock(32, 16, 33, 65, 3, 1, 1, "uint8_nhwc"),
+        StemBlock(16, 8, 40, 70, 7, 2, 2, "float32_nchw"),
+        StemBlock(20, 10, 20, 36, stem_act="relu", act="relu"),
     ],
     ids=str,
 )
-def test_stem_block_kernel(spec):
-    test_stem_block.check(NEON, spec)
+def test_stem_block_kernel(op):
+    test_stem_block.check(NEON, op)
 
 
 @pytest.mark.parametrize(
-    ("spec", "changes"),
+    ("op", "changes"),
     [
         (test_stem_pair.pair(33, 65, stride=2), {}),
         (test_stem_pair.pair(20, 36, hidden=20, middle=10, wide=33, source="float32_nchw"), {}),
@@ -163,14 +169,14 @@ def test_stem_block_kernel(spec):
     ],
     ids=str,
 )
-def test_stem_pair_kernel(spec, changes):
-    test_stem_pair.check(NEON, spec, **changes)
+def test_stem_pair_kernel(op, changes):
+    test_stem_pair.check(NEON, op, **changes)
 
 
 @pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
 @pytest.mark.parametrize(("cout", "h", "w"), [(16, 20, 36), (13, 9, 41)])
 def test_stem_kernel(source, cout, h, w):
-    inner(test_stem.test_matches_torch)(NEON, source, cout=cout, h=h, w=w)
+    inner(test_stem.test_matches_torch)(NEON, source, cout=cout, h=h, w=w, act="relu6")
 
 
 @pytest.mark.parametrize(("oh", "ow"), [(8, 12), (12, 18), (41, 60)])
@@ -179,8 +185,9 @@ def test_resize_kernel(oh, ow):
 
 
 def test_upsample_add_kernel():
-    inner(test_head.test_upsample_add)(NEON, cin=30, cout=19, h=12, w=25, lh=6, lw=13)
-    inner(test_head.test_upsample_add)(NEON, cin=1, cout=64, h=3, w=4, lh=5, lw=7)
+    upsample_add = inner(test_head.test_upsample_add)
+    upsample_add(NEON, cin=30, cout=19, h=12, w=25, lh=6, lw=13, act="relu6")
+    upsample_add(NEON, cin=1, cout=64, h=3, w=4, lh=5, lw=7, act="sigmoid")
 
 
 @pytest.mark.parametrize(
@@ -201,16 +208,17 @@ def test_output_end_with_filled_cells():
 def test_convert_kernels(kernels):
     x = helpers.normal(1, 1, 13, 6, 11)
     packed = layout.pack_activation(NEON, x)
-    got = kernels(emit(ConvertSpec("pack", 13, 6, 11), NEON), NEON, [x], packed.shape)
+    got = kernels(emit(Convert("pack", 13, 6, 11), NEON), NEON, [x], packed.shape)
     np.testing.assert_array_equal(got, packed)
-    back = kernels(emit(ConvertSpec("unpack", 13, 6, 11), NEON), NEON, [packed], x.shape)
+    back = kernels(emit(Convert("unpack", 13, 6, 11), NEON), NEON, [packed], x.shape)
     np.testing.assert_array_equal(back, x)
 
 
 @pytest.mark.parametrize("gate", [False, True])
 def test_local_global_kernel(gate):
-    inner(test_head.test_local_global)(NEON, cin=33, mid=70, cout=19, h=9, w=30, gate=gate)
-    inner(test_head.test_local_global)(NEON, cin=16, mid=256, cout=128, h=3, w=50, gate=gate)
+    local_global, acts = inner(test_head.test_local_global), ("relu6", "relu6")
+    local_global(NEON, cin=33, mid=70, cout=19, h=9, w=30, gate=gate, acts=acts)
+    local_global(NEON, cin=16, mid=256, cout=128, h=3, w=50, gate=gate, acts=acts)
 
 
 @pytest.mark.parametrize(("act", "tasks"), [("none", 1), ("sigmoid", 3), ("relu6", 3)])

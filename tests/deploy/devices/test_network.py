@@ -12,20 +12,20 @@ from statistics import median
 import numpy as np
 import pytest
 
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.cpu.pipeline import isa_of
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, load_on
 from deploy.devices.session import open_session
-from deploy.tables.build import provenance_of
-from deploy.tables.schedules import schedules_of
 from deploy.measure.rounds import VisitProtocol
 from deploy.runtime import open_artifact
+from deploy.tables.build import provenance_of
+from deploy.tables.schedules import schedules_of
 from deploy.targets import resolve_target
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
-from lut.table import save_table
+from lut.table_file import save_table
 from tests.deploy.cli.conftest import cli, user_onnx  # noqa: F401 - fixtures
 from tests.deploy.devices.farm import until
 from tests.lut.tables import IDENTITY, table, visit

@@ -13,11 +13,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from deploy.artifact import Artifact, save_artifact
+from deploy.artifact import Artifact
+from deploy.artifact_file import save_artifact
 from deploy.build import build_artifact
 from deploy.gpu import nvrtc
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.pipeline import compile_source
+from deploy.gpu.program import GpuProgram
 from deploy.graph.export import import_onnx
 from deploy.graph.source import open_source
 from deploy.resolution import Resolution
@@ -92,8 +94,8 @@ def driver_library(tmp_path_factory) -> Path:
 def emulated_kernels(network_source, artifact, tmp_path_factory) -> Path:
     """What the stand-in runs: the kernels of `artifact`."""
     lowered = compile_source(network_source.graph, resolve_target("cuda", "sm_61")).lowered
-    assert artifact.gpu is not None
-    assert lowered.plan == artifact.gpu.plan
+    assert isinstance(artifact.code, GpuProgram)
+    assert lowered.plan == artifact.code.plan
     return compile_emulated(lowered.source)
 
 
@@ -131,8 +133,8 @@ def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
-        patch.setattr("deploy.gpu.build.compile_cubin", compile_both)
-        patch.setattr("deploy.gpu.build.compile_ptx", _compile_ptx)
+        patch.setattr("deploy.backends.cuda.compile_cubin", compile_both)
+        patch.setattr("deploy.backends.cuda.compile_ptx", _compile_ptx)
         patch.setenv("STAND_IN_KERNELS", str(folder))
         yield
 

@@ -11,12 +11,12 @@ from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import MODULES, GpuKernels
 from deploy.gpu.lower import KernelCode, lower_kernels
 from deploy.gpu.store_half import FLOAT, halve
+from lut.ops import Operation
 
 Array = NDArray[Any]
 BORDER = 4096  # bytes on each side; as floats they are NaN, so that reading them shows
 LIMITS = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152}
 TARGET = {"kind": "cuda", "arch": "sm_61", "thread_warp_size": 32, **LIMITS}
-
 
 rule = GpuKernels().rule
 MAPS = ("x", "gate", "added", "y")
@@ -28,19 +28,19 @@ def cuda() -> tvm.target.Target:
 
 
 class Kernels:
-    """Kernels of several specs in one library, by the rule unless `schedules` has another; with
-    fp16 their maps are half."""
+    """Kernels of several operations in one library, by the rule unless `schedules` has another;
+    with fp16 their maps are half."""
 
     def __init__(
         self,
-        specs: Mapping[str, Any],
+        operations: Mapping[str, Operation],
         precision: str = "fp32",
         schedules: Mapping[str, Any] | None = None,
     ) -> None:
         self.precision = precision
         functions = {
-            name: MODULES[type(spec)].emit(spec, (schedules or {}).get(name) or rule(spec))
-            for name, spec in specs.items()
+            name: MODULES[type(op)].emit(op, (schedules or {}).get(name) or rule(op))
+            for name, op in operations.items()
         }
         if precision == "fp16":
             functions = {name: _half(function) for name, function in functions.items()}

@@ -2,52 +2,37 @@
 test_kernels.py holds to float64."""
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deploy.schedules import schedule_fields
-from deploy.gpu.kernels import (
-    MODULES,
-    GpuKernels,
-    depthwise,
-    global_mean,
-    label_end,
-    pointwise,
-    resize,
-    stem,
-)
-from deploy.gpu.kernels.depthwise import DepthwiseSpec
-from deploy.gpu.kernels.global_mean import GlobalMeanSpec
-from deploy.gpu.kernels.label_end import LabelEndSpec
-from deploy.gpu.kernels.pointwise import PointwiseSpec
-from deploy.gpu.kernels.resize import ResizeSpec
-from deploy.gpu.kernels.stem import StemSpec
+from deploy.gpu.kernels import MODULES, GpuKernels, depthwise, pointwise, stem
 from deploy.gpu.pipeline import compile_source
+from deploy.schedules import schedule_fields
 from deploy.targets import resolve_target
 from lut.errors import UserError
+from lut.ops import Depthwise, GlobalMean, Labels, Operation, Pointwise, Resize, Stem
 from tests.deploy.gpu.run_kernels import Kernels, rule
 
-SPECS = {
-    "wide": PointwiseSpec(6, 40, 5, 8, "relu6"),
-    "odd": PointwiseSpec(5, 11, 3, 7, "relu", add="map"),
-    "gated": PointwiseSpec(4, 19, 4, 8, "none", gate=True, add="low", low=(2, 4)),
-    "depthwise": DepthwiseSpec(2, 13, 10, 5, 2, 1, "relu6"),
-    "stem": StemSpec(20, 9, 12), "planes": StemSpec(6, 8, 11, "float32_nchw", "none"),
-    "resize": ResizeSpec(2, 5, 7, 11, 9), "mean": GlobalMeanSpec(2, 9, 17),
-    "labels": LabelEndSpec(5, 4, 6, 12, 20),
+OPERATIONS = {
+    "wide": Pointwise(6, 40, 5, 8, "relu6"),
+    "odd": Pointwise(5, 11, 3, 7, "relu", add="map"),
+    "gated": Pointwise(4, 19, 4, 8, "none", gate=True, add="low", low_height=2, low_width=4),
+    "depthwise": Depthwise(2, 13, 10, 5, 2, 1, "relu6"),
+    "stem": Stem(20, 9, 12), "planes": Stem(6, 8, 11, "float32_nchw", "none"),
+    "resize": Resize(2, 5, 7, 11, 9), "mean": GlobalMean(2, 9, 17),
+    "labels": Labels(5, 4, 6, 12, 20),
 }  # fmt: skip
 
 
-def offered(spec: Any) -> list[Any]:
+def offered(op: Operation) -> list[Any]:
     """What there is beside the rule's own."""
-    return [s for s in MODULES[type(spec)].alternatives(spec, rule(spec)) if s != rule(spec)]
+    return [s for s in MODULES[type(op)].alternatives(op, rule(op)) if s != rule(op)]
 
 
 HALF = ("odd", "depthwise", "stem", "resize", "mean")  # each kernel; a compilation costs 0.1 s
-ALL = {f"{name}_{i}": s for name, spec in SPECS.items() for i, s in enumerate(offered(spec))}
+ALL = {f"{name}_{i}": s for name, op in OPERATIONS.items() for i, s in enumerate(offered(op))}
 
 
 def base_of(name: str) -> str:
@@ -63,60 +48,53 @@ def numbers(name: str, *shape: int) -> np.ndarray:
 
 def arguments(name: str, schedule: Any) -> list[np.ndarray]:
     """Maps and constants of a kernel, the same for every schedule but for the constants' layout."""
-    spec = SPECS[name]
-    if isinstance(spec, PointwiseSpec):
-        maps = [numbers("x", 1, spec.cin, spec.height, spec.width)]
-        maps += [numbers("gate", 1, spec.cout, 1, 1)] * spec.gate
-        if spec.add != "none":
-            plane = spec.low if spec.add == "low" else (spec.height, spec.width)
-            maps.append(numbers("added", 1, spec.cout, *plane))
-        weight, bias = numbers("w", spec.cout, spec.cin), numbers("b", spec.cout)
-        return [*maps, *pointwise.pack(spec, schedule, weight, bias)]
-    if isinstance(spec, DepthwiseSpec):
-        weight = numbers("w", spec.channels, 1, spec.kernel, spec.kernel)
-        constants = depthwise.pack(spec, weight, numbers("b", spec.channels))
-        return [numbers("x", 1, spec.channels, spec.height, spec.width), *constants]
-    if isinstance(spec, StemSpec):
-        image = np.abs(numbers("x", 1, spec.height, spec.width, 3) * 60).astype(np.uint8)
-        if spec.source == "float32_nchw":
-            image = numbers("x", 1, 3, spec.height, spec.width)
-        weight, bias = numbers("w", spec.cout, 3, 3, 3), numbers("b", spec.cout)
-        factor, shift = np.float32([0.01, 0.02, 0.03]), np.float32([-1, 0.5, 0.25])
-        return [image, *stem.pack(spec, schedule, weight, bias, factor, shift)]
-    pack: dict[type, Callable[[Any], list[Any]]] = {
-        ResizeSpec: resize.pack, GlobalMeanSpec: global_mean.pack, LabelEndSpec: label_end.pack
-    }  # fmt: skip
-    channels = spec.classes if isinstance(spec, LabelEndSpec) else spec.channels
-    return [numbers("x", 1, channels, spec.height, spec.width), *pack[type(spec)](spec)]
+    op = OPERATIONS[name]
+    if isinstance(op, Pointwise):
+        maps = [numbers("x", 1, op.cin, op.height, op.width)]
+        maps += [numbers("gate", 1, op.cout, 1, 1)] * op.gate
+        if op.add != "none":
+            low = op.low_height, op.low_width
+            plane = low if op.add == "low" else (op.height, op.width)
+            maps.append(numbers("added", 1, op.cout, *plane))
+        weight, bias = numbers("w", op.cout, op.cin), numbers("b", op.cout)
+        return [*maps, *pointwise.pack(op, schedule, weight, bias)]
+    if isinstance(op, Depthwise):
+        weight = numbers("w", op.channels, 1, op.kernel, op.kernel)
+        constants = depthwise.pack(op, schedule, weight, numbers("b", op.channels))
+        return [numbers("x", 1, op.channels, op.height, op.width), *constants]
+    if isinstance(op, Stem):
+        image = np.abs(numbers("x", 1, op.height, op.width, 3) * 60).astype(np.uint8)
+        if op.source == "float32_nchw":
+            image = numbers("x", 1, 3, op.height, op.width)
+        weight, bias = numbers("w", op.cout, 3, 3, 3), numbers("b", op.cout)
+        mean, std = np.array([100.0, 120.0, 90.0]), np.array([50.0, 60.0, 75.0])
+        return [image, *stem.pack(op, schedule, weight, bias, mean=mean, std=std)]
+    channels = op.classes if isinstance(op, Labels) else op.channels
+    constants = MODULES[type(op)].pack(op, schedule)
+    return [numbers("x", 1, channels, op.height, op.width), *constants]
 
 
 def output(name: str) -> np.ndarray:
-    spec = SPECS[name]
-    if isinstance(spec, LabelEndSpec):
-        return np.empty((1, spec.out_height, spec.out_width), np.uint8)
-    channels = spec.cout if isinstance(spec, PointwiseSpec | StemSpec) else spec.channels
-    if isinstance(spec, GlobalMeanSpec):
-        return np.empty((1, channels, 1, 1), np.float32)
-    if isinstance(spec, ResizeSpec):
-        return np.empty((1, channels, spec.out_height, spec.out_width), np.float32)
-    plane = (spec.height, spec.width) if isinstance(spec, PointwiseSpec) else spec.out
-    return np.empty((1, channels, *plane), np.float32)
+    op = OPERATIONS[name]
+    if isinstance(op, Labels):
+        return np.empty(op.output, np.uint8)
+    return np.empty((1, *op.output), np.float32)
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def kernels(request) -> Kernels:
-    specs = {**SPECS, **{name: SPECS[base_of(name)] for name in ALL}}
+    operations = {**OPERATIONS, **{name: OPERATIONS[base_of(name)] for name in ALL}}
     if request.param == "fp16":
-        specs = {name: spec for name, spec in specs.items() if base_of(name) in HALF}
-    return Kernels(specs, request.param, ALL)
+        operations = {name: op for name, op in operations.items() if base_of(name) in HALF}
+    return Kernels(operations, request.param, ALL)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_they_compute_the_same(kernels, name):
     """To the bit, as every sum keeps its order; only the tree of the mean is another."""
     if name not in kernels.codes:
         pytest.skip("at fp32 only")
-    want = kernels.run(name, arguments(name, rule(SPECS[name])), output(name))
+    want = kernels.run(name, arguments(name, rule(OPERATIONS[name])), output(name))
     mine = [other for other in ALL if base_of(other) == name]
     assert len(set(map(ALL.get, mine))) >= 3
     for other in mine:
@@ -135,9 +113,9 @@ def test_no_block_is_larger_than_a_gpu_allows(kernels):
 
 
 def test_tiles_first_then_the_blocks_of_the_best():
-    spec = PointwiseSpec(16, 64, 8, 16)
+    op = Pointwise(16, 64, 8, 16)
     best = pointwise.PointwiseSchedule(2, 8, 32, 8)
-    found = list(pointwise.alternatives(spec, best))
+    found = list(pointwise.alternatives(op, best))
     blocks = [s for s in found if (s.pixels, s.outputs) == (2, 8)]
     assert found[-len(blocks) + 1 :] == blocks[1:]
     tiles = {(s.pixels, s.outputs) for s in found}
@@ -152,12 +130,12 @@ class TestChooser:
         kernels = GpuKernels()
         plain = compile_source(gpu_graph, target, kernels=kernels)
         measured = {text: schedule_fields(rule(s)) for text, s in kernels.emitted.items()}
-        again = compile_source(gpu_graph, target, kernels=GpuKernels(measured))
+        again = compile_source(gpu_graph, target, kernels=GpuKernels(measured=measured))
         assert again.lowered == plain.lowered
         assert not any(kernel.tuned for kernel in plain.kernels)
         assert all(kernel.tuned for kernel in again.kernels)
 
     def test_fields_that_do_not_fit(self):
-        spec = SPECS["resize"]
+        op = OPERATIONS["resize"]
         with pytest.raises(UserError, match="tune again"):
-            GpuKernels({repr(spec): {"lanes": 3}}).schedule(spec)
+            GpuKernels(measured={str(op): {"lanes": 3}}).schedule(op)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deploy.artifact import Golden, load_artifact, save_artifact
+from deploy.artifact import Golden
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.gpu.cubin import read_cubin
 from deploy.gpu.program import GpuProgram
 from deploy.resolution import Resolution

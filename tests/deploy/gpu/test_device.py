@@ -14,21 +14,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-
-from benchmarks import gpu_table
-from deploy.cli import options, search
 from deploy.gpu.device import GpuDevice
 from deploy.gpu.keys import kernels_of
+
+from benchmarks import gpu_table
+from deploy.cli import places, search
+from deploy.measure.rounds import VisitProtocol
 from deploy.tables.build import Plan, build_table, default_path
 from deploy.tables.build import _factory as table_factory
 from deploy.tables.check import check_networks, require_measurable
-from deploy.measure.rounds import VisitProtocol
 from deploy.targets import resolve_target
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.deploy.tables.test_networks import SHALLOW
 from tests.lut.tables import visit
@@ -220,12 +220,8 @@ def test_provenance(built, target, monkeypatch, tmp_path):
     assert "a whole frame is the compute part" in provenance.protocol
     assert table.identity.target == target.key
     assert (table.identity.target_name, table.identity.threads) == ("cuda", 0)
-    assert table.identity.command("t.jsonl") == (
-        "hmseg-deploy lut build --target cuda --resolution 64x128 --width 0.5 -o t.jsonl"
-    )
     half = resolve_target("cuda", "sm_61", "fp16")
-    other = replace(table.identity, target=half.key)
-    assert other.command("t.jsonl").endswith(" --width 0.5 --precision fp16 -o t.jsonl")
+    assert replace(table.identity, target=half.key).precision == "fp16"
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
     paths = [default_path(Plan(SPACE, t, 0)).name for t in (target, half)]
     assert paths == [f"sm_61-64x128-width0.5-{p}.jsonl" for p in ("fp32", "fp16")]
@@ -288,7 +284,7 @@ def test_within_the_minutes_of_a_benchmark(gpu, monkeypatch, tmp_path):
 def test_a_search_measures_on_the_same_gpu(built, gpu, target, monkeypatch):
     """Before it begins, the search makes sure that its table is of this machine's GPU."""
     table, _, _ = built
-    place = options.read_table_place(table.identity, None, None, 1.0)
+    place = places.read_table_place(table.identity, None, None, 1.0)
     assert search._Measuring(table, place).target == target
     monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
     with pytest.raises(UserError, match=r"now 'Another GPU'.*; or search with --no-measure"):

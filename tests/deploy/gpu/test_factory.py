@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import tvm
-
 from deploy.gpu.factory import GpuNetworkFactory, compile_network
-from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.keys import entries_of, kernels_of
+from deploy.graph.kernel_call import SPEC
+
+from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
-from deploy.graph.kernel_call import SPEC
 from deploy.tables.networks import export_genotype
 from deploy.targets import resolve_target
 from hmseg.genotype import Op, random_genotype

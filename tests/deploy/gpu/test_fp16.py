@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 import pytest
 import tvm
+from deploy.gpu.build import EmulatedRunnable
 from typer.testing import CliRunner
 
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
 from deploy.gpu import emulator
-from deploy.gpu.build import EmulatedRunnable
 from deploy.gpu.cubin import read_cubin
 from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.emulator import compile_source as compile_emulated
@@ -26,6 +26,7 @@ from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
 from lut.errors import UserError, WorkError
+from lut.ops import Resize
 from tests.deploy import user_networks
 from tests.deploy.gpu.conftest import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET, rule
@@ -78,7 +79,7 @@ class TestWhatIsHalf:
         maps = maps_of(lowered.source)
         whole = {name: counts for name, counts in maps.items() if counts[1]}
         ends = [name for name, (half, _) in whole.items() if not half]
-        assert sorted(re.sub(r"\d+$", "", name) for name in ends) == ["label_end", "resize"]
+        assert sorted(re.sub(r"\d+$", "", name) for name in ends) == ["labels_end", "resize"]
         (last,) = set(whole) - set(ends)  # what writes the scores
         assert last.startswith("pointwise")
         assert maps[last] == (1, 1)
@@ -110,14 +111,14 @@ class TestRounding:
     """A resize to the same size, whose map is read or written as half, only converts."""
 
     def convert(self, values, halved):
-        spec = resize.ResizeSpec(1, 1, values.size, 1, values.size)
-        function = resize.emit(spec, rule(spec))
+        op = Resize(1, 1, values.size, 1, values.size)
+        function = resize.emit(op, rule(op))
         flags = [parameter.name == halved for parameter in function.params]
         target = tvm.target.Target(TARGET, host={"kind": "llvm"})
         source, codes = lower_kernels({"convert": halve(function, flags)}, target)
         (code,) = codes["convert"]
         output = np.empty(values.size, np.float16 if halved == "y" else np.float32)
-        arrays = [values, *resize.pack(spec), output]
+        arrays = [values, *resize.pack(op, rule(op)), output]
         addresses = [arrays[number].ctypes.data for number in code.arguments]
         emulator.EmulatedGpu(source).launch(code.kernel, code.grid, code.block, addresses)
         return output
@@ -265,7 +266,7 @@ def test_a_users_network(tmp_path):
     graph = import_onnx(path, mean=None, std=None)
     lowered = compile_source(graph, resolve_target("cuda", "sm_61", "fp16")).lowered
     maps = maps_of(lowered.source)
-    ours = ("stem", "pointwise", "depthwise", "global_mean", "resize", "label_end")
+    ours = ("stem", "pointwise", "depthwise", "global_mean", "resize", "labels_end")
     left = {name: counts for name, counts in maps.items() if not name.startswith(ours)}
     assert left
     assert all(half >= 2 for half, _ in left.values())

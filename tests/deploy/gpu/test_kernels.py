@@ -11,58 +11,54 @@ from deploy import ir
 from deploy.gpu import ir as gpu
 from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
-from deploy.gpu.kernels.depthwise import DepthwiseSpec
-from deploy.gpu.kernels.global_mean import GlobalMeanSpec
-from deploy.gpu.kernels.label_end import LabelEndSpec
-from deploy.gpu.kernels.pointwise import PointwiseSpec
-from deploy.gpu.kernels.resize import ResizeSpec
-from deploy.gpu.kernels.stem import StemSpec
 from deploy.gpu.lower import lower_kernels
 from lut.errors import UserError
+from lut.ops import Depthwise, GlobalMean, Labels, Pointwise, Resize, Stem
 from tests.deploy.gpu.run_kernels import Kernels, cuda, rule
 
 POINTWISE = {
-    "wide": PointwiseSpec(16, 96, 8, 16, "relu6"),
-    "odd": PointwiseSpec(13, 11, 5, 7, "relu"),
-    "large": PointwiseSpec(8, 16, 64, 256, "none", add="map"),
-    "residual": PointwiseSpec(24, 16, 8, 16, "none", add="map"),
-    "context": PointwiseSpec(32, 12, 6, 8, "relu6", add="channel"),
-    "pixel": PointwiseSpec(40, 24, 1, 1, "sigmoid"),
-    "gated": PointwiseSpec(16, 32, 8, 16, "relu6", gate=True, add="low", low=(4, 8)),
-    "gated_odd": PointwiseSpec(16, 19, 9, 7, "none", gate=True, add="low", low=(4, 3)),
-    "gated_large": PointwiseSpec(16, 16, 64, 128, "relu6", gate=True, add="low", low=(16, 32)),
+    "wide": Pointwise(16, 96, 8, 16, "relu6"),
+    "odd": Pointwise(13, 11, 5, 7, "relu"),
+    "large": Pointwise(8, 16, 64, 256, "none", add="map"),
+    "residual": Pointwise(24, 16, 8, 16, "none", add="map"),
+    "context": Pointwise(32, 12, 6, 8, "relu6", add="channel"),
+    "pixel": Pointwise(40, 24, 1, 1, "sigmoid"),
+    "gated": Pointwise(16, 32, 8, 16, "relu6", "low", True, 4, 8),
+    "gated_odd": Pointwise(16, 19, 9, 7, "none", "low", True, 4, 3),
+    "gated_large": Pointwise(16, 16, 64, 128, "relu6", "low", True, 16, 32),
 }  # fmt: skip
 DEPTHWISE = {
-    f"depthwise_{c}_{h}_{w}_{k}_{s}_{d}": DepthwiseSpec(c, h, w, k, s, d, act)
+    f"depthwise_{c}_{h}_{w}_{k}_{s}_{d}": Depthwise(c, h, w, k, s, d, act)
     for c, h, w, k, s, d, act in [
         (8, 9, 13, 3, 1, 1, "relu6"), (8, 16, 32, 3, 2, 1, "none"), (5, 15, 17, 3, 2, 1, "relu"),
         (4, 12, 20, 3, 1, 4, "relu6"), (4, 12, 20, 5, 1, 2, "relu6"), (3, 9, 11, 7, 2, 1, "relu6"),
         (16, 70, 130, 3, 1, 1, "relu6"), (32, 65, 130, 3, 2, 1, "none"),
+        (6, 9, 13, 3, 1, 1, "sigmoid"),
     ]
 }  # fmt: skip
 STEMS = {
-    "camera": StemSpec(16, 16, 24), "camera_odd": StemSpec(20, 17, 23, act="relu"),
-    "planes": StemSpec(32, 16, 24, "float32_nchw", "none"),
+    "camera": Stem(16, 16, 24), "camera_odd": Stem(20, 17, 23, act="relu"),
+    "planes": Stem(32, 16, 24, "float32_nchw", "none"), "bounded": Stem(8, 9, 13, act="sigmoid"),
 }  # fmt: skip
 RESIZES = {
-    "up": ResizeSpec(4, 5, 7, 17, 23), "half": ResizeSpec(4, 16, 32, 8, 16),
-    "odd_down": ResizeSpec(3, 30, 50, 12, 20),
+    "up": Resize(4, 5, 7, 17, 23), "half": Resize(4, 16, 32, 8, 16),
+    "odd_down": Resize(3, 30, 50, 12, 20),
 }  # fmt: skip
-MEANS = {"mean": GlobalMeanSpec(5, 9, 17), "mean_large": GlobalMeanSpec(3, 48, 96)}
+MEANS = {"mean": GlobalMean(5, 9, 17), "mean_large": GlobalMean(3, 48, 96)}
 LABELS = {
-    "labels": LabelEndSpec(11, 6, 9, 48, 72), "labels_odd": LabelEndSpec(4, 5, 6, 37, 43),
+    "labels": Labels(11, 6, 9, 48, 72), "labels_odd": Labels(4, 5, 6, 37, 43),
 }  # fmt: skip
-SPECS = {**POINTWISE, **DEPTHWISE, **STEMS, **RESIZES, **MEANS, **LABELS}
+OPERATIONS = {**POINTWISE, **DEPTHWISE, **STEMS, **RESIZES, **MEANS, **LABELS}
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Kernels:
-    return Kernels(SPECS)
+    return Kernels(OPERATIONS)
 
 
 @pytest.fixture(scope="module")
 def half_kernels() -> Kernels:
-    return Kernels({name: spec for name, spec in SPECS.items() if name not in LABELS}, "fp16")
+    return Kernels({name: op for name, op in OPERATIONS.items() if name not in LABELS}, "fp16")
 
 
 @pytest.fixture(params=["fp32", "fp16"])
@@ -103,85 +99,86 @@ def check(
 
 @pytest.mark.parametrize("name", POINTWISE)
 def test_pointwise(any_kernels, name):
-    spec = POINTWISE[name]
+    op = POINTWISE[name]
     x, w, b = (
-        noise(1, spec.cin, spec.height, spec.width),
-        noise(spec.cout, spec.cin),
-        noise(spec.cout),
+        noise(1, op.cin, op.height, op.width),
+        noise(op.cout, op.cin),
+        noise(op.cout),
     )
     inputs, want = [x], F.conv2d(double(x), double(w)[:, :, None, None], double(b))
-    if spec.gate:
-        inputs.append(noise(1, spec.cout, 1, 1))
+    if op.gate:
+        inputs.append(noise(1, op.cout, 1, 1))
         want = want * double(inputs[-1])
-    if spec.add != "none":
-        plane = {"map": (spec.height, spec.width), "channel": (1, 1), "low": spec.low}[spec.add]
-        inputs.append(noise(1, spec.cout, *plane))
+    if op.add != "none":
+        planes = {
+            "map": (op.height, op.width), "channel": (1, 1), "low": (op.low_height, op.low_width)
+        }  # fmt: skip
+        inputs.append(noise(1, op.cout, *planes[op.add]))
         added = double(inputs[-1])
-        want = want + (upsample(added, (spec.height, spec.width)) if spec.add == "low" else added)
-    want = activate(want, spec.act)
-    constants = pointwise.pack(spec, rule(spec), w, b)
+        want = want + (upsample(added, (op.height, op.width)) if op.add == "low" else added)
+    want = activate(want, op.act)
+    constants = pointwise.pack(op, rule(op), w, b)
     check(any_kernels, name, [*inputs, *constants], want)
 
 
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise(any_kernels, name):
-    spec = DEPTHWISE[name]
-    x = noise(1, spec.channels, spec.height, spec.width)
-    w, b = noise(spec.channels, 1, spec.kernel, spec.kernel), noise(spec.channels)
+    op = DEPTHWISE[name]
+    x = noise(1, op.channels, op.height, op.width)
+    w, b = noise(op.channels, 1, op.kernel, op.kernel), noise(op.channels)
     want = F.conv2d(
-        double(x), double(w), double(b), stride=spec.stride, padding=spec.pad,
-        dilation=spec.dilation, groups=spec.channels,
+        double(x), double(w), double(b), stride=op.stride, padding=op.dilation * (op.kernel // 2),
+        dilation=op.dilation, groups=op.channels,
     )  # fmt: skip
-    want = activate(want, spec.act)
-    constants = depthwise.pack(spec, w, b)
+    want = activate(want, op.act)
+    constants = depthwise.pack(op, rule(op), w, b)
     check(any_kernels, name, [x, *constants], want)
 
 
 @pytest.mark.parametrize("name", STEMS)
 def test_stem(any_kernels, name):
-    spec = STEMS[name]
-    w, b = noise(spec.cout, 3, 3, 3), noise(spec.cout)
-    factor, shift = np.float32([0.01, 0.02, 0.03]), np.float32([-1, 0.5, 0.25])
-    if spec.source == "uint8_nhwc":
+    op = STEMS[name]
+    w, b = noise(op.cout, 3, 3, 3), noise(op.cout)
+    mean, std = np.array([100.0, 120.0, 90.0]), np.array([50.0, 60.0, 75.0])
+    if op.source == "uint8_nhwc":
         generator = np.random.default_rng(1)
-        x = generator.integers(0, 256, (1, spec.height, spec.width, 3), dtype=np.uint8)
-        planes = double(x).permute(0, 3, 1, 2)
-        planes = planes * double(factor)[:, None, None] + double(shift)[:, None, None]
+        x = generator.integers(0, 256, (1, op.height, op.width, 3), dtype=np.uint8)
+        planes = double((x - mean) / std).permute(0, 3, 1, 2)
     else:
-        x = noise(1, 3, spec.height, spec.width)
+        x = noise(1, 3, op.height, op.width)
         planes = double(x)
-    want = activate(F.conv2d(planes, double(w), double(b), stride=2, padding=1), spec.act)
-    constants = stem.pack(spec, rule(spec), w, b, factor, shift)
+    want = activate(F.conv2d(planes, double(w), double(b), stride=2, padding=1), op.act)
+    constants = stem.pack(op, rule(op), w, b, mean=mean, std=std)
     check(any_kernels, name, [x, *constants], want)
 
 
 @pytest.mark.parametrize("name", RESIZES)
 def test_resize(any_kernels, name):
-    spec = RESIZES[name]
-    x = noise(1, spec.channels, spec.height, spec.width)
-    want = upsample(double(x), (spec.out_height, spec.out_width))
-    check(any_kernels, name, [x, *resize.pack(spec)], want)
+    op = RESIZES[name]
+    x = noise(1, op.channels, op.height, op.width)
+    want = upsample(double(x), (op.out_height, op.out_width))
+    check(any_kernels, name, [x, *resize.pack(op, rule(op))], want)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", MEANS)
 def test_global_mean(any_kernels, name, backwards):
     """The block's threads run in two orders: a missing barrier would show in one of them."""
-    spec = MEANS[name]
-    x = noise(1, spec.channels, spec.height, spec.width)
+    op = MEANS[name]
+    x = noise(1, op.channels, op.height, op.width)
     want = double(x).mean((2, 3), keepdim=True)
-    constants = global_mean.pack(spec)
+    constants = global_mean.pack(op, rule(op))
     check(any_kernels, name, [x, *constants], want, backwards=backwards)
 
 
 def test_a_missing_barrier_shows(kernels):
     """Else the two orders of threads would prove nothing."""
-    spec = MEANS["mean"]
-    x = noise(1, spec.channels, spec.height, spec.width)
+    op = MEANS["mean"]
+    x = noise(1, op.channels, op.height, op.width)
     broken = EmulatedGpu(kernels.source.replace("__syncthreads();", ""))
     code = kernels.code("mean")
     for backwards in (False, True):
-        y = np.zeros(spec.channels, np.float32)
+        y = np.zeros(op.channels, np.float32)
         addresses = [(x, y)[number].ctypes.data for number in code.arguments]
         broken.launch(code.kernel, code.grid, code.block, addresses, backwards=backwards)
         if not np.allclose(y, x.mean((0, 2, 3)), atol=1e-5):
@@ -192,11 +189,11 @@ def test_a_missing_barrier_shows(kernels):
 @pytest.mark.parametrize("name", LABELS)
 def test_label_end(kernels, name):
     """Labels may differ from float64's only where two classes are as good as equal."""
-    spec = LABELS[name]
-    scores = noise(1, spec.classes, spec.height, spec.width)
-    planes = upsample(double(scores), (spec.out_height, spec.out_width))
-    output = np.empty((1, spec.out_height, spec.out_width), np.uint8)
-    got = kernels.run(name, [scores, *label_end.pack(spec)], output)
+    op = LABELS[name]
+    scores = noise(1, op.classes, op.height, op.width)
+    planes = upsample(double(scores), (op.out_height, op.out_width))
+    output = np.empty((1, op.out_height, op.out_width), np.uint8)
+    got = kernels.run(name, [scores, *label_end.pack(op, rule(op))], output)
     best = planes.max(1).values
     reached = planes.gather(1, torch.from_numpy(got.astype(np.int64))[:, None])[:, 0]
     assert (best - reached).max() < 1e-5
@@ -205,10 +202,10 @@ def test_label_end(kernels, name):
 
 def test_labels_of_ties_and_nans(kernels):
     """Equal scores give the lowest class; the first NaN wins, as in numpy."""
-    spec = LABELS["labels"]
-    scores = np.zeros((1, spec.classes, spec.height, spec.width), np.float32)
-    output = np.empty((1, spec.out_height, spec.out_width), np.uint8)
-    constants = label_end.pack(spec)
+    op = LABELS["labels"]
+    scores = np.zeros((1, op.classes, op.height, op.width), np.float32)
+    output = np.empty((1, op.out_height, op.out_width), np.uint8)
+    constants = label_end.pack(op, rule(op))
     assert (kernels.run("labels", [scores, *constants], output) == 0).all()
     scores[:, 3:5] = np.nan
     assert (kernels.run("labels", [scores, *constants], output) == 3).all()
@@ -220,7 +217,7 @@ def test_memory_that_is_sized_at_the_launch_is_refused(monkeypatch):
         gpu, "shared", lambda size: T.alloc_buffer((size,), "float32", scope="shared.dyn")
     )
     with pytest.raises(UserError, match=r"the operator mean needs tirx\.use_dyn_shared_memory, "):
-        Kernels({"mean": GlobalMeanSpec(4, 8, 8)})
+        Kernels({"mean": GlobalMean(4, 8, 8)})
 
 
 def test_memory_between_two_kernels_is_refused():

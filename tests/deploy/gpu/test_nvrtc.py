@@ -1,6 +1,7 @@
 """Which wheels' headers NVRTC gets; that it compiles with CUDA 12's, test_build.py shows."""
 
 import sys
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from deploy.gpu import nvrtc
 from deploy.gpu.cubin import EM_CUDA, read_cubin
 from deploy.gpu.targets import CUDA_ARCHITECTURES
+from deploy.object_cache import ObjectCache
 from deploy.targets import resolve_target
 from lut.errors import UserError
 
@@ -100,3 +102,65 @@ def test_the_architecture_in_a_cubins_header(version, flags):
     header[18:20] = EM_CUDA.to_bytes(2, "little")
     header[48:52] = flags.to_bytes(4, "little")
     assert read_cubin(bytes(header)).architecture == "sm_90"
+
+
+SOURCE = 'extern "C" __global__ void k(float* x) { x[0] = 1.0f; }'
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """What the compiler is asked for."""
+    asked: list[tuple[str, ...]] = []
+    real = nvrtc._compile
+
+    def compile_(*given):
+        asked.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(nvrtc, "_compile", compile_)
+    return asked
+
+
+def test_the_cache_gives_what_the_compiler_gave(compiled, tmp_path):
+    for work in (nvrtc.compile_cubin, nvrtc.compile_ptx):
+        first = work(SOURCE, "sm_90", ObjectCache(tmp_path))
+        again = work(SOURCE, "sm_90", ObjectCache(tmp_path))
+        assert again == first == work(SOURCE, "sm_90")
+        assert len(compiled) == 2  # with an empty cache and with none
+        compiled.clear()
+
+
+def test_the_cache_tells_apart_what_the_compiler_makes(compiled, tmp_path, monkeypatch):
+    def ask(work=nvrtc.compile_cubin, source=SOURCE, architecture="sm_90"):
+        compiled.clear()
+        work(source, architecture, ObjectCache(tmp_path))
+        return len(compiled)
+
+    cases = [{}, {"work": nvrtc.compile_ptx}, {"source": SOURCE + "\n"}, {"architecture": "sm_80"}]
+    assert [ask(**case) for case in cases] == [1, 1, 1, 1]
+    assert [ask(**case) for case in cases] == [0, 0, 0, 0]
+    monkeypatch.setattr(nvrtc, "_OPTIONS", (*nvrtc._OPTIONS, "--fmad=false"))
+    assert (ask(), ask()) == (1, 0)
+    monkeypatch.setattr(nvrtc, "version", lambda name: "99")
+    assert (ask(), ask()) == (1, 0)
+
+
+def test_no_cache_where_it_is_not_known_what_compiles(compiled, tmp_path, monkeypatch):
+    """A toolkit that is not in wheels."""
+
+    def unknown(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(nvrtc, "version", unknown)
+    for _ in range(2):
+        nvrtc.compile_cubin(SOURCE, "sm_90", ObjectCache(tmp_path))
+    assert len(compiled) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("major", "suffix"), [(12, "-cu12"), (13, "")])
+def test_the_wheels_of_a_toolkit(monkeypatch, major, suffix):
+    monkeypatch.setattr(nvrtc, "_import", lambda: of_version(major))
+    monkeypatch.setattr(nvrtc, "version", lambda name: "7")
+    wheels = [f"nvidia-cuda-{part}{suffix} 7" for part in ("nvrtc", "runtime", "cccl")]
+    assert nvrtc._packages() == tuple(wheels)

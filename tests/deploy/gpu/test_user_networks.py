@@ -15,13 +15,15 @@ from tests.deploy.graphs import photo
 
 # Of each network: our kernels, launch by launch, and how many are left to TVM.
 EXPECTED = {
-    "MobileNetV2Fcn": ({"stem": 1, "pointwise": 5, "depthwise": 2, "label_end": 1}, 1),
+    "MobileNetV2Fcn": ({"stem": 1, "pointwise": 5, "depthwise": 2, "labels_end": 1}, 1),
     "LrAspp": (
-        {"stem": 1, "pointwise": 19, "depthwise": 5, "global_mean": 3, "resize": 1, "label_end": 1},
+        {"stem": 1, "pointwise": 19, "depthwise": 5, "global_mean": 3, "resize": 1,
+         "labels_end": 1},
         9,  # hard-swish and squeeze-excite
     ),
     "DeepLabV3Plus": (
-        {"stem": 1, "pointwise": 16, "depthwise": 8, "global_mean": 1, "resize": 2, "label_end": 1},
+        {"stem": 1, "pointwise": 16, "depthwise": 8, "global_mean": 1, "resize": 2,
+         "labels_end": 1},
         2,  # concatenations
     ),
 }  # fmt: skip

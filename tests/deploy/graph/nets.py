@@ -1,4 +1,4 @@
-"""Small float ONNX graphs, and what the passes make of them."""
+"""Small float ONNX graphs, what is found in them, and what the passes make of them."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,22 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import tvm
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy import host
-from deploy.cpu.pipeline import compile_graph, kernel_passes, make_kernels
+from deploy.cpu.kernels import CpuKernels
+from deploy.cpu.pipeline import compile_graph, make_kernels, network_passes
+from deploy.gpu.emulator import EmulatedNetwork
+from deploy.gpu.kernels import GpuKernels
+from deploy.gpu.pipeline import compile_source
 from deploy.graph.importer import import_graph
-from deploy.graph.kernel_call import called_kernel
+from deploy.graph.match import Found
+from deploy.graph.passes import passes_before, run_passes
+from deploy.graph.place import Kernels, called_kernel, find_operations
 from deploy.graph.view import Graph
 from deploy.targets import resolve_target
+from lut.ops import Operation
 
 TARGETS = ("x86-64-v3", "x86-64-v4")  # AVX2 and AVX-512
 RNG = np.random.default_rng(0)
@@ -26,7 +34,7 @@ class Net:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self.channels = {"x": channels}
-        self.shape = (1, channels, height, width)
+        self.inputs = {"x": (1, channels, height, width)}
 
     def _node(self, op: str, inputs: Sequence[str], channels: int, **attributes) -> str:
         output = f"{op.lower()}{len(self.nodes)}"
@@ -37,6 +45,21 @@ class Net:
     def _weight(self, array: np.ndarray) -> str:
         name = f"w{len(self.weights)}"
         self.weights[name] = array
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], **attributes) -> str:
+        """Any other operator that keeps the channels of its first input."""
+        return self._node(op, inputs, self.channels[inputs[0]], **attributes)
+
+    def number(self, value: float) -> str:
+        """A constant."""
+        return self._weight(np.array(value, np.float32))
+
+    def more(self, channels: int, height: int, width: int) -> str:
+        """Another input of the graph, which then can be looked at but not compiled."""
+        name = f"input{len(self.inputs)}"
+        self.inputs[name] = (1, channels, height, width)
+        self.channels[name] = channels
         return name
 
     def conv(
@@ -64,6 +87,10 @@ class Net:
             return x
         if act == "relu":
             return self._node("Relu", [x], self.channels[x])
+        if act == "hswish":
+            return self._node("HardSwish", [x], self.channels[x])
+        if act == "sigmoid":
+            return self.sigmoid(x)
         bounds = [self._weight(np.array(value, np.float32)) for value in (0, 6)]
         return self._node("Clip", [x, *bounds], self.channels[x])
 
@@ -94,10 +121,35 @@ class Net:
         tensors = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
         # Shape inference fills in what the outputs are.
         infos = [onnx.ValueInfoProto(name=name) for name in outputs]
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
-        graph = helper.make_graph(self.nodes, "net", [x], infos, tensors)
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in self.inputs.items()
+        ]
+        graph = helper.make_graph(self.nodes, "net", inputs, infos, tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def cpu_kernels(target: str = TARGETS[0]) -> CpuKernels:
+    kernels = make_kernels(resolve_target(target), 2, {})
+    assert kernels is not None
+    return kernels
+
+
+def found_in(model: onnx.ModelProto, kernels: Kernels) -> list[Found]:
+    """What is placed, in the graph's order."""
+    graph = Graph(import_graph(model)["main"])
+    found = find_operations(graph, kernels)
+    return [found[var] for var in graph.vars if var in found]
+
+
+def placed(model: onnx.ModelProto, kernels: Kernels | None = None) -> list[Operation]:
+    """The operations that are placed, in the graph's order; on a CPU unless others are given."""
+    return [found.operation for found in found_in(model, kernels or cpu_kernels())]
+
+
+def placed_on_a_gpu(model: onnx.ModelProto) -> list[Operation]:
+    return placed(model, GpuKernels())
 
 
 def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
@@ -108,8 +160,8 @@ def kernels_of(model: onnx.ModelProto, target: str) -> list[str]:
 def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
     """Our kernels and TVM's operators in ``main``, in order."""
     module = import_graph(model)
-    for step in kernel_passes(make_kernels(resolve_target(target), 2, {})):
-        module = step(module)
+    passes = network_passes(make_kernels(resolve_target(target), 2, {}))
+    module = run_passes(module, passes_before("SplitOutputs", passes))
     graph = Graph(module["main"])
     names = []
     for var in graph.vars:
@@ -124,17 +176,13 @@ def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
 
 def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) -> float:
     """The largest difference to onnxruntime over all outputs; skips where it cannot run."""
-    import tvm
-
     resolved = resolve_target(target)
     missing = host.missing_features(resolved.features, host.cpu_flags())
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(missing)}")
-    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     if x is None:
-        x = RNG.normal(0, 2, shape).astype(np.float32)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = session.run(None, {"x": x})
+        x = noise(model)
+    expected = reference(model, x)
     machine = compile_graph(model, resolved, kernels=make_kernels(resolved, 2, {})).load()
     # A second output has an entry of its own (SplitOutputs).
     entries = ["main", "logits"][: len(expected)]
@@ -143,3 +191,25 @@ def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) 
         float(np.abs(a.numpy().astype(np.float64) - b).max())
         for a, b in zip(found, expected, strict=True)
     )
+
+
+def gpu_error(model: onnx.ModelProto) -> float:
+    """The same of a graph of one output on a GPU, emulated."""
+    x = noise(model)
+    (expected,) = reference(model, x)
+    lowered = compile_source(model, resolve_target("cuda", "sm_61")).lowered
+    network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
+    got = network.run(x).view(expected.dtype).reshape(expected.shape)
+    return float(np.abs(got.astype(np.float64) - expected).max())
+
+
+def noise(model: onnx.ModelProto) -> np.ndarray:
+    """For the graph's input."""
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    return RNG.normal(0, 2, shape).astype(np.float32)
+
+
+def reference(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    """onnxruntime's outputs."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})

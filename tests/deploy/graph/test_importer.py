@@ -5,12 +5,18 @@ import tvm
 from onnx import TensorProto, helper
 from tvm import relax
 
-from deploy.build import run_in_process
 from deploy.cpu.pipeline import compile_graph
 from deploy.graph.importer import import_graph
 from deploy.graph.reference import OnnxSession
+from deploy.target import Target
 from lut.errors import UserError
 from tests.deploy.graphs import deployable, model_of, photo, segmenter
+
+
+def run_graph(model: onnx.ModelProto, target: Target, image: np.ndarray) -> np.ndarray:
+    """What the compiled graph makes of one input, without a batch axis."""
+    machine = compile_graph(model, target).load()
+    return machine["main"](tvm.runtime.tensor(image[None])).numpy()[0]
 
 
 def operators(module: tvm.IRModule) -> list[str]:
@@ -73,9 +79,7 @@ def test_clip_numbers(low, high, single, cpu, tmp_path):
     below = -np.inf if low is None or np.isnan(low) else low
     above = np.inf if high is None or np.isnan(high) else high
     expected = np.clip(x, below, above).transpose(2, 0, 1)
-    np.testing.assert_allclose(
-        run_in_process(compile_graph(model, cpu), image)[0], expected, atol=1e-5
-    )
+    np.testing.assert_allclose(run_graph(model, cpu, image), expected, atol=1e-5)
 
 
 def test_the_importer_is_as_it_was_afterwards(small_graph):
@@ -97,7 +101,7 @@ def test_numbers_of_a_user_graph(layout, end, cpu, tmp_path):
     for output in ("labels", "logits"):
         model = deployable(segmenter(layout=layout, end=end), tmp_path, output)
         image = photo()
-        got = run_in_process(compile_graph(model, cpu), image)[0]
+        got = run_graph(model, cpu, image)
         expected = OnnxSession(model).run(image)[0]
         assert got.dtype == expected.dtype
         if output == "logits":

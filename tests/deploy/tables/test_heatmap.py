@@ -1,5 +1,10 @@
-from deploy.tables.heatmap import heatmap_columns
+import pytest
+
+from deploy.tables.heatmap import draw_heatmap, heatmap_columns
 from hmseg.operators import OPERATORS, Space
+from lut.errors import UserError
+from lut.ops import StemBlock
+from tests.lut.tables import table, visit
 
 
 def test_every_operator_entry_has_its_place_once():
@@ -13,4 +18,16 @@ def test_every_operator_entry_has_its_place_once():
     for keys in columns.values():
         for op, key in zip(OPERATORS, keys, strict=True):
             assert key.kernel == op.kernel
-            assert key.op == "stem_block" or key.hidden == key.cin * op.expansion
+            assert isinstance(key, StemBlock) or key.hidden == key.cin * op.expansion
+
+
+def test_what_is_not_measured_stays_white(tmp_path):
+    path = tmp_path / "heat.png"
+    draw_heatmap(table(visit()), Space((256, 512), 0.5), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_without_entries(tmp_path):
+    with pytest.raises(UserError, match=r"t.jsonl has no entries yet: there is nothing to draw"):
+        draw_heatmap(table(), Space((256, 512), 0.5), tmp_path / "heat.png")
+    assert not list(tmp_path.iterdir())

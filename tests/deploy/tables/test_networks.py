@@ -1,142 +1,209 @@
-"""Networks with shared kernels are the networks that `compile` builds."""
+"""Networks of the search space are the sum of the table's entries, whatever compiles them; how they
+are built ahead. test_for_real.py compiles two for this machine."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+import tvm
 
-from deploy.build import build_artifact
+from deploy.artifact import NoCode
+from deploy.backends import backend_of
 from deploy.cpu.passes.insert_clock import called_functions
-from deploy.cpu.pipeline import isa_of, lower_graph, make_kernels
-from deploy.graph.export import export_network
-from deploy.graph.kernel_call import SPEC
-from deploy.measure.keys import key_of
-from deploy.measure.local import LocalDevice
-from deploy.tables.networks import NetworkFactory
-from deploy.resolution import Resolution
-from deploy.runtime import open_artifact
+from deploy.cpu.pipeline import lower_graph, make_kernels
+from deploy.gpu.kernels import GpuKernels
+from deploy.gpu.pipeline import gpu_passes
+from deploy.graph.ends import with_logits_output
+from deploy.graph.importer import import_graph
+from deploy.graph.place import OPERATION
+from deploy.tables.entries import entries_of
+from deploy.tables.networks import (
+    AheadFactory,
+    OwnFactory,
+    Recipe,
+    TimedNetwork,
+    export_genotype,
+    factory_of,
+    unchecked_artifact,
+)
 from deploy.targets import resolve_target
-from hmseg.covering import covering_networks
 from hmseg.genotype import Op, parse_genotype, random_genotype
-from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
-from lut.key import OpKey
+from lut.ops import expand
+from tests.deploy.tables.fakes import SHALLOW, SPACE
 
-SIZE = Resolution(64, 64)
-SHALLOW = parse_genotype(
-    "s1 e1k3 | s2 e1k3 skip skip skip | s3 e3k5 skip skip skip | s4a e1k3 e1k3 skip skip"
-    " | s4b e1k3 skip skip skip | s5a e1k3 skip skip skip | s5b e1k3 | 0.5 0.6"
-)
-
-
-@pytest.fixture(scope="module")
-def factory(cpu):
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
-    with NetworkFactory(Space(SIZE, 0.5), cpu, 2, {}) as factory:
-        yield factory
+CPU, GPU = resolve_target("x86-64-v3"), resolve_target("cuda", "sm_61")
+HALF = resolve_target("cuda", "sm_61", "fp16")
+OTHER = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k5"))
+FATAL = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k7"))
 
 
-@pytest.fixture(scope="module")
-def network(factory):
-    torch.manual_seed(7)
-    return factory.build(SHALLOW)
+@cache
+def network(size, width):
+    """A random genotype, changed to show what sizes are worth a look for; and its graph."""
+    genotype, space = random_genotype(random.Random(size[0])), Space(size, width)
+    if size == (64, 64):  # C5 of 1x1
+        genotype = replace(genotype, medium_tenths=4, low_tenths=4)
+    if size == (72, 100):  # the stem and two blocks are one entry
+        ops = ((Op(1, 5),), (Op(3, 7), *genotype.ops[1][1:]), *genotype.ops[2:])
+        genotype = replace(genotype, ops=ops)
+    return genotype, space, export_genotype(genotype, space)
 
 
-@pytest.mark.parametrize("width", [0.5, 1.0])
-def test_compiled_networks_call_the_kernels_of_their_entries(cpu, width):
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
-    rng = random.Random(int(10 * width))
-    for size in (Resolution(128, 192), Resolution(72, 100), SIZE):
-        genotype = random_genotype(rng)
-        if size == SIZE:  # C5 of 1x1
-            genotype = replace(genotype, medium_tenths=4, low_tenths=4)
-        if size.width == 100:  # the stem and two blocks in one kernel
-            ops = ((Op(1, 5),), (Op(3, 7), *genotype.ops[1][1:]), *genotype.ops[2:])
-            genotype = replace(genotype, ops=ops)
-        graph = export_network(MRMS(MRMSConfig(genotype, width)), "n", size, num_classes=19)
-        kernels = make_kernels(cpu, 2, {})
-        module = lower_graph(graph, cpu, kernels=kernels)
-        names = called_functions(module["main"])
-        specs = {v.name_hint: str(f.attrs[SPEC]) for v, f in module.functions.items()
-                 if v.name_hint in names}  # fmt: skip
-        found = Counter(key_of(kernels.emitted[specs[name]]) for name in names)
-        contexts = [key for key in found if key.op == "context"]
-        assert [found[key] for key in contexts] == [2]  # the pooled and the plain 1x1
-        found[contexts[0]] = 1
-        assert found == Counter(Space(size, width).keys(genotype))
+def calls_of(target, graph):
+    """The operations of a frame's kernels, in order, before anything is machine code."""
+    if target == CPU:
+        module = lower_graph(graph, CPU, kernels=make_kernels(CPU, 2, {}))
+        return [str(module[name].attrs[OPERATION]) for name in called_functions(module["main"])]
+    module = import_graph(with_logits_output(graph))
+    with tvm.target.Target(target.config, host={"kind": "llvm"}):
+        for step in gpu_passes(GpuKernels(), target.precision):
+            module = step(module)
+    (block,) = module["main"].body.blocks
+    calls = (binding.value for binding in block.bindings)
+    return [str(module[call.args[0]].attrs[OPERATION]) for call in calls if hasattr(call, "op")]
 
 
-def test_different_kernels_never_share_an_entry(cpu):
-    """Over networks that cover the space's operators, lowered as `compile` lowers them."""
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
-    size = Resolution(128, 192)
-    space, rng = Space(size, 0.5), random.Random(1)
-    specs: dict[OpKey, set[str]] = {}
-    for genotype, _ in zip(covering_networks(space, rng), range(9), strict=False):
-        graph = export_network(MRMS(MRMSConfig(genotype, 0.5)), "n", size, num_classes=19)
-        kernels = make_kernels(cpu, 2, {})
-        module = lower_graph(graph, cpu, kernels=kernels)
-        for name in called_functions(module["main"]):
-            text = str(module[name].attrs[SPEC])
-            specs.setdefault(key_of(kernels.emitted[text]), set()).add(text)
-    for key, texts in specs.items():
-        assert len(texts) == (2 if key.op == "context" else 1), f"{key}: {texts}"
-    assert len(specs) > 100
+@pytest.mark.parametrize(("size", "width"), [((128, 192), 0.5), ((64, 64), 0.5), ((72, 100), 1.0)])
+@pytest.mark.parametrize("target", [CPU, GPU, HALF], ids=["cpu", "gpu", "gpu fp16"])
+def test_a_frame_calls_the_kernels_of_its_entries(target, size, width):
+    """All of them, in the order of the calls, and no others."""
+    genotype, space, graph = network(size, width)
+    has, found = backend_of(target).has, calls_of(target, graph)
+    entries = entries_of(found, space.keys(genotype), has)
+    assert Counter(entry for entry, _ in entries) == Counter(space.keys(genotype))
+    assert [str(part) for entry, _ in entries for part in expand(entry, has)] == found
+    assert sum(count for _, count in entries) == len(found)
 
 
-def test_it_computes_what_the_compiled_network_computes(network, cpu):
-    torch.manual_seed(7)
-    graph = export_network(MRMS(MRMSConfig(SHALLOW, 0.5)), "n", SIZE, num_classes=19)
-    artifact, _ = build_artifact(graph, cpu, threads=2, measured={})
-    real = open_artifact(artifact, "real", threads=2)
-    ours = open_artifact(network.artifact, "ours", threads=2)
-    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    np.testing.assert_array_equal(ours(image), real(image))
-    np.testing.assert_array_equal(ours.logits(image), real.logits(image))
+def test_a_network_that_is_not_its_entries_is_refused(monkeypatch):
+    """Nothing is compiled to machine code."""
 
-
-def test_every_kernel_is_timed_inside_the_frame(network):
-    with LocalDevice(2).open(network.artifact) as session:
-        session.time_frames(5)
-        times = session.time_kernels(70)
-        frames = session.time_frames(70)
-    assert len(times) == len(frames) == 70
-    assert all(len(frame) == len(network.calls) == 18 for frame in times)
-    assert all(ns >= 0 for frame in times for ns in frame)
-    assert min(map(sum, times)) > 0
-    assert min(frames) > 0
-
-
-def test_a_second_network_compiles_only_what_is_new(network, factory):
-    before = factory.kernels
-    text = str(SHALLOW).replace("s5b e1k3", "s5b e1k5")
-    other = factory.build(parse_genotype(text))
-    assert factory.kernels == before + 1
-    changed = set(other.calls) - set(network.calls)
-    assert [str(key) for key in changed] == ["inverted_residual 80-80-160 k5 s1 d4 2x2"]
-
-
-def test_a_network_that_is_not_its_entries_is_refused(cpu):
     class Wrong(Space):
         def keys(self, genotype):
             return super().keys(genotype)[1:]
 
-    with (
-        NetworkFactory(Wrong(SIZE, 0.5), cpu, 2, {}) as factory,
-        pytest.raises(WorkError, match="is not compiled to its entries: 'stem_block"),
-    ):
-        factory.build(SHALLOW)
+    genotype, _, graph = network((64, 64), 0.5)
+    first = str(SPACE.keys(genotype)[0])
+
+    class Backend:
+        def __getattr__(self, name):
+            return getattr(backend_of(CPU), name)
+
+        def compile(self, job, draft, on_step):
+            assert isinstance(draft.code, NoCode)
+            assert not job.portable
+            return TimedCalls(calls_of(CPU, job.graph))
+
+    class TimedCalls:
+        def __init__(self, calls):
+            self.calls = calls
+
+    monkeypatch.setattr("deploy.tables.networks.export_genotype", lambda *_: graph)
+    monkeypatch.setattr("deploy.tables.networks.backend_of", lambda _: Backend())
+    with pytest.raises(WorkError, match=f"is not compiled to its entries: .* kernel '{first}'"):
+        Recipe(Wrong((64, 64), 0.5), CPU, 2, {}).compile(genotype)
 
 
-def test_no_kernels_no_table():
-    with pytest.raises(UserError, match="no kernels for x86-64-v2"):
-        NetworkFactory(Space(SIZE, 0.5), resolve_target("x86-64-v2"), 2, {})
-    with pytest.raises(WorkError, match="no entry for the kernel"):
-        key_of(object())
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (resolve_target("x86-64-v2"), "no kernels for x86-64-v2: no latency table"),
+        (resolve_target("cuda", "sm_61,sm_90"), "name one architecture, not sm_61, sm_90"),
+    ],
+)
+def test_targets_of_no_table(target, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(SPACE, target, 2, {})
+
+
+def test_a_draft_says_what_it_is():
+    _, _, graph = network((64, 64), 0.5)
+    draft = unchecked_artifact(graph, CPU, 2)
+    assert (draft.target, draft.threads, draft.kernels) == (CPU, 2, ())
+    assert draft.golden.image.shape == (64, 64, 3)
+    assert draft.parity == {"checked": False, "reason": "built for measuring latency only"}
+
+
+class Quick(Recipe):
+    """Compiles nothing, and says where; its process ends at one of the networks."""
+
+    def compile(self, genotype):
+        if genotype == FATAL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return TimedNetwork(genotype, os.getpid(), (), ())
+
+
+class TestFactories:
+    def test_a_gpu_s_networks_are_built_ahead_and_a_cpu_s_are_not(self):
+        with (
+            factory_of(Recipe(SPACE, GPU, 0, {})) as ahead,
+            factory_of(Recipe(SPACE, CPU, 2, {})) as own,
+        ):
+            assert (type(ahead), type(own)) == (AheadFactory, OwnFactory)
+
+    def test_in_this_process(self):
+        with OwnFactory(Quick(SPACE, CPU, 2, {})) as factory:
+            factory.build_ahead([SHALLOW])
+            found = factory.build(SHALLOW)
+        assert (found.genotype, found.artifact) == (SHALLOW, os.getpid())
+
+    def test_in_other_processes(self, one_core):
+        """Asked for again, it is the same one; a process that is ended from outside is named."""
+        with AheadFactory(Quick(SPACE, GPU, 0, {})) as factory:
+            factory.build_ahead([SHALLOW, OTHER])
+            found = [factory.build(genotype) for genotype in (OTHER, SHALLOW)]
+            assert factory.build(SHALLOW) is found[1]
+            assert [network.genotype for network in found] == [OTHER, SHALLOW]
+            (process,) = {network.artifact for network in found}
+            assert process != os.getpid()
+            with pytest.raises(WorkError, match="perhaps for want of memory") as caught:
+                factory.build(FATAL)
+            assert "\n" not in str(caught.value)
+        assert not runs(process)
+
+    def test_no_process_outlives_a_builder_that_is_killed(self, one_core):
+        code = (
+            "import multiprocessing, time\n"
+            "from tests.deploy.tables.test_networks import *\n"
+            "factory = AheadFactory(Quick(SPACE, GPU, 0, {}))\n"
+            "print(factory.build(SHALLOW).artifact, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
+        ) as main:  # fmt: skip
+            child = int(main.stdout.readline())
+            assert runs(child)
+            os.kill(main.pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while runs(child):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def one_core():
+    """A pool of one process: each imports torch and TVM."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def runs(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # one that nobody has waited for

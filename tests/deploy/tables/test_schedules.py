@@ -1,85 +1,89 @@
-"""Which tuning records a table depends on; the records are made up, the specs are the networks'."""
+"""Which tuning records a table depends on; the records are made up, the operations are the
+space's. What networks of a space call, test_networks.py compares."""
 
 import pytest
 
+from deploy.backends import backend_of
 from deploy.schedules import schedule_fields
-from deploy.cpu.passes.insert_clock import called_functions
-from deploy.cpu.pipeline import lower_graph, make_kernels
-from deploy.gpu.kernels import GpuKernels
-from deploy.gpu.keys import kernels_of
-from deploy.graph.kernel_call import SPEC
-from deploy.tables.networks import export_genotype
-from deploy.tables.schedules import digest, read_spec, schedules_of
+from deploy.tables.schedules import digest, schedules_of
 from deploy.targets import resolve_target
-from deploy.tuning.records import Record, append, kernels_version, load_records
-from hmseg.genotype import parse_genotype
+from deploy.tuning.records import Record, append, load_records
 from hmseg.operators import Space
-from lut.errors import WorkError
-from tests.deploy.tables.test_networks import SHALLOW
+from lut.ops import expand
 
 SPACE, LARGER = Space((64, 128), 0.5), Space((128, 128), 0.5)
 
 
 @pytest.fixture
 def win(tmp_path, monkeypatch):
-    """Leaves a record of a schedule that won in the user's folder."""
+    """Leaves records of schedules that won in the user's folder, the rule's for each operation."""
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
 
-    def leave(target, threads, text, schedule):
-        record = Record(
-            target.key, threads, kernels_version(target), text, schedule_fields(schedule),
-            (200,), (100,), "", "a machine", {}, "now",
-        )  # fmt: skip
-        append(record, tmp_path / "tuning" / "records.jsonl")
+    def leave(target, threads, *operations, **changes):
+        backend = backend_of(target)
+        kernels = backend.kernels(target, threads, {})
+        for op in operations:
+            values = {
+                "target": target.key, "threads": threads,
+                "kernels_version": backend.kernels_version, "spec": str(op),
+                "schedule": schedule_fields(kernels.rule(op)), "rule_ns": (200,),
+                "candidate_ns": (100,), "refused": "", "machine": "a machine", "versions": {},
+                "date": "now", **changes,
+            }  # fmt: skip
+            append(Record(**values), tmp_path / "tuning" / "records.jsonl")
 
     return leave
 
 
-def test_of_a_gpu(win):
-    """A record of the space changes the digest; those of another size and of another network, with
-    which the user's folder is full after tuning there, do not."""
-    target, kernels = resolve_target("cuda", "sm_61"), GpuKernels()
-    (mine, *_), (other, *_) = (
-        [spec for key in sorted(space.all_keys()) for spec in kernels_of(key)]
-        for space in (SPACE, LARGER)
-    )
-    assert mine != other
-    assert digest(schedules_of(SPACE, target, 0)) == "rule"
-    win(target, 0, repr(other), kernels.rule(other))
-    win(target, 0, "SomethingSpec(channels=3)", kernels.rule(other))
-    assert digest(schedules_of(SPACE, target, 0)) == "rule"
-    assert list(schedules_of(LARGER, target, 0)) == [repr(other)]
-    win(target, 0, repr(mine), kernels.rule(mine))
-    assert list(schedules_of(SPACE, target, 0)) == [repr(mine)]
-    assert digest(schedules_of(SPACE, target, 0)) not in (
-        "rule", digest(schedules_of(LARGER, target, 0))
-    )  # fmt: skip
-
-
-def test_of_a_cpu(win, tmp_path):
-    """Every kernel of a network of the space is one of the space's, and none is of a larger one's;
-    its text is read back as it was."""
-    target = resolve_target("x86-64-v3")
-    kernels = make_kernels(target, 2, {})
-    paired = parse_genotype(str(SHALLOW).replace("s2 e1k3", "s2 e3k3"))
-    module = lower_graph(export_genotype(paired, SPACE), target, kernels=kernels)
-    called = {str(module[name].attrs[SPEC]) for name in called_functions(module["main"])}
-    assert any("StemPairSpec" in text for text in called)
-    for text in called:
-        spec = read_spec(text)
-        assert spec == kernels.emitted[text]
-        win(target, 2, text, kernels.rule(spec))
-    win(target, 2, "EndSpec(", kernels.rule(spec))
-    assert len(load_records([tmp_path / "tuning"])) == len(called) + 1
-    assert set(schedules_of(SPACE, target, 2)) == called
-    assert digest(schedules_of(LARGER, target, 2)) == "rule"
-    assert digest(schedules_of(SPACE, target, 1)) == "rule"
+def called(space, target):
+    """What the networks of a space call."""
+    has = backend_of(target).has
+    parts = {str(p): p for entry in space.all_keys() for p in expand(entry, has)}
+    return [parts[text] for text in sorted(parts)]
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "EndSpec", "EndSpec(", "print(file='x')", "EndSpec(size=3)", "EndSpec(classes=f())"],
+    ("target", "threads"),
+    [(resolve_target("x86-64-v3"), 2), (resolve_target("cuda", "sm_61"), 0)],
+    ids=["cpu", "gpu"],
 )
-def test_no_spec(text):
-    with pytest.raises(WorkError, match="not the text of a kernel's spec"):
-        read_spec(text)
+def test_those_of_the_space_and_no_others(win, target, threads):
+    """A record of the space changes the digest; those of another size and of another network, with
+    which the user's folder is full after tuning there, do not."""
+    own, others = (called(space, target) for space in (SPACE, LARGER))
+    mine = next(op for op in own if op not in others)
+    other = next(op for op in others if op not in own)
+    win(target, threads, mine, spec="tvm:0123", schedule={"trace": []})
+    assert digest(schedules_of(SPACE, target, threads)) == "rule"
+    win(target, threads, other)
+    assert digest(schedules_of(SPACE, target, threads)) == "rule"
+    assert list(schedules_of(LARGER, target, threads)) == [str(other)]
+    win(target, threads, mine)
+    assert list(schedules_of(SPACE, target, threads)) == [str(mine)]
+    digests = {digest(schedules_of(space, target, threads)) for space in (SPACE, LARGER)}
+    assert len(digests - {"rule"}) == 2
+
+
+def test_every_kernel_of_the_space(win, tmp_path):
+    """Parts of entries are in it too; another number of threads has none of them."""
+    target = resolve_target("x86-64-v3")
+    operations = called(SPACE, target)[::9]
+    win(target, 2, *operations)
+    assert len(load_records([tmp_path / "tuning"])) == len(operations)
+    assert set(schedules_of(SPACE, target, 2)) == set(map(str, operations))
+    assert digest(schedules_of(SPACE, target, 1)) == "rule"
+
+
+def test_only_winners_of_today_s_kernels(win):
+    target = resolve_target("x86-64-v3")
+    first, second, *_ = called(SPACE, target)
+    win(target, 2, first, candidate_ns=(199,))
+    win(target, 2, second, kernels_version=0)
+    assert schedules_of(SPACE, target, 2) == {}
+
+
+def test_a_digest_is_of_the_schedules_whatever_their_order():
+    one, two = {"a": {"tile": 1}, "b": {"tile": 2}}, {"b": {"tile": 2}, "a": {"tile": 1}}
+    assert digest(one) == digest(two) != digest(one | {"a": {"tile": 3}})
+    assert len(digest(one)) == 16
+    assert digest({}) == "rule"

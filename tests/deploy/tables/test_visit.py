@@ -1,18 +1,16 @@
-"""Rounds on a simulated device whose speed changes."""
+"""A visit to a simulated device whose speed changes; tests/deploy/measure/test_rounds.py has the
+rounds alone."""
 
 from dataclasses import dataclass, field
 
-import pytest
-
-from deploy.tables.check import kendall_tau
-from deploy.tables.networks import TimedNetwork
 from deploy.measure.rounds import VisitProtocol
+from deploy.tables.networks import TimedNetwork
 from deploy.tables.visit import measure_visit
 from hmseg.genotype import MRMS_GENOTYPE
-from lut.key import OpKey
+from lut.ops import Context, InvertedResidual
 
-BLOCK = OpKey("inverted_residual", 16, 96, 16, 3, 1, 1, 64, 128)
-CONTEXT = OpKey("context", 160, 0, 256, 1, 1, 1, 8, 16)
+BLOCK = InvertedResidual(16, 96, 16, 64, 128, residual=True)
+CONTEXT = Context(160, 256, 8, 16)
 PROTOCOL = VisitProtocol(rounds=3, frames=4, warmup=1, attempts=6)
 
 
@@ -66,26 +64,14 @@ def test_samples_are_those_of_one_call():
     assert machine.blocks == 1 + 3 * 3  # the reference once before, and after each round
 
 
-def test_a_round_in_which_the_speed_changed_is_measured_again():
-    found, machine = visit(slow={4, 5, 6})  # the second round: kernels, whole, reference after it
-    assert machine.blocks == 1 + 5 * 3  # its slow reference spoils the third round too
-    assert found.entries[BLOCK].samples_us == ((4.0,) * 4,) * 3
-
-
 def test_a_slow_phase_that_lasts_is_scaled_away():
     found, _ = visit(slow=range(100))
     assert found.entries[BLOCK].samples_us == ((8.0,) * 4,) * 3
     assert found.entry_us(BLOCK, 10.0) == [4.0] * 3
 
 
-def test_attempts_end():
-    found, machine = visit(slow=range(0, 100, 2))  # the reference changes in every round
-    assert machine.blocks == 1 + 6 * 3
-    assert len(found.reference_us) == 3
-
-
-@pytest.mark.parametrize(
-    ("second", "tau"), [([1, 2, 3, 4], 1), ([4, 3, 2, 1], -1), ([1, 2, 4, 3], 4 / 6)]
-)
-def test_kendall_tau(second, tau):
-    assert kendall_tau([1, 2, 3, 4], second) == pytest.approx(tau)
+def test_a_round_in_which_the_speed_changed_is_measured_again():
+    """The second: its kernels, the whole frame, and the reference after it."""
+    found, machine = visit(slow={4, 5, 6})
+    assert machine.blocks == 1 + 5 * 3  # its slow reference spoils the third round too
+    assert found.entries[BLOCK].samples_us == ((4.0,) * 4,) * 3

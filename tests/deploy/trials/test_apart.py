@@ -6,20 +6,20 @@ import pytest
 import tvm
 
 from deploy.cpu.kernels import emit, inverted_residual
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.apart import run_apart
+from lut.ops import InvertedResidual
 
-SPEC = InvertedResidualSpec(48, 288, 48, 16, 32, dilation=2, residual=True)
+BLOCK = InvertedResidual(48, 288, 48, 16, 32, dilation=2, residual=True)
 
 
 def candidate(cpu, schedule_of):
     isa = isa_of(cpu)
     if isa is None:
         pytest.skip("this CPU has no AVX2: there are no kernels to tune")
-    rule = inverted_residual.default_schedule(SPEC, isa, 2)
-    function = emit(SPEC, isa, schedule=schedule_of(rule))
+    rule = inverted_residual.default_schedule(BLOCK, isa, 2)
+    function = emit(BLOCK, isa, schedule=schedule_of(rule))
     return compile_kernels({"k": function}, tvm.target.Target(cpu.config)), function
 
 
@@ -30,7 +30,7 @@ def test_the_rule_stays_in_its_buffers(cpu):
 def test_strips_wider_than_the_image_are_refused(cpu):
     """Such a schedule once ended the tuner: it writes past buffers that no caller sees."""
     with pytest.raises(ValueError, match="strips of 33 columns in rows of 32"):
-        candidate(cpu, lambda rule: replace(rule, strip=SPEC.out_width + 1))
+        candidate(cpu, lambda rule: replace(rule, strip=BLOCK.output[2] + 1))
 
 
 @pytest.mark.parametrize(

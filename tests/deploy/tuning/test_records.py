@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.cpu.kernels import CpuKernels
-from deploy.schedules import schedule_fields, with_fields
 from deploy.cpu.isa import AVX2, Tile
-from deploy.cpu.kernels import KERNELS_VERSION, pointwise
-from deploy.cpu.kernels.pointwise import PointwiseSpec
+from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels
+from deploy.schedules import schedule_fields, with_fields
 from deploy.targets import resolve_target
 from deploy.tuning import records
 from deploy.tuning.records import (
@@ -26,9 +24,10 @@ from deploy.tuning.records import (
     winners,
 )
 from lut.errors import UserError
+from lut.ops import Pointwise
 
-SPEC = PointwiseSpec(32, 48, 16, 32)
-RULE = pointwise.default_schedule(SPEC, AVX2, 2)
+OP = Pointwise(32, 48, 16, 32)
+RULE = CpuKernels(AVX2, 2).rule(OP)
 OTHER = replace(RULE, tile=Tile(6, 2))
 
 
@@ -43,7 +42,7 @@ def record(target):
         target=target.key,
         threads=2,
         kernels_version=KERNELS_VERSION,
-        spec=repr(SPEC),
+        spec=str(OP),
         schedule=schedule_fields(OTHER),
         rule_ns=(1200, 1150, 1300),
         candidate_ns=(1000, 1000, 1000),
@@ -75,19 +74,21 @@ def test_trials_without_gain_count_from_the_last_clear_one(record):
 
 
 def test_only_a_clear_win_is_kept(record):
-    assert winners([record]) == {repr(SPEC): schedule_fields(OTHER)}
+    assert winners([record]) == {str(OP): schedule_fields(OTHER)}
     lucky = replace(record, candidate_ns=(600, 600, 1290))  # one round without gain
     assert lucky.gain < MIN_GAIN
     assert winners([lucky]) == {}
     better = replace(record, schedule={"best": 1}, candidate_ns=(900, 900, 900))
-    assert winners([record, better, lucky]) == {repr(SPEC): {"best": 1}}
+    assert winners([record, better, lucky]) == {str(OP): {"best": 1}}
 
 
 def test_records_of_another_key_are_not_used(record, target):
-    assert matching([record], target, 2) == [record]
-    assert matching([record], target, 1) == []
-    assert matching([record], resolve_target("x86-64-v4"), 2) == []
-    assert matching([replace(record, kernels_version=0)], target, 2) == []
+    version = KERNELS_VERSION
+    assert matching([record], target.key, 2, version) == [record]
+    assert matching([record], target.key, 1, version) == []
+    assert matching([record], resolve_target("x86-64-v4").key, 2, version) == []
+    assert matching([record], target.key, 2, version + 1) == []
+    assert matching([replace(record, kernels_version=0)], target.key, 2, version) == []
 
 
 def test_round_trip_and_a_torn_last_line(record, target, tmp_path):
@@ -100,7 +101,7 @@ def test_round_trip_and_a_torn_last_line(record, target, tmp_path):
     with pytest.warns(UserWarning, match="cut short"):
         assert len(load_records([tmp_path])) == 2
     with pytest.warns(UserWarning, match="cut short"):
-        assert tuned_schedules(target, 2, [tmp_path]) == winners([record])
+        assert tuned_schedules(target.key, 2, KERNELS_VERSION, [tmp_path]) == winners([record])
 
 
 @pytest.mark.parametrize("change", [lambda d: d.pop("date"), lambda d: d.update(extra=1)])
@@ -112,11 +113,11 @@ def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
         load_records([tmp_path])
 
 
-def test_the_chooser_takes_what_was_measured():
-    kernels = CpuKernels(AVX2, 2, {repr(SPEC): schedule_fields(OTHER)})
-    assert kernels.schedule(SPEC) == OTHER
-    assert kernels.rule(SPEC) == RULE
-    assert kernels.schedule(replace(SPEC, cin=40)) != OTHER
+def test_kernels_take_what_was_measured():
+    kernels = CpuKernels(AVX2, 2, {str(OP): schedule_fields(OTHER)})
+    assert kernels.schedule(OP) == OTHER
+    assert kernels.rule(OP) == RULE
+    assert kernels.schedule(replace(OP, cin=40)) != OTHER
     assert with_fields(RULE, schedule_fields(RULE)) == RULE
     with pytest.raises(UserError, match="tune again"):
         with_fields(RULE, {"tile": 1})
@@ -135,16 +136,16 @@ def test_shipped_records_are_found_by_their_key(record, target, tmp_path, monkey
     shipped, home = tmp_path / "data", tmp_path / "home"
     monkeypatch.setattr(records, "SHIPPED", shipped)
     monkeypatch.setenv("HMSEG_HOME", str(home))
-    assert tuned_schedules(target, 2) == {}  # neither folder exists
+    assert tuned_schedules(target.key, 2, KERNELS_VERSION) == {}  # neither folder exists
     shipped.mkdir()
     append(record, shipped / "x86-64-v3-2-threads.jsonl")
-    assert tuned_schedules(target, 2) == winners([record])
-    assert tuned_schedules(target, 1) == {}
-    assert tuned_schedules(resolve_target("x86-64-v4"), 2) == {}
+    assert tuned_schedules(target.key, 2, KERNELS_VERSION) == winners([record])
+    assert tuned_schedules(target.key, 1, KERNELS_VERSION) == {}
+    assert tuned_schedules(resolve_target("x86-64-v4").key, 2, KERNELS_VERSION) == {}
     faster = replace(record, schedule={"own": 1}, candidate_ns=(900, 900, 900))
     (home / "tuning").mkdir(parents=True)
     append(faster, home / "tuning" / "mine.jsonl")
-    assert tuned_schedules(target, 2) == {repr(SPEC): {"own": 1}}
+    assert tuned_schedules(target.key, 2, KERNELS_VERSION) == {str(OP): {"own": 1}}
 
 
 def test_what_ships_is_packaged():

@@ -80,7 +80,7 @@ def broken(tmp_path: Path, damage) -> tuple[SegmentationData, Path]:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"nowhere/train: no such folder; --data"):
+    with pytest.raises(UserError, match=r"nowhere/train: no such folder; the data's folder"):
         open_dataset("camvid", tmp_path / "nowhere", "train")
     shutil.rmtree(make_cityscapes(tmp_path) / "gtFine")
     with pytest.raises(UserError, match=r"gtFine/val: no such folder"):

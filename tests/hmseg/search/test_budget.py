@@ -1,10 +1,14 @@
 """Budgets as text, and the cost that each is a budget of."""
 
+from dataclasses import replace
+
 import pytest
 
+from hmseg.mend import NameTable
 from hmseg.search.budget import open_cost, parse_budget, show_cost
 from lut.errors import UserError
-from tests.lut.tables import table, visit
+from lut.table import Measure
+from tests.lut.tables import IDENTITY, table, visit
 
 
 def test_budgets_are_read_in_their_units():
@@ -24,23 +28,28 @@ def test_other_texts_are_refused(text: str):
 
 
 def test_a_latency_needs_its_table():
-    with pytest.raises(UserError, match=r"name its table with --cost TABLE\.jsonl"):
+    with pytest.raises(UserError, match="budget 1ms: it is a latency, which needs a") as caught:
         open_cost(parse_budget("1ms"), None, (256, 512), 0.5, 19)
+    assert caught.value.mend == NameTable()
 
 
 @pytest.mark.parametrize(
     ("size", "width", "classes", "message"),
     [
-        ((256, 512), 0.5, 19, r"has no entry .*lut build .*--resolution 256x512 --width 0\.5"),
-        ((512, 512), 0.5, 19, r"resolution '256x512' and '512x512'.*lut build .*-r?.*512x512"),
-        ((256, 512), 1.0, 19, r"width 0\.5 and 1\.0.*lut build .*--width 1 "),
+        ((256, 512), 0.5, 19, "t.jsonl has no entry "),
+        ((512, 512), 0.5, 19, "resolution '256x512' and '512x512'"),
+        ((256, 512), 1.0, 19, r"width 0\.5 and 1\.0"),
     ],
 )
-def test_a_table_of_other_networks_names_the_command(
+def test_a_table_of_other_networks_says_what_to_measure(
     size: tuple[int, int], width: float, classes: int, message: str
 ):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         open_cost(parse_budget("1ms"), table(visit()), size, width, classes)
+    mend = caught.value.mend
+    assert isinstance(mend, Measure)
+    wanted = replace(IDENTITY, resolution=f"{size[0]}x{size[1]}", width=width)
+    assert mend.identity == wanted
 
 
 def test_counts_need_no_table():

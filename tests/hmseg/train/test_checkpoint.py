@@ -55,7 +55,7 @@ def test_other_files_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="no such checkpoint"):
         Checkpoint.load(path)
     save_file({"x": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="not a checkpoint of hmseg train"):
+    with pytest.raises(UserError, match="not a checkpoint of a training run"):
         Checkpoint.load(path)
     torch.save({"x": torch.zeros(2)}, path)  # a pickle is never opened
     with pytest.raises(UserError, match="not a whole checkpoint"):

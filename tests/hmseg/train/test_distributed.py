@@ -15,8 +15,8 @@ from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
-from hmseg.train.loop import Trainer, torch_predictor
-from hmseg.train.metrics import evaluate
+from hmseg.train.loop import Trainer
+from hmseg.train.metrics import evaluate, torch_predictor
 from tests.hmseg.data.folders import make_camvid
 
 STEPS = 4

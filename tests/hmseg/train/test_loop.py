@@ -2,29 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.train.config import Stage, TrainConfig
-from hmseg.train.loop import StepReport, Trainer, torch_predictor
-from hmseg.zoo import create_model
+from hmseg.train.loop import StepReport, Trainer
 from lut.errors import UserError
 from tests.hmseg.data.folders import make_camvid
-
-
-@pytest.mark.parametrize("size", [(50, 80), (80, 50), (70, 66)])
-def test_labels_of_a_frame_that_is_smaller_than_the_network_takes(size):
-    torch.manual_seed(0)
-    model = create_model("tiny-mrms", num_classes=5)
-    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    labels = torch_predictor(model)(image)
-    assert labels.shape == size
-    missing = [(0, max(0, 64 - side)) for side in size]
-    padded = np.pad(image, (*missing, (0, 0)), mode="edge")
-    np.testing.assert_array_equal(labels, torch_predictor(model)(padded)[: size[0], : size[1]])
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

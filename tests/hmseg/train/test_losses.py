@@ -1,10 +1,14 @@
 """Eq. 1 and its options against torch's own formulas at full size, values and gradients."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hmseg.train.losses import BoostedLoss, PixelLoss, _InChunks
+from hmseg.train.losses import BoostedLoss, PixelLoss, _InChunks, class_weights
+from lut.errors import UserError
 
 CLASSES = 5
 
@@ -149,3 +153,29 @@ def test_low_precision_logits_are_scored_in_float32(case):
     total.backward()
     assert half.grad is not None
     assert half.grad.dtype == torch.bfloat16
+
+
+class Masks:
+    """Two frames: class 0 four times, class 1 twice, class 2 never, and void."""
+
+    masks = np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 255, 0, 1]], np.uint8)
+
+    def __len__(self):
+        return len(self.masks)
+
+    def load(self, index: int):
+        return None, self.masks[index]
+
+
+def test_rare_classes_weigh_more():
+    shares = (4 / 6, 2 / 6, 0.0)
+    expected = [1 / math.log(1.02 + share) for share in shares]
+    assert class_weights(Masks(), 3, 1.02) == pytest.approx(expected)
+    assert class_weights(Masks(), 3, 0.0) is None
+
+
+def test_there_is_nothing_to_balance_where_all_is_void():
+    void = Masks()
+    void.masks = (np.full((2, 2), 255, np.uint8),)
+    with pytest.raises(UserError, match="no labelled pixel in the training split"):
+        class_weights(void, 3, 1.02)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from hmseg.train.metrics import Confusion, evaluate
+from hmseg.train.metrics import Confusion, evaluate, torch_predictor
+from hmseg.zoo import create_model
 from lut.errors import UserError
 
 
@@ -57,3 +59,15 @@ def test_what_does_not_fit_is_an_error():
         Confusion(2).add(labels, np.zeros((2, 3), np.uint8))
     with pytest.raises(UserError, match="no labelled pixel"):
         _ = Confusion(2).miou
+
+
+@pytest.mark.parametrize("size", [(50, 80), (80, 50), (70, 66)])
+def test_labels_of_a_frame_that_is_smaller_than_the_network_takes(size):
+    torch.manual_seed(0)
+    model = create_model("tiny-mrms", num_classes=5)
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    labels = torch_predictor(model)(image)
+    assert labels.shape == size
+    missing = [(0, max(0, 64 - side)) for side in size]
+    padded = np.pad(image, (*missing, (0, 0)), mode="edge")
+    np.testing.assert_array_equal(labels, torch_predictor(model)(padded)[: size[0], : size[1]])

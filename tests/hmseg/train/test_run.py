@@ -15,6 +15,7 @@ from PIL import Image
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.genotype import MRMS_GENOTYPE, parse_genotype
+from hmseg.mend import Resume
 from hmseg.network_file import to_line
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
@@ -182,8 +183,9 @@ def test_poly_schedule_and_warm_up():
 
 def test_a_folder_with_a_run_is_not_overwritten(data: Path, whole: Run):
     before = whole.last.read_bytes()
-    with pytest.raises(UserError, match="holds a run: go on with --resume, or name another"):
+    with pytest.raises(UserError, match="holds a run: name another folder") as caught:
         make_run(data, whole.folder).start(resume=False)
+    assert caught.value.mend == Resume("train", whole.folder)
     assert whole.last.read_bytes() == before
 
 

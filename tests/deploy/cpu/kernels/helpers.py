@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import tvm
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
+from lut.ops import Activation
 
 CPUS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
@@ -37,6 +40,14 @@ def target(isa: Isa) -> Any:
     return tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": 2})
 
 
+def activate(value: torch.Tensor, act: Activation) -> torch.Tensor:
+    functions = {
+        "none": lambda v: v, "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish,
+        "sigmoid": torch.sigmoid,
+    }  # fmt: skip
+    return functions[act](value)
+
+
 def run(func: Any, isa: Isa, arrays: list[np.ndarray], out: tuple[int, ...], dtype="float32"):
     """Compile and call; the output starts as garbage, and what surrounds it must stay."""
     library = compile_kernels({"main": func}, target(isa))
@@ -45,10 +56,10 @@ def run(func: Any, isa: Isa, arrays: list[np.ndarray], out: tuple[int, ...], dty
     return y.numpy()
 
 
-def planar(isa: Isa, y: np.ndarray, channels: int) -> np.ndarray:
-    """Back to NCHW; the padding channels must be zero."""
+def planar(isa: Isa, y: np.ndarray, channels: int, act: Activation = "none") -> np.ndarray:
+    """Back to NCHW; the padding channels must be what the activation makes of zero."""
     padding = y.transpose(0, 1, 4, 2, 3).reshape(y.shape[0], -1, *y.shape[2:4])[:, channels:]
-    assert not padding.any()
+    assert (padding == (0.5 if act == "sigmoid" else 0)).all()
     return layout.unpack_activation(y, channels)
 
 

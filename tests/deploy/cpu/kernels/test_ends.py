@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2
-from deploy.cpu.kernels import emit, ends
-from deploy.cpu.kernels.ends import EndSpec
+from deploy.cpu.kernels import emit, labels_end, module_of
+from lut.ops import Labels, Logits
 
 from .helpers import ISAS, normal, run
 
@@ -24,10 +24,10 @@ SHAPES = {
 
 
 def labels(isa, x, oh, ow, **changes):
-    spec = EndSpec(*x.shape[1:], oh, ow)
-    schedule = replace(ends.default_schedule(spec, isa), **changes)
-    arrays = [layout.pack_activation(isa, x), *ends.pack(spec, isa)]
-    return run(emit(spec, isa, schedule=schedule), isa, arrays, (1, oh, ow), "uint8")
+    op = Labels(*x.shape[1:], oh, ow)
+    schedule = replace(module_of(op).default_schedule(op, isa), **changes)
+    arrays = [layout.pack_activation(isa, x), *module_of(op).pack(op, isa)]
+    return run(emit(op, isa, schedule=schedule), isa, arrays, (1, oh, ow), "uint8")
 
 
 def objects(classes, h, w):
@@ -65,9 +65,9 @@ def test_labels(isa, classes, h, w, oh, ow):
 @example(classes=19, h=4, w=8, oh=32, ow=64)
 def test_logits(isa, classes, h, w, oh, ow):
     x = normal(1, 1, classes, h, w)
-    spec = EndSpec(classes, h, w, oh, ow, "logits")
-    arrays = [layout.pack_activation(isa, x), *ends.pack(spec, isa)]
-    y = run(emit(spec, isa), isa, arrays, (1, classes, oh, ow))
+    op = Logits(classes, h, w, oh, ow)
+    arrays = [layout.pack_activation(isa, x), *module_of(op).pack(op, isa)]
+    y = run(emit(op, isa), isa, arrays, (1, classes, oh, ow))
     np.testing.assert_allclose(y, upsample(x, oh, ow), atol=5e-6)
 
 
@@ -88,10 +88,10 @@ def test_logits_that_are_not_finite(isa, out):
     x = normal(3, 1, 20, 9, 6)
     x[0, 5, 1, 2], x[0, 17, 3, 0], x[0, 9, 0, 4], x[0, 9, 0, 5] = np.nan, np.nan, np.inf, -np.inf
     x[0, :, 3, 5] = -np.inf
-    spec = EndSpec(20, 9, 6, *out, "logits")
-    constants = ends.pack(spec, isa)
+    op = Logits(20, 9, 6, *out)
+    constants = module_of(op).pack(op, isa)
     assert (len(constants) > 4) == (out == (72, 48))
-    y = run(emit(spec, isa), isa, [layout.pack_activation(isa, x), *constants], (1, 20, *out))
+    y = run(emit(op, isa), isa, [layout.pack_activation(isa, x), *constants], (1, 20, *out))
     expected = interpolate(interpolate(x.astype(np.float64), 2, out[0]), 3, out[1])
     bad = ~np.isfinite(expected).all((1, 3))[0]
     assert bad.any()
@@ -125,13 +125,13 @@ def test_cells_beside_a_non_finite_score_are_not_filled(isa):
 
 
 def test_cells_are_filled_where_they_have_pixels_enough():
-    def fills(*sizes, output="labels"):
-        return ends.default_schedule(EndSpec(19, *sizes, output), AVX2).fill_cells
+    def fills(*sizes, end=Labels):
+        return labels_end.default_schedule(end(19, *sizes), AVX2).fill_cells
 
     assert fills(32, 64, 256, 512)
     assert not fills(32, 64, 32, 64)
     assert not fills(32, 1, 256, 512)
-    assert not fills(32, 64, 256, 512, output="logits")
+    assert not fills(32, 64, 256, 512, end=Logits)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -8,10 +8,8 @@ import tvm
 from tvm import relax
 
 from deploy.cpu import layout
-from deploy.cpu.kernels import emit, ends, pointwise, resize
-from deploy.cpu.kernels.ends import EndSpec
-from deploy.cpu.kernels.pointwise import PointwiseSpec
-from deploy.cpu.kernels.resize import ResizeSpec
+from deploy.cpu.kernels import emit, module_of, pointwise, resize
+from lut.ops import Labels, Pointwise, Resize
 
 from .helpers import ISAS, normal, target
 
@@ -22,24 +20,24 @@ def tensor_type(array_or_shape, dtype="float32"):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_chain_in_a_virtual_machine(isa):
-    convolve = PointwiseSpec(10, 7, 6, 9, "relu6")
-    shrink = ResizeSpec(7, 6, 9, 3, 4)
-    end = EndSpec(7, 3, 4, 24, 32)
+    convolve = Pointwise(10, 7, 6, 9, "relu6")
+    shrink = Resize(7, 6, 9, 3, 4)
+    end = Labels(7, 3, 4, 24, 32)
     w, b, image = normal(1, 7, 10), normal(2, 7), normal(3, 1, 10, 6, 9)
     steps = [
         (convolve, pointwise.pack(convolve, isa, w, b), layout.activation_shape(isa, 7, 6, 9)),
         (shrink, resize.pack(shrink, isa), layout.activation_shape(isa, 7, 3, 4)),
-        (end, ends.pack(end, isa), (1, 24, 32)),
+        (end, module_of(end).pack(end, isa), (1, 24, 32)),
     ]
     builder = relax.BlockBuilder()
     x = relax.Var("x", tensor_type(layout.activation_shape(isa, 10, 6, 9)))
     with builder.function("main", [x]):
         with builder.dataflow():
             y = x
-            for i, (spec, constants, shape) in enumerate(steps):
-                func = builder.add_func(emit(spec, isa), f"kernel_{i}")
+            for i, (op, constants, shape) in enumerate(steps):
+                func = builder.add_func(emit(op, isa), f"kernel_{i}")
                 args = [y, *(relax.const(c) for c in constants)]
-                out = tensor_type(shape, "uint8" if spec is end else "float32")
+                out = tensor_type(shape, "uint8" if op is end else "float32")
                 y = builder.emit(relax.call_tir(func, args, out_ty=out))
             result = builder.emit_output(y)
         builder.emit_func_output(result)

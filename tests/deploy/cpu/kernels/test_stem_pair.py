@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2
-from deploy.cpu.kernels import emit, inverted_residual, stem_block, stem_pair
-from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec
-from deploy.cpu.kernels.stem_block import StemBlockSpec
-from deploy.cpu.kernels.stem_pair import StemPairSpec
+from deploy.cpu.kernels import emit, stem_pair
+from lut.ops import InvertedResidual, StemBlock, StemPair
 
-from .helpers import ISAS, normal, planar, run
+from .helpers import ISAS, activate, normal, planar, run
 
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 
@@ -23,15 +21,17 @@ def pair(h, w, *, hidden=16, middle=8, wide=48, cout=16, first=(3, 1, 1), acts=(
          source="uint8_nhwc", **geometry):  # fmt: skip
     """`first`: kernel, stride and dilation of the first block; `acts`: of the stem, of the first
     block, of the second."""
-    first = StemBlockSpec(hidden, middle, h, w, *first, source, *acts[:2])
-    size = first.block.out_height, first.block.out_width
-    return StemPairSpec(
-        first, InvertedResidualSpec(middle, wide, cout, *size, act=acts[2], **geometry)
-    )
+    first = StemBlock(hidden, middle, h, w, *first, source, *acts[:2])
+    size = first.output[1:]
+    return StemPair(first, InvertedResidual(middle, wide, cout, *size, act=acts[2], **geometry))
 
 
-def check(isa, spec, **changes):
-    first, second = spec.first, spec.second
+def pad(block):
+    return block.dilation * (block.kernel // 2)
+
+
+def check(isa, op, **changes):
+    first, second = op.first, op.second
     image = np.random.default_rng(5).integers(0, 256, (1, first.height, first.width, 3))
     image = image.astype(np.uint8)
     normalised = ((image / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
@@ -44,31 +44,25 @@ def check(isa, spec, **changes):
         (normal(i, *shape) / np.float32(np.prod(shape[1:]) ** 0.5), normal(90 + i, shape[0]))
         for i, shape in enumerate(shapes)
     ]
-    stem, depthwise, project = pairs[:3]
-    first_constants = stem_block.pack(
-        first, isa, first=stem, depthwise=depthwise, project=project, mean=MEAN, std=STD
-    )
-    expand, depthwise, project = pairs[3:]
-    second_constants = inverted_residual.pack(
-        second, isa, expand=expand, depthwise=depthwise, project=project
-    )
-    constants = stem_pair.pack(spec, isa, first=first_constants, second=second_constants)
+    constants = stem_pair.pack(
+        op, isa,
+        first=dict(zip(("first", "depthwise", "project"), pairs[:3], strict=True))
+        | {"mean": MEAN, "std": STD},
+        second=dict(zip(("expand", "depthwise", "project"), pairs[3:], strict=True)),
+    )  # fmt: skip
     x = image if first.source == "uint8_nhwc" else normalised.astype(np.float32)
-    shape = layout.activation_shape(isa, second.cout, second.out_height, second.out_width)
-    schedule = dataclasses.replace(stem_pair.default_schedule(spec, isa, 2), **changes)
-    y = planar(
-        isa, run(emit(spec, isa, schedule=schedule), isa, [x, *constants], shape), second.cout
-    )
+    shape = layout.activation_shape(isa, *op.output)
+    schedule = dataclasses.replace(stem_pair.default_schedule(op, isa, 2), **changes)
+    y = planar(isa, run(emit(op, isa, schedule=schedule), isa, [x, *constants], shape), second.cout)
     t = torch.from_numpy(normalised)
     geometry = [
-        (2, 1), (first.stride, first.block.pad, first.dilation, first.hidden), (), (),
-        (second.stride, second.pad, second.dilation, second.hidden), (),
+        (2, 1), (first.stride, pad(first), first.dilation, first.hidden), (), (),
+        (second.stride, pad(second), second.dilation, second.hidden), (),
     ]  # fmt: skip
     acts = [first.stem_act, first.act, "none", second.act, second.act, "none"]
-    apply = {"relu6": F.relu6, "relu": F.relu, "none": lambda t: t}
     for act, (w, b), rest in zip(acts, pairs, geometry, strict=True):
         t = F.conv2d(t, torch.from_numpy(w).double(), torch.from_numpy(b).double(), *rest)
-        t = apply[act](t)
+        t = activate(t, act)
     np.testing.assert_allclose(y, t.numpy(), atol=1e-4)
 
 
@@ -89,7 +83,7 @@ USUAL = {
     cout=st.sampled_from([7, 16, 24]),
     first=st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([1, 2]), st.sampled_from([1, 2])),
     acts=st.tuples(
-        *[st.sampled_from(["relu6", "relu", "none"])] * 2, st.sampled_from(["relu6", "relu"])
+        *[st.sampled_from(["relu6", "relu", "none"])] * 2, st.sampled_from(["relu6", "sigmoid"])
     ),
     source=st.sampled_from(["uint8_nhwc", "float32_nchw"]),
     kernel=st.sampled_from([3, 5, 7]),
@@ -118,11 +112,11 @@ def test_strips_of_any_first_block(isa, first, strip):
 
 
 def test_only_what_fits():
-    first = StemBlockSpec(16, 8, 64, 128)
+    first = StemBlock(16, 8, 64, 128)
     with pytest.raises(ValueError, match="does not read"):
-        StemPairSpec(first, InvertedResidualSpec(8, 48, 16, 30, 64))
+        StemPair(first, InvertedResidual(8, 48, 16, 30, 64))
     with pytest.raises(ValueError, match="residual"):
-        StemPairSpec(first, InvertedResidualSpec(8, 48, 8, 32, 64, residual=True))
+        StemPair(first, InvertedResidual(8, 48, 8, 32, 64, residual=True))
 
 
 def test_the_maps_between_are_no_parameters():

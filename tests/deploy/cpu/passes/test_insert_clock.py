@@ -2,14 +2,16 @@ import numpy as np
 import tvm
 
 from deploy.cpu.passes.insert_clock import ENTRY, TICK, InsertClock, called_functions
-from deploy.cpu.pipeline import compile_graph, lower_graph, make_kernels
+from deploy.cpu.pipeline import compile_graph, lower_graph, make_kernels, network_passes
+from deploy.graph.passes import passes_before
 from deploy.measure.clock import BUFFER_WORDS, WORDS, empty_buffer, kernel_times
 from tests.deploy.graphs import photo
 
 
 def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
     kernels = make_kernels(cpu, 2, {})
-    before = lower_graph(small_graph, cpu, kernels=kernels)
+    passes = passes_before("InsertClock", network_passes(kernels))
+    before = lower_graph(small_graph, cpu, kernels=kernels, passes=passes)
     after = InsertClock()(before)
     kernels = called_functions(before["main"])
     assert called_functions(after["main"]) == kernels
@@ -18,10 +20,11 @@ def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
 
 
 def test_it_computes_and_counts(small_graph, cpu):
-    kernels = make_kernels(cpu, 2, {})
-    kernels = called_functions(lower_graph(small_graph, cpu, kernels=kernels)["main"])
-    compiled = compile_graph(small_graph, cpu, kernels=kernels)
+    compiled = compile_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
+    module = lower_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
+    kernels = called_functions(module["main"])
     assert list(compiled.calls) == kernels
+    assert TICK not in [info.name for info in compiled.kernels]
     machine = compiled.load()
     image = tvm.runtime.tensor(photo()[None])
     ticks = tvm.runtime.tensor(empty_buffer())

@@ -13,8 +13,9 @@ from deploy.cpu.passes.schedule_fallback import (
     rule_schedule,
     workload_key,
 )
-from deploy.cpu.pipeline import lowering_passes
+from deploy.cpu.pipeline import network_passes
 from deploy.graph.importer import import_graph
+from deploy.graph.passes import passes_before, run_passes
 from lut.errors import UserError
 from tests.deploy.graph.nets import RNG, Net, max_error
 
@@ -24,8 +25,7 @@ LANES = 8
 def unscheduled(model):
     """The PrimFuncs of a model as they come to the pass, without kernels of ours."""
     module = import_graph(model)
-    for step in lowering_passes():
-        module = step(module)
+    module = run_passes(module, passes_before("ScheduleFallback", network_passes()))
     return module
 
 

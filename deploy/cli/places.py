@@ -1,0 +1,148 @@
+"""Where commands do their work: the options of threads and of devices, and what they mean."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli.options import DEFAULT_PRECISION
+from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.devices.network import Remote
+    from deploy.measure.device import Devices
+    from deploy.target import Target
+    from lut.table import Identity
+
+MAX_THREADS = 1024
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else its machine's cores."),
+]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc-tracker",
+        help="HOST:PORT of TVM's tracker; TVM_TRACKER_HOST and _PORT, else 127.0.0.1:9190.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--rpc-key", help="Work on a device with this key; TVM_TRACKER_KEY, else here."),
+]
+CallLimit = Annotated[
+    float, typer.Option("--rpc-limit", help="Seconds that one call of a device may take.")
+]
+CALL_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where it runs."""
+
+    threads: Threads = None
+    rpc_tracker: Tracker = None
+    rpc_key: Key = None
+    rpc_limit: CallLimit = CALL_LIMIT_S
+
+    def read(self) -> "tuple[int, Remote | None]":
+        """As `read_place`."""
+        return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+
+
+def read_tracker(text: str | None) -> Address:
+    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port."""
+    if text is not None:
+        return parse_address(text)
+    host = os.environ.get("TVM_TRACKER_HOST") or LOOPBACK
+    return parse_address(f"{host}:{os.environ.get('TVM_TRACKER_PORT') or TRACKER_PORT}")
+
+
+def read_key(key: str | None) -> str | None:
+    """The option, else TVM_TRACKER_KEY; None where neither names one."""
+    key = key if key is not None else os.environ.get("TVM_TRACKER_KEY") or None
+    if key is not None and (not key or not key.isprintable() or any(c in key for c in " :")):
+        raise UserError(f"--rpc-key {key!r}: write a word without spaces and colons, such as arm")
+    return key
+
+
+def read_place(
+    threads: int | None, tracker: str | None, key: str | None, limit_s: float
+) -> "tuple[int, Remote | None]":
+    """The number of threads, and the devices that the options name: None where the work is done on
+    this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the cores which do
+    the work."""
+    word = read_key(key)
+    if word is None:
+        if tracker is not None:
+            raise UserError(
+                "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
+            )
+        return read_threads(threads), None
+    address = read_tracker(tracker)
+    if not 0 < limit_s < math.inf:
+        raise UserError(f"--rpc-limit {limit_s}: write a number of seconds above 0")
+    from deploy.cli.console import say
+    from deploy.devices.network import Remote
+    from deploy.devices.session import Farm
+    from deploy.devices.tracker import require_key
+
+    require_key(address, word)  # before long work
+    farm = Farm(address, word, call_limit_s=limit_s)
+    if threads is not None or os.environ.get("TVM_NUM_THREADS"):
+        workers = read_threads(threads)
+    else:
+        device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
+        if device is None:
+            raise UserError(f"the device {word} does not say how many cores it has; name --threads")
+        workers = device.cores
+    return workers, Remote(farm, workers, on_lost=say)
+
+
+def read_table_place(
+    identity: "Identity", tracker: str | None, key: str | None, limit_s: float
+) -> "tuple[int, Remote | None]":
+    """`read_place` for what a table was measured on."""
+    if identity.threads:
+        return read_place(identity.threads, tracker, key, limit_s)
+    _, remote = read_place(None, tracker, key, limit_s)
+    return 0, remote
+
+
+def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "Target":
+    """`resolve_target` for what is measured: of the machine at hand alone.
+
+    Raises UserError where there is none, or another than `text` names.
+    """
+    from deploy.backends import backend_of
+    from deploy.targets import resolve_target
+
+    target = resolve_target(text, None, precision)
+    return backend_of(target).measured_target(target, text)
+
+
+def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
+    """What measures a table of `target`: the devices that the options name, else this machine."""
+    from deploy.backends import backend_of
+
+    return backend_of(target).devices(threads, remote)
+
+
+def read_threads(threads: int | None) -> int:
+    """The option, else TVM_NUM_THREADS, else this process's cores."""
+    name = "--threads"
+    if threads is None:
+        text = os.environ.get("TVM_NUM_THREADS")
+        if text:
+            name = "TVM_NUM_THREADS"
+            threads = int(text) if text.isdecimal() and text.isascii() else 0
+        else:
+            threads = len(os.sched_getaffinity(0))
+    if not 1 <= threads <= MAX_THREADS:
+        found = text if name != "--threads" else threads
+        raise UserError(f"{name} {found}: write a number from 1 to {MAX_THREADS}")
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    return threads

@@ -1,0 +1,34 @@
+"""hmseg-deploy upgrade."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lut.files import read_file
+from lut.table_file import FORMAT
+
+
+def upgrade(
+    files: Annotated[
+        list[Path], typer.Argument(help="Latency tables and files of tuning records.")
+    ],
+) -> None:
+    """Carry latency tables and tuning records of earlier versions over to this one.
+
+    Each file is rewritten in place, whole or not at all; what was measured stays as it is.
+    """
+    for path in files:
+        count = _carry_over(path)
+        done = "is of this version already" if count is None else f"carried over: {count} records"
+        print(f"{path}: {done}", flush=True)
+
+
+def _carry_over(path: Path) -> int | None:
+    if FORMAT.encode() in read_file(path).partition(b"\n")[0]:
+        from lut.upgrade import upgrade_table
+
+        return upgrade_table(path)
+    from deploy.tuning.upgrade import upgrade_tuning
+
+    return upgrade_tuning(path)

@@ -1,0 +1,68 @@
+"""A map in memory as source and sink of rows."""
+
+from deploy import ir
+from deploy.cpu.isa import Isa
+from deploy.cpu.layout import activation_shape
+from deploy.cpu.rows.cuts import Span
+
+LINE_BYTES = 64
+
+
+class Map:
+    """A parameter of the kernel: (1, C/c, height, width, c)."""
+
+    def __init__(
+        self, isa: Isa, f: ir.PrimFuncBuilder, name: str, channels: int, height: int, width: int
+    ) -> None:
+        self.isa, self.blocks, self.height, self.width = isa, isa.blocks(channels), height, width
+        self.buffer = f.param(name, activation_shape(isa, channels, height, width))
+
+    def flat(self) -> ir.Buffer:
+        """The same memory as (C/c, pixels, c)."""
+        return ir.view(self.buffer, (self.blocks, self.height * self.width, self.isa.lanes))
+
+    def start(self, first: ir.Expr, span: Span) -> "Map":
+        """As `Source.start`."""
+        del first, span
+        return self
+
+    def advance(self, number: ir.Expr) -> None:
+        """As `SourceRows.advance`: the whole map is there."""
+
+    def row(self, number: ir.Expr) -> "MapRow":
+        """One of its rows."""
+        return MapRow(self, number)
+
+    def vector(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """A channel block of one pixel."""
+        return ir.load(self.buffer, 0, block, row, column, 0, lanes=self.isa.lanes)
+
+    def prefetch(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, pixels: int) -> None:
+        """Ask for pixels of one block; behind the row's end these are the next row's."""
+        for p in range(0, pixels, max(1, LINE_BYTES // (4 * self.isa.lanes))):
+            ir.prefetch(self.buffer, 0, block, row, column + p, 0)
+
+
+class MapRow:
+    """One row of a map, a `Row`."""
+
+    def __init__(self, of: Map, number: ir.Expr) -> None:
+        self._map, self._row = of, number
+
+    def value(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """As `Row.value`."""
+        return self._map.buffer[0, block, self._row, column, lane]
+
+    def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """As `Row.vector`."""
+        return self._map.vector(block, self._row, column)
+
+    def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
+        """As `Row.store`."""
+        lanes = self._map.isa.lanes
+        ir.store(self._map.buffer, vector, 0, block, self._row, column, 0, lanes=lanes)
+
+    def ahead(self, column: ir.Expr, pixels: int) -> None:
+        """As `Row.ahead`."""
+        with ir.serial(0, self._map.blocks) as block:
+            self._map.prefetch(block, self._row, column, pixels)

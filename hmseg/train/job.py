@@ -1,0 +1,115 @@
+"""A training run from what is asked for to the finished folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hmseg.data.dataset import SegmentationData, open_source
+from hmseg.data.registry import open_dataset
+from hmseg.pretrained import Released, load_released
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.compute import Compute, joined
+from hmseg.train.config import Learning, Stage, TrainConfig
+from hmseg.train.distributed import wait_for_all
+from hmseg.train.loop import Trainer
+from hmseg.train.run import DrawOverlay, Run, RunOptions, Watcher
+from hmseg.zoo import entry, lasting_name
+from lut.errors import UserError
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A schedule of one stage: passes over the training split, images of a step over all processes,
+    and the crop (H, W), by default the first frame's size."""
+
+    epochs: int = 200
+    batch: int = 8
+    crop: tuple[int, int] | None = None
+
+    def stage(self, split: SegmentationData) -> Stage:
+        """Of a split; raises UserError for frames of many sizes without a crop."""
+        if self.crop is None and split.classes.name == "lip":
+            raise UserError("the frames of lip differ in size: name a crop, e.g. 480x480")
+        height, width = self.crop or split.load_image(0).shape[:2]
+        return Stage((height, width), self.batch, max(1, self.epochs * len(split) // self.batch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """What is asked for: `data` is the data set's root, `model` a zoo name, a genotype's file or a
+    network in one line. The run begins with a checkpoint's weights, with what fits of the released
+    weights of a zoo name, or with random ones; resumed, it goes on with its own."""
+
+    model: str
+    dataset: str
+    data: Path
+    folder: Path
+    schedule: Passes | tuple[Stage, ...] = Passes()
+    learning: Learning = field(default_factory=Learning)
+    begin_with: Path | None = None
+    pretrained: str | None = None
+    compute: Compute = field(default_factory=Compute)
+    options: RunOptions = field(default_factory=RunOptions)
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.begin_with is not None and self.pretrained is not None:
+            raise UserError(
+                "a checkpoint and pretrained weights both give the first weights; leave one out"
+            )
+        if self.resume and (self.begin_with is not None or self.pretrained is not None):
+            raise UserError(
+                "a run that is resumed goes on with its own weights; leave the checkpoint or the "
+                "pretrained weights out"
+            )
+
+    def config(self, split: SegmentationData) -> TrainConfig:
+        """The run on a training split."""
+        schedule = self.schedule
+        stages = (schedule.stage(split),) if isinstance(schedule, Passes) else schedule
+        model = lasting_name(self.model)
+        return TrainConfig(model, self.dataset, stages, **asdict(self.learning))
+
+    def released(self) -> Released | None:
+        """The pretrained weights; raises UserError where there are none, naming what is near."""
+        if self.pretrained is None:
+            return None
+        entry(self.pretrained)
+        return load_released(self.pretrained, self.dataset)
+
+
+def train(
+    job: TrainJob,
+    *,
+    watch: Callable[[TrainConfig], Sequence[Watcher]] = lambda _config: (),
+    draw: DrawOverlay | None = None,
+) -> Run | None:
+    """Train to the end: the finished run in the process that writes the files, None in others.
+
+    `watch` makes what is shown meanwhile, in that process alone. Raises UserError for what is
+    missing or does not fit, and what `Run.start` raises.
+    """
+    split, validation = (open_dataset(job.dataset, job.data, name) for name in ("train", "val"))
+    config = job.config(split)
+    released = job.released()
+    with joined(job.compute) as (world, device):
+        trainer = Trainer(
+            config, open_source(split), split.classes.names,
+            world=world, device=device, loader_threads=job.compute.loader_threads,
+        )  # fmt: skip
+        if job.begin_with is not None:
+            trainer.begin_with(Checkpoint.load(job.begin_with), job.begin_with)
+        if released is not None:
+            trainer.begin_with_released(released)
+        watchers = list(watch(config)) if world.is_main else []
+        run = Run(
+            job.folder, trainer, open_source(validation), validation.classes, job.options,
+            world, draw, watchers,
+        )  # fmt: skip
+        try:
+            run.start(resume=job.resume)
+            wait_for_all()
+        finally:
+            for watcher in watchers:
+                watcher.close()
+        return run if world.is_main else None

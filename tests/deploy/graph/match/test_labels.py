@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from lut.ops import Labels, Logits, Pointwise, Resize
+from tests.deploy.graph.nets import (
+    TARGETS,
+    Net,
+    gpu_error,
+    kernels_of,
+    max_error,
+    operations_of,
+    placed,
+    placed_on_a_gpu,
+)
+
+
+def network(*, classes=19, scores=(8, 12), size=(64, 96)):
+    """Scores of a 1x1 convolution, resized."""
+    net = Net(16, *scores)
+    return net, net.resize(net.conv("x", classes), *size)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("classes", [2, 11, 19, 33, 150])
+def test_labels_never_write_the_planes(classes, target):
+    net, planes = network(classes=classes)
+    model = net.model(net.argmax(planes))
+    expected = [Pointwise(16, classes, 8, 12), Labels(classes, 8, 12, 64, 96)]
+    assert placed(model) == placed_on_a_gpu(model) == expected
+    assert kernels_of(model, target) == ["pack", "pointwise", "labels_end"]
+    assert not [name for name in operations_of(model, target) if name.startswith("relax.")]
+    assert max_error(model, target) == 0
+
+
+def test_on_a_gpu():
+    net, planes = network(size=(61, 97))
+    assert gpu_error(net.model(net.argmax(planes))) == 0
+
+
+def test_planes_that_are_the_second_result_are_written():
+    net, planes = network()
+    model = net.model(net.argmax(planes), planes)
+    small = Pointwise(16, 19, 8, 12)
+    labels = Labels(19, 8, 12, 64, 96)
+    assert placed(model) == [small, Logits(19, 8, 12, 64, 96), labels]
+    assert placed_on_a_gpu(model) == [small, Resize(19, 8, 12, 64, 96), labels]
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def test_an_index_that_is_read_elsewhere_is_computed_as_well():
+    """Of the arg max nothing is ours: its planes are a resize like any other."""
+    net, planes = network()
+    labels = net.argmax(planes)
+    index = next(node.output[0] for node in net.nodes if node.op_type == "ArgMax")
+    model = net.model(labels, net._node("Add", [index, index], 1))
+    assert [op.kind for op in placed(model)] == ["pointwise", "resize", "labels_end"]
+    assert operations_of(model, "x86-64-v3").count("relax.argmax") == 1
+    assert max_error(model, "x86-64-v3") == 0
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_of_equal_scores_the_lowest_class_wins(target):
+    net, planes = network()
+    for name in list(net.weights):
+        if net.weights[name].dtype == np.float32:
+            net.weights[name] = np.zeros_like(net.weights[name])
+    assert max_error(net.model(net.argmax(planes)), target) == 0
+
+
+def test_scores_at_full_size_are_left_to_tvm():
+    net = Net(16, 8, 12)
+    model = net.model(net.argmax(net.conv("x", 5)))
+    assert placed(model) == placed_on_a_gpu(model) == [Pointwise(16, 5, 8, 12)]
+    assert "relax.argmax" in operations_of(model, "x86-64-v3")
+    assert max_error(model, "x86-64-v3") == 0

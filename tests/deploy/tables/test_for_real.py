@@ -1,0 +1,155 @@
+"""Two networks that differ in one entry, compiled for this machine once: they compute what they
+should, a table is built of them, and it is checked. The other files say what is timed, and when."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from deploy.backends import backend_of
+from deploy.cpu.pipeline import isa_of
+from deploy.measure.local import LocalDevice
+from deploy.runtime import open_artifact
+from deploy.tables import build, check
+from deploy.tables.build import Plan, build_table
+from deploy.tables.check import OCCASIONS, check_networks
+from deploy.tables.networks import OwnFactory, Recipe, export_genotype, factory_of
+from deploy.verify import verify_network
+from hmseg.genotype import random_genotype
+from lut.estimate import MIN_CALIBRATION
+from lut.ops import InvertedResidual, expand
+from lut.table_file import load_table
+from tests.deploy.tables.fakes import PROTOCOL, SHALLOW, SPACE
+from tests.lut.tables import visit
+
+OTHER = replace(SHALLOW, ops=(*SHALLOW.ops[:-1], (replace(SHALLOW.ops[-1][0], kernel=5),)))
+ROLES = ("entries", "calibration")
+
+
+class Few(Plan):
+    """The two, each in both roles."""
+
+    def networks(self):
+        return [(genotype, role) for genotype in (SHALLOW, OTHER) for role in ROLES]
+
+
+@pytest.fixture(scope="module")
+def recipe(cpu):
+    if isa_of(cpu) is None:
+        pytest.skip("this CPU has no AVX2: there are no kernels")
+    return Recipe(SPACE, cpu, 2, {})
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """What they are compiled from, by genotype, as it is made."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def networks(recipe, graphs):
+    """By genotype; compiled between the measurements, which compiling would disturb."""
+
+    def export(genotype, space):
+        graphs[genotype] = export_genotype(genotype, space)
+        return graphs[genotype]
+
+    with pytest.MonkeyPatch.context() as patch, factory_of(recipe) as factory:
+        patch.setattr("deploy.tables.networks.export_genotype", export)
+        assert isinstance(factory, OwnFactory)
+        factory.build_ahead([SHALLOW, OTHER])
+        return {genotype: factory.build(genotype) for genotype in (SHALLOW, OTHER)}
+
+
+def hand_out(networks, patch):
+    """Nothing is compiled again: the factory has the two, and the reference is one of them."""
+
+    class Made(OwnFactory):
+        def build(self, genotype):
+            return networks[genotype]
+
+    patch.setattr(build, "factory_of", Made)
+    patch.setattr(build, "MRMS_GENOTYPE", SHALLOW)
+    patch.setattr(check, "MRMS_GENOTYPE", SHALLOW)
+
+
+@pytest.fixture(scope="module")
+def table(networks, cpu, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        hand_out(networks, patch)
+        few = Few(SPACE, cpu, 2, revisits=0, protocol=PROTOCOL)
+        path = tmp_path_factory.mktemp("lut") / "t.jsonl"
+        found = build_table(few, LocalDevice(2), path)
+    assert load_table(path) == found
+    return found
+
+
+def test_a_network_computes_what_onnxruntime_computes(networks, graphs):
+    network = open_artifact(networks[SHALLOW].artifact, "a", threads=2)
+    images = {"street": network.artifact.golden.image}
+    (comparison,) = verify_network(network, graphs[SHALLOW], images)
+    assert comparison.passed
+
+
+def test_its_parts_are_the_entries(networks, cpu):
+    """Every kernel call of a frame is timed, and is of an entry; the two differ in the one."""
+    has = backend_of(cpu).has
+    for genotype, network in networks.items():
+        assert Counter(network.keys) == Counter(SPACE.keys(genotype))
+        assert len(network.calls) == len(network.artifact.calls)
+        parts = Counter(key for key in network.keys for _ in expand(key, has))
+        assert Counter(network.calls) == parts
+        assert not network.artifact.parity["checked"]
+    (changed,) = set(networks[OTHER].calls) - set(networks[SHALLOW].calls)
+    assert changed == InvertedResidual(80, 80, 160, 2, 2, 5, dilation=4, expand=False)
+
+
+def test_every_kernel_is_timed_inside_the_frame(networks):
+    network = networks[SHALLOW]
+    with LocalDevice(2).open(network.artifact) as session:
+        session.time_frames(2)
+        times, frames = session.time_kernels(70), session.time_frames(70)
+    assert len(times) == len(frames) == 70
+    assert all(len(frame) == len(network.calls) for frame in times)
+    assert all(ns >= 0 for frame in times for ns in frame)
+    assert min(map(sum, times)) > 0
+    assert min(frames) > 0
+
+
+def test_the_table(table):
+    assert Counter((v.network, v.role) for v in table.visits) == Counter(
+        (str(genotype), role) for genotype in (SHALLOW, OTHER) for role in ROLES
+    )
+    assert set(table.entries) == {*SPACE.keys(SHALLOW), *SPACE.keys(OTHER)}
+    for found in table.visits:
+        assert {len(frames) for frames in found.whole_us} == {PROTOCOL.frames}
+        assert {len(frames) for frames in found.reference_us} == {2 * PROTOCOL.frames}
+        for entry in found.entries.values():
+            assert [len(frames) for frames in entry.samples_us] == [3, 3]
+            assert min(map(min, entry.samples_us)) > 0
+    assert not table.emulated
+
+
+def test_check(table, networks, cpu, monkeypatch):
+    """A network is compiled as `hmseg-deploy compile` does. What the table lacks is made up."""
+    hand_out(networks, monkeypatch)
+    compiled = check._compile
+    ways = {SHALLOW: lambda *_: networks[SHALLOW].artifact, OTHER: compiled}
+    monkeypatch.setattr(check, "_compile", lambda genotype, *how: ways[genotype](genotype, *how))
+    ((provenance, visits),) = table.runs
+    rest = dict.fromkeys(SPACE.all_keys() - set(table.entries), 1.0)
+    more, rng = [visit("made up", rest, reference=table.baseline_us)], random.Random(9)
+    for n in range(MIN_CALIBRATION):
+        genotype = random_genotype(rng)
+        entries = dict.fromkeys(SPACE.keys(genotype), 1.0)
+        more.append(visit(str(genotype), entries, whole=100.0 + n, role="calibration"))
+    full = replace(table, runs=((provenance, (*visits, *more)),))
+    told = []
+    result = check_networks(
+        full, cpu, LocalDevice(2), [OTHER], protocol=PROTOCOL, on_progress=told.append
+    )
+    (row,) = result.rows
+    assert (row.network, len(row.occasions_us)) == (str(OTHER), OCCASIONS)
+    assert min(row.occasions_us) > 0
+    assert told == ["compiled 1 of 1", *(f"timed {n + 1} of 5" for n in range(OCCASIONS))]

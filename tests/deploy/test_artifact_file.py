@@ -1,0 +1,350 @@
+import hashlib
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.artifact import Artifact, Golden, KernelInfo
+from deploy.artifact_file import load_artifact, parse_artifact, save_artifact
+from deploy.cpu.library import Library
+from deploy.resolution import Resolution
+from deploy.target import Target
+from lut.errors import UserError
+from tests.conditions import MOUNTS
+from tests.deploy.test_metadata import METADATA, json_values
+
+SIZE = Resolution(64, 96)
+RNG = np.random.default_rng(0)
+ARTIFACT = Artifact(
+    code=Library(RNG.bytes(3000)),
+    target=Target("cpu", {"kind": "llvm", "mcpu": "x86-64-v3"}, "x86_64", ("avx2", "fma")),
+    metadata=METADATA,
+    golden=Golden(
+        RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
+        RNG.integers(0, 19, SIZE, dtype=np.uint8),
+        RNG.normal(size=(19, 8, 12)).astype(np.float32),
+    ),
+    parity={"checked": True, "comparisons": []},
+    versions={"hmseg": "0.1.0"},
+    created="2026-01-01T00:00:00+00:00",
+    kernels=(KernelInfo("conv", "pointwise", "pointwise 8x8x16x16 linear", 12, 34),),
+    threads=2,
+    calls=("conv", "conv"),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("a") / "a.hmseg"
+    save_artifact(ARTIFACT, path)
+    return path.read_bytes()
+
+
+DATA_PATH_BYTES = 64
+
+
+def sealed(members: dict[str, bytes]) -> bytes:
+    """An archive of these members with a valid outer digest: what a forger could make."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = b"0" * DATA_PATH_BYTES
+    body = buffer.getvalue()[:-DATA_PATH_BYTES]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def unsealed(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def with_manifest(data: bytes, change) -> bytes:
+    members = unsealed(data)
+    manifest = json.loads(members["manifest.json"])
+    changed = change(manifest)
+    return sealed(members | {"manifest.json": json.dumps(changed or manifest).encode()})
+
+
+def with_member(data: bytes, name: str, content: bytes) -> bytes:
+    """The member replaced and its hash in the manifest put right."""
+    members = unsealed(data) | {name: content}
+    manifest = json.loads(members["manifest.json"])
+    manifest["members"][name]["sha256"] = hashlib.sha256(content).hexdigest()
+    return sealed(members | {"manifest.json": json.dumps(manifest).encode()})
+
+
+def refused(data: bytes, match: str) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        parse_artifact(data, "a.hmseg")
+    assert str(caught.value).startswith("a.hmseg: ")
+    assert "\n" not in str(caught.value)
+
+
+def same(a: Artifact, b: Artifact) -> bool:
+    arrays = [
+        np.array_equal(getattr(a.golden, n), getattr(b.golden, n))
+        and getattr(a.golden, n).dtype == getattr(b.golden, n).dtype
+        for n in ("image", "labels", "logits")
+    ]
+    return all(arrays) and replace(a, golden=b.golden) == b
+
+
+def test_round_trip(tmp_path):
+    save_artifact(ARTIFACT, tmp_path / "a.hmseg")
+    assert same(load_artifact(tmp_path / "a.hmseg"), ARTIFACT)
+
+
+def test_equal_contents_give_equal_bytes(data, tmp_path):
+    save_artifact(ARTIFACT, tmp_path / "again.hmseg")
+    assert (tmp_path / "again.hmseg").read_bytes() == data
+    save_artifact(replace(ARTIFACT, kernels=()), tmp_path / "other.hmseg")
+    assert (tmp_path / "other.hmseg").read_bytes() != data
+
+
+def test_an_artifact_from_before_there_were_precisions(data):
+    old = with_manifest(data, lambda manifest: manifest["target"].pop("precision") and None)
+    assert same(parse_artifact(old, "a.hmseg"), ARTIFACT)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "", 16, None])
+def test_an_unknown_precision(data, precision):
+    def change(manifest):
+        manifest["target"]["precision"] = precision
+
+    refused(with_manifest(data, change), "precision")
+
+
+def test_an_artifact_from_before_the_calls_were_listed(data):
+    old = with_manifest(data, lambda manifest: {k: v for k, v in manifest.items() if k != "calls"})
+    assert parse_artifact(old, "old").calls == ()
+
+
+def test_an_artifact_from_before_the_stride_was_written(data):
+    old = with_manifest(data, lambda m: {k: v for k, v in m.items() if k != "golden_stride"})
+    assert same(parse_artifact(old, "old"), ARTIFACT)
+
+
+def test_of_a_large_image_fewer_logits_are_kept(tmp_path):
+    size = Resolution(1024, 2048)
+    planes = np.broadcast_to(np.arange(2048, dtype=np.float32), (19, *size))
+    golden = Golden.sampled(np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8), planes)
+    assert golden.stride == 16
+    np.testing.assert_array_equal(golden.logits[3, 5], np.arange(0, 2048, 16))
+    large = replace(ARTIFACT, metadata=replace(METADATA, resolution=size), golden=golden)
+    save_artifact(large, tmp_path / "a.hmseg")
+    assert same(load_artifact(tmp_path / "a.hmseg"), large)
+    # Programs that know one stride only must not read it.
+    assert large.manifest()["format_version"] == 3
+
+
+def test_any_unzip_lists_it_and_the_manifest_says_what_it_is(data):
+    members = unsealed(data)
+    assert list(members) == [
+        "manifest.json", "lib.so", "golden/image.npy", "golden/labels.npy", "golden/logits.npy",
+    ]  # fmt: skip
+    manifest = json.loads(members["manifest.json"])
+    assert (manifest["format"], manifest["format_version"]) == ("hmseg-artifact", 1)
+    assert manifest["input"] == {"name": "image", "dtype": "uint8", "shape": [1, 64, 96, 3]}
+    assert manifest["output"] == {"name": "labels", "dtype": "uint8", "shape": [1, 64, 96]}
+    assert json.loads(manifest["metadata"]["names"])[0] == "road"
+    for name, entry in manifest["members"].items():
+        assert entry == {
+            "sha256": hashlib.sha256(members[name]).hexdigest(),
+            "bytes": len(members[name]),
+        }
+    logits = replace(ARTIFACT, metadata=replace(METADATA, output="logits")).manifest()["output"]
+    assert logits == {"name": "logits", "dtype": "float32", "shape": [1, 19, 64, 96]}
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_cut_anywhere(data, draw):
+    refused(data[: draw.draw(st.integers(0, len(data) - 1))], "cut short|not an hmseg artifact")
+
+
+def test_cut_at_both_ends_byte_by_byte(data):
+    for length in (*range(200), *range(len(data) - 300, len(data))):
+        refused(data[:length], "cut short|not an hmseg artifact")
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_one_byte_flipped(data, draw):
+    position = draw.draw(st.integers(0, len(data) - 1))
+    changed = bytearray(data)
+    changed[position] ^= draw.draw(st.integers(1, 255))
+    refused(bytes(changed), "damaged|not an hmseg artifact")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(junk):
+    refused(junk, "damaged|not an hmseg artifact")
+    refused(b"PK" + junk, "damaged|not an hmseg artifact")
+
+
+def test_bytes_after_the_end(data):
+    refused(data + b"\n", "damaged")
+
+
+def test_a_sealed_archive_of_anything_else(data):
+    refused(sealed({}), "not a sound")
+    refused(sealed({"manifest.json": b"{}"}), "not an hmseg artifact")
+    refused(sealed({"manifest.json": b"[1]"}), "not an hmseg artifact")
+    refused(sealed({"manifest.json": b"\xff\xfe"}), "not a sound")
+    refused(sealed({"manifest.json": b"[" * 100_000}), "not a sound")
+    for member in ("lib.so", "golden/labels.npy"):
+        members = unsealed(data)
+        del members[member]
+        refused(sealed(members), f"not a sound.*{member}")
+
+
+def test_the_sealing_helper_makes_archives_that_are_taken(data):
+    assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
+
+
+@pytest.mark.parametrize("version", [4, 99])
+def test_a_newer_format_says_to_update(data, version):
+    changed = with_manifest(data, lambda m: m | {"format_version": version})
+    refused(changed, f"format version {version} is newer than this program's 3; update hmseg")
+
+
+@pytest.mark.parametrize("version", ["1", 0, -1, None, 1.0, True])
+def test_a_format_version_that_is_none(data, version):
+    refused(with_manifest(data, lambda m: m | {"format_version": version}), "is not a version")
+
+
+@pytest.mark.parametrize("member", ["lib.so", "golden/image.npy", "golden/logits.npy"])
+def test_a_member_that_does_not_match_its_hash(data, member):
+    members = unsealed(data)
+    members[member] = members[member][:-1] + bytes([members[member][-1] ^ 1])
+    refused(sealed(members), f"member {member} does not match its checksum")
+
+
+def test_nothing_is_unpickled(data, tmp_path):
+    """An object array in place of the golden image would run code if it were unpickled."""
+    marker = tmp_path / "code-ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(marker),)
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    refused(with_member(data, "golden/image.npy", buffer.getvalue()), "not a sound")
+    refused(with_member(data, "golden/image.npy", pickle.dumps(Bomb())), "not a sound")
+    assert not marker.exists()
+
+
+def test_golden_arrays_of_another_shape_or_type(data):
+    def npy(array) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return buffer.getvalue()
+
+    for name, array in {
+        "golden/image.npy": np.zeros((64, 64, 3), np.uint8),
+        "golden/labels.npy": np.zeros((64, 96), np.int64),
+        "golden/logits.npy": np.zeros((18, 8, 12), np.float32),
+    }.items():
+        refused(with_member(data, name, npy(array)), f"{name}.*does not fit")
+
+
+def paths_in(value, prefix=()):
+    yield prefix
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from paths_in(inner, (*prefix, key))
+
+
+@settings(max_examples=300)
+@given(st.data(), json_values)
+def test_any_value_anywhere_in_the_manifest_is_taken_or_a_user_error(data, draw, value):
+    members = unsealed(data)
+    manifest = json.loads(members["manifest.json"])
+    path = draw.draw(st.sampled_from([p for p in paths_in(manifest) if p]))
+    inner = manifest
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    try:
+        parsed = parse_artifact(
+            sealed(members | {"manifest.json": json.dumps(manifest).encode()}), "a.hmseg"
+        )
+    except UserError:
+        return
+    assert all(isinstance(feature, str) for feature in parsed.target.features)
+    assert isinstance(parsed.target.config, dict)
+    assert isinstance(parsed.parity, dict)
+    json.dumps(parsed.manifest())
+
+
+def test_member_names_are_never_paths(data, tmp_path, monkeypatch):
+    """A name that leads out of the folder is never written: only fixed names are read at all."""
+    monkeypatch.chdir(tmp_path)
+    members = unsealed(data) | {"../escaped": b"x", "/tmp/escaped-hmseg": b"x"}
+    assert same(parse_artifact(sealed(members), "a.hmseg"), ARTIFACT)
+    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_artifact(tmp_path / "none.hmseg")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_artifact(tmp_path)
+    (tmp_path / "empty.hmseg").touch()
+    with pytest.raises(UserError, match="not an hmseg artifact"):
+        load_artifact(tmp_path / "empty.hmseg")
+
+
+def test_the_old_artifact_stands_where_the_new_one_cannot_be_saved(tmp_path, monkeypatch):
+    path = tmp_path / "a.hmseg"
+    save_artifact(ARTIFACT, path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
+        save_artifact(replace(ARTIFACT, kernels=()), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from deploy.artifact_file import load_artifact, save_artifact
+from lut.errors import UserError
+try:
+    save_artifact(load_artifact(Path("a.hmseg")), Path(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+
+
+@MOUNTS.mark
+def test_a_full_disk(data, tmp_path):
+    """A file system of 20 kB, in a namespace of its own."""
+    (tmp_path / "a.hmseg").write_bytes(data)
+    (tmp_path / "full").mkdir()
+    mounted = 'mount -t tmpfs -o size=20k none full && "$@"; ls full'
+    program = [sys.executable, "-c", FULL, "full/n.hmseg"]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mounted, "sh", *program],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.startswith("cannot write full/n.hmseg: No space left on device; ")
+    assert done.stdout.count("\n") == 1  # and the folder is empty

@@ -1,0 +1,170 @@
+"""A search from what is asked for: what it is a search within, what watches and measures it."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hmseg.genotype import random_genotype
+from hmseg.network_file import read_search
+from hmseg.operators import Space
+from hmseg.search.budget import parse_budget
+from hmseg.search.config import SearchConfig
+from hmseg.search.job import SearchJob, search
+from hmseg.search.loop import SearchReport
+from hmseg.search.run import Found
+from hmseg.train.compute import Compute
+from hmseg.train.config import Stage, TrainConfig
+from lut.errors import UserError
+from lut.files import file_digest
+from lut.table import Table
+from lut.table_file import load_table, save_table
+from tests.hmseg.data.folders import make_camvid
+from tests.lut.tables import IDENTITY, table, visit
+
+RECIPE = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 4),), learning_rate=1e-4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete table of networks at 64x64 in which every entry takes 5 to 6 us."""
+    space, rng = Space((64, 64), 0.5), random.Random(9)
+    calibration = [
+        visit(str(g), {key: 5.5 for key in set(space.keys(g))}, role="calibration",
+              whole=5.5 * len(space.keys(g)) + rng.random())
+        for g in (random_genotype(rng) for _ in range(6))
+    ]  # fmt: skip
+    entries = {key: 5 + rng.random() for key in space.all_keys()}
+    path = tmp_path_factory.mktemp("tables") / "made-up.jsonl"
+    identity = replace(IDENTITY, resolution="64x64")
+    save_table(table(visit("e", entries), *calibration, identity=identity), path)
+    return path
+
+
+@pytest.fixture
+def job(data: Path, tmp_path: Path) -> SearchJob:
+    return SearchJob(
+        recipe=RECIPE, data=data, folder=tmp_path / "found", budget=parse_budget("0.3GMACs"),
+        warmup=0.3, compute=Compute(loader_threads=1),
+    )  # fmt: skip
+
+
+class Seen:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self, config: SearchConfig, fail_at: int = 0) -> None:
+        self.config, self._fail_at = config, fail_at
+        self.steps: list[int] = []
+        self.closed = 0
+
+    def step(self, report: SearchReport) -> None:
+        self.steps.append(report.step)
+        if report.step == self._fail_at:
+            raise InterruptedError
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_count_is_taken_at_its_own_size(job: SearchJob):
+    config = job.config(job.objective(None), None)
+    assert (config.budget, config.cost) == ("0.3GMACs", "MACs")
+    assert (config.resolution, config.cost_classes) == ((256, 512), 19)
+    assert config.warmup_steps == 1  # of 4, 0.3 of them
+    small = replace(job, resolution=(128, 256))
+    assert small.config(small.objective(None), None).resolution == (128, 256)
+
+
+def test_a_time_is_that_of_its_table(job: SearchJob, made_up: Path):
+    timed = replace(job, budget=parse_budget("0.2ms"), table=made_up)
+    config = timed.config(timed.objective(load_table(made_up)), None)
+    assert (config.cost, config.resolution) == (file_digest(made_up), (64, 64))
+    other = replace(timed, resolution=(64, 128))
+    with pytest.raises(UserError, match="is for other networks than these"):
+        other.objective(load_table(made_up))
+    with pytest.raises(UserError, match="which needs a latency table"):
+        timed.objective(None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"warmup": 1.0}, "warmup 1: the share must be at least 0 and below 1"),
+        ({"warmup": float("nan")}, "warmup nan: the share"),
+        ({"recipe": replace(RECIPE, model="mrms-a")}, "at the width of tiny-mrms or of mrms"),
+    ],
+)
+def test_what_cannot_be_is_refused(job: SearchJob, change: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        replace(job, **change)
+
+
+def test_a_search_is_watched_to_its_end_and_resumed(job: SearchJob):
+    watchers: list[Seen] = []
+
+    def watch(config: SearchConfig) -> Seen:
+        watchers.append(Seen(config))
+        return watchers[-1]
+
+    found = search(job, watch=watch, measuring=lambda _table: pytest.fail("of MACs"))
+    assert found is not None
+    assert found.measured is None
+    assert [(seen.steps, seen.closed) for seen in watchers] == [([1, 2, 3, 4], 1)]
+    assert watchers[0].config == SearchConfig.from_json(
+        json.dumps(read_search(found.file)["config"])
+    )
+    assert read_search(found.file)["cost"] == {}
+    again = search(replace(job, resume=True))
+    assert again == found
+
+
+def test_what_watches_is_closed_when_a_search_fails(job: SearchJob):
+    seen = Seen(SearchConfig(RECIPE, "", "", (1, 1), 1), fail_at=2)
+    with pytest.raises(InterruptedError):
+        search(job, watch=lambda _config: seen)
+    assert (seen.steps, seen.closed) == ([1, 2], 1)
+
+
+def test_a_network_within_a_time_is_measured(job: SearchJob, made_up: Path):
+    order: list[str] = []
+    record = {"measured_us": 150.0, "error": 0.1}
+
+    def measuring(opened: Table):
+        assert opened.identity.resolution == "64x64"
+        order.append("opened")
+
+        def measure(found: Found):
+            assert found.file.exists()
+            order.append(str(found.path.genotype))
+            return record
+
+        return measure
+
+    timed = replace(job, budget=parse_budget("0.2ms"), table=made_up)
+    found = search(timed, measuring=measuring, watch=lambda c: order.append("searched") or Seen(c))
+    assert found is not None
+    assert order == ["opened", "searched", str(found.path.genotype)]
+    assert found.measured == record
+    written = read_search(found.file)
+    assert written["measured"].pop("date")
+    assert written["measured"] == record
+    assert written["cost"]["table"] == "made-up.jsonl"
+    assert written["cost"]["sha256"] == file_digest(made_up)
+    assert written["cost"]["identity"]["resolution"] == "64x64"
+
+
+def test_a_machine_that_cannot_measure_is_refused_before_the_search(job: SearchJob, made_up: Path):
+    def measuring(opened: Table):
+        raise UserError("another machine")
+
+    timed = replace(job, budget=parse_budget("0.2ms"), table=made_up)
+    with pytest.raises(UserError, match="another machine"):
+        search(timed, measuring=measuring)
+    assert not job.folder.exists()

@@ -1,0 +1,164 @@
+"""The search loop: which step changes what, from which frames; shared out over processes."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from hmseg.data.dataset import InMemory
+from hmseg.data.registry import open_dataset
+from hmseg.search.config import SearchConfig
+from hmseg.search.loop import Half, Searcher, SearchReport
+from hmseg.train.config import Stage
+from hmseg.train.distributed import CPU, World
+from hmseg.zoo import create_model
+from lut.errors import UserError
+from tests.hmseg.data.folders import make_camvid
+from tests.hmseg.search.costs import odd_objective
+from tests.hmseg.search.searches import CONFIG, LIMIT, NEAR, RECIPE, RELEASED, SCORE, make_searcher
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+class Numbered:
+    """Frames that are their own numbers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, index: int):
+        return index
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_the_halves_are_disjoint_and_cover_the_split(count: int):
+    halves = [Half(Numbered(count), number, seed=3) for number in (0, 1)]
+    weights, others = ({half.load(i) for i in range(len(half))} for half in halves)
+    assert not weights & others
+    assert weights | others == set(range(count))
+    assert abs(len(weights) - len(others)) <= 1
+    assert {Half(Numbered(count), 0, seed=5).load(i) for i in range(4)} != weights
+
+
+def test_a_search_in_bfloat16_is_near_one_in_float32(data: Path):
+    def losses(config: SearchConfig) -> list[float]:
+        found: list[float] = []
+
+        def report(report: SearchReport) -> None:
+            found.append(report.loss)
+            if report.architecture:
+                found.append(report.architecture.loss)
+
+        make_searcher(data, config).run(report)
+        return found
+
+    stage = replace(RECIPE, stages=(Stage((64, 64), 2, 3),), learning_rate=1e-4)
+    config = replace(SCORE, recipe=stage, warmup_steps=1)
+    exact = losses(config)
+    rounded = losses(replace(config, recipe=replace(stage, precision="bfloat16")))
+    assert len(exact) == 5
+    assert rounded == pytest.approx(exact, rel=0.1)
+    assert rounded != exact
+
+
+def test_each_kind_of_step_changes_its_own_parameters(data: Path):
+    searcher = make_searcher(data)
+    searcher.supernet.train()
+    images, labels = next(searcher._batches(1, 0))
+
+    def values() -> tuple[list[torch.Tensor], torch.Tensor]:
+        weights = [p.detach().clone() for p in searcher.supernet.parameters()]
+        return weights, searcher.architecture.logits.detach().clone()
+
+    weights, logits = values()
+    searcher._weight_step(images, labels, 0.01)
+    moved, still = values()
+    assert torch.equal(logits, still)
+    path = searcher.weight_path(0)
+    names = [name for name, _ in searcher.supernet.named_parameters()]
+    changed = {n for n, a, b in zip(names, weights, moved, strict=True) if not torch.equal(a, b)}
+    assert "stem.0.weight" in changed
+    blocks = {".".join(name.split(".")[1:4]) for name in changed if name.startswith("stages.")}
+    layers = [f"{group}.{i}" for group, n in zip(
+        ("s1", "s2", "s3", "s4a", "s4b", "s5a", "s5b"), (1, 4, 4, 4, 4, 4, 1), strict=True
+    ) for i in range(n)]  # fmt: skip
+    assert blocks == {f"{layer}.{op}" for layer, op in zip(layers, path.ops, strict=True) if op}
+
+    searcher.step = CONFIG.warmup_steps
+    step = searcher._architecture_step(images, labels)
+    frozen, tuned = values()
+    assert all(torch.equal(a, b) for a, b in zip(moved, frozen, strict=True))
+    assert not torch.equal(tuned, logits)
+    assert step.temperature == 10
+
+
+def test_it_begins_with_released_weights_and_near_their_network(data: Path):
+    searcher = make_searcher(data, NEAR)
+    network = create_model("tiny-mrms", pretrained="camvid").double().eval()
+    heir = searcher.supernet.double().eval()
+    image, path = torch.rand(1, 3, 64, 64).double(), searcher.architecture.most_probable()
+    with torch.no_grad():
+        torch.testing.assert_close(heir(image, path), network(image))
+    paths = [searcher.weight_path(step) for step in range(CONFIG.warmup_steps)]
+    same = [a == b for p in paths for a, b in zip(p.choices, path.choices, strict=True)]
+    assert 0.7 < sum(same) / len(same) < 1  # not fair turns
+
+
+def test_weights_that_do_not_belong_are_refused(data: Path):
+    with pytest.raises(UserError, match="are not those of the search's configuration"):
+        make_searcher(data, replace(NEAR, pretrained="another's digest"))
+    frames = open_dataset("camvid", data, "train")
+    with pytest.raises(UserError, match="tiny-mrms is for other classes; begin without"):
+        Searcher(NEAR, odd_objective(LIMIT), InMemory(frames), ("road", "sky"), released=RELEASED)
+
+
+def test_a_half_is_smaller_than_the_split(data: Path):
+    config = replace(CONFIG, recipe=replace(RECIPE, stages=(Stage((64, 64), 5, 6),)))
+    with pytest.raises(UserError, match="has 4 images, too few for a batch of 5"):
+        make_searcher(data, config)
+
+
+DOUBLE = replace(
+    CONFIG,
+    recipe=replace(RECIPE, stages=(Stage((64, 64), 4, 2),), precision="float64"),
+    warmup_steps=0,
+)
+
+
+def share_worker(rank: int, address: str, data: Path, folder: Path, config: SearchConfig) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    searcher = make_searcher(data, config, World(rank, 2, CPU))
+    losses: list[float] = []
+    searcher.run(lambda report: losses.append(report.loss))
+    torch.save((losses, searcher.architecture.logits.detach()), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "config", [DOUBLE, replace(DOUBLE, estimator="score", samples=2, prior=0.3)]
+)
+def test_two_processes_search_as_one(data: Path, tmp_path: Path, config: SearchConfig):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(share_worker, (address, data, tmp_path, config), nprocs=2)
+    alone = make_searcher(data, config)
+    losses: list[float] = []
+    alone.run(lambda report: losses.append(report.loss))
+    left, right = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    assert torch.equal(left[1], right[1])
+    assert left[0] == right[0] == pytest.approx(losses, rel=1e-6)
+    # Adam turns a gradient near 0 into a step of up to 0.01, and rounding with it.
+    torch.testing.assert_close(left[1], alone.architecture.logits.detach(), atol=1e-4, rtol=0)
+    assert left[1].abs().max() > 0.01

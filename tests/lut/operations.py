@@ -1,0 +1,86 @@
+"""Operations of every kind, drawn for tests, and what each reads."""
+
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from lut import ops
+from lut.ops import Activation, ImageLayout, Operation, Shape
+
+CHANNELS, SIZES, WINDOWS = st.integers(1, 48), st.integers(1, 40), st.sampled_from([1, 3, 5, 7])
+STRIDES, DILATIONS, FACTORS = st.integers(1, 3), st.integers(1, 4), st.integers(2, 6)
+ACTS, SOURCES = st.sampled_from(get_args(Activation)), st.sampled_from(get_args(ImageLayout))
+MAPS = CHANNELS, SIZES, SIZES
+Draw = Any  # hypothesis's
+
+
+@st.composite
+def pointwise(draw: Draw) -> ops.Pointwise:
+    add = draw(st.sampled_from(get_args(ops.Addend)))
+    low = [draw(SIZES) if add == "low" else 0 for _ in range(2)]
+    return ops.Pointwise(
+        draw(CHANNELS), *map(draw, MAPS), draw(ACTS), add, draw(st.booleans()), *low
+    )
+
+
+def block(draw: Draw, source: Shape, *, residuals: bool = True) -> ops.InvertedResidual:
+    """An inverted residual on a map; without `residuals` one that expands and has none."""
+    cin, height, width = source
+    window = draw(WINDOWS), draw(STRIDES), draw(DILATIONS)
+    expands = not residuals or draw(st.booleans())
+    hidden = cin * (draw(FACTORS) if expands else 1)
+    cout = draw(st.one_of(st.just(cin), CHANNELS))
+    plain = ops.InvertedResidual(cin, hidden, cout, height, width, *window, expands)
+    residual = residuals and plain.output == source and draw(st.booleans())
+    return ops.InvertedResidual(
+        cin, hidden, cout, height, width, *window, expands, residual, draw(ACTS)
+    )
+
+
+@st.composite
+def inverted_residual(draw: Draw) -> ops.InvertedResidual:
+    return block(draw, tuple(map(draw, MAPS)))
+
+
+STEM_BLOCK = st.builds(
+    ops.StemBlock, CHANNELS, *MAPS, WINDOWS, STRIDES, DILATIONS, SOURCES, ACTS, ACTS
+)
+
+
+@st.composite
+def stem_pair(draw: Draw) -> ops.StemPair:
+    first = draw(STEM_BLOCK)
+    return ops.StemPair(first, block(draw, first.output, residuals=False))
+
+
+OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
+    ops.Stem: st.builds(ops.Stem, *MAPS, SOURCES, ACTS),
+    ops.Depthwise: st.builds(ops.Depthwise, *MAPS, WINDOWS, STRIDES, DILATIONS, ACTS),
+    ops.Pointwise: pointwise(),
+    ops.GlobalMean: st.builds(ops.GlobalMean, *MAPS),
+    ops.Resize: st.builds(ops.Resize, *MAPS, SIZES, SIZES),
+    ops.GlobalPool: st.builds(ops.GlobalPool, CHANNELS, *MAPS, ACTS),
+    ops.InvertedResidual: inverted_residual(),
+    ops.StemBlock: STEM_BLOCK,
+    ops.StemPair: stem_pair(),
+    ops.LocalGlobal: st.builds(
+        ops.LocalGlobal, CHANNELS, CHANNELS, *MAPS, SIZES, SIZES, st.booleans(), ACTS, ACTS
+    ),
+    ops.Context: st.builds(ops.Context, CHANNELS, *MAPS),
+    ops.Classifier: st.builds(ops.Classifier, CHANNELS, *MAPS),
+    ops.Labels: st.builds(ops.Labels, *MAPS, SIZES, SIZES),
+    ops.Logits: st.builds(ops.Logits, *MAPS, SIZES, SIZES),
+    ops.Convert: st.builds(ops.Convert, st.sampled_from(["pack", "unpack"]), *MAPS),
+}
+
+
+def input_of(op: Any) -> Shape:
+    """Channels, rows and columns of what an operation reads, besides addends and gates."""
+    if isinstance(op, ops.StemPair):
+        return input_of(op.first)
+    if isinstance(op, ops.Stem | ops.StemBlock):
+        return 3, op.height, op.width
+    if isinstance(op, ops.Labels | ops.Logits):
+        return op.classes, op.height, op.width
+    channels = op.channels if hasattr(op, "channels") else op.cin
+    return channels, op.height, op.width
