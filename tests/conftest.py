@@ -1,10 +1,14 @@
 """Settings of the whole suite."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from deploy.devices import emulated
 
 pytest_plugins = ["tests.accounting", "pytester"]
 
@@ -48,3 +52,21 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(shared_folder: Path) -> Iterator[Path]:
+    """The user's folder of this run, also of the programs that it starts: what is kept there is
+    made once for all workers, and records and tables that the machine's user has change nothing.
+
+    Only the emulated ARM machine, which a test cannot set up, is the user's.
+    """
+    folder = shared_folder / "home"
+    folder.mkdir(exist_ok=True)
+    machine = emulated.default_folder()
+    if emulated.is_set_up(machine):
+        with suppress(FileExistsError):  # another worker's
+            (folder / machine.name).symlink_to(machine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HMSEG_HOME", str(folder))
+        yield folder
