@@ -17,7 +17,7 @@ from deploy.tables import build
 from deploy.tables.build import Plan, build_table
 from deploy.targets import resolve_target
 from lut.errors import UserError, WorkError
-from lut.table import load_table
+from lut.table_file import load_table
 from tests.deploy.devices.played import Played, boards
 from tests.deploy.tables.fakes import PROTOCOL, SPACE, FakeFactory, FakeSession
 

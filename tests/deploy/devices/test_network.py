@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.artifact import load_artifact, save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.cli import options
 from deploy.cpu.pipeline import isa_of
 from deploy.devices.measuring import RemoteDevices

@@ -32,7 +32,7 @@ def test_it_computes_and_counts(small_graph, cpu):
     for _ in range(3):
         np.testing.assert_array_equal(machine[ENTRY](image, ticks).numpy(), labels)
     times = kernel_times(ticks.numpy(), 3)
-    assert [len(frame) for frame in times] == [len(calls)] * 3
+    assert [len(frame) for frame in times] == [len(kernels)] * 3
     assert all(ns >= 0 for frame in times for ns in frame)
     while ticks.numpy()[0] + WORDS < BUFFER_WORDS - 1:
         before = int(ticks.numpy()[0])
