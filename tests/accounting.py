@@ -26,7 +26,7 @@ def _cpu_seconds() -> float:
 
 
 class Account:
-    """Of this process's tests; with pytest-xdist, in the main process, of the workers'."""
+    """Of this process's tests; in the process that has pytest-xdist's workers, of theirs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -99,10 +99,13 @@ class Account:
             if not explains(reason)
         ]
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """The account."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode
+    ) -> None:
+        """The account, unless no test was to run or the run was broken off."""
         write = terminalreporter.line
-        if self.config.option.collectonly or hasattr(self.config, "workeroutput"):
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if self.config.option.collectonly or not ended:
             return
         terminalreporter.section("account")
         total = sum(self.seconds.values())

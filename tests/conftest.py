@@ -1,10 +1,14 @@
 """Settings of the whole suite."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from deploy.devices import emulated
 
 pytest_plugins = ["tests.accounting", "pytester"]
 
@@ -14,6 +18,8 @@ for _name, _value in (
     ("TVM_THREAD_POOL_SPIN_COUNT", "0"), ("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "0"),
 ):  # fmt: skip
     os.environ.setdefault(_name, _value)
+# What a test compiles is compiled, whatever the user's own cache has, and is not put there.
+os.environ.setdefault("HMSEG_CACHE_MB", "0")
 
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
@@ -46,3 +52,21 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(shared_folder: Path) -> Iterator[Path]:
+    """The user's folder of this run, also of the programs that it starts: what is kept there is
+    made once for all workers, and records and tables that the machine's user has change nothing.
+
+    Only the emulated ARM machine, which a test cannot set up, is the user's.
+    """
+    folder = shared_folder / "home"
+    folder.mkdir(exist_ok=True)
+    machine = emulated.default_folder()
+    if emulated.is_set_up(machine):
+        with suppress(FileExistsError):  # another worker's
+            (folder / machine.name).symlink_to(machine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HMSEG_HOME", str(folder))
+        yield folder

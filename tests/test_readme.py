@@ -3,45 +3,98 @@
 import re
 import shlex
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from deploy.artifact_file import load_artifact
 from deploy.resolution import Resolution
 from deploy.street import draw_street
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def table_commands():
+def table_commands() -> list[str]:
     """The first column of the table of commands."""
     return re.findall(r"^\| `(hmseg-deploy [^`]*)` \|", README, re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Walk:
+    """What the commands said, in the order of the table, and the folder that they ran in."""
+
+    folder: Path
+    said: dict[str, subprocess.CompletedProcess[str]]
+
+    def of(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Of the one command that begins like this."""
+        (done,) = (done for text, done in self.said.items() if text.startswith(command))
+        return done
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the images that the commands name."""
-    from PIL import Image
-
-    path = tmp_path_factory.mktemp("readme")
-    (path / "photos").mkdir()
+def walk(tmp_path_factory, home) -> Walk:
+    """All of them, in order: each may need what one before it has written."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "photos").mkdir()
     for name in ("street.png", "photos/a.jpg", "photos/b.png"):
-        Image.fromarray(draw_street(Resolution(120, 200))).save(path / name)
-    return path
-
-
-def test_every_command_of_the_table_works_in_order(folder):
-    commands = table_commands()
-    assert len(commands) >= 8
-    for command in commands:
-        done = subprocess.run(
+        Image.fromarray(draw_street(Resolution(120, 200))).save(folder / name)
+    said = {
+        command: subprocess.run(
             shlex.split(command), cwd=folder, capture_output=True, text=True, check=False
         )
+        for command in table_commands()
+    }
+    return Walk(folder, said)
+
+
+def test_every_command_of_the_table_works_in_order(walk):
+    assert len(walk.said) >= 11
+    for command, done in walk.said.items():
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-    assert (folder / "out" / "labels.png").stat().st_size > 0
-    assert (folder / "out" / "street-overlay.png").stat().st_size > 0
-    assert (folder / "out" / "a-labels.png").stat().st_size > 0
+
+
+def test_quickstart(walk):
+    """The whole walk, with the released weights."""
+    done = walk.of("hmseg-deploy quickstart")
+    artifact = "out/tiny-hmseg-256x512.hmseg"
+    assert done.stdout.splitlines()[-3:] == [artifact, "out/labels.png", "out/overlay.png"]
+    assert "onnxruntime / hmseg: " in done.stdout
+    steps = [line.split("  ")[0] for line in done.stderr.splitlines()]
+    for step in ("exporting tiny-hmseg", "checking against torch", "segmenting"):
+        assert step in steps
+    assert "trained on camvid" in done.stderr
+    with Image.open(walk.folder / "out" / "labels.png") as labels:
+        assert labels.size == (512, 256)
+        assert labels.getextrema()[1] < 11
+    assert (walk.folder / "out" / "overlay.png").stat().st_size > 0
+    assert load_artifact(walk.folder / artifact).parity["checked"] is True
+
+
+def test_compile(walk):
+    assert walk.of("hmseg-deploy compile --model").stdout == "tiny.hmseg\n"
+    artifact = load_artifact(walk.folder / "tiny.hmseg")
+    assert artifact.metadata.classes.name == "camvid"  # its weights
+    assert "parity with onnxruntime" in walk.of("hmseg-deploy compile --target cuda").stderr
+
+
+def test_verify(walk):
+    """The artifact by its golden image; the model on all three sides."""
+    assert walk.of("hmseg-deploy verify tiny.hmseg").stderr.splitlines()[-1] == "verified"
+    table = walk.of("hmseg-deploy verify --model").stdout
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["torch"] * 5 + ["tvm"] * 5
+    assert {row[-1] for row in rows} == {"yes"}
+
+
+def test_what_else_they_leave(walk):
+    """Results, and nothing in the user's own folder but records of tuning."""
+    left = ["tiny-hmseg-256x512.onnx", "roofline.png", "out/street-overlay.png", "out/a-labels.png"]
+    assert all((walk.folder / name).stat().st_size > 0 for name in left)
+    assert "rule / records, whole network: " in walk.of("hmseg-deploy tune").stdout
 
 
 def test_ci_runs_the_same_test_command():

@@ -1,24 +1,10 @@
-import numpy as np
+"""With a user's own model; that of the zoo is in tests/test_readme.py."""
+
 import pytest
 from PIL import Image
 
 from tests.deploy.cli.conftest import files
 from tests.deploy.graphs import photo
-
-
-def test_the_whole_walk(cli, tmp_path):
-    done = cli("quickstart", "-r", "64x64").succeeded()
-    artifact = "out/tiny-hmseg-64x64.hmseg"
-    assert done.out.splitlines()[-3:] == [artifact, "out/labels.png", "out/overlay.png"]
-    assert "onnxruntime / hmseg: " in done.out
-    steps = [line.split("  ")[0] for line in done.err.splitlines()]
-    for step in ("exporting tiny-hmseg", "checking against torch", "segmenting"):
-        assert step in steps
-    assert "trained on camvid" in done.err
-    with Image.open(tmp_path / "out" / "labels.png") as labels:
-        assert labels.size == (64, 64)
-        assert np.asarray(labels).max() < 19
-    assert cli("verify", artifact).succeeded()
 
 
 def test_a_model_and_an_image_of_the_user(cli, user_onnx, tmp_path):
