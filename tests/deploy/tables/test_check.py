@@ -37,7 +37,7 @@ BASELINE_US = frame_ns(MRMS_GENOTYPE) / 1000
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
 
 
