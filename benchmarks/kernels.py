@@ -37,8 +37,9 @@ class Row:
 
 
 def workloads() -> list[Any]:
-    from deploy.cpu.kernels.depthwise import DepthwiseSpec
     from deploy.cpu.kernels.ends import EndSpec
+
+    from deploy.cpu.kernels.depthwise import DepthwiseSpec
     from deploy.cpu.kernels.global_pool import GlobalPoolSpec
     from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec as Block
     from deploy.cpu.kernels.local_global import LocalGlobalSpec

@@ -2,10 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,18 @@ import pytest
 from onnx import helper, numpy_helper
 
 from deploy.artifact import Artifact
-from deploy.artifact_file import save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
-from deploy.gpu import nvrtc
-from deploy.gpu.emulator import compile_source as compile_emulated
+from deploy.gpu import emulator, nvrtc
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram
 from deploy.graph.export import import_onnx
 from deploy.graph.source import open_source
+from deploy.object_cache import ObjectCache
 from deploy.resolution import Resolution
 from deploy.targets import resolve_target
 from tests.deploy.graphs import segmenter, write
+from tests.shared import made_once
 
 ARCHITECTURES = "sm_61,sm_90"
 
@@ -57,46 +58,64 @@ def gpu_graph(tmp_path_factory) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def built(network_source):
-    """The artifact and the comparisons of its parity gate."""
-    target = resolve_target("cuda", ARCHITECTURES)
-    return build_artifact(network_source.graph, target, threads=1)
+def cache(shared_folder: Path) -> ObjectCache:
+    """Machine code that is compiled once a run."""
+    return ObjectCache(shared_folder / "gpu-objects")
 
 
 @pytest.fixture(scope="session")
-def artifact(built) -> Artifact:
-    return built[0]
+def cuda_file(network_source, cache, shared_folder) -> Path:
+    """The network for two architectures, checked; never written to."""
+
+    def build(path: Path) -> None:
+        target = resolve_target("cuda", ARCHITECTURES)
+        save_artifact(build_artifact(network_source.graph, target, threads=1, cache=cache)[0], path)
+
+    return made_once(shared_folder, "gpu.hmseg", build)
 
 
 @pytest.fixture(scope="session")
-def artifact_file(artifact, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("gpu") / "tiny.hmseg"
-    save_artifact(artifact, path)
-    return path
+def cuda_artifact(cuda_file) -> Artifact:
+    return load_artifact(cuda_file)
 
 
 @pytest.fixture(scope="session")
-def driver_library(tmp_path_factory) -> Path:
+def artifact_file(cuda_file) -> Path:
+    """Among GPUs, the artifact."""
+    return cuda_file
+
+
+@pytest.fixture(scope="session")
+def artifact(cuda_artifact) -> Artifact:
+    return cuda_artifact
+
+
+@pytest.fixture(scope="session")
+def driver_library(shared_folder) -> Path:
     """The stand-in for libcuda, compiled against CUDA's own header."""
     spec = importlib.util.find_spec("nvidia.cuda_runtime")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     include = Path(next(iter(spec.submodule_search_locations))) / "include"
     source = Path(__file__).with_name("stand_in_driver.cpp")
-    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    compiler = os.environ.get("CXX", "g++")
-    command = [compiler, "-std=c++17", "-shared", "-fPIC", f"-I{include}", "-o", str(library)]
-    subprocess.run([*command, str(source)], check=True)
-    return library
+
+    def compile_driver(path: Path) -> None:
+        compiler = os.environ.get("CXX", "g++")
+        command = [compiler, "-std=c++17", "-shared", "-fPIC", f"-I{include}", "-o", str(path)]
+        subprocess.run([*command, str(source)], check=True)
+
+    return made_once(shared_folder, "libcuda.so.1", compile_driver)
 
 
 @pytest.fixture(scope="session")
-def emulated_kernels(network_source, artifact, tmp_path_factory) -> Path:
-    """What the stand-in runs: the kernels of `artifact`."""
+def emulated_kernels(network_source, cuda_artifact) -> Iterator[Path]:
+    """What the stand-in runs: the kernels of `cuda_artifact`."""
     lowered = compile_source(network_source.graph, resolve_target("cuda", "sm_61")).lowered
-    assert isinstance(artifact.code, GpuProgram)
-    assert lowered.plan == artifact.code.plan
-    return compile_emulated(lowered.source)
+    assert isinstance(cuda_artifact.code, GpuProgram)
+    assert lowered.plan == cuda_artifact.code.plan
+    library = emulator.compile_source(lowered.source)
+    yield library
+    library.unlink()
 
 
 @pytest.fixture
@@ -107,34 +126,26 @@ def driver(driver_library, emulated_kernels, monkeypatch) -> Path:
     return driver_library
 
 
-@cache
-def _compiled(source: str, architecture: str) -> tuple[bytes, bytes]:
-    library = compile_emulated(source)
-    try:
-        return nvrtc.compile_cubin(source, architecture), library.read_bytes()
-    finally:
-        library.unlink()
-
-
-_compile_ptx = cache(nvrtc.compile_ptx)
-
-
 @contextmanager
 def any_network(driver_library: Path, folder: Path) -> Iterator[None]:
     """The stand-in is the machine's driver and runs every cubin that is made from now on, each with
     the kernels of its own source, which it finds in this folder."""
+    cache = ObjectCache(driver_library.with_name("gpu-objects"))
 
-    def compile_both(source: str, architecture: str) -> bytes:
-        cubin, library = _compiled(source, architecture)
+    def compile_both(source: str, architecture: str, _cache: object) -> bytes:
+        cubin = nvrtc.compile_cubin(source, architecture, cache)
         name = len(list(folder.iterdir()))
-        (folder / f"{name}.so").write_bytes(library)
+        shutil.move(emulator.compile_source(source), folder / f"{name}.so")
         (folder / f"{name}.image").write_bytes(cubin)
         return cubin
+
+    def compile_ptx(source: str, architecture: str, _cache: object) -> bytes:
+        return nvrtc.compile_ptx(source, architecture, cache)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
         patch.setattr("deploy.backends.cuda.compile_cubin", compile_both)
-        patch.setattr("deploy.backends.cuda.compile_ptx", _compile_ptx)
+        patch.setattr("deploy.backends.cuda.compile_ptx", compile_ptx)
         patch.setenv("STAND_IN_KERNELS", str(folder))
         yield
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deploy.gpu.bench import bench_gpu, differing_share
+from deploy.gpu.peers import Peer, start_onnxruntime
 
 from benchmarks import gpu, gpu_row
 from deploy.gpu import bench, peers
-from deploy.gpu.bench import bench_gpu, differing_share
 from deploy.gpu.network import GpuNetwork
-from deploy.gpu.peers import Peer, start_onnxruntime
 from deploy.measure.interleave import Protocol
 from deploy.tuning.records import load_records
 from lut.errors import UserError
