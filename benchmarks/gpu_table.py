@@ -35,18 +35,17 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
     longer chosen, is left out too, and so is what a failure leaves unmeasured; but not one with
     every planned visit, of which `note` then says why it is not gone on with.
     """
-    from deploy.gpu.device import GpuDevice
-
+    from deploy.backends import backend_of
     from deploy.gpu.driver import Driver
     from deploy.resolution import parse_resolution
     from deploy.tables.build import Plan, build_table
-    from deploy.tables.visit import protocol_for
     from deploy.targets import resolve_target
     from hmseg.operators import Space
 
     target = resolve_target("cuda", Driver().architecture, precision)
     space = Space(parse_resolution(RESOLUTION), WIDTH)
-    plan = Plan(space, target, 0, protocol=protocol_for(target))
+    backend = backend_of(target)
+    plan = Plan(space, target, 0, protocol=backend.protocol)
     left = ""
 
     def tell(now: "Progress") -> None:
@@ -61,7 +60,7 @@ def measure_table(precision: str, path: Path, end: float) -> dict[str, Any]:
         left = UP
     else:
         try:
-            build_table(plan, GpuDevice(), path, tell)
+            build_table(plan, backend.devices(1, None), path, tell)
         except _TimeIsUpError:
             pass  # `left` says how much
         except HmsegError as error:

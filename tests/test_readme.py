@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deploy.artifact import load_artifact
+from deploy.artifact_file import load_artifact
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from tests.conftest import ROOT
