@@ -18,9 +18,10 @@ from typing import Any
 
 from deploy import host
 from deploy.cli.console import run_main
+from deploy.cpu.loaded import LoadedLibrary
 from deploy.measure.local import LocalDevice, LocalSession
 from deploy.resolution import parse_resolution
-from deploy.tables.networks import NetworkFactory
+from deploy.tables.networks import Recipe
 from deploy.targets import resolve_target
 from hmseg.genotype import MRMS_GENOTYPE
 from hmseg.operators import Space
@@ -29,9 +30,11 @@ from hmseg.operators import Space
 def isolated_us(session: LocalSession, loops: int) -> list[float]:
     """Median microseconds of each kernel call of a frame, repeated hot."""
     found: list[float] = []
+    kernels, library = set(session.network.artifact.calls), session.network.loaded
+    assert isinstance(library, LoadedLibrary)
 
     def repeat(function: Any, name: str, before: bool, arguments: tuple[Any, ...]) -> bool:
-        if not before or not name.startswith("kernel"):
+        if not before or name not in kernels:
             return False
         samples = []
         for _ in range(loops):
@@ -41,9 +44,9 @@ def isolated_us(session: LocalSession, loops: int) -> list[float]:
         found.append(median(samples[loops // 4 :]) / 1000)
         return False
 
-    session.network.instrument(repeat)
+    library.instrument(repeat)
     session.time_frames(1)
-    session.network.instrument(None)
+    library.instrument(None)
     return found
 
 
@@ -84,13 +87,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     space = Space(parse_resolution(args.resolution), args.width)
-    with NetworkFactory(space, resolve_target("cpu"), args.threads, {}) as factory:
-        network = factory.build(MRMS_GENOTYPE)
-    rounds = []
+    network = Recipe(space, resolve_target("cpu"), args.threads, {}).compile(MRMS_GENOTYPE)
+    rounds: list[tuple[list[float], list[float]]] = []
     with LocalDevice(args.threads).open(network.artifact) as session:
         for _ in range(args.rounds):
             rounds.append((in_network_us(session, 30), isolated_us(session, 60)))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "entry": str(key),
             "in_network_us": median(inside[place] for inside, _ in rounds),

@@ -30,7 +30,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from deploy import host
 from deploy.cli.console import run_main
@@ -39,6 +39,7 @@ from lut.files import check_writable, write_atomic
 RESULTS = Path(__file__).parent / "results" / "object-cache.json"
 NETWORKS = ("tiny-hmseg", "mrms")
 SIZE, CLASSES = "256x512", 19
+TOOLS = ("hmseg", "torch", "apache-tvm", "apache-tvm-ffi")
 CASES = {
     "without": (SIZE, CLASSES),
     "first": (SIZE, CLASSES),
@@ -48,13 +49,16 @@ CASES = {
 }
 
 
+Found: TypeAlias = dict[str, Any]  # what one compilation came to
+
+
 def cpu_seconds() -> float:
     """Of this process and of those that it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def compile_once(network: str, size: str, classes: int, folder: Path | None) -> dict[str, Any]:
+def compile_once(network: str, size: str, classes: int, folder: Path | None) -> Found:
     """One compilation in this process; without a cache where there is no folder."""
     import tvm  # noqa: F401 - imported before the clock starts
 
@@ -87,9 +91,9 @@ def compile_once(network: str, size: str, classes: int, folder: Path | None) -> 
     }
 
 
-def measure(networks: list[str], rounds: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def measure(networks: list[str], rounds: int) -> dict[str, dict[str, list[Found]]]:
     """By network and case, what each round found; the rounds one after the other."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {
+    found: dict[str, dict[str, list[Found]]] = {
         network: {case: [] for case in CASES} for network in networks
     }
     for _ in range(rounds):
@@ -106,7 +110,7 @@ def measure(networks: list[str], rounds: int) -> dict[str, dict[str, list[dict[s
     return found
 
 
-def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
+def table(found: dict[str, dict[str, list[Found]]]) -> list[str]:
     """Markdown."""
     rows = ["| network | | s [slowest] | CPU s | kernels | compiled |", "|---|---|---|---|---|---|"]
     for network, cases in found.items():
@@ -141,7 +145,7 @@ def main() -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": host.cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": {tool: version(tool) for tool in ("hmseg", "torch", "apache-tvm")},
+        "versions": {tool: version(tool) for tool in TOOLS},
         "found": found,
     }
     write_atomic(options.json, json.dumps(result, indent=1) + "\n")

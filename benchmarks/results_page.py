@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results_lib import cpu, gpu, latency, search, training
+from benchmarks.results_lib import compiling, cpu, gpu, latency, search, training
 from benchmarks.results_lib.store import ROOT, Store, kept
 from benchmarks.results_lib.table import Table, markdown
 from lut.errors import HmsegError, UserError
@@ -43,7 +43,11 @@ TOPICS = (
         ["2026-11-22-cpu-speed.md"],
     ),
     Topic("Kernels", [cpu.kernels]),
-    Topic("Time of compiling", [kept("compile", "compile-gpu")], ["2026-11-22-cpu-speed.md"]),
+    Topic(
+        "Time of compiling",
+        [compiling.cached, kept("compile", "compile-gpu")],
+        ["2026-11-22-cpu-speed.md"],
+    ),
     Topic(
         "Latency table",
         [latency.tables, latency.checks, kept("estimates"), latency.robustness],

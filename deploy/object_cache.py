@@ -62,7 +62,7 @@ class ObjectCache:
 
     def get(self, key: str) -> bytes | None:
         """What was put under a key; None where nothing is, or nothing whole, which is removed."""
-        if key in self._held or self.folder is None:
+        if key in self._held or self.folder is None or not self.limit:
             return self._held.get(key)
         path = self.folder / key
         try:
@@ -146,7 +146,7 @@ class ObjectCache:
 
 def default_cache() -> ObjectCache:
     """The user's: in the folder ``objects`` of `cache_folder`, bounded by HMSEG_CACHE_MB. Raises
-    UserError where that is no number; with 0 nothing new is kept."""
+    UserError where that is no number; 0 is no cache."""
     text = os.environ.get(LIMIT) or str(LIMIT_MB)
     if not (text.isdecimal() and text.isascii()):
         raise UserError(f"{LIMIT} {text}: write a whole number of MB, such as {LIMIT_MB}")

@@ -45,11 +45,12 @@ class RemoteDevices:
         reference: Artifact,
     ) -> None:
         """See `deploy.measure.device.Devices`; what a lost device measured, another does again."""
+        info = self.info  # before the devices are taken: asking takes one
         loaded: dict[RemoteSession, tuple[RemoteDevice, RemoteMeasuring]] = {}
 
         def work_in(session: RemoteSession, item: Item) -> Result:
             if session not in loaded:
-                self._check(session)
+                self._check(session, info)
                 device = RemoteDevice(session, self._remote.threads)
                 loaded[session] = device, device.load(reference)
             return work(*loaded[session], item)
@@ -74,13 +75,12 @@ class RemoteDevices:
             emulated=device.emulated,
         )
 
-    def _check(self, session: RemoteSession) -> None:
+    def _check(self, session: RemoteSession, wanted: DeviceInfo) -> None:
         """Raise UserError unless a device is what the first one is."""
-        info = self._info_of(session)
         wrong = [
-            f"{name} {value!r}, not {getattr(self.info, name)!r}"
-            for name, value in vars(info).items()
-            if value != getattr(self.info, name)
+            f"{name} {value!r}, not {getattr(wanted, name)!r}"
+            for name, value in vars(self._info_of(session)).items()
+            if value != getattr(wanted, name)
         ]
         if wrong:
             raise UserError(

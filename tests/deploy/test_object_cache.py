@@ -435,6 +435,8 @@ def test_no_room_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HMSEG_CACHE_MB", "0")
     default_cache().put(KEY, DATA)
     assert list(tmp_path.iterdir()) == []
+    ObjectCache(tmp_path / "objects").put(KEY, DATA)
+    assert default_cache().get(KEY) is None
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "٣"])

@@ -1,17 +1,20 @@
 """Networks that are not ours, from a user's ONNX file to numbers: which kernels they get."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tvm
 
 from deploy.cpu.pipeline import compile_graph, make_kernels
+from deploy.gpu.kernels import GpuKernels
 from deploy.graph.export import import_onnx
 from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
+from lut.ops import Pointwise, expand
 from tests.deploy import user_networks
-from tests.deploy.graph.nets import operations_of
+from tests.deploy.graph.nets import operations_of, placed, placed_on_a_gpu
 from tests.deploy.graphs import photo
 
 TARGET = "x86-64-v3"
@@ -66,6 +69,15 @@ def test_kernels_and_what_is_left(user_network):
     # that no kernel of ours covers.
     assert {n: c for n, c in operations.items() if not n.startswith("relax.")} == kernels
     assert Counter({n: c for n, c in operations.items() if n.startswith("relax.")}) == left
+
+
+def test_a_gpu_runs_the_parts_of_the_same_operations(user_network):
+    name, graph = user_network
+    parts = Counter(part for op in placed(graph) for part in expand(op, GpuKernels().has))
+    if name == "DeepLabV3Plus":  # of the ReLU that is left behind there
+        linear = Pointwise(16, 16, 16, 24)
+        parts = parts - Counter([linear]) + Counter([replace(linear, act="relu")])
+    assert Counter(placed_on_a_gpu(graph)) == parts
 
 
 def test_numbers_and_names_of_what_is_left(user_network):

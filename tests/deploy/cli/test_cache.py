@@ -78,7 +78,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, user_onnx):
     (tmp_path / "home").write_text("")
     done = run_program(
         "compile", "-m", user_onnx, "-o", tmp_path / "out.hmseg",
-        env={"HMSEG_HOME": str(tmp_path / "home")},
+        env={"HMSEG_HOME": str(tmp_path / "home"), "HMSEG_CACHE_MB": "512"},
     ).succeeded()  # fmt: skip
     warned = [line for line in done.err.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 1

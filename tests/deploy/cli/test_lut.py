@@ -1,4 +1,4 @@
-"""hmseg-deploy lut on tables that are made up; tests/deploy/measure builds real ones."""
+"""hmseg-deploy lut on tables that are made up; tests/deploy/tables builds real ones."""
 
 import csv
 import io
@@ -8,7 +8,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from lut.costs import macs
 
 from deploy.measure.local import LocalDevice
 from deploy.measure.rounds import VisitProtocol
@@ -24,7 +23,7 @@ SPACE = Space((256, 512), 0.5)
 
 
 def cost_us(key):
-    return 1 + macs(key) / 1e5
+    return 1 + key.macs / 1e5
 
 
 def whole(genotype):
@@ -50,7 +49,7 @@ def test_show(cli, path):
     done = cli("lut", "show", path, "-o", "heat.png").succeeded()
     assert "368 of 368 entries" in done.out
     assert "A CPU" in done.out
-    assert "inverted_residual 16-96-16 k3 s1 d1 64x128" in done.out
+    assert "inverted_residual cin=16 hidden=96 cout=16 height=64 width=128 residual=yes" in done.out
     assert (path.parent / "heat.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -112,7 +111,7 @@ def _edit(path, old, new, count=1):
     ("old", "new", "message"),
     [
         ('"unit": "us"', '"unit": "ms"', "line 1: the unit is 'ms'"),
-        ('"format_version": 1', '"format_version": 2', "newer than this program's 1"),
+        ('"format_version": 2', '"format_version": 3', "newer than this program's 2"),
         ('"threads": 2', '"threads": 2, "x": 1', "unknown field 'x'"),
         ('"samples_us": [[', '"samples_us": [[-1, ', "line 3: .*the sample -1"),
         ('"samples_us": [[', '"samples_us": [[NaN, ', "line 3: .*the sample nan"),

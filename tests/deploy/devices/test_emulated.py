@@ -8,27 +8,32 @@ from deploy.build import build_artifact
 from deploy.devices import emulated
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
+from deploy.graph.export import export_network
 from deploy.targets import resolve_target
+from hmseg.mrms import MRMSConfig
 from lut.errors import UserError, WorkError
-from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
+from tests.deploy import graphs
+from tests.deploy.cli.conftest import cli, user_onnx  # noqa: F401 - fixtures
+from tests.deploy.tables.fakes import SHALLOW
 
 
-def test_a_zoo_network_passes_the_parity_gate_on_64_bit_arm(emulated_farm, graph):
+def test_a_network_passes_the_parity_gate_on_64_bit_arm(emulated_farm):
+    """One of the search space, with every kind of kernel but one; and it is timed there."""
     remote = Remote(emulated_farm.farm("arm"), threads=2)
+    model = graphs.network(MRMSConfig(SHALLOW, 0.5))
+    graph = export_network(model, "shallow", graphs.SIZE, num_classes=19)
     artifact, comparisons = build_artifact(graph, resolve_target("arm"), threads=2, remote=remote)
     assert [c.image for c in comparisons] == ["golden", "noise", "blocks", "black", "white"]
     assert all(c.passed for c in comparisons)
     assert not [kernel.name for kernel in artifact.kernels if kernel.template == "tvm"]
     assert artifact.parity["checked"]
     assert artifact.parity["emulated"] is True
-    devices, times = RemoteDevices(remote), []
+    devices = RemoteDevices(remote)
     assert devices.info.emulated
     assert devices.info.architecture == "aarch64"
-    devices.spread(
-        [2], lambda _device, session, frames: session.time_frames(frames),
-        lambda _, found: times.extend(found), reference=artifact,
-    )  # fmt: skip
-    assert len(times) == 2
+    frames, kernels = devices.use(artifact, lambda s: (s.time_frames(2), s.time_kernels(1)))
+    assert len(frames) == 2
+    assert [len(frame) for frame in kernels] == [len(artifact.calls)]
 
 
 def test_the_doctor_says_that_it_is_emulated(emulated_farm, cli):  # noqa: F811
@@ -37,9 +42,9 @@ def test_the_doctor_says_that_it_is_emulated(emulated_farm, cli):  # noqa: F811
     assert any("EMULATED" in finding["detail"] for finding in found)
 
 
-def test_tuning_on_it_does_not_touch_the_users_records(emulated_farm, cli):  # noqa: F811
+def test_tuning_on_it_does_not_touch_the_users_records(emulated_farm, cli, user_onnx):  # noqa: F811
     where = ("--rpc-tracker", emulated_farm.tracker, "--rpc-key", "arm")
-    refused = cli("tune", "-t", "arm", *where)
+    refused = cli("tune", "-m", user_onnx, "-t", "arm", *where)
     assert refused.code == 2
     assert "latencies mean nothing" in refused.error
 

@@ -40,7 +40,7 @@ def network_source():
 
 @pytest.fixture(scope="session")
 def gpu_graph(tmp_path_factory) -> onnx.ModelProto:
-    """stem, depthwise, pointwise and label_end, 64x64: seconds less to compile than a network."""
+    """stem, depthwise, pointwise and labels_end, 64x64: seconds less to compile than a network."""
     weight = np.random.default_rng(1).normal(0, 0.3, (8, 1, 3, 3)).astype(np.float32)
     zero, six = (numpy_helper.from_array(np.array(value, np.float32)) for value in (0, 6))
     nodes = [

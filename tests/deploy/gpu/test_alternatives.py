@@ -123,7 +123,7 @@ def test_tiles_first_then_the_blocks_of_the_best():
     assert all(64 <= s.lanes * s.rows <= 256 for s in found)
 
 
-class TestChooser:
+class TestMeasuredSchedules:
     def test_a_record_of_the_rule_changes_nothing(self, gpu_graph):
         """Byte for byte: source, plan and constants."""
         target = resolve_target("cuda", "sm_61")

@@ -13,9 +13,9 @@ def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
     passes = passes_before("InsertClock", network_passes(kernels))
     before = lower_graph(small_graph, cpu, kernels=kernels, passes=passes)
     after = InsertClock()(before)
-    kernels = called_functions(before["main"])
-    assert called_functions(after["main"]) == kernels
-    wanted = [TICK, *(name for kernel in kernels for name in (kernel, TICK))]
+    calls = called_functions(before["main"])
+    assert called_functions(after["main"]) == calls
+    wanted = [TICK, *(name for call in calls for name in (call, TICK))]
     assert called_functions(after[ENTRY]) == wanted
 
 

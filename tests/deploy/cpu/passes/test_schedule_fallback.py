@@ -16,6 +16,7 @@ from deploy.cpu.passes.schedule_fallback import (
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.importer import import_graph
 from deploy.graph.passes import passes_before, run_passes
+from deploy.graph.place import OPERATION
 from lut.errors import UserError
 from tests.deploy.graph.nets import RNG, Net, max_error
 
@@ -137,8 +138,8 @@ def test_every_function_left_gets_a_key_and_keeps_its_name():
     after = ScheduleFallback(LANES, {})(before)
     assert {v.name_hint for v in left_to_tvm(before)} == {v.name_hint for v in left_to_tvm(after)}
     (function,) = left_to_tvm(after).values()
-    assert function.attrs["hmseg.spec"] == workload_key(only(softmax()))
-    assert "hmseg.spec" not in (only(softmax()).attrs or {})  # the input module is as it was
+    assert function.attrs[OPERATION] == workload_key(only(softmax()))
+    assert OPERATION not in (only(softmax()).attrs or {})  # the input module is as it was
 
 
 def test_the_key_is_of_the_loops_not_of_the_name():

@@ -95,8 +95,8 @@ def test_sum_with_another_tensor_is_no_residual():
     other = net.conv("x", 16, act="relu6")
     y = net.conv(net.depthwise(net.conv("x", 48, act="relu6"), act="relu6"), 16)
     model = net.model(net.add(y, other))
-    other = Pointwise(16, 16, 12, 20, "relu6")
-    assert placed(model) == [other, InvertedResidual(16, 48, 16, 12, 20)]
+    block = InvertedResidual(16, 48, 16, 12, 20)
+    assert placed(model) == [block, Pointwise(16, 16, 12, 20, "relu6")]
     assert max_error(model, "x86-64-v3") < 1e-4
 
 
