@@ -28,7 +28,7 @@ from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
 from lut.errors import UserError, WorkError
 from lut.ops import Resize
 from tests.deploy import user_networks
-from tests.deploy.gpu.conftest import ARCHITECTURES
+from tests.deploy.gpu.fixtures import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET, rule
 from tests.deploy.graphs import photo, segmenter, write
 
