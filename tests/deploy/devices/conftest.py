@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.devices import emulated
+from tests.conditions import EMULATED_ARM
 from tests.deploy.devices.farm import Launcher, LocalFarm
 
 
@@ -24,11 +24,7 @@ def farm(launcher: Launcher) -> Iterator[LocalFarm]:
 @pytest.fixture(scope="session")
 def emulated_farm(launcher: Launcher) -> Iterator[LocalFarm]:
     """A tracker and the emulated ARM machine with the key ``arm``; its start takes a minute."""
-    if not emulated.is_set_up(emulated.default_folder()):
-        pytest.skip(
-            "the emulated ARM machine is not set up here; "
-            "run: hmseg-deploy device emulate --setup-only"
-        )
+    EMULATED_ARM.require()
     started = LocalFarm(launcher)
     try:
         started.emulate("arm")

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from deploy.backends import backend_of
-from deploy.cpu.pipeline import isa_of
 from deploy.measure.local import LocalDevice
 from deploy.runtime import open_artifact
 from deploy.tables import build, check
@@ -20,6 +19,7 @@ from hmseg.genotype import random_genotype
 from lut.estimate import MIN_CALIBRATION
 from lut.ops import InvertedResidual, expand
 from lut.table_file import load_table
+from tests.conditions import KERNELS
 from tests.deploy.tables.fakes import PROTOCOL, SHALLOW, SPACE
 from tests.lut.tables import visit
 
@@ -36,8 +36,7 @@ class Few(Plan):
 
 @pytest.fixture(scope="module")
 def recipe(cpu):
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
+    KERNELS.require()
     return Recipe(SPACE, cpu, 2, {})
 
 

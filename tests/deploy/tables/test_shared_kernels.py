@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from deploy.cpu import machine_code
-from deploy.cpu.pipeline import isa_of
 from deploy.object_cache import ObjectCache
 from deploy.resolution import Resolution
 from deploy.tables.networks import OwnFactory, Recipe
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
+from tests.conditions import KERNELS
 
 FIRST, SECOND = (
     parse_genotype(
@@ -36,8 +36,7 @@ def counted(monkeypatch):
 
 
 def test_a_second_network_compiles_only_what_is_new(cpu, counted, tmp_path):
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
+    KERNELS.require()
     recipe = Recipe(Space(Resolution(64, 64), 0.5), cpu, 2, {}, ObjectCache(tmp_path))
     with OwnFactory(recipe) as factory:
         first = factory.build(FIRST)

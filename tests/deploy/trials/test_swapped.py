@@ -10,19 +10,18 @@ from deploy import host
 from deploy.backends import backend_of
 from deploy.build import build_artifact
 from deploy.cpu.kernels import pointwise
-from deploy.cpu.pipeline import isa_of
 from deploy.trials import swapped
 from deploy.trials.bench import FRAMES, ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
 from lut.ops import Labels, Logits, Pointwise
+from tests.conditions import KERNELS
 
 POINTWISE = Pointwise(8, 5, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def rule(small_graph, cpu):
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels to tune")
+    KERNELS.require()
     return build_artifact(small_graph, cpu, threads=2, measured={})[0]
 
 
