@@ -1,6 +1,6 @@
 from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings, FmaProbe, load_here, probe_ceilings
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 
 
 def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():
@@ -12,8 +12,8 @@ def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():
 
 
 def test_probes_of_this_machine(cpu):
+    KERNELS.require()
     isa = isa_of(cpu)
-    AVX2.require()
     ceilings = probe_ceilings(load_here(cpu), isa, 1, repeat=2)
     # In the units that are said: no core reaches the upper bounds.
     assert 0 < ceilings.fma_gflops < 2000
