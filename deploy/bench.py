@@ -112,9 +112,9 @@ def bench(
 
     Each side returns its output on the host. A peer is not timed where it does not run here, nor
     where its labels differ from ours in more pixels than ties and the precision explain; the result
-    says why. Memory is measured in processes of their own, where that is possible. Where `profiled`, the network's
-    kernels are timed too, afterwards. Raises UserError as `deploy.profile.profile` does, before
-    anything is timed.
+    says why. Memory is measured in processes of their own, where that is possible. Where
+    `profiled`, the network's kernels are timed too, afterwards. Raises UserError as
+    `deploy.profile.profile` does, before anything is timed.
     """
     if profiled:
         require_timed(artifact, "the artifact")
