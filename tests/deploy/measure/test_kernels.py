@@ -2,7 +2,7 @@ import numpy as np
 
 from deploy.cpu.pipeline import isa_of
 from deploy.cpu.probe import ReadProbeSpec, emit_ones, emit_read
-from deploy.measure.ceilings import load_here
+from deploy.measure.probes import load_here
 from tests.conditions import KERNELS
 
 

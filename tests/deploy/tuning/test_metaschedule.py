@@ -15,7 +15,8 @@ import pytest
 
 from deploy.backends import backend_of
 from deploy.build import build_artifact
-from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, workload_key
+from deploy.cpu.passes.schedule_fallback import apply_trace, workload_key
+from deploy.schedules import TRACE
 from deploy.trials.bench import ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
 from deploy.tuning.metaschedule import BATCH, search
