@@ -14,23 +14,24 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from deploy.gpu.device import GpuDevice
-from deploy.gpu.keys import kernels_of
 
 from benchmarks import gpu_table
 from deploy.cli import places, search
+from deploy.gpu.kernels import GpuKernels
+from deploy.measure.gpu import GpuDevice
 from deploy.measure.rounds import VisitProtocol
 from deploy.tables.build import Plan, build_table, default_path
-from deploy.tables.build import _factory as table_factory
 from deploy.tables.check import check_networks, require_measurable
+from deploy.tables.networks import Recipe, factory_of
 from deploy.targets import resolve_target
 from hmseg.genotype import parse_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
+from lut.ops import InvertedResidual, expand
 from lut.table_file import load_table
 from tests.deploy.cli.conftest import cli  # noqa: F401 - a fixture
-from tests.deploy.tables.test_networks import SHALLOW
+from tests.deploy.tables.fakes import SHALLOW
 from tests.lut.tables import visit
 
 SPACE = Space((64, 128), 0.5)
@@ -66,7 +67,7 @@ def target():
 def idle_kernels(tmp_path_factory):
     """Kernels of every name that the networks have, which do nothing."""
     folder = tmp_path_factory.mktemp("idle")
-    kinds = "stem", "depthwise", "pointwise", "global_mean", "resize", "label_end"
+    kinds = "stem", "depthwise", "pointwise", "global_mean", "resize", "labels_end"
     names = [f"{kind}{number or ''}_kernel" for kind in kinds for number in range(64)]
     code = folder / "idle.c"
     code.write_text(
@@ -89,7 +90,8 @@ def plan(target):
 @pytest.fixture(scope="module")
 def factory(plan):
     """One for every builder here: what it has compiled it keeps."""
-    with table_factory(plan, {}) as factory:
+    recipe = Recipe(plan.space, plan.target, plan.threads, {})
+    with factory_of(recipe) as factory:
         factory.build_ahead([*MEASURED, UNSEEN])
         yield factory
 
@@ -107,13 +109,13 @@ def test_networks_are_built_in_other_processes(factory):
         artifact = network.artifact
         assert network.genotype == genotype
         assert artifact.calls == tuple(map(str, network.calls))
-        assert list(artifact.gpu.cubins) == ["sm_61"]
-        assert not artifact.gpu.ptx
-        launches = artifact.gpu.plan.entries["main"].launches
-        assert sum(len(kernels_of(key)) for key in network.calls) == len(launches)
+        assert list(artifact.code.cubins) == ["sm_61"]
+        assert not artifact.code.ptx
+        launches = artifact.code.plan.entries["main"].launches
+        assert sum(len(expand(key, GpuKernels().has)) for key in network.calls) == len(launches)
         assert not artifact.parity["checked"]
     (changed,) = set(networks[1].calls) - set(networks[0].calls)
-    assert (changed.op, changed.kernel) == ("inverted_residual", 3)
+    assert (type(changed), changed.kernel) == (InvertedResidual, 3)
     (before,) = set(networks[0].calls) - set(networks[1].calls)
     assert (before.hidden, changed.hidden) == (3 * before.cin, before.cin)
 
@@ -124,7 +126,7 @@ def stand_in(patch, driver_library, idle_kernels, factory):
     # The reference is one of the networks: one less to compile.
     patch.setattr("deploy.tables.build.MRMS_GENOTYPE", SHALLOW)
     patch.setattr("deploy.tables.check.MRMS_GENOTYPE", SHALLOW)
-    patch.setattr("deploy.tables.build._factory", lambda *_: nullcontext(factory))
+    patch.setattr("deploy.tables.build.factory_of", lambda *_: nullcontext(factory))
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def ticks_us(launches):
 
 
 def frame_us(artifact):
-    return ticks_us(artifact.gpu.plan.entries["main"].launches)
+    return ticks_us(artifact.code.plan.entries["main"].launches)
 
 
 def test_nothing_is_lost_or_doubled(built, plan):
@@ -172,11 +174,11 @@ def test_nothing_is_lost_or_doubled(built, plan):
 def test_entries_are_what_their_launches_take(built, artifacts):
     """Each has its own threads, and an event."""
     table, _, _ = built
-    launches = artifacts[SHALLOW].gpu.plan.entries["main"].launches
-    found = {key.op: entry for key, entry in table.entries.items()}
-    assert found["labels"].median_us == ticks_us(launches[-1:])
+    launches = artifacts[SHALLOW].code.plan.entries["main"].launches
+    found = {str(key).split()[0]: entry for key, entry in table.entries.items()}
+    assert found["labels_end"].median_us == ticks_us(launches[-1:])
     assert found["classifier"].median_us == ticks_us(launches[-3:-1])
-    assert not found["labels"].noisy
+    assert not found["labels_end"].noisy
     assert set(table.entries) == {key for genotype in MEASURED for key in SPACE.keys(genotype)}
     first = next(v for v in table.visits if v.network == str(SHALLOW))
     assert set(first.whole_us[0]) == {float(frame_us(artifacts[SHALLOW]))}
@@ -305,7 +307,7 @@ def test_show_and_export(built, cli):  # noqa: F811
     [
         (["build", "--target", "adreno"], "target adreno: this version runs OpenCL on no device"),
         (["build", "-t", "nvidia/nvidia-h100"], "is for sm_90, this machine's GPU is sm_61"),
-        (["build", "-t", "cuda", "--threads", "2"], "leave --threads, --rpc-key out"),
+        (["build", "-t", "cuda", "--threads", "2"], "--threads is of a CPU; leave it out"),
         (["build", "--precision", "fp16"], "--precision fp16 is for --target cuda"),
         (["check", "TABLE", "--rpc-key", "k"], "a GPU is measured on its own machine"),
         (["check", "TABLE", "--target", "cpu"], "is for the target"),
