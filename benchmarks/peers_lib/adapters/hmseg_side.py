@@ -25,9 +25,9 @@ def prepare(work: Work) -> None:
 
 
 def load_runtime(threads: int) -> None:
-    from deploy import runtime
+    from deploy.cpu.loaded import import_runtime
 
-    runtime.import_runtime()
+    import_runtime()
 
 
 def open_network(work: Work) -> Call:
