@@ -34,7 +34,7 @@ REGISTRIES = {
     "deploy.artifact_file": "the kinds of code that an artifact may hold",
     "deploy.loaders": "what loads each",
     "deploy.precision": "all precisions",
-    "deploy.target": "a target that names no precision is of fp32: records from before there were two",
+    "deploy.target": "one that names no precision is of fp32, as before there were two",
     "deploy.targets": "the words of each kind",
 }
 # What is used only where the backend says that it is of use.
@@ -101,8 +101,10 @@ def questions(tree: ast.AST) -> Iterator[str]:
         ("isinstance(code, GpuProgram)", True), ("isinstance(code, GpuProgram | Library)", True),
         ("isinstance(code, (int, program.GpuProgram))", True), ('{"cuda": 1}[kind]', True),
         ('text.startswith("cuda")', True), ('config.get("llvm")', True),
-        ('match kind:\n    case "cuda": pass', True), ("match code:\n    case Library(): pass", True),
-        ('def f(precision="fp32"): pass', False), ("def f(precision: Precision = FP32): pass", False),
+        ('match kind:\n    case "cuda": pass', True),
+        ("match code:\n    case Library(): pass", True),
+        ('def f(precision="fp32"): pass', False),
+        ("def f(precision: Precision = FP32): pass", False),
         ("target.precision.name", False), ('"""A GPU, such as cuda."""', False),
         ('say("with --target cuda")', False), ('names["cudas"]', False),
     ],
