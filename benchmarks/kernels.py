@@ -28,7 +28,7 @@ class Row:
     isa: str
     threads: int
     kernel: str
-    spec: dict[str, Any]
+    spec: str  # the operation's text
     schedule: str
     microseconds: list[float]
     gflops_best: float
@@ -37,70 +37,78 @@ class Row:
 
 
 def workloads() -> list[Any]:
-    from deploy.cpu.kernels.depthwise import DepthwiseSpec
-    from deploy.cpu.kernels.ends import EndSpec
-    from deploy.cpu.kernels.global_pool import GlobalPoolSpec
-    from deploy.cpu.kernels.inverted_residual import InvertedResidualSpec as Block
-    from deploy.cpu.kernels.local_global import LocalGlobalSpec
-    from deploy.cpu.kernels.pointwise import PointwiseSpec
-    from deploy.cpu.kernels.resize import ResizeSpec
-    from deploy.cpu.kernels.stem import StemSpec
-    from deploy.cpu.kernels.stem_block import StemBlockSpec
-    from deploy.cpu.kernels.stem_pair import StemPairSpec
-    from deploy.cpu.kernels.upsample_add import UpsampleAddSpec
+    from lut.ops import (
+        Depthwise,
+        GlobalPool,
+        InvertedResidual,
+        Labels,
+        LocalGlobal,
+        Logits,
+        Pointwise,
+        Resize,
+        Stem,
+        StemBlock,
+        StemPair,
+    )
+
+    def pair(height: int, width: int) -> StemPair:
+        stem = StemBlock(16, 8, height, width)
+        return StemPair(stem, InvertedResidual(8, 48, 16, height // 2, width // 2, stride=2))
 
     return [
         # TinyMRMS at 256x512, in order.
-        StemPairSpec(StemBlockSpec(16, 8, 256, 512), Block(8, 48, 16, 128, 256, stride=2)),
-        StemBlockSpec(16, 8, 256, 512),
-        StemSpec(16, 256, 512),
-        Block(16, 16, 8, 128, 256, expand=False),
-        Block(8, 48, 16, 128, 256, stride=2),
-        Block(16, 96, 16, 64, 128, residual=True),
-        Block(16, 96, 16, 64, 128, stride=2),
-        Block(16, 96, 16, 32, 64, residual=True),
-        Block(16, 96, 32, 16, 32, dilation=2),
-        Block(32, 192, 32, 16, 32, dilation=2, residual=True),
-        Block(48, 288, 48, 16, 32, dilation=2, residual=True),
-        Block(48, 288, 80, 8, 16, dilation=4),
-        Block(80, 480, 80, 8, 16, dilation=4, residual=True),
-        Block(80, 480, 160, 8, 16, dilation=4),
-        PointwiseSpec(160, 256, 8, 16, add="channel"),
-        GlobalPoolSpec(160, 256, 8, 16),
-        GlobalPoolSpec(16, 256, 32, 64, "sigmoid"),
-        ResizeSpec(16, 32, 64, 16, 32),
-        UpsampleAddSpec(48, 256, 16, 32, 8, 16),
-        DepthwiseSpec(16, 32, 64),
-        LocalGlobalSpec(16, 256, 128, 32, 64, 16, 32),
-        Block(128, 128, 19, 32, 64, expand=False),
-        EndSpec(19, 32, 64, 256, 512),
-        EndSpec(19, 32, 64, 256, 512, "logits"),
+        pair(256, 512),
+        StemBlock(16, 8, 256, 512),
+        Stem(16, 256, 512),
+        InvertedResidual(16, 16, 8, 128, 256, expand=False),
+        InvertedResidual(8, 48, 16, 128, 256, stride=2),
+        InvertedResidual(16, 96, 16, 64, 128, residual=True),
+        InvertedResidual(16, 96, 16, 64, 128, stride=2),
+        InvertedResidual(16, 96, 16, 32, 64, residual=True),
+        InvertedResidual(16, 96, 32, 16, 32, dilation=2),
+        InvertedResidual(32, 192, 32, 16, 32, dilation=2, residual=True),
+        InvertedResidual(48, 288, 48, 16, 32, dilation=2, residual=True),
+        InvertedResidual(48, 288, 80, 8, 16, dilation=4),
+        InvertedResidual(80, 480, 80, 8, 16, dilation=4, residual=True),
+        InvertedResidual(80, 480, 160, 8, 16, dilation=4),
+        Pointwise(160, 256, 8, 16, add="channel"),
+        GlobalPool(160, 256, 8, 16),
+        GlobalPool(16, 256, 32, 64, "sigmoid"),
+        Resize(16, 32, 64, 16, 32),
+        Pointwise(48, 256, 16, 32, add="low", low_height=8, low_width=16),
+        Depthwise(16, 32, 64),
+        LocalGlobal(16, 256, 128, 32, 64, 16, 32),
+        InvertedResidual(128, 128, 19, 32, 64, expand=False),
+        Labels(19, 32, 64, 256, 512),
+        Logits(19, 32, 64, 256, 512),
         # The rest of the space and larger maps.
-        Block(24, 144, 24, 64, 128, 5, residual=True),
-        Block(24, 72, 24, 64, 128, 7, residual=True),
-        Block(64, 384, 64, 16, 32, 5, dilation=2, residual=True),
-        Block(160, 960, 160, 8, 16, 7, dilation=4, residual=True),
-        StemPairSpec(StemBlockSpec(16, 8, 768, 1536), Block(8, 48, 16, 384, 768, stride=2)),
-        Block(8, 48, 16, 384, 768, stride=2),
-        Block(16, 96, 16, 192, 384, residual=True),
-        Block(24, 144, 24, 256, 512, residual=True),
+        InvertedResidual(24, 144, 24, 64, 128, 5, residual=True),
+        InvertedResidual(24, 72, 24, 64, 128, 7, residual=True),
+        InvertedResidual(64, 384, 64, 16, 32, 5, dilation=2, residual=True),
+        InvertedResidual(160, 960, 160, 8, 16, 7, dilation=4, residual=True),
+        pair(768, 1536),
+        InvertedResidual(8, 48, 16, 384, 768, stride=2),
+        InvertedResidual(16, 96, 16, 192, 384, residual=True),
+        InvertedResidual(24, 144, 24, 256, 512, residual=True),
     ]
 
 
-def inputs(func: Any, spec: Any, isa: Any) -> list[Any]:
-    """Arrays for every parameter: tables where the spec resamples, else noise."""
+def inputs(func: Any, operation: Any, isa: Any) -> list[Any]:
+    """Arrays for every parameter: tables where the operation resamples, else noise."""
     import numpy as np
 
-    from deploy.cpu.kernels import ends
+    from deploy.bilinear import axes_of
+    from deploy.cpu.kernels import module_of
+    from lut.ops import Labels, LocalGlobal, Logits, Pointwise, Resize
 
     tables: dict[str, Any] = {}
-    if hasattr(spec, "axes"):
-        for name, axis in zip(("row", "column"), spec.axes, strict=True):
-            tables[f"{name}_index"], tables[f"{name}_weight"] = axis.table()
-    if isinstance(spec, ends.EndSpec):
+    if isinstance(operation, Labels | Logits):
         constants = [param.name for param in func.params][1:-1]  # between the scores and y
-        packed = ends.pack(spec, isa)
+        packed = module_of(operation).pack(operation, isa)
         tables = dict(zip(constants, packed, strict=True))
+    elif isinstance(operation, Resize | LocalGlobal | Pointwise) and axes_of(operation)[0].size:
+        for name, axis in zip(("row", "column"), axes_of(operation), strict=True):
+            tables[f"{name}_index"], tables[f"{name}_weight"] = axis.table()
     rng = np.random.default_rng(0)
     arrays = []
     for param in func.params:
@@ -114,7 +122,7 @@ def inputs(func: Any, spec: Any, isa: Any) -> list[Any]:
     return arrays
 
 
-def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
+def measure(isa: Any, threads: int, operation: Any, rounds: int) -> Row:
     import numpy as np
     import tvm
 
@@ -122,15 +130,15 @@ def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     from deploy.cpu.kernels import module_of
     from deploy.cpu.machine_code import compile_kernels
 
-    module = module_of(spec)
-    schedule = module.default_schedule(spec, isa, threads)
-    func = module.emit(spec, schedule, isa)
+    module = module_of(operation)
+    schedule = module.default_schedule(operation, isa, threads)
+    func = module.emit(operation, schedule, isa)
     probe_spec = probe.FmaProbeSpec(threads, 4000)
     target = tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": threads})
     library = compile_kernels(
         {"kernel": func, "probe": probe.emit_fma(probe_spec, isa)}, target
     ).mod
-    arrays = [tvm.runtime.tensor(a) for a in inputs(func, spec, isa)]
+    arrays = [tvm.runtime.tensor(a) for a in inputs(func, operation, isa)]
     seed = np.array([0.5, 0.5], np.float32)
     ceiling = [tvm.runtime.tensor(a) for a in (seed, np.zeros((threads, isa.lanes), np.float32))]
     device = tvm.cpu()
@@ -139,7 +147,7 @@ def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     run = library.time_evaluator("kernel", device, number=number, repeat=3)
     calibrate = library.time_evaluator("probe", device, number=2, repeat=1)
     seconds, probes, shares = [], [], []
-    flops, probe_flops = 2 * spec.macs, 2 * probe_spec.macs(isa)
+    flops, probe_flops = 2 * operation.macs, 2 * probe_spec.macs(isa)
     for _ in range(rounds):
         before = calibrate(*ceiling).mean
         now = min(run(*arrays).results)
@@ -150,8 +158,8 @@ def measure(isa: Any, threads: int, spec: Any, rounds: int) -> Row:
     return Row(
         isa.name,
         threads,
-        type(spec).__name__.removesuffix("Spec"),
-        asdict(spec),
+        module.__name__.rpartition(".")[2],
+        str(operation),
         str(schedule),
         [s * 1e6 for s in seconds],
         flops / min(seconds) / 1e9,
@@ -164,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", choices=CPUS, default="avx2")
-    parser.add_argument("--only", default="", help="part of the kernel's name")
+    parser.add_argument("--only", default="", help="part of the operation's text, such as resize")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="append rows with provenance")
     args = parser.parse_args()
@@ -178,14 +186,14 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tvm": tvm.__version__,
     }
-    for spec in workloads():
-        if args.only.lower() not in type(spec).__name__.lower():
+    for operation in workloads():
+        if args.only not in str(operation):
             continue
-        row = measure(ISAS[args.isa], args.threads, spec, args.rounds)
+        row = measure(ISAS[args.isa], args.threads, operation, args.rounds)
         share = "" if row.fma_share_median is None else f"{row.fma_share_median:5.2f}"
         print(
             f"{min(row.microseconds):9.1f} us {row.gflops_best:7.1f} GFLOP/s share {share:5} "
-            f"of {row.probe_gflops_best:.0f}  {spec}",
+            f"of {row.probe_gflops_best:.0f}  {operation}",
             flush=True,
         )
         if args.json:

@@ -142,7 +142,8 @@ def _kernels(store: Store, name: str) -> Table:
 
 
 def _kind(record: dict[str, Any]) -> str:
-    output = record["spec"].get("output")
+    spec = record["spec"]  # before operations had a text of their own, fields
+    output = spec.get("output") if isinstance(spec, dict) else None
     return f"{record['kernel']}, {output}" if output else record["kernel"]
 
 

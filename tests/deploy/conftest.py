@@ -92,8 +92,9 @@ def emulated_once(shared_folder: Path) -> Iterator[None]:
     compile_source = emulator.compile_source
 
     def compile_once(source: str) -> Path:
-        compiler = os.environ.get("CXX", "")
-        name = hashlib.sha256(f"{compiler}\n{source}".encode()).hexdigest()
+        headers = (path.read_text() for path in emulator._HEADERS.values())
+        text = "\n".join([os.environ.get("CXX", ""), *headers, source])
+        name = hashlib.sha256(text.encode()).hexdigest()
         make = lambda path: shutil.move(compile_source(source), path)  # noqa: E731
         made = made_once(shared_folder, f"emulated-{name}.so", make)
         handle, copy = tempfile.mkstemp(suffix=".so", prefix="hmseg-emulate-")

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+from threading import Thread
 
 import pytest
 
@@ -51,21 +52,23 @@ def test_commands_that_measure_take_a_device(cli, command, tmp_path):
     assert (done.code, "--rpc-limit" in done.error) == (2, True)
 
 
-def test_something_else_at_the_trackers_address():
+def test_something_else_at_the_trackers_address(cli):
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         listener.listen()
-        port = listener.getsockname()[1]
-        with subprocess.Popen(
-            [*PROGRAM, "device", "list", "--rpc-tracker", f"{LOOPBACK}:{port}"],
-            stderr=subprocess.PIPE, text=True,
-        ) as program:  # fmt: skip
+        address = f"{LOOPBACK}:{listener.getsockname()[1]}"
+
+        def answer():
             connection, _ = listener.accept()
-            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-            _, err = program.communicate(timeout=60)
-            connection.close()
-    assert program.returncode == 2
-    assert err == f"error: what answers at {LOOPBACK}:{port} is not a TVM tracker\n"
+            with connection:
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        server = Thread(target=answer)
+        server.start()
+        done = cli("device", "list", "--rpc-tracker", address)
+        server.join()
+    assert done.code == 2
+    assert done.err == f"error: what answers at {address} is not a TVM tracker\n"
 
 
 def test_the_tracker_listens_on_loopback_and_says_so():

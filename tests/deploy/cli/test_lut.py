@@ -1,4 +1,5 @@
-"""hmseg-deploy lut on tables that are made up; tests/deploy/tables builds real ones."""
+"""hmseg-deploy lut on tables and devices that are made up; tests/deploy/tables has real ones, and
+test_gpu.py the commands for a GPU."""
 
 import csv
 import io
@@ -6,6 +7,8 @@ import json
 import random
 import re
 from dataclasses import replace
+from itertools import count
+from statistics import median
 
 import pytest
 
@@ -15,8 +18,11 @@ from deploy.tables.build import provenance_of
 from deploy.tables.schedules import schedules_of
 from hmseg.genotype import random_genotype
 from hmseg.operators import Space
+from lut.errors import WorkError
 from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import run_program
+from tests.deploy.tables.fakes import FakeArtifact, FakeDevices, FakeFactory, entry_ns
+from tests.deploy.tables.test_check import measured
 from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
 
 SPACE = Space((256, 512), 0.5)
@@ -112,6 +118,11 @@ def _edit(path, old, new, count=1):
     [
         ('"unit": "us"', '"unit": "ms"', "line 1: the unit is 'ms'"),
         ('"format_version": 2', '"format_version": 3', "newer than this program's 2"),
+        (
+            '"format_version": 2',
+            '"format_version": 1',
+            "carry it over first: hmseg-deploy upgrade ",
+        ),
         ('"threads": 2', '"threads": 2, "x": 1', "unknown field 'x'"),
         ('"samples_us": [[', '"samples_us": [[-1, ', "line 3: .*the sample -1"),
         ('"samples_us": [[', '"samples_us": [[NaN, ', "line 3: .*the sample nan"),
@@ -180,18 +191,84 @@ def test_check_needs_the_tables_target_and_all_its_entries(cli, path, cpu):
     assert "--networks 1" in cli("lut", "check", path, "--networks", "1").error
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"cpu": "A CPU"}, r"cannot be checked here and now.*: cpu 'A CPU', now '"),
-        ({"kernels_version": 1}, r"kernels_version 1, now \d+"),
-        ({"schedules": "other"}, r"schedules 'other', now '"),
-    ],
-)
-def test_check_refuses_a_table_of_another_cpu_or_other_kernels(cli, path, cpu, change, message):
-    provenance = replace(_today(cpu), **change)
+def test_check_refuses_a_table_of_another_cpu(cli, path, cpu):
+    """tests/deploy/tables/test_check.py has what else it refuses."""
+    provenance = replace(_today(cpu), cpu="A CPU")
     identity = replace(IDENTITY, target=cpu.key)
     save_table(table(visit("e"), identity=identity, provenance=provenance), path)
     done = cli("lut", "check", path)
     assert done.code == 2
-    assert re.search(message, done.error)
+    assert re.search(r"cannot be checked here and now.*: cpu 'A CPU', now '", done.error)
+
+
+class TestOnDevicesThatAreMadeUp:
+    """Whose frames are the sum of their entries; what is compiled is made up too."""
+
+    @pytest.fixture(autouse=True)
+    def devices(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HMSEG_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("deploy.tables.build.factory_of", FakeFactory)
+        monkeypatch.setattr("deploy.tables.check._compile", lambda g, *_: FakeArtifact(g))
+        monkeypatch.setattr("deploy.backends.cpu.LocalDevice", lambda threads: FakeDevices())
+
+    BUILD = ("lut", "build", "-t", "x86-64-v3", "-r", "64x64", "--width", "0.5", "--stage", "s1")
+
+    def test_build(self, cli, tmp_path):
+        done = cli(*self.BUILD, "--threads", "2").succeeded()
+        made = tmp_path / "home" / "lut" / "x86-64-v3-64x64-width0.5-2threads.jsonl"
+        assert done.out == f"{made}\n"
+        found = load_table(made)
+        assert "measuring 64x64, width 0.5, 2 threads" in done.err
+        assert f"{len(found.entries)} entries from {len(found.visits)} visits" in done.err
+        assert found.identity.target_name == "x86-64-v3"
+        assert cli("lut", "show", made).succeeded().out.startswith("x86-64-v3 (A CPU), 64x64")
+
+    def test_it_goes_on(self, cli, tmp_path, monkeypatch):
+        visits = count()
+
+        def stop(_genotype):
+            if next(visits) == 3:
+                raise WorkError("the device is lost")
+
+        monkeypatch.setattr(
+            "deploy.backends.cpu.LocalDevice", lambda threads: FakeDevices(before_visit=stop)
+        )
+        done = cli(*self.BUILD, "-o", "t.jsonl")
+        assert (done.code, "the device is lost" in done.error) == (1, True)
+        assert len(load_table(tmp_path / "t.jsonl").visits) == 2
+        monkeypatch.setattr("deploy.backends.cpu.LocalDevice", lambda threads: FakeDevices())
+        cli(*self.BUILD, "-o", "t.jsonl").succeeded()
+        again = cli(*self.BUILD, "--threads", "1", "-o", "t.jsonl")
+        assert again.code == 2
+        assert "something else: threads 1 and 2" in again.error
+
+    def test_check(self, cli, tmp_path):
+        """One that is right passes; of one that is not the error says by how much."""
+        save_table(measured(), tmp_path / "right.jsonl")
+        what = ("--networks", "8")
+        done = cli("lut", "check", "right.jsonl", "--target", "x86-64-v3", *what).succeeded()
+        assert "Kendall tau 1.000; 8 of 8 within the upper bound" in done.out
+        wrong = measured(
+            lambda op: entry_ns(op) / 1000 * (10 if getattr(op, "kernel", 0) == 7 else 1)
+        )
+        save_table(wrong, tmp_path / "wrong.jsonl")
+        done = cli("lut", "check", "wrong.jsonl", "--target", "x86-64-v3", *what, "--json")
+        assert done.code == 1
+        assert "mean error" in done.error
+        data = json.loads(done.out)
+        assert (data["networks"], data["passed"], data["table"]) == (8, False, "wrong.jsonl")
+        assert all(row["measured_us"] == median(row["occasions_us"]) > 0 for row in data["rows"])
+        assert not {row["network"] for row in data["rows"]} & {v.network for v in wrong.visits}
+
+
+def test_a_table_of_a_gpu(cli, path):
+    """It has no threads; its precision stands in their place."""
+    whole = load_table(path)
+    gpu = replace(IDENTITY, target='{"kind":"cuda"}', target_name="cuda", threads=0)
+    save_table(replace(whole, identity=gpu), path)
+    done = cli("lut", "show", path).succeeded()
+    assert "cuda (A CPU), 256x512, width 0.5, fp32" in done.out
+    half = replace(gpu, target='{"kind":"cuda","precision":"fp16"}')
+    save_table(replace(whole, identity=half), path)
+    assert "width 0.5, fp16" in cli("lut", "show", path).succeeded().out
+    assert "inverted_residual" in cli("lut", "export", path, "--csv").succeeded().out

@@ -143,7 +143,7 @@ class TestDevices:
 
 class TestTable:
     @pytest.fixture(autouse=True)
-    def home(self, tmp_path, monkeypatch):
+    def own_home(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HMSEG_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(build, "factory_of", FakeFactory)
 

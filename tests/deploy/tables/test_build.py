@@ -57,7 +57,7 @@ def plan(**changes):
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def own_home(tmp_path, monkeypatch):
     """No tuning records but those that ship, and no default table."""
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path / "home"))
 

@@ -37,7 +37,7 @@ BASELINE_US = frame_ns(MRMS_GENOTYPE) / 1000
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
 
 
@@ -130,7 +130,7 @@ class TestNetworks:
 
     def test_a_missing_entry_is_named_before_anything_is_compiled(self, compiled):
         partial = table(visit("e"), identity=measured().identity, provenance=measured().runs[0][0])
-        with pytest.raises(UserError, match=r"no entry '.*'; measure it: hmseg-deploy lut buil"):
+        with pytest.raises(UserError, match=r"t.jsonl has no entry '.*'; measure it"):
             check_table(partial, TARGET, FakeDevices(), networks=2)
         assert not compiled
 

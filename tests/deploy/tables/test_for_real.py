@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from deploy.backends import backend_of
+from deploy.cpu import machine_code
 from deploy.measure.local import LocalDevice
+from deploy.object_cache import ObjectCache
 from deploy.runtime import open_artifact
 from deploy.tables import build, check
 from deploy.tables.build import Plan, build_table
@@ -47,15 +49,27 @@ def graphs():
 
 
 @pytest.fixture(scope="module")
-def networks(recipe, graphs):
+def compiled():
+    """The kernels that were compiled, by name, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def networks(recipe, graphs, compiled):
     """By genotype; compiled between the measurements, which compiling would disturb."""
+    compile_kernel = machine_code.compile_kernel
 
     def export(genotype, space):
         graphs[genotype] = export_genotype(genotype, space)
         return graphs[genotype]
 
+    def count(name, function, target):
+        compiled.append(name)
+        return compile_kernel(name, function, target)
+
     with pytest.MonkeyPatch.context() as patch, factory_of(recipe) as factory:
         patch.setattr("deploy.tables.networks.export_genotype", export)
+        patch.setattr(machine_code, "compile_kernel", count)
         assert isinstance(factory, OwnFactory)
         factory.build_ahead([SHALLOW, OTHER])
         return {genotype: factory.build(genotype) for genotype in (SHALLOW, OTHER)}
@@ -102,6 +116,17 @@ def test_its_parts_are_the_entries(networks, cpu):
         assert not network.artifact.parity["checked"]
     (changed,) = set(networks[OTHER].calls) - set(networks[SHALLOW].calls)
     assert changed == InvertedResidual(80, 80, 160, 2, 2, 5, dilation=4, expand=False)
+
+
+def test_a_kernel_is_compiled_once_for_all_networks(networks, compiled, recipe, tmp_path):
+    """In memory, or where there is one in the cache."""
+    first, second = (set(network.artifact.calls) for network in networks.values())
+    assert len(compiled) == len(set(compiled)) >= len(first | second)
+    (new,) = second - first
+    assert compiled[-1] == new
+    assert OwnFactory(recipe)._recipe.cache == ObjectCache(None)
+    cached = replace(recipe, cache=ObjectCache(tmp_path))
+    assert OwnFactory(cached)._recipe.cache == cached.cache
 
 
 def test_every_kernel_is_timed_inside_the_frame(networks):
