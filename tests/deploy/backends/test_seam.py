@@ -34,7 +34,7 @@ REGISTRIES = {
     "deploy.artifact_file": "the kinds of code that an artifact may hold",
     "deploy.loaders": "what loads each",
     "deploy.precision": "all precisions",
-    "deploy.target": "a target without a precision is of fp32: records from before there were two",
+    "deploy.target": "one that names no precision is of fp32, as before there were two",
     "deploy.targets": "the words of each kind",
 }
 # What is used only where the backend says that it is of use.
