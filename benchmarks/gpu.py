@@ -197,9 +197,9 @@ def row_lines(row: Row) -> list[str]:
         f"{what}: {ours['median_ms']:.3f} ms ({ratios or 'no peer runs here'}), compute "
         f"{row['compute_over_floor']:.2f}x the memory floor"
     ]
-    shares = ", ".join(f"{n} {share:.4%}" for n, share in row["differing_labels"].items())
+    shares = ", ".join(f"{n} {share:.4%}" for n, share in row.get("differing_labels", {}).items())
     lines += [f"{what}: labels that differ from hmseg's: {shares}"] * bool(shares)
-    return lines + [f"{what}: {name}: {note}" for name, note in row["notes"].items()]
+    return lines + [f"{what}: {name}: {note}" for name, note in row.get("notes", {}).items()]
 
 
 def main(arguments: list[str] | None = None) -> int:

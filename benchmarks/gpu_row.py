@@ -69,10 +69,10 @@ def measure_row(
 ) -> dict[str, Any]:
     """A row of the results; tuning stops where `time.monotonic` passes `end`. `alone` is called
     when it is built and gated, before anything is timed. Raises what compiling and running do."""
-    from deploy.gpu.bench import bench_gpu
-
+    from deploy.bench import bench
     from deploy.gpu.driver import Driver
     from deploy.gpu.network import GpuNetwork
+    from deploy.gpu.program import GpuProgram
     from deploy.graph.source import open_source
     from deploy.measure.interleave import Protocol
     from deploy.resolution import parse_resolution
@@ -86,19 +86,20 @@ def measure_row(
     repeat = options.repeat
     protocol = Protocol(warmup=min(10, repeat), repeat=repeat, rounds=options.rounds)
     alone()  # from here on: peers time their own kernels too, as they start
-    result = bench_gpu(artifact, source.graph, source.network, image, protocol)
+    result = bench(artifact, source, image, protocol, threads=1)
     driver = Driver()
     bytes_per_ms = copy_bytes_per_ms(driver, COPIED_BYTES)
-    network = GpuNetwork(artifact, driver)
+    assert isinstance(artifact.code, GpuProgram)
+    network = GpuNetwork(artifact.code, artifact.metadata, driver)
     network.warm_up(image)
     times = network.time_kernels(image, DROPPED_FRAMES + min(PROFILED_FRAMES, repeat))
-    assert artifact.gpu is not None
     moved = sum(
         region.size
-        for launch in artifact.gpu.plan.entries["main"].launches
+        for launch in artifact.code.plan.entries["main"].launches
         for region in launch.arguments
     )
     said, floor_ms = result.to_json(), moved / bytes_per_ms
+    said["parts_ms"] = {f"{part}_ms": ms for part, ms in result.parts_ms.items()}
     return {
         "model": model,
         "model_file": model_digest(model),
@@ -110,7 +111,7 @@ def measure_row(
         **said,
         "kernels_ms": [[name, float(np.median(ms[DROPPED_FRAMES:]))] for name, ms in times],
         "memory_floor_ms": floor_ms,
-        "compute_over_floor": said["parts_ms"]["compute_ms"] / floor_ms,
+        "compute_over_floor": result.parts_ms["compute"] / floor_ms,
         "copy_gb_per_s": bytes_per_ms / 1e6,
     }
 
@@ -120,23 +121,22 @@ def tune_and_build(
 ) -> tuple["Artifact", "list[Comparison]", dict[str, Any]]:
     """Tune into the user's folder and compile with what wins, here and before; where nothing does,
     what is built is the network that tuning began with."""
-    from deploy.gpu.tune import tune_on_gpu
-
+    from deploy.backends import backend_of
     from deploy.build import build_artifact
-    from deploy.tuning.records import NO_THREADS, default_folder, tuned_schedules
+    from deploy.tuning.records import default_folder, tuned_schedules
+    from deploy.tuning.tune import Limits, tune
 
     start = time.perf_counter()
     built, records = None, 0
     if seconds > 0:
         built = build_artifact(graph, target, threads=1, measured={})
         compiled_s = time.perf_counter() - start
-        records = len(
-            tune_on_gpu(
-                graph, target, default_folder(), trials=sys.maxsize, seconds=seconds, rule=built[0]
-            )
-        )
+        limits = Limits(sys.maxsize, seconds=seconds)
+        records = len(tune(graph, target, default_folder(), built[0], limits, threads=1))
     tuned_s = time.perf_counter() - start
-    schedules = tuned_schedules(target, NO_THREADS)
+    backend = backend_of(target)
+    key = target.key, backend.record_threads(1), backend.kernels_version
+    schedules = tuned_schedules(*key)
     # The texts of the rule's kernels are those of the tuned ones: a schedule changes no spec.
     if built is None or any(kernel.spec in schedules for kernel in built[0].kernels):
         begin = time.perf_counter()

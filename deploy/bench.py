@@ -110,11 +110,11 @@ def bench(
     """Time an artifact and its peers on one image uint8 (H, W, 3), which is normalised before where
     they take a tensor: in blocks, in turn; on a device the network alone, by the device's clock.
 
-    Each side returns its output on the host. A peer whose labels are not ours, where both compute
-    in float32, is not timed, nor is one that does not run here; the result says why. Memory is
-    measured in processes of their own, where that is possible. Where `profiled`, the network's
-    kernels are timed too, afterwards. Raises UserError as `deploy.profile.profile` does, before
-    anything is timed.
+    Each side returns its output on the host. A peer is not timed where it does not run here, nor
+    where its labels differ from ours in more pixels than ties and the precision explain; the result
+    says why. Memory is measured in processes of their own, where that is possible. Where
+    `profiled`, the network's kernels are timed too, afterwards. Raises UserError as
+    `deploy.profile.profile` does, before anything is timed.
     """
     if profiled:
         require_timed(artifact, "the artifact")

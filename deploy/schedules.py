@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from lut.errors import UserError
 
 Fields: TypeAlias = dict[str, Any]  # a schedule as JSON holds it
+TRACE = "trace"  # the one field of a loop nest's of TVM: MetaSchedule's trace, as JSON
 
 
 def schedule_fields(schedule: Any) -> Fields:  # noqa: ANN401 - any Schedule

@@ -50,6 +50,10 @@ def _emulated_arm() -> bool:
     return emulated.is_set_up(emulated.default_folder())
 
 
+KERNELS = Condition(
+    "this CPU has neither AVX2 nor NEON: there are no kernels",
+    lambda: _has("avx2", "fma") or _has("asimd"),
+)
 AVX2 = Condition("this CPU has no AVX2", lambda: _has("avx2", "fma"))
 AVX512 = Condition(
     "this CPU has no AVX-512", lambda: _has("avx512f", "avx512vl", "avx512bw", "avx512dq")
@@ -66,7 +70,7 @@ CAMVID = Condition(
     "HMSEG_DATA in the environment does not name CamVid's folder",
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
-CONDITIONS = (AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, OBJDUMP, EMULATED_ARM, CAMVID)
+CONDITIONS = (KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, OBJDUMP, EMULATED_ARM, CAMVID)
 _LACKS = "this CPU lacks "
 
 

@@ -18,8 +18,6 @@ for _name, _value in (
     ("TVM_THREAD_POOL_SPIN_COUNT", "0"), ("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "0"),
 ):  # fmt: skip
     os.environ.setdefault(_name, _value)
-# What a test compiles is compiled, whatever the user's own cache has, and is not put there.
-os.environ.setdefault("HMSEG_CACHE_MB", "0")
 
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
@@ -56,8 +54,9 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def home(shared_folder: Path) -> Iterator[Path]:
-    """The user's folder of this run, also of the programs that it starts: what is kept there is
-    made once for all workers, and records and tables that the machine's user has change nothing.
+    """The user's folder of this run, also of the programs that it starts. The cache of machine code
+    in it begins empty, and what a command has compiled no other compiles again, whichever worker
+    runs it; what the machine's user has there, records of tuning too, changes nothing.
 
     Only the emulated ARM machine, which a test cannot set up, is the user's.
     """

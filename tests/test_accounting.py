@@ -1,5 +1,8 @@
 """A run that leaves a test out fails, but where the machine lacks what the test needs."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests import conditions
@@ -114,6 +117,16 @@ def test_features_of_the_cpu(monkeypatch):
     assert conditions.explains(str(skipped.value))
     assert not conditions.explains("this CPU lacks avx512f, avx2")
     conditions.require_features(("sse3",))
+
+
+def test_only_conditions_leave_tests_out():
+    """Nothing else in tests/ speaks pytest's words for it."""
+    words = re.compile(r"pytest\.(skip|importorskip|xfail|mark\.(skip|skipif|xfail))\b")
+    own = {"conditions.py", Path(__file__).name}
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in own]
+    assert len(files) > 100
+    assert [str(path) for path in files if words.search(path.read_text())] == []
+    assert words.search("@pytest.mark.skipif(True)")
 
 
 def test_the_slow_files_exist():

@@ -193,6 +193,8 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
     if differing := [f"{n} {share:.4%}" for n, share in result.differing.items() if share]:
         say(f"labels that differ from hmseg's: {', '.join(differing)}")
     say(f"the time includes {result.includes}")
+    if result.note:
+        say(f"hmseg has its{result.note.removeprefix(',')}; the others compute in fp32")
     if result.machine["emulated"] is True:
         say(EMULATED)
 

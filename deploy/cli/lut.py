@@ -36,7 +36,7 @@ def build(
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
-    precision: options.PrecisionText = "fp32",
+    precision: options.PrecisionText = options.DEFAULT_PRECISION,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,

@@ -108,8 +108,9 @@ def read_table_place(
     """`read_place` for what a table was measured on."""
     if identity.threads:
         return read_place(identity.threads, tracker, key, limit_s)
-    _, remote = read_place(None, tracker, key, limit_s)
-    return 0, remote
+    if read_key(key) is not None or tracker is not None:
+        raise UserError("a GPU is measured on its own machine: leave --rpc-key, --rpc-tracker out")
+    return 0, None
 
 
 def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "Target":

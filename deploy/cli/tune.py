@@ -21,7 +21,7 @@ def tune(
     *,
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
-    precision: options.PrecisionText = "fp32",
+    precision: options.PrecisionText = options.DEFAULT_PRECISION,
     given: options.SourceOptions,
     trials: Annotated[
         int | None,
@@ -54,9 +54,9 @@ def tune(
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
     from deploy.build import build_artifact
-    from deploy.cpu.passes.schedule_fallback import TRACE
     from deploy.measure.interleave import Protocol
     from deploy.object_cache import default_cache
+    from deploy.schedules import TRACE
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, winners
     from deploy.tuning.tune import Limits

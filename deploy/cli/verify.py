@@ -92,7 +92,7 @@ def _compare_all(
             source.graph, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
         )
     if "how" in artifact.parity:
-        say(f"no GPU here: {artifact.parity['how']}")
+        say(f"checked on {artifact.parity['how']}")
     if not comparisons:
         raise UserError(f"cannot verify here: {artifact.parity['reason']}")
     if source.network is not None:

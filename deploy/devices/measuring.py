@@ -11,9 +11,10 @@ from deploy.devices.kernels import RemoteKernels, kernel_library
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
-from deploy.measure.ceilings import Ceilings, probe_ceilings
+from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
 from deploy.measure.interleave import Protocol
+from deploy.measure.probes import probe_ceilings
 from deploy.runtime import Network, check_input
 from lut.errors import UserError, WorkError
 

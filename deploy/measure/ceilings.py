@@ -1,29 +1,6 @@
-"""What a machine can do at most, measured: multiply-adds, and reading from each cache level."""
+"""What a machine can do at most: multiply-adds, and reading from each cache level."""
 
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import tvm
-
-from deploy.cpu.isa import Isa
-from deploy.cpu.machine_code import compile_kernels
-from deploy.cpu.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
-from deploy.measure.kernels import Kernels
-from deploy.target import Target
-
-# Compiles PrimFuncs by name, and loads them on the machine.
-Load = Callable[[Mapping[str, Any]], Kernels]
-
-# Bytes that each thread reads: well inside L1, inside L2, inside a shared L3; then, all threads
-# together, so many that they are beyond any.
-_CACHE_LEVELS_BYTES = (16 << 10, 256 << 10, 4 << 20)
-_MEMORY_BYTES = 256 << 20
-_BYTES_PER_CALL = 256 << 20
-_PAGE_BYTES = 4096
-_FMA_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -40,58 +17,3 @@ class Ceilings:
             if size <= level * self.threads:
                 return rate
         return self.reads[-1][1]
-
-
-class FmaProbe:
-    """Measures this machine's FMA rate in a few milliseconds, again and again: slow phases show."""
-
-    def __init__(self, target: Target, isa: Isa, threads: int) -> None:
-        self.spec, self._isa = FmaProbeSpec(tasks=threads), isa
-        self._kernels = load_here(target)({"fma": emit_fma(self.spec, isa)})
-
-    def gflops(self, repeat: int = 5) -> float:
-        """The best of `repeat` calls, in 1e9 floating-point operations per second."""
-        return _fma_gflops(self._kernels, self.spec, self._isa, repeat)
-
-
-def load_here(target: Target) -> Load:
-    """How kernels are loaded into this process."""
-    return lambda functions: Kernels(
-        compile_kernels(dict(functions), tvm.target.Target(target.config)).jit()
-    )
-
-
-def probe_ceilings(load: Load, isa: Isa, threads: int, repeat: int = 7) -> Ceilings:
-    """Measure a machine with `threads` of TVM's pool; takes about two seconds.
-
-    It needs 256 MiB of memory there, or 8 MiB a thread if that is more.
-    """
-    fma = FmaProbeSpec(tasks=threads)
-    last = max(_MEMORY_BYTES // threads, 2 * _CACHE_LEVELS_BYTES[-1])
-    specs = [
-        ReadProbeSpec(threads, size // 4, max(1, _BYTES_PER_CALL // threads // size))
-        for size in (*_CACHE_LEVELS_BYTES, last // _PAGE_BYTES * _PAGE_BYTES)
-    ]
-    functions = {"fma": emit_fma(fma, isa)}
-    for spec in specs:
-        functions[f"read{spec.floats}"] = emit_read(spec, isa)
-        functions[f"ones{spec.floats}"] = emit_ones(spec, isa)
-    kernels = load(functions)
-    gflops, start = 0.0, time.monotonic()
-    # At first the caller may share a core with a worker, at half the rate, until it is moved.
-    while not gflops or time.monotonic() - start < _FMA_S:
-        gflops = max(gflops, _fma_gflops(kernels, fma, isa, repeat))
-    out = np.zeros((threads, isa.lanes), np.float32)
-    reads = []
-    for spec in specs:
-        # Made there: memory that nobody has written is one page of zeros, and stays in L1.
-        x = kernels.made_by(f"ones{spec.floats}", (threads, spec.floats))
-        best_ns = min(kernels.time(f"read{spec.floats}", [x, out], repeat))
-        reads.append((spec.floats * 4, spec.bytes / best_ns))
-    return Ceilings(threads, gflops, tuple(reads))
-
-
-def _fma_gflops(kernels: Kernels, spec: FmaProbeSpec, isa: Isa, repeat: int) -> float:
-    seed = np.array([1.0, 1e-9], np.float32)
-    out = np.zeros((spec.tasks, isa.lanes), np.float32)
-    return 2 * spec.macs(isa) / min(kernels.time("fma", [seed, out], repeat))

@@ -59,6 +59,7 @@ class GpuSession:
     def __init__(self, network: Network, loaded: GpuNetwork) -> None:
         self.network, self.loaded = network, loaded
         self.given = network.artifact.golden_input
+        self._warm = False
         # What was built for a latency table names its entries, of some launches each.
         calls = map(parse_operation, network.artifact.calls)
         self._parts = [len(expand(entry, GpuKernels().has)) for entry in calls] or None
@@ -72,6 +73,9 @@ class GpuSession:
 
     def block(self, protocol: Protocol) -> list[int]:
         """As `Session.block`, by this machine's clock."""
+        if not self._warm:  # the first: the GPU has perhaps idled since it was loaded
+            self.loaded.warm_up(self.given)
+            self._warm = True
         return time_block(lambda: self.network(self.given), protocol)
 
     def time_frames(self, frames: int) -> list[int]:

@@ -11,10 +11,11 @@ from deploy.artifact import Artifact
 from deploy.cpu.loaded import LoadedLibrary, pinning
 from deploy.cpu.pipeline import isa_of
 from deploy.cpu.targets import host_target
-from deploy.measure.ceilings import Ceilings, load_here, probe_ceilings
+from deploy.measure.ceilings import Ceilings
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
 from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.interleave import Protocol, time_block
+from deploy.measure.probes import load_here, probe_ceilings
 from deploy.runtime import Network, open_artifact
 
 

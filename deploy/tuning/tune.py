@@ -19,9 +19,8 @@ import onnx
 from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import Job
-from deploy.cpu.passes.schedule_fallback import TRACE
 from deploy.devices.network import Remote
-from deploy.schedules import schedule_fields, with_fields
+from deploy.schedules import TRACE, schedule_fields, with_fields
 from deploy.target import Target
 from deploy.trials.bench import Candidate, Measurement, TuningBench
 from deploy.tuning.metaschedule import search

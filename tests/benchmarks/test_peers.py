@@ -259,7 +259,6 @@ def test_whole_run_with_real_processes(tmp_path, monkeypatch):
 
 
 def test_plot_has_a_panel_per_network_and_threads(tmp_path):
-    pytest.importorskip("matplotlib")
     configs = [Config("mrms", size, 2, "labels") for size in ("256x512", "512x1024")]
     target = Path(tmp_path / "p.png")
     report.plot({c: record(c) for c in configs}, "labels", target)

@@ -1,5 +1,10 @@
 """Expensive things, made once a run: one network, exported and compiled at 64x64."""
 
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -8,11 +13,23 @@ import pytest
 from deploy.artifact import Artifact
 from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
+from deploy.gpu import emulator
 from deploy.graph.export import export_network
 from deploy.target import Target
 from deploy.targets import resolve_target
 from hmseg.mrms import MRMS
 from tests.deploy import graphs
+from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
+    any_driver,
+    cache,
+    cuda_artifact,
+    cuda_file,
+    driver,
+    driver_library,
+    emulated_kernels,
+    gpu_graph,
+    network_source,
+)
 from tests.shared import made_once
 
 
@@ -67,3 +84,24 @@ def small_artifact(small_graph: onnx.ModelProto, cpu: Target, shared_folder: Pat
         save_artifact(build_artifact(small_graph, cpu, threads=2)[0], path)
 
     return load_artifact(made_once(shared_folder, "small.hmseg", build))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulated_once(shared_folder: Path) -> Iterator[None]:
+    """What a C++ compiler has made of a GPU's source it does not make again in this run."""
+    compile_source = emulator.compile_source
+
+    def compile_once(source: str) -> Path:
+        headers = (path.read_text() for path in emulator._HEADERS.values())
+        text = "\n".join([os.environ.get("CXX", ""), *headers, source])
+        name = hashlib.sha256(text.encode()).hexdigest()
+        make = lambda path: shutil.move(compile_source(source), path)  # noqa: E731
+        made = made_once(shared_folder, f"emulated-{name}.so", make)
+        handle, copy = tempfile.mkstemp(suffix=".so", prefix="hmseg-emulate-")
+        os.close(handle)
+        shutil.copyfile(made, copy)
+        return Path(copy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator, "compile_source", compile_once)
+        yield

@@ -16,6 +16,7 @@ from lut.files import (
     remove_leftovers,
     write_atomic,
 )
+from tests.conditions import NOT_ROOT
 
 OLD, NEW = b"the old content", b"the new content"
 
@@ -144,7 +145,7 @@ def test_paths_that_cannot_be_written(write, tmp_path: Path, old_file: Path):
     assert old_file.read_bytes() == OLD
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@NOT_ROOT.mark
 def test_a_folder_without_write_permission(tmp_path: Path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):

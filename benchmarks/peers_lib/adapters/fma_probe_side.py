@@ -5,7 +5,7 @@ from benchmarks.peers_lib.job import LabelEnd, Work
 
 PACKAGES = ("apache-tvm",)
 PER_THREADS = True
-SETTINGS = "deploy.measure.ceilings.FmaProbe"
+SETTINGS = "deploy.measure.probes.FmaProbe"
 IMAGE_END = "none"
 LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
 
@@ -25,7 +25,7 @@ def open_network(work: Work) -> Call:
     import numpy as np
 
     from deploy.cpu.pipeline import isa_of
-    from deploy.measure.ceilings import FmaProbe
+    from deploy.measure.probes import FmaProbe
     from deploy.targets import resolve_target
 
     target = resolve_target("cpu")

@@ -1,6 +1,6 @@
 """The high-resolution end of the MRMS head in one kernel (paper section 3.1).
 
-fuse = act(W2 relu6((W1 x + b1) * gate + up(low)) + b2). The middle, 256 channels wide and the
+fuse = act(W2 mid_act((W1 x + b1) * gate + up(low)) + b2). The middle, 256 channels wide and the
 largest tensor of the head, exists in segments of a row only, small enough for the caches.
 """
 

@@ -9,10 +9,9 @@ import tvm
 from tvm import s_tir
 
 from deploy.graph.place import KERNEL, OPERATION
-from deploy.schedules import Fields
+from deploy.schedules import TRACE, Fields
 from lut.errors import UserError
 
-TRACE = "trace"  # the field of such a record's schedule: MetaSchedule's trace, as JSON
 # Below, a fork and join (1.5 us) costs more than it saves: operations of the whole loop nest.
 _PARALLEL_WORK = 1 << 15
 _MANY_TASKS = 16  # enough for threads to share evenly

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cpu.pipeline import isa_of
 from deploy.measure.local import LocalDevice
 from deploy.measure.rounds import VisitProtocol
 from deploy.tables.build import provenance_of
@@ -19,6 +18,7 @@ from hmseg.operators import Space
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
 from lut.table_file import load_table, save_table
+from tests.conditions import KERNELS
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit
@@ -172,8 +172,7 @@ def test_a_wrong_genotype_file_is_one_line_and_exit_2(data: Path, tmp_path: Path
 @pytest.fixture
 def made_up(cpu: Target, tmp_path: Path) -> Path:
     """A complete table of this machine in which every entry takes 5 to 6 us."""
-    if isa_of(cpu) is None:
-        pytest.skip("this CPU has no AVX2: there are no kernels")
+    KERNELS.require()
     space, rng = Space((64, 64), 0.5), random.Random(9)
     calibration = [
         visit(str(g), {key: 5.5 for key in set(space.keys(g))}, role="calibration",

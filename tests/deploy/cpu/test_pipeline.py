@@ -15,6 +15,7 @@ from deploy.graph.reference import OnnxSession
 from deploy.object_cache import ObjectCache
 from deploy.targets import resolve_target
 from lut.errors import UserError
+from tests.conditions import OBJDUMP
 from tests.deploy.graphs import deployable, photo, segmenter
 
 
@@ -109,13 +110,11 @@ def test_levels_give_the_same_numbers(small_graph, level):
     assert (got != OnnxSession(small_graph).run(image)[0]).mean() < 1e-3
 
 
+@OBJDUMP.mark
 def test_the_level_reaches_the_machine_code(small_graph, tmp_path):
     """AVX2's 256-bit registers (ymm) occur in v3's assembly, AVX-512's (zmm) only in v4's."""
-    import shutil
     import subprocess
 
-    if shutil.which("objdump") is None:
-        pytest.skip("objdump is not installed")
     code = {}
     for level in ("x86-64", "x86-64-v3", "x86-64-v4"):
         path = tmp_path / f"{level}.so"

@@ -26,7 +26,7 @@ from deploy.tuning.records import load_records
 from deploy.tuning.tune import Limits, tune
 from lut.errors import UserError
 from lut.ops import Resize
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 from tests.deploy.cli.conftest import cli, user_onnx  # noqa: F401 - fixtures
 from tests.deploy.devices.farm import until
 from tests.deploy.graphs import segmenter, write
@@ -216,7 +216,7 @@ class TestCommands:
         assert (result["profile"]["ceilings"] is None) == no_probe
 
     def test_tuning(self, remote, small_graph, small_artifact, cpu, tmp_path):
-        AVX2.require()
+        KERNELS.require()
         records = tune(
             small_graph, cpu, tmp_path, small_artifact, Limits(1), threads=1, remote=remote
         )

@@ -12,7 +12,16 @@ from deploy.gpu.pipeline import compile_source
 from deploy.schedules import schedule_fields
 from deploy.targets import resolve_target
 from lut.errors import UserError
-from lut.ops import Depthwise, GlobalMean, Labels, Operation, Pointwise, Resize, Stem
+from lut.ops import (
+    Depthwise,
+    GlobalMean,
+    Labels,
+    Operation,
+    Pointwise,
+    Resize,
+    Stem,
+    parse_operation,
+)
 from tests.deploy.gpu.run_kernels import Kernels, rule
 
 OPERATIONS = {
@@ -81,7 +90,10 @@ def output(name: str) -> np.ndarray:
     return np.empty((1, *op.output), np.float32)
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
+PRECISIONS = {"fp32": tuple(OPERATIONS), "fp16": HALF}
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
 def kernels(request) -> Kernels:
     operations = {**OPERATIONS, **{name: OPERATIONS[base_of(name)] for name in ALL}}
     if request.param == "fp16":
@@ -89,20 +101,20 @@ def kernels(request) -> Kernels:
     return Kernels(operations, request.param, ALL)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_they_compute_the_same(kernels, name):
+def test_they_compute_the_same(kernels):
     """To the bit, as every sum keeps its order; only the tree of the mean is another."""
-    if name not in kernels.codes:
-        pytest.skip("at fp32 only")
-    want = kernels.run(name, arguments(name, rule(OPERATIONS[name])), output(name))
-    mine = [other for other in ALL if base_of(other) == name]
-    assert len(set(map(ALL.get, mine))) >= 3
-    for other in mine:
-        got = kernels.run(other, arguments(name, ALL[other]), output(name))
-        if name == "mean":
-            np.testing.assert_allclose(got.astype(float), want, rtol=1e-3, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(got, want, str(ALL[other]))
+    names = [name for name in OPERATIONS if name in kernels.codes]
+    assert len(names) == len(PRECISIONS[kernels.precision])
+    for name in names:
+        want = kernels.run(name, arguments(name, rule(OPERATIONS[name])), output(name))
+        mine = [other for other in ALL if base_of(other) == name]
+        assert len(set(map(ALL.get, mine))) >= 3
+        for other in mine:
+            got = kernels.run(other, arguments(name, ALL[other]), output(name))
+            if name == "mean":
+                np.testing.assert_allclose(got.astype(float), want, rtol=1e-3, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(got, want, str(ALL[other]))
 
 
 def test_no_block_is_larger_than_a_gpu_allows(kernels):
@@ -127,9 +139,9 @@ class TestMeasuredSchedules:
     def test_a_record_of_the_rule_changes_nothing(self, gpu_graph):
         """Byte for byte: source, plan and constants."""
         target = resolve_target("cuda", "sm_61")
-        kernels = GpuKernels()
-        plain = compile_source(gpu_graph, target, kernels=kernels)
-        measured = {text: schedule_fields(rule(s)) for text, s in kernels.emitted.items()}
+        plain = compile_source(gpu_graph, target)
+        texts = [kernel.spec for kernel in plain.kernels]
+        measured = {text: schedule_fields(rule(parse_operation(text))) for text in texts}
         again = compile_source(gpu_graph, target, kernels=GpuKernels(measured=measured))
         assert again.lowered == plain.lowered
         assert not any(kernel.tuned for kernel in plain.kernels)

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from deploy.gpu.build import EmulatedRunnable
 from typer.testing import CliRunner
 
 from deploy.artifact_file import load_artifact, save_artifact
@@ -15,7 +14,7 @@ from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
 from deploy.gpu import emulator
 from deploy.gpu.cubin import read_cubin
-from deploy.gpu.emulator import EmulatedNetwork
+from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.kernels import resize
 from deploy.gpu.lower import lower_kernels
@@ -23,12 +22,14 @@ from deploy.gpu.pipeline import compile_source
 from deploy.gpu.store_half import halve
 from deploy.graph.export import import_onnx
 from deploy.graph.reference import Reference
+from deploy.precision import FP16, FP32
+from deploy.runtime import Network
 from deploy.targets import resolve_target
-from deploy.verify import RELATIVE_TOLERANCE, replay_golden, require
+from deploy.verify import replay_golden, require
 from lut.errors import UserError, WorkError
 from lut.ops import Resize
 from tests.deploy import user_networks
-from tests.deploy.gpu.conftest import ARCHITECTURES
+from tests.deploy.gpu.fixtures import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET, rule
 from tests.deploy.graphs import photo, segmenter, write
 
@@ -154,14 +155,14 @@ class TestArtifact:
 
     @pytest.mark.parametrize("architecture", ["sm_61", "sm_90"])
     def test_machine_code_of_every_kernel(self, half_artifact, architecture):
-        found = read_cubin(half_artifact.gpu.cubins[architecture])
-        entries = half_artifact.gpu.plan.entries.values()
+        found = read_cubin(half_artifact.code.cubins[architecture])
+        entries = half_artifact.code.plan.entries.values()
         assert found.architecture == architecture
         assert {launch.kernel for entry in entries for launch in entry.launches} <= found.kernels
 
     def test_arithmetic_in_ptx_is_float32(self, half_artifact):
         """Half is converted and nothing else: no sum and no product has its precision."""
-        (text,) = (code.decode() for code in half_artifact.gpu.ptx.values())
+        (text,) = (code.decode() for code in half_artifact.code.ptx.values())
         words = set(re.findall(r"\b[a-z]+(?:\.\w+)*\.f16\w*(?:\.\w+)*", text))
         assert words == {"cvt.f32.f16", "cvt.rn.f16.f32"}
 
@@ -169,14 +170,14 @@ class TestArtifact:
         path = tmp_path / "half.hmseg"
         save_artifact(half_artifact, path)
         read = load_artifact(path)
-        assert read.target.precision == "fp16"
+        assert read.target.precision is FP16
         assert read.manifest()["target"]["precision"] == "fp16"
 
     def test_verify_and_bench_on_a_driver(
         self, half_artifact, lowered, driver_library, monkeypatch, tmp_path
     ):
         """The artifact on the stand-in: what is printed names the precision, and the loss."""
-        assert lowered.plan == half_artifact.gpu.plan
+        assert lowered.plan == half_artifact.code.plan
         library = compile_emulated(lowered.source)
         monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
         monkeypatch.setenv("STAND_IN_KERNELS", str(library))
@@ -201,9 +202,9 @@ class TestArtifact:
         ]
         done = CliRunner().invoke(app, timed, env={"COLUMNS": "120"})
         assert done.exit_code == 0, done.output
-        assert "tiny-mrms 64x128, Stand-in, fp16" in done.output
-        assert "hmseg's maps are fp16; the others compute in fp32" in done.output
-        whole = replace(half_artifact, target=replace(half_artifact.target, precision="fp32"))
+        assert "tiny-mrms 64x128, maps in fp16, Stand-in" in done.output
+        assert "hmseg has its maps in fp16; the others compute in fp32" in done.output
+        whole = replace(half_artifact, target=replace(half_artifact.target, precision=FP32))
         save_artifact(whole, path)
         done = CliRunner().invoke(app, timed)
         assert isinstance(done.exception, UserError)
@@ -236,7 +237,8 @@ class TestTheGateCanFail:
         path.write_text(coarse(text))
         assert path.read_text() != text
         monkeypatch.setitem(emulator._HEADERS, "cuda_fp16.h", path)
-        network = EmulatedRunnable(half_artifact, lowered.source)
+        code = EmulatedProgram(lowered.source, half_artifact.code, half_artifact.metadata)
+        network = Network(half_artifact, code)
         replayed = replay_golden(network)
         assert replayed.max_logit_error > replayed.tolerance
         with pytest.raises(WorkError, match="tvm does not match onnxruntime"):
@@ -274,6 +276,6 @@ def test_a_users_network(tmp_path):
     labels, logits = Reference(graph)(image)
     network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
     got = network.run(image, "logits").view(np.float32).reshape(logits.shape)
-    tolerance = RELATIVE_TOLERANCE["fp16"] * max(1, np.abs(logits).max())
+    tolerance = FP16.relative_tolerance * max(1, np.abs(logits).max())
     np.testing.assert_allclose(got, logits, rtol=0, atol=tolerance)
     assert (network.run(image).reshape(labels.shape) != labels).mean() < 2e-3

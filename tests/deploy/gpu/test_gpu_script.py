@@ -1,18 +1,21 @@
-"""What benchmarks/gpu.sh keeps, whatever happens; its rows are made up, and the GPU is the
-stand-in for a driver. tests/deploy/gpu/test_bench.py measures a real row on it."""
+"""What benchmarks/gpu.sh keeps, whatever happens; its rows are made up, but for one, and the GPU is
+the stand-in for a driver: what is written, not how fast."""
 
 import itertools
 import json
 import multiprocessing
 import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
 
 from benchmarks import gpu, gpu_report, gpu_row
-from lut.errors import WorkError
+from deploy.tuning.records import load_records
+from lut.errors import UserError, WorkError
 
 SIZES = ["--resolutions", "256x512", "768x1536"]
 
@@ -330,3 +333,75 @@ def test_what_is_said_of_a_row():
         "mrms 768x1536: labels that differ from hmseg's: TensorRT 0.0500%",
         "mrms 768x1536: TensorRT: a note",
     ]
+
+
+KERNELS = 4  # of `gpu_graph`: one network is tuned
+ROOT = Path(__file__).parents[3]
+
+
+def test_everything_in_one_command(any_driver, gpu_graph, monkeypatch, tmp_path, capsys):
+    """The network is tuned, and the artifact is built and gated anew, on the machine's GPU; the
+    next start has nothing left to do."""
+    monkeypatch.setattr(gpu_row, "COPIED_BYTES", 1 << 20)
+    monkeypatch.setenv("HMSEG_HOME", str(tmp_path))
+    model = tmp_path / "graph.onnx"
+    model.write_bytes(gpu_graph.SerializeToString())
+    options = ["--models", str(model), "--resolutions", "64x64", "--rounds", "1"]
+    options += ["--tune-seconds", "0.1", "--table-minutes", "0"]
+    assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
+    path = tmp_path / "gpu-stand-in.json"
+    assert capsys.readouterr().out.strip() == str(path)
+    result = json.loads(path.read_text())
+    (row,) = result["rows"]
+    assert len(row["parity"]) == 5
+    assert all(comparison["passed"] for comparison in row["parity"])
+    assert len(row["kernels_ms"]) == KERNELS
+    assert row["memory_floor_ms"] > 0
+    assert row["copy_gb_per_s"] > 0
+    assert row["tuning"]["records"] == len(load_records([tmp_path / "tuning"])) == KERNELS
+    assert row["tuning"]["schedules"]
+    assert row["tuning"]["seconds"] > 0
+    assert result["provenance"]["gpu"] == "Stand-in"
+    assert result["provenance"]["precision"] == "fp32"
+    assert result["left_out"] == result["errors"] == []
+    work = row["parts_ms"]["compute_ms"]
+    assert row["compute_over_floor"] == pytest.approx(work / row["memory_floor_ms"])
+    monkeypatch.setattr(gpu_row, "measure_row", None)  # not called
+    assert gpu.main([*options, "--repeat", "1", "-o", str(tmp_path)]) == 0
+    assert f"goes on with {path}, which has {model} 64x64" in capsys.readouterr().err
+    assert json.loads(path.read_text())["rows"] == [row]
+
+
+def test_time_is_up(driver_library, monkeypatch, tmp_path):
+    """The bars' sizes would have been first."""
+    monkeypatch.setattr("deploy.gpu.driver.LIBRARY", str(driver_library))
+    assert gpu.main(["--models", "tiny-mrms", "--minutes", "-1", "-o", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "gpu-stand-in.json").read_text())
+    assert result["rows"] == []
+    assert result["left_out"] == [
+        *(f"tiny-mrms {size}, the time was up"
+          for size in ("768x1536", "1024x2048", "256x512", "512x1024")),
+        "the latency table, the time was up",
+    ]  # fmt: skip
+    assert result["table"]["left_out"] == "the time was up"
+    assert [bar["met"] for bar in result["bars"]] == [None, None, None]
+
+
+def test_without_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr("deploy.gpu.driver.LIBRARY", "libcuda-that-is-not-there.so")
+    assert gpu.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: no NVIDIA driver on this machine")
+    assert captured.err.count("\n") == 1
+    with pytest.raises(UserError, match="no NVIDIA driver"):
+        gpu.run(gpu.argparse.Namespace(minutes=1))
+
+
+def test_the_script():
+    """It runs from any folder and hands its options on."""
+    script = ROOT / "benchmarks" / "gpu.sh"
+    done = subprocess.run(
+        [str(script), "--help"], capture_output=True, text=True, check=True, cwd="/",
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert "--minutes" in done.stdout

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.gpu import nvrtc
-from deploy.gpu.cubin import EM_CUDA, read_cubin
 from deploy.gpu.targets import CUDA_ARCHITECTURES
 from deploy.object_cache import ObjectCache
 from deploy.targets import resolve_target
@@ -92,16 +91,6 @@ def test_default_architectures_are_those_that_the_toolkit_knows(monkeypatch):
         resolve_target("cuda", "sm_61")
     monkeypatch.setattr(nvrtc, "_import", lambda: of_version(12, (61, 75, 80, 86, 90)))
     assert resolve_target("cuda").features == CUDA_ARCHITECTURES
-
-
-@pytest.mark.parametrize(("version", "flags"), [(7, 0x5A055A), (8, 0x6005A04)])
-def test_the_architecture_in_a_cubins_header(version, flags):
-    """As NVRTC 12.9 and 13.0 write it for sm_90."""
-    header = bytearray(64)
-    header[:9] = b"\x7fELF\x02\x01\x01\0" + bytes([version])
-    header[18:20] = EM_CUDA.to_bytes(2, "little")
-    header[48:52] = flags.to_bytes(4, "little")
-    assert read_cubin(bytes(header)).architecture == "sm_90"
 
 
 SOURCE = 'extern "C" __global__ void k(float* x) { x[0] = 1.0f; }'

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.gpu.plan import ALIGNMENT, Entry, Launch, Life, Plan, Region, aligned, place
-from deploy.gpu.program import GpuProgram, choose_code
 from lut.errors import UserError
 
 LAUNCH = Launch("k", (4, 2, 1), (32, 1, 1), (Region(0, 8), Region(256, 64)))
@@ -56,37 +55,3 @@ def test_an_unsound_plan(change):
         Plan.from_json(json.dumps(json.loads(PLAN.to_json()) | change))
     with pytest.raises(UserError, match="not sound"):
         Plan.from_json("{")
-
-
-def program(**code):
-    return GpuProgram(PLAN, b"\0" * 256, **code)
-
-
-def test_members():
-    whole = program(cubins={"sm_61": b"a"}, ptx={"compute_90": b"b"})
-    assert GpuProgram.from_members(whole.members()) == whole
-    with pytest.raises(UserError, match="not the files"):
-        GpuProgram.from_members(whole.members() | {"gpu/../../etc": b""})
-    with pytest.raises(UserError, match="constants"):
-        GpuProgram.from_members(whole.members() | {"gpu/constants.bin": b""})
-
-
-@pytest.mark.parametrize(
-    ("capability", "name"),
-    [
-        (61, "sm_61"), (80, "sm_80"), (86, "sm_86"), (89, "sm_86"), (90, "compute_86"),
-        (120, "compute_86"),
-        # Boards (Jetson): no other machine code than their own, and theirs on nothing else.
-        (72, "sm_72"), (87, "compute_86"),
-    ],
-)  # fmt: skip
-def test_code_of_the_gpus_own_generation_or_ptx(capability, name):
-    cubins = {arch: arch.encode() for arch in ("sm_61", "sm_72", "sm_80", "sm_86")}
-    assert choose_code(program(cubins=cubins, ptx={"compute_86": b""}), capability)[0] == name
-
-
-@pytest.mark.parametrize("capability", [52, 60, 62, 75])
-def test_no_code_for_the_gpu(capability):
-    cubins = {"sm_61": b"", "sm_80": b""}
-    with pytest.raises(UserError, match=f"no code for this GPU, sm_{capability} .it has sm_61"):
-        choose_code(program(cubins=cubins, ptx={"compute_80": b""}), capability)

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
-import pytest
 import tvm
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy import host
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.pipeline import compile_graph, make_kernels, network_passes
 from deploy.gpu.emulator import EmulatedNetwork
@@ -22,6 +20,7 @@ from deploy.graph.place import Kernels, called_kernel, find_operations
 from deploy.graph.view import Graph
 from deploy.targets import resolve_target
 from lut.ops import Operation
+from tests.conditions import require_features
 
 TARGETS = ("x86-64-v3", "x86-64-v4")  # AVX2 and AVX-512
 RNG = np.random.default_rng(0)
@@ -177,9 +176,7 @@ def operations_of(model: onnx.ModelProto, target: str) -> list[str]:
 def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) -> float:
     """The largest difference to onnxruntime over all outputs; skips where it cannot run."""
     resolved = resolve_target(target)
-    missing = host.missing_features(resolved.features, host.cpu_flags())
-    if missing:
-        pytest.skip(f"this CPU lacks {', '.join(missing)}")
+    require_features(resolved.features)
     if x is None:
         x = noise(model)
     expected = reference(model, x)

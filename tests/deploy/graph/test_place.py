@@ -51,8 +51,6 @@ class Without:
 
 
 missing_kinds = st.frozensets(st.sampled_from(COMPOSED))
-
-
 # Conversions are no part of a graph: placing adds them.
 FOUND = [kind for kind in ops.operation_kinds() if kind is not ops.Convert]
 
@@ -66,7 +64,8 @@ def test_the_largest_operation_that_there_is_else_its_parts(kind, data, missing)
     assert placed(network_of(op), kernels) == expand(op, kernels.has)
 
 
-def test_of_one_pixel():
+def test_context_of_one_pixel():
+    """Its channels are a map, and both its convolutions see one pixel."""
     op, kernels = ops.Context(8, 12, 1, 1), Without(frozenset({ops.GlobalPool}))
     assert placed(network_of(op), kernels) == expand(op, kernels.has)
 
@@ -164,7 +163,7 @@ def test_numbers_of_any_graph(seed):
 
 @pytest.mark.parametrize("model", ["zoo", "residual"])
 def test_cpu_and_gpu_find_the_same(model, graph):
-    """Each of its own size; a network of ours has no operation that one of them misses."""
+    """A GPU, the parts of what a CPU runs whole."""
     if model == "residual":
         net = Net(16, 12, 20)
         y = "x"

@@ -1,6 +1,4 @@
-from deploy.cpu.pipeline import isa_of
-from deploy.measure.ceilings import Ceilings, FmaProbe, load_here, probe_ceilings
-from tests.conditions import AVX2
+from deploy.measure.ceilings import Ceilings
 
 
 def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():
@@ -9,13 +7,3 @@ def test_rate_of_a_working_set_is_that_of_the_level_that_holds_it():
     assert ceilings.read_gbytes_per_s(32 << 10) == 400  # both threads' share
     assert ceilings.read_gbytes_per_s((32 << 10) + 1) == 200
     assert ceilings.read_gbytes_per_s(1 << 40) == 20
-
-
-def test_probes_of_this_machine(cpu):
-    isa = isa_of(cpu)
-    AVX2.require()
-    ceilings = probe_ceilings(load_here(cpu), isa, 1, repeat=2)
-    # In the units that are said: no core reaches the upper bounds.
-    assert 0 < ceilings.fma_gflops < 2000
-    assert all(0 < rate < 20000 for _, rate in ceilings.reads)
-    assert 0 < FmaProbe(cpu, isa, 1).gflops(2) < 2000

@@ -2,13 +2,13 @@ import numpy as np
 
 from deploy.cpu.pipeline import isa_of
 from deploy.cpu.probe import ReadProbeSpec, emit_ones, emit_read
-from deploy.measure.ceilings import load_here
-from tests.conditions import AVX2
+from deploy.measure.probes import load_here
+from tests.conditions import KERNELS
 
 
 def test_kernels_fill_run_and_are_timed(cpu):
+    KERNELS.require()
     isa = isa_of(cpu)
-    AVX2.require()
     spec = ReadProbeSpec(tasks=2, floats=1024, rounds=3)
     kernels = load_here(cpu)({"ones": emit_ones(spec, isa), "read": emit_read(spec, isa)})
     x = kernels.made_by("ones", (2, 1024))

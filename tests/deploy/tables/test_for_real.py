@@ -21,7 +21,7 @@ from hmseg.genotype import random_genotype
 from lut.estimate import MIN_CALIBRATION
 from lut.ops import InvertedResidual, expand
 from lut.table_file import load_table
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 from tests.deploy.tables.fakes import PROTOCOL, SHALLOW, SPACE
 from tests.lut.tables import visit
 
@@ -38,7 +38,7 @@ class Few(Plan):
 
 @pytest.fixture(scope="module")
 def recipe(cpu):
-    AVX2.require()
+    KERNELS.require()
     return Recipe(SPACE, cpu, 2, {})
 
 

@@ -10,14 +10,14 @@ from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.apart import run_apart
 from lut.ops import InvertedResidual
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 
 BLOCK = InvertedResidual(48, 288, 48, 16, 32, dilation=2, residual=True)
 
 
 def candidate(cpu, schedule_of):
     isa = isa_of(cpu)
-    AVX2.require()
+    KERNELS.require()
     rule = inverted_residual.default_schedule(BLOCK, isa, 2)
     function = emit(BLOCK, isa, schedule=schedule_of(rule))
     return compile_kernels({"k": function}, tvm.target.Target(cpu.config)), function

@@ -14,14 +14,14 @@ from deploy.trials import swapped
 from deploy.trials.bench import FRAMES, ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
 from lut.ops import Labels, Logits, Pointwise
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 
 POINTWISE = Pointwise(8, 5, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def rule(small_graph, cpu):
-    AVX2.require()
+    KERNELS.require()
     return build_artifact(small_graph, cpu, threads=2, measured={})[0]
 
 

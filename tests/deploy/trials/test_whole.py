@@ -25,7 +25,7 @@ from deploy.tuning.tune import Limits, tune
 from deploy.verify import Comparison
 from lut.errors import UserError, WorkError
 from lut.ops import Depthwise, Pointwise, Resize, parse_operation
-from tests.deploy.gpu.conftest import any_network
+from tests.deploy.gpu.fixtures import any_network
 
 TEXTS = [str(op) for op in (Pointwise(8, 8, 4, 4), Depthwise(8, 4, 4), Resize(8, 4, 4, 2, 2))]
 

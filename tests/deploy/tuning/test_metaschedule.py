@@ -15,12 +15,13 @@ import pytest
 
 from deploy.backends import backend_of
 from deploy.build import build_artifact
-from deploy.cpu.passes.schedule_fallback import TRACE, apply_trace, workload_key
+from deploy.cpu.passes.schedule_fallback import apply_trace, workload_key
+from deploy.schedules import TRACE
 from deploy.trials.bench import ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
 from deploy.tuning.metaschedule import BATCH, search
 from lut.errors import UserError
-from tests.conditions import AVX2
+from tests.conditions import KERNELS
 
 TRIALS, BEFORE = 4, 2  # in all, and until it is interrupted
 
@@ -42,7 +43,7 @@ def run(function, target, folder, **options):
 @pytest.fixture(scope="module")
 def bench(small_graph, cpu):
     """A user's network, of which one convolution is left to TVM."""
-    AVX2.require()
+    KERNELS.require()
     rule, _ = build_artifact(small_graph, cpu, threads=1, measured={})
     return SwappedBench(small_graph, cpu, backend_of(cpu).kernels(cpu, 1, {}), rule)
 

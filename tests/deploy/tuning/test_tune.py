@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.backends import backend_of
-from deploy.cpu.passes.schedule_fallback import TRACE
+from deploy.schedules import TRACE
 from deploy.targets import resolve_target
 from deploy.trials.bench import Measurement
 from deploy.tuning import tune as tuning

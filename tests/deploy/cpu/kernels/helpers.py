@@ -1,6 +1,5 @@
 """Run one kernel on numpy arrays, and the instruction sets that this machine can run."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,14 @@ from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
 from lut.ops import Activation
+from tests import conditions
 
 CPUS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 
-@cache
-def _flags() -> set[str]:
-    with open("/proc/cpuinfo") as lines:  # noqa: PTH123
-        return next(set(line.split()) for line in lines if line.startswith("flags"))
-
-
-def _runs(isa: Isa) -> bool:
-    needed = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}}
-    return needed[isa.name] <= _flags()
-
-
 ISAS = [
-    pytest.param(
-        isa, id=isa.name, marks=pytest.mark.skipif(not _runs(isa), reason=f"no {isa.name} here")
-    )
-    for isa in (AVX2, AVX512)
+    pytest.param(AVX2, id=AVX2.name, marks=conditions.AVX2.mark),
+    pytest.param(AVX512, id=AVX512.name, marks=conditions.AVX512.mark),
 ]
 
 

@@ -1,0 +1,13 @@
+from deploy.cpu.pipeline import isa_of
+from deploy.measure.probes import FmaProbe, load_here, probe_ceilings
+from tests.conditions import KERNELS
+
+
+def test_probes_of_this_machine(cpu):
+    KERNELS.require()
+    isa = isa_of(cpu)
+    ceilings = probe_ceilings(load_here(cpu), isa, 1, repeat=2)
+    # In the units that are said: no core reaches the upper bounds.
+    assert 0 < ceilings.fma_gflops < 2000
+    assert all(0 < rate < 20000 for _, rate in ceilings.reads)
+    assert 0 < FmaProbe(cpu, isa, 1).gflops(2) < 2000
