@@ -18,6 +18,7 @@ from deploy.tables.build import Plan, build_table
 from deploy.targets import resolve_target
 from lut.errors import UserError, WorkError
 from lut.table_file import load_table
+from tests.deploy.devices.farm import until
 from tests.deploy.devices.played import Played, boards
 from tests.deploy.tables.fakes import PROTOCOL, SPACE, FakeFactory, FakeSession
 
@@ -161,6 +162,8 @@ class TestTable:
                 def watch(device, session, item):
                     mine = taken[device.session.name]
                     mine.append((str(item[0]), item[1]))
+                    if device.session.name == "a":  # the victim has its turns first
+                        until(lambda: len(taken["victim"]) >= 3, 20, "the victim's third")
                     if device.session.name == "victim" and len(mine) == 3:
                         device.session.alive = False
                     return work(device, session, item)

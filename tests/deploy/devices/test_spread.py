@@ -14,10 +14,13 @@ from tests.deploy.devices.played import boards
 
 
 def test_results_are_in_the_order_of_the_items_and_saved_as_they_come(monkeypatch):
-    played, saved = boards(monkeypatch, "a", "b"), []
+    played, saved, other = boards(monkeypatch, "a", "b"), [], threading.Event()
 
     def work(session, x):
-        time.sleep(0.05 if x == 0 else 0)
+        if x == 0:
+            other.wait(20)  # for the other device
+        else:
+            other.set()
         return session.name, 10 * x
 
     found = spread(played.farm, range(5), work, on_result=lambda x, y: saved.append((x, y[1])))
@@ -49,7 +52,6 @@ def test_the_item_of_a_lost_device_is_done_by_another(monkeypatch):
         if x < 2:
             both.wait()  # each has one
             if session.name == "a":
-                both.reset()
                 raise session.lose()
         return x
 

@@ -1,6 +1,7 @@
 """Candidates on devices that are played; tests/deploy/devices/test_network.py has a real one."""
 
 import math
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -62,6 +63,7 @@ class Loaded:
         return SimpleNamespace(logits=lambda _given: scores, artifact=self.artifact)
 
     def time_kernels(self, frames):
+        time.sleep(0.001)  # the other device comes to its turn
         self.log.append((self.session.name, bool(self.artifact.numbers), frames))
         ns = [self.artifact.numbers.get(str(op), 10) for op in (FIRST, SECOND)]
         return [[1000, 1000, 1000, 1], *[[ns[0], ns[1], ns[1], 1]] * (frames - 1)]
