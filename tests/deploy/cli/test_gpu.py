@@ -8,6 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deploy.backends import backend_of
+from deploy.cli import places, search
+from deploy.measure.gpu import GpuDevice
+from deploy.tables.build import provenance_of
 from deploy.targets import resolve_target
 from deploy.tuning.records import load_records, winners
 from lut.errors import UserError
@@ -127,3 +131,16 @@ def test_without_a_gpu(cli, gpu_table, monkeypatch, tmp_path):
         assert done.code == 2
         assert "no NVIDIA driver on this machine" in done.error
     assert not (tmp_path / "home").exists()
+
+
+def test_a_search_measures_on_the_same_gpu(any_driver, monkeypatch):
+    """Before it begins, it makes sure that its table is of this machine's GPU."""
+    target = resolve_target("cuda", "sm_61")
+    identity = replace(IDENTITY, target=target.key, target_name="cuda", threads=0)
+    provenance = provenance_of(GpuDevice().info, target, {}, backend_of(target).protocol)
+    lut = table(visit("e"), identity=identity, provenance=provenance)
+    place = places.read_table_place(identity, None, None, 1.0)
+    assert search._Measuring(lut, place).target == target
+    monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
+    with pytest.raises(UserError, match=r"now 'Another GPU'.*; or search with --no-measure"):
+        search._Measuring(lut, place)
