@@ -50,7 +50,7 @@ def alive(pid: int) -> bool:
 
 
 class Started:
-    """A tracker or a server; `port` is where it begins to look for a free one."""
+    """A process; `port` is where a tracker or a server begins to look for a free one."""
 
     def __init__(self, pid: int, port: int) -> None:
         self.pid, self.port = pid, port
@@ -112,6 +112,11 @@ class LocalFarm:
         self.started += started
         until(lambda: self.devices(key) >= wanted, START_S, f"{count} servers {key}")
         return started
+
+    def visit(self, key: str) -> Started:
+        """Start a client that stays in a kernel on a device."""
+        self.started.append(self._launcher.start("client", self.tracker, 0, key=key))
+        return self.started[-1]
 
     def emulate(self, key: str) -> None:
         """The emulated ARM machine, as `hmseg-deploy device emulate` starts it."""

@@ -1,5 +1,5 @@
-"""Starts trackers and device servers as copies of one process that has imported TVM, which takes
-seconds. Each line of its standard input is a job in JSON; it prints the copy's process id.
+"""Starts trackers, device servers and clients as copies of one process that has imported TVM, which
+takes seconds. Each line of its standard input is a job in JSON; it prints the copy's process id.
 
 tests/deploy/cli/test_device.py starts them as a user does.
 """
@@ -19,6 +19,8 @@ from tvm.rpc import tracker as tvm_tracker
 from deploy.cpu import loaded
 from deploy.devices import server, tracker
 from deploy.devices.address import LOOPBACK, Address
+from deploy.devices.session import Farm, open_session
+from tests.deploy.devices.naps import nap
 
 _PR_SET_PDEATHSIG = 1
 IMPORTED = (tvm_server, tvm_tracker)
@@ -36,8 +38,9 @@ def main() -> None:
 
 
 def _become(job: dict[str, Any]) -> None:
-    """The tracker, or a server with a key: ours, or TVM's own; with variables of the environment,
-    on some of the cores, with so many bytes of addresses."""
+    """The tracker, a server with a key (ours, or TVM's own), or a client in a kernel that never
+    ends; with variables of the environment, on some of the cores, with so many bytes of addresses.
+    """
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -57,6 +60,9 @@ def _become(job: dict[str, Any]) -> None:
         tracker.run_tracker(where)
     elif job["what"] == "server":
         server.serve(where, job["key"], port=port, port_end=port + 100)
+    elif job["what"] == "client":
+        with open_session(Farm(where, job["key"])) as session:
+            nap(session, 3600)
     else:
         tvm_server.PopenRPCServerState(
             LOOPBACK, port, port + 100, tracker_addr=tuple(where), key=job["key"]

@@ -3,8 +3,6 @@ nothing left behind. test_spread.py plays what needs no process to end."""
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -99,18 +97,10 @@ def test_a_kernel_that_never_ends(farm, server):
 
 
 def test_a_client_that_is_killed_leaves_no_process_on_the_device(farm, server):
-    code = (
-        "from deploy.devices.session import open_session\n"
-        "from tests.deploy.devices.naps import nap\n"
-        "from deploy.devices.address import Address\nfrom deploy.devices.session import Farm\n"
-        f"with open_session(Farm(Address(*{tuple(farm.tracker)!r}), 'one')) as session:\n"
-        "    nap(session, 3600)\n"
-    )
-    client = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    client = farm.visit("one")
     until(lambda: bool(children(server.pid)), 60, "the session")
     time.sleep(2)  # inside the kernel
     client.kill()
-    client.wait()
     until(lambda: not children(server.pid), 15, "the end of the session")
     until(lambda: farm.free("one") == 1, 15, "the device's return")
 
