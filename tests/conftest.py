@@ -53,7 +53,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def home(shared_folder: Path) -> Iterator[Path]:
+def users_folder(shared_folder: Path) -> Iterator[Path]:
     """The user's folder of this run, also of the programs that it starts. The cache of machine code
     in it begins empty, and what a command has compiled no other compiles again, whichever worker
     runs it; what the machine's user has there, records of tuning too, changes nothing.

@@ -36,7 +36,7 @@ class Walk:
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory, home) -> Walk:
+def walk(tmp_path_factory, users_folder) -> Walk:
     """All of them, in order: each may need what one before it has written."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "photos").mkdir()
