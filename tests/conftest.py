@@ -27,13 +27,13 @@ ROOT = Path(__file__).parent.parent
 # Files that take longest, first: begun late, one of them would leave a core idle at the end.
 SLOW = (
     "tests/test_readme.py",
-    "tests/deploy/tuning/test_metaschedule.py",
-    "tests/deploy/devices/test_measuring.py",
-    "tests/deploy/tables/test_build.py",
-    "tests/deploy/tuning/test_tune.py",
-    "tests/deploy/test_build.py",
     "tests/benchmarks/test_full_schedule.py",
+    "tests/deploy/devices/test_faults.py",
+    "tests/deploy/tables/test_networks.py",
+    "tests/deploy/test_build.py",
+    "tests/deploy/tuning/test_metaschedule.py",
     "tests/deploy/devices/test_network.py",
+    "tests/deploy/tables/test_for_real.py",
 )
 
 
