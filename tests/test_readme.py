@@ -12,7 +12,11 @@ from PIL import Image
 from deploy.artifact_file import load_artifact
 from deploy.resolution import Resolution
 from deploy.street import draw_street
+from lut.table_file import save_table
 from tests.conftest import ROOT
+from tests.deploy.tuning.test_upgrade import BLOCK, record, write
+from tests.lut.tables import table, visit
+from tests.lut.test_upgrade import as_version_1
 
 README = (ROOT / "README.md").read_text()
 
@@ -42,6 +46,9 @@ def walk(tmp_path_factory, users_folder) -> Walk:
     (folder / "photos").mkdir()
     for name in ("street.png", "photos/a.jpg", "photos/b.png"):
         Image.fromarray(draw_street(Resolution(120, 200))).save(folder / name)
+    save_table(table(visit("a")), folder / "TABLE.jsonl")
+    as_version_1(folder / "TABLE.jsonl")  # what `upgrade` is for
+    write(folder / "RECORDS.jsonl", record(BLOCK))
     said = {
         command: subprocess.run(
             shlex.split(command), cwd=folder, capture_output=True, text=True, check=False
@@ -91,10 +98,11 @@ def test_verify(walk):
 
 
 def test_what_else_they_leave(walk):
-    """Results, and nothing in the user's own folder but records of tuning."""
+    """Results, and what is measured and carried over."""
     left = ["tiny-hmseg-256x512.onnx", "roofline.png", "out/street-overlay.png", "out/a-labels.png"]
     assert all((walk.folder / name).stat().st_size > 0 for name in left)
     assert "rule / records, whole network: " in walk.of("hmseg-deploy tune").stdout
+    assert walk.of("hmseg-deploy upgrade").stdout.count("carried over: 1 records") == 2
 
 
 def test_ci_runs_the_same_test_command():
