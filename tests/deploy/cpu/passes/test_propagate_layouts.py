@@ -17,10 +17,11 @@ def constant(net, shape, low=0.5, high=2.0):
     return net._weight(np.random.default_rng(1).uniform(low, high, shape).astype(np.float32))
 
 
-def hard_swish(net, x):
+def clipped_gate(net, x):
+    """As hard-swish, which is an activation of the convolution itself, with another shift."""
     channels = net.channels[x]
-    three, zero, six = (net._weight(np.array(v, np.float32)) for v in (3, 0, 6))
-    y = net._node("Clip", [net._node("Add", [x, three], channels), zero, six], channels)
+    two, zero, six = (net._weight(np.array(v, np.float32)) for v in (2, 0, 6))
+    y = net._node("Clip", [net._node("Add", [x, two], channels), zero, six], channels)
     return net._node("Mul", [x, net._node("Div", [y, six], channels)], channels)
 
 
@@ -50,7 +51,7 @@ def powers_and_roots(net, x):
     return net._node("Div", [x, net._node("Exp", [root], net.channels[x])], net.channels[x])
 
 
-ALONE = [hard_swish, silu, per_channel_constant, one_value, by_its_average, powers_and_roots]
+ALONE = [clipped_gate, silu, per_channel_constant, one_value, by_its_average, powers_and_roots]
 
 
 @pytest.mark.parametrize("target", TARGETS)
