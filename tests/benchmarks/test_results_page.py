@@ -14,7 +14,7 @@ from lut.errors import UserError
 
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # Networks that a comparison was given, not what it measured.
-INPUTS = {f"compare-search/best-random-{seed}.json" for seed in range(3)}
+INPUTS = {"machine-code.json", f"compare-search/best-random-{seed}.json" for seed in range(3)}
 MEASURED = {
     "command": "python -m benchmarks.x", "machine": "Box, one core", "versions": {"torch": "2"},
     "date": "2026-11-22T10:00:00+00:00",

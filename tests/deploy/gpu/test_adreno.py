@@ -36,7 +36,7 @@ def complaints(source: str) -> list[str]:
 
 
 def test_the_front_end_takes_the_whole_network(adreno):
-    assert complaints(adreno.gpu.opencl) == []
+    assert complaints(adreno.code.opencl) == []
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_the_front_end_takes_the_whole_network(adreno):
     [("vstore4(", "vstore4(1, "), ("__global float*", "__global flaot*"), ("barrier(", "barier(")],
 )
 def test_the_front_end_finds_mistakes(adreno, before, after):
-    assert complaints(adreno.gpu.opencl.replace(before, after, 1))
+    assert complaints(adreno.code.opencl.replace(before, after, 1))
 
 
 def test_every_launch_has_its_kernel(adreno):
-    kernels = dict(re.findall(r"__kernel void (\w+)\(([^)]*)\) \{", adreno.gpu.opencl))
-    for entry in adreno.gpu.plan.entries.values():
+    kernels = dict(re.findall(r"__kernel void (\w+)\(([^)]*)\) \{", adreno.code.opencl))
+    for entry in adreno.code.plan.entries.values():
         for launch in entry.launches:
             assert len(launch.arguments) == kernels[launch.kernel].count("__global")
             x, y, z = launch.block
@@ -61,8 +61,8 @@ def test_it_says_that_it_was_not_checked(adreno):
         "checked": False, "reason": "no OpenCL GPU runs artifacts in this version"
     }  # fmt: skip
     assert adreno.target.architecture == "opencl"
-    assert not adreno.gpu.cubins
-    assert not adreno.gpu.ptx
+    assert not adreno.code.cubins
+    assert not adreno.code.ptx
 
 
 def test_tags():
