@@ -19,7 +19,7 @@ EXPECTED = {
     "LrAspp": (
         {"stem": 1, "pointwise": 19, "depthwise": 5, "global_mean": 3, "resize": 1,
          "labels_end": 1},
-        9,  # hard-swish and squeeze-excite
+        3,  # squeeze-excite, and the head's gate
     ),
     "DeepLabV3Plus": (
         {"stem": 1, "pointwise": 16, "depthwise": 8, "global_mean": 1, "resize": 2,

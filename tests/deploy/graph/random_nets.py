@@ -8,7 +8,7 @@ from tests.deploy.graph.nets import Net
 
 CHANNELS = 8
 SIZE = (12, 16)
-ACTS = (*["none"] * 5, *["relu6"] * 4, "relu", "sigmoid")
+ACTS = (*["none"] * 5, *["relu6"] * 4, "relu", "sigmoid", "hswish")
 
 
 def random_net(seed: int, outputs: int | None = None) -> onnx.ModelProto:

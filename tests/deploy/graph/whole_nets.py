@@ -7,7 +7,7 @@ from lut import ops
 from lut.ops import Operation
 from tests.deploy.graph.nets import Net
 
-ACTS = ("relu", "relu6", "sigmoid")
+ACTS = ("relu", "relu6", "hswish", "sigmoid")
 
 
 @st.composite
