@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.results_lib.store import Store, unique
 from benchmarks.results_lib.table import Table, bar
+from deploy.cli.advice import build_command
 from deploy.tables.check import BAR_MEAN, BAR_TAU, BAR_WORST, kendall_tau
 from lut.table_file import load_table
 
@@ -24,7 +25,7 @@ def tables(store: Store) -> list[Table]:
         last, _ = table.runs[-1]
         source = store.source(
             name, of=path.stem, chip=last.cpu, date=last.date, versions=last.versions,
-            command=table.identity.command(f"lut/data/{path.name}").partition(" (")[0],
+            command=build_command(table.identity, f"lut/data/{path.name}").partition(" (")[0],
         )  # fmt: skip
         sources.append(source)
         noisy = sum(entry.noisy for entry in table.entries.values())
