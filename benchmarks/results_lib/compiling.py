@@ -38,7 +38,7 @@ def cached(store: Store) -> list[Table]:
                "of CPU time, s"]  # fmt: skip
     note = (
         "From the exported graph to the linked library: the step `compiling` without its parity "
-        "gate. The fastest of the rounds and the slowest. A kernel knows the size of its map: another "
-        "size is another kernel ([0034](decisions/0034-object-cache.md))."
+        "gate. The fastest of the rounds and the slowest. A kernel knows the size of its map: "
+        "another size is another kernel ([0034](decisions/0034-object-cache.md))."
     )
     return [Table("With the object cache", columns, rows, [source], note)]
