@@ -105,6 +105,12 @@ def test_classes_of_rows_give_the_same(isa, height, dilation, phases, tasks):
     check(isa, op, schedule)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_strips_mean_nothing_without_an_expansion(isa):
+    op = InvertedResidual(16, 16, 8, 13, 30, expand=False)
+    check(isa, op, dataclasses.replace(kernel.default_schedule(op, isa, 2), strip=11))
+
+
 def test_classes_of_rows_must_fit_the_window():
     op = InvertedResidual(16, 96, 16, 12, 10, dilation=2)
     schedule = kernel.default_schedule(op, AVX512, 2)

@@ -55,7 +55,7 @@ def test_matches_numpy(isa, op):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(5, 2), Tile(4, 3)])
+@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(5, 2), Tile(4, 3), Tile(36, 1)])
 def test_any_schedule_gives_the_same(isa, tile):
     check(isa, Pointwise(20, 56, 5, 7, "relu6", "map"), PointwiseSchedule(tile, 3))
 
