@@ -265,18 +265,40 @@ def _clipped(graph: Graph, output: Expr) -> tuple[Expr, tuple[float, ...]]:
 
 def _hard_swish(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
     """x where a value is x * relu6(x + 3) / 6, as ONNX's HardSwish is imported, or written out with
-    the division at its end, or x * HardSigmoid(x)."""
-    for whole in (graph.scaled(output, 1 / 6), output):
-        for x, gate in product_of(graph, whole) if isinstance(whole, relax.Var) else []:
-            inner = gate if whole is not output else graph.scaled(gate, 1 / 6)
-            shifted, bounds = _clipped(graph, inner)
-            if bounds == (0.0, 6.0) and x.same_as(graph.shifted(shifted, 3.0)):
-                return x
-            sixth, bounds = _clipped(graph, gate)
-            scaled = graph.shifted(sixth, 0.5) if bounds == (0.0, 1.0) else None
-            if scaled is not None and x.same_as(graph.scaled(scaled, 1 / 6)):
-                return x
+    the division at its end, or x * HardSigmoid(x), and nothing else reads the steps between."""
+    for x, gate in product_of(graph, graph.scaled(output, 1 / 6)):
+        if _relu6_of_3_more(graph, gate, x) and _alone_between(graph, x, output):
+            return x
+    for x, gate in product_of(graph, output):
+        is_gate = _relu6_of_3_more(graph, graph.scaled(gate, 1 / 6), x)
+        is_gate = is_gate or _hard_sigmoid(graph, gate, x)
+        if is_gate and _alone_between(graph, x, output):
+            return x
     return None
+
+
+def _relu6_of_3_more(graph: Graph, value: Expr, x: Var) -> bool:
+    shifted, bounds = _clipped(graph, value)
+    return bounds == (0.0, 6.0) and bool(x.same_as(graph.shifted(shifted, 3.0)))
+
+
+def _hard_sigmoid(graph: Graph, value: Expr, x: Var) -> bool:
+    """clip(x / 6 + 0.5, 0, 1)."""
+    sixth, bounds = _clipped(graph, value)
+    scaled = graph.shifted(sixth, 0.5) if bounds == (0.0, 1.0) else None
+    return bool(x.same_as(graph.scaled(scaled, 1 / 6)))
+
+
+def _alone_between(graph: Graph, x: Var, output: Var) -> bool:
+    """Whether each value between x and the output, all of which lead to x, is read once."""
+    todo = [output]
+    while todo:
+        read = relax.analysis.free_vars(graph.definition(todo.pop()))
+        steps = [value for value in read if not value.same_as(x)]
+        if not all(graph.used_once(step) for step in steps):
+            return False
+        todo += steps
+    return True
 
 
 def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None

@@ -177,6 +177,27 @@ def test_other_numbers_are_no_hard_swish(sixth):
     assert ("hswish" in found) == (sixth == 1 / 6)
 
 
+def test_a_sixth_of_a_hard_swish_is_none():
+    net = Net(20, 9, 11)
+    convolved = net.conv("x", 30)
+    model = net.model(net.node("Div", [by_hard_sigmoid(net, convolved), net.number(6)]))
+    assert placed(model) == [Pointwise(20, 30, 9, 11, "hswish")]  # what is divided
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
+@pytest.mark.parametrize("form", FORMS[1:], ids=NAMES[1:])
+def test_steps_of_a_hard_swish_that_are_read_elsewhere(form):
+    """Each in its turn; as one operation it would be computed twice."""
+    for step in ("Add", "Clip", "HardSigmoid", "Div"):
+        net = Net(20, 9, 11)
+        y = form(net, net.conv("x", 20))
+        steps = [node.output[0] for node in net.nodes if node.op_type == step]
+        if steps and steps != [y]:
+            model = net.model(y, net.depthwise(steps[0]))
+            assert placed(model)[0] == Pointwise(20, 20, 9, 11)
+            assert max_error(model, TARGETS[0]) < 1e-4
+
+
 def test_what_is_read_elsewhere_too_is_not_swallowed():
     net = Net(20, 9, 11)
     convolved = net.conv("x", 20)
