@@ -116,8 +116,10 @@ def _transposed_pads(
             total = stride * (size - 1) + more[axis] + span - wanted[axis]
             small, large = total // 2, total - total // 2
             before, behind = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-            if total < 0:  # no element reaches what lies behind
-                before, behind = 0, total
+            if total < 0:
+                if auto_pad != "NOTSET":  # onnxruntime then gives a smaller output
+                    node.refuse("auto_pad of a window below the stride; give output_padding")
+                before, behind = 0, total  # no element reaches what lies behind
         begin.append(span - 1 - before)
         end.append(span - 1 - behind + more[axis])
         if stride * (size - 1) + 1 + begin[-1] + end[-1] < span:

@@ -82,7 +82,11 @@ def _window(node: Node) -> Window:
     kernel = tuple(node.attribute("kernel_shape"))
     if not kernel or min(kernel) < 1:
         node.refuse(f"kernel_shape={list(kernel)}; the file is not valid ONNX")
-    return read_window(node, kernel, bool(node.attribute("ceil_mode", 0)))
+    window = read_window(node, kernel, bool(node.attribute("ceil_mode", 0)))
+    same = node.attribute("auto_pad", "NOTSET").startswith("SAME")
+    if same and max(window.dilations) > 1:  # onnxruntime pads as if the window were not dilated
+        node.refuse("auto_pad with dilations has no one meaning; give it pads")
+    return window
 
 
 def _lowest(dtype: str) -> float:

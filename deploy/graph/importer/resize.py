@@ -75,6 +75,8 @@ def resize(node: Node) -> Expr:
         if coordinates == "tf_crop_and_resize":
             beyond = (at < 0) | (at > axis.length - 1)
             if beyond.any():
+                if mode == "cubic":  # onnxruntime then goes on over the edge
+                    node.refuse("a cubic region that leaves the input has no one meaning; crop it")
                 x = _replaced(node, x, axis.axis, beyond, outside)
     return x
 
@@ -84,7 +86,7 @@ def _is_plain_bilinear(
 ) -> bool:
     """Whether TVM's operator, and our kernels behind it, mean the same."""
     plain = (mode, coordinates, antialias) == ("linear", "half_pixel", False)
-    if not plain or len(node.shape()) != 4 or node.dtype() != "float32":
+    if not plain or len(node.shape()) != 4 or node.shape()[0] != 1 or node.dtype() != "float32":
         return False
     changed = [axis for axis in axes if axis.size != axis.length or axis.scale != 1]
     # TVM takes the ratio of the sizes for the scale.
