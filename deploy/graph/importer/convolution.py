@@ -20,7 +20,7 @@ def conv(node: Node) -> Expr:
             f"a weight of shape {weight} in {groups} groups on {shape[1]} channels; "
             "the file is not valid ONNX"
         )
-    result = _convolution(len(window.kernel))(
+    result = _CONVOLUTIONS[len(window.kernel)](
         node.tensor(0), node.tensor(1), list(window.strides), [*window.begin, *window.end],
         list(window.dilations), groups,
     )  # fmt: skip
@@ -61,14 +61,10 @@ def conv_transpose(node: Node) -> Expr:
             [length - behind for length, behind in zip(lengths, cut[1], strict=True)],
         )  # fmt: skip
     padding = [max(pad, 0) for pad in (*begin, *end)]
-    result = _convolution(rank)(
+    result = _CONVOLUTIONS[rank](
         x, constant(_mirrored(weight, groups)), [1] * rank, padding, list(dilations), groups
     )
     return _with_bias(node, result, weight.shape[1] * groups)
-
-
-def _convolution(rank: int) -> object:
-    return _CONVOLUTIONS[rank]
 
 
 def _check_kernel(node: Node, kernel: tuple[int, ...]) -> None:

@@ -1,9 +1,9 @@
 """Operators whose output element depends on the inputs' elements at its place alone."""
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
-import numpy as np
 from onnx import helper
 from tvm import relax, tirx
 
@@ -133,17 +133,17 @@ def where(node: Node) -> Expr:
 
 def clip(node: Node) -> Expr:
     """min(max(x, low), high); a bound that is missing or NaN is none."""
-    x, dtype = node.tensor(0), np.dtype(node.dtype())
-    low = _bound(node, 1, "lower bound")
-    high = _bound(node, 2, "upper bound")
-    if dtype.kind == "f":
-        low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
-        if low > high:
-            return relax.op.full(node.shape(), constant(high, dtype.name), dtype.name)
-        return relax.op.clip(x, float(low), float(high))
+    x, dtype = node.tensor(0), node.dtype()
+    low, high = _bound(node, 1, "lower bound"), _bound(node, 2, "upper bound")
+    if node.is_float():
+        least = -math.inf if low is None else float(low)
+        most = math.inf if high is None else float(high)
+        if least > most:
+            return relax.op.full(node.shape(), constant(most, dtype), dtype)
+        return relax.op.clip(x, least, most)
     if low is not None:
-        x = relax.op.maximum(x, constant(low, dtype.name))
-    return x if high is None else relax.op.minimum(x, constant(high, dtype.name))
+        x = relax.op.maximum(x, constant(low, dtype))
+    return x if high is None else relax.op.minimum(x, constant(high, dtype))
 
 
 def _bound(node: Node, index: int, what: str) -> Constant | None:

@@ -42,8 +42,7 @@ def slice_(node: Node) -> Value:
         return node.tensor(0)
     if all(chosen[axis].step > 0 for axis in cut_axes):
         firsts, lasts, strides = (
-            [value(chosen[axis]) for axis in cut_axes]
-            for value in (lambda r: r.start, lambda r: r[-1] + 1, lambda r: r.step)
+            [value(chosen[axis]) for axis in cut_axes] for value in (_first, _behind, _step)
         )
         return relax.op.strided_slice(node.tensor(0), cut_axes, firsts, lasts, strides)
     return node.compute(
@@ -53,6 +52,18 @@ def slice_(node: Node) -> Value:
         ),
         node.tensor(0),
     )
+
+
+def _first(places: range) -> int:
+    return places.start
+
+
+def _behind(places: range) -> int:
+    return places[-1] + 1
+
+
+def _step(places: range) -> int:
+    return places.step
 
 
 def gather(node: Node) -> Value:

@@ -147,7 +147,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
         )
     ]
     if coordinates == "tf_crop_and_resize":
-        return [axis for axis in resized if _is_changed(axis) or (axis.start, axis.end) != (0, 1)]
+        return [axis for axis in resized if _is_changed(axis) or axis.start != 0 or axis.end != 1]
     return sorted(resized, key=lambda axis: axis.axis)
 
 

@@ -16,7 +16,7 @@ def scatter_elements(node: Node) -> Expr:
     size = old[axis]
     if indices.shape != node.shape(2) or ((indices < -size) | (indices >= size)).any():
         node.refuse("its indices do not fit data and updates; the file is not valid ONNX")
-    places = list(np.indices(indices.shape))
+    places: list[Constant] = list(np.indices(indices.shape))
     places[axis] = indices % size
     return _scattered(node, np.ravel_multi_index(places, old).reshape(-1))
 

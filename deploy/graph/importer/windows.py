@@ -41,7 +41,7 @@ def read_window(node: Node, kernel: tuple[int, ...], ceil_mode: bool = False) ->
     if len(pads) != 2 * rank or min(pads) < 0:
         node.refuse(f"pads={pads} is not supported: two sizes for each axis, none negative")
     axes = [
-        _axis(node, *sizes, auto_pad, ceil_mode)
+        _axis(auto_pad, ceil_mode, *sizes)
         for sizes in zip(sides, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True)
     ]
     begin, end, output = zip(*axes, strict=True)
@@ -59,8 +59,8 @@ def read_sides(node: Node, name: str, rank: int) -> tuple[int, ...]:
 
 
 def _axis(
-    node: Node, size: int, kernel: int, stride: int, dilation: int, begin: int, end: int,
-    auto_pad: str, ceil_mode: bool,
+    auto_pad: str, ceil_mode: bool, size: int, kernel: int, stride: int, dilation: int, begin: int,
+    end: int,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Padding before and behind, and the output's size."""
     span = dilation * (kernel - 1) + 1

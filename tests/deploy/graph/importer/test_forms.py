@@ -214,8 +214,8 @@ def movement(draw: Draw) -> onnx.ModelProto:
 
 # How many of each are drawn.
 FAMILIES = {
-    resize: 160, resize_of_axes: 30, pool: 80, conv: 40, conv_transpose: 60, slices: 30, pad: 30,
-    reduction: 30, normalisation: 30, movement: 30,
+    resize: 90, resize_of_axes: 20, pool: 50, conv: 25, conv_transpose: 35, slices: 20, pad: 20,
+    reduction: 20, normalisation: 20, movement: 20,
 }  # fmt: skip
 # Where ONNX and onnxruntime differ: a cubic region over the edge, a transposed window below the
 # stride with auto_pad.
