@@ -13,7 +13,6 @@ from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
 from deploy.gpu import emulator
-from deploy.gpu.cubin import read_cubin
 from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.kernels import resize
@@ -29,6 +28,7 @@ from deploy.verify import replay_golden, require
 from lut.errors import UserError, WorkError
 from lut.ops import Resize
 from tests.deploy import user_networks
+from tests.deploy.gpu.cubin import read_cubin
 from tests.deploy.gpu.fixtures import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET, rule
 from tests.deploy.graphs import photo, segmenter, write
