@@ -27,9 +27,7 @@ LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
 class Code(Protocol):
     """What a backend compiles a network to, as an artifact holds it."""
 
-    @property
-    def format_version(self) -> int:
-        """Of the format, the first whose readers know such code."""
+    format_version: ClassVar[int]  # of the format, the first whose readers know such code
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""

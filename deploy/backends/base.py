@@ -74,37 +74,23 @@ class Job:
 
 class Backend(Protocol):
     """One kind of machine that networks are compiled for. What works on networks asks it, and
-    nothing else knows of kinds of machines."""
+    nothing else knows of kinds of machines. What most of them do alike is here."""
 
-    @property
-    def kernels_version(self) -> int:
-        """Of the kernels: tuning records and latency tables are believed for one alone."""
-
-    @property
-    def protocol(self) -> VisitProtocol:
-        """How a latency table is measured unless the caller says."""
-
-    @property
-    def trials(self) -> int:
-        """Candidates that tuning measures unless the caller says."""
-
-    @property
-    def compiles_ahead(self) -> bool:
-        """Whether compiling does not disturb what is measured at the same time."""
-
-    @property
-    def measures_memory(self) -> bool:
-        """Whether a network's memory is that of a process on this machine."""
+    kernels_version: int  # tuning records and latency tables are believed for one alone
+    protocol: VisitProtocol  # how a latency table is measured unless the caller says
+    trials: int  # candidates that tuning measures unless the caller says
+    compiles_ahead: bool  # compiling does not disturb what is measured at the same time
+    measures_memory: bool  # a network's memory is that of a process on this machine
+    tunes_nests: bool  # tuning covers loop nests that TVM's own lowering made
 
     def record_threads(self, threads: int) -> int:
-        """What records and tables have as their number of threads: 0 where there are none."""
+        """What records and tables have as their number of threads: as many as asked for, or 0
+        where there are none."""
+        return threads
 
     def tunes(self, target: Target) -> bool:
         """Whether code for this target takes measured schedules."""
-
-    @property
-    def tunes_nests(self) -> bool:
-        """Whether tuning covers loop nests that TVM's own lowering made."""
+        return True
 
     def has(self, operation: Operation) -> bool:
         """Whether there is a kernel for an operation."""
@@ -136,16 +122,19 @@ class Backend(Protocol):
 
     def measured_target(self, target: Target, text: str) -> Target:
         """The target to measure where `text` asked for `target`: of the machine at hand. Raises
-        UserError where there is none."""
+        UserError where there is none. The same where what measures it says whether it can."""
+        return target
 
     def devices(self, threads: int, remote: Remote | None) -> Devices:
         """What measures: the devices that the user names, else this machine."""
 
     def architecture(self, target: Target) -> str:
         """What `DeviceInfo.architecture` is where code for the target runs."""
+        return target.architecture
 
     def versions(self) -> dict[str, str]:
         """Of tools that make this backend's code, besides those of all."""
+        return {}
 
     def peers(
         self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
@@ -163,6 +152,7 @@ class Backend(Protocol):
 
     def check_place(self, threads: int | None, remote: Remote | None) -> None:
         """Raise UserError for options that do not go with this kind of machine."""
+        return
 
     def where(self, target: Target) -> str:
         """How to check an artifact, ``{}``, on a machine that runs it; empty where none does."""

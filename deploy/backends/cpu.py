@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.backends.base import Built, CannotRunError, Job, Kernels, OnStep
+from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
 from deploy.cpu.library import Library, check_machine
 from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _LINKING_BYTES = 16 * 2**20  # objects and library without the weights, generously
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """As `deploy.backends.base.Backend`."""
 
     kernels_version = KERNELS_VERSION
@@ -51,15 +51,6 @@ class CpuBackend:
     trials = 200
     measures_memory = tunes_nests = True
     compiles_ahead = False  # it would keep the cores busy that are measured
-
-    def record_threads(self, threads: int) -> int:
-        """As many as asked for: the work is cut for them."""
-        return threads
-
-    def tunes(self, target: Target) -> bool:
-        """Always."""
-        del target
-        return True
 
     def has(self, operation: Operation) -> bool:
         """As `Kernels.has`, on every instruction set."""
@@ -123,29 +114,15 @@ class CpuBackend:
         """Every kernel call, by the clock in the library."""
         return built.artifact, tuple(entry for entry, calls in entries for _ in range(calls))
 
-    def measured_target(self, target: Target, text: str) -> Target:
-        """The same: what measures it says whether it can."""
-        del text
-        return target
-
     def devices(self, threads: int, remote: Remote | None) -> Devices:
         """As `Backend.devices`."""
         return RemoteDevices(remote) if remote else LocalDevice(threads)
-
-    def architecture(self, target: Target) -> str:
-        """As ``uname -m`` prints it."""
-        return target.architecture
-
-    def versions(self) -> dict[str, str]:
-        """None beside those of all."""
-        return {}
 
     def peers(
         self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
         given: NDArray[Any], threads: int,
     ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
         """onnxruntime with as many threads, on the graph that the artifact was compiled from."""
-        del artifact, network
 
         def start() -> Peer:
             session = OnnxSession(graph, threads=threads)
@@ -171,12 +148,8 @@ class CpuBackend:
 
         return RemoteBench(kernels, rule, build, remote, emulated=emulated)
 
-    def check_place(self, threads: int | None, remote: Remote | None) -> None:
-        """Any will do."""
-
     def where(self, target: Target) -> str:
         """On a device."""
-        del target
         return "on the device: hmseg-deploy verify {} --rpc-key KEY"
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.backends.base import Built, CannotRunError, Job, Kernels, OnStep
+from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.devices.network import Remote
 from deploy.gpu.driver import Driver, NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram, NoCompilerError
@@ -42,7 +42,7 @@ T = TypeVar("T")
 MOST_EMULATED_PIXELS = 512 * 1024
 
 
-class CudaBackend:
+class CudaBackend(Backend):
     """As `deploy.backends.base.Backend`."""
 
     kernels_version = GPU_KERNELS_VERSION
@@ -54,7 +54,6 @@ class CudaBackend:
 
     def record_threads(self, threads: int) -> int:
         """There are none."""
-        del threads
         return 0
 
     def tunes(self, target: Target) -> bool:
@@ -67,7 +66,6 @@ class CudaBackend:
 
     def kernels(self, target: Target, threads: int, measured: Mapping[str, Fields]) -> GpuKernels:
         """For all of them."""
-        del target, threads
         return GpuKernels(measured)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
@@ -94,7 +92,6 @@ class CudaBackend:
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`, emulated."""
-        del remote
         lowered = _source(job, lambda _: None).lowered
         raw = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants).run(given)
         _, *shape = (d.dim_value for d in job.graph.graph.output[0].type.tensor_type.shape.dim)
@@ -107,7 +104,6 @@ class CudaBackend:
     ) -> tuple[T, dict[str, Any]]:  # fmt: skip
         """On the GPU of this machine, or where there is none that runs it by emulation of its
         source, which is slow."""
-        del remote
         artifact, program = built.artifact, built.artifact.code
         assert isinstance(program, GpuProgram)
         try:
@@ -159,7 +155,6 @@ class CudaBackend:
     def devices(self, threads: int, remote: Remote | None) -> Devices:
         """This machine's GPU."""
         self.check_place(None, remote)
-        del threads
         return GpuDevice()
 
     def architecture(self, target: Target) -> str:
@@ -176,7 +171,6 @@ class CudaBackend:
     ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
         """torch, torch.compile, onnxruntime and TensorRT on the same GPU, as far as they are
         there."""
-        del threads
         if (artifact.metadata.input, artifact.metadata.output) != ("image", "labels"):
             raise UserError("a GPU is timed from image to labels: leave --input and --output out")
         return makers(network, graph, given)
@@ -185,7 +179,6 @@ class CudaBackend:
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:
         """Whole networks, in each of which every kernel has another schedule."""
-        del threads, emulated
         self.check_place(None, remote)
 
         def build(kernels: Kernels) -> Artifact:
@@ -206,7 +199,6 @@ class CudaBackend:
 
     def where(self, target: Target) -> str:
         """On the machine that has the GPU."""
-        del target
         return "on its machine: hmseg-deploy verify {}"
 
 

@@ -106,7 +106,7 @@ class RemoteDevice:
         return RemoteMeasuring(load_on(self.session, artifact, self._threads))
 
 
-class RemoteMeasuring:
+class RemoteMeasuring(Session):
     """One artifact, loaded on a device, timed by the device's own clock.
 
     The input is in the device's memory already: its copy, which a local call includes, is in no
@@ -146,11 +146,6 @@ class RemoteMeasuring:
         """Nanoseconds of every kernel call, frame by frame."""
         kernels = len(self.network.artifact.calls)
         return self._library.time_kernels(self.given, frames, kernels)
-
-    def time_parts(self, frames: int) -> dict[str, list[int]]:
-        """None: a frame is one call."""
-        del frames
-        return {}
 
     def ceilings(self, threads: int) -> Ceilings | None:
         """With the instructions that the artifact was compiled for: what else the device has is not

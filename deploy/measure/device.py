@@ -44,11 +44,8 @@ class DeviceInfo:
 class Session(Protocol):
     """One artifact, loaded on a device."""
 
+    network: Network
     given: NDArray[Any]  # the input that frames are timed on: at first the golden one
-
-    @property
-    def network(self) -> Network:
-        """It, to be called."""
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -70,9 +67,11 @@ class Session(Protocol):
 
     def time_parts(self, frames: int) -> dict[str, list[int]]:
         """Nanoseconds of a frame's parts, by name, where the device tells them apart."""
+        return {}
 
     def ceilings(self, threads: int) -> Ceilings | None:
         """What the device can do at most, measured; None where there is no probe for it."""
+        return None
 
 
 class Device(Protocol):

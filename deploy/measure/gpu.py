@@ -9,8 +9,7 @@ from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
-from deploy.measure.ceilings import Ceilings
-from deploy.measure.device import DeviceInfo, OneDevice
+from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
 from deploy.runtime import Network
 from lut.errors import UserError
@@ -49,7 +48,7 @@ class GpuDevice(OneDevice):
             loaded.close()
 
 
-class GpuSession:
+class GpuSession(Session):
     """A network on the GPU, timed by the GPU's events."""
 
     includes = (
@@ -94,11 +93,6 @@ class GpuSession:
         times = self.loaded.time_frames(self.given, frames)
         parts = ("upload", "compute", "download")
         return {name: [_ns(getattr(t, f"{name}_ms")) for t in times] for name in parts}
-
-    def ceilings(self, threads: int) -> Ceilings | None:
-        """None: there is no probe for GPUs."""
-        del threads
-        return None
 
 
 def _ns(milliseconds: float) -> int:

@@ -9,16 +9,15 @@ from typing import Any
 from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.build import build_artifact
-from deploy.graph.export import export_network
 from deploy.measure.device import Device, Devices, Session
 from deploy.measure.rounds import VisitProtocol, steady_rounds, whole_block
 from deploy.resolution import parse_resolution
 from deploy.tables.build import provenance_of
+from deploy.tables.networks import export_genotype
 from deploy.tables.schedules import schedules_of
 from deploy.target import Target
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
-from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
@@ -208,16 +207,8 @@ def _space_of(table: Table) -> Space:
 
 
 def _compile(genotype: Genotype, space: Space, target: Target, threads: int) -> Artifact:
-    model = MRMS(MRMSConfig(genotype, space.width, space.num_classes))
-    graph = export_network(
-        model, "search-space", parse_resolution(_text(space)), num_classes=space.num_classes
-    )
-    artifact, _ = build_artifact(graph, target, threads=threads)
-    return artifact
-
-
-def _text(space: Space) -> str:
-    return "x".join(map(str, space.resolution))
+    graph = export_genotype(genotype, space)
+    return build_artifact(graph, target, threads=threads)[0]
 
 
 def _measure(

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -93,15 +93,11 @@ class Recipe:
         return TimedNetwork(genotype, artifact, tuple(entries), calls)
 
 
-class Factory(Protocol):
+class Factory(AbstractContextManager["Factory"], Protocol):
     """What builds networks for measuring; a context, whose end frees what it holds."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...  # fmt: skip
+    def __exit__(self, *_: object) -> None:
+        return
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
         """Say which networks will be asked for, in which order."""
@@ -115,22 +111,13 @@ def factory_of(recipe: Recipe) -> Factory:
     return AheadFactory(recipe) if backend_of(recipe.target).compiles_ahead else OwnFactory(recipe)
 
 
-class OwnFactory:
+class OwnFactory(Factory):
     """Builds in this process, between the measurements: compiling would disturb what is measured
     on the same cores. Each kernel is compiled once, for all networks that call it."""
 
     def __init__(self, recipe: Recipe) -> None:
         cache = ObjectCache(None) if recipe.cache is None else recipe.cache
         self._recipe, self._lock = replace(recipe, cache=cache), threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
-        pass
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
         """Nothing is."""
@@ -141,7 +128,7 @@ class OwnFactory:
             return self._recipe.compile(genotype)
 
 
-class AheadFactory:
+class AheadFactory(Factory):
     """Builds in processes of its own, while other networks are measured.
 
     A network takes some seconds of one core, and a GPU measures it in less.
@@ -155,13 +142,7 @@ class AheadFactory:
         self._pool = ProcessPoolExecutor(processes, context, _begin)
         self._building: dict[Genotype, Future[TimedNetwork]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:

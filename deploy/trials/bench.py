@@ -47,36 +47,19 @@ class TunedKernels(Protocol):
 
 
 class TuningBench(Protocol):
-    """Measures candidates of a network's kernels.
+    """Measures candidates of a network's `kernels`.
 
     `times_ns` are a frame's kernels by their text, all calls of each together: an operation of
     ours, whose object is in `operations`, or a loop nest of TVM's, in `nests`. `at_once` candidates
     are measured together, of one kernel at most `per_kernel`.
     """
 
-    @property
-    def kernels(self) -> TunedKernels:
-        """Whose schedules are measured."""
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        """Those of ours, by their text."""
-
-    @property
-    def nests(self) -> Mapping[str, Any]:
-        """TVM's loop nests, by their text."""
-
-    @property
-    def times_ns(self) -> Mapping[str, int]:
-        """Of a frame, by text."""
-
-    @property
-    def at_once(self) -> int:
-        """Candidates that are measured together."""
-
-    @property
-    def per_kernel(self) -> int:
-        """Of these, those of one kernel at most."""
+    kernels: TunedKernels
+    operations: Mapping[str, Operation]
+    nests: Mapping[str, Any] = {}
+    times_ns: Mapping[str, int]
+    at_once: int
+    per_kernel: int
 
     def measure(
         self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],

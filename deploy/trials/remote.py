@@ -2,9 +2,8 @@
 timed by the device's own clock."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -23,13 +22,14 @@ from deploy.trials.bench import (
     UNFIT,
     Candidate,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
 from lut.errors import HmsegError, UserError
 
 
-class RemoteBench:
+class RemoteBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`; only kernels of ours. What a lost device was measuring,
     another measures.
 
@@ -37,7 +37,7 @@ class RemoteBench:
     `emulated`: its latencies mean nothing.
     """
 
-    nests: Mapping[str, Any] = {}
+    kernels: CpuKernels
 
     def __init__(
         self, kernels: CpuKernels, rule: Artifact, build: Callable[[CpuKernels], Artifact],

@@ -29,14 +29,16 @@ from deploy.trials.bench import (
     UNFIT,
     Candidate,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
 
 
-class SwappedBench:
+class SwappedBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`."""
 
+    kernels: CpuKernels
     at_once = per_kernel = 1
 
     def __init__(

@@ -9,7 +9,7 @@ one candidate of every kernel, and the GPU's events tell them apart.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from deploy.trials.bench import (
     UNFIT,
     Candidate,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
@@ -37,13 +38,13 @@ from lut.errors import WorkError
 UNCOUNTED = 2  # frames at the start of each block
 
 
-class WholeNetworksBench:
+class WholeNetworksBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`; only kernels of ours.
 
     `build` compiles the network with other kernels. Raises UserError where there is no GPU.
     """
 
-    nests: Mapping[str, Any] = {}
+    kernels: GpuKernels
     at_once, per_kernel = sys.maxsize, 1
 
     def __init__(
