@@ -32,6 +32,11 @@ class Identity:
     resize_rule: str
 
     @property
+    def target_text(self) -> str:
+        """What names the target on a command line: one that was given as JSON has no name."""
+        return self.target if self.target_name == "json" else self.target_name
+
+    @property
     def precision(self) -> str:
         """Of the maps: what the target's key says, else fp32."""
         found = re.search(r'"precision":"(\w+)"', self.target)

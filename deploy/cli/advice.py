@@ -36,10 +36,8 @@ def advice(mend: object) -> str:
 
 def build_command(identity: Identity, path: str) -> str:
     """The command that measures what a table lacks, on the machine that the table is of."""
-    # A target that was given as JSON has no other name.
-    target = identity.target if identity.target_name == "json" else identity.target_name
     what = (
-        f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
+        f"hmseg-deploy lut build --target {shlex.quote(identity.target_text)} --resolution "
         f"{identity.resolution} --width {identity.width:g}"
     )
     place = f"-o {shlex.quote(path)}"

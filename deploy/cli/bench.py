@@ -36,7 +36,8 @@ def bench(
     repeat: Annotated[int, typer.Option(help="Calls counted in each block.")] = 20,
     rounds: Annotated[int, typer.Option(help="Blocks of each side, in turn.")] = 7,
     percentile: Annotated[
-        list[float] | None, typer.Option(help="Another percentile to report, 0 to 100.")
+        list[float] | None,
+        typer.Option(min=0, max=100, help="Another percentile to report."),
     ] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default: the drawn street.")] = None,
     artifact: Annotated[
@@ -44,7 +45,7 @@ def bench(
     ] = None,
     fail_below: Annotated[
         float | None,
-        typer.Option(help="Exit with 1 where onnxruntime's time / ours is below this."),
+        typer.Option(min=0, help="Exit with 1 where onnxruntime's time / ours is below this."),
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
@@ -63,10 +64,6 @@ def bench(
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
     percentiles = percentile or []
-    if not all(0 <= p <= 100 for p in percentiles):
-        raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
-    if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
-        raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
     cache = kept.open()
     workers, remote = place.read()
     if remote and fail_below is not None:

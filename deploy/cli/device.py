@@ -1,6 +1,7 @@
 """hmseg-deploy device: tracker, serve, list, doctor, emulate."""
 
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port; the next ones where it is taken.")]
 OwnKey = Annotated[
     str | None,
     typer.Option("--rpc-key", help="The kind of device that this is, a word; TVM_TRACKER_KEY."),
@@ -31,7 +33,7 @@ AllowRemote = Annotated[
 @app.command()
 def tracker(
     host: Host = LOOPBACK,
-    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9190,
+    port: Port = TRACKER_PORT,
     allow_remote: AllowRemote = False,
 ) -> None:
     """Run TVM's tracker, which knows the devices and hands them out, until it is interrupted."""
@@ -50,7 +52,7 @@ def serve(
     rpc_key: OwnKey = None,
     rpc_tracker: places.Tracker = None,
     host: Host = LOOPBACK,
-    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9090,
+    port: Port = 9090,
     advertise: Annotated[
         str | None, typer.Option(help="Address that clients are given; default: as it is seen.")
     ] = None,
@@ -76,10 +78,7 @@ def list_devices(rpc_tracker: places.Tracker = None, as_json: options.Json = Fal
 
     found = states(places.read_tracker(rpc_tracker))
     if as_json:
-        print_json([
-            {"key": s.key, "devices": s.devices, "free": s.free, "waiting": s.waiting}
-            for s in found
-        ])  # fmt: skip
+        print_json([asdict(state) for state in found])
         return
     print_table(
         "devices", ("key", "devices", "free", "waiting", "addresses"),
@@ -115,7 +114,7 @@ def doctor(
         if not as_json:
             _print(finding)
     if as_json:
-        print_json([{"link": f.link, "state": f.state, "detail": f.detail} for f in findings])
+        print_json([asdict(finding) for finding in findings])
     if findings[-1].state == "broken":
         raise WorkError(f"{findings[-1].link}: {findings[-1].detail}")
     say("every link holds")
@@ -147,8 +146,6 @@ def emulate(
 
 def _listen_address(host: str, port: int, allow_remote: bool) -> Address:
     address = Address(host, port)
-    if not 0 < port < 65536:
-        raise UserError(f"--port {port}: write a number from 1 to 65535, such as {TRACKER_PORT}")
     if not address.loopback and not allow_remote:
         raise UserError(
             f"--host {host} lets other machines connect, and who connects can run anything here; "

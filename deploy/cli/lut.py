@@ -76,7 +76,7 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        devices = places.open_devices(workers, remote, resolved)
+        devices = backend.devices(workers, remote)
         table = build_table(plan, devices, path, tell, default_cache())
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
@@ -108,30 +108,22 @@ def show(
 
 
 @app.command()
+@grouped
 def check(
+    *,
     path: TablePath,
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
-    networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
-    rpc_tracker: places.Tracker = None,
-    rpc_key: places.Key = None,
-    rpc_limit: places.CallLimit = places.CALL_LIMIT_S,
+    networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
+    place: places.TablePlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
-    if networks < 2:
-        raise UserError(f"--networks {networks}: a comparison needs at least 2")
     table, _ = _open(path)
-    identity = table.identity
-    workers, remote = places.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
+    resolved, devices = place.open(table.identity, target)
     from deploy.tables.check import check_table
 
-    own = identity.target if identity.target_name == "json" else identity.target_name
-    resolved = places.resolve_measured_target(target or own, identity.precision)
     with step(f"compiling and timing {networks} networks") as progress:
-        result = check_table(
-            table, resolved, places.open_devices(workers, remote, resolved), networks=networks,
-            on_progress=progress.tell,
-        )  # fmt: skip
+        result = check_table(table, resolved, devices, networks=networks, on_progress=progress.tell)
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PRECISION
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from lut.errors import UserError
 
@@ -49,8 +48,59 @@ class PlaceOptions:
     rpc_limit: CallLimit = CALL_LIMIT_S
 
     def read(self) -> "tuple[int, Remote | None]":
-        """As `read_place`."""
-        return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+        """The number of threads, and the devices that the options name: None where the work is
+        done on this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the
+        cores which do the work."""
+        word = read_key(self.rpc_key)
+        if word is None:
+            if self.rpc_tracker is not None:
+                raise UserError(
+                    "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
+                )
+            return read_threads(self.threads), None
+        address = read_tracker(self.rpc_tracker)
+        if not 0 < self.rpc_limit < math.inf:
+            raise UserError(f"--rpc-limit {self.rpc_limit}: write a number of seconds above 0")
+        from deploy.cli.console import say
+        from deploy.devices.network import Remote
+        from deploy.devices.session import Farm
+        from deploy.devices.tracker import require_key
+
+        require_key(address, word)  # before long work
+        farm = Farm(address, word, call_limit_s=self.rpc_limit)
+        if self.threads is not None or os.environ.get("TVM_NUM_THREADS"):
+            workers = read_threads(self.threads)
+        else:
+            device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
+            if device is None:
+                raise UserError(
+                    f"the device {word} does not say how many cores it has; name --threads"
+                )
+            workers = device.cores
+        return workers, Remote(farm, workers, on_lost=say)
+
+
+@dataclass(frozen=True)
+class TablePlaceOptions:
+    """Where it is measured what a table was measured for, with as many threads."""
+
+    rpc_tracker: Tracker = None
+    rpc_key: Key = None
+    rpc_limit: CallLimit = CALL_LIMIT_S
+
+    def open(self, identity: "Identity", target: str | None = None) -> "tuple[Target, Devices]":
+        """The target that the text names, by default the table's own, and what measures it. Raises
+        UserError as `PlaceOptions.read` and `resolve_measured_target`."""
+        place = PlaceOptions(identity.threads, **vars(self))
+        if not identity.threads and (read_key(self.rpc_key) or self.rpc_tracker is not None):
+            raise UserError(
+                "a GPU is measured on its own machine: leave --rpc-key, --rpc-tracker out"
+            )
+        workers, remote = place.read() if identity.threads else (0, None)
+        from deploy.backends import backend_of
+
+        resolved = resolve_measured_target(target or identity.target_text, identity.precision)
+        return resolved, backend_of(resolved).devices(workers, remote)
 
 
 def read_tracker(text: str | None) -> Address:
@@ -69,51 +119,7 @@ def read_key(key: str | None) -> str | None:
     return key
 
 
-def read_place(
-    threads: int | None, tracker: str | None, key: str | None, limit_s: float
-) -> "tuple[int, Remote | None]":
-    """The number of threads, and the devices that the options name: None where the work is done on
-    this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the cores which do
-    the work."""
-    word = read_key(key)
-    if word is None:
-        if tracker is not None:
-            raise UserError(
-                "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
-            )
-        return read_threads(threads), None
-    address = read_tracker(tracker)
-    if not 0 < limit_s < math.inf:
-        raise UserError(f"--rpc-limit {limit_s}: write a number of seconds above 0")
-    from deploy.cli.console import say
-    from deploy.devices.network import Remote
-    from deploy.devices.session import Farm
-    from deploy.devices.tracker import require_key
-
-    require_key(address, word)  # before long work
-    farm = Farm(address, word, call_limit_s=limit_s)
-    if threads is not None or os.environ.get("TVM_NUM_THREADS"):
-        workers = read_threads(threads)
-    else:
-        device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
-        if device is None:
-            raise UserError(f"the device {word} does not say how many cores it has; name --threads")
-        workers = device.cores
-    return workers, Remote(farm, workers, on_lost=say)
-
-
-def read_table_place(
-    identity: "Identity", tracker: str | None, key: str | None, limit_s: float
-) -> "tuple[int, Remote | None]":
-    """`read_place` for what a table was measured on."""
-    if identity.threads:
-        return read_place(identity.threads, tracker, key, limit_s)
-    if read_key(key) is not None or tracker is not None:
-        raise UserError("a GPU is measured on its own machine: leave --rpc-key, --rpc-tracker out")
-    return 0, None
-
-
-def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "Target":
+def resolve_measured_target(text: str, precision: str) -> "Target":
     """`resolve_target` for what is measured: of the machine at hand alone.
 
     Raises UserError where there is none, or another than `text` names.
@@ -123,13 +129,6 @@ def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "T
 
     target = resolve_target(text, None, precision)
     return backend_of(target).measured_target(target, text)
-
-
-def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
-    """What measures a table of `target`: the devices that the options name, else this machine."""
-    from deploy.backends import backend_of
-
-    return backend_of(target).devices(threads, remote)
 
 
 def read_threads(threads: int | None) -> int:

@@ -8,7 +8,6 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ EMULATED = "EMULATED: this says nothing of the latency on any ARM processor"
 def profile(
     *,
     artifact: Annotated[Path, typer.Argument(help="An artifact made by hmseg-deploy compile.")],
-    repeat: Annotated[int, typer.Option(help="Frames to time.")] = 50,
+    repeat: Annotated[int, typer.Option(min=1, help="Frames to time.")] = 50,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
@@ -33,8 +32,6 @@ def profile(
 
     On this machine, or with --rpc-key on a device.
     """
-    if repeat < 1:
-        raise UserError(f"--repeat {repeat}: it must be at least 1")
     if out:
         check_writable(out)
     workers, remote = place.read()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class ScheduleOptions:
     """How long, on what batches."""
 
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200
-    batch: Annotated[int, typer.Option(help="Images of a step, over all processes.")] = 8
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 200
+    batch: Annotated[int, typer.Option(min=1, help="Images of a step, over all processes.")] = 8
     crop: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH; the first frame's size by default.")
     ] = None
@@ -31,9 +31,6 @@ class ScheduleOptions:
         list[str] | None,
         typer.Option(help="HxW:BATCH:STEPS, in place of the three above; may be repeated."),
     ] = None
-
-    def __post_init__(self) -> None:
-        training_options.at_least_one(epochs=self.epochs, batch=self.batch)
 
     def read(self) -> "Passes | tuple[Stage, ...]":
         """The same for the library."""
@@ -91,10 +88,7 @@ class WritingOptions:
 
     log_every: training_options.LogEvery = 20
     checkpoint_every: training_options.CheckpointEvery = 200
-    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500
-
-    def __post_init__(self) -> None:
-        training_options.at_least_one(**vars(self))
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500
 
     def read(self) -> "RunOptions":
         """The same for the library."""

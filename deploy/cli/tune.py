@@ -8,7 +8,6 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from lut.errors import UserError
 
 if TYPE_CHECKING:
     from deploy.artifact import Artifact
@@ -26,12 +25,13 @@ def tune(
     trials: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Candidates to measure at most; default 200, on a GPU 1000, where one network "
-            "carries a candidate of every kernel."
+            "carries a candidate of every kernel.",
         ),
     ] = None,
     early_stopping: Annotated[
-        int, typer.Option(help="Leave a kernel after this many candidates without gain.")
+        int, typer.Option(min=1, help="Leave a kernel after this many candidates without gain.")
     ] = 24,
     records: Annotated[
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
@@ -43,8 +43,6 @@ def tune(
 
     With --target cuda on this machine's GPU.
     """
-    if (trials is not None and trials < 1) or early_stopping < 1:
-        raise UserError("--trials and --early-stopping must be at least 1")
     workers, remote = place.read()
     resolved = places.resolve_measured_target(target, precision)
     from deploy.backends import backend_of
