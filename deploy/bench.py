@@ -78,7 +78,7 @@ class BenchResult:
             "threads": self.threads,
             "machine": self.machine,
             "includes": self.includes,
-            "latency": {name: summary.to_json() for name, summary in self.summaries.items()},
+            "latency": {name: asdict(summary) for name, summary in self.summaries.items()},
             "ratios": {name: asdict(ratio) for name, ratio in self.ratios.items()},
             "samples_ns": self.samples,
         }

@@ -9,7 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from deploy.cli.profile import EMULATED, print_profile
+from deploy.cli.profile import EMULATED, print_profile, title_of
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
         rows.append(row)
     columns = [*LATENCY_COLUMNS, *(f"p{p:g}" for p in percentiles), "n"]
     columns += ["peak MiB", "of it network"] * bool(result.memory)
-    print_table(_title(result), columns, rows)
+    title = title_of(result.metadata, result.threads, result.machine, result.note)
+    print_table(title, columns, rows)
     for name, ratio in result.ratios.items():
         print(
             f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
@@ -194,10 +195,3 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
         say(f"hmseg has its{result.note.removeprefix(',')}; the others compute in fp32")
     if result.machine["emulated"] is True:
         say(EMULATED)
-
-
-def _title(result: "BenchResult") -> str:
-    mark = "EMULATED, " if result.machine["emulated"] is True else ""
-    threads = f", {result.threads} threads" if result.threads else ""
-    what = f"{result.metadata.model} {result.metadata.resolution}{threads}{result.note}"
-    return f"{what}, {mark}{result.machine['machine']}"

@@ -1,7 +1,7 @@
 """hmseg-deploy profile."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from deploy.cli.groups import grouped
 from lut.files import check_writable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deploy.metadata import Metadata
     from deploy.profile import Profile
 
@@ -54,7 +56,7 @@ def profile(
     if out:
         from deploy.roofline import draw_roofline
 
-        draw_roofline(result, title_of(metadata, result), out)
+        draw_roofline(result, title_of(metadata, result.threads, result.machine), out)
         say(f"roofline: {out}")
     if as_json:
         print_json({"model": metadata.model, "resolution": str(metadata.resolution)}
@@ -66,11 +68,14 @@ def profile(
         say(EMULATED)
 
 
-def title_of(metadata: "Metadata", result: "Profile") -> str:
-    """The network, the threads and the machine, and whether that one is emulated."""
-    mark = "EMULATED, " if result.emulated else ""
-    machine = f"{mark}{result.machine['machine']}"
-    return f"{metadata.model} {metadata.resolution}, {result.threads} threads, {machine}"
+def title_of(
+    metadata: "Metadata", threads: int, machine: "Mapping[str, Any]", note: str = ""
+) -> str:
+    """The network, the threads, of which a GPU has none, and the machine (`Session.machine`), and
+    whether that one is emulated."""
+    mark = "EMULATED, " if machine["emulated"] is True else ""
+    what = f", {threads} threads" if threads else ""
+    return f"{metadata.model} {metadata.resolution}{what}{note}, {mark}{machine['machine']}"
 
 
 def print_profile(metadata: "Metadata", result: "Profile") -> None:
@@ -90,7 +95,7 @@ def print_profile(metadata: "Metadata", result: "Profile") -> None:
             )
         )
     columns = ("kernel", "ms", "of frame", "GFLOP/s", "GB/s", "of ceiling", "what")
-    print_table(title_of(metadata, result), columns, rows)
+    print_table(title_of(metadata, result.threads, result.machine), columns, rows)
     if result.ceilings:
         print(
             f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.1f} GFLOP/s "

@@ -20,7 +20,7 @@ from tvm.relax import vm_build
 from tvm.target import codegen
 
 from deploy.cpu import lowering
-from deploy.cpu.link import fcompile_of
+from deploy.cpu.link import linker_of
 from deploy.cpu.lowering import PIPELINE
 from deploy.cpu.passes.name_kernels import PROGRAM, program_of
 from deploy.ir import EMITTED
@@ -131,7 +131,7 @@ def link_objects(
             paths[-1].write_bytes(data)
         try:
             executable.export_library(
-                str(path), addons=[*map(str, paths)], fcompile=fcompile_of(target)
+                str(path), addons=[*map(str, paths)], fcompile=linker_of(target)
             )
         except UserError:
             raise

@@ -1,7 +1,6 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,6 @@ class Compiled:
     target: Target
     kernels: tuple[KernelInfo, ...]
     calls: tuple[str, ...]  # the kernels that a frame calls, by name, in order
-    seconds: float
 
     def load(self) -> relax.VirtualMachine:
         """Run it in this process; raises UserError as `save` does."""
@@ -123,7 +121,6 @@ def compile_graph(
     TVM. Object files come from `cache` where it has them. Raises UserError for an operator that TVM
     does not know.
     """
-    start = time.perf_counter()
     module = lower_graph(model, target, kernels=kernels, passes=passes, on_pass=on_pass, dump=dump)
     if on_pass:
         on_pass("machine code")
@@ -132,7 +129,7 @@ def compile_graph(
     objects = object_files(functions, target, cache)
     return Compiled(
         module, objects, target, tuple(info for info in infos if info.name != TICK),
-        tuple(called_functions(module["main"])), time.perf_counter() - start,
+        tuple(called_functions(module["main"])),
     )  # fmt: skip
 
 

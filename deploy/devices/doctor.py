@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.cpu.targets import ARCHITECTURES
 from deploy.devices.adb import check_phone
 from deploy.devices.describe import Description, check_version
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import Farm, RemoteSession, open_session
 from deploy.devices.tracker import require_key, states
 from deploy.target import Target
@@ -139,7 +139,7 @@ class _Probe:
         specs = {f"probe{n}": FmaProbeSpec(n, _STEPS) for n in {1, threads}}
         probes = {name: emit_fma(spec, self._isa) for name, spec in specs.items()}
         session.set_threads(threads)
-        self._kernels = RemoteKernels(session, kernel_library(probes, target))
+        self._kernels = remote_kernels(session, kernel_library(probes, target))
 
     def check(self) -> str:
         """Chains start at 0, 1, 2 ... and each step adds 1: their sum is known exactly."""

@@ -151,16 +151,13 @@ class GpuNetwork:
 
     def _launch_all(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            self._launch(launch)
-
-    def _launch(self, launch: Launch) -> None:
-        pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
-        # The driver copies the values of the parameters before it returns.
-        places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
-        self._driver.call(
-            "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
-            self._stream, places, None,
-        )  # fmt: skip
+            pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
+            # The driver copies the values of the parameters before it returns.
+            places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
+            self._driver.call(
+                "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
+                self._stream, places, None,
+            )  # fmt: skip
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
         """As `deploy.loaders.LoadedCode.run`."""

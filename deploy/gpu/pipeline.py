@@ -1,6 +1,5 @@
 """From the deployable ONNX graph to a GPU's source and the plan of a frame: one list of passes."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +61,10 @@ class _MarkScheduled:
 
 @dataclass(frozen=True)
 class CompiledSource:
-    """A network as the device's compiler gets it, and how it came about."""
+    """A network as the device's compiler gets it."""
 
     lowered: Lowered
-    target: Target
     kernels: tuple[KernelInfo, ...]
-    seconds: float
 
 
 def compile_source(
@@ -82,13 +79,12 @@ def compile_source(
     """Source, plan and constants of a graph with both ends. Schedules are the rule's unless
     `kernels` has others; `on_pass` and `dump` are `run_passes`'s. Raises UserError for an
     operator that cannot be lowered."""
-    start = time.perf_counter()
     kernels = kernels or GpuKernels()
     tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
     module = import_graph(with_logits_output(model))
     with tvm_target:
         steps = gpu_passes(kernels, target.precision) if passes is None else passes
         module = run_passes(module, steps, on_pass, dump)
-    lowered = lower_module(module, tvm_target)
-    described = describe_kernels(module, kernels.measured)
-    return CompiledSource(lowered, target, described, time.perf_counter() - start)
+    return CompiledSource(
+        lower_module(module, tvm_target), describe_kernels(module, kernels.measured)
+    )

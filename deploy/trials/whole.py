@@ -78,28 +78,24 @@ class WholeNetworksBench(TuningBench):
                 rule, other = (
                     tuple(ns[candidate.text] for ns in rounds) for rounds in (rule_ns, other_ns)
                 )
-                keep(candidate, Measurement(self._gpu, rule, other))
+                keep(candidate, Measurement(self._driver.name, rule, other))
             return
         finally:
             if network is not None:
                 network.loaded.close()
         if not self._alive():
             for candidate in batch:
-                keep(candidate, Measurement(self._gpu, refused=f"with others: {refused}"))
+                keep(candidate, Measurement(self._driver.name, refused=f"with others: {refused}"))
             raise WorkError(
                 f"the GPU failed for good while candidates ran ({refused}); tune again: all that "
                 "was measured is kept, and these are not tried again"
             )
         if len(batch) == 1:
-            keep(batch[0], Measurement(self._gpu, refused=refused))
+            keep(batch[0], Measurement(self._driver.name, refused=refused))
             return
         for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
             if time.monotonic() < end:
                 self.measure(part, keep, end)
-
-    @property
-    def _gpu(self) -> str:
-        return self._driver.name
 
     def _load(self, artifact: Artifact) -> "_Loaded":
         assert isinstance(artifact.code, GpuProgram)

@@ -45,7 +45,7 @@ def side(*rounds_ms: float) -> dict:
         "memory": {"base_kib": 1024, "peak_kib": 3072},
         "samples_ns": samples,
         "probe_gflops": [100.0] * len(samples),
-        "latency": summarise([n for block in samples for n in block]).to_json(),
+        "latency": asdict(summarise([n for block in samples for n in block])),
     }
 
 

@@ -141,7 +141,6 @@ def test_compiling_twice_gives_the_same_kernels(compiled, small_graph, cpu):
     assert again.kernels == compiled.kernels
     image = photo()
     np.testing.assert_array_equal(run(again, image), run(compiled, image))
-    assert compiled.seconds > 0
 
 
 @pytest.fixture

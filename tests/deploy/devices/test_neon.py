@@ -10,7 +10,7 @@ import pytest
 from deploy.cpu import layout
 from deploy.cpu.isa import NEON
 from deploy.cpu.kernels import emit
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import open_session
 from deploy.targets import resolve_target
 from lut.ops import (
@@ -63,7 +63,7 @@ def kernels(emulated_farm):
 
         def run(func, isa, arrays, out, dtype="float32"):
             assert isa is NEON
-            remote = RemoteKernels(session, kernel_library({"main": func}, arm))
+            remote = remote_kernels(session, kernel_library({"main": func}, arm))
             return remote.run("main", arrays, np.full(out, 77, dtype))
 
         yield run
