@@ -124,9 +124,10 @@ class Artifact:
         height, width = self.metadata.resolution
         classes = len(self.metadata.classes)
         labels = self.metadata.output == "labels"
+        usual = self.golden.stride == LEAST_STRIDE  # else older programs cannot read it
         return {
             "format": FORMAT,
-            "format_version": self._format_version(),
+            "format_version": self.code.format_version if usual else FORMAT_VERSION,
             "created": self.created,
             "target": self.target.to_json(),
             "input": {
@@ -147,8 +148,3 @@ class Artifact:
             "calls": list(self.calls),
             "golden_stride": self.golden.stride,
         }
-
-    def _format_version(self) -> int:
-        if self.golden.stride != LEAST_STRIDE:
-            return FORMAT_VERSION
-        return self.code.format_version

@@ -1,8 +1,4 @@
-"""Where a frame's time goes: every kernel, against the ceilings probed on the machine.
-
-One way on this machine and on a device: `deploy.measure.device.Session.time_kernels`, by the clock
-that latency tables and tuning on a device read.
-"""
+"""Where a frame's time goes: every kernel, against the ceilings probed on the machine."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -20,14 +20,16 @@ def resolve_target(text: str, architectures: str | None = None, precision: str =
     """
     wanted = parse_precision(precision)
     config = _read_json(text) if text.lstrip().startswith("{") else None
-    if gpu.names_gpu(text, config):
-        return gpu.resolve_gpu(text, config, architectures, wanted)
+    if gpu.names_cuda(text, config):
+        return gpu.resolve_cuda(text, config, architectures, wanted)
     if config is not None and config.get("kind") != "llvm":
         raise UserError(
             'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '
             '{"kind": "cuda", "arch": ...} only'
         )
-    target = cpu.resolve_cpu(text, config, ", ".join((*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:])))
+    words = ", ".join((*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:]))
+    adreno = gpu.names_adreno(text)
+    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, words)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
     if wanted is not FP32:

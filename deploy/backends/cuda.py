@@ -111,16 +111,16 @@ class CudaBackend(Backend):
         # The artifact may be for another machine: whatever keeps it from this one's GPU (there is
         # none, another architecture, an old driver, full memory) is no mistake of the user's.
         except UserError as unfit:
-            return self._emulated(built, work, unfit, on_step)
+            return self._emulated(built, program, work, unfit, on_step)
         on_step("parity gate on the GPU")
         where = loaded.device | {"precision": artifact.target.precision.name}
         return work(Network(artifact, loaded), False), where
 
     def _emulated(
-        self, built: Built, work: Callable[[Network, bool], T], unfit: UserError, on_step: OnStep
-    ) -> tuple[T, dict[str, Any]]:
-        artifact, program = built.artifact, built.artifact.code
-        assert isinstance(program, GpuProgram)
+        self, built: Built, program: GpuProgram, work: Callable[[Network, bool], T],
+        unfit: UserError, on_step: OnStep,
+    ) -> tuple[T, dict[str, Any]]:  # fmt: skip
+        artifact = built.artifact
         try:
             emulated = EmulatedProgram(built.source, program, artifact.metadata)
         except NoCompilerError as error:

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
 from lut.errors import UserError, WorkError
-
-if TYPE_CHECKING:
-    from deploy.devices.doctor import Finding
 
 app = typer.Typer(
     help="Devices over TVM's RPC: its tracker, its servers, and what is wrong with them.",
@@ -112,7 +109,7 @@ def doctor(
     for finding in diagnose(farm, target=target, threads=threads, phone=adb):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     if findings[-1].state == "broken":
@@ -160,7 +157,3 @@ def _reach(address: Address) -> str:
     if address.loopback:
         return ", for this machine only"
     return f"; WARNING: whoever reaches {address.host} can run any program here, a key is no secret"
-
-
-def _print(finding: "Finding") -> None:
-    print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)

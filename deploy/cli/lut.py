@@ -120,10 +120,12 @@ def check(
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
     table, _ = _open(path)
     resolved, devices = place.open(table.identity, target)
-    from deploy.tables.check import check_table
+    from deploy.tables.check import check_networks, unseen_networks
 
     with step(f"compiling and timing {networks} networks") as progress:
-        result = check_table(table, resolved, devices, networks=networks, on_progress=progress.tell)
+        result = check_networks(
+            table, resolved, devices, unseen_networks(table, networks), on_progress=progress.tell
+        )
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:

@@ -133,16 +133,12 @@ def resolve_measured_target(text: str, precision: str) -> "Target":
 
 def read_threads(threads: int | None) -> int:
     """The option, else TVM_NUM_THREADS, else this process's cores."""
-    name = "--threads"
+    name, text = "--threads", str(threads)
     if threads is None:
-        text = os.environ.get("TVM_NUM_THREADS")
-        if text:
-            name = "TVM_NUM_THREADS"
-            threads = int(text) if text.isdecimal() and text.isascii() else 0
-        else:
-            threads = len(os.sched_getaffinity(0))
-    if not 1 <= threads <= MAX_THREADS:
-        found = text if name != "--threads" else threads
-        raise UserError(f"{name} {found}: write a number from 1 to {MAX_THREADS}")
-    os.environ["TVM_NUM_THREADS"] = str(threads)
-    return threads
+        name = "TVM_NUM_THREADS"
+        text = os.environ.get(name) or str(len(os.sched_getaffinity(0)))
+    count = int(text) if text.isdecimal() and text.isascii() else 0
+    if not 1 <= count <= MAX_THREADS:
+        raise UserError(f"{name} {text}: write a number from 1 to {MAX_THREADS}")
+    os.environ["TVM_NUM_THREADS"] = str(count)
+    return count

@@ -96,22 +96,6 @@ class CheckResult:
         }
 
 
-def check_table(
-    table: Table,
-    target: Target,
-    devices: Devices,
-    *,
-    networks: int = 30,
-    protocol: VisitProtocol | None = None,
-    on_progress: Callable[[str], None] = lambda _: None,
-) -> CheckResult:
-    """`check_networks` of random networks that the table has not seen."""
-    genotypes = unseen_networks(table, networks)
-    return check_networks(
-        table, target, devices, genotypes, protocol=protocol, on_progress=on_progress
-    )
-
-
 def check_networks(
     table: Table,
     target: Target,

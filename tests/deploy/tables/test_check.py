@@ -13,7 +13,6 @@ from deploy.tables.check import (
     CheckResult,
     Row,
     check_networks,
-    check_table,
     kendall_tau,
     require_measurable,
     unseen_networks,
@@ -123,7 +122,9 @@ class TestNetworks:
         def wrong(entry):
             return entry_ns(entry) / 1000 * (10 if getattr(entry, "kernel", 0) == 7 else 1)
 
-        result = check_table(measured(wrong), TARGET, FakeDevices(), networks=8, protocol=PROTOCOL)
+        lut = measured(wrong)
+        networks = unseen_networks(lut, 8)
+        result = check_networks(lut, TARGET, FakeDevices(), networks, protocol=PROTOCOL)
         assert len(result.rows) == 8
         assert not result.passed
         assert result.mean_error > 0.05
@@ -131,7 +132,7 @@ class TestNetworks:
     def test_a_missing_entry_is_named_before_anything_is_compiled(self, compiled):
         partial = table(visit("e"), identity=measured().identity, provenance=measured().runs[0][0])
         with pytest.raises(UserError, match=r"t.jsonl has no entry '.*'; measure it"):
-            check_table(partial, TARGET, FakeDevices(), networks=2)
+            check_networks(partial, TARGET, FakeDevices(), unseen_networks(partial, 2))
         assert not compiled
 
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 import tvm
 
-from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
 from lut.ops import Activation
@@ -43,11 +42,18 @@ def run(func: Any, isa: Isa, arrays: list[np.ndarray], out: tuple[int, ...], dty
     return y.numpy()
 
 
+def unpack_activation(x: np.ndarray, channels: int) -> np.ndarray:
+    """(N, C/c, H, W, c) -> (N, C, H, W)."""
+    n, blocks, height, width, lanes = x.shape
+    planar = x.transpose(0, 1, 4, 2, 3).reshape(n, blocks * lanes, height, width)
+    return np.ascontiguousarray(planar[:, :channels])
+
+
 def planar(isa: Isa, y: np.ndarray, channels: int, act: Activation = "none") -> np.ndarray:
     """Back to NCHW; the padding channels must be what the activation makes of zero."""
     padding = y.transpose(0, 1, 4, 2, 3).reshape(y.shape[0], -1, *y.shape[2:4])[:, channels:]
     assert (padding == (0.5 if act == "sigmoid" else 0)).all()
-    return layout.unpack_activation(y, channels)
+    return unpack_activation(y, channels)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
