@@ -122,7 +122,7 @@ def bench(
     backend, given = backend_of(artifact.target), artifact.metadata.network_input(image)
     makers: Mapping[str, Callable[[], Peer]] = {}
     if remote is None:  # a device runs nothing but our libraries
-        makers = backend.peers(artifact, source.graph, source.network, given, threads)
+        makers = backend.peers(artifact, source, given, threads)
 
     def measure(session: Session) -> BenchResult:
         session.given = given

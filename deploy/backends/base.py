@@ -24,7 +24,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 OnStep: TypeAlias = Callable[[str], None]
@@ -137,11 +137,10 @@ class Backend(Protocol):
         return {}
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
-        """What runs on the same machine instead, by name; each raises where it does not. Raises
-        UserError for ends that are not timed there."""
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """What runs the network of `source` on the same machine instead, by name; each raises where
+        it does not. Raises UserError for ends that are not timed there."""
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool

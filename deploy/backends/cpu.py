@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnx
 import tvm
 from numpy.typing import NDArray
 
@@ -36,7 +35,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 
@@ -119,13 +118,12 @@ class CpuBackend(Backend):
         return RemoteDevices(remote) if remote else LocalDevice(threads)
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
         """onnxruntime with as many threads, on the graph that the artifact was compiled from."""
 
         def start() -> Peer:
-            session = OnnxSession(graph, threads=threads)
+            session = OnnxSession(source.graph, threads=threads)
             return Peer(lambda: session.run(given)[0])
 
         return {"onnxruntime": start}

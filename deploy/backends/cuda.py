@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from deploy import host
@@ -34,7 +33,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 
@@ -166,14 +165,13 @@ class CudaBackend(Backend):
         return {"cuda-nvrtc": toolkit_version()}
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
         """torch, torch.compile, onnxruntime and TensorRT on the same GPU, as far as they are
         there."""
         if (artifact.metadata.input, artifact.metadata.output) != ("image", "labels"):
             raise UserError("a GPU is timed from image to labels: leave --input and --output out")
-        return makers(network, graph, given)
+        return makers(source.network, source.graph, given)
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool

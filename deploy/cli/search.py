@@ -22,23 +22,6 @@ DEFAULT_STAGES = ("180x240:8:3600",)
 
 
 @dataclass(frozen=True)
-class CostOptions:
-    """What the budget is a budget of."""
-
-    cost: Annotated[Path | None, typer.Option(help="A latency table (hmseg-deploy lut build).")] = (
-        None
-    )
-    resolution: Annotated[
-        str | None,
-        typer.Option(
-            "--resolution",
-            "-r",
-            help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
 class SpaceOptions:
     """What is searched, on which frames, how, and from where."""
 
@@ -119,7 +102,17 @@ def search(
     budget: Annotated[
         str, typer.Option(help="Of a network's upper bound: 12ms (with --cost), 3.0GMACs or 0.7M.")
     ],
-    cost: CostOptions,
+    cost: Annotated[
+        Path | None, typer.Option(help="A latency table (hmseg-deploy lut build).")
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--resolution",
+            "-r",
+            help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
+        ),
+    ] = None,
     space: SpaceOptions,
     learning: LearningOptions,
     compute: training_options.ComputeOptions,
@@ -136,7 +129,7 @@ def search(
     """Search for the network that is best within a budget; under torchrun, over all processes."""
     from hmseg.search.budget import parse_budget, show_cost
 
-    limit, size = parse_budget(budget), options.read_resolution(cost.resolution)
+    limit, size = parse_budget(budget), options.read_resolution(resolution)
     from deploy.cli.train_progress import SearchBar
     from hmseg.search.config import read_estimator
     from hmseg.search.job import SearchJob
@@ -144,7 +137,7 @@ def search(
     from hmseg.search.space import parse_dimensions
 
     job = SearchJob(
-        recipe=learning.read(space), data=data, folder=out, budget=limit, table=cost.cost,
+        recipe=learning.read(space), data=data, folder=out, budget=limit, table=cost,
         resolution=size, dimensions=parse_dimensions(space.space), warmup=space.warmup,
         estimator=read_estimator(space.estimator), samples=space.samples,
         arch_learning_rate=space.arch_lr, cost_weight=space.cost_weight,

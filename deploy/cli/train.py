@@ -97,19 +97,6 @@ class WritingOptions:
         return RunOptions(**vars(self))
 
 
-@dataclass(frozen=True)
-class FirstWeights:
-    """What a run begins with; random weights without any."""
-
-    begin_with: Annotated[
-        Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
-    ] = None
-    pretrained: Annotated[
-        str | None,
-        typer.Option(help="A zoo name; begin with what fits of its released weights."),
-    ] = None
-
-
 @grouped
 def train(
     *,
@@ -124,7 +111,13 @@ def train(
     learning: LearningOptions,
     compute: training_options.ComputeOptions,
     writing: WritingOptions,
-    first: FirstWeights,
+    begin_with: Annotated[
+        Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="A zoo name; begin with what fits of its released weights."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -144,7 +137,7 @@ def train(
     job = TrainJob(
         model=model, dataset=dataset, data=data, folder=out, schedule=schedule.read(),
         learning=learning.read(), compute=compute.read(), options=writing.read(),
-        begin_with=first.begin_with, pretrained=first.pretrained, resume=resume,
+        begin_with=begin_with, pretrained=pretrained, resume=resume,
     )  # fmt: skip
     run = train_it(job, watch=watch, draw=save_overlay)
     if run is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from deploy.artifact import TVM, Artifact
 from deploy.schedules import Fields, schedule_fields
@@ -36,6 +36,9 @@ class Measurement:
     refused: str = ""
 
 
+Keep: TypeAlias = Callable[[Candidate, Measurement], None]
+
+
 class TunedKernels(Protocol):
     """Kernels with their schedules."""
 
@@ -61,10 +64,7 @@ class TuningBench(Protocol):
     at_once: int
     per_kernel: int
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """Measure candidates; `keep` gets each as it is measured. None is begun once
         `time.monotonic` has passed `end`. Raises WorkError where what measures fails for good."""
 

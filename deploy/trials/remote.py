@@ -21,6 +21,7 @@ from deploy.trials.bench import (
     TOLERANCE,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
     TuningBench,
     operations_of,
@@ -53,10 +54,7 @@ class RemoteBench(TuningBench):
         self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
         self.per_kernel = self.at_once
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`."""
         items = [(c, *self._try_to_build(c)) for c in batch if time.monotonic() < end]
         spread(

@@ -28,6 +28,7 @@ from deploy.trials.bench import (
     TOLERANCE,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
     TuningBench,
     operations_of,
@@ -61,10 +62,7 @@ class SwappedBench(TuningBench):
         self.operations = operations_of(rule, self.times_ns)
         self.nests = {text: left[text] for text in self.times_ns if text in left}
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`."""
         for candidate in batch:
             if time.monotonic() < end:
@@ -105,26 +103,21 @@ class SwappedBench(TuningBench):
         """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""
         total = 0
 
-        def swap(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+        def swap(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
             nonlocal total
-            if symbol != name or not before:
-                return False
             call = replacement or function
             start = time.perf_counter_ns()
             call(*args)
             total += time.perf_counter_ns() - start
-            return True
 
-        self._run(swap)
+        self._run(name, swap)
         return total
 
     def _check(self, name: str, replacement: Any) -> None:  # noqa: ANN401
         """Raise AssertionError unless the replacement computes what the kernel computes."""
         errors: list[float] = []
 
-        def both(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-            if symbol != name or not before:
-                return False
+        def both(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
             output = np.from_dlpack(args[-1])
             output_before = np.full_like(output, 77)
             np.copyto(output, output_before)  # what is not written must show
@@ -133,14 +126,21 @@ class SwappedBench(TuningBench):
             function(*args)
             peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
             errors.append(float(np.abs(found - output).max()) / peak)
-            return True
 
-        self._run(both)
+        self._run(name, both)
         if not errors or not max(errors) <= TOLERANCE:
             raise AssertionError(f"wrong result, relative error {max(errors, default=-1):.2g}")
 
-    def _run(self, callback: Callable[[Any, str, bool, tuple[Any, ...]], bool]) -> None:
-        self._library.instrument(callback)
+    def _run(self, name: str, instead: Callable[[Any, tuple[Any, ...]], None]) -> None:
+        """A frame in which `instead` gets each call of the kernel `name`."""
+
+        def watch(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+            if symbol != name or not before:
+                return False
+            instead(function, args)
+            return True
+
+        self._library.instrument(watch)
         try:
             self._network(self._image)
         finally:

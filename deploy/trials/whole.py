@@ -27,6 +27,7 @@ from deploy.trials.bench import (
     ROUNDS,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
     TuningBench,
     operations_of,
@@ -58,10 +59,7 @@ class WholeNetworksBench(TuningBench):
         self.operations = operations_of(rule, times)
         self.times_ns = {text: times[text] for text in self.operations}
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`, all in one network. Where that cannot be made, does not run or
         computes something else, its halves are measured, down to the one that is to blame."""
         network = None
