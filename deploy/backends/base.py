@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import onnx
-import tvm
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote
 from deploy.graph import place
+from deploy.graph.job import Job as Job  # for who asks a backend to compile
 from deploy.measure.device import Devices
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
-from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -56,20 +53,6 @@ class Built:
     artifact: Artifact
     calls: tuple[str, ...]
     source: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is compiled: a graph with both ends, with which kernels. Without any, all is left to
-    TVM; `passes` in the place of the backend's own are for tests."""
-
-    graph: onnx.ModelProto
-    target: Target
-    kernels: Kernels | None
-    passes: Sequence[tvm.transform.Pass] | None = None
-    dump: Path | None = None  # a folder for the module after each pass
-    cache: ObjectCache | None = None
-    portable: bool = True  # with code for machines after those of the target, if there can be
 
 
 class Backend(Protocol):

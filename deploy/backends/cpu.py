@@ -63,7 +63,7 @@ class CpuBackend(Backend):
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`."""
-        compiled = self._compile(job, on_step)
+        compiled = compile_graph(job, on_step)
         on_step("linking")
         library = Library(link_library(compiled, job.graph.ByteSize()))
         artifact = replace(draft, code=library, kernels=compiled.kernels, calls=compiled.calls)
@@ -72,21 +72,13 @@ class CpuBackend(Backend):
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`."""
-        compiled = self._compile(job, lambda _: None)
+        compiled = compile_graph(job)
         if remote is not None:
             return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
         tensor = tvm.runtime.tensor(given[None])
         output: NDArray[np.float32] = compiled.load()["main"](tensor).numpy()
         whole: NDArray[Any] = output[0]
         return whole
-
-    def _compile(self, job: Job, on_step: OnStep) -> Compiled:
-        kernels = job.kernels
-        assert kernels is None or isinstance(kernels, CpuKernels)
-        return compile_graph(
-            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step,
-            dump=job.dump, cache=job.cache,
-        )  # fmt: skip
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,

@@ -69,7 +69,7 @@ class CudaBackend(Backend):
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`, with PTX for architectures after those of the target."""
-        compiled = _source(job, on_step)
+        compiled = compile_source(job, on_step)
         program = self._program(compiled, job, on_step)
         versions = draft.versions | self.versions()
         artifact = replace(draft, code=program, kernels=compiled.kernels, versions=versions)
@@ -91,7 +91,7 @@ class CudaBackend(Backend):
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`, emulated."""
-        lowered = _source(job, lambda _: None).lowered
+        lowered = compile_source(job).lowered
         raw = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants).run(given)
         _, *shape = (d.dim_value for d in job.graph.graph.output[0].type.tensor_type.shape.dim)
         whole: NDArray[Any] = raw.view(np.float32).reshape(shape)
@@ -198,11 +198,3 @@ class CudaBackend(Backend):
     def where(self, target: Target) -> str:
         """On the machine that has the GPU."""
         return "on its machine: hmseg-deploy verify {}"
-
-
-def _source(job: Job, on_step: OnStep) -> CompiledSource:
-    kernels = job.kernels
-    assert isinstance(kernels, GpuKernels)
-    return compile_source(
-        job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step, dump=job.dump
-    )

@@ -15,10 +15,9 @@ from deploy.cpu.kernels import CpuKernels, emit
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
-from deploy.cpu.pipeline import network_passes
-from deploy.graph.ends import with_logits_output
-from deploy.graph.importer import import_graph
-from deploy.graph.passes import passes_before, run_passes
+from deploy.cpu.pipeline import lower_graph, network_passes
+from deploy.graph.job import Job
+from deploy.graph.passes import passes_before
 from deploy.runtime import open_artifact
 from deploy.target import Target
 from deploy.trials.apart import run_apart
@@ -46,10 +45,8 @@ class SwappedBench(TuningBench):
         self, graph: onnx.ModelProto, target: Target, kernels: CpuKernels, rule: Artifact
     ) -> None:
         self._target, self.kernels = target, kernels
-        module = import_graph(with_logits_output(graph))
-        with tvm.target.Target(target.config):
-            nests = passes_before("ScheduleFallback", network_passes(kernels))
-            module = run_passes(module, nests)
+        nests = passes_before("ScheduleFallback", network_passes(kernels))
+        module = lower_graph(Job(graph, target, kernels, nests))
         left = {workload_key(function): function for function in left_to_tvm(module).values()}
         self._network = open_artifact(rule, "the network", threads=kernels.threads)
         assert isinstance(self._network.loaded, LoadedLibrary)

@@ -20,6 +20,7 @@ from deploy.gpu.lower import lower_kernels
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.store_half import halve
 from deploy.graph.export import import_onnx
+from deploy.graph.job import Job
 from deploy.graph.reference import Reference
 from deploy.precision import FP16, FP32
 from deploy.runtime import Network
@@ -50,13 +51,15 @@ def half_artifact(half_built):
 
 @pytest.fixture(scope="module")
 def lowered(network_source):
-    return compile_source(network_source.graph, resolve_target("cuda", "sm_61", "fp16")).lowered
+    return compile_source(
+        Job(network_source.graph, resolve_target("cuda", "sm_61", "fp16"))
+    ).lowered
 
 
 @pytest.fixture(scope="module")
 def whole(network_source):
     """The same network at fp32."""
-    return compile_source(network_source.graph, resolve_target("cuda", "sm_61")).lowered
+    return compile_source(Job(network_source.graph, resolve_target("cuda", "sm_61"))).lowered
 
 
 def maps_of(source: str) -> dict[str, tuple[int, int]]:
@@ -266,7 +269,7 @@ def test_a_users_network(tmp_path):
     path = tmp_path / "network.onnx"
     user_networks.save_as_user(user_networks.LrAspp(), path)
     graph = import_onnx(path, mean=None, std=None)
-    lowered = compile_source(graph, resolve_target("cuda", "sm_61", "fp16")).lowered
+    lowered = compile_source(Job(graph, resolve_target("cuda", "sm_61", "fp16"))).lowered
     maps = maps_of(lowered.source)
     ours = ("stem", "pointwise", "depthwise", "global_mean", "resize", "labels_end")
     left = {name: counts for name, counts in maps.items() if not name.startswith(ours)}

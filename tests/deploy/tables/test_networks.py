@@ -23,6 +23,7 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.place import OPERATION
 from deploy.tables.entries import entries_of
 from deploy.tables.networks import (
@@ -62,7 +63,7 @@ def network(size, width):
 def calls_of(target, graph):
     """The operations of a frame's kernels, in order, before anything is machine code."""
     if target == CPU:
-        module = lower_graph(graph, CPU, kernels=make_kernels(CPU, 2, {}))
+        module = lower_graph(Job(graph, CPU, make_kernels(CPU, 2, {})))
         return [str(module[name].attrs[OPERATION]) for name in called_functions(module["main"])]
     module = import_graph(with_logits_output(graph))
     with tvm.target.Target(target.config, host={"kind": "llvm"}):
