@@ -1,13 +1,13 @@
 """Where a frame's time goes: every kernel, against the ceilings probed on the machine."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deploy.artifact import Artifact, KernelInfo
+from deploy.artifact import Artifact
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Session
 from lut.errors import UserError
@@ -129,21 +129,10 @@ def summarise_kernels(
     """From the nanoseconds of each call of an artifact, frame by frame, to its kernels."""
     infos = {info.name: info for info in artifact.kernels}
     times = np.array(frames).T
-    return tuple(
-        _kernel(infos[name], times[[call == name for call in artifact.calls]])
-        for name in dict.fromkeys(artifact.calls)
-    )
-
-
-def _kernel(info: KernelInfo, calls_ns: NDArray[np.int64]) -> KernelProfile:
-    """calls_ns: (calls, frames)."""
-    calls = len(calls_ns)
-    return KernelProfile(
-        info.name,
-        info.template,
-        info.spec,
-        calls,
-        float(np.median(calls_ns.sum(axis=0)) / 1e6),
-        info.macs * calls,
-        info.bytes * calls,
-    )
+    found = []
+    for name, calls in Counter(artifact.calls).items():  # in the order of their first calls
+        info, own = infos[name], times[[call == name for call in artifact.calls]]
+        median_ms = float(np.median(own.sum(axis=0)) / 1e6)
+        macs, size = info.macs * calls, info.bytes * calls
+        found.append(KernelProfile(name, info.template, info.spec, calls, median_ms, macs, size))
+    return tuple(found)

@@ -148,9 +148,9 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
 
 def _describe(result: "BenchResult", percentiles: list[float]) -> dict[str, object]:
     what = {"model": result.metadata.model, "resolution": str(result.metadata.resolution)}
-    extra = {name: _percentiles(calls, percentiles) for name, calls in result.calls.items()}
     more = {
-        name: {f"{p}_ms": value for p, value in values.items()} for name, values in extra.items()
+        name: {f"{p}_ms": ms for p, ms in _percentiles(calls, percentiles).items()}
+        for name, calls in result.calls.items()
     }
     return what | result.to_json() | ({"percentiles": more} if percentiles else {})
 
