@@ -1,6 +1,8 @@
 """hmseg-deploy lut: build, show, check, merge, export."""
 
 import csv
+import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,8 +191,6 @@ def _open(path: Path) -> tuple[Table, Space]:
 
 
 def _describe(table: Table, space: Space) -> dict[str, Any]:
-    from dataclasses import asdict
-
     wanted = space.all_keys()
     return {
         "identity": asdict(table.identity),
@@ -207,8 +207,6 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
 
 
 def _calibration(table: Table) -> dict[str, Any] | None:
-    from dataclasses import asdict
-
     from lut.estimate import MIN_CALIBRATION, LatencyCost
 
     needed = {key for visit in table.calibration for key in visit.entries}
@@ -271,8 +269,6 @@ def _print_check(result: "CheckResult") -> None:
 
 
 def _csv(table: Table) -> str:
-    import io
-
     names = ["kind", "macs", "parameters"]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
     device = table.cpus

@@ -58,15 +58,7 @@ class Plan:
             name: {"output": entry.output, "launches": entry.launches}
             for name, entry in self.entries.items()
         }
-        return json.dumps(
-            {
-                "arena_bytes": self.arena_bytes,
-                "constant_bytes": self.constant_bytes,
-                "input": self.input,
-                "entries": entries,
-            },
-            separators=(",", ":"),
-        )
+        return json.dumps(vars(self) | {"entries": entries}, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "Plan":

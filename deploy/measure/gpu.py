@@ -79,7 +79,7 @@ class GpuSession(Session):
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of the compute part of whole frames: their graph, without the copies."""
-        return [_ns(t.compute_ms) for t in self.loaded.time_frames(self.given, frames)]
+        return list(map(_ns, self.loaded.time_frames(self.given, frames)["compute"]))
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every entry's launches, of every launch in an artifact that names no
@@ -90,9 +90,8 @@ class GpuSession(Session):
     def time_parts(self, frames: int) -> dict[str, list[int]]:
         """The copy in, the launches, the copy out."""
         self.loaded.warm_up(self.given)  # what ran last was perhaps another's
-        times = self.loaded.time_frames(self.given, frames)
-        parts = ("upload", "compute", "download")
-        return {name: [_ns(getattr(t, f"{name}_ms")) for t in times] for name in parts}
+        parts = self.loaded.time_frames(self.given, frames)
+        return {name: list(map(_ns, times)) for name, times in parts.items()}
 
 
 def _ns(milliseconds: float) -> int:
