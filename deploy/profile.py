@@ -37,12 +37,15 @@ class KernelProfile:
         """Arguments read or written once, in 1e9 bytes per second."""
         return self.bytes / self.median_ms / 1e6
 
-    def share_of_ceiling(self, ceilings: Ceilings) -> float:
-        """Of the roofline: the FMA rate, or what memory can feed at this intensity if less.
+    def share_of_ceiling(self, ceilings: Ceilings | None) -> float | None:
+        """Of the roofline: the FMA rate, or what memory can feed at this intensity if less. None
+        where there are no ceilings.
 
         Memory means the level that holds the arguments of one call; the fastest level is taken, so
         the share is never flattered.
         """
+        if ceilings is None:
+            return None
         working_set = self.bytes // self.calls
         floor_ms = max(
             2 * self.macs / ceilings.fma_gflops / 1e6,
@@ -74,10 +77,6 @@ class Profile:
         macs = sum(kernel.macs for kernel in self.kernels)
         return 2 * macs / self.ceilings.fma_gflops / 1e6 / self.frame_ms
 
-    def share_of_ceiling(self, kernel: KernelProfile) -> float | None:
-        """`KernelProfile.share_of_ceiling` where there are ceilings."""
-        return None if self.ceilings is None else kernel.share_of_ceiling(self.ceilings)
-
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return {
@@ -91,7 +90,7 @@ class Profile:
                 | {
                     "gflops": kernel.gflops,
                     "gbytes_per_s": kernel.gbytes_per_s,
-                    "share_of_ceiling": self.share_of_ceiling(kernel),
+                    "share_of_ceiling": kernel.share_of_ceiling(self.ceilings),
                 }
                 for kernel in self.kernels
             ],

@@ -82,7 +82,7 @@ def print_profile(metadata: "Metadata", result: "Profile") -> None:
     """The table of kernels and the share of the ceiling, if there is one."""
     rows = []
     for kernel in result.kernels:
-        share = result.share_of_ceiling(kernel)
+        share = kernel.share_of_ceiling(result.ceilings)
         rows.append(
             (
                 f"{kernel.name} x{kernel.calls}",

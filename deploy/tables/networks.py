@@ -100,7 +100,8 @@ class Factory(AbstractContextManager["Factory"], Protocol):
         return
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
-        """Say which networks will be asked for, in which order."""
+        """Say which networks will be asked for, in which order; some build them then."""
+        return
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Recipe.compile`; several threads may call."""
@@ -118,9 +119,6 @@ class OwnFactory(Factory):
     def __init__(self, recipe: Recipe) -> None:
         cache = ObjectCache(None) if recipe.cache is None else recipe.cache
         self._recipe, self._lock = replace(recipe, cache=cache), threading.Lock()
-
-    def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
-        """Nothing is."""
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Factory.build`; calls from several threads wait for each other."""

@@ -203,7 +203,11 @@ def test_an_object_file_is_that_which_llvm_writes_to_the_disk(tmp_path, level):
     assert made[:4] == b"\x7fELF"
 
 
-def test_an_error_in_one_item_is_raised_and_the_order_kept():
-    assert machine_code.on_all_cores(str, range(20)) == [str(i) for i in range(20)]
+def test_an_error_in_one_kernel_is_raised_and_each_has_its_own(cpu, monkeypatch):
+    monkeypatch.setattr(machine_code, "object_key", lambda *_: "")
+    monkeypatch.setattr(machine_code, "compile_kernel", lambda _name, number, _target: 1 / number)
+    kernels = {f"k{number}": number for number in range(1, 20)}
+    found = machine_code.object_files(kernels, cpu)
+    assert list(found.items()) == [(name, 1 / number) for name, number in kernels.items()]
     with pytest.raises(ZeroDivisionError):
-        machine_code.on_all_cores(lambda i: 1 / i, [1, 0, 2])
+        machine_code.object_files({"k1": 1, "k0": 0, "k2": 2}, cpu)
