@@ -1,12 +1,13 @@
 """Run one kernel on numpy arrays, and the instruction sets that this machine can run."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from hypothesis import strategies as st
 
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
@@ -24,6 +25,9 @@ ISAS = [
 
 def target(isa: Isa) -> Any:
     return tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": 2})
+
+
+ACTIVATIONS = st.sampled_from(get_args(Activation))
 
 
 def activate(value: torch.Tensor, act: Activation) -> torch.Tensor:

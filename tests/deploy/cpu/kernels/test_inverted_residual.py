@@ -13,7 +13,7 @@ from deploy.cpu.kernels import emit
 from deploy.cpu.kernels import inverted_residual as kernel
 from lut.ops import InvertedResidual
 
-from .helpers import ISAS, activate, normal, planar, run, unpack_activation
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run, unpack_activation
 
 
 @st.composite
@@ -33,7 +33,7 @@ def operations(draw):
         dilation=draw(st.sampled_from([1, 2, 4])),
         expand=expansion > 1,
         residual=residual,
-        act=draw(st.sampled_from(["relu6", "relu", "sigmoid"])),
+        act=draw(ACTIVATIONS),
     )
 
 
@@ -78,6 +78,7 @@ def check(isa, op, schedule=None, threads=2):
 @given(op=operations(), threads=st.sampled_from([1, 2, 3]))
 @example(op=InvertedResidual(8, 48, 16, 7, 1, residual=False), threads=2)
 @example(op=InvertedResidual(8, 48, 8, 1, 9, 7, 1, 4, residual=True), threads=2)
+@example(op=InvertedResidual(8, 24, 8, 9, 13, act="hswish", residual=True), threads=2)
 def test_matches_torch(isa, op, threads):
     check(isa, op, threads=threads)
 
