@@ -63,6 +63,7 @@ class Backend(Protocol):
     protocol: VisitProtocol  # how a latency table is measured unless the caller says
     trials: int  # candidates that tuning measures unless the caller says
     compiles_ahead: bool  # compiling does not disturb what is measured at the same time
+    shares_kernels: bool  # networks have kernels in common, worth keeping for the next
     measures_memory: bool  # a network's memory is that of a process on this machine
     tunes_nests: bool  # tuning covers loop nests that TVM's own lowering made
 

@@ -48,7 +48,7 @@ class CpuBackend(Backend):
     kernels_version = KERNELS_VERSION
     protocol = VisitProtocol()
     trials = 200
-    measures_memory = tunes_nests = True
+    measures_memory = tunes_nests = shares_kernels = True
     compiles_ahead = False  # it would keep the cores busy that are measured
 
     def has(self, operation: Operation) -> bool:

@@ -49,6 +49,7 @@ class CudaBackend(Backend):
     protocol = VisitProtocol(frames=20, warmup=20)
     trials = 1000  # one network carries a candidate of every kernel
     measures_memory = tunes_nests = False
+    shares_kernels = False  # the code is a whole network's, and none comes again
     compiles_ahead = True  # frames are timed by events, which a busy processor does not disturb
 
     def record_threads(self, threads: int) -> int:

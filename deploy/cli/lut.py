@@ -11,7 +11,6 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from deploy.object_cache import default_cache
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -43,6 +42,7 @@ def build(
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
     place: places.PlaceOptions,
+    kept: options.CacheOptions,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
@@ -52,6 +52,7 @@ def build(
     With --target cuda on this machine's GPU. Interrupted or killed, or its device lost, the same
     command goes on where it was.
     """
+    cache = kept.open()
     workers, remote = place.read()
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
@@ -79,7 +80,7 @@ def build(
             )
 
         devices = backend.devices(workers, remote)
-        table = build_table(plan, devices, path, tell, default_cache())
+        table = build_table(plan, devices, path, tell, cache)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -117,17 +118,19 @@ def check(
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
     place: places.TablePlaceOptions,
+    kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
-    table, _ = _open(path)
+    cache, (table, _) = kept.open(), _open(path)
     resolved, devices = place.open(table.identity, target)
     from deploy.tables.check import check_networks, unseen_networks
 
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_networks(
-            table, resolved, devices, unseen_networks(table, networks), on_progress=progress.tell
-        )
+            table, resolved, devices, unseen_networks(table, networks), on_progress=progress.tell,
+            cache=cache,
+        )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
     else:

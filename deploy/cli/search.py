@@ -164,8 +164,10 @@ def _measuring(table: "Table", place: places.TablePlaceOptions) -> "Measure":
 
     Raises UserError where it is another: before hours of work, not after them.
     """
+    from deploy.object_cache import default_cache
     from deploy.tables.check import check_networks, require_measurable
 
+    cache = default_cache()
     target, devices = place.open(table.identity)
     try:
         require_measurable(table, target, devices)
@@ -175,8 +177,9 @@ def _measuring(table: "Table", place: places.TablePlaceOptions) -> "Measure":
     def measure(found: "Found") -> dict[str, Any]:
         with step("compiling and timing the network found") as progress:
             result = check_networks(
-                table, target, devices, [found.path.genotype], on_progress=progress.tell
-            )
+                table, target, devices, [found.path.genotype], on_progress=progress.tell,
+                cache=cache,
+            )  # fmt: skip
             row = result.rows[0]
             progress.result = f"{row.measured_us / 1e3:.3f} ms"
         return asdict(row) | {"measured_us": row.measured_us, "error": row.error}

@@ -37,12 +37,14 @@ def tune(
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
     ] = None,
     place: places.PlaceOptions,
+    kept_objects: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Measure schedules inside the network; keep those that win.
 
     With --target cuda on this machine's GPU.
     """
+    cache = kept_objects.open()
     workers, remote = place.read()
     resolved = places.resolve_measured_target(target, precision)
     from deploy.backends import backend_of
@@ -53,7 +55,6 @@ def tune(
         source = options.open_model(model, given)
     from deploy.build import build_artifact
     from deploy.measure.interleave import Protocol
-    from deploy.object_cache import default_cache
     from deploy.schedules import TRACE
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, winners
@@ -61,8 +62,6 @@ def tune(
     from deploy.tuning.tune import tune as run_tuning
 
     folder, limits = records or default_folder(), Limits(trials or backend.trials, early_stopping)
-
-    cache = default_cache()
 
     def build(measured: "dict[str, Fields]") -> "Artifact":
         return build_artifact(

@@ -117,7 +117,7 @@ class OwnFactory(Factory):
     on the same cores. Each kernel is compiled once, for all networks that call it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        cache = ObjectCache(None) if recipe.cache is None else recipe.cache
+        cache = shared_kernels(recipe.target, recipe.cache)
         self._recipe, self._lock = replace(recipe, cache=cache), threading.Lock()
 
     def build(self, genotype: Genotype) -> TimedNetwork:
@@ -133,8 +133,7 @@ class AheadFactory(Factory):
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        # A GPU's code is a whole network's, and none comes again.
-        self._recipe = replace(recipe, cache=None)
+        self._recipe = replace(recipe, cache=None)  # each process would have its own
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
         self._pool = ProcessPoolExecutor(processes, context, _begin)
@@ -174,6 +173,14 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def shared_kernels(target: Target, cache: ObjectCache | None) -> ObjectCache | None:
+    """Where the kernels are kept that networks of a table have in common: in memory where there is
+    no cache, and nowhere where they have none."""
+    if not backend_of(target).shares_kernels:
+        return None
+    return ObjectCache(None) if cache is None else cache
 
 
 def export_genotype(genotype: Genotype, space: Space) -> onnx.ModelProto:

@@ -159,7 +159,7 @@ class FakeBackend:
     kernels_version = 41
     protocol = VisitProtocol(rounds=2, frames=3, warmup=1, attempts=2)
     trials = 6
-    compiles_ahead = measures_memory = tunes_nests = False
+    compiles_ahead = shares_kernels = measures_memory = tunes_nests = False
 
     def record_threads(self, threads: int) -> int:
         return 0
