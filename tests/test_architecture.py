@@ -200,6 +200,17 @@ def test_floors_stand_on_those_below_them(module: str):
     }  # fmt: skip
 
 
+def test_the_page_draws_these_floors():
+    """From the top; what stands behind a line's names says what they are."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = page[page.index("    cli/ ") : page.index("    ------")]
+    names = [re.match(r"    ((?:[\w/]+(?:\.py|/) *)+)", line)[1] for line in drawing.splitlines()]
+    assert [set(line.split()) for line in names] == [
+        {f"{room.replace('.', '/')}{'.py' if f'deploy.{room}' in FILES else '/'}" for room in floor}
+        for floor in reversed(FLOORS)
+    ]
+
+
 def test_every_room_is_there():
     assert {room_of(module) for module in INSIDE} == set(FLOOR_OF)
 
