@@ -59,20 +59,12 @@ def test_each_call_gives_a_list_of_its_own():
     assert network_passes()
 
 
-def test_kernels_are_placed_before_what_is_left_is_lowered():
-    kernels = make_kernels(resolve_target("x86-64-v3"), 2, {})
-    names = [step.info.name for step in network_passes(kernels)]
-    assert names[:3] == ["Place", "PropagateLayouts", "CancelLayouts"]
-    assert names[3:] == [step.info.name for step in network_passes()]
-
-
 def test_the_passes_that_ran_are_those_of_the_list(small_graph, cpu):
     seen: list[str] = []
     compile_graph(Job(small_graph, cpu), seen.append)
     listed = [step.info.name for step in network_passes()]
-    assert [name for name in seen if name in listed][: len(listed)]
-    positions = [seen.index(name) for name in listed]
-    assert positions == sorted(positions)
+    # One that runs inside another has its name too.
+    assert list(dict.fromkeys(name for name in seen if name in listed)) == listed
     assert seen[-1] == "machine code"
 
 
