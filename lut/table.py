@@ -115,7 +115,8 @@ class Table:
 
     @cached_property
     def baseline_us(self) -> float:
-        """The reference network's time to which every sample is scaled: its median."""
+        """The reference network's time to which every sample is scaled: its median. Raises
+        UserError for an empty table."""
         drifts = [drift for visit in self.visits for drift in visit.drift_us]
         if not drifts:
             raise UserError(f"{self.name} is empty; measure it", mend=self.measure)

@@ -123,7 +123,8 @@ class CpuBackend(Backend):
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:
-        """Kernels swapped in the running network, or on a device networks that differ in one."""
+        """Kernels swapped in the running network, or on a device networks that differ in one.
+        Raises UserError for a target without kernels of ours."""
         kernels = job.kernels
         if not isinstance(kernels, CpuKernels):
             raise UserError(f"tune: there are no kernels for {job.target.machine}; it needs AVX2")
@@ -144,7 +145,8 @@ class CpuBackend(Backend):
 
 
 def link_library(compiled: Compiled, model_bytes: int) -> bytes:
-    """Link in a temporary folder and read the library back."""
+    """Link in a temporary folder and read the library back; raises UserError where that has no
+    room."""
     needed = 4 * model_bytes + _LINKING_BYTES
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < needed:

@@ -153,7 +153,7 @@ class CudaBackend(Backend):
         return present
 
     def devices(self, threads: int, remote: Remote | None) -> Devices:
-        """This machine's GPU."""
+        """This machine's GPU; raises UserError for a device."""
         self.check_place(None, remote)
         return GpuDevice()
 
@@ -169,7 +169,7 @@ class CudaBackend(Backend):
         self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
     ) -> Mapping[str, Callable[[], Peer]]:
         """torch, torch.compile, onnxruntime and TensorRT on the same GPU, as far as they are
-        there."""
+        there. Raises UserError but for a network from image to labels."""
         if (artifact.metadata.input, artifact.metadata.output) != ("image", "labels"):
             raise UserError("a GPU is timed from image to labels: leave --input and --output out")
         return makers(source.network, source.graph, given)
@@ -177,7 +177,8 @@ class CudaBackend(Backend):
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:
-        """Whole networks, in each of which every kernel has another schedule."""
+        """Whole networks, in each of which every kernel has another schedule. Raises UserError
+        for a device."""
         self.check_place(None, remote)
 
         def build(kernels: Kernels) -> Artifact:
@@ -190,7 +191,7 @@ class CudaBackend(Backend):
         return WholeNetworksBench(kernels, rule, build)
 
     def check_place(self, threads: int | None, remote: Remote | None) -> None:
-        """Its own machine, which has no threads."""
+        """Its own machine, which has no threads; raises UserError for those of another."""
         if remote is not None:
             raise UserError("GPU code does not run over RPC: leave --rpc-key and its variable out")
         if threads is not None:

@@ -50,7 +50,8 @@ class PlaceOptions:
     def read(self) -> "tuple[int, Remote | None]":
         """The number of threads, and the devices that the options name: None where the work is
         done on this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the
-        cores which do the work."""
+        cores which do the work. Raises UserError for options that are wrong or do not go together,
+        and for a tracker or a device that does not answer."""
         word = read_key(self.rpc_key)
         if word is None:
             if self.rpc_tracker is not None:
@@ -104,7 +105,8 @@ class TablePlaceOptions:
 
 
 def read_tracker(text: str | None) -> Address:
-    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port."""
+    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port;
+    raises UserError for no address."""
     if text is not None:
         return parse_address(text)
     host = os.environ.get("TVM_TRACKER_HOST") or LOOPBACK
@@ -112,7 +114,8 @@ def read_tracker(text: str | None) -> Address:
 
 
 def read_key(key: str | None) -> str | None:
-    """The option, else TVM_TRACKER_KEY; None where neither names one."""
+    """The option, else TVM_TRACKER_KEY; None where neither names one. Raises UserError for what is
+    no word."""
     key = key if key is not None else os.environ.get("TVM_TRACKER_KEY") or None
     if key is not None and (not key or not key.isprintable() or any(c in key for c in " :")):
         raise UserError(f"--rpc-key {key!r}: write a word without spaces and colons, such as arm")
@@ -132,7 +135,8 @@ def resolve_measured_target(text: str, precision: str) -> "Target":
 
 
 def read_threads(threads: int | None) -> int:
-    """The option, else TVM_NUM_THREADS, else this process's cores."""
+    """The option, else TVM_NUM_THREADS, else this process's cores; raises UserError for what is no
+    number of threads."""
     name, text = "--threads", str(threads)
     if threads is None:
         name = "TVM_NUM_THREADS"
