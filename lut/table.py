@@ -37,10 +37,10 @@ class Identity:
         return self.target if self.target_name == "json" else self.target_name
 
     @property
-    def precision(self) -> str:
-        """Of the maps: what the target's key says, else fp32."""
+    def precision(self) -> str | None:
+        """Of the maps, where the target's key names one."""
         found = re.search(r'"precision":"(\w+)"', self.target)
-        return found[1] if found else "fp32"
+        return found[1] if found else None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import shlex
 
-from deploy.cli.options import DEFAULT_PRECISION
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import HmsegError
 from lut.table import Identity, Measure, Merge
@@ -42,9 +41,7 @@ def build_command(identity: Identity, path: str) -> str:
     )
     place = f"-o {shlex.quote(path)}"
     if not identity.threads:
-        half = (
-            "" if identity.precision == DEFAULT_PRECISION else f" --precision {identity.precision}"
-        )
-        return f"{what}{half} {place}"
+        precision = f" --precision {identity.precision}" if identity.precision else ""
+        return f"{what}{precision} {place}"
     device = "(with --rpc-key where it is a table of a device)"
     return f"{what} --threads {identity.threads} {place} {device}"

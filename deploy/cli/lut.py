@@ -11,6 +11,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
+from deploy.precision import FP32
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -37,7 +38,7 @@ def build(
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
-    precision: options.PrecisionText = options.DEFAULT_PRECISION,
+    precision: options.PrecisionText = None,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
@@ -231,7 +232,7 @@ def _print(table: Table, space: Space) -> None:
     identity = table.identity
     title = (
         f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
-        f"width {identity.width:g}, {_place(identity.precision, identity.threads)}"
+        f"width {identity.width:g}, {_place(identity.precision or FP32.name, identity.threads)}"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -254,9 +255,9 @@ def _print(table: Table, space: Space) -> None:
         print(_EMULATED)
 
 
-def _place(gpu: str, threads: int) -> str:
-    """The number of threads, of which a GPU has none."""
-    return f"{threads} threads" if threads else gpu
+def _place(otherwise: str, threads: int) -> str:
+    """The number of threads, or what stands in its place where there are none."""
+    return f"{threads} threads" if threads else otherwise
 
 
 def _print_check(result: "CheckResult") -> None:

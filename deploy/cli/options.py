@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from deploy.target import Target
 
 DEFAULT_MODEL = "tiny-hmseg"
-DEFAULT_PRECISION = "fp32"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
@@ -60,10 +59,11 @@ Architectures = Annotated[
     ),
 ]
 PrecisionText = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--precision",
-        help="fp32, or with --target cuda fp16: maps lie in memory as half, sums stay fp32.",
+        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
+        "fp32.",
     ),
 ]
 NoCache = Annotated[
@@ -98,7 +98,7 @@ class TargetOptions:
 
     target: TargetText = "cpu"
     arch: Architectures = None
-    precision: PrecisionText = DEFAULT_PRECISION
+    precision: PrecisionText = None
 
     def resolve(self) -> "Target":
         """The target; raises UserError as `resolve_target` does."""
@@ -135,10 +135,10 @@ def open_model(
     )  # fmt: skip
 
 
-def check_precision(asked: str, artifact: "Artifact") -> None:
+def check_precision(asked: str | None, artifact: "Artifact") -> None:
     """Raise UserError where another precision was asked for than an artifact has."""
     found = artifact.target.precision.name
-    if asked not in (DEFAULT_PRECISION, found):
+    if asked not in (None, found):
         raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
 
 

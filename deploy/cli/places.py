@@ -95,7 +95,8 @@ class TablePlaceOptions:
         place = PlaceOptions(identity.threads, **vars(self))
         if not identity.threads and (read_key(self.rpc_key) or self.rpc_tracker is not None):
             raise UserError(
-                "a GPU is measured on its own machine: leave --rpc-key, --rpc-tracker out"
+                f"{identity.target_text} is measured on its own machine: leave --rpc-key, "
+                "--rpc-tracker out"
             )
         workers, remote = place.read() if identity.threads else (0, None)
         from deploy.backends import backend_of
@@ -122,7 +123,7 @@ def read_key(key: str | None) -> str | None:
     return key
 
 
-def resolve_measured_target(text: str, precision: str) -> "Target":
+def resolve_measured_target(text: str, precision: str | None) -> "Target":
     """`resolve_target` for what is measured: of the machine at hand alone.
 
     Raises UserError where there is none, or another than `text` names.

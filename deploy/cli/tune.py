@@ -20,7 +20,7 @@ def tune(
     *,
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
-    precision: options.PrecisionText = options.DEFAULT_PRECISION,
+    precision: options.PrecisionText = None,
     given: options.SourceOptions,
     trials: Annotated[
         int | None,

@@ -59,7 +59,7 @@ class TimedNetwork:
 @dataclass(frozen=True)
 class Recipe:
     """What every network of a table is compiled with. Raises UserError for a target without kernels
-    of ours, and for several architectures at once."""
+    of ours, and for one whose code is not measured, such as that of several architectures."""
 
     space: Space
     target: Target
@@ -70,7 +70,9 @@ class Recipe:
     def __post_init__(self) -> None:
         backend = backend_of(self.target)
         if not backend.tunes(self.target):
-            raise UserError(f"lut: name one architecture, not {self.target.machine}")
+            raise UserError(
+                f"lut: no table is of {self.target.machine}; name one architecture that is measured"
+            )
         if backend.kernels(self.target, self.threads, self.measured) is None:
             raise UserError(
                 f"lut: there are no kernels for {self.target.machine}: no latency table"
@@ -129,7 +131,7 @@ class OwnFactory(Factory):
 class AheadFactory(Factory):
     """Builds in processes of its own, while other networks are measured.
 
-    A network takes some seconds of one core, and a GPU measures it in less.
+    A network takes some seconds of one core, and is measured in less.
     """
 
     def __init__(self, recipe: Recipe) -> None:
