@@ -1,4 +1,8 @@
-"""Looking at a function of the imported graph: definitions, uses, constants, convolutions."""
+"""Looking at a function of the imported graph: definitions, uses, constants, convolutions.
+
+In one long file, as they ask each other: what a convolution ends at depends on the activation that
+reads it, and what an activation swallows on the convolutions before it.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
