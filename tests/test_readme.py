@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from PIL import Image
 from typer.main import get_command
@@ -109,7 +109,7 @@ def test_what_else_they_leave(walk):
     assert walk.of("hmseg-deploy upgrade").stdout.count("carried over: 1 records") == 2
 
 
-def commands_with(option: str, command: click.Command, name: str = "") -> Iterator[str]:
+def commands_with(option: str, command: Any, name: str = "") -> Iterator[str]:
     """Names of the commands in this one, or of itself, that take an option."""
     for word, inner in getattr(command, "commands", {}).items():
         yield from commands_with(option, inner, f"{name} {word}".strip())
