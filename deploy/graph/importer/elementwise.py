@@ -1,9 +1,9 @@
 """Operators whose output element depends on the inputs' elements at its place alone."""
 
-import math
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 from onnx import helper
 from tvm import relax, tirx
 
@@ -135,12 +135,12 @@ def clip(node: Node) -> Expr:
     """min(max(x, low), high); a bound that is missing or NaN is none."""
     x, dtype = node.tensor(0), node.dtype()
     low, high = _bound(node, 1, "lower bound"), _bound(node, 2, "upper bound")
-    if node.is_float():
-        least = -math.inf if low is None else float(low)
-        most = math.inf if high is None else float(high)
-        if least > most:
-            return relax.op.full(node.shape(), constant(most, dtype), dtype)
-        return relax.op.clip(x, least, most)
+    if low is not None and high is not None and node.is_float():
+        if low > high:
+            return relax.op.full(node.shape(), constant(high, dtype), dtype)
+        return relax.op.clip(x, float(low), float(high))
+    if low is not None and low == 0 and node.is_float():
+        return relax.op.nn.relu(x)
     if low is not None:
         x = relax.op.maximum(x, constant(low, dtype))
     return x if high is None else relax.op.minimum(x, constant(high, dtype))
@@ -153,7 +153,8 @@ def _bound(node: Node, index: int, what: str) -> Constant | None:
             node.refuse(f"its {what} must be one number; the file is not valid ONNX")
         return None
     number = value.reshape(())
-    return None if number != number else number
+    endless = not np.isfinite(number) and (number > 0) == (index == 2)
+    return None if endless or number != number else number
 
 
 def cast(node: Node) -> Value:

@@ -1,6 +1,5 @@
 """Pools over one, two or three axes of a map, and over the whole map."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -25,20 +24,20 @@ def max_pool(node: Node) -> Expr:
     node.ignore("storage_order")  # of the indices
     if any(node.outputs[1:]):
         node.refuse("its second output, the indices, is not supported; use strided convolutions")
-    return _pool(node, _window(node), te.max, _lowest(node.dtype()))
+    return _pool(node, _window(node), te.max, te.min_value(node.dtype()))
 
 
 def average_pool(node: Node) -> Expr:
     """The mean of each window; of the padding only with count_include_pad."""
     window = _window(node)
     count = _counts(node, window, bool(node.attribute("count_include_pad", 0)))
-    total = _pool(node, window, te.sum, 0)
+    total = _pool(node, window, te.sum, None)
     return relax.op.divide(total, constant(count, node.dtype()))
 
 
 def lp_pool(node: Node) -> Expr:
     """(sum of |x|^p)^(1/p) of each window."""
-    return _norm(node, lambda powers: _pool(node, _window(node), te.sum, 0, powers))
+    return _norm(node, lambda powers: _pool(node, _window(node), te.sum, None, powers))
 
 
 def global_average_pool(node: Node) -> Expr:
@@ -89,10 +88,6 @@ def _window(node: Node) -> Window:
     return window
 
 
-def _lowest(dtype: str) -> float:
-    return -math.inf if dtype.startswith("float") else int(np.iinfo(dtype).min)
-
-
 def _counts(node: Node, window: Window, include_pad: bool) -> Constant:
     """How many elements each mean is of, (1, 1, map), or one number where all are equal."""
     counts = np.ones((1, 1))
@@ -111,7 +106,7 @@ def _pool(
     node: Node,
     window: Window,
     reduce: Callable[..., Scalar],
-    padding: float,
+    padding: Scalar,
     source: Expr | None = None,
 ) -> Expr:
     """What `reduce` makes of each window of the first input, or of `source` in its place."""
@@ -127,7 +122,7 @@ def _pool(
 
     def nest(tensor: te.Tensor) -> te.Tensor:
         if any(window.begin) or any(behind):
-            value = tirx.const(padding, dtype_of(x))
+            value = tirx.const(0, dtype_of(x)) if padding is None else padding
             tensor = topi.nn.pad(tensor, [0, 0, *window.begin], [0, 0, *behind], value, "padded")
         axes = [reduction(size, f"k{axis}") for axis, size in enumerate(window.kernel)]
 
