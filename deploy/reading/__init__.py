@@ -5,9 +5,9 @@ from pathlib import Path
 
 import onnx
 
-from deploy.reading.file import UserFile, check, open_file
+from deploy.reading.file import UserFile, open_file
 from deploy.reading.graph import to_model
-from deploy.reading.normalise import normalise
+from deploy.reading.guard import read_apart
 from deploy.resolution import Resolution
 from lut.errors import UserError
 
@@ -27,10 +27,7 @@ def read_model(path: Path, resolution: Resolution | None = None) -> ReadModel:
     one line that names the node, its operator and what to do, for whatever cannot be read.
     """
     try:
-        file = open_file(path, resolution)
-        check(file.model)
-        graph = to_model(normalise(file))
-        file.session()
-        return ReadModel(file, graph)
+        graph = read_apart(path, resolution)
+        return ReadModel(open_file(path, resolution), to_model(graph))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -67,7 +67,11 @@ def open_file(path: Path, resolution: Resolution | None) -> UserFile:
     Raises UserError where it is missing, is no ONNX, is damaged or made by a newer ONNX, where its
     weights' files are missing or lie elsewhere than beside it, and as `fix_axes`.
     """
-    model = parse(path)
+    return complete(path, parse(path), resolution)
+
+
+def complete(path: Path, model: onnx.ModelProto, resolution: Resolution | None) -> UserFile:
+    """Load the weights that lie in other files, and fix the sizes of the inputs, in place."""
     load_external(model, path)
     fix_axes(model, resolution)
     return UserFile(path, model)

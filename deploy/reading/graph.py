@@ -183,6 +183,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     Its outputs get the names that they have in the file.
     """
     _name_outputs(graph)
+    _name_nodes_apart(graph)
     made = [name for node in graph.nodes for name in node.outputs if name]
     used = {name for node in graph.nodes for name in node.inputs}
     model: onnx.ModelProto = helper.make_model(
@@ -204,6 +205,17 @@ def to_model(graph: Graph) -> onnx.ModelProto:
         ir_version=_IR_VERSION,
     )
     return model
+
+
+def _name_nodes_apart(graph: Graph) -> None:
+    """Number the nodes that stand for one of the file: onnxruntime wants names of their own."""
+    given: Counter[str] = Counter(node.name for node in graph.nodes)
+    seen: Counter[str] = Counter()
+    for node in graph.nodes:
+        name = node.name
+        while name and given[node.name] > 1:
+            seen[name] += 1
+            node.name = f"{name}~{seen[name]}"
 
 
 def _name_outputs(graph: Graph) -> None:

@@ -52,7 +52,7 @@ def output_types(graph: Graph, node: Node, opset: int) -> list[TensorType | None
         types[name] = helper.make_tensor_type_proto(*graph.types[name])
         value = graph.constants.get(name)
         if value is not None and value.size <= _LARGEST_PARAMETER:
-            data[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            data[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
     try:
         found = infer_node_outputs(
             schema, proto_of(node), types, data,

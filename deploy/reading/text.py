@@ -21,6 +21,8 @@ def plain(text: str | bytes, longest: int = _LONGEST) -> str:
 
 def one_line(error: BaseException, longest: int = 200) -> str:
     """What another library's error says, as `plain` text."""
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error)[:200]:
+        raise MemoryError from error  # not what the error is about: whoever bounds memory says so
     words = " ".join(str(error)[: 4 * longest].split())
     return plain(words, longest) or type(error).__name__
 

@@ -39,13 +39,23 @@ def _squeeze(writer: Writer, node: Node, opset: int) -> None:
 def _reduce(writer: Writer, node: Node, opset: int) -> None:
     axes = _axes(writer, node, opset, 13 if node.op == "ReduceSum" else 18)
     if not axes and node.attributes.pop("noop_with_empty_axes", 0):
-        writer.end("Identity", node.inputs[0])
+        _each_alone(writer, node)
         return
     if not axes:
         axes = list(range(writer.graph.rank(node.inputs[0])))
     node.attributes.pop("noop_with_empty_axes", None)
     node.inputs = [node.inputs[0], writer.constant(np.array(sorted(axes), np.int64))]
     writer.keep(node)
+
+
+def _each_alone(writer: Writer, node: Node) -> None:
+    """A reduction over no axis: what it does with each number before and after the sum."""
+    x = node.inputs[0]
+    if node.op == "ReduceSumSquare":
+        writer.end("Mul", x, x)
+    else:
+        op = {"ReduceL1": "Abs", "ReduceL2": "Abs", "ReduceLogSum": "Log"}.get(node.op)
+        writer.end(op or "Identity", x)
 
 
 def _split(writer: Writer, node: Node, opset: int) -> None:
