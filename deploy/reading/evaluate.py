@@ -9,6 +9,7 @@ from onnx import helper
 
 from deploy.reading.graph import Node, proto_of
 from deploy.reading.text import one_line
+from lut.errors import UserError
 
 
 class Evaluator:
@@ -71,11 +72,14 @@ class Evaluator:
 
 
 def run_once(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """The outputs of a small model of ours."""
-    session = ort.InferenceSession(
-        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
-    found: list[NDArray[Any]] = session.run(None, feed)
+    """The outputs of a part of a file's graph; raises UserError where onnxruntime refuses it."""
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+        )
+        found: list[NDArray[Any]] = session.run(None, feed)
+    except Exception as error:  # as above
+        raise UserError(f"onnxruntime cannot run a part of it ({one_line(error)})") from error
     return found
 
 

@@ -95,7 +95,7 @@ def _resize(writer: Writer, node: Node, opset: int) -> None:
 def _list(writer: Writer, node: Node, index: int) -> NDArray[Any] | None:
     """Scales or sizes; empty ones are left out."""
     value = parameter(writer, node, index, ("", "", _SCALES, "sizes")[index])
-    return value if value is not None and value.size else None
+    return value.reshape(-1) if value is not None and value.size else None
 
 
 def _half_pixel_for_nn(

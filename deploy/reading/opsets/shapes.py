@@ -177,6 +177,16 @@ def _gather(writer: Writer, node: Node, opset: int) -> None:
     writer.keep(node)
 
 
+def _gather_nd(writer: Writer, node: Node, opset: int) -> None:
+    indices = writer.graph.constants.get(node.inputs[1])
+    if indices is not None and indices.size:
+        batch, shape = node.get("batch_dims", 0), writer.graph.shape(node.inputs[0])
+        sides = np.array(shape[batch : batch + indices.shape[-1]])
+        if len(sides) != indices.shape[-1] or ((indices < -sides) | (indices >= sides)).any():
+            raise node.error("an index lies outside its input")
+    writer.keep(node)
+
+
 def _top_k(writer: Writer, node: Node, opset: int) -> None:
     if opset < 10:
         k = node.attributes.pop("k")
@@ -232,6 +242,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "ConstantOfShape"): _parameters(0),
     ("", "Gather"): _gather,
     ("", "GatherElements"): _gather,
+    ("", "GatherND"): _gather_nd,
     ("", "TopK"): _top_k,
     ("", "Cast"): _cast,
     ("", "CastLike"): _cast,
