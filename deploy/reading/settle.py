@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deploy.reading.evaluate import Evaluator
 from deploy.reading.float32 import widen
-from deploy.reading.graph import Graph, Node, node_of
+from deploy.reading.graph import OPSET, Graph, Node, node_of
 from deploy.reading.infer import output_types
 from deploy.reading.opsets import RULES
 from deploy.reading.sequences import SEQUENCE_OPS, Sequences
@@ -30,6 +30,11 @@ _SPARE_BYTES = 192 << 20  # that constants may take beside four times those of t
 _MOST_ROUNDS = 4096  # of a loop of constants
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
            "RandomUniformLike")  # fmt: skip
+
+
+def fold_constants(graph: Graph) -> None:
+    """Settle a graph of the normal form once more: what became a constant is folded."""
+    settle(graph, OPSET)
 
 
 def settle(graph: Graph, opset: int) -> None:

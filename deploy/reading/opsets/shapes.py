@@ -207,6 +207,18 @@ def _cast(writer: Writer, node: Node, opset: int) -> None:
         writer.end("Cast", node.inputs[0], to=to)
 
 
+def _space_to_depth(writer: Writer, node: Node, opset: int) -> None:
+    """Since opset 28 also with the channels of a block together (CRD)."""
+    if node.get("mode", "DCR") == "DCR":
+        node.attributes.pop("mode", None)
+        writer.keep(node)
+        return
+    (n, c, h, w), b = writer.graph.shape(node.inputs[0]), node.get("blocksize")
+    blocks = writer("Reshape", node.inputs[0], writer.constant([n, c, h // b, b, w // b, b]))
+    turned = writer("Transpose", blocks, perm=[0, 1, 3, 5, 2, 4])
+    writer.end("Reshape", turned, writer.constant([n, c * b * b, h // b, w // b]))
+
+
 def _scatter(writer: Writer, node: Node, opset: int) -> None:
     node.op = "ScatterElements"
     writer.keep(node)
@@ -246,6 +258,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "TopK"): _top_k,
     ("", "Cast"): _cast,
     ("", "CastLike"): _cast,
+    ("", "SpaceToDepth"): _space_to_depth,
     ("", "Scatter"): _scatter,
     ("", "Dropout"): _dropout,
     ("", "GridSample"): _grid_sample,
