@@ -1,5 +1,6 @@
 """The value of a node whose inputs are all constants: what onnxruntime makes of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -71,16 +72,18 @@ class Evaluator:
         return self._sessions[key]
 
 
-def run_once(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """The outputs of a part of a file's graph; raises UserError where onnxruntime refuses it."""
+def run_all(
+    model: onnx.ModelProto, feeds: Iterable[dict[str, NDArray[Any]]]
+) -> list[list[NDArray[Any]]]:
+    """The outputs of a part of a file's graph for each feed; raises UserError where onnxruntime
+    refuses it."""
     try:
         session = ort.InferenceSession(
             model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
         )
-        found: list[NDArray[Any]] = session.run(None, feed)
+        return [session.run(None, feed) for feed in feeds]
     except Exception as error:  # as above
         raise UserError(f"onnxruntime cannot run a part of it ({one_line(error)})") from error
-    return found
 
 
 def session_options() -> ort.SessionOptions:

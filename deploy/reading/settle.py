@@ -34,7 +34,9 @@ _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rand
 
 def fold_constants(graph: Graph) -> None:
     """Settle a graph of the normal form once more: what became a constant is folded."""
-    settle(graph, OPSET)
+    constants = graph.constants
+    if any(all(n in constants for n in node.inputs if n) for node in graph.nodes):
+        settle(graph, OPSET)
 
 
 def settle(graph: Graph, opset: int) -> None:
