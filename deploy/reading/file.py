@@ -10,6 +10,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
+from deploy.reading.as_float32 import read_as_float32
 from deploy.reading.axes import fix_axes
 from deploy.reading.evaluate import session_options
 from deploy.reading.external import external_files, load_external
@@ -71,9 +72,13 @@ def open_file(path: Path, resolution: Resolution | None) -> UserFile:
 
 
 def complete(path: Path, model: onnx.ModelProto, resolution: Resolution | None) -> UserFile:
-    """Load the weights that lie in other files, and fix the sizes of the inputs, in place."""
+    """Load the weights that lie in other files, and fix the sizes of the inputs, in place.
+
+    What onnxruntime has no convolutions for is made float32 (`read_as_float32`).
+    """
     load_external(model, path)
     fix_axes(model, resolution)
+    read_as_float32(model)
     return UserFile(path, model)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from deploy.resolution import Resolution
 from lut.errors import UserError
@@ -96,6 +96,20 @@ def test_other_floating_types_are_computed_in_float32(kind: int):
     normal = assert_same(model, tolerance=1e-5 if kind == TensorProto.DOUBLE else 3e-3)
     assert normal.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert ops(normal) == ["MatMul", "Clip", "Mul"]
+
+
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.DOUBLE])
+def test_files_that_onnxruntime_has_no_convolutions_for_are_float32_files(kind: int):
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    network = Network(15, element=kind)
+    weights = np.random.default_rng(4).standard_normal((4, 3, 3, 3)).astype(dtype)
+    y = network("Conv", "x", network.const(weights))
+    y = network("Mul", y, network("Cast", network.const(2.0), to=kind))
+    model = network.model(y)
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    normal = assert_same(model)
+    (found,) = (t for t in normal.graph.initializer if len(t.dims) == 4)
+    np.testing.assert_array_equal(numpy_helper.to_array(found), weights.astype(np.float32))
 
 
 def test_an_image_and_weights_of_integers_stay():
