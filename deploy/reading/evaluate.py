@@ -46,9 +46,11 @@ class Evaluator:
     def _session(
         self, proto: onnx.NodeProto, feed: dict[str, NDArray[Any]]
     ) -> ort.InferenceSession:
+        # Lists have their length: ONNX's inference counts sizes and axes before it has them.
         types = {
             name: helper.make_tensor_type_proto(
-                helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+                helper.np_dtype_to_tensor_dtype(value.dtype),
+                value.shape if value.ndim < 2 else [None] * value.ndim,
             )
             for name, value in feed.items()
         }

@@ -22,6 +22,7 @@ _SCALES = ("Mul", "Div", "Where")
 _GATHERS = ("Gather", "GatherND", "GatherElements", "Slice", "Split")
 _FEWEST_NODES = 3
 _TOLERANCE = 1e-5
+_LARGEST_MAP = 128 << 20  # bytes; running the nodes takes a few times as much
 
 
 def adaptive_pools_as_matrices(graph: Graph) -> None:
@@ -84,6 +85,7 @@ def _may_be_a_pool(graph: Graph, region: list[Node], origin: str, name: str) -> 
     before, after = graph.shape(origin), graph.shape(name)
     return (
         len(region) >= _FEWEST_NODES
+        and graph.types[origin].bytes <= _LARGEST_MAP
         and not ops.isdisjoint(_GATHERS)
         and not ops.isdisjoint(_SUMS)
         and len(before) == 4

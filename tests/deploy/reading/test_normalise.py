@@ -119,6 +119,14 @@ def test_an_image_and_weights_of_integers_stay():
     assert normal.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
 
 
+def test_a_resize_of_a_constant_is_a_constant():
+    network = Network(11)
+    empty = network.const(np.zeros(0, np.float32))
+    size = network.const(np.array([1, 3, 8, 12]))
+    y = network("Resize", network.weights(1, 3, 5, 5), empty, empty, size, mode="linear")
+    assert ops(assert_same(network.model(network("Add", "x", y)))) == ["Add"]
+
+
 def test_functions_of_a_file_are_written_out():
     network = Network(17)
     network.functions.append(
