@@ -165,6 +165,7 @@ FLOORS = (
     ("cpu.library", "gpu.program"),  # what an artifact holds
     ("artifact",),
     ("artifact_file",),
+    ("reading",),
     ("graph",),
     ("cpu", "gpu"),  # neither knows of the other
     ("loaders", "targets"),
