@@ -42,11 +42,12 @@ class ConvBN(nn.Sequential):
         groups: int = 1,
         bias: bool = False,
         act: Callable[[], nn.Module] | None = nn.ReLU,
+        eps: float = 1e-5,
     ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
             nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias),
-            nn.BatchNorm2d(cout),
+            nn.BatchNorm2d(cout, eps),
             *([act()] if act else []),
         )
 
