@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hmseg.families import create_network, list_networks
-from hmseg.families.calibrate import calibrate_batch_norm
+from hmseg.families.calibrate import calibrate_batch_norm, made_up_images
 from lut.errors import UserError
 
 SIZE = (64, 128)
@@ -20,7 +20,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 def test_calibrated_scores_are_finite_and_of_a_usual_scale(name: str):
     network = create_network(name, CLASSES)
     calibrate_batch_norm(network, size=SIZE)
-    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    image = made_up_images(1, SIZE, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         scores = network(image)
     assert scores.dtype == torch.float32
