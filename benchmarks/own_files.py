@@ -5,19 +5,21 @@ exporters, several opsets.
     python -m benchmarks.own_files --folder out/own-files --networks unet icnet --opsets 17 --again
 
 Each network of `hmseg.families`, with random weights and calibrated batch norm, is exported to
-FOLDER/NETWORK-EXPORTER-OPSET.onnx, run in onnxruntime against torch, and compiled for this CPU with
-the parity gate. Each step is a process of its own with a time limit, and leaves one line in
-FOLDER/rows.jsonl; a line that is there is not made again, unless `--again`. Exits with 1 where a
-file that was exported, and that onnxruntime runs, was not compiled.
+FOLDER/NETWORK-EXPORTER-OPSET-SIZE.onnx, run in onnxruntime against torch, and compiled for this CPU
+with the parity gate. The exports of a network are one process, each compilation is one, all with a
+time limit; what they came to is a line in FOLDER/rows.jsonl. A line that is there is not made
+again, unless `--again`. Exits with 1 where a file that onnxruntime runs was not compiled.
 
-The exporter by `torch.export` ("dynamo") writes opset 18 at least and converts down; `opset` is
-what the file came to have. The tracing one ("legacy") knows no adaptive pool whose bins do not
-divide the map: there such a pool is written as the two products with constant matrices that it is.
-`MB` is the largest resident size of the process, `error` the largest difference of a score over
-the largest score.
+The exporter by `torch.export` ("dynamo") writes opset 18 and has it converted where it is asked
+for less; where that fails, as it does for Resize, the file stays at 18: `opset` is what it came to
+be, and a file that is the same as another is compiled once. The tracing one ("legacy") knows no
+adaptive pool whose bins do not divide the map: there such a pool is written as the two products
+with constant matrices that it is. `MB` is the largest resident size of the process, `error` the
+largest difference of a score over the largest score.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -28,10 +30,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lut.errors import HmsegError, UserError
 from lut.jsonl import append_record, read_records
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 EXPORTERS = ("dynamo", "legacy")
 OPSETS = (11, 17, 20)
@@ -40,21 +46,36 @@ SEED = 0
 Row = dict[str, Any]
 
 
-def export(network: str, exporter: str, opset: int, size: tuple[int, int], path: Path) -> Row:
-    """Write the file and run it in onnxruntime on noise, against torch."""
-    import numpy as np
-    import onnx
-    import onnxruntime
+def export_all(task: Row) -> list[Row]:
+    """Write the files of a network that are asked for; a row for each."""
     import torch
 
     from hmseg.families import create_network
     from hmseg.families.calibrate import calibrate_batch_norm
 
-    model = create_network(network)
+    model = create_network(task["network"])
     calibrate_batch_norm(model, SEED)
+    size = (task["height"], task["width"])
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED + 1))
-    with torch.no_grad():
-        expected = model(image).numpy()
+    rows = []
+    for file in task["files"]:
+        start = time.perf_counter()
+        try:
+            row = export(model, image, file["exporter"], file["asked"], Path(file["path"]))
+        except Exception as error:  # the exporters raise whatever their parts raise
+            traceback.print_exc()
+            row = {"failed": "not exported", "why": one_line(error)}
+        rows.append(file | row | {"seconds": round(time.perf_counter() - start, 1)})
+    return rows
+
+
+def export(model: "nn.Module", image: "torch.Tensor", exporter: str, opset: int, path: Path) -> Row:
+    """Write the file and run it in onnxruntime on the image, against torch."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+
     named = {"input_names": ["image"], "output_names": ["scores"], "opset_version": opset}
     path.parent.mkdir(parents=True, exist_ok=True)
     if exporter == "dynamo":
@@ -64,12 +85,14 @@ def export(network: str, exporter: str, opset: int, size: tuple[int, int], path:
     else:
         with divided_pools():
             torch.onnx.export(model, (image,), path, dynamo=False, **named)
-    graph = onnx.load(path, load_external_data=False)
+    graph = onnx.load(path)
     row = {
-        "exported": True,
         "opset": next(entry.version for entry in graph.opset_import if not entry.domain),
         "nodes": len(graph.graph.node),
+        "sha256": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
     }
+    with torch.no_grad():
+        expected = model(image).numpy()
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (scores,) = session.run(None, {"image": image.numpy()})
@@ -121,7 +144,7 @@ def compile_file(path: Path, threads: int) -> Row:
     cache = ObjectCache(path.parent / "objects")
     _, comparisons = build_artifact(graph, resolve_target("cpu"), threads=threads, cache=cache)
     share = max(c.max_logit_error / c.tolerance for c in comparisons)
-    return {"compiled": True, "share_of_tolerance": share, "read_s": round(read, 1)}
+    return {"share_of_tolerance": share, "read_s": round(read, 1)}
 
 
 def one_line(error: BaseException) -> str:
@@ -130,44 +153,44 @@ def one_line(error: BaseException) -> str:
 
 
 def child(task: Row, answer: Path) -> None:
-    """One step, in a process of its own."""
-    path = Path(task["path"])
+    """One step, in a process of its own: a list of rows."""
     try:
         if task["step"] == "export":
-            size = (task["height"], task["width"])
-            row = export(task["network"], task["exporter"], task["asked"], size, path)
+            rows = export_all(task)
         else:
-            row = compile_file(path, task["threads"])
+            rows = [compile_file(Path(task["path"]), task["threads"])]
     except UserError as error:
-        row = {"failed": "refused", "why": one_line(error)}
+        rows = [{"failed": "refused", "why": one_line(error)}]
     except HmsegError as error:
-        row = {"failed": "gate", "why": one_line(error)}
-    except Exception as error:  # a fault of ours or of an exporter: the table names it
+        rows = [{"failed": "gate", "why": one_line(error)}]
+    except Exception as error:  # a fault of ours: the table names it
         traceback.print_exc()
-        row = {"failed": "traceback", "why": one_line(error)}
-    answer.write_text(json.dumps(row))
+        rows = [{"failed": "traceback", "why": one_line(error)}]
+    answer.write_text(json.dumps(rows))
 
 
-def in_process(task: Row, limit_s: float) -> Row:
-    """Run a step; its answer, or how it ended, with seconds and memory."""
+def in_process(task: Row, limit_s: float) -> list[Row]:
+    """Run a step; its rows, or one that says how it ended, with memory, seconds and a log."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "benchmarks.own_files", "--child", json.dumps(task)]
         with (Path(folder) / "log").open("w+") as log:
             start = time.perf_counter()
             process = subprocess.Popen([*command, str(answer)], stdout=log, stderr=log)
-            used = wait(process, start + limit_s)
+            kib = wait(process, start + limit_s)
             seconds = time.perf_counter() - start
             log.seek(0)
-            said = log.read()
+            said = log.read()[-2000:]
         if answer.is_file():
-            row: Row = json.loads(answer.read_text())
-            if row.get("failed") == "traceback":
-                row["log"] = said[-2000:]
+            rows: list[Row] = json.loads(answer.read_text())
         else:
-            late = seconds >= limit_s
-            row = {"failed": "time limit" if late else "killed", "log": said[-2000:]}
-    return row | {"seconds": round(seconds, 1), "MB": used // 1024}
+            rows = [{"failed": "time limit" if seconds >= limit_s else "killed"}]
+    for row in rows:
+        row |= {"MB": kib // 1024, "step": task["step"]}
+        row.setdefault("seconds", round(seconds, 1))
+        if row.get("failed") in ("traceback", "killed"):
+            row["log"] = said
+    return rows
 
 
 def wait(process: "subprocess.Popen[bytes]", deadline: float) -> int:
@@ -182,23 +205,62 @@ def wait(process: "subprocess.Popen[bytes]", deadline: float) -> int:
         time.sleep(0.1)
 
 
-def line(export_row: Row, compile_row: Row | None) -> str:
+def line(exported: Row, compiled: Row | None) -> str:
     """One row of the table."""
-    cells = [f"{export_row['network']:<24}{export_row['exporter']:<8}{export_row['asked']:>3}"]
-    cells.append(f"{export_row.get('opset', ''):>4}{export_row.get('nodes', ''):>6}")
-    if "failed" in export_row:
-        cells.append(f"  not exported: {export_row.get('why', export_row['failed'])[:110]}")
-    elif not export_row["runs"]:
-        cells.append(f"  onnxruntime: {export_row.get('why') or export_row['error']}"[:110])
-    else:
-        cells.append(f"{export_row['error']:>9.0e}")
-    if compile_row:
-        cells.append(f"{compile_row['seconds']:>7.1f} s{compile_row['MB']:>6} MB  ")
-        if "failed" in compile_row:
-            cells.append(f"{compile_row['failed']}: {compile_row.get('why', '')[:160]}")
-        else:
-            cells.append(f"compiled, {compile_row['share_of_tolerance']:.1%} of the tolerance")
-    return "".join(cells)
+    cells = f"{exported['network']:<24}{exported['exporter']:<8}{exported['asked']:>3}"
+    cells += f"{exported.get('opset', ''):>4}{exported.get('nodes', ''):>6}"
+    if not exported.get("runs"):
+        return f"{cells}  {exported.get('failed', 'onnxruntime')}: {exported.get('why', '')[:110]}"
+    cells += f"{exported['error']:>9.0e}"
+    if compiled is None:
+        return cells
+    cells += f"{compiled['seconds']:>7.1f} s{compiled['MB']:>6} MB  "
+    if "failed" in compiled:
+        return f"{cells}{compiled['failed']}: {compiled.get('why', '')[:160]}"
+    return f"{cells}compiled, {compiled['share_of_tolerance']:.1%} of the tolerance"
+
+
+class Rows:
+    """The rows that are there, and how the others are made."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.file: Path = options.folder / "rows.jsonl"
+        records = read_records(self.file)
+        self.exported = {row["path"]: row for row in records if row["step"] == "export"}
+        self.compiled = {row["sha256"]: row for row in records if row["step"] == "compile"}
+        if options.again:
+            self.compiled = {}
+
+    def export(self, network: str) -> list[Row]:
+        """A row for each file of the network."""
+        height, width = self.options.size
+        files = []
+        for exporter in self.options.exporters:
+            for asked in self.options.opsets:
+                path = self.options.folder / f"{network}-{exporter}-{asked}-{height}x{width}.onnx"
+                file = {"network": network, "exporter": exporter, "asked": asked}
+                files.append(file | {"path": str(path)})
+        if missing := [file for file in files if file["path"] not in self.exported]:
+            task = {"step": "export", "network": network, "height": height, "width": width}
+            made = in_process(task | {"files": missing}, self.options.limit)
+            if len(made) != len(missing):  # it did not come to an end
+                made = [file | made[0] for file in missing]
+            for row in made:
+                append_record(self.file, row)
+                self.exported[row["path"]] = row
+        return [self.exported[file["path"]] for file in files]
+
+    def compile(self, exported: Row) -> Row | None:
+        """The row of a file, or of one that is the same; none where it cannot be run."""
+        if self.options.export_only or not exported.get("runs"):
+            return None
+        if (key := exported["sha256"]) not in self.compiled:
+            task = {"step": "compile", "path": exported["path"], "threads": self.options.threads}
+            row = task | {"sha256": key} | in_process(task, self.options.limit)[0]
+            append_record(self.file, row)
+            self.compiled[key] = row
+        return self.compiled[key]
 
 
 def main() -> int:
@@ -212,37 +274,16 @@ def main() -> int:
     parser.add_argument("--opsets", nargs="*", default=OPSETS, type=int)
     parser.add_argument("--size", nargs=2, default=(256, 512), type=int, metavar=("H", "W"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=900, help="seconds for one step")
+    parser.add_argument("--limit", type=float, default=900, help="seconds for one process")
     parser.add_argument("--again", action="store_true", help="compile again what has a line")
     parser.add_argument("--export-only", action="store_true")
-    options = parser.parse_args()
-    rows_file = options.folder / "rows.jsonl"
-    known = {row["step"] + row["path"]: row for row in read_records(rows_file)}
-    height, width = options.size
+    rows = Rows(options := parser.parse_args())
     wrong = 0
     for network in options.networks or list_networks():
-        for exporter in options.exporters:
-            for asked in options.opsets:
-                name = f"{network}-{exporter}-{asked}-{height}x{width}.onnx"
-                task = {
-                    "network": network, "exporter": exporter, "asked": asked, "height": height,
-                    "width": width, "threads": options.threads, "path": str(options.folder / name),
-                }  # fmt: skip
-
-                def step(kind: str, again: bool, task: Row = task) -> Row:
-                    row = known.get(kind + task["path"])
-                    if row is None or again:
-                        task = task | {"step": kind}
-                        row = task | in_process(task, options.limit)
-                        append_record(rows_file, row)
-                    return row
-
-                exported = step("export", False)
-                compiled = None
-                if exported.get("runs") and not options.export_only:
-                    compiled = step("compile", options.again)
-                    wrong += "failed" in compiled
-                print(line(exported, compiled), flush=True)
+        for exported in rows.export(network):
+            compiled = rows.compile(exported)
+            wrong += compiled is not None and "failed" in compiled
+            print(line(exported, compiled), flush=True)
     print(f"{wrong} files that onnxruntime runs were not compiled")
     return 1 if wrong else 0
 

@@ -27,7 +27,7 @@ ROWS = (
     ("ddrnet-23-slim", 19, 5.696, 36.28, (1024, 2048), 8),
     ("ddrnet-23", 19, 20.15, 143.1, (1024, 2048), 8),
     ("pidnet-s", 19, 7.626, 47.19, (1024, 2048), 8),
-    # torchvision names 35,322,218 and 152.7 G with its auxiliary head: 2,365,205 and 9.99 G of them.
+    # torchvision names 35,322,218 and 152.7 G with the auxiliary head: 2,365,205 and 9.99 G.
     ("fcn-r50", 21, 32.957013, 142.73, (520, 520), 8),
     # Our own list; published for the same shape: 1.5 M.
     ("hrnet-w18-small", 19, 1.541, 8.348, (512, 1024), 4),
