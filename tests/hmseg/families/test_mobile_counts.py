@@ -51,12 +51,12 @@ def on_meta(name: str, classes: int) -> nn.Module:
 @pytest.mark.parametrize(("name", "classes", "millions", "gmacs", "size", "stride"), ROWS)
 def test_counts(name, classes, millions, gmacs, size, stride):
     network = on_meta(name, classes)
-    parameters, macs = count_parameters(network), count_macs(network, *size)
+    shapes = []
+    with network.register_forward_hook(lambda _m, _inputs, scores: shapes.append(scores.shape)):
+        parameters, macs = count_parameters(network), count_macs(network, *size)
     assert f"{parameters / 1e6:.{len(millions.partition('.')[2])}f}" == millions
     assert f"{macs / 1e9:.{len(gmacs.partition('.')[2])}f}" == gmacs
-    with torch.inference_mode():
-        scores = network(torch.empty(1, 3, *size, device="meta"))
-    assert scores.shape == (1, classes, *(-(-side // stride) for side in size))
+    assert shapes == [(1, classes, *(-(-side // stride) for side in size))]
 
 
 @pytest.mark.parametrize(
