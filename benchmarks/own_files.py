@@ -54,9 +54,10 @@ def export_all(task: Row) -> list[Row]:
     from hmseg.families.calibrate import calibrate_batch_norm, made_up_images
 
     model = create_network(task["network"])
-    calibrate_batch_norm(model, SEED)
     size = (task["height"], task["width"])
-    # Noise is so unlike what the norms were set by that swish makes some networks explode.
+    calibrate_batch_norm(model, SEED, size)
+    # On noise, or at another size, some networks are so far from what their norms were set by that
+    # they explode, or that float32 itself is wrong in the third digit.
     image = made_up_images(1, size, torch.Generator().manual_seed(SEED + 1))
     rows = []
     for file in task["files"]:
