@@ -60,7 +60,7 @@ def build_artifact(
         key = target.key, backend.record_threads(threads), backend.kernels_version
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
-    golden_image = draw_street(metadata.resolution)
+    golden_image = draw_street(metadata.resolution, metadata.channels)
     kernels = backend.kernels(target, threads, measured)
     job = Job(model, target, kernels, passes, dump, cache)
     built = backend.compile(job, draft(model, target, golden_image, threads), on_step)

@@ -55,12 +55,13 @@ class Comparison:
 def compare(
     side: str,
     image: str,
-    reference: tuple[NDArray[np.uint8], NDArray[np.float32]],
-    labels: NDArray[np.uint8],
+    reference: tuple[NDArray[Any], NDArray[np.float32]],
+    labels: NDArray[Any],
     logits: NDArray[np.float32],
     precision: Precision = FP32,
+    threshold: float | None = None,
 ) -> Comparison:
-    """Compare labels (H, W) and logits (K, H, W) with the reference's."""
+    """Compare labels (H, W), or masks (K, H, W), and logits (K, H, W) with the reference's."""
     reference_labels, reference_logits = reference
     peak = float(np.abs(reference_logits).max())
     tolerance = precision.relative_tolerance * max(1.0, peak)
@@ -68,7 +69,10 @@ def compare(
         error = np.abs(logits.astype(np.float64) - reference_logits)
     differing = labels != reference_labels
     unexplained = 0
-    if differing.any():
+    if threshold is not None:
+        near = np.abs(reference_logits - threshold) <= tolerance
+        unexplained = int((differing.reshape(near.shape) & ~near).sum())
+    elif differing.any():
         rows, columns = np.nonzero(differing)
         inside = labels[rows, columns] < len(reference_logits)
         chosen = np.minimum(labels[rows, columns], len(reference_logits) - 1)
@@ -84,10 +88,11 @@ def compare(
 
 
 def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, 3) each."""
+    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, C) each."""
     rng = np.random.default_rng(SEED)
-    shape = (*resolution, 3)
-    coarse = rng.integers(0, 256, (resolution.height // 16 + 1, resolution.width // 16 + 1, 3))
+    shape, channels = golden.shape, golden.shape[2]
+    coarse_shape = (resolution.height // 16 + 1, resolution.width // 16 + 1, channels)
+    coarse = rng.integers(0, 256, coarse_shape)
     smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[: resolution.height, : resolution.width]
     return {
         "golden": golden,
@@ -110,9 +115,11 @@ def verify_network(
     for name, image in images.items():
         given = network.metadata.network_input(image)
         logits = network.logits(given)
-        labels_out = network.metadata.output == "labels"
-        labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
-        comparisons.append(compare("tvm", name, reference(given), labels, logits, precision))
+        metadata = network.metadata
+        labels = metadata.found_in(logits) if metadata.output == "logits" else network(given)
+        comparisons.append(
+            compare("tvm", name, reference(given), labels, logits, precision, metadata.threshold)
+        )
     return comparisons
 
 
@@ -146,8 +153,8 @@ def replay_golden(network: Network) -> Comparison:
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
-    labels_out = network.metadata.output == "labels"
-    labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
+    metadata = network.metadata
+    labels = metadata.found_in(logits) if metadata.output == "logits" else network(given)
     peak = float(np.abs(golden.logits).max())
     sampled = logits[:, :: golden.stride, :: golden.stride]
     differing = float((labels != golden.labels).mean())
