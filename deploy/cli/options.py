@@ -48,8 +48,8 @@ OutputText = Annotated[
     str | None,
     typer.Option(
         "--output",
-        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), which "
-        "are the default for an ONNX file that ends in a sigmoid of several classes.",
+        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), the "
+        "default for an ONNX file that ends in a sigmoid of several classes.",
     ),
 ]
 OutputName = Annotated[

@@ -212,10 +212,10 @@ def test_the_sealing_helper_makes_archives_that_are_taken(data):
     assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
 
 
-@pytest.mark.parametrize("version", [4, 99])
+@pytest.mark.parametrize("version", [5, 99])
 def test_a_newer_format_says_to_update(data, version):
     changed = with_manifest(data, lambda m: m | {"format_version": version})
-    refused(changed, f"format version {version} is newer than this program's 3; update hmseg")
+    refused(changed, f"format version {version} is newer than this program's 4; update hmseg")
 
 
 @pytest.mark.parametrize("version", ["1", 0, -1, None, 1.0, True])
