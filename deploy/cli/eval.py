@@ -91,8 +91,12 @@ def _open_predictor(
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
     from deploy.graph.export import import_file, read_metadata
     from deploy.graph.reference import OnnxSession
+    from deploy.reading.axes import real_inputs
+    from deploy.reading.file import parse
 
-    graph = import_file(path, resolution=Resolution(*size)).graph
+    taken = [v.type.tensor_type.shape.dim for v in real_inputs(parse(path).graph)]
+    is_fixed = all(dim.dim_value for dims in taken for dim in dims[1:])
+    graph = import_file(path, resolution=None if is_fixed else Resolution(*size)).graph
     session = OnnxSession(graph, threads=threads)
     return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 
