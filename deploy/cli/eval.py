@@ -115,12 +115,12 @@ def _predictor(
     """Of what takes and gives what the metadata says."""
     from deploy.images import to_channels
 
-    _check_size(path, metadata, size)
     if metadata.finds_masks:
         raise UserError(
             f"{path} finds a mask of each class, and these may overlap: a data set has one class a "
             "pixel; compile it with --output labels"
         )
+    _check_size(path, metadata, size)
 
     def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
         _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
