@@ -5,13 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cli.options import (
-    SourceOptions,
-    open_model,
-    read_output,
-    read_resolution,
-    read_values,
-)
+from deploy.cli.options import SourceOptions, open_model, read_resolution, read_values
 from lut.errors import UserError
 
 
@@ -57,13 +51,6 @@ def test_refused_before_the_file_is_opened(given_options, message):
         open_model("none.onnx", given_options)
 
 
-@given(st.text())
-def test_any_output_kind(text):
-    with suppress(UserError):
-        assert read_output(text) in ("labels", "logits", "masks")
-
-
 def test_nothing_given():
     assert read_resolution(None) is None
-    assert read_output(None) is None
     assert read_values("--mean", None) is None
