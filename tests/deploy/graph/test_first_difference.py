@@ -9,7 +9,7 @@ from tests.deploy.graphs import photo
 
 
 def honest(prefix: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    return OnnxSession(prefix).run(image)[0][None]
+    return OnnxSession(prefix).run(image)[0]
 
 
 def float_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
