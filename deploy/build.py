@@ -66,7 +66,7 @@ def build_artifact(
         key = target.key, backend.record_threads(threads), backend.kernels_version
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
-    golden_image = draw_street(metadata.resolution)
+    golden_image = draw_street(metadata.resolution, metadata.channels)
     images = probe_images(metadata.resolution, golden_image)
     complete = with_logits_output(model)
     readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)
@@ -130,12 +130,13 @@ def draft(
     threads: int,
 ) -> Artifact:
     """An artifact with all but its code and its parity report."""
-    labels = golden.scores.argmax(0).astype(np.uint8)
+    metadata = read_metadata(model)
+    found = metadata.found_in(golden.scores)
     return Artifact(
         code=NoCode(),
         target=target,
-        metadata=read_metadata(model),
-        golden=Golden.sampled(golden_image, labels, golden.scores.astype(np.float32)),
+        metadata=metadata,
+        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,38 +1,91 @@
 """One image file through a network: read, resize, segment, resize back, write."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deploy.images import read_image, resize_image, resize_labels, save_labels, save_overlay
+from deploy.images import (
+    read_image,
+    resize_image,
+    resize_labels,
+    save_labels,
+    save_mask,
+    save_overlay,
+)
+from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from deploy.runtime import Network
+
+LABELS, OVERLAY = "labels", "overlay"  # the kinds of files written
 
 
 def segment_file(
     network: Network, path: Path, folder: Path, name: str, *, overlay: bool = True
-) -> dict[str, str]:
-    """Write ``name-labels.png`` and ``name-overlay.png`` into `folder`; returns their paths.
+) -> dict[str, Any]:
+    """Write what a network finds in an image (`write_result`, as ``name-...png``) into `folder`;
+    returns the files' paths.
 
-    The image is resized to the network's size, the labels back to the image's by nearest.
+    The image is resized to the network's size, what is found back to the image's by nearest.
     """
-    image = read_image(path)
-    size = Resolution(*image.shape[:2])
-    resized = resize_image(image, network.metadata.resolution)
-    result = network(network.metadata.network_input(resized))
-    if network.metadata.output == "logits":
-        result = result.argmax(0).astype(np.uint8)
-    labels = resize_labels(result, size)
-    classes = network.metadata.classes
-    written = {"labels": str(folder / f"{name}-labels.png")}
-    save_labels(labels, classes, folder / f"{name}-labels.png")
+    metadata = network.metadata
+    image = read_image(path, metadata.channels)
+    found = find_classes(network, resize_image(image, metadata.resolution))
+    found = resize_labels(found, Resolution(*image.shape[:2]))
+    seen = None
     if overlay:
-        written["overlay"] = str(folder / f"{name}-overlay.png")
-        save_overlay(image, labels, classes, folder / f"{name}-overlay.png")
+        seen = image if metadata.channels == 3 else read_image(path)
+    return write_result(metadata, found, seen, folder, f"{name}-")
+
+
+def write_result(
+    metadata: Metadata, found: NDArray[Any], seen: NDArray[np.uint8] | None, folder: Path,
+    prefix: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Write ``labels.png``, or for masks ``CLASS.png`` of each class, and over the RGB image that
+    was `seen`, if any, ``overlay.png``; all with a prefix. Returns their paths: of ``labels`` or a
+    list of ``masks``, and of ``overlay``."""
+    paths = [folder / f"{prefix}{kind}.png" for kind in result_kinds(metadata)]
+    written: dict[str, Any] = {}
+    if metadata.finds_masks:
+        written["masks"] = [str(path) for path in paths]
+        for mask, path in zip(found, paths, strict=True):
+            save_mask(mask, path)
+    else:
+        written["labels"] = str(paths[0])
+        save_labels(found, metadata.classes, paths[0])
+    if seen is not None:
+        overlay = folder / f"{prefix}{OVERLAY}.png"
+        written["overlay"] = str(overlay)
+        save_overlay(seen, found, metadata.classes, overlay, background=metadata.scores == 1)
     return written
+
+
+def find_classes(network: Network, image: NDArray[np.uint8]) -> NDArray[Any]:
+    """Labels (H, W) or masks (K, H, W) of an image uint8 (H, W, C) of the network's size, whatever
+    the network takes and gives."""
+    metadata = network.metadata
+    result = network(metadata.network_input(image))
+    return metadata.found_in(result) if metadata.output == "logits" else result
+
+
+def result_kinds(metadata: Metadata) -> list[str]:
+    """What the files that hold a network's result have in their names: ``labels``, or for masks the
+    class's name as far as it may stand in a file's, with a number where another is the same."""
+    if not metadata.finds_masks:
+        return [LABELS]
+    taken, kinds = {LABELS, OVERLAY}, []
+    for name in metadata.classes.names:
+        safe = re.sub(r"[^\w+-]+", "_", name)[:50].strip("_") or "class"
+        tries = chain([safe], (f"{safe}-{i}" for i in count(1)))
+        kinds.append(next(kind for kind in tries if kind.lower() not in taken))
+        taken.add(kinds[-1].lower())
+    return kinds
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ images.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,15 +86,18 @@ def compare(
     side: str,
     image: str,
     expected: "Expected",
-    labels: NDArray[Any] | None,
+    found: NDArray[Any],
     logits: NDArray[Any],
     precision: Precision = FP32,
+    threshold: float | None = None,
 ) -> Comparison:
-    """Compare class scores (K, H, W), and labels (H, W) if there are any, with those expected."""
+    """Compare class scores (K, H, W), and labels (H, W) or masks (K, H, W), with those expected.
+
+    With a `threshold` a class is there where its score is above it; else the largest score's is.
+    """
     comparison = deviation_of(side, image, logits, expected, precision)
-    if labels is None:
-        return comparison
-    differing, unexplained = _labels_off(labels, expected.scores, comparison.tolerance)
+    off = _labels_off if threshold is None else partial(_masks_off, threshold)
+    differing, unexplained = off(found, expected.scores, comparison.tolerance)
     return replace(comparison, differing_share=differing, unexplained_share=unexplained)
 
 
@@ -110,11 +114,23 @@ def _labels_off(labels: NDArray[Any], scores: NDArray[Any], allowed: float) -> t
     return len(rows) / labels.size, unexplained / labels.size
 
 
+def _masks_off(
+    threshold: float, masks: NDArray[Any], scores: NDArray[Any], allowed: float
+) -> tuple[float, float]:
+    """The shares of the pixels on the other side of the threshold, and of those of them whose score
+    is not within `allowed` of it."""
+    differing = masks.reshape(scores.shape) != (scores > threshold)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(scores - threshold) <= allowed
+    return float(differing.mean()), float((differing & ~near).mean())
+
+
 def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, 3) each."""
+    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, C) each."""
     rng = np.random.default_rng(SEED)
-    shape = (*resolution, 3)
-    coarse = rng.integers(0, 256, (resolution.height // 16 + 1, resolution.width // 16 + 1, 3))
+    shape, channels = golden.shape, golden.shape[2]
+    coarse_shape = (resolution.height // 16 + 1, resolution.width // 16 + 1, channels)
+    coarse = rng.integers(0, 256, coarse_shape)
     smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[: resolution.height, : resolution.width]
     return {
         "golden": golden,
@@ -134,8 +150,11 @@ def verify_network(
     for name, image in images.items():
         given = network.metadata.network_input(image)
         logits = network.logits(given)
-        labels = network(given) if network.metadata.output == "labels" else None
-        comparisons.append(compare("tvm", name, expectations[name], labels, logits, precision))
+        metadata = network.metadata
+        found = metadata.found_in(logits) if metadata.output == "logits" else network(given)
+        comparisons.append(
+            compare("tvm", name, expectations[name], found, logits, precision, metadata.threshold)
+        )
     return comparisons
 
 
@@ -156,7 +175,7 @@ def verify_torch(
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             logits = model((tensor - mean) / std)[0].numpy()
-        comparisons.append(compare("torch", name, expectations[name], None, logits))
+        comparisons.append(compare("torch", name, expectations[name], logits.argmax(0), logits))
     return comparisons
 
 
@@ -170,8 +189,8 @@ def replay_golden(network: Network) -> Comparison:
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
-    labels_out = network.metadata.output == "labels"
-    labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
+    metadata = network.metadata
+    labels = metadata.found_in(logits) if metadata.output == "logits" else network(given)
     sampled = logits[:, :: golden.stride, :: golden.stride]
     differing = float((labels != golden.labels).mean())
     precision = network.artifact.target.precision

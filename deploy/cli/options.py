@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.metadata import INPUT_KINDS, OUTPUT_KINDS, InputKind, OutputKind, Triple
+from deploy.cli.console import say
+from deploy.metadata import (
+    CHANNELS,
+    INPUT_KINDS,
+    OUTPUT_KINDS,
+    InputKind,
+    OutputKind,
+    Values,
+    check_normalisation,
+)
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
@@ -25,21 +34,43 @@ Model = Annotated[
 ]
 ResolutionText = Annotated[
     str | None,
-    typer.Option("--resolution", "-r", help="HEIGHTxWIDTH; 256x512 unless an ONNX file fixes it."),
+    typer.Option(
+        "--resolution",
+        "-r",
+        help="HEIGHTxWIDTH of a zoo model (256x512) or of an ONNX file that does not fix it.",
+    ),
 ]
 InputText = Annotated[
     str,
     typer.Option("--input", help="image (uint8 NHWC) or tensor (normalised float32 NCHW)."),
 ]
 OutputText = Annotated[
-    str, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
+    str | None,
+    typer.Option(
+        "--output",
+        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), which "
+        "are the default for an ONNX file that ends in a sigmoid of several classes.",
+    ),
+]
+OutputName = Annotated[
+    str | None, typer.Option("--output-name", help="Which output of an ONNX file, if several.")
+]
+ThresholdValue = Annotated[
+    float | None,
+    typer.Option(
+        help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
+        "score, 0.5 of a sigmoid)."
+    ),
 ]
 Classes = Annotated[
     int | None, typer.Option("--classes", help="Classes of an untrained zoo model.")
 ]
 Mean = Annotated[
     str | None,
-    typer.Option("--mean", help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet)."),
+    typer.Option(
+        "--mean",
+        help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet); grey: one number.",
+    ),
 ]
 Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
 TargetText = Annotated[
@@ -82,6 +113,8 @@ class SourceOptions:
     classes: Classes = None
     mean: Mean = None
     std: Std = None
+    output_name: OutputName = None
+    threshold: ThresholdValue = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +122,7 @@ class EndOptions:
     """What goes in and comes out."""
 
     input_: InputText = "image"
-    output: OutputText = "labels"
+    output: OutputText = None
 
 
 @dataclass(frozen=True)
@@ -121,19 +154,24 @@ class CacheOptions:
 def open_model(
     model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
 ) -> "Source":
-    """The graph that the model options name; checks every text before the heavy imports."""
+    """The graph that the model options name; checks every text before the heavy imports, and says
+    what its user should know."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size = read_resolution(options.resolution)
     taken, kind = read_input(ends.input_), read_output(ends.output)
-    means, stds = read_triple("--mean", options.mean), read_triple("--std", options.std)
-    if stds and min(stds) <= 0:
-        raise UserError(f"--std {options.std}: the three numbers must be above 0")
+    means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
+    check_normalisation(means, stds)
+    if options.threshold is not None and not math.isfinite(options.threshold):
+        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
     from deploy.graph.source import open_source
 
-    return open_source(
+    source = open_source(
         model, resolution=size, input_kind=taken, output=kind, num_classes=options.classes,
-        mean=means, std=stds,
+        mean=means, std=stds, output_name=options.output_name, threshold=options.threshold,
     )  # fmt: skip
+    if source.imported and source.imported.note:
+        say(f"{model}: {source.imported.note}")
+    return source
 
 
 def check_precision(asked: str, artifact: "Artifact") -> None:
@@ -156,22 +194,26 @@ def read_input(text: str) -> InputKind:
     raise UserError(f"unknown input {text!r}: choose {' or '.join(INPUT_KINDS)}")
 
 
-def read_output(text: str) -> OutputKind:
-    """labels or logits; raises UserError for anything else."""
+def read_output(text: str | None) -> OutputKind | None:
+    """labels, logits or masks; None stays None. Raises UserError for anything else."""
+    if text is None:
+        return None
     for kind in OUTPUT_KINDS:
         if text == kind:
             return kind
     raise UserError(f"unknown output {text!r}: choose {' or '.join(OUTPUT_KINDS)}")
 
 
-def read_triple(option: str, text: str | None) -> Triple | None:
-    """Three numbers with commas between them; raises UserError for anything else."""
+def read_values(option: str, text: str | None) -> Values | None:
+    """One, three or four numbers with commas between them; raises UserError for anything else."""
     if text is None:
         return None
     try:
-        red, green, blue = (float(word) for word in text.split(","))
-        if not all(math.isfinite(number) for number in (red, green, blue)):
+        values = tuple(float(word) for word in text.split(","))
+        if not all(map(math.isfinite, values)) or len(values) not in CHANNELS:
             raise ValueError
     except ValueError:
-        raise UserError(f"{option} {text!r}: write three numbers, such as 0.5,0.5,0.5") from None
-    return red, green, blue
+        raise UserError(
+            f"{option} {text!r}: write one number for each channel, such as 0.5,0.5,0.5"
+        ) from None
+    return values

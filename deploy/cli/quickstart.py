@@ -23,7 +23,8 @@ def quickstart(
     """From a network to labels.png: export, compile, check, time, segment."""
     from deploy.images import read_image, resize_image
 
-    pixels = read_image(image) if image else None
+    if image:
+        read_image(image)  # before anything is compiled
     check_writable(out / "labels.png")
     cache = options.CacheOptions(no_cache).open()
     workers = places.read_threads(threads)
@@ -36,10 +37,11 @@ def quickstart(
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
-    from deploy.images import resize_labels, save_labels, save_overlay
+    from deploy.images import resize_labels, to_channels
     from deploy.measure.interleave import Protocol
     from deploy.resolution import Resolution
     from deploy.runtime import load
+    from deploy.segment import find_classes, write_result
     from deploy.street import draw_street
     from deploy.targets import resolve_target
     from deploy.verify import probe_images, require, verify_torch
@@ -59,8 +61,10 @@ def quickstart(
             progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
     path = out / f"{source.metadata.file_name}{SUFFIX}"
     save_artifact(artifact, path)
-    picture = draw_street(size) if pixels is None else pixels
-    network_image = resize_image(picture, size)
+    metadata = source.metadata
+    seen = read_image(image) if image else draw_street(size)
+    given = read_image(image, metadata.channels) if image else to_channels(seen, metadata.channels)
+    network_image = resize_image(given, size)
     with step("timing beside onnxruntime") as progress:
         protocol = Protocol(warmup=2, repeat=10, rounds=5)
         result = bench(
@@ -68,12 +72,10 @@ def quickstart(
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     with step("segmenting"):
-        labels = load(path)(network_image)
-        labels = resize_labels(labels, Resolution(*picture.shape[:2]))
-        classes = source.metadata.classes
-        save_labels(labels, classes, out / "labels.png")
-        save_overlay(picture, labels, classes, out / "overlay.png")
+        found = find_classes(load(path), network_image)
+        found = resize_labels(found, Resolution(*seen.shape[:2]))
+        written = write_result(metadata, found, seen, out, "")
     print_result(result, [])
     say(f"weights: {source.weights}")
-    for written in (path, out / "labels.png", out / "overlay.png"):
-        print(written)
+    for result in (path, *written.get("masks", [written.get("labels")]), written["overlay"]):
+        print(result)

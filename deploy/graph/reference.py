@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from deploy.graph.ends import with_logits_output
+from deploy.graph.export import read_metadata
 from lut.errors import UserError
 
 
@@ -74,11 +75,10 @@ class Reference:
     """Labels and logits of a graph, whichever of the two it gives."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._session = OnnxSession(with_logits_output(model))
+        self._session, self._metadata = OnnxSession(with_logits_output(model)), read_metadata(model)
 
-    def __call__(self, image: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """labels uint8 (H, W) and logits float32 (K, H, W) of one input."""
+    def __call__(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Labels (H, W), or masks (K, H, W), and logits float32 (K, H, W) of one input."""
         outputs = self._session.run(image)
         logits = outputs[-1]
-        labels = outputs[0] if len(outputs) == 2 else logits.argmax(0).astype(np.uint8)
-        return labels, logits
+        return outputs[0] if len(outputs) == 2 else self._metadata.found_in(logits), logits

@@ -35,10 +35,10 @@ def test_what_is_found():
     ends = inspect(segmenter(stride=8, end="argmax-squeeze"))
     assert ends.resolution == Resolution(64, 64)
     assert ends.scores_size == Resolution(8, 8)
-    assert (ends.takes_image, ends.gives_labels, ends.num_classes) == (False, True, 5)
+    assert (ends.input.is_uint8, ends.end, ends.num_classes) == (False, "labels", 5)
     ends = inspect(segmenter(stride=1, layout="uint8", size=Resolution(64, 80)))
     assert ends.resolution == Resolution(64, 80) == ends.scores_size
-    assert (ends.takes_image, ends.gives_labels) == (True, False)
+    assert (ends.input.is_uint8, ends.end) == (True, "scores")
 
 
 # A user's names: each clashes with what the ends are called, in another place of the graph.
