@@ -85,11 +85,12 @@ def _compare_all(
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
     from deploy.build import build_artifact
+    from deploy.graph.own_file import own_file
     from deploy.verify import probe_images, verify_torch
 
     with step(f"compiling for {target.name}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
+            source.graph, target, own=own_file(source), threads=threads, remote=remote, cache=cache, on_step=progress.at
         )
     if "how" in artifact.parity:
         say(f"checked on {artifact.parity['how']}")

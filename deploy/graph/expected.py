@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deploy.graph.float64 import evaluate, multiply_adds
 from deploy.graph.float64_ops import NoTruthError
-from deploy.graph.reference import OnnxSession
+from deploy.graph.reference import OnnxSession, Opener
 from deploy.noise import UNIT, Deviation
 from lut.errors import UserError
 
@@ -41,7 +41,7 @@ class TwoSessions:
     Raises UserError for a graph that onnxruntime does not take.
     """
 
-    def __init__(self, graph: onnx.ModelProto) -> None:
+    def __init__(self, graph: onnx.ModelProto | Opener) -> None:
         self.optimised = OnnxSession(graph)
         self.plain = OnnxSession(graph, optimised=False)
 

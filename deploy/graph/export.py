@@ -21,6 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
 from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
+from deploy.reading import read_model
+from deploy.reading.file import UserFile
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
@@ -94,7 +96,7 @@ class Imported(NamedTuple):
     `ends` is what was found at the file's own; `scores` is what in the deployable graph the class
     scores (1, K, h, w) are called that they were traced back to, and `tail` are the file's nodes
     between these and its output (`deploy.graph.ends.own`). `note` is what the user should know, if
-    anything.
+    anything, `file` the file as it is.
     """
 
     graph: onnx.ModelProto
@@ -102,6 +104,7 @@ class Imported(NamedTuple):
     scores: str
     tail: onnx.ModelProto
     note: str
+    file: UserFile
 
 
 def import_onnx(path: Path, **options: Any) -> onnx.ModelProto:  # noqa: ANN401 - `import_file`'s
@@ -131,7 +134,8 @@ def import_file(
     masks'. Raises UserError for a file that is missing, is no ONNX, has another layout, and for
     options that contradict it.
     """
-    graph = read_onnx(path)
+    read = read_model(path, resolution)
+    graph = read.graph
     ends = inspect_ends(graph, output_name)
     parse_resolution(str(ends.resolution))
     if resolution not in (None, ends.resolution):
@@ -139,7 +143,7 @@ def import_file(
             f"{path} is exported for {ends.resolution}, not {resolution}; leave --resolution out "
             "or export the file again"
         )
-    strings = {prop.key: prop.value for prop in graph.metadata_props}
+    strings = {prop.key: prop.value for prop in read.file.model.metadata_props}
     known = Metadata.from_strings(strings) if set(strings) >= _FIELDS else None
     mean, std = _normalisation(path, ends, input_kind, known, mean, std)
     decision = decide(ends, output, threshold, known)
@@ -164,7 +168,7 @@ def import_file(
         )
     tail = tail_of(graph, ends)
     graph, scores = _finish(graph, metadata, ends)
-    return Imported(graph, ends, scores, tail, decision.note)
+    return Imported(graph, ends, scores, tail, decision.note, read.file)
 
 
 def default_normalisation(channels: int) -> tuple[Values, Values]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from deploy.graph.ends import feed, in_own_layout
 from deploy.graph.expected import (
     LEAST_ROUNDINGS,
     Expected,
@@ -21,7 +22,8 @@ from deploy.graph.expected import (
 from deploy.graph.first_difference import bisect, how_they_differ
 from deploy.graph.float64 import evaluate
 from deploy.graph.float64_ops import resize
-from deploy.graph.reference import OnnxSession, with_outputs
+from deploy.graph.reference import OnnxSession, Opener, with_outputs
+from deploy.graph.source import Source
 from deploy.metadata import Metadata
 from deploy.noise import UNIT, Deviation
 from deploy.precision import FP16, FP32, Precision
@@ -36,13 +38,15 @@ _HALF_PIXEL = {"mode": b"linear", "coordinate_transformation_mode": b"half_pixel
 class OwnFile:
     """A user's own file, and how it was read.
 
-    `model` is the file as it is, `output` the one of its outputs that was read, `feed` makes of an
-    image uint8 (H, W, C) what its input takes, with the batch axis. `scores` is the tensor of the
-    deployable graph, float32 (1, K, h, w), that the output was traced back to; `tail` are the nodes
-    between the two, which `layout` lays the scores out for. `negated`: their negative counts.
+    `model` is the file as it is, `open` makes a session of it, `output` is the one of its outputs
+    that was read, `feed` makes of an image uint8 (H, W, C) what its input takes, with the batch
+    axis. `scores` is the tensor of the deployable graph, float32 (1, K, h, w), that the output was
+    traced back to; `tail` are the nodes between the two, which `layout` lays the scores out for.
+    `negated`: their negative counts.
     """
 
     model: onnx.ModelProto
+    open: Opener
     output: str
     feed: Callable[[NDArray[np.uint8]], NDArray[Any]]
     scores: str
@@ -82,6 +86,23 @@ class OwnFile:
         return same
 
 
+def own_file(source: Source) -> OwnFile | None:
+    """That behind a source; None for a network of the zoo."""
+    read = source.imported
+    if read is None:
+        return None
+    return OwnFile(
+        model=read.file.model,
+        open=read.file.session,
+        output=read.ends.output,
+        feed=partial(feed, read.ends, source.metadata),
+        scores=read.scores,
+        tail=read.tail,
+        layout=partial(in_own_layout, read.ends),
+        negated=read.ends.negated,
+    )
+
+
 def check_reading(
     own: OwnFile, graph: onnx.ModelProto, metadata: Metadata,
     images: Mapping[str, NDArray[np.uint8]],
@@ -94,7 +115,7 @@ def check_reading(
     masks against a resize and a decision of these scores in double. Raises UserError where
     onnxruntime fails, and WorkError for an output of another shape.
     """
-    theirs = TwoSessions(own.model)
+    theirs = TwoSessions(own.open)
     found, logits = (graph.graph.output[i].name for i in (0, -1))
     names = list(dict.fromkeys([found, logits, own.scores]))
     ours = TwoSessions(with_outputs(graph, names))

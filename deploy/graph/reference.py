@@ -1,6 +1,6 @@
 """onnxruntime as the reference that every binary is checked and timed against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,27 @@ from numpy.typing import NDArray
 
 from deploy.graph.ends import with_logits_output
 from deploy.graph.export import read_metadata
+from deploy.reading.text import one_line
 from lut.errors import UserError
+
+# What makes a session of a graph that is not one protobuf.
+Opener = Callable[[ort.SessionOptions], ort.InferenceSession]
 
 
 class OnnxSession:
-    """A graph in onnxruntime, on the CPU, at its documented best settings, or, where not
-    `optimised`, node by node as it is written.
+    """A graph, or what opens one, in onnxruntime, on the CPU, at its documented best settings, or,
+    where not `optimised`, node by node as it is written.
 
     `threads` is the size of its pool, which spins between calls as ours does. Raises UserError for
     a graph that onnxruntime does not take.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, *, threads: int | None = None, optimised: bool = True
+        self,
+        model: onnx.ModelProto | Opener,
+        *,
+        threads: int | None = None,
+        optimised: bool = True,
     ) -> None:
         levels = ort.GraphOptimizationLevel
         options = ort.SessionOptions()
@@ -33,11 +41,19 @@ class OnnxSession:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            self._session = (
+                ort.InferenceSession(
+                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                )
+                if isinstance(model, onnx.ModelProto)
+                else model(options)
             )
+        except UserError:
+            raise
         except Exception as error:  # onnxruntime raises classes of its own, all of them for this
-            raise UserError(f"onnxruntime cannot run this ONNX graph: {_line(error)}") from error
+            raise UserError(
+                f"onnxruntime cannot run this ONNX graph: {one_line(error, 300)}"
+            ) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
@@ -53,12 +69,10 @@ class OnnxSession:
         try:
             outputs: list[NDArray[Any]] = self._session.run(names, {self._input: given})
         except Exception as error:  # an index out of bounds, a shape that does not fit
-            raise UserError(f"onnxruntime fails on this ONNX graph: {_line(error)}") from error
+            raise UserError(
+                f"onnxruntime fails on this ONNX graph: {one_line(error, 300)}"
+            ) from error
         return outputs
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
