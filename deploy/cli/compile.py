@@ -60,9 +60,9 @@ def compile_model(
     if comparisons:
         worst = max(comparisons, key=lambda c: c.share_of_tolerance)
         differing = max(c.differing_share for c in comparisons)
+        images = len({c.image for c in comparisons})
         say(
-            f"parity{resolved.precision.note} with onnxruntime{emulated} on {len(comparisons)} "
-            f"images: logit error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
+            f"parity{resolved.precision.note} with onnxruntime{emulated} on {images} images: logit error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
             f"{differing:.4%} of the pixels differ at most"
         )
     else:

@@ -36,8 +36,8 @@ def quickstart(
     from deploy.artifact_file import save_artifact
     from deploy.bench import bench
     from deploy.build import build_artifact
-    from deploy.graph.own_file import own_file
     from deploy.cli.bench import print_result
+    from deploy.graph.own_file import own_file
     from deploy.images import resize_labels, to_channels
     from deploy.measure.interleave import Protocol
     from deploy.resolution import Resolution
@@ -50,8 +50,9 @@ def quickstart(
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, own=own_file(source), threads=workers, cache=cache, on_step=progress.at
-        )
+            source.graph, target, own=own_file(source), threads=workers, cache=cache,
+            on_step=progress.at,
+        )  # fmt: skip
         worst = max(c.max_logit_error for c in comparisons if c.side == "tvm")
         progress.result = f"logit error {worst:.1e} against onnxruntime"
     if source.network is not None:
