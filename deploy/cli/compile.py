@@ -62,8 +62,9 @@ def compile_model(
         differing = max(c.differing_share for c in comparisons)
         images = len({c.image for c in comparisons})
         say(
-            f"parity{resolved.precision.note} with onnxruntime{emulated} on {images} images: logit error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
-            f"{differing:.4%} of the pixels differ at most"
+            f"parity{resolved.precision.note} with onnxruntime{emulated} on {images} images: logit "
+            f"error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), {differing:.4%} "
+            "of the pixels differ at most"
         )
     else:
         say(f"parity not checked: {artifact.parity['reason']}")

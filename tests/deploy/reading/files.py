@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.reading.axes import real_inputs
-from deploy.reading.file import complete, opset_of
+from deploy.reading.file import UserFile, complete, opset_of
 from deploy.reading.graph import to_model
 from deploy.reading.normalise import normalise
 from deploy.resolution import Resolution
@@ -122,9 +122,7 @@ def assert_same(
     for a, b in zip(wanted, found, strict=True):
         assert a.shape == b.shape
         scale = float(np.abs(a.astype(np.float64)).max(initial=1e-30))
-        assert (
-            np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0) <= tolerance * scale
-        )
+        assert np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0) <= tolerance * scale
     return normal
 
 

@@ -19,9 +19,7 @@ def test_batch_norm_is_folded_into_the_convolution_before_it():
     for groups in (1, 2):
         network = Network(15)
         y = _batch_norm(network, network("Conv", "x", network.weights(8, 3, 3, 3)), 8)
-        y = network(
-            "ConvTranspose", y, network.weights(8, 6 // groups, 2, 2), group=groups, strides=[2, 2]
-        )
+        y = network("ConvTranspose", y, network.weights(8, 6 // groups, 2, 2), group=groups, strides=[2, 2])
         normal = assert_same(network.model(_batch_norm(network, y, 6)))
         assert ops(normal) == ["Conv", "ConvTranspose"]
 
@@ -41,9 +39,7 @@ def test_batch_norm_elsewhere_is_a_scale_and_a_shift():
     before = _batch_norm(network, network("Concat", y, "x", axis=1), 11)
     flat = _batch_norm(network, network("Flatten", pooled), 8)
     twice = _batch_norm(network, y, 8)
-    normal = assert_same(
-        network.model(before, flat, twice, network("Relu", _batch_norm(network, "x", 3)))
-    )
+    normal = assert_same(network.model(before, flat, twice, network("Relu", _batch_norm(network, "x", 3))))
     assert ops(normal).count("Mul") == 4
 
 
@@ -55,13 +51,9 @@ def test_shape_arithmetic_is_gone():
     scaled = [network("Floor", network("Div", network("Cast", s, to=TensorProto.DOUBLE), network.const(np.array(1.1, np.float64)))) for s in sides]  # fmt: skip
     axes = network.const(np.array([0]))
     sides = [network("Unsqueeze", network("Cast", s, to=TensorProto.INT64), axes) for s in scaled]
-    start = network(
-        "Slice", network("Shape", y), network.const(np.array([0])), network.const(np.array([2]))
-    )
+    start = network("Slice", network("Shape", y), network.const(np.array([0])), network.const(np.array([2])))
     size = network("Concat", start, *sides, axis=0)
-    normal = assert_same(
-        network.model(network("Resize", y, "", "", size, mode="linear")), Resolution(22, 33)
-    )
+    normal = assert_same(network.model(network("Resize", y, "", "", size, mode="linear")), Resolution(22, 33))
     assert ops(normal) == ["Conv", "Resize"]
 
 

@@ -109,11 +109,7 @@ def test_pads():
 def test_slices():
     network = Network(9)
     assert_same(network.model(network("Slice", "x", starts=[1, -5], ends=[9999, -1], axes=[2, 3])))
-    for values in (
-        ([1], [-1], [3], [2]),
-        ([7], [-99], [2], [-3]),
-        ([0, 2], [3, 7], [-3, -1], [1, 1]),
-    ):
+    for values in (([1], [-1], [3], [2]), ([7], [-99], [2], [-3]), ([0, 2], [3, 7], [-3, -1], [1, 1])):
         network = Network(13)
         y = network("Slice", "x", *(network.const(np.array(v)) for v in values))
         assert_same(network.model(y))
@@ -154,9 +150,7 @@ def test_automatic_padding_becomes_numbers(auto_pad: str):
     y = network("Conv", "x", network.weights(4, 3, 3, 2), auto_pad=auto_pad, strides=[2, 3])
     y = network("MaxPool", y, kernel_shape=[2, 2], strides=[2, 1], auto_pad=auto_pad)
     z = network("AveragePool", "x", kernel_shape=[3, 4], strides=[2, 2], auto_pad=auto_pad)
-    w = network(
-        "ConvTranspose", "x", network.weights(3, 4, 3, 3), auto_pad=auto_pad, strides=[2, 2]
-    )
+    w = network("ConvTranspose", "x", network.weights(3, 4, 3, 3), auto_pad=auto_pad, strides=[2, 2])
     normal = assert_same(network.model(y, z, w))
     assert not any(a.name == "auto_pad" for node in normal.graph.node for a in node.attribute)
 
@@ -235,9 +229,7 @@ def test_a_branch_with_a_constant_condition_is_taken():
     ys = []
     for wanted in (4, 5):
         condition = network("Equal", rank, network.const(np.array(wanted)))
-        ys.append(
-            network("If", condition, then_branch=branch("Relu"), else_branch=branch("Sigmoid"))
-        )
+        ys.append(network("If", condition, then_branch=branch("Relu"), else_branch=branch("Sigmoid")))
     normal = assert_same(network.model(*ys))
     assert sorted(ops(normal)) == ["Mul", "Mul", "Relu", "Sigmoid"]
 
@@ -305,9 +297,4 @@ def test_a_small_network_in_every_opset(opset: int):
             kind = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             model.graph.input.append(kind)
     normal = assert_same(model, Resolution(16, 24))
-    assert [dim.dim_value for dim in normal.graph.input[0].type.tensor_type.shape.dim] == [
-        1,
-        3,
-        16,
-        24,
-    ]
+    assert [dim.dim_value for dim in normal.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 16, 24]

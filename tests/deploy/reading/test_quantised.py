@@ -6,9 +6,7 @@ import pytest
 from tests.deploy.reading.files import RNG, Network, assert_same, ops
 
 
-def _quantise(
-    network: Network, x: str, scale: float = 0.02, zero: int = 128
-) -> tuple[str, str, str]:
+def _quantise(network: Network, x: str, scale: float = 0.02, zero: int = 128) -> tuple[str, str, str]:
     names = network.const(np.float32(scale)), network.const(np.uint8(zero))
     return network("QuantizeLinear", x, *names), *names
 
@@ -82,9 +80,7 @@ def test_onnxruntimes_own_quantised_operators():
     m = network("QLinearMul", a, y_scale, y_zero, x, scale, zero, y_scale, y_zero, **own)
     s_scale, s_zero = network.const(np.float32(1 / 256)), network.const(np.uint8(0))
     s = network("QLinearSigmoid", m, y_scale, y_zero, s_scale, s_zero, **own)
-    c = network(
-        "QLinearConcat", y_scale, y_zero, s, s_scale, s_zero, a, y_scale, y_zero, axis=1, **own
-    )
+    c = network("QLinearConcat", y_scale, y_zero, s, s_scale, s_zero, a, y_scale, y_zero, axis=1, **own)
     g = network("QLinearGlobalAveragePool", c, y_scale, y_zero, y_scale, y_zero, **own)
     ends = [network("DequantizeLinear", t, y_scale, y_zero) for t in (m, c, g)]
     assert_same(network.model(*ends), tolerance=0.02)  # a step of the grid, where a half is rounded
