@@ -37,6 +37,7 @@ def quickstart(
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
+    from deploy.graph.own_file import own_file
     from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
     from deploy.runtime import load
@@ -48,9 +49,10 @@ def quickstart(
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=workers, cache=cache, on_step=progress.at
-        )
-        worst = max(c.max_logit_error for c in comparisons)
+            source.graph, target, own=own_file(source), threads=workers, cache=cache,
+            on_step=progress.at,
+        )  # fmt: skip
+        worst = max(c.max_logit_error for c in comparisons if c.side == "tvm")
         progress.result = f"logit error {worst:.1e} against onnxruntime"
     if source.network is not None:
         with step("checking against torch") as progress:
