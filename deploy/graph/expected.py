@@ -85,10 +85,10 @@ def pooled(
 
     `factors` says of some how much more it is than two evaluations show; that of the first image
     holds for all on which it is not `amplifying`, of which `TRUST` is thought where it is not
-    known. The noise of one image may be small by luck: it is at least the median of all, in the
-    scores' unit or of their size, whichever is less, and at most `MOST_NOISE`. Pixels of an image
-    of one colour all round alike, so that no mean over them is smaller than the largest. Raises
-    UserError where it is more than `MOST_NOISE` on every image.
+    known. Pixels of an image of one colour all round alike: no mean over them is smaller than the
+    largest, and both may be small by luck, so that they are at least the median of all images, in
+    the scores' unit or of their size, whichever is less. It is `MOST_NOISE` of the scores at most.
+    Raises UserError where it is more on every image.
     """
     if all(own.noise.rms > MOST_NOISE * own.size.rms for own in found.values()):
         raise UserError(
@@ -104,10 +104,10 @@ def pooled(
     absolute = _median(list(scaled.values()))
     relative = _median([noise.over(found[name].size) for name, noise in scaled.items()])
     noises = {}
-    for name, own in scaled.items():
+    for name, noise in scaled.items():
         size = found[name].size
-        noise = own.or_more(absolute.or_less(relative.times(size)))
         if _is_one_colour(images[name]):
+            noise = noise.or_more(absolute.or_less(relative.times(size)))
             noise = Deviation(noise.largest, noise.largest)
         noises[name] = noise.or_less(size * MOST_NOISE)
     return noises

@@ -229,37 +229,33 @@ def test_equal_evaluations_still_have_the_noise_of_a_few_roundings():
 
 
 class TestPooled:
-    def of(self, *noises: float, sizes=(1, 1, 1), image=None) -> dict[str, Deviation]:
-        names = "abc"
-        noise = np.random.default_rng(0).integers(0, 9, (4, 4, 3))
-        given = {name: noise for name in names} | ({"c": image} if image is not None else {})
+    def of(self, *noises: float, sizes=(1, 1, 1), shape=(4, 4, 3)) -> dict[str, Deviation]:
+        """Of three images, the last of one colour; the largest error is twice the mean."""
+        many = np.random.default_rng(0).integers(0, 9, (4, 4, 3))
+        colour = np.array([1, 2, 3]).reshape([3 if side == 3 else 1 for side in shape])
         found = {
             name: Noise(Deviation(n, 2 * n), Deviation(s, s))
-            for name, n, s in zip(names, noises, sizes, strict=True)
+            for name, n, s in zip("abc", noises, sizes, strict=True)
         }
-        return pooled(found, given)
+        return pooled(found, {"a": many, "b": many, "c": np.broadcast_to(colour, shape)})
 
-    def test_a_lucky_image_has_the_median(self):
+    @pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4)])
+    def test_an_image_of_one_colour_has_no_mean(self, shape):
+        found = self.of(1, 1, 1, sizes=(99, 99, 99), shape=shape)
+        assert found == {"a": Deviation(1, 2), "b": Deviation(1, 2), "c": Deviation(2, 2)}
+
+    def test_one_of_one_colour_is_not_believed_to_have_little(self):
         found = self.of(2, 3, 0.1, sizes=(100, 100, 100))
-        assert [found[name].rms for name in "abc"] == [2, 3, 2]
-
-    def test_it_is_that_of_the_scores_size_where_that_is_less(self):
-        found = self.of(1e-6, 1e-4, 1.0, sizes=(1, 100, 1e6))
-        assert found["a"].rms == pytest.approx(1e-6)
-        assert found["b"].rms == pytest.approx(1e-4)
+        assert found == {"a": Deviation(2, 4), "b": Deviation(3, 6), "c": Deviation(4, 4)}
+        # Of scores that are small, the share of the scores.
+        found = self.of(2, 3, 1e-5, sizes=(100, 100, 1e-2))
+        assert found["c"].rms == pytest.approx(2 * 2e-2 * 1e-2)
 
     def test_it_is_a_share_of_the_scores_at_most(self):
         found = self.of(1e-6, 1e-4, 5.0)
         assert found["c"].rms == module.MOST_NOISE
         with pytest.raises(UserError, match="more than 12% on every image"):
             self.of(0.2, 0.3, 0.4)
-
-    @pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4)])
-    def test_an_image_of_one_colour_has_no_mean(self, shape):
-        colour = np.array([1, 2, 3]).reshape([3 if side == 3 else 1 for side in shape])
-        image = np.broadcast_to(colour, shape)
-        found = self.of(1, 1, 1, sizes=(99, 99, 99), image=image)
-        assert (found["a"], found["c"]) == (Deviation(1, 2), Deviation(2, 2))
 
 
 def test_what_is_allowed_is_a_multiple():
