@@ -15,15 +15,19 @@ from deploy.graph.reference import OnnxSession, Opener
 from deploy.noise import UNIT, Deviation
 from lut.errors import UserError
 
-# Evaluated in double for the first image: a second or two.
+# Evaluated in double, for an image: a second or two.
 MOST_MULTIPLY_ADDS = 3e9
 # Noise below this many roundings of the scores themselves is luck: two evaluations may be equal.
 LEAST_ROUNDINGS = 4
-# Double precision is believed where onnxruntime is no further from it than this many times the
-# noise; where both disagree by more, they do not compute the same.
+# How much further from the truth than from each other two evaluations of onnxruntime may be, which
+# share most of their code; what is further from double than that computes something else.
 TRUST = 16
-# Where onnxruntime differs from itself by this share of the scores, one of the two is wrong.
+# An image whose noise is so often the median, of the scores, is one on which the network amplifies
+# every rounding: there two evaluations show a part of it only.
+OUTLIER = 8
+# Noise of more than this share of the scores is no longer one.
 MOST_NOISE = 1 / 8
+_ONCE = Deviation(1, 1)
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,9 @@ class TwoSessions:
 
 
 def noise_between(scores: NDArray[Any], others: NDArray[Any]) -> Deviation:
-    """Float32's noise by two evaluations of the same. Raises UserError where they have too little
-    in common."""
-    size = Deviation.size(scores)
-    noise = Deviation.between(others, scores).or_more(size * (LEAST_ROUNDINGS * UNIT))
-    if noise.rms > MOST_NOISE * size.rms:
-        raise UserError(
-            "onnxruntime with its optimisations differs from onnxruntime without them by "
-            f"{noise.rms / size.rms:.0%} of the scores: there is nothing to compare with"
-        )
-    return noise
+    """Float32's noise by two evaluations of the same."""
+    least = Deviation.size(scores) * (LEAST_ROUNDINGS * UNIT)
+    return Deviation.between(others, scores).or_more(least)
 
 
 class Noise(NamedTuple):
@@ -73,17 +70,46 @@ class Noise(NamedTuple):
     size: Deviation
 
 
-def pooled(found: Mapping[str, Noise], images: Mapping[str, NDArray[Any]]) -> dict[str, Deviation]:
-    """The noise on each image, where that of one alone may be small by luck: at least the median of
-    all, in the scores' unit or of their size, whichever is less. Pixels of an image of one colour
-    all round alike, so that no mean over them is smaller than the largest."""
-    absolute = _median([own.noise for own in found.values()])
-    relative = _median([own.noise.over(own.size) for own in found.values()])
+def amplifying(found: Mapping[str, Noise]) -> list[str]:
+    """The images on which the network amplifies every rounding (`OUTLIER`)."""
+    shares = {name: own.noise.over(own.size).rms for name, own in found.items()}
+    return [name for name in shares if shares[name] > OUTLIER * median(shares.values())]
+
+
+def pooled(
+    found: Mapping[str, Noise],
+    images: Mapping[str, NDArray[Any]],
+    factors: Mapping[str, Deviation] | None = None,
+) -> dict[str, Deviation]:
+    """The noise that counts on each image.
+
+    `factors` says of some how much more it is than two evaluations show; that of the first image
+    holds for all on which it is not `amplifying`, of which `TRUST` is thought where it is not
+    known. Pixels of an image of one colour all round alike: no mean over them is smaller than the
+    largest, and both may be small by luck, so that they are at least the median of all images, in
+    the scores' unit or of their size, whichever is less. It is `MOST_NOISE` of the scores at most.
+    Raises UserError where it is more on every image.
+    """
+    if all(own.noise.rms > MOST_NOISE * own.size.rms for own in found.values()):
+        raise UserError(
+            "onnxruntime with its optimisations gives other scores than without them, by more than "
+            f"{MOST_NOISE:.0%} on every image: there is nothing to compare with"
+        )
+    known, amplified, first = factors or {}, amplifying(found), next(iter(found))
+    usual = known.get(first, _ONCE) if first not in amplified else _ONCE
+    scaled = {
+        name: own.noise.times(known.get(name, _ONCE * TRUST) if name in amplified else usual)
+        for name, own in found.items()
+    }
+    absolute = _median(list(scaled.values()))
+    relative = _median([noise.over(found[name].size) for name, noise in scaled.items()])
     noises = {}
-    for name, own in found.items():
-        noise = own.noise.or_more(absolute.or_less(relative.times(own.size)))
-        alike = _is_one_colour(images[name])
-        noises[name] = Deviation(noise.largest, noise.largest) if alike else noise
+    for name, noise in scaled.items():
+        size = found[name].size
+        if _is_one_colour(images[name]):
+            noise = noise.or_more(absolute.or_less(relative.times(size)))
+            noise = Deviation(noise.largest, noise.largest)
+        noises[name] = noise.or_less(size * MOST_NOISE)
     return noises
 
 
@@ -99,10 +125,10 @@ def _is_one_colour(image: NDArray[Any]) -> bool:
 class Expectations:
     """Of a graph of one image or tensor, for some inputs without their batch axis, by name.
 
-    The scores, float (1, K, H, W), are its last output. Those for the first input are evaluated in
-    double, up to `most` multiply-adds, which shows how far both of onnxruntime's evaluations are
-    from the truth. Raises UserError for a graph that onnxruntime does not take, or where it fails
-    or contradicts itself.
+    The scores, float (1, K, H, W), are its last output. Those for the first input, and for any that
+    the network amplifies roundings on, are evaluated in double, up to `most` multiply-adds each:
+    that shows how far both of onnxruntime's evaluations are from the truth. Raises UserError for a
+    graph that onnxruntime does not take, or where it fails or contradicts itself.
     """
 
     def __init__(
@@ -111,33 +137,39 @@ class Expectations:
         inputs: Mapping[str, NDArray[Any]],
         most: float = MOST_MULTIPLY_ADDS,
     ) -> None:
-        self._name, self._inputs = graph.graph.output[-1].name, inputs
+        self._graph, self._name, self._inputs = graph, graph.graph.output[-1].name, inputs
         self._sessions = TwoSessions(graph)
         self._truth: dict[str, NDArray[np.float32]] = {}
-        seen: dict[str, Noise] = {}
-        further = Deviation(1, 1)
-        for name, given in inputs.items():
-            both = self._sessions.run(given[None], [self._name])
-            found, other = (run[0][0] for run in both)
-            noise = noise_between(found, other)
-            if not seen and multiply_adds(graph) <= most:
-                further = self._compare_with_truth(graph, name, found, noise)
-            seen[name] = Noise(noise, Deviation.size(found))
-        self._noises = {n: noise.times(further) for n, noise in pooled(seen, inputs).items()}
+        self._affordable = multiply_adds(graph) <= most
+        seen = {name: self._seen(given) for name, given in inputs.items()}
+        factors = {}
+        for name in dict.fromkeys([*list(inputs)[:1], *amplifying(seen)]):
+            factor = self._compare_with_truth(name, seen[name])
+            if factor is not None:
+                factors[name] = factor
+        self._noises = pooled(seen, inputs, factors)
 
-    def _compare_with_truth(
-        self, graph: onnx.ModelProto, name: str, found: NDArray[Any], noise: Deviation
-    ) -> Deviation:
-        """How much further from the truth than from each other both evaluations are."""
+    def _seen(self, given: NDArray[Any]) -> Noise:
+        found, other = (run[0][0] for run in self._sessions.run(given[None], [self._name]))
+        return Noise(noise_between(found, other), Deviation.size(found))
+
+    def _compare_with_truth(self, name: str, seen: Noise) -> Deviation | None:
+        """How much further from the truth than from each other both evaluations are; None where
+        that is not known."""
+        if not self._affordable:
+            return None
+        given = self._inputs[name][None]
         try:
-            truth = evaluate(graph, self._inputs[name][None], [self._name])[0][0]
+            truth = evaluate(self._graph, given, [self._name])[0][0]
         except NoTruthError:
-            return Deviation(1, 1)
+            self._affordable = False
+            return None
+        found = self._sessions.optimised.run_batch(given, [self._name])[0][0]
         own = Deviation.between(found, truth)
-        if not own.within(noise * TRUST):
-            return Deviation(1, 1)
+        if not own.within(seen.noise * TRUST):
+            return None
         self._truth[name] = truth.astype(np.float32)
-        return own.over(noise).or_more(Deviation(1, 1))
+        return own.over(seen.noise).or_more(_ONCE)
 
     def __getitem__(self, name: str) -> Expected:
         """For one of the inputs."""
