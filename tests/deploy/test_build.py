@@ -146,7 +146,7 @@ MATRIX = {
     ),
     "genotype that skips nothing": (
         MRMSConfig(random_genotype(random.Random(4)), 0.5, 11),
-        Resolution(90, 61),
+        Resolution(90, 67),
     ),
 }
 
