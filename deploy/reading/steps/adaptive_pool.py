@@ -21,6 +21,7 @@ _SUMS = ("ReduceMean", "ReduceSum", "Add", "Sum", "Mean", "AveragePool", "Global
 _SCALES = ("Mul", "Div", "Where")
 _GATHERS = ("Gather", "GatherND", "GatherElements", "Slice", "Split")
 _FEWEST_NODES = 3
+_MOST_BINS = 32  # along an axis, of a pool to more bins than it has numbers
 _TOLERANCE = 1e-5
 _LARGEST_MAP = 128 << 20  # bytes; running the nodes takes a few times as much
 
@@ -90,9 +91,8 @@ def _may_be_a_pool(graph: Graph, region: list[Node], origin: str, name: str) -> 
         and not ops.isdisjoint(_SUMS)
         and len(before) == 4
         and before[:2] == after[:2]
-        and before[2] >= after[2]
-        and before[3] >= after[3]
         and before[2:] != after[2:]
+        and all(new <= max(old, _MOST_BINS) for old, new in zip(before[2:], after[2:], strict=True))
     )
 
 
