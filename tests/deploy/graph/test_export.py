@@ -223,8 +223,8 @@ class TestImport:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            (segmenter(input_dims=["n", 3, 64, 64]), r"float \(\?, 3, 64, 64\).*every size fixed"),
-            (segmenter(input_dims=[1, 3, "h", "w"]), "every size fixed"),
+            (segmenter(input_dims=[2, 3, 64, 64]), "2 images at once"),
+            (segmenter(input_dims=[1, 3, "h", "w"]), "give --resolution"),
             (segmenter(classes=65536, stride=32), "65536 classes"),
         ],
     )
