@@ -33,7 +33,7 @@ EXPECTED = {
     "MobileNetV2Fcn": (
         {"stem": 1, "inverted_residual": 2, "pointwise": 1, "pack": 1, "unpack": 1,
          "labels_end": 1},
-        Counter({"relax.nn.conv2d": 1, "relax.reshape": 1, "relax.add": 1, "relax.nn.relu": 1}), 1,
+        Counter({"relax.nn.conv2d": 1, "relax.add": 1, "relax.nn.relu": 1}), 1,
     ),
     "LrAspp": (
         # Blocks with squeeze-excite fall into single convolutions; the others fuse.
