@@ -21,6 +21,7 @@ from deploy.graph.expected import Expectations, Expected
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.own_file import OwnFile, check_reading, first_misread
+from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
@@ -66,7 +67,7 @@ def build_artifact(
         key = target.key, backend.record_threads(threads), backend.kernels_version
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
-    golden_image = draw_street(metadata.resolution, metadata.channels)
+    golden_image = to_channels(draw_street(metadata.resolution), metadata.channels)
     images = probe_images(metadata.resolution, golden_image)
     complete = with_logits_output(model)
     readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)

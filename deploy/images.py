@@ -77,9 +77,8 @@ def resize_image(image: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8
     if image.shape[:2] == size:
         return image
     channels = image.shape[2]
-    whole = Image.fromarray(image[..., 0] if channels == 1 else image)
-    resized = whole.resize((size.width, size.height), Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(*size, channels)
+    plain = image[..., 0] if channels == 1 else image
+    return _resized(plain, size, Image.Resampling.BILINEAR).reshape(*size, channels)
 
 
 def resize_labels(labels: NDArray[Any], size: Resolution) -> NDArray[Any]:
@@ -89,8 +88,11 @@ def resize_labels(labels: NDArray[Any], size: Resolution) -> NDArray[Any]:
         return labels
     if labels.ndim == 3:
         return np.stack([resize_labels(mask, size) for mask in labels])
-    resized = Image.fromarray(labels).resize((size.width, size.height), Image.Resampling.NEAREST)
-    return np.asarray(resized)
+    return _resized(labels, size, Image.Resampling.NEAREST)
+
+
+def _resized(pixels: NDArray[Any], size: Resolution, how: Image.Resampling) -> NDArray[Any]:
+    return np.asarray(Image.fromarray(pixels).resize((size.width, size.height), how))
 
 
 def save_labels(labels: NDArray[Any], classes: ClassSet, path: Path) -> None:

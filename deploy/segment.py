@@ -28,28 +28,28 @@ LABELS, OVERLAY = "labels", "overlay"  # the kinds of files written
 def segment_file(
     network: Network, path: Path, folder: Path, name: str, *, overlay: bool = True
 ) -> dict[str, Any]:
-    """Write what a network finds in an image (`write_result`, as ``name-...png``) into `folder`;
-    returns the files' paths.
+    """`segment_image` of a file, as ``name-...png``."""
+    channels = network.metadata.channels
+    image = read_image(path, channels)
+    seen = (image if channels == 3 else read_image(path)) if overlay else None
+    return segment_image(network, image, seen, folder, f"{name}-")
+
+
+def segment_image(
+    network: Network, image: NDArray[np.uint8], seen: NDArray[np.uint8] | None, folder: Path,
+    prefix: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what a network finds in an image uint8 (H, W, C): ``labels.png``, or where that is
+    masks ``CLASS.png`` of each class, and ``overlay.png`` over the RGB image that is to be `seen`
+    there, if any; all with a prefix. Returns their paths: of ``labels`` or a list of ``masks``, and
+    of ``overlay``.
 
     The image is resized to the network's size, what is found back to the image's by nearest.
     """
     metadata = network.metadata
-    image = read_image(path, metadata.channels)
-    found = find_classes(network, resize_image(image, metadata.resolution))
+    result = network(metadata.network_input(resize_image(image, metadata.resolution)))
+    found = metadata.found_in(result) if metadata.output == "logits" else result
     found = resize_labels(found, Resolution(*image.shape[:2]))
-    seen = None
-    if overlay:
-        seen = image if metadata.channels == 3 else read_image(path)
-    return write_result(metadata, found, seen, folder, f"{name}-")
-
-
-def write_result(
-    metadata: Metadata, found: NDArray[Any], seen: NDArray[np.uint8] | None, folder: Path,
-    prefix: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Write ``labels.png``, or for masks ``CLASS.png`` of each class, and over the RGB image that
-    was `seen`, if any, ``overlay.png``; all with a prefix. Returns their paths: of ``labels`` or a
-    list of ``masks``, and of ``overlay``."""
     paths = [folder / f"{prefix}{kind}.png" for kind in result_kinds(metadata)]
     written: dict[str, Any] = {}
     if metadata.finds_masks:
@@ -64,14 +64,6 @@ def write_result(
         written["overlay"] = str(overlay)
         save_overlay(seen, found, metadata.classes, overlay, background=metadata.scores == 1)
     return written
-
-
-def find_classes(network: Network, image: NDArray[np.uint8]) -> NDArray[Any]:
-    """Labels (H, W) or masks (K, H, W) of an image uint8 (H, W, C) of the network's size, whatever
-    the network takes and gives."""
-    metadata = network.metadata
-    result = network(metadata.network_input(image))
-    return metadata.found_in(result) if metadata.output == "logits" else result
 
 
 def result_kinds(metadata: Metadata) -> list[str]:

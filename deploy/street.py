@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from deploy.images import to_channels
 from deploy.resolution import Resolution
 
 _OVERSAMPLING = 2  # drawn larger, then shrunk, for soft edges
@@ -15,8 +14,8 @@ _MOST_FINE_PIXELS = 512 * 1024  # above, grain of 2x2 pixels
 _Box = tuple[float, float, float, float]
 
 
-def draw_street(resolution: Resolution, channels: int = 3) -> NDArray[np.uint8]:
-    """The same street for every call: uint8 (H, W, C), grey, RGB or opaque RGBA."""
+def draw_street(resolution: Resolution) -> NDArray[np.uint8]:
+    """The same street for every call: uint8 (H, W, 3), RGB."""
     longest = max(resolution) * _OVERSAMPLING
     scale = _OVERSAMPLING * min(1.0, _MAX_DRAWN_SIDE / longest)
     height, width = (max(1, round(side * scale)) for side in resolution)
@@ -32,7 +31,7 @@ def draw_street(resolution: Resolution, channels: int = 3) -> NDArray[np.uint8]:
     grain = np.random.default_rng(7).integers(-4, 5, coarse)
     grain = grain.repeat(size, 0).repeat(size, 1)[: resolution.height, : resolution.width]
     noisy: NDArray[np.uint8] = np.clip(pixels + grain, 0, 255).astype(np.uint8)
-    return to_channels(noisy, channels)
+    return noisy
 
 
 class _Street:

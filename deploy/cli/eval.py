@@ -91,8 +91,12 @@ def _open_predictor(
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
     from deploy.graph.export import import_file, read_metadata
     from deploy.graph.reference import OnnxSession
+    from deploy.reading.axes import real_inputs
+    from deploy.reading.file import parse
 
-    graph = import_file(path, resolution=Resolution(*size)).graph
+    taken = [v.type.tensor_type.shape.dim for v in real_inputs(parse(path).graph)]
+    is_fixed = all(dim.dim_value for dims in taken for dim in dims[1:])
+    graph = import_file(path, resolution=None if is_fixed else Resolution(*size)).graph
     session = OnnxSession(graph, threads=threads)
     return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 
@@ -111,12 +115,12 @@ def _predictor(
     """Of what takes and gives what the metadata says."""
     from deploy.images import to_channels
 
-    _check_size(path, metadata, size)
     if metadata.finds_masks:
         raise UserError(
             f"{path} finds a mask of each class, and these may overlap: a data set has one class a "
             "pixel; compile it with --output labels"
         )
+    _check_size(path, metadata, size)
 
     def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
         _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ

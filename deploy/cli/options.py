@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.console import say
-from deploy.metadata import (
-    CHANNELS,
-    INPUT_KINDS,
-    OUTPUT_KINDS,
-    InputKind,
-    OutputKind,
-    Values,
-    check_normalisation,
-)
+from deploy.metadata import CHANNELS, InputKind, OutputKind, Values, check_normalisation
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
@@ -27,7 +19,6 @@ if TYPE_CHECKING:
     from deploy.target import Target
 
 DEFAULT_MODEL = "tiny-hmseg"
-DEFAULT_PRECISION = "fp32"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
@@ -40,22 +31,22 @@ ResolutionText = Annotated[
         help="HEIGHTxWIDTH of a zoo model (256x512) or of an ONNX file that does not fix it.",
     ),
 ]
-InputText = Annotated[
-    str,
+Input = Annotated[
+    InputKind,
     typer.Option("--input", help="image (uint8 NHWC) or tensor (normalised float32 NCHW)."),
 ]
-OutputText = Annotated[
-    str | None,
+Output = Annotated[
+    OutputKind | None,
     typer.Option(
         "--output",
-        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), which "
-        "are the default for an ONNX file that ends in a sigmoid of several classes.",
+        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), the "
+        "default for an ONNX file that ends in a sigmoid of several classes.",
     ),
 ]
 OutputName = Annotated[
     str | None, typer.Option("--output-name", help="Which output of an ONNX file, if several.")
 ]
-ThresholdValue = Annotated[
+Threshold = Annotated[
     float | None,
     typer.Option(
         help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
@@ -91,10 +82,11 @@ Architectures = Annotated[
     ),
 ]
 PrecisionText = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--precision",
-        help="fp32, or with --target cuda fp16: maps lie in memory as half, sums stay fp32.",
+        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
+        "fp32.",
     ),
 ]
 NoCache = Annotated[
@@ -114,15 +106,15 @@ class SourceOptions:
     mean: Mean = None
     std: Std = None
     output_name: OutputName = None
-    threshold: ThresholdValue = None
+    threshold: Threshold = None
 
 
 @dataclass(frozen=True)
 class EndOptions:
     """What goes in and comes out."""
 
-    input_: InputText = "image"
-    output: OutputText = None
+    input_: Input = "image"
+    output: Output = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ class TargetOptions:
 
     target: TargetText = "cpu"
     arch: Architectures = None
-    precision: PrecisionText = DEFAULT_PRECISION
+    precision: PrecisionText = None
 
     def resolve(self) -> "Target":
         """The target; raises UserError as `resolve_target` does."""
@@ -158,7 +150,6 @@ def open_model(
     what its user should know."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size = read_resolution(options.resolution)
-    taken, kind = read_input(ends.input_), read_output(ends.output)
     means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
     check_normalisation(means, stds)
     if options.threshold is not None and not math.isfinite(options.threshold):
@@ -166,42 +157,25 @@ def open_model(
     from deploy.graph.source import open_source
 
     source = open_source(
-        model, resolution=size, input_kind=taken, output=kind, num_classes=options.classes,
-        mean=means, std=stds, output_name=options.output_name, threshold=options.threshold,
+        model, resolution=size, input_kind=ends.input_, output=ends.output,
+        num_classes=options.classes, mean=means, std=stds, output_name=options.output_name,
+        threshold=options.threshold,
     )  # fmt: skip
     if source.imported and source.imported.note:
         say(f"{model}: {source.imported.note}")
     return source
 
 
-def check_precision(asked: str, artifact: "Artifact") -> None:
+def check_precision(asked: str | None, artifact: "Artifact") -> None:
     """Raise UserError where another precision was asked for than an artifact has."""
     found = artifact.target.precision.name
-    if asked not in (DEFAULT_PRECISION, found):
+    if asked not in (None, found):
         raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
 
 
 def read_resolution(text: str | None) -> Resolution | None:
     """None stays None; see `parse_resolution`."""
     return None if text is None else parse_resolution(text)
-
-
-def read_input(text: str) -> InputKind:
-    """image or tensor; raises UserError for anything else."""
-    for kind in INPUT_KINDS:
-        if text == kind:
-            return kind
-    raise UserError(f"unknown input {text!r}: choose {' or '.join(INPUT_KINDS)}")
-
-
-def read_output(text: str | None) -> OutputKind | None:
-    """labels, logits or masks; None stays None. Raises UserError for anything else."""
-    if text is None:
-        return None
-    for kind in OUTPUT_KINDS:
-        if text == kind:
-            return kind
-    raise UserError(f"unknown output {text!r}: choose {' or '.join(OUTPUT_KINDS)}")
 
 
 def read_values(option: str, text: str | None) -> Values | None:

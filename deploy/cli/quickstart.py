@@ -38,11 +38,10 @@ def quickstart(
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
     from deploy.graph.own_file import own_file
-    from deploy.images import resize_labels, to_channels
+    from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
-    from deploy.resolution import Resolution
     from deploy.runtime import load
-    from deploy.segment import find_classes, write_result
+    from deploy.segment import segment_image
     from deploy.street import draw_street
     from deploy.targets import resolve_target
     from deploy.verify import probe_images, require, verify_torch
@@ -63,9 +62,9 @@ def quickstart(
             progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
     path = out / f"{source.metadata.file_name}{SUFFIX}"
     save_artifact(artifact, path)
-    metadata = source.metadata
+    channels = source.metadata.channels
     seen = read_image(image) if image else draw_street(size)
-    given = read_image(image, metadata.channels) if image else to_channels(seen, metadata.channels)
+    given = read_image(image, channels) if image else to_channels(seen, channels)
     network_image = resize_image(given, size)
     with step("timing beside onnxruntime") as progress:
         protocol = Protocol(warmup=2, repeat=10, rounds=5)
@@ -74,10 +73,8 @@ def quickstart(
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     with step("segmenting"):
-        found = find_classes(load(path), network_image)
-        found = resize_labels(found, Resolution(*seen.shape[:2]))
-        written = write_result(metadata, found, seen, out, "")
+        written = segment_image(load(path), given, seen, out, "")
     print_result(result, [])
     say(f"weights: {source.weights}")
-    for result in (path, *written.get("masks", [written.get("labels")]), written["overlay"]):
-        print(result)
+    for file in (path, *written.get("masks", [written.get("labels")]), written["overlay"]):
+        print(file)

@@ -21,13 +21,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
 from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
-from deploy.reading import read_model
+from deploy.reading import ReadModel, read_model
 from deploy.reading.file import UserFile
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import UserError
-from lut.files import atomic_path, read_file
+from lut.files import atomic_path
 
 OPSET = 20
 # Of metadata in every file that we write; a user's file may have some of the same names.
@@ -35,7 +35,6 @@ _FIELDS = {
     "model", "classes", "names", "palette", "resolution", "output", "mean", "std", "license",
     "version",
 }  # fmt: skip
-_OLDEST_OPSET = 13  # of what the ends are written in; older files are converted
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -91,20 +90,20 @@ def export_network(
 
 
 class Imported(NamedTuple):
-    """A user's file: the deployable graph, and how it came about.
+    """The deployable graph of a user's file, and how it came about.
 
-    `ends` is what was found at the file's own; `scores` is what in the deployable graph the class
-    scores (1, K, h, w) are called that they were traced back to, and `tail` are the file's nodes
-    between these and its output (`deploy.graph.ends.own`). `note` is what the user should know, if
-    anything, `file` the file as it is.
+    `file` is that file as it is, `ends` what was found at its ends. `scores` is what in the
+    deployable graph the class scores (1, K, h, w) are called that they were traced back to, `tail`
+    are the nodes between these and the file's output (`deploy.graph.ends.own`). `note` is what the
+    user should know, if anything.
     """
 
     graph: onnx.ModelProto
+    file: UserFile
     ends: GraphEnds
     scores: str
     tail: onnx.ModelProto
     note: str
-    file: UserFile
 
 
 def import_onnx(path: Path, **options: Any) -> onnx.ModelProto:  # noqa: ANN401 - `import_file`'s
@@ -116,6 +115,16 @@ def import_file(
     path: Path,
     *,
     resolution: Resolution | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Imported:
+    """Read a user's ONNX file and make it deployable: `read_model` says what `resolution` is for,
+    `make_deployable` has the other options. Raises UserError as these do."""
+    return make_deployable(read_model(path, resolution), **options)
+
+
+def make_deployable(
+    read: ReadModel,
+    *,
     output_name: str | None = None,
     input_kind: InputKind = "image",
     output: OutputKind | None = None,
@@ -123,26 +132,20 @@ def import_file(
     std: Values | None = None,
     threshold: float | None = None,
 ) -> Imported:
-    """Make a user's ONNX file deployable (`deploy.graph.ends.inspect_ends` says what is accepted).
+    """Make a user's file deployable: its normal form gets our ends, in place
+    (`deploy.graph.ends.inspect_ends` says what is accepted).
 
-    `resolution` fixes height and width where the file leaves them open; `output_name` chooses among
-    its outputs. Without an `output` it is labels, or masks where the file says that its classes do
-    not exclude each other. A file that already carries our metadata keeps its classes. `mean` and
-    `std`, of the image scaled to 0..1, are used where the graph takes a float tensor
-    (`default_normalisation`). With the input kind ``tensor`` that float input stays the graph's
-    input. `threshold` is what the file's own output is compared with, where it is one class's or
-    masks'. Raises UserError for a file that is missing, is no ONNX, has another layout, and for
-    options that contradict it.
+    `output_name` chooses among its outputs. Without an `output` it is labels, or masks where the
+    file says that its classes do not exclude each other. A file that already carries our metadata
+    keeps its classes. `mean` and `std`, of the image scaled to 0..1, are used where the graph takes
+    a float tensor (`default_normalisation`). With the input kind ``tensor`` that float input stays
+    the graph's input. `threshold` is what the file's own output is compared with, where it is one
+    class's or masks'. Raises UserError for another layout, and for options that contradict the
+    file.
     """
-    read = read_model(path, resolution)
-    graph = read.graph
+    graph, path = read.graph, read.file.path
     ends = inspect_ends(graph, output_name)
     parse_resolution(str(ends.resolution))
-    if resolution not in (None, ends.resolution):
-        raise UserError(
-            f"{path} is exported for {ends.resolution}, not {resolution}; leave --resolution out "
-            "or export the file again"
-        )
     strings = {prop.key: prop.value for prop in read.file.model.metadata_props}
     known = Metadata.from_strings(strings) if set(strings) >= _FIELDS else None
     mean, std = _normalisation(path, ends, input_kind, known, mean, std)
@@ -168,7 +171,7 @@ def import_file(
         )
     tail = tail_of(graph, ends)
     graph, scores = _finish(graph, metadata, ends)
-    return Imported(graph, ends, scores, tail, decision.note, read.file)
+    return Imported(graph, read.file, ends, scores, tail, decision.note)
 
 
 def default_normalisation(channels: int) -> tuple[Values, Values]:
@@ -200,22 +203,6 @@ def _normalisation(
             )
     check_normalisation(mean, std)
     return mean, std
-
-
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Load, check and shape-infer an ONNX file; raises UserError in one line."""
-    content = read_file(path)
-    try:
-        model = onnx.load_model_from_string(content)
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
-        opsets = {entry.domain: entry.version for entry in model.opset_import}
-        if opsets.get("", _OLDEST_OPSET) < _OLDEST_OPSET:
-            model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except Exception as error:  # protobuf, the checker and the file system each raise their own
-        line = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a valid ONNX file ({line})") from error
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -70,6 +70,15 @@ class Evaluator:
         return self._sessions[key]
 
 
+def run_once(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """The outputs of a small model of ours."""
+    session = ort.InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
+    found: list[NDArray[Any]] = session.run(None, feed)
+    return found
+
+
 def session_options() -> ort.SessionOptions:
     """Of a session that computes a graph as it stands, on one thread, and prints nothing."""
     options = ort.SessionOptions()

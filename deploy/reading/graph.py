@@ -184,22 +184,27 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     """
     _name_outputs(graph)
     _name_nodes_apart(graph)
-    made = [name for node in graph.nodes for name in node.outputs if name]
-    used = {name for node in graph.nodes for name in node.inputs}
+    return model_of(graph, graph.nodes, graph.inputs, graph.output_names)
+
+
+def model_of(
+    graph: Graph, nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """A part of a graph, with the constants that it reads, as ONNX."""
+    made = [name for node in nodes for name in node.outputs if name]
+    used = {name for node in nodes for name in node.inputs}
     model: onnx.ModelProto = helper.make_model(
         helper.make_graph(
-            [proto_of(node) for node in graph.nodes],
+            [proto_of(node) for node in nodes],
             "network",
-            [_value_info(graph, name) for name in graph.inputs],
-            [_value_info(graph, name) for name in graph.output_names],
+            [_value_info(graph, name) for name in inputs],
+            [_value_info(graph, name) for name in outputs],
             [
                 numpy_helper.from_array(array, name)
                 for name, array in graph.constants.items()
                 if name in used
             ],
-            value_info=[
-                _value_info(graph, name) for name in made if name not in graph.output_names
-            ],
+            value_info=[_value_info(graph, name) for name in made if name not in outputs],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,

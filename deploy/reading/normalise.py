@@ -15,14 +15,21 @@ from deploy.reading.float32 import float32_type
 from deploy.reading.functions import inline_functions
 from deploy.reading.graph import Graph, TensorType, node_of
 from deploy.reading.settle import settle
+from deploy.reading.steps.adaptive_pool import adaptive_pools_as_matrices
 from deploy.reading.steps.batch_norm import fold_batch_norms
 from deploy.reading.steps.tidy import remove_dead_nodes, remove_no_ops
+from deploy.reading.steps.transposes import cancel_transposes
+from deploy.reading.steps.unpool import unpool_by_masks
 from deploy.reading.subgraphs import read_by
 from deploy.reading.tensors import to_array
 
 STEPS: tuple[Callable[[Graph], None], ...] = (
     remove_no_ops,
+    cancel_transposes,
+    unpool_by_masks,
+    adaptive_pools_as_matrices,
     fold_batch_norms,
+    remove_no_ops,
     remove_dead_nodes,
 )
 

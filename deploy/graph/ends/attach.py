@@ -76,6 +76,9 @@ def _decided_from(graph: onnx.GraphProto) -> str | None:
 def _free_names(graph: onnx.GraphProto) -> Mapping[str, str]:
     """Rename every tensor whose name the ends are about to use (``image``, ``labels``,
     ``hmseg_...``): a user's graph may use any of them for anything. Returns the new names."""
+    for node in graph.node:
+        if node.name.startswith(_PREFIX):  # names of nodes are unique too
+            node.name = f"inner_{node.name.removeprefix(_PREFIX)}"
     used = {name for node in graph.node for name in (*node.input, *node.output)}
     used.update(v.name for v in (*graph.input, *graph.output, *graph.initializer))
     renamed = {}
@@ -136,7 +139,8 @@ def _attach_input_end(
     if taken.channels_last and not renamed:
         nodes.append(helper.make_node("Transpose", [planes], [old.name], perm=_TO_NHWC))
     for position, node in enumerate(nodes):
-        node.name = f"{_PREFIX}image_end_{node.op_type}"
+        again = "_back" if node.output[0] == old.name and taken.channels_last else ""
+        node.name = f"{_PREFIX}image_end_{node.op_type}{again}"
         graph.node.insert(position, node)
     return renamed
 

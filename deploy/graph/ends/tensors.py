@@ -8,9 +8,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.reading.text import plain
 from lut.errors import UserError
-
-_MOST_SHOWN = 60  # characters of a name
 
 
 class Tensors:
@@ -91,7 +90,7 @@ def describe(value: onnx.ValueInfoProto) -> str:
 
 def quoted(name: str) -> str:
     """A name of a user's file for a message: what cannot be printed escaped, and not too long."""
-    return repr(name if len(name) <= _MOST_SHOWN else name[:_MOST_SHOWN] + "...")
+    return f"'{plain(name)}'"
 
 
 def describe_node(node: onnx.NodeProto) -> str:

@@ -179,9 +179,11 @@ def _walk(
 ) -> Iterator[tuple[str, int | None, Step | None]]:
     """The tensor itself, and those behind it with their class axis and the step left away."""
     yield name, axis, None
-    while (node := tensors.maker(name)) is not None and tensors.is_float(node.input[0]):
-        source, step = str(node.input[0]), None
-        shape = tensors.shape(source)
+    while (node := tensors.maker(name)) is not None:
+        source = next((str(i) for i in node.input if not tensors.is_constant(i)), "")
+        if not tensors.is_float(source):
+            return
+        shape, step = tensors.shape(source), None
         match node.op_type:
             case "Identity" | "Cast":
                 pass
@@ -192,10 +194,9 @@ def _walk(
             case "Sigmoid":
                 step = Step("Sigmoid")
             case "Mul" | "Div":
-                found = _scaled(tensors, node)
-                if found is None:
+                step = _scaling(tensors, node, source)
+                if step is None:
                     return
-                source, step = found
             case "Transpose" if axis is not None:
                 order = permutation(node, len(shape))
                 if not _in_order(shape, [a for a in order if a != order[axis]]):
@@ -217,18 +218,16 @@ def _walk(
         yield name, axis, step
 
 
-def _scaled(tensors: Tensors, node: onnx.NodeProto) -> tuple[str, Step] | None:
-    """What a node multiplies by a number above 0, and that number."""
+def _scaling(tensors: Tensors, node: onnx.NodeProto, source: str) -> Step | None:
+    """The step where a node multiplies its source by a number above 0."""
     first, second = node.input
-    factor = tensors.scalar(second)
-    if factor is None and node.op_type == "Mul":
-        first, factor = second, tensors.scalar(first)
-    # A constant of more axes than the scores would add axes to the result.
-    if factor is None or not 0 < factor < math.inf or not tensors.is_float(first):
+    factor = tensors.scalar(second if first == source else first)
+    divides = node.op_type == "Div"
+    # A constant of more axes than the source would add axes to the result.
+    same = tensors.shape(source) == tensors.shape(node.output[0])
+    if factor is None or not 0 < factor < math.inf or not same or (divides and first != source):
         return None
-    if tensors.shape(first) != tensors.shape(node.output[0]):
-        return None
-    return str(first), Step("Mul", factor if node.op_type == "Mul" else 1 / factor)
+    return Step("Mul", 1 / factor if divides else factor)
 
 
 def _image_size(shape: tuple[int, ...], axis: int | None) -> tuple[int, int] | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from deploy.reading.graph import Node
+from deploy.reading.graph import Node, TensorType
 from deploy.reading.infer import shape_text
-from deploy.reading.opsets.rule import Rule, one_output
+from deploy.reading.opsets.rule import Rule, integers, one_output, parameter
 from deploy.reading.writer import Writer
 
 
@@ -82,6 +82,17 @@ def _max_pool(writer: Writer, node: Node, opset: int) -> None:
     _window(writer, node, opset)
 
 
+def _max_unpool(writer: Writer, node: Node, opset: int) -> None:
+    """`steps/unpool.py` writes it out; ONNX's inference does not read its `output_shape`."""
+    shape = parameter(writer, node, 2, "output_shape")
+    if shape is None or not shape.size:
+        writer.keep(node)
+        return
+    element = writer.graph.types[node.inputs[0]].element
+    writer.graph.types[node.outputs[0]] = TensorType(element, tuple(integers(shape)))
+    writer.nodes.append(node)
+
+
 def _take_auto_pad(node: Node) -> str:
     auto = node.get("auto_pad", "NOTSET")
     node.attributes.pop("auto_pad", None)
@@ -108,5 +119,6 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "AveragePool"): _window,
     ("", "LpPool"): _window,
     ("", "MaxPool"): _max_pool,
+    ("", "MaxUnpool"): _max_unpool,
     ("", "ConvTranspose"): _transposed,
 }

@@ -20,7 +20,8 @@ def remove_dead_nodes(graph: Graph) -> None:
         if read.isdisjoint(node.outputs):
             continue
         if node.op in _OPTIONAL_OUTPUTS:
-            node.outputs = [name if name in read else "" for name in node.outputs]
+            further = (name if name in read else "" for name in node.outputs[1:])
+            node.outputs = [node.outputs[0], *further]
             while not node.outputs[-1]:
                 node.outputs.pop()
         read.update(read_by(node))
@@ -29,9 +30,28 @@ def remove_dead_nodes(graph: Graph) -> None:
 
 
 def remove_no_ops(graph: Graph) -> None:
-    """Read past nodes that give their input as it is."""
+    """Read past nodes that give their input as it is, and past a Reshape to another one."""
+    makers = graph.makers()
+    for node in graph.nodes:
+        if _is_reshape(graph, node):
+            before = makers.get(node.inputs[0])
+            while before is not None and _is_reshape(graph, before):
+                node.inputs[0] = before.inputs[0]
+                before = makers.get(node.inputs[0])
+            shape = graph.constant(np.array(graph.shape(node.outputs[0]), np.int64))
+            node.op, node.inputs, node.attributes = "Reshape", [node.inputs[0], shape], {}
     graph.replace({n.outputs[0]: n.inputs[0] for n in graph.nodes if _is_no_op(graph, n)})
     graph.nodes = [node for node in graph.nodes if not _is_no_op(graph, node)]
+
+
+def _is_reshape(graph: Graph, node: Node) -> bool:
+    """Whether a node gives the same numbers in the same order."""
+    if node.op == "Transpose":
+        shape = graph.shape(node.inputs[0])
+        perm = node.get("perm") or list(range(len(shape)))[::-1]
+        moved = [axis for axis in perm if shape[axis] > 1]
+        return moved == sorted(moved)
+    return node.op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
 def _is_no_op(graph: Graph, node: Node) -> bool:
@@ -39,17 +59,12 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
         return False
     if graph.types[node.inputs[0]] != graph.types[node.outputs[0]]:
         return False
-    if node.op in ("Identity", "Reshape", "Expand", "Squeeze", "Unsqueeze", "Flatten", "Cast"):
+    if node.op in ("Identity", "Reshape", "Expand", "Cast"):
         return True
     if node.op in ("Concat", "Sum", "Max", "Min", "Mean", "Split"):
         return len([name for name in node.inputs if name]) == 1 or node.op == "Split"
     if node.op == "Pad":
         return not graph.constants[node.inputs[1]].any()
-    if node.op == "Transpose":
-        shape = graph.shape(node.inputs[0])
-        perm = node.get("perm", list(range(len(shape)))[::-1])
-        moved = [axis for axis in perm if shape[axis] > 1]
-        return moved == sorted(moved)
     if node.op == "Slice":
         return bool((graph.constants[node.inputs[4]] > 0).all())
     if node.op == "Tile":

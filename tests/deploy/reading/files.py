@@ -20,10 +20,15 @@ RNG = np.random.default_rng(0)
 
 
 class Network:
-    """Nodes put behind each other; `x` is the input, float32 (1, 3, 8, 12) if nothing else is said."""
+    """Nodes put behind each other; the input is `x`, by default float32 (1, 3, 8, 12)."""
 
-    def __init__(self, opset: int = 17, shape: Sequence[Any] = (1, 3, 8, 12),
-                 element: int = TensorProto.FLOAT, ir_version: int = 8) -> None:  # fmt: skip
+    def __init__(
+        self,
+        opset: int = 17,
+        shape: Sequence[Any] = (1, 3, 8, 12),
+        element: int = TensorProto.FLOAT,
+        ir_version: int = 8,
+    ) -> None:
         self.opset, self.ir_version = opset, ir_version
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -42,7 +47,9 @@ class Network:
     def weights(self, *shape: int, dtype: Any = np.float32) -> str:
         return self.const(RNG.standard_normal(shape).astype(dtype))
 
-    def __call__(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:  # fmt: skip
+    def __call__(
+        self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
         number = len(self.nodes)
         names = [f"t{number}_{i}" for i in range(outputs)]
         if domain:
@@ -54,9 +61,12 @@ class Network:
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         graph = helper.make_graph(
-            self.nodes, "network", [self.input],
-            [helper.make_empty_tensor_value_info(name) for name in outputs], self.constants,
-        )  # fmt: skip
+            self.nodes,
+            "network",
+            [self.input],
+            [helper.make_empty_tensor_value_info(name) for name in outputs],
+            self.constants,
+        )
         for value in graph.output:  # of an unknown type, as far as the checker lets us
             value.type.tensor_type.elem_type = TensorProto.FLOAT
         imports = [helper.make_opsetid("", self.opset)]
@@ -103,9 +113,12 @@ def run(session: ort.InferenceSession, x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def assert_same(
-    model: onnx.ModelProto, resolution: Resolution | None = None, *, tolerance: float = 1e-5,
+    model: onnx.ModelProto,
+    resolution: Resolution | None = None,
+    *,
+    tolerance: float = 1e-5,
     image: NDArray[Any] | None = None,
-) -> onnx.ModelProto:  # fmt: skip
+) -> onnx.ModelProto:
     """onnxruntime computes the same of a file, untouched, and of its normal form; the latter."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     file = complete(Path("file.onnx"), copy, resolution)
@@ -114,15 +127,21 @@ def assert_same(
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if image is None:
         integers = normal.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
-        image = RNG.integers(0, 256, shape).astype(np.uint8) if integers else RNG.standard_normal(shape).astype(np.float32)  # fmt: skip
-    ours = ort.InferenceSession(normal.SerializeToString(), providers=["CPUExecutionProvider"])
+        image = (
+            RNG.integers(0, 256, shape).astype(np.uint8)
+            if integers
+            else RNG.standard_normal(shape).astype(np.float32)
+        )
+    ours = UserFile(Path("normal.onnx"), normal).session()
     wanted, found = run(file.session(), image), run(ours, image)
     assert [v.name for v in normal.graph.output] == [v.name for v in model.graph.output]
     assert len(wanted) == len(found)
     for a, b in zip(wanted, found, strict=True):
         assert a.shape == b.shape
         scale = float(np.abs(a.astype(np.float64)).max(initial=1e-30))
-        assert np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0) <= tolerance * scale
+        assert (
+            np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0) <= tolerance * scale
+        )
     return normal
 
 

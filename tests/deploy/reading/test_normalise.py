@@ -19,7 +19,9 @@ def test_batch_norm_is_folded_into_the_convolution_before_it():
     for groups in (1, 2):
         network = Network(15)
         y = _batch_norm(network, network("Conv", "x", network.weights(8, 3, 3, 3)), 8)
-        y = network("ConvTranspose", y, network.weights(8, 6 // groups, 2, 2), group=groups, strides=[2, 2])
+        y = network(
+            "ConvTranspose", y, network.weights(8, 6 // groups, 2, 2), group=groups, strides=[2, 2]
+        )
         normal = assert_same(network.model(_batch_norm(network, y, 6)))
         assert ops(normal) == ["Conv", "ConvTranspose"]
 
@@ -39,7 +41,9 @@ def test_batch_norm_elsewhere_is_a_scale_and_a_shift():
     before = _batch_norm(network, network("Concat", y, "x", axis=1), 11)
     flat = _batch_norm(network, network("Flatten", pooled), 8)
     twice = _batch_norm(network, y, 8)
-    normal = assert_same(network.model(before, flat, twice, network("Relu", _batch_norm(network, "x", 3))))
+    normal = assert_same(
+        network.model(before, flat, twice, network("Relu", _batch_norm(network, "x", 3)))
+    )
     assert ops(normal).count("Mul") == 4
 
 
@@ -48,12 +52,26 @@ def test_shape_arithmetic_is_gone():
     y = network("Conv", "x", network.weights(4, 3, 3, 3), strides=[2, 2])
     shape = network("Shape", "x")
     sides = [network("Gather", shape, network.const(np.array(i))) for i in (2, 3)]
-    scaled = [network("Floor", network("Div", network("Cast", s, to=TensorProto.DOUBLE), network.const(np.array(1.1, np.float64)))) for s in sides]  # fmt: skip
+    scaled = [
+        network(
+            "Floor",
+            network(
+                "Div",
+                network("Cast", s, to=TensorProto.DOUBLE),
+                network.const(np.array(1.1, np.float64)),
+            ),
+        )
+        for s in sides
+    ]
     axes = network.const(np.array([0]))
     sides = [network("Unsqueeze", network("Cast", s, to=TensorProto.INT64), axes) for s in scaled]
-    start = network("Slice", network("Shape", y), network.const(np.array([0])), network.const(np.array([2])))
+    start = network(
+        "Slice", network("Shape", y), network.const(np.array([0])), network.const(np.array([2]))
+    )
     size = network("Concat", start, *sides, axis=0)
-    normal = assert_same(network.model(network("Resize", y, "", "", size, mode="linear")), Resolution(22, 33))
+    normal = assert_same(
+        network.model(network("Resize", y, "", "", size, mode="linear")), Resolution(22, 33)
+    )
     assert ops(normal) == ["Conv", "Resize"]
 
 
@@ -64,8 +82,15 @@ def test_other_floating_types_are_computed_in_float32(kind: int):
     y = network("MatMul", "x", network.weights(12, 5, dtype=dtype))
     y = network("Clip", y, network.const(np.array(-0.5, dtype)), network.const(np.array(2, dtype)))
     y = network("Cast", network("Cast", y, to=TensorProto.FLOAT), to=kind)
-    y = network("Mul", y, network("ConstantOfShape", network.const(np.array([1])),
-                                  value=helper.make_tensor("v", kind, [1], [1.5])))  # fmt: skip
+    y = network(
+        "Mul",
+        y,
+        network(
+            "ConstantOfShape",
+            network.const(np.array([1])),
+            value=helper.make_tensor("v", kind, [1], [1.5]),
+        ),
+    )
     model = network.model(y)
     model.graph.output[0].type.tensor_type.elem_type = kind
     normal = assert_same(model, tolerance=1e-5 if kind == TensorProto.DOUBLE else 3e-3)
@@ -84,11 +109,14 @@ def test_functions_of_a_file_are_written_out():
     network = Network(17)
     network.functions.append(
         helper.make_function(
-            "own", "twice", ["a"], ["b"],
+            "own",
+            "twice",
+            ["a"],
+            ["b"],
             [helper.make_node("Add", ["a", "a"], ["s"]), helper.make_node("Relu", ["s"], ["b"])],
             [helper.make_opsetid("", 17)],
         )
-    )  # fmt: skip
+    )
     y = network("twice", network("twice", "x", domain="own"), domain="own")
     assert ops(assert_same(network.model(y))) == ["Add", "Relu"] * 2
 

@@ -35,9 +35,16 @@ def test_resize_of_opset_10_to_fewer_pixels(scales: tuple[float, float], mode: s
 def test_tensorflows_nearest_pixel_of_opset_11(size: tuple[int, int], nearest: str):
     network = Network(11)
     empty = network.const(np.zeros(0, np.float32))
-    y = network("Resize", "x", empty, empty, network.const(np.array([1, 3, *size])),
-                mode="nearest", nearest_mode=nearest,
-                coordinate_transformation_mode="tf_half_pixel_for_nn")  # fmt: skip
+    y = network(
+        "Resize",
+        "x",
+        empty,
+        empty,
+        network.const(np.array([1, 3, *size])),
+        mode="nearest",
+        nearest_mode=nearest,
+        coordinate_transformation_mode="tf_half_pixel_for_nn",
+    )
     assert_same(network.model(y))
 
 
@@ -98,8 +105,14 @@ def test_pads():
         y = network("Pad", "x", network.const(np.array(pads)), network.const(0.5))
         assert_same(network.model(y))
     network = Network(18)
-    y = network("Pad", "x", network.const(np.array([1, 2, 3, 4])), "",
-                network.const(np.array([-1, 2])), mode="reflect")  # fmt: skip
+    y = network(
+        "Pad",
+        "x",
+        network.const(np.array([1, 2, 3, 4])),
+        "",
+        network.const(np.array([-1, 2])),
+        mode="reflect",
+    )
     assert_same(network.model(y))
     network = Network(19)
     y = network("Pad", "x", network.const(np.array([0, 0, 1, 2, 0, 0, 3, 4])), mode="wrap")
@@ -109,7 +122,11 @@ def test_pads():
 def test_slices():
     network = Network(9)
     assert_same(network.model(network("Slice", "x", starts=[1, -5], ends=[9999, -1], axes=[2, 3])))
-    for values in (([1], [-1], [3], [2]), ([7], [-99], [2], [-3]), ([0, 2], [3, 7], [-3, -1], [1, 1])):
+    for values in (
+        ([1], [-1], [3], [2]),
+        ([7], [-99], [2], [-3]),
+        ([0, 2], [3, 7], [-3, -1], [1, 1]),
+    ):
         network = Network(13)
         y = network("Slice", "x", *(network.const(np.array(v)) for v in values))
         assert_same(network.model(y))
@@ -137,8 +154,10 @@ def test_reductions_in_all_their_forms(op: str):
         if opset < 13 or (opset < 18 and op != "ReduceSum"):
             ys = [network(op, "x", axes=[2, 3]), network(op, "x", axes=[1], keepdims=0)]
         else:
-            ys = [network(op, "x", network.const(np.array([2, -1]))),
-                  network(op, "x", network.const(np.array([1])), keepdims=0)]  # fmt: skip
+            ys = [
+                network(op, "x", network.const(np.array([2, -1]))),
+                network(op, "x", network.const(np.array([1])), keepdims=0),
+            ]
         if opset >= 18:
             ys.append(network(op, "x", noop_with_empty_axes=1))
         assert_same(network.model(*ys, network(op, "x")))
@@ -150,7 +169,9 @@ def test_automatic_padding_becomes_numbers(auto_pad: str):
     y = network("Conv", "x", network.weights(4, 3, 3, 2), auto_pad=auto_pad, strides=[2, 3])
     y = network("MaxPool", y, kernel_shape=[2, 2], strides=[2, 1], auto_pad=auto_pad)
     z = network("AveragePool", "x", kernel_shape=[3, 4], strides=[2, 2], auto_pad=auto_pad)
-    w = network("ConvTranspose", "x", network.weights(3, 4, 3, 3), auto_pad=auto_pad, strides=[2, 2])
+    w = network(
+        "ConvTranspose", "x", network.weights(3, 4, 3, 3), auto_pad=auto_pad, strides=[2, 2]
+    )
     normal = assert_same(network.model(y, z, w))
     assert not any(a.name == "auto_pad" for node in normal.graph.node for a in node.attribute)
 
@@ -158,16 +179,28 @@ def test_automatic_padding_becomes_numbers(auto_pad: str):
 @pytest.mark.parametrize("given", [{}, {"auto_pad": "SAME_UPPER"}, {"output_padding": [1, 1]}])
 def test_a_transposed_convolution_of_a_given_size(given):
     network = Network(11)
-    y = network("ConvTranspose", "x", network.weights(3, 4, 4, 3), strides=[2, 2],
-                output_shape=[16, 24], **given)  # fmt: skip
+    y = network(
+        "ConvTranspose",
+        "x",
+        network.weights(3, 4, 4, 3),
+        strides=[2, 2],
+        output_shape=[16, 24],
+        **given,
+    )
     assert_same(network.model(y))
 
 
 def test_group_norm_has_scales_of_groups_and_later_of_channels():
     for opset, factors in ((18, 2), (21, 4)):
         network = Network(opset, (1, 4, 6, 5))
-        y = network("GroupNormalization", "x", network.weights(factors), network.weights(factors),
-                    num_groups=2, epsilon=1e-3)  # fmt: skip
+        y = network(
+            "GroupNormalization",
+            "x",
+            network.weights(factors),
+            network.weights(factors),
+            num_groups=2,
+            epsilon=1e-3,
+        )
         assert_same(network.model(y))
 
 
@@ -229,7 +262,9 @@ def test_a_branch_with_a_constant_condition_is_taken():
     ys = []
     for wanted in (4, 5):
         condition = network("Equal", rank, network.const(np.array(wanted)))
-        ys.append(network("If", condition, then_branch=branch("Relu"), else_branch=branch("Sigmoid")))
+        ys.append(
+            network("If", condition, then_branch=branch("Relu"), else_branch=branch("Sigmoid"))
+        )
     normal = assert_same(network.model(*ys))
     assert sorted(ops(normal)) == ["Mul", "Mul", "Relu", "Sigmoid"]
 
@@ -271,12 +306,16 @@ def test_a_loop_of_constants_is_a_constant():
         (lambda n: n("Conv", "x", n.weights(4, 3, 3, 3), n.weights(4, 1)), "bias 4x1"),
         (lambda n: n("Resize", "x", "", n.const([1.0, 1, 2, 2]), mode="lanczos"), "its mode"),
         (lambda n: n("Reshape", "x", n.const(np.array([1, 3, 7, 12]))), "Reshape_0"),
-        (lambda n: n("BatchNormalization", "x", *[n.weights(3)] * 4, outputs=3, training_mode=1)[0],
-         "training mode"),
+        (
+            lambda n: n("BatchNormalization", "x", *[n.weights(3)] * 4, outputs=3, training_mode=1)[
+                0
+            ],
+            "training mode",
+        ),
         (lambda n: n("Dropout", "x", n.const(0.5), n.const(np.array(True))), "training mode"),
         (lambda n: n("Add", "x", "nowhere"), "'nowhere'"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_meaning_is_refused_by_name(build, words: str):
     network = Network(15)
     with pytest.raises(UserError, match=words):
@@ -297,4 +336,9 @@ def test_a_small_network_in_every_opset(opset: int):
             kind = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             model.graph.input.append(kind)
     normal = assert_same(model, Resolution(16, 24))
-    assert [dim.dim_value for dim in normal.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 16, 24]
+    assert [dim.dim_value for dim in normal.graph.input[0].type.tensor_type.shape.dim] == [
+        1,
+        3,
+        16,
+        24,
+    ]

@@ -6,7 +6,9 @@ import pytest
 from tests.deploy.reading.files import RNG, Network, assert_same, ops
 
 
-def _quantise(network: Network, x: str, scale: float = 0.02, zero: int = 128) -> tuple[str, str, str]:
+def _quantise(
+    network: Network, x: str, scale: float = 0.02, zero: int = 128
+) -> tuple[str, str, str]:
     names = network.const(np.float32(scale)), network.const(np.uint8(zero))
     return network("QuantizeLinear", x, *names), *names
 
@@ -21,8 +23,20 @@ def test_a_quantised_convolution_is_exact(kind: type):
     w_zero = network.const(np.full(4, 0 if kind is np.int8 else 120, kind))
     y_scale, y_zero = network.const(np.float32(0.05)), network.const(np.uint8(100))
     bias = network.const(RNG.integers(-500, 500, 4).astype(np.int32))
-    y = network("QLinearConv", x, scale, zero, w, w_scale, w_zero, y_scale, y_zero, bias,
-                pads=[1, 1, 1, 1], strides=[2, 1])  # fmt: skip
+    y = network(
+        "QLinearConv",
+        x,
+        scale,
+        zero,
+        w,
+        w_scale,
+        w_zero,
+        y_scale,
+        y_zero,
+        bias,
+        pads=[1, 1, 1, 1],
+        strides=[2, 1],
+    )
     y = network("MaxPool", y, kernel_shape=[2, 2], strides=[1, 1])
     y = network("DequantizeLinear", y, y_scale, y_zero)
     normal = assert_same(network.model(y), tolerance=0)
@@ -34,8 +48,17 @@ def test_quantised_products_are_exact():
     x, scale, zero = _quantise(network, "x", 0.03, 120)
     b = network.const(RNG.integers(-128, 127, (8, 5)).astype(np.int8))
     y_scale, y_zero = network.const(np.float32(0.1)), network.const(np.uint8(130))
-    y = network("QLinearMatMul", x, scale, zero, b, network.const(np.float32(0.01)),
-                network.const(np.int8(3)), y_scale, y_zero)  # fmt: skip
+    y = network(
+        "QLinearMatMul",
+        x,
+        scale,
+        zero,
+        b,
+        network.const(np.float32(0.01)),
+        network.const(np.int8(3)),
+        y_scale,
+        y_zero,
+    )
     y = network("DequantizeLinear", y, y_scale, y_zero)
     z = network("MatMulInteger", x, b, zero, network.const(np.int8(-2)))
     assert_same(network.model(y, network("Cast", z, to=1)), tolerance=0)
@@ -58,8 +81,14 @@ def test_pairs_of_quantise_and_dequantise():
     y = network("Relu", network("Conv", x, w, bias))
     y, scale, zero = _quantise(network, y, 0.1, 0)
     normal = assert_same(network.model(network("DequantizeLinear", y, scale, zero)), tolerance=0)
-    assert ops(normal) == ["QuantizeLinear", "DequantizeLinear", "Conv", "Relu", "QuantizeLinear",
-                           "DequantizeLinear"]  # fmt: skip
+    assert ops(normal) == [
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Conv",
+        "Relu",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.uint16])
@@ -80,7 +109,9 @@ def test_onnxruntimes_own_quantised_operators():
     m = network("QLinearMul", a, y_scale, y_zero, x, scale, zero, y_scale, y_zero, **own)
     s_scale, s_zero = network.const(np.float32(1 / 256)), network.const(np.uint8(0))
     s = network("QLinearSigmoid", m, y_scale, y_zero, s_scale, s_zero, **own)
-    c = network("QLinearConcat", y_scale, y_zero, s, s_scale, s_zero, a, y_scale, y_zero, axis=1, **own)
+    c = network(
+        "QLinearConcat", y_scale, y_zero, s, s_scale, s_zero, a, y_scale, y_zero, axis=1, **own
+    )
     g = network("QLinearGlobalAveragePool", c, y_scale, y_zero, y_scale, y_zero, **own)
     ends = [network("DequantizeLinear", t, y_scale, y_zero) for t in (m, c, g)]
     assert_same(network.model(*ends), tolerance=0.02)  # a step of the grid, where a half is rounded

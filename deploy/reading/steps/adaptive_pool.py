@@ -1,0 +1,138 @@
+"""Adaptive average pools, which exporters write as dozens of Gathers, as two constant matrices.
+
+Before: nodes that only move, mask and sum the numbers of one map, to a smaller one.
+After: rows (h, H) x map (1, C, H, W) x columns (W, w), where that is what those nodes compute. That
+is found by running them: the matrices are what rows and columns of ones come to, and the product is
+compared on random maps.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.reading.evaluate import run_once
+from deploy.reading.graph import Graph, Node, model_of
+from deploy.reading.writer import Writer
+
+_MOVES = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Concat", "Expand",
+          "Gather", "GatherND", "GatherElements", "Split", "Pad")  # fmt: skip
+_SUMS = ("ReduceMean", "ReduceSum", "Add", "Sum", "Mean", "AveragePool", "GlobalAveragePool")
+_SCALES = ("Mul", "Div", "Where")
+_GATHERS = ("Gather", "GatherND", "GatherElements", "Slice", "Split")
+_FEWEST_NODES = 3
+_TOLERANCE = 1e-5
+
+
+def adaptive_pools_as_matrices(graph: Graph) -> None:
+    """Replace every such group of nodes, in place; others stay as they are."""
+    origins = _origins(graph)
+    readers, makers = graph.readers(), graph.makers()
+    for name in list(origins):
+        leaves = name in graph.outputs or any(
+            origins.get(made) != origins[name] for r in readers.get(name, ()) for made in r.outputs
+        )
+        if not leaves or graph.rank(name) != 4:
+            continue
+        region = _region(makers, name, origins[name])
+        if _may_be_a_pool(graph, region, origins[name], name):
+            _replace(graph, region, origins[name], name)
+
+
+def _origins(graph: Graph) -> dict[str, str]:
+    """For each tensor that is a linear function of one other, as far up as that goes, the other."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        maps = [name for name in node.inputs if name and name not in graph.constants]
+        if maps and node.op in (*_MOVES, *_SUMS, *_SCALES) and _is_linear(graph, node, maps):
+            first, *others = (found.get(name, name) for name in maps)
+            if all(other == first for other in others):
+                found.update(dict.fromkeys(node.outputs, first))
+    return found
+
+
+def _is_linear(graph: Graph, node: Node, maps: list[str]) -> bool:
+    constants = [name for name in node.inputs if name in graph.constants]
+    if node.op in ("Mul", "Div"):
+        return len(maps) == 1 and node.inputs[0] == maps[0]
+    if node.op in ("Add", "Sum", "Mean", "Concat"):
+        return not constants
+    if node.op == "Where":
+        others = constants[1:]
+        return node.inputs[0] in constants and not any(graph.constants[n].any() for n in others)
+    if node.op == "Pad":
+        return node.get("mode", "constant") == "constant" and not node.input(2)
+    return len(maps) == 1 and node.inputs[0] == maps[0]
+
+
+def _region(makers: dict[str, Node], name: str, origin: str) -> list[Node]:
+    """The nodes between an origin and what comes from it, in an order that runs."""
+    found: dict[int, Node] = {}
+    todo = [name]
+    while todo:
+        tensor = todo.pop()
+        node = makers.get(tensor)
+        if tensor == origin or node is None or id(node) in found:
+            continue
+        found[id(node)] = node
+        todo += [n for n in node.inputs if n]
+    return list(found.values())
+
+
+def _may_be_a_pool(graph: Graph, region: list[Node], origin: str, name: str) -> bool:
+    ops = {node.op for node in region}
+    before, after = graph.shape(origin), graph.shape(name)
+    return (
+        len(region) >= _FEWEST_NODES
+        and not ops.isdisjoint(_GATHERS)
+        and not ops.isdisjoint(_SUMS)
+        and len(before) == 4
+        and before[:2] == after[:2]
+        and before[2] >= after[2]
+        and before[3] >= after[3]
+        and before[2:] != after[2:]
+    )
+
+
+def _replace(graph: Graph, region: list[Node], origin: str, name: str) -> None:
+    matrices = _matrices(graph, region, origin, name)
+    if matrices is None:
+        return
+    rows, columns = matrices
+    last = next(node for node in region if name in node.outputs)
+    writer = Writer(graph, Node(last.op, [], [name], {}, last.name))
+    narrow = writer("MatMul", origin, writer.constant(columns.T.astype(np.float32).copy()))
+    writer.end("MatMul", writer.constant(rows.astype(np.float32)), narrow)
+    last.outputs = [graph.fresh(name) if made == name else made for made in last.outputs]
+    for made in last.outputs:
+        graph.types.setdefault(made, graph.types[name])
+    at = graph.nodes.index(last)
+    graph.nodes[at:at] = writer.nodes
+
+
+def _matrices(
+    graph: Graph, region: list[Node], origin: str, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """rows (h, H) and columns (w, W), None where the nodes are no product with two matrices."""
+    wanted = {id(node) for node in region}
+    nodes = [node for node in graph.nodes if id(node) in wanted]
+    model = model_of(graph, nodes, [origin], [name])
+    _, channels, height, width = graph.shape(origin)
+
+    def pooled(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Any number of maps (n, H, W), each in a channel of its own."""
+        spare = -len(maps) % channels
+        padded = np.concatenate([maps, np.zeros((spare, height, width), np.float32)])
+        runs = padded.reshape(-1, 1, channels, height, width)
+        made = [run_once(model, {origin: run})[0][0] for run in runs]
+        return np.concatenate(made)[: len(maps)].astype(np.float64)
+
+    every_row = np.repeat(np.eye(height, dtype=np.float32)[:, :, None], width, axis=2)
+    every_column = np.repeat(np.eye(width, dtype=np.float32)[:, None, :], height, axis=1)
+    rows, columns = pooled(every_row)[:, :, 0].T, pooled(every_column)[:, 0, :].T
+    whole = rows[0].sum()  # what a map of ones comes to
+    if not whole:
+        return None
+    columns = columns / whole
+    random = np.random.default_rng(0).standard_normal((2 * channels, height, width))
+    probes = random.astype(np.float32)
+    difference = np.abs(pooled(probes) - rows @ probes.astype(np.float64) @ columns.T).max()
+    return (rows, columns) if difference <= _TOLERANCE * np.abs(probes).max() else None
