@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import WorkError
 
+_READ_ON = 2  # images: a file that is misread is so on any
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -109,7 +111,8 @@ def _check_reading(
 ) -> list[Comparison]:  # fmt: skip
     """Raises WorkError where the graph is not what the file says."""
     on_step("comparing with the file")
-    comparisons = check_reading(own, graph, metadata, images)
+    few = dict(islice(images.items(), _READ_ON))
+    comparisons = check_reading(own, graph, metadata, few)
     try:
         require(comparisons)
     except WorkError as error:

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch.nn import functional as F
 
+from lut.errors import WorkError
+
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-class NoTruthError(Exception):
+class NoTruthError(WorkError):
     """The graph cannot be evaluated in double, and why."""
 
 

@@ -177,11 +177,14 @@ def _compare_ends(
     own: OwnFile, image: str, metadata: Metadata,
     scores: NDArray[Any], found: NDArray[Any], logits: NDArray[Any],
 ) -> Comparison:  # fmt: skip
-    """What the ends add, a resize and a decision, is exact but for a few roundings."""
+    """What the ends add, a resize and a decision, is exact but for a few roundings of the scores,
+    and of the resize's coordinates, each of which counts as often as there are pixels before it."""
     scores = scores.astype(np.float64)
     sizes = np.array([*scores.shape[:2], *metadata.resolution])
     wanted = resize(_HALF_PIXEL, -scores if own.negated else scores, sizes=sizes)[0]
-    noise = Deviation.size(wanted) * (LEAST_ROUNDINGS * UNIT)
+    resized = scores.shape[2:] != tuple(metadata.resolution)
+    roundings = max(LEAST_ROUNDINGS, max(scores.shape[2:]) / 2 if resized else 0)
+    noise = Deviation.size(wanted) * (roundings * UNIT)
     comparison = deviation_of("ends", image, logits, Expected(wanted, noise))
     if metadata.output == "logits":
         return comparison
