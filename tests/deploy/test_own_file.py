@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph.ends import with_logits_output
-from deploy.graph.own_file import OwnFile, check_reading, first_misread, own_file
 from deploy.graph.source import Source, open_source
+from deploy.own_file import OwnFile, check_reading, first_misread, own_file
 from deploy.reading.file import complete, parse
 from deploy.reading.normalise import normalise
 from deploy.street import draw_street
