@@ -21,7 +21,7 @@ from deploy.graph.expected import (
 )
 from deploy.graph.first_difference import bisect, how_they_differ
 from deploy.graph.float64 import evaluate
-from deploy.graph.float64_ops import resize
+from deploy.graph.float64_resize import resize
 from deploy.graph.reference import OnnxSession, Opener, with_outputs
 from deploy.graph.source import Source
 from deploy.metadata import Metadata

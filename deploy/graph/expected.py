@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy.graph.float64 import evaluate, multiply_adds
-from deploy.graph.float64_ops import NoTruthError
+from deploy.graph.float64_resize import NoTruthError
 from deploy.graph.reference import OnnxSession, Opener
 from deploy.noise import UNIT, Deviation
 from lut.errors import UserError

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import expected as module
 from deploy.graph.expected import Expectations, Noise, noise_between, pooled
-from deploy.graph.float64_ops import NoTruthError
+from deploy.graph.float64_resize import NoTruthError
 from deploy.graph.reference import OnnxSession
 from deploy.noise import UNIT, Deviation
 from deploy.precision import FP32

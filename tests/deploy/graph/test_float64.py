@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy.graph.float64 import evaluate, multiply_adds
-from deploy.graph.float64_ops import NoTruthError
+from deploy.graph.float64_resize import NoTruthError
 from tests.deploy.graphs import model_of, photo, segmenter
 
 RNG = np.random.default_rng(0)
