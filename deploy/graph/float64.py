@@ -14,8 +14,8 @@ import torch
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from deploy.graph.float64_ops import OPERATORS, Array, attributes_of
-from deploy.graph.float64_resize import NoTruthError
+from deploy.graph.float64_ops import OPERATORS, attributes_of
+from deploy.graph.float64_resize import Array, NoTruthError
 
 # What onnx.reference computes with whole arrays, in the type that it is given.
 _NUMPY = (
