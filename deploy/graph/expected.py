@@ -22,8 +22,8 @@ LEAST_ROUNDINGS = 4
 # How much further from the truth than from each other two evaluations of onnxruntime may be, which
 # share most of their code; what is further from double than that computes something else.
 TRUST = 16
-# An image whose noise is so often that of the calmest, of the scores (or of 16 roundings), is one
-# on which the network amplifies every rounding: there two evaluations show a part of it only.
+# An image whose noise is so often that of the calmest, of the scores (or 16 roundings), is one on
+# which the network amplifies every rounding: there two evaluations show a part of it only.
 OUTLIER = 8
 # Noise of more than this share of the scores is no longer one.
 MOST_NOISE = 1 / 8

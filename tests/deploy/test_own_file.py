@@ -99,7 +99,7 @@ def opened(model: onnx.ModelProto, folder: Path, **options) -> tuple[Source, Own
 
 def checked(source: Source, own: OwnFile) -> list[Comparison]:
     metadata = source.metadata
-    golden = draw_street(metadata.resolution, metadata.channels)
+    golden = draw_street(metadata.resolution)
     images = probe_images(metadata.resolution, golden)
     return check_reading(own, with_logits_output(source.graph), metadata, images)
 
