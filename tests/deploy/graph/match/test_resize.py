@@ -34,7 +34,8 @@ def test_other_coordinates_are_left_to_tvm():
     net = Net(20, 10, 14)
     model = net.model(net.conv(net.resize("x", 20, 28, "align_corners"), 8))
     assert placed(model) == placed_on_a_gpu(model) == [Pointwise(20, 8, 20, 28)]
-    assert "relax.image.resize2d" in operations_of(model, "x86-64-v3")
+    # One axis after the other, as the importer writes it.
+    assert operations_of(model, "x86-64-v3").count("relax.call_tir") == 2
     assert max_error(model, "x86-64-v3") < 1e-4
 
 
