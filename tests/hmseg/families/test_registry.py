@@ -43,7 +43,7 @@ def test_calibration_is_the_same_for_the_same_seed_and_gives_unit_scale():
     seen = []
     for module in first.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0].std()))
+            module.register_forward_hook(lambda _m, _inputs, out: seen.append(out.std()))
     with torch.inference_mode():
         first(made_up_images(SIZE, torch.Generator().manual_seed(1)))
     assert len(seen) > 50
