@@ -5,10 +5,11 @@ exporters, several opsets.
     python -m benchmarks.own_files --folder out/own-files --networks unet icnet --opsets 17 --again
 
 Each network of `hmseg.families`, with random weights and calibrated batch norm, is exported to
-FOLDER/NETWORK-EXPORTER-OPSET-SIZE.onnx, run in onnxruntime against torch, and compiled for this CPU
-with the parity gate. The exports of a network are one process, each compilation is one, all with a
-time limit; what they came to is a line in FOLDER/rows.jsonl. A line that is there is not made
-again, unless `--again`. Exits with 1 where a file that onnxruntime runs was not compiled.
+FOLDER/NETWORK-EXPORTER-OPSET-SIZE.onnx, run in onnxruntime against torch on a made-up image, and
+compiled for this CPU with the parity gate. The exports of a network are one process, each
+compilation is one, all with a time limit; what they came to is a line in FOLDER/rows.jsonl. A line
+that is there is not made again, unless `--again`. Exits with 1 where a file that onnxruntime runs
+was not compiled.
 
 The exporter by `torch.export` ("dynamo") writes opset 18 and has it converted where it is asked
 for less; where that fails, as it does for Resize, the file stays at 18: `opset` is what it came to
@@ -58,7 +59,7 @@ def export_all(task: Row) -> list[Row]:
     calibrate_batch_norm(model, SEED, size)
     # On noise, or at another size, some networks are so far from what their norms were set by that
     # they explode, or that float32 itself is wrong in the third digit.
-    image = made_up_images(1, size, torch.Generator().manual_seed(SEED + 1))
+    image = made_up_images(size, torch.Generator().manual_seed(SEED + 1))[-1:]
     rows = []
     for file in task["files"]:
         start = time.perf_counter()

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_IMAGES = 6
-
 
 def calibrate_batch_norm(
     network: nn.Module, seed: int = 0, size: tuple[int, int] = (128, 256)
@@ -33,27 +31,30 @@ def calibrate_batch_norm(
             norm.reset_running_stats()
             norm.momentum = None  # the statistics become exactly those of the images
             norm.train()
-        network(made_up_images(_IMAGES, size, generator))
+        network(made_up_images(size, generator))
     for norm in norms:
         norm.momentum = 0.1
         norm.eval()
 
 
-def made_up_images(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """(count, 3, H, W), normalised: from smooth patches to pure noise, of differing brightness and
-    contrast.
+def made_up_images(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """(6, 3, H, W), normalised: a black and a white one, noise, blocks, two smooth ones.
 
-    What a network pools over the whole image varies among these as much as among the images that
-    it will be tried on: statistics of alike images would make others huge behind a batch norm.
+    They are of the kinds that such a network is tried on: a deep random one blows up what no image
+    of its calibration was like.
     """
-    grid = (max(2, size[0] // 16), max(2, size[1] // 16))
-    patches = torch.randn(count, 3, *grid, generator=generator)
-    smooth = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
-    noise = torch.randn(count, 3, *size, generator=generator)
-    share = torch.linspace(0, 1, count).view(-1, 1, 1, 1)
-    contrast = 1.5 * torch.rand(count, 1, 1, 1, generator=generator)
-    brightness = torch.randn(count, 3, 1, 1, generator=generator)
-    return contrast * ((1 - share) * smooth + share * noise) + brightness
+    coarse = (max(2, size[0] // 16), max(2, size[1] // 16))
+    black_and_white = torch.tensor([-2.0, 2.4]).view(2, 1, 1, 1).expand(2, 3, *size)
+    noise = _uniform((1, 3, *size), generator)
+    blocks = F.interpolate(_uniform((1, 3, *coarse), generator), size=size, mode="nearest")
+    smooth = F.interpolate(_uniform((2, 3, *coarse), generator), size=size, mode="bilinear")
+    smooth += 0.2 * _uniform((2, 3, *size), generator)
+    return torch.cat([black_and_white, noise, blocks, smooth])
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """From a black image's values to a white one's."""
+    return torch.empty(shape).uniform_(-2.0, 2.4, generator=generator)
 
 
 def _draw(module: nn.Module, generator: torch.Generator) -> None:
