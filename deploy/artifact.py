@@ -14,9 +14,10 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 
 FORMAT = "hmseg-artifact"
-FORMAT_VERSION = 3
-# What older programs can read is still written as their version: with logits at every 8th pixel
-# that of the code (`Code.format_version`).
+FORMAT_VERSION = 4
+# What older programs can read is still written as their version: 3 for RGB images to labels of up
+# to 255 classes by an arg max; if besides logits are kept at every 8th pixel, that of the code
+# (`Code.format_version`).
 SUFFIX = ".hmseg"
 TVM = "tvm"  # the template of kernels that TVM's own lowering made
 # The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
@@ -48,21 +49,22 @@ class NoCode:
 class Golden:
     """An input and what the reference (onnxruntime) made of it.
 
-    image uint8 (H, W, 3); labels uint8 (H, W); logits float32 (K, ceil(H/S), ceil(W/S)), the
-    class scores at every S-th pixel of every S-th row, S being the `stride`.
+    image uint8 (H, W, C); labels (H, W), uint8 or above 255 classes uint16, or the masks uint8
+    (K, H, W) of a network that finds those; logits float32 (K, ceil(H/S), ceil(W/S)), the class
+    scores at every S-th pixel of every S-th row, S being the `stride`.
     """
 
     image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
     logits: NDArray[np.float32]
     stride: int = LEAST_STRIDE
 
     @staticmethod
     def sampled(
-        image: NDArray[np.uint8], labels: NDArray[np.uint8], logits: NDArray[np.float32]
+        image: NDArray[np.uint8], labels: NDArray[Any], logits: NDArray[np.float32]
     ) -> "Golden":
         """Of the whole planes of logits, (K, H, W), what is kept."""
-        stride = golden_stride(*labels.shape)
+        stride = golden_stride(*labels.shape[-2:])
         return Golden(image, labels, logits[:, ::stride, ::stride].copy(), stride)
 
 
@@ -122,13 +124,9 @@ class Artifact:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest without the members' hashes."""
-        height, width = self.metadata.resolution
-        classes = len(self.metadata.classes)
-        labels = self.metadata.output == "labels"
-        usual = self.golden.stride == LEAST_STRIDE  # else older programs cannot read it
         return {
             "format": FORMAT,
-            "format_version": self.code.format_version if usual else FORMAT_VERSION,
+            "format_version": self._format_version(),
             "created": self.created,
             "target": self.target.to_json(),
             "input": {
@@ -138,8 +136,8 @@ class Artifact:
             },
             "output": {
                 "name": self.metadata.output,
-                "dtype": "uint8" if labels else "float32",
-                "shape": [1, height, width] if labels else [1, classes, height, width],
+                "dtype": np.dtype(self.metadata.output_dtype).name,
+                "shape": [1, *self.metadata.output_shape],
             },
             "metadata": self.metadata.to_strings(),
             "versions": self.versions,
@@ -149,3 +147,10 @@ class Artifact:
             "calls": list(self.calls),
             "golden_stride": self.golden.stride,
         }
+
+    def _format_version(self) -> int:
+        metadata = self.metadata
+        decided = metadata.threshold is not None or metadata.found_dtype is not np.uint8
+        if decided or metadata.channels != len("RGB"):
+            return FORMAT_VERSION
+        return self.code.format_version if self.golden.stride == LEAST_STRIDE else 3

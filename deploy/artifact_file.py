@@ -178,15 +178,14 @@ def _read_target(values: dict[str, Any]) -> Target:
 
 
 def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[str, Any]) -> Golden:
-    height, width = metadata.resolution
     stride = _typed(int, {"golden_stride": LEAST_STRIDE} | manifest, "golden_stride")
     if stride < 1:
         raise ValueError(f"golden_stride is {stride}")
-    coarse = coarse_size(height, width, stride)
+    coarse = coarse_size(*metadata.resolution, stride)
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
-        _GOLDEN[0]: (np.uint8, (height, width, 3)),
-        _GOLDEN[1]: (np.uint8, (height, width)),
-        _GOLDEN[2]: (np.float32, (len(metadata.classes), *coarse)),
+        _GOLDEN[0]: (np.uint8, (*metadata.resolution, metadata.channels)),
+        _GOLDEN[1]: (metadata.found_dtype, tuple(metadata.found_shape)),
+        _GOLDEN[2]: (np.float32, (metadata.num_scores, *coarse)),
     }
     arrays = {name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in _GOLDEN}
     for member, (kind, shape) in shapes.items():

@@ -108,7 +108,7 @@ def bench(
     profiled: bool = False,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
-    """Time an artifact and its peers on one image uint8 (H, W, 3), which is normalised before where
+    """Time an artifact and its peers on one image uint8 (H, W, C), which is normalised before where
     they take a tensor: in blocks, in turn; on a device the network alone, by the device's clock.
 
     Each side returns its output on the host. A peer is not timed where it does not run here, nor
@@ -157,17 +157,16 @@ def _start(
         except Exception as error:  # of whatever kind the peer raises
             absent[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             continue
-        share = differing_share(_labels(output), _labels(wanted))
+        metadata = artifact.metadata
+        shares = [
+            metadata.found_in(o) if metadata.output == "logits" else o for o in (output, wanted)
+        ]
+        share = differing_share(*shares)
         if share > max(MOST_DIFFERING, artifact.target.precision.label_tolerance):
             absent[name] = f"its labels differ from ours in {share:.2%} of the pixels"
             continue
         peers[name], differing[name] = peer, share
     return peers, absent, differing
-
-
-def _labels(output: NDArray[Any]) -> NDArray[Any]:
-    labels: NDArray[Any] = output.argmax(0) if output.ndim == 3 else output
-    return labels
 
 
 def differing_share(labels: NDArray[Any], wanted: NDArray[Any]) -> float:

@@ -1,9 +1,10 @@
 """From a deployable graph to a checked artifact: compile, verify, then and only then write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from deploy.artifact import Artifact, Golden, NoCode
 from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
+from deploy.graph.ends import with_logits_output
+from deploy.graph.expected import Expectations, Expected
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
-from deploy.graph.reference import Reference
+from deploy.images import to_channels
+from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
+from deploy.own_file import OwnFile, check_reading, first_misread
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -28,6 +33,7 @@ from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import WorkError
 
+_READ_ON = 2  # images: a file that is misread is so on any
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -36,6 +42,7 @@ def build_artifact(
     target: Target,
     *,
     threads: int,
+    own: OwnFile | None = None,
     measured: Mapping[str, Fields] | None = None,
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
@@ -46,12 +53,14 @@ def build_artifact(
     """Compile a graph with both ends and check the result: on this machine, or on a device where
     `remote` is given.
 
+    `own` is the user's own file: before anything is compiled, the graph is compared with it.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `dump` is a folder for
     the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
-    first layer that differs, where the binary does not match onnxruntime; then there is no
-    artifact. Where nothing at hand runs the target, the comparisons are empty and the artifact's
-    parity report says that it was not checked; a device that cannot run it is an error.
+    first node that differs, where the graph does not match the file or the binary the graph; then
+    there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
+    that it was not checked, and there are no comparisons of it; a device that cannot run it is an
+    error.
     """
     backend = backend_of(target)
     if remote is not None:
@@ -60,19 +69,28 @@ def build_artifact(
         key = target.key, backend.record_threads(threads), backend.kernels_version
         measured = tuned_schedules(*key) if backend.tunes(target) else {}
     metadata = read_metadata(model)
-    golden_image = draw_street(metadata.resolution)
+    golden_image = to_channels(draw_street(metadata.resolution), metadata.channels)
+    images = probe_images(metadata.resolution, golden_image)
+    complete = with_logits_output(model)
+    readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)
+    inputs = {name: metadata.network_input(image) for name, image in images.items()}
+    expectations = Expectations(complete, inputs)
+    golden = expectations["golden"]
     kernels = backend.kernels(target, threads, measured)
     job = Job(model, target, kernels, passes, dump, cache)
-    built = backend.compile(job, draft(model, target, golden_image, threads), on_step)
-    images = probe_images(metadata.resolution, golden_image)
+    drafted = draft(model, target, golden_image, golden, threads)
+    noise = {"noise": asdict(golden.noise)}
+    built = backend.compile(job, drafted, on_step)
 
     def check(network: Network, slow: bool) -> list[Comparison]:
-        return verify_network(network, model, {"golden": images["golden"]} if slow else images)
+        return verify_network(
+            network, expectations, {"golden": images["golden"]} if slow else images
+        )
 
     try:
         comparisons, where = backend.try_out(built, check, remote, on_step)
     except CannotRunError as error:
-        return replace(built.artifact, parity={"checked": False, "reason": str(error)}), []
+        return replace(built.artifact, parity={"checked": False, "reason": str(error), **noise}), []
     try:
         require(comparisons)
     except WorkError as error:
@@ -81,21 +99,48 @@ def build_artifact(
         raise WorkError(
             f"{error}; {found}; no artifact was written{target.precision.advice}"
         ) from error
+    comparisons = readings + comparisons
     reports = [comparison.to_json() for comparison in comparisons]
-    report = {"checked": True, **where, "comparisons": reports}
+    report = {"checked": True, **where, **noise, "comparisons": reports}
     return replace(built.artifact, parity=report), comparisons
 
 
+def _check_reading(
+    own: OwnFile, graph: onnx.ModelProto, metadata: Metadata,
+    images: Mapping[str, NDArray[np.uint8]], on_step: OnStep,
+) -> list[Comparison]:  # fmt: skip
+    """Raises WorkError where the graph is not what the file says."""
+    on_step("comparing with the file")
+    few = dict(islice(images.items(), _READ_ON))
+    comparisons = check_reading(own, graph, metadata, few)
+    try:
+        require(comparisons)
+    except WorkError as error:
+        try:
+            found = first_misread(own, graph, metadata, images["golden"])
+        except Exception as other:  # the file is refused already: this only says more
+            found = f"the node was not found ({' '.join(str(other).split())[:200]})"
+        raise WorkError(
+            f"the ONNX file was misread: {error}; {found}; nothing was compiled"
+        ) from error
+    return comparisons
+
+
 def draft(
-    model: onnx.ModelProto, target: Target, golden_image: NDArray[np.uint8], threads: int
+    model: onnx.ModelProto,
+    target: Target,
+    golden_image: NDArray[np.uint8],
+    golden: Expected,
+    threads: int,
 ) -> Artifact:
     """An artifact with all but its code and its parity report."""
-    labels, logits = Reference(model)(read_metadata(model).network_input(golden_image))
+    metadata = read_metadata(model)
+    found = metadata.found_in(golden.scores)
     return Artifact(
         code=NoCode(),
         target=target,
-        metadata=read_metadata(model),
-        golden=Golden.sampled(golden_image, labels, logits),
+        metadata=metadata,
+        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,7 +150,10 @@ def draft(
 
 
 def locate_difference(job: Job, given: NDArray[Any], remote: Remote | None = None) -> str:
-    """Name the first layer at which the compiled graph leaves onnxruntime, in words."""
+    """Name the first layer at which the compiled graph leaves onnxruntime, in words.
+
+    Raises nothing: the network is refused already.
+    """
     backend = backend_of(job.target)
     # Prefixes share most of their kernels.
     job = replace(job, dump=None, cache=job.cache or ObjectCache(None))
@@ -113,5 +161,8 @@ def locate_difference(job: Job, given: NDArray[Any], remote: Remote | None = Non
     def run_prefix(prefix: onnx.ModelProto, probe: NDArray[Any]) -> NDArray[np.float32]:
         return backend.run_prefix(replace(job, graph=prefix), probe, remote)
 
-    found = first_difference(job.graph, given, run_prefix, job.target.precision)
+    try:
+        found = first_difference(job.graph, given, run_prefix, job.target.precision)
+    except Exception as error:
+        return f"the layer was not found ({' '.join(str(error).split())[:200]})"
     return str(found) if found else "no single layer differs on the golden image"

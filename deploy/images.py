@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from hmseg.data.classes import ClassSet
 from lut.errors import UserError
 from lut.files import atomic_path
 
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -39,8 +41,9 @@ def _images_in(folder: Path) -> list[Path]:
     return files
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG as uint8 (H, W, 3) RGB, turned upright as its EXIF data says.
+def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG as uint8 (H, W, C), turned upright as its EXIF data says: grey, RGB or,
+    opaque where it has no alpha, RGBA.
 
     Raises UserError for a file that is missing, empty, cut short or no PNG or JPEG.
     """
@@ -49,7 +52,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16-bit grey: convert would cut it off at 255
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.asarray(upright.convert("RGB"))
+            return _array_of(upright, channels)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -59,42 +62,82 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path}: cannot be decoded ({error})") from error
 
 
+def to_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """An RGB image uint8 (H, W, 3) as (H, W, C): grey, itself, or opaque RGBA."""
+    return image if channels == image.shape[2] else _array_of(Image.fromarray(image), channels)
+
+
+def _array_of(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = np.asarray(image.convert(_MODES[channels]))
+    return array.reshape(*array.shape[:2], channels)
+
+
 def resize_image(image: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
-    """Bilinear with antialiasing, uint8 (H, W, 3) to (height, width, 3)."""
-    return _resized(image, size, Image.Resampling.BILINEAR)
+    """Bilinear with antialiasing, uint8 (H, W, C) to (height, width, C)."""
+    if image.shape[:2] == size:
+        return image
+    channels = image.shape[2]
+    plain = image[..., 0] if channels == 1 else image
+    return _resized(plain, size, Image.Resampling.BILINEAR).reshape(*size, channels)
 
 
-def resize_labels(labels: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
-    """Nearest, uint8 (H, W) to (height, width): labels are never mixed."""
+def resize_labels(labels: NDArray[Any], size: Resolution) -> NDArray[Any]:
+    """Nearest, labels (H, W) to (height, width), or each of masks (K, H, W): they are never
+    mixed."""
+    if labels.shape[-2:] == size:
+        return labels
+    if labels.ndim == 3:
+        return np.stack([resize_labels(mask, size) for mask in labels])
     return _resized(labels, size, Image.Resampling.NEAREST)
 
 
-def _resized(
-    pixels: NDArray[np.uint8], size: Resolution, how: Image.Resampling
-) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == size:
-        return pixels
+def _resized(pixels: NDArray[Any], size: Resolution, how: Image.Resampling) -> NDArray[Any]:
     return np.asarray(Image.fromarray(pixels).resize((size.width, size.height), how))
 
 
-def save_labels(labels: NDArray[np.uint8], classes: ClassSet, path: Path) -> None:
-    """Write a label map as a PNG whose pixel values are the class indices, shown in the palette."""
+def save_labels(labels: NDArray[Any], classes: ClassSet, path: Path) -> None:
+    """Write a label map as a PNG whose pixel values are the class indices: uint8 shown in the
+    palette, uint16 as 16-bit grey, for which PNG has no palette."""
+    if labels.dtype == np.uint16:
+        _save_png(Image.fromarray(labels), path)
+        return
     image = Image.fromarray(labels, mode="P")
     image.putpalette([channel for colour in classes.palette for channel in colour])
     _save_png(image, path)
 
 
+def save_mask(mask: NDArray[np.uint8], path: Path) -> None:
+    """Write a mask of 0 and 1 as a PNG in black and white: pixel values 0 and 255."""
+    _save_png(Image.fromarray(mask * np.uint8(255)), path)
+
+
 def save_overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassSet, path: Path
+    image: NDArray[np.uint8],
+    found: NDArray[Any],
+    classes: ClassSet,
+    path: Path,
+    *,
+    background: bool = False,
 ) -> None:
-    """Write the image with the classes' colours over it and a legend of those that occur."""
+    """Write an RGB image with the classes' colours over it and a legend of those that occur.
+
+    found: labels (H, W), of which with a `background` class 0 is left as it is in the image; or
+    masks (K, H, W), whose colours are mixed where several meet.
+    """
     palette = np.array(classes.palette, np.float32)
-    blended = 0.45 * image + 0.55 * palette[np.minimum(labels, len(palette) - 1)]
+    if found.ndim == 3:
+        counts, covered = found.sum((1, 2)), found.sum(0)
+        colours = np.tensordot(found, palette, (0, 0)) / np.maximum(covered, 1)[..., None]
+    else:
+        counts, covered = np.bincount(found.ravel(), minlength=len(classes)), np.ones_like(found)
+        if background:
+            covered = found
+        colours = palette[np.minimum(found, len(palette) - 1)]
+    blended = np.where(covered[..., None] > 0, 0.45 * image + 0.55 * colours, image)
     picture = Image.fromarray(blended.round().astype(np.uint8))
-    present = np.bincount(labels.ravel(), minlength=len(classes))
-    order = [int(i) for i in np.argsort(-present, kind="stable") if present[i]]
-    shares = [(i, present[i] / labels.size) for i in order if i < len(classes)]
-    _save_png(_with_legend(picture, classes, shares), path)
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    shares = [(i, counts[i] / covered.size) for i in order if i < len(classes)]
+    _save_png(_with_legend(picture, classes, shares) if shares else picture, path)
 
 
 def _with_legend(

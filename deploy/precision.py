@@ -2,18 +2,25 @@
 
 from dataclasses import dataclass
 
+from deploy.noise import Deviation
 from lut.errors import UserError
+
+# How much further than float32's own noise a side may lie from the truth: decision 0037.
+NOISE_MULTIPLE = Deviation(rms=4, largest=8)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One of them, and how far it may lie from float32's own reference.
+    """One of them, and how far it may lie from its reference.
 
-    `relative_tolerance`, of the largest score, is what a score may differ by; `label_tolerance` the
-    share of the pixels in which labels may differ where no score says why.
+    `noise_multiple` is how often float32's own noise, None where the precision's own is larger.
+    `relative_tolerance`, of the largest score, is what a score may differ by then, and where an old
+    artifact does not say what the noise was. `label_tolerance` is the share of the pixels in which
+    labels may differ where no score says why.
     """
 
     name: str
+    noise_multiple: Deviation | None
     relative_tolerance: float
     label_tolerance: float
     note: str = ""  # for titles
@@ -23,16 +30,22 @@ class Precision:
     def __str__(self) -> str:
         return self.name
 
+    def allowed(self, noise: Deviation | None, peak: float) -> Deviation:
+        """What scores whose largest is `peak` may lie off by, in their unit."""
+        if self.noise_multiple is None or noise is None:
+            return Deviation(self.relative_tolerance * peak, self.relative_tolerance * peak)
+        multiple = self.noise_multiple
+        return Deviation(noise.rms * multiple.rms, noise.largest * multiple.largest)
 
-# Sums in another order differ; measured networks stay ten times below.
-FP32 = Precision("fp32", 1e-4, 1e-4)
+
+FP32 = Precision("fp32", NOISE_MULTIPLE, 1e-4, 1e-4)
 # To store a map rounds it by up to u = 2^-11. Some 65 roundings in a row, each independent, add up
 # to sqrt(65) u / 2 = 4 u on average, and the largest of a million errors is six times the average:
 # 24 u. TinyMRMS and users' networks were measured at 1 to 5 u, MRMS at 9 to 24 u (most on a black
 # image, whose pixels all round alike, so that no sum averages it out). Allowed is 64 u. A wrong
 # kernel is off by 1000 u, a map beyond half's range by infinity. Labels differ in 0.4% at most.
 FP16 = Precision(
-    "fp16", 2**-5, 1e-2, ", maps in fp16", "-fp16", "; compile it with --precision fp32"
+    "fp16", None, 2**-5, 1e-2, ", maps in fp16", "-fp16", "; compile it with --precision fp32"
 )
 PRECISIONS = {precision.name: precision for precision in (FP32, FP16)}
 

@@ -28,11 +28,13 @@ class Network:
     def __call__(self, given: NDArray[Any]) -> NDArray[Any]:
         """Segment one image of exactly the network's size.
 
-        given: an image uint8 (H, W, 3), RGB; for a network that was compiled with
-        ``--input tensor`` the normalised float32 (3, H, W), which `metadata.network_input` makes
-        of an image. Returns the labels, uint8 (H, W), or, for a network that was compiled with
-        ``--output logits``, the class scores, float32 (K, H, W). Raises UserError for another shape
-        or type.
+        given: an image uint8 (H, W, C), grey, RGB or RGBA as `metadata.channels` says; for a
+        network that was compiled with ``--input tensor`` the normalised float32 (C, H, W), which
+        `metadata.network_input` makes of an image. Returns what `metadata.output` says: the labels,
+        uint8 (H, W), above 255 classes uint16; for a network that was compiled with ``--output
+        logits`` the class scores, float32 (K, H, W), of which `metadata.found_in` makes labels or
+        masks; the masks of classes that do not exclude each other, uint8 (K, H, W) of 0 and 1.
+        Raises UserError for another shape or type.
         """
         check_input(given, self.metadata)
         return self.loaded.run("main", given)
@@ -48,11 +50,11 @@ def check_input(given: NDArray[Any], metadata: Metadata) -> None:
     kind, shape = np.dtype(metadata.input_dtype), metadata.input_shape
     if not isinstance(given, np.ndarray) or given.dtype != kind or given.shape != shape:
         found = f"{getattr(given, 'dtype', type(given).__name__)} {np.shape(given)}"
-        what, advice = (
-            ("an image", "resize it")
-            if metadata.input == "image"
-            else ("a tensor", "make it with network.metadata.network_input(image)")
-        )
+        what, advice = "an image", "resize it"
+        if metadata.input == "tensor":
+            what, advice = "a tensor", "make it with network.metadata.network_input(image)"
+        elif np.shape(given)[2:] != (metadata.channels,):
+            advice = f"deploy.images.read_image(path, {metadata.channels}) makes such images"
         raise UserError(f"the network takes {what} {kind} {shape}, not {found}; {advice}")
 
 

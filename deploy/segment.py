@@ -1,44 +1,83 @@
 """One image file through a network: read, resize, segment, resize back, write."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.images import read_image, resize_image, resize_labels, save_labels, save_overlay
+from deploy.images import (
+    read_image,
+    resize_image,
+    resize_labels,
+    save_labels,
+    save_mask,
+    save_overlay,
+)
+from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from deploy.runtime import Network
 
-
-def segment_image(
-    network: Network, image: NDArray[np.uint8], labels_path: Path, overlay_path: Path | None
-) -> None:
-    """Write the labels of an image uint8 (H, W, 3) and, where there is a path for it, an overlay.
-
-    The image is resized to the network's size, the labels back to the image's by nearest.
-    """
-    resized = resize_image(image, network.metadata.resolution)
-    result = network(network.metadata.network_input(resized))
-    if network.metadata.output == "logits":
-        result = result.argmax(0).astype(np.uint8)
-    labels, classes = resize_labels(result, Resolution(*image.shape[:2])), network.metadata.classes
-    save_labels(labels, classes, labels_path)
-    if overlay_path:
-        save_overlay(image, labels, classes, overlay_path)
+LABELS, OVERLAY = "labels", "overlay"  # the kinds of files written
 
 
 def segment_file(
     network: Network, path: Path, folder: Path, name: str, *, overlay: bool = True
-) -> dict[str, str]:
-    """`segment_image` of a file: ``name-labels.png`` and ``name-overlay.png`` in `folder`; returns
-    their paths."""
-    kinds = ("labels", "overlay") if overlay else ("labels",)
-    paths = {kind: folder / f"{name}-{kind}.png" for kind in kinds}
-    segment_image(network, read_image(path), paths["labels"], paths.get("overlay"))
-    return {kind: str(path) for kind, path in paths.items()}
+) -> dict[str, Any]:
+    """`segment_image` of a file, as ``name-...png``."""
+    channels = network.metadata.channels
+    image = read_image(path, channels)
+    seen = (image if channels == 3 else read_image(path)) if overlay else None
+    return segment_image(network, image, seen, folder, f"{name}-")
+
+
+def segment_image(
+    network: Network, image: NDArray[np.uint8], seen: NDArray[np.uint8] | None, folder: Path,
+    prefix: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what a network finds in an image uint8 (H, W, C): ``labels.png``, or where that is
+    masks ``CLASS.png`` of each class, and ``overlay.png`` over the RGB image that is to be `seen`
+    there, if any; all with a prefix. Returns their paths: of ``labels`` or a list of ``masks``, and
+    of ``overlay``.
+
+    The image is resized to the network's size, what is found back to the image's by nearest.
+    """
+    metadata = network.metadata
+    result = network(metadata.network_input(resize_image(image, metadata.resolution)))
+    found = metadata.found_in(result) if metadata.output == "logits" else result
+    found = resize_labels(found, Resolution(*image.shape[:2]))
+    paths = [folder / f"{prefix}{kind}.png" for kind in result_kinds(metadata)]
+    written: dict[str, Any] = {}
+    if metadata.finds_masks:
+        written["masks"] = [str(path) for path in paths]
+        for mask, path in zip(found, paths, strict=True):
+            save_mask(mask, path)
+    else:
+        written["labels"] = str(paths[0])
+        save_labels(found, metadata.classes, paths[0])
+    if seen is not None:
+        overlay = folder / f"{prefix}{OVERLAY}.png"
+        written["overlay"] = str(overlay)
+        save_overlay(seen, found, metadata.classes, overlay, background=metadata.scores == 1)
+    return written
+
+
+def result_kinds(metadata: Metadata) -> list[str]:
+    """What the files that hold a network's result have in their names: ``labels``, or for masks the
+    class's name as far as it may stand in a file's, with a number where another is the same."""
+    if not metadata.finds_masks:
+        return [LABELS]
+    taken, kinds = {LABELS, OVERLAY}, []
+    for name in metadata.classes.names:
+        safe = re.sub(r"[^\w+-]+", "_", name)[:50].strip("_") or "class"
+        tries = chain([safe], (f"{safe}-{i}" for i in count(1)))
+        kinds.append(next(kind for kind in tries if kind.lower() not in taken))
+        taken.add(kinds[-1].lower())
+    return kinds
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

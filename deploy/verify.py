@@ -1,16 +1,19 @@
-"""torch, onnxruntime and the compiled network against each other, on the same images.
+"""torch, the user's file, onnxruntime and the compiled network against each other, on the same
+images.
 
 `replay_golden` needs neither torch nor onnx, so that a device can check an artifact.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.noise import Deviation
 from deploy.precision import FP32, Precision
 from deploy.resolution import Resolution
 from deploy.runtime import Network
@@ -21,17 +24,19 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from deploy.graph.expected import Expectations, Expected
+
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One side against onnxruntime on one image.
+    """One side against what is expected of it on one image.
 
-    `max_logit_error` is the largest absolute difference of a class score; `tolerance` what it may
-    be: the precision's `relative_tolerance` of the largest score, or of 1. A label may differ only
-    where the reference's scores of the two classes lie within twice the tolerance:
-    `unexplained_share` counts the others.
+    `max_logit_error` and `rms_error` say how far its class scores are off, `noise` and `rms_noise`
+    how far float32 by itself is, `tolerance` and `rms_tolerance` what is allowed: a multiple of the
+    noise (`Precision.allowed`). A label may differ only where the expected scores of the two
+    classes lie within twice the tolerance: `unexplained_share` counts the others.
     """
 
     side: str
@@ -40,54 +45,92 @@ class Comparison:
     tolerance: float
     differing_share: float
     unexplained_share: float
+    noise: float = 0.0
+    rms_error: float = 0.0
+    rms_tolerance: float = 0.0
+    rms_noise: float = 0.0
 
     @property
     def passed(self) -> bool:
         """Whether the side may be believed; NaN and infinity never pass."""
-        near = self.max_logit_error <= self.tolerance < math.inf
+        error = Deviation(self.rms_error, self.max_logit_error)
+        near = error.within(Deviation(self.rms_tolerance, self.tolerance))
         return near and self.unexplained_share == 0
+
+    @property
+    def share_of_tolerance(self) -> float:
+        """The worse of both errors, of what is allowed; infinite for NaN."""
+        pairs = (self.max_logit_error, self.tolerance), (self.rms_error, self.rms_tolerance)
+        shares = [0.0 if error == 0 else error / max(allowed, 5e-324) for error, allowed in pairs]
+        return max(math.inf if share != share else share for share in shares)
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest and --json."""
         return asdict(self) | {"passed": self.passed}
 
 
-def compare(
-    side: str,
-    image: str,
-    reference: tuple[NDArray[np.uint8], NDArray[np.float32]],
-    labels: NDArray[np.uint8],
-    logits: NDArray[np.float32],
-    precision: Precision = FP32,
+def deviation_of(
+    side: str, image: str, scores: NDArray[Any], expected: "Expected", precision: Precision = FP32
 ) -> Comparison:
-    """Compare labels (H, W) and logits (K, H, W) with the reference's."""
-    reference_labels, reference_logits = reference
-    peak = float(np.abs(reference_logits).max())
-    tolerance = precision.relative_tolerance * max(1.0, peak)
-    with np.errstate(invalid="ignore"):  # infinity minus infinity: NaN, which never passes
-        error = np.abs(logits.astype(np.float64) - reference_logits)
-    differing = labels != reference_labels
-    unexplained = 0
-    if differing.any():
-        rows, columns = np.nonzero(differing)
-        inside = labels[rows, columns] < len(reference_logits)
-        chosen = np.minimum(labels[rows, columns], len(reference_logits) - 1)
-        margin = (
-            reference_logits[reference_labels[rows, columns], rows, columns]
-            - reference_logits[chosen, rows, columns]
-        )
-        unexplained = int((~inside | ~(margin <= 2 * tolerance)).sum())
+    """Compare scores, or any floats, of one shape."""
+    wanted, noise = expected.scores, expected.noise
+    allowed = precision.allowed(noise, Deviation.size(wanted).largest)
+    error = Deviation.between(scores, wanted)
     return Comparison(
-        side, image, float(error.max()), tolerance, float(differing.mean()),
-        unexplained / labels.size,
+        side, image, error.largest, allowed.largest, 0.0, 0.0, noise.largest, error.rms,
+        allowed.rms, noise.rms,
     )  # fmt: skip
 
 
+def compare(
+    side: str,
+    image: str,
+    expected: "Expected",
+    found: NDArray[Any],
+    logits: NDArray[Any],
+    precision: Precision = FP32,
+    threshold: float | None = None,
+) -> Comparison:
+    """Compare class scores (K, H, W), and labels (H, W) or masks (K, H, W), with those expected.
+
+    With a `threshold` a class is there where its score is above it; else the largest score's is.
+    """
+    comparison = deviation_of(side, image, logits, expected, precision)
+    off = _labels_off if threshold is None else partial(_masks_off, threshold)
+    differing, unexplained = off(found, expected.scores, comparison.tolerance)
+    return replace(comparison, differing_share=differing, unexplained_share=unexplained)
+
+
+def _labels_off(labels: NDArray[Any], scores: NDArray[Any], allowed: float) -> tuple[float, float]:
+    """The shares of the pixels whose label is not the class of the largest score (the lowest of
+    equal ones), and whose score is not within twice `allowed` of it either."""
+    wanted = scores.argmax(0)
+    rows, columns = np.nonzero(labels != wanted)
+    known = labels[rows, columns] < len(scores)
+    chosen = np.minimum(labels[rows, columns], len(scores) - 1)
+    with np.errstate(invalid="ignore"):
+        margin = scores[wanted[rows, columns], rows, columns] - scores[chosen, rows, columns]
+    unexplained = int((~known | ~(margin <= 2 * allowed)).sum())
+    return len(rows) / labels.size, unexplained / labels.size
+
+
+def _masks_off(
+    threshold: float, masks: NDArray[Any], scores: NDArray[Any], allowed: float
+) -> tuple[float, float]:
+    """The shares of the pixels on the other side of the threshold, and of those of them whose score
+    is not within `allowed` of it."""
+    differing = masks.reshape(scores.shape) != (scores > threshold)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(scores - threshold) <= allowed
+    return float(differing.mean()), float((differing & ~near).mean())
+
+
 def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, 3) each."""
+    """The golden image, noise, a smooth random image, black and white: uint8 (H, W, C) each."""
     rng = np.random.default_rng(SEED)
-    shape = (*resolution, 3)
-    coarse = rng.integers(0, 256, (resolution.height // 16 + 1, resolution.width // 16 + 1, 3))
+    shape, channels = golden.shape, golden.shape[2]
+    coarse_shape = (resolution.height // 16 + 1, resolution.width // 16 + 1, channels)
+    coarse = rng.integers(0, 256, coarse_shape)
     smooth = coarse.repeat(16, axis=0).repeat(16, axis=1)[: resolution.height, : resolution.width]
     return {
         "golden": golden,
@@ -99,32 +142,32 @@ def probe_images(resolution: Resolution, golden: NDArray[np.uint8]) -> dict[str,
 
 
 def verify_network(
-    network: Network, model: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
+    network: Network, expectations: "Expectations", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
-    """The compiled network against onnxruntime on the graph it was compiled from."""
-    from deploy.graph.reference import Reference
-
-    reference = Reference(model)
+    """The compiled network against what is expected of the graph it was compiled from."""
     precision = network.artifact.target.precision
     comparisons = []
     for name, image in images.items():
         given = network.metadata.network_input(image)
         logits = network.logits(given)
-        labels_out = network.metadata.output == "labels"
-        labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
-        comparisons.append(compare("tvm", name, reference(given), labels, logits, precision))
+        metadata = network.metadata
+        found = metadata.found_in(logits) if metadata.output == "logits" else network(given)
+        comparisons.append(
+            compare("tvm", name, expectations[name], found, logits, precision, metadata.threshold)
+        )
     return comparisons
 
 
 def verify_torch(
     model: "nn.Module", graph: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
-    """The PyTorch network, batch norm unfolded, against onnxruntime on its exported graph."""
+    """The PyTorch network, batch norm unfolded, against what is expected of its exported graph."""
     import torch
 
-    from deploy.graph.reference import Reference
+    from deploy.graph.ends import with_logits_output
+    from deploy.graph.expected import Expectations
 
-    reference = Reference(graph)
+    expectations = Expectations(with_logits_output(graph), images)
     model = model.eval()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     comparisons = []
@@ -132,33 +175,41 @@ def verify_torch(
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             logits = model((tensor - mean) / std)[0].numpy()
-        labels = logits.argmax(0).astype(np.uint8)
-        comparisons.append(compare("torch", name, reference(image), labels, logits))
+        comparisons.append(compare("torch", name, expectations[name], logits.argmax(0), logits))
     return comparisons
 
 
 def replay_golden(network: Network) -> Comparison:
     """The artifact's own golden input, where it is loaded, against its golden output.
 
-    Logits are compared at the pixels that were kept, labels at every pixel; a label that differs
-    where no golden logit says by how much counts as unexplained, unless it is one pixel in 10,000
-    (in 100 at fp16).
+    Logits are compared at the pixels that were kept, by the noise that was measured when it was
+    made (by the largest score in artifacts from before it was), labels at every pixel; a label that
+    differs where no golden logit says by how much counts as unexplained, unless it is one pixel in
+    10,000 (in 100 at fp16).
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
-    labels_out = network.metadata.output == "labels"
-    labels = network(given) if labels_out else logits.argmax(0).astype(np.uint8)
-    peak = float(np.abs(golden.logits).max())
+    metadata = network.metadata
+    labels = metadata.found_in(logits) if metadata.output == "logits" else network(given)
     sampled = logits[:, :: golden.stride, :: golden.stride]
     differing = float((labels != golden.labels).mean())
     precision = network.artifact.target.precision
+    kept = network.artifact.parity.get("noise")
+    noise = Deviation(**kept) if kept else None
+    allowed = precision.allowed(noise, Deviation.size(golden.logits).largest)
+    error = Deviation.between(sampled, golden.logits)
+    shown = noise or Deviation(0, 0)
     return Comparison(
         side="tvm",
         image="golden",
-        max_logit_error=float(np.abs(sampled.astype(np.float64) - golden.logits).max()),
-        tolerance=precision.relative_tolerance * max(1.0, peak),
+        max_logit_error=error.largest,
+        tolerance=allowed.largest,
         differing_share=differing,
         unexplained_share=0.0 if differing <= precision.label_tolerance else differing,
+        noise=shown.largest,
+        rms_error=error.rms,
+        rms_tolerance=allowed.rms,
+        rms_noise=shown.rms,
     )
 
 
@@ -166,9 +217,15 @@ def require(comparisons: Sequence[Comparison]) -> None:
     """Raise WorkError naming the worst comparison unless all passed."""
     failed = [c for c in comparisons if not c.passed]
     if failed:
-        worst = max(failed, key=lambda c: (np.isnan(c.max_logit_error), c.max_logit_error))
+        worst = max(failed, key=lambda c: c.share_of_tolerance)
+        by_rms = worst.rms_error > worst.rms_tolerance
+        kind, error, allowed = (
+            ("root mean square ", worst.rms_error, worst.rms_tolerance)
+            if by_rms
+            else ("", worst.max_logit_error, worst.tolerance)
+        )
         raise WorkError(
-            f"{worst.side} does not match onnxruntime on the {worst.image} image: logit error "
-            f"{worst.max_logit_error:.3g} (allowed {worst.tolerance:.3g}), "
-            f"{worst.differing_share:.3%} of the pixels differ"
+            f"{worst.side} does not match onnxruntime on the {worst.image} image: {kind}logit "
+            f"error {error:.3g} (allowed {allowed:.3g}), {worst.differing_share:.3%} of the pixels "
+            "differ"
         )

@@ -1,5 +1,6 @@
 """MACs and parameters by the paper's rule (docs/networks.md): multiply-accumulates of the
-convolutions only; parameters with the affine pair of batch norm, without the auxiliary outputs.
+convolutions only (transposed ones and linear layers count too, where a network has them);
+parameters with the affine pair of batch norm, without the auxiliary outputs.
 """
 
 import copy
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 AUXILIARY_PREFIX = "aux_"
+_COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def count_macs(model: nn.Module, height: int, width: int) -> int:
@@ -17,14 +19,16 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     """
     total = 0
 
-    def add(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        total += output.numel() * module.weight[0].numel()
+        assert isinstance(module, _COUNTED)
+        # Each value of a transposed convolution's input is multiplied with a filter.
+        values = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        total += values.numel() * module.weight[0].numel()
 
     shadow = copy.deepcopy(model).to("meta").eval()
     for module in shadow.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, _COUNTED):
             module.register_forward_hook(add)
     with torch.no_grad():
         shadow(torch.empty(1, 3, height, width, device="meta"))

@@ -158,19 +158,21 @@ def test_there_are_no_circles():
 # from its own floor; a file that lies lower than its room stands for itself.
 FLOORS = (
     (
-        "gpu.plan", "host", "ir", "measure.clock", "object_cache", "precision", "resolution",
+        "gpu.plan", "host", "ir", "measure.clock", "noise", "object_cache", "resolution",
         "schedules",
     ),
-    ("bilinear", "images", "metadata", "street", "target"),
+    ("bilinear", "images", "metadata", "precision", "street"),
+    ("target",),
     ("cpu.library", "gpu.program"),  # what an artifact holds
     ("artifact",),
     ("artifact_file",),
+    ("reading",),
     ("graph",),
     ("cpu", "gpu"),  # neither knows of the other
     ("loaders", "targets"),
     ("runtime",),
     ("measure", "segment", "verify"),
-    ("devices", "profile"),
+    ("devices", "own_file", "profile"),
     ("roofline", "trials"),
     ("backends",),
     ("bench", "tuning"),

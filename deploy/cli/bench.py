@@ -87,8 +87,8 @@ def bench(
         else _build(source.graph, resolved, workers, remote, cache)
     )
     options.check_precision(on.precision, built)
-    size = source.metadata.resolution
-    pixels = resize_image(read_image(image), size) if image else built.golden.image
+    size, channels = source.metadata.resolution, source.metadata.channels
+    pixels = resize_image(read_image(image, channels), size) if image else built.golden.image
     where = f" on {remote.farm.key}" if remote else ""
     with step(f"timing{where}, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
@@ -137,7 +137,7 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
     if timed:
         require_timed(built, str(path))
     found = built.metadata
-    kinds = [(m.model, m.resolution, m.input, m.output) for m in (found, wanted)]
+    kinds = [(m.model, m.resolution, m.input, m.output, m.channels) for m in (found, wanted)]
     if kinds[0] != kinds[1]:
         texts = [" ".join(map(str, kind)) for kind in kinds]
         raise UserError(

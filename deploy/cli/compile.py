@@ -38,14 +38,15 @@ def compile_model(
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_artifact
+    from deploy.own_file import own_file
 
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
     backend = backend_of(resolved)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, resolved, threads=workers, remote=remote, dump=dump_passes, cache=cache,
-            on_step=progress.at,
+            source.graph, resolved, own=own_file(source), threads=workers, remote=remote,
+            dump=dump_passes, cache=cache, on_step=progress.at,
         )  # fmt: skip
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
@@ -57,12 +58,13 @@ def compile_model(
         say(f"left to TVM's own lowering: {names}{advice}")
     emulated = f", {artifact.parity['how']}," if "how" in artifact.parity else ""
     if comparisons:
-        worst = max(comparisons, key=lambda c: c.max_logit_error)
+        worst = max(comparisons, key=lambda c: c.share_of_tolerance)
         differing = max(c.differing_share for c in comparisons)
+        images = len({c.image for c in comparisons})
         say(
-            f"parity{resolved.precision.note} with onnxruntime{emulated} on {len(comparisons)} "
-            f"images: logit error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), "
-            f"{differing:.4%} of the pixels differ at most"
+            f"parity{resolved.precision.note} with onnxruntime{emulated} on {images} images: logit "
+            f"error {worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), {differing:.4%} "
+            "of the pixels differ at most"
         )
     else:
         say(f"parity not checked: {artifact.parity['reason']}")

@@ -57,7 +57,16 @@ def run_main(main: Callable[[], object]) -> None:
 
 def say(text: str) -> None:
     """Prose for a person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text, which may hold names from any file, without what a terminal would obey or cannot
+    show: that is written as escapes. Line breaks stay."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def print_json(data: object) -> None:
@@ -91,12 +100,13 @@ def step(title: str) -> Iterator[Step]:
 
     console = Console(stderr=True, highlight=False)
     start = time.perf_counter()
-    with console.status(title) as status:
-        current = Step(title, status.update)
+    with console.status(printable(title)) as status:
+        current = Step(title, lambda detail: status.update(printable(detail)))
         yield current
     seconds = time.perf_counter() - start
     ending = f"  {current.result}" if current.result else ""
-    console.print(f"{title:<42}{seconds:6.1f} s{ending}", soft_wrap=True, markup=False)
+    line = printable(f"{title:<42}{seconds:6.1f} s{ending}")
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -104,11 +114,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=printable(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(printable(str(cell)) for cell in row))
     # Piped, a table is as wide as it is: wrapping or cutting would lose data.
     width = None if sys.stdout.isatty() else 400
     Console(highlight=False, width=width, markup=False).print(table)

@@ -1,12 +1,14 @@
 """hmseg eval."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy.cli import options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.resolution import Resolution
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,30 +89,45 @@ def _open_predictor(
 
 
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
-    from deploy.graph.export import import_onnx, read_metadata
+    from deploy.graph.export import import_file, read_metadata
     from deploy.graph.reference import OnnxSession
+    from deploy.reading.axes import real_inputs
+    from deploy.reading.file import parse
 
-    graph = import_onnx(path, mean=None, std=None)
-    metadata = read_metadata(graph)
-    _check_size(path, metadata, size)
+    taken = [v.type.tensor_type.shape.dim for v in real_inputs(parse(path).graph)]
+    is_fixed = all(dim.dim_value for dims in taken for dim in dims[1:])
+    graph = import_file(path, resolution=None if is_fixed else Resolution(*size)).graph
     session = OnnxSession(graph, threads=threads)
-
-    def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
-        _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
-        labels: NDArray[np.integer] = session.run(image)[0]
-        return labels
-
-    return predict, len(metadata.classes)
+    return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 
 
 def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
     from deploy.runtime import load
 
     network = load(path, threads=threads)
-    _check_size(path, network.metadata, size)
-    if network.metadata.output == "labels":
-        return network, len(network.metadata.classes)
-    return lambda image: network.logits(image).argmax(0), len(network.metadata.classes)
+    return _predictor(path, network.metadata, size, network)
+
+
+def _predictor(
+    path: Path, metadata: "Metadata", size: tuple[int, ...],
+    run: "Callable[[NDArray[Any]], NDArray[Any]]",
+) -> tuple["Predictor", int]:  # fmt: skip
+    """Of what takes and gives what the metadata says."""
+    from deploy.images import to_channels
+
+    if metadata.finds_masks:
+        raise UserError(
+            f"{path} finds a mask of each class, and these may overlap: a data set has one class a "
+            "pixel; compile it with --output labels"
+        )
+    _check_size(path, metadata, size)
+
+    def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
+        _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
+        result = run(metadata.network_input(to_channels(image, metadata.channels)))
+        return metadata.found_in(result) if metadata.output == "logits" else result
+
+    return predict, len(metadata.classes)
 
 
 def _check_size(path: Path, metadata: "Metadata", size: tuple[int, ...]) -> None:

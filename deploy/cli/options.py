@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.metadata import InputKind, OutputKind, Triple
+from deploy.cli.console import say
+from deploy.metadata import CHANNELS, InputKind, OutputKind, Values, check_normalisation
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
@@ -24,21 +25,43 @@ Model = Annotated[
 ]
 ResolutionText = Annotated[
     str | None,
-    typer.Option("--resolution", "-r", help="HEIGHTxWIDTH; 256x512 unless an ONNX file fixes it."),
+    typer.Option(
+        "--resolution",
+        "-r",
+        help="HEIGHTxWIDTH of a zoo model (256x512) or of an ONNX file that does not fix it.",
+    ),
 ]
 Input = Annotated[
     InputKind,
     typer.Option("--input", help="image (uint8 NHWC) or tensor (normalised float32 NCHW)."),
 ]
 Output = Annotated[
-    OutputKind, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
+    OutputKind | None,
+    typer.Option(
+        "--output",
+        help="labels (uint8, arg max inside), logits (float32), or masks (uint8, one a class), the "
+        "default for an ONNX file that ends in a sigmoid of several classes.",
+    ),
+]
+OutputName = Annotated[
+    str | None, typer.Option("--output-name", help="Which output of an ONNX file, if several.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
+        "score, 0.5 of a sigmoid)."
+    ),
 ]
 Classes = Annotated[
     int | None, typer.Option("--classes", help="Classes of an untrained zoo model.")
 ]
 Mean = Annotated[
     str | None,
-    typer.Option("--mean", help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet)."),
+    typer.Option(
+        "--mean",
+        help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet); grey: one number.",
+    ),
 ]
 Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
 TargetText = Annotated[
@@ -82,6 +105,8 @@ class SourceOptions:
     classes: Classes = None
     mean: Mean = None
     std: Std = None
+    output_name: OutputName = None
+    threshold: Threshold = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +114,7 @@ class EndOptions:
     """What goes in and comes out."""
 
     input_: Input = "image"
-    output: Output = "labels"
+    output: Output = None
 
 
 @dataclass(frozen=True)
@@ -121,18 +146,24 @@ class CacheOptions:
 def open_model(
     model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
 ) -> "Source":
-    """The graph that the model options name; checks every text before the heavy imports."""
+    """The graph that the model options name; checks every text before the heavy imports, and says
+    what its user should know."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size = read_resolution(options.resolution)
-    means, stds = read_triple("--mean", options.mean), read_triple("--std", options.std)
-    if stds and min(stds) <= 0:
-        raise UserError(f"--std {options.std}: the three numbers must be above 0")
+    means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
+    check_normalisation(means, stds)
+    if options.threshold is not None and not math.isfinite(options.threshold):
+        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
     from deploy.graph.source import open_source
 
-    return open_source(
+    source = open_source(
         model, resolution=size, input_kind=ends.input_, output=ends.output,
-        num_classes=options.classes, mean=means, std=stds,
+        num_classes=options.classes, mean=means, std=stds, output_name=options.output_name,
+        threshold=options.threshold,
     )  # fmt: skip
+    if source.imported and source.imported.note:
+        say(f"{model}: {source.imported.note}")
+    return source
 
 
 def check_precision(asked: str | None, artifact: "Artifact") -> None:
@@ -147,14 +178,16 @@ def read_resolution(text: str | None) -> Resolution | None:
     return None if text is None else parse_resolution(text)
 
 
-def read_triple(option: str, text: str | None) -> Triple | None:
-    """Three numbers with commas between them; raises UserError for anything else."""
+def read_values(option: str, text: str | None) -> Values | None:
+    """One, three or four numbers with commas between them; raises UserError for anything else."""
     if text is None:
         return None
     try:
-        red, green, blue = (float(word) for word in text.split(","))
-        if not all(math.isfinite(number) for number in (red, green, blue)):
+        values = tuple(float(word) for word in text.split(","))
+        if not all(map(math.isfinite, values)) or len(values) not in CHANNELS:
             raise ValueError
     except ValueError:
-        raise UserError(f"{option} {text!r}: write three numbers, such as 0.5,0.5,0.5") from None
-    return red, green, blue
+        raise UserError(
+            f"{option} {text!r}: write one number for each channel, such as 0.5,0.5,0.5"
+        ) from None
+    return values

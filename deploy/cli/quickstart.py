@@ -23,7 +23,8 @@ def quickstart(
     """From a network to labels.png: export, compile, check, time, segment."""
     from deploy.images import read_image, resize_image
 
-    pixels = read_image(image) if image else None
+    if image:
+        read_image(image)  # before anything is compiled
     check_writable(out / "labels.png")
     cache = options.CacheOptions(no_cache).open()
     workers = places.read_threads(threads)
@@ -36,7 +37,9 @@ def quickstart(
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
+    from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
+    from deploy.own_file import own_file
     from deploy.runtime import load
     from deploy.segment import segment_image
     from deploy.street import draw_street
@@ -46,9 +49,10 @@ def quickstart(
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=workers, cache=cache, on_step=progress.at
-        )
-        worst = max(c.max_logit_error for c in comparisons)
+            source.graph, target, own=own_file(source), threads=workers, cache=cache,
+            on_step=progress.at,
+        )  # fmt: skip
+        worst = max(c.max_logit_error for c in comparisons if c.side == "tvm")
         progress.result = f"logit error {worst:.1e} against onnxruntime"
     if source.network is not None:
         with step("checking against torch") as progress:
@@ -58,8 +62,10 @@ def quickstart(
             progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
     path = out / f"{source.metadata.file_name}{SUFFIX}"
     save_artifact(artifact, path)
-    picture = draw_street(size) if pixels is None else pixels
-    network_image = resize_image(picture, size)
+    channels = source.metadata.channels
+    seen = read_image(image) if image else draw_street(size)
+    given = read_image(image, channels) if image else to_channels(seen, channels)
+    network_image = resize_image(given, size)
     with step("timing beside onnxruntime") as progress:
         protocol = Protocol(warmup=2, repeat=10, rounds=5)
         result = bench(
@@ -67,8 +73,8 @@ def quickstart(
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     with step("segmenting"):
-        segment_image(load(path), picture, out / "labels.png", out / "overlay.png")
+        written = segment_image(load(path), given, seen, out, "")
     print_result(result, [])
     say(f"weights: {source.weights}")
-    for written in (path, out / "labels.png", out / "overlay.png"):
-        print(written)
+    for file in (path, *written.get("masks", [written.get("labels")]), written["overlay"]):
+        print(file)

@@ -18,18 +18,23 @@ def run(
     threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Segment images: NAME-labels.png (class indices) and NAME-overlay.png (with a legend)."""
+    """Segment images: NAME-labels.png (class indices) and NAME-overlay.png (with a legend).
+
+    Where a network finds masks, NAME-CLASS.png for each class instead of the labels.
+    """
     from deploy.images import find_images
     from deploy.runtime import load
-    from deploy.segment import output_names, segment_file
+    from deploy.segment import OVERLAY, output_names, result_kinds, segment_file
 
     paths = find_images(images)
     names = output_names(paths)
     inputs = {path.resolve() for path in paths}
-    for result in (out / f"{name}-{kind}.png" for name in names for kind in ("labels", "overlay")):
+    network = load(artifact, threads=places.read_threads(threads))
+    kinds = [*result_kinds(network.metadata), OVERLAY]
+    for result in (out / f"{name}-{kind}.png" for name in names for kind in kinds):
         if result.resolve() in inputs:
             raise UserError(f"{result} would be overwritten; name another folder with --out")
-    network = load(artifact, threads=places.read_threads(threads))
+        inputs.add(result.resolve())
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write into {out}: it is a file; name a folder with --out")
     done = []
@@ -38,6 +43,6 @@ def run(
         done.append({"image": str(path), **written})
         say(f"{index + 1}/{len(paths)} {path}")
         if not as_json:
-            print(written["labels"])
+            print("\n".join(written.get("masks", [written.get("labels")])))
     if as_json:
         print_json(done)

@@ -85,12 +85,14 @@ def _compare_all(
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
     from deploy.build import build_artifact
+    from deploy.own_file import own_file
     from deploy.verify import probe_images, verify_torch
 
     with step(f"compiling for {target.name}") as progress:
         artifact, comparisons = build_artifact(
-            source.graph, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
-        )
+            source.graph, target, own=own_file(source), threads=threads, remote=remote,
+            cache=cache, on_step=progress.at,
+        )  # fmt: skip
     if "how" in artifact.parity:
         say(f"checked on {artifact.parity['how']}")
     if not comparisons:
@@ -104,17 +106,20 @@ def _compare_all(
 
 def _print(comparisons: "list[Comparison]", precision: "Precision") -> None:
     print_table(
-        f"against onnxruntime{precision.note}",
-        ("side", "image", "logit error", "allowed", "pixels differing", "passed"),
+        f"class scores against onnxruntime{precision.note}",
+        (
+            "side", "image", "rms error", "noise", "allowed", "largest", "noise", "allowed",
+            "pixels differing", "passed",
+        ),
         [
             (
                 c.side,
                 c.image,
-                f"{c.max_logit_error:.2e}",
-                f"{c.tolerance:.2e}",
+                *(f"{value:.1e}" for value in (c.rms_error, c.rms_noise, c.rms_tolerance)),
+                *(f"{value:.1e}" for value in (c.max_logit_error, c.noise, c.tolerance)),
                 f"{c.differing_share:.4%}",
                 "yes" if c.passed else "NO",
             )
             for c in comparisons
         ],
-    )
+    )  # fmt: skip

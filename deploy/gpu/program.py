@@ -71,11 +71,11 @@ class GpuProgram:
 
 
 def result_of(raw: NDArray[np.uint8], entry: str, metadata: Metadata) -> NDArray[Any]:
-    """The bytes that an entry has written as labels (H, W) or class scores (K, H, W)."""
-    height, width = metadata.resolution
-    if entry == "main" and metadata.output == "labels":
-        return raw.reshape(height, width)
-    return raw.view(np.float32).reshape(-1, height, width)
+    """The bytes that an entry has written as what the network gives, or as class scores
+    (K, H, W)."""
+    if entry == "main":
+        return raw.view(metadata.output_dtype).reshape(metadata.output_shape)
+    return raw.view(np.float32).reshape(metadata.num_scores, *metadata.resolution)
 
 
 def number_of(architecture: str) -> int:

@@ -11,30 +11,30 @@ import warnings
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from deploy.graph.ends import (
-    IMAGE,
-    TENSOR,
-    attach_image_end,
-    attach_output_end,
-    free_names,
-    inspect_ends,
-    name_input,
-)
-from deploy.metadata import InputKind, Metadata, OutputKind, Triple
-from deploy.resolution import Resolution
+from deploy.graph.decision import decide, read_classes
+from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
+from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
+from deploy.reading import ReadModel, read_model
+from deploy.reading.file import UserFile
+from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import UserError
-from lut.files import atomic_path, read_file
+from lut.files import atomic_path
 
 OPSET = 20
-_OLDEST_OPSET = 13  # of what the ends are written in; older files are converted
+# Of metadata in every file that we write; a user's file may have some of the same names.
+_FIELDS = {
+    "model", "classes", "names", "palette", "resolution", "output", "mean", "std", "license",
+    "version",
+}  # fmt: skip
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -85,69 +85,124 @@ def export_network(
         version=version("hmseg"),
         input=input_kind,
     )
-    return _finish(graph, metadata)
+    graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
+    return _finish(graph, metadata, inspect_ends(graph))[0]
 
 
-def import_onnx(
+class Imported(NamedTuple):
+    """The deployable graph of a user's file, and how it came about.
+
+    `file` is that file as it is, `ends` what was found at its ends. `scores` is what in the
+    deployable graph the class scores (1, K, h, w) are called that they were traced back to, `tail`
+    are the nodes between these and the file's output (`deploy.graph.ends.own`). `note` is what the
+    user should know, if anything.
+    """
+
+    graph: onnx.ModelProto
+    file: UserFile
+    ends: GraphEnds
+    scores: str
+    tail: onnx.ModelProto
+    note: str
+
+
+def import_onnx(path: Path, **options: Any) -> onnx.ModelProto:  # noqa: ANN401 - `import_file`'s
+    """The deployable graph of `import_file`."""
+    return import_file(path, **options).graph
+
+
+def import_file(
     path: Path,
     *,
-    input_kind: InputKind = "image",
-    output: OutputKind = "labels",
-    mean: Triple | None,
-    std: Triple | None,
-) -> onnx.ModelProto:
-    """Make a user's ONNX file deployable (`deploy.graph.ends.inspect_ends` says what is accepted).
+    resolution: Resolution | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Imported:
+    """Read a user's ONNX file and make it deployable: `read_model` says what `resolution` is for,
+    `make_deployable` has the other options. Raises UserError as these do."""
+    return make_deployable(read_model(path, resolution), **options)
 
-    A file that already carries our metadata keeps its classes. `mean` and `std`, of the RGB image
-    scaled to 0..1, are used where the graph takes a float tensor; ImageNet's by default. With the
-    input kind ``tensor`` that float input stays the graph's input. Raises UserError for a file that
-    is missing, is no ONNX, has dynamic shapes or another layout.
+
+def make_deployable(
+    read: ReadModel,
+    *,
+    output_name: str | None = None,
+    input_kind: InputKind = "image",
+    output: OutputKind | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
+    threshold: float | None = None,
+) -> Imported:
+    """Make a user's file deployable: its normal form gets our ends, in place
+    (`deploy.graph.ends.inspect_ends` says what is accepted).
+
+    `output_name` chooses among its outputs. Without an `output` it is labels, or masks where the
+    file says that its classes do not exclude each other. A file that already carries our metadata
+    keeps its classes. `mean` and `std`, of the image scaled to 0..1, are used where the graph takes
+    a float tensor (`default_normalisation`). With the input kind ``tensor`` that float input stays
+    the graph's input. `threshold` is what the file's own output is compared with, where it is one
+    class's or masks'. Raises UserError for another layout, and for options that contradict the
+    file.
     """
-    graph = read_onnx(path)
-    ends = inspect_ends(graph)
-    if ends.takes_image and (mean or std):
-        raise UserError(f"{path} takes a uint8 image: its mean and std are inside; leave them out")
-    if ends.takes_image and input_kind == "tensor":
-        raise UserError(f"{path} takes a uint8 image: it has no float tensor to start from")
-    strings = {prop.key: prop.value for prop in graph.metadata_props}
-    known = Metadata.from_strings(strings) if {"names", "palette"} <= set(strings) else None
-    classes = known.classes if known else classes_for(ends.num_classes)
-    if len(classes) != ends.num_classes:
-        raise UserError(
-            f"{path}: the metadata names {len(classes)} classes, the graph gives {ends.num_classes}"
-        )
-    if known:
-        mean, std = mean or known.mean, std or known.std
-    if not ends.takes_image:
-        mean, std = mean or MEAN, std or STD
+    graph, path = read.graph, read.file.path
+    ends = inspect_ends(graph, output_name)
+    parse_resolution(str(ends.resolution))
+    strings = {prop.key: prop.value for prop in read.file.model.metadata_props}
+    known = Metadata.from_strings(strings) if set(strings) >= _FIELDS else None
+    mean, std = _normalisation(path, ends, input_kind, known, mean, std)
+    decision = decide(ends, output, threshold, known)
     metadata = Metadata(
         model=known.model if known else path.stem,
-        classes=classes,
+        classes=known.classes if known else read_classes(strings, ends),
         resolution=ends.resolution,
-        output=output,
+        output=decision.output,
         mean=mean,
         std=std,
         license=known.license if known else "unknown",
         version=version("hmseg"),
         input=input_kind,
+        channels=ends.input.channels,
+        scores=1 if ends.is_binary else None,
+        threshold=decision.threshold,
     )
-    return _finish(graph, metadata)
+    if len(metadata.classes) != ends.num_classes:
+        raise UserError(
+            f"{path}: the metadata names {len(metadata.classes)} classes, the graph gives "
+            f"{ends.num_classes}"
+        )
+    tail = tail_of(graph, ends)
+    graph, scores = _finish(graph, metadata, ends)
+    return Imported(graph, read.file, ends, scores, tail, decision.note)
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Load, check and shape-infer an ONNX file; raises UserError in one line."""
-    content = read_file(path)
-    try:
-        model = onnx.load_model_from_string(content)
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
-        opsets = {entry.domain: entry.version for entry in model.opset_import}
-        if opsets.get("", _OLDEST_OPSET) < _OLDEST_OPSET:
-            model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except Exception as error:  # protobuf, the checker and the file system each raise their own
-        line = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a valid ONNX file ({line})") from error
+def default_normalisation(channels: int) -> tuple[Values, Values]:
+    """Mean and standard deviation where none are given: ImageNet's for RGB; grey and RGBA images
+    are scaled to 0..1 alone."""
+    return (MEAN, STD) if channels == len(MEAN) else ((0.0,) * channels, (1.0,) * channels)
+
+
+def _normalisation(
+    path: Path, ends: GraphEnds, input_kind: InputKind, known: Metadata | None,
+    mean: Values | None, std: Values | None,
+) -> tuple[Values | None, Values | None]:  # fmt: skip
+    if ends.input.is_uint8:
+        if mean or std:
+            raise UserError(
+                f"{path} takes a uint8 image: its mean and std are inside; leave them out"
+            )
+        if input_kind == "tensor":
+            raise UserError(f"{path} takes a uint8 image: it has no float tensor to start from")
+        return (known.mean, known.std) if known else (None, None)
+    channels = ends.input.channels
+    usual = default_normalisation(channels)
+    mean = mean or (known.mean if known else None) or usual[0]
+    std = std or (known.std if known else None) or usual[1]
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(
+                f"--{name} has {len(values)} numbers, the image of {path} has {channels} channels"
+            )
+    check_normalisation(mean, std)
+    return mean, std
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -180,26 +235,18 @@ def _export_float_graph(model: nn.Module, resolution: Resolution) -> onnx.ModelP
     return graph
 
 
-def _finish(model: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
+def _finish(
+    model: onnx.ModelProto, metadata: Metadata, ends: GraphEnds
+) -> tuple[onnx.ModelProto, str]:
+    """The graph with both ends, and what `attach_ends` says."""
     _strip_debug(model)
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    ends = inspect_ends(model)
-    free_names(model)
-    if ends.takes_image:
-        name_input(model, IMAGE)
-    elif metadata.input == "tensor":
-        name_input(model, TENSOR)
-    else:
-        assert metadata.mean
-        assert metadata.std
-        attach_image_end(model, ends.resolution, metadata.mean, metadata.std)
-    attach_output_end(model, ends, metadata.output)
+    scores = attach_ends(model, ends, metadata)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     model.producer_name, model.producer_version = "hmseg", metadata.version
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata.to_strings())
     onnx.checker.check_model(model, full_check=True)
-    return model
+    return model, scores
 
 
 def _strip_debug(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""Where a compiled network first leaves its reference: a bisection over the graph's prefixes."""
+"""Where one reading of a graph first leaves another: a bisection over the graph's nodes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from deploy.graph.reference import OnnxSession
+from deploy.graph.expected import Expectations, Expected
+from deploy.noise import Deviation
 from deploy.precision import FP32, Precision
 
 # Compiles a graph from the image to one float tensor and runs it on an image: no batch axis.
@@ -17,19 +18,15 @@ RunPrefix = Callable[[onnx.ModelProto, NDArray[Any]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Difference:
-    """The first node whose output differs."""
+    """The first node whose output differs, and how."""
 
     node: str
     op: str
     output: str
-    max_error: float
-    tolerance: float
+    how: str
 
     def __str__(self) -> str:
-        return (
-            f"first difference: {self.op} {self.node!r} (output {self.output!r}), error "
-            f"{self.max_error:.3g}, allowed {self.tolerance:.3g}"
-        )
+        return f"first difference: {self.op} {self.node!r} (output {self.output!r}), {self.how}"
 
 
 def first_difference(
@@ -39,39 +36,57 @@ def first_difference(
     precision: Precision = FP32,
 ) -> Difference | None:
     """The first node, in the graph's order, whose output leaves onnxruntime's by more than the
-    precision allows.
+    precision allows, has another shape, or cannot be compiled by itself.
 
     Each probe cuts the graph at one node and compiles the prefix the way the whole is compiled, so
     that fusion stays as it was; log2(nodes) probes. None where no float output differs. A
-    difference that a later node undoes can be missed: bisection assumes that it persists.
+    difference that a later node undoes can be missed: bisection assumes that it persists. Raises
+    UserError where onnxruntime fails.
     """
     cut = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model, strict_mode=True))
-    nodes = _float_nodes(model)
 
-    def probe(index: int) -> Difference | None:
-        node = nodes[index]
+    def probe(node: onnx.NodeProto) -> str:
         prefix = cut.extract_model([model.graph.input[0].name], [node.output[0]])
-        expected = OnnxSession(prefix).run(image)[0]
-        error = float(np.abs(run_prefix(prefix, image).astype(np.float64) - expected).max())
-        peak = max(1.0, float(np.abs(expected).max()))
-        tolerance = precision.relative_tolerance * peak
-        # Written so that NaN differs.
-        if error <= tolerance:
-            return None
-        return Difference(node.name, node.op_type, node.output[0], error, tolerance)
+        expected = Expectations(prefix, {"": image}, most=0)[""]
+        try:
+            got = run_prefix(prefix, image)
+        except Exception as error:  # whatever the compiler raises: this is where it does
+            return f"which cannot be compiled up to here: {' '.join(str(error).split())[:200]}"
+        return how_they_differ(expected, got, precision)
 
-    found = probe(len(nodes) - 1)
-    if found is None:
+    return bisect(_float_nodes(model), probe)
+
+
+def how_they_differ(expected: Expected, got: NDArray[Any], precision: Precision = FP32) -> str:
+    """In words; empty where they do not."""
+    wanted = expected.scores
+    if got.shape != wanted.shape:
+        return f"shape {got.shape} instead of {wanted.shape}"
+    allowed = precision.allowed(expected.noise, Deviation.size(wanted).largest)
+    error = Deviation.between(got, wanted)
+    if error.within(allowed):
+        return ""
+    if not error.largest <= allowed.largest:
+        return f"error {error.largest:.3g}, allowed {allowed.largest:.3g}"
+    return f"root mean square error {error.rms:.3g}, allowed {allowed.rms:.3g}"
+
+
+def bisect(
+    nodes: Sequence[onnx.NodeProto], probe: Callable[[onnx.NodeProto], str]
+) -> Difference | None:
+    """The first node of which `probe` says how it differs, assuming that all after it do too."""
+    if not nodes or not (how := probe(nodes[-1])):
         return None
     good, bad = -1, len(nodes) - 1
     while bad - good > 1:
         middle = (good + bad) // 2
-        difference = probe(middle)
-        if difference is None:
-            good = middle
+        found = probe(nodes[middle])
+        if found:
+            bad, how = middle, found
         else:
-            bad, found = middle, difference
-    return found
+            good = middle
+    node = nodes[bad]
+    return Difference(node.name, node.op_type, node.output[0], how)
 
 
 def _float_nodes(model: onnx.ModelProto) -> Sequence[onnx.NodeProto]:

@@ -1,5 +1,6 @@
 """onnxruntime as the reference that every binary is checked and timed against."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,46 +9,90 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from deploy.graph.ends import with_logits_output
+from deploy.graph.export import read_metadata
+from deploy.reading.text import one_line
 from lut.errors import UserError
+
+# What makes a session of a graph that is not one protobuf.
+Opener = Callable[[ort.SessionOptions], ort.InferenceSession]
 
 
 class OnnxSession:
-    """A graph with both ends in onnxruntime, on the CPU, at its documented best settings.
+    """A graph, or what opens one, in onnxruntime, on the CPU, at its documented best settings, or,
+    where not `optimised`, node by node as it is written.
 
-    `threads` is the size of its pool, which spins between calls as ours does.
+    `threads` is the size of its pool, which spins between calls as ours does. Raises UserError for
+    a graph that onnxruntime does not take.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto | Opener,
+        *,
+        threads: int | None = None,
+        optimised: bool = True,
+    ) -> None:
+        levels = ort.GraphOptimizationLevel
         options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
+        )
+        options.log_severity_level = 4  # what fails is raised
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            self._session = (
+                ort.InferenceSession(
+                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                )
+                if isinstance(model, onnx.ModelProto)
+                else model(options)
             )
+        except UserError:
+            raise
         except Exception as error:  # onnxruntime raises classes of its own, all of them for this
-            line = " ".join(str(error).split())[:300]
-            raise UserError(f"onnxruntime cannot run this ONNX graph: {line}") from error
+            raise UserError(
+                f"onnxruntime cannot run this ONNX graph: {one_line(error, 300)}"
+            ) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, image: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of the graph, without the batch axis, for one input: an image uint8
-        (H, W, 3) or a tensor float32 (3, H, W), as the graph takes it."""
-        outputs: list[NDArray[Any]] = self._session.run(None, {self._input: image[None]})
-        return [output[0] for output in outputs]
+        (H, W, C) or a tensor float32 (C, H, W), as the graph takes it. Raises UserError where
+        onnxruntime fails on it."""
+        return [output[0] for output in self.run_batch(image[None])]
+
+    def run_batch(
+        self, given: NDArray[Any], names: Sequence[str] | None = None
+    ) -> list[NDArray[Any]]:
+        """As `run`, with the batch axis; `names` of outputs, by default all."""
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(names, {self._input: given})
+        except Exception as error:  # an index out of bounds, a shape that does not fit
+            raise UserError(
+                f"onnxruntime fails on this ONNX graph: {one_line(error, 300)}"
+            ) from error
+        return outputs
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy whose outputs are these tensors of the graph."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    # onnxruntime finds their types by itself.
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return copy
 
 
 class Reference:
     """Labels and logits of a graph, whichever of the two it gives."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._session = OnnxSession(with_logits_output(model))
+        self._session, self._metadata = OnnxSession(with_logits_output(model)), read_metadata(model)
 
-    def __call__(self, image: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """labels uint8 (H, W) and logits float32 (K, H, W) of one input."""
+    def __call__(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Labels (H, W), or masks (K, H, W), and logits float32 (K, H, W) of one input."""
         outputs = self._session.run(image)
         logits = outputs[-1]
-        labels = outputs[0] if len(outputs) == 2 else logits.argmax(0).astype(np.uint8)
-        return labels, logits
+        return outputs[0] if len(outputs) == 2 else self._metadata.found_in(logits), logits

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from deploy.graph.export import export_network, import_onnx, read_metadata
-from deploy.metadata import InputKind, Metadata, OutputKind, Triple
+from deploy.graph.export import Imported, export_network, import_file, read_metadata
+from deploy.metadata import InputKind, Metadata, OutputKind, Values
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
 from hmseg.mrms import MRMS
@@ -19,11 +19,15 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Source:
-    """A deployable graph, the network behind it where it is ours, and what its weights are."""
+    """A deployable graph, the network behind it where it is ours, and what its weights are.
+
+    `imported` says how a user's file became that graph.
+    """
 
     graph: onnx.ModelProto
     network: MRMS | None
     weights: str
+    imported: Imported | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -36,30 +40,36 @@ def open_source(
     *,
     resolution: Resolution | None = None,
     input_kind: InputKind = "image",
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     num_classes: int | None = None,
-    mean: Triple | None = None,
-    std: Triple | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
+    output_name: str | None = None,
+    threshold: float | None = None,
 ) -> Source:
-    """Export a zoo network, or import an ONNX file, with both ends.
+    """Export a zoo network, or import an ONNX file (`import_file`), with both ends.
 
-    A zoo network gets its released weights, with their classes, if it has any and `num_classes` is
-    not given; else the same random weights every time. Raises UserError for an
+    Without an `output` it is what the classes ask for: labels where they exclude each other, as
+    those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
+    and `num_classes` is not given; else the same random weights every time. Raises UserError for an
     unknown name, and for options that contradict the file.
     """
     if model not in zoo.list_models() and _names_a_file(model):
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
-        graph = import_onnx(Path(model), input_kind=input_kind, output=output, mean=mean, std=std)
-        found = read_metadata(graph).resolution
-        if resolution is not None and resolution != found:
-            raise UserError(
-                f"{model} is exported for {found}, not {resolution}; leave --resolution out or "
-                "export the file again"
-            )
-        return Source(graph, None, "those in the file")
+        found = import_file(
+            Path(model), resolution=resolution, output_name=output_name, input_kind=input_kind,
+            output=output, mean=mean, std=std, threshold=threshold,
+        )  # fmt: skip
+        return Source(found.graph, None, "those in the file", found)
     if mean or std:
         raise UserError("--mean and --std go with an ONNX file; zoo models use ImageNet's")
+    if output_name is not None or threshold is not None:
+        raise UserError("--output-name and --threshold go with an ONNX file")
+    if output == "masks":
+        raise UserError(
+            "--output masks goes with an ONNX file; a zoo model's classes exclude each other"
+        )
     torch.manual_seed(SEED)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
@@ -69,7 +79,7 @@ def open_source(
         model,
         resolution or DEFAULT_RESOLUTION,
         input_kind=input_kind,
-        output=output,
+        output=output or "labels",
         num_classes=network.config.num_classes,
     )
     untrained = f"random (seed {SEED}): the network is not trained"

@@ -36,6 +36,11 @@ def generic_classes(count: int) -> ClassSet:
     return ClassSet("generic", names, tuple(colour(i) for i in range(count)))
 
 
+def binary_classes() -> ClassSet:
+    """What one score tells apart."""
+    return ClassSet("binary", ("background", "class 1"), ((0, 0, 0), generic_classes(1).palette[0]))
+
+
 CITYSCAPES = ClassSet(
     "cityscapes",
     (

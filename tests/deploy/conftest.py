@@ -10,11 +10,16 @@ from pathlib import Path
 import onnx
 import pytest
 
+from deploy import reading
 from deploy.artifact import Artifact
 from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.gpu import emulator
 from deploy.graph.export import export_network
+from deploy.reading.file import check, complete, parse
+from deploy.reading.graph import Graph
+from deploy.reading.normalise import normalise
+from deploy.resolution import Resolution
 from deploy.target import Target
 from deploy.targets import resolve_target
 from hmseg.mrms import MRMS
@@ -84,6 +89,24 @@ def small_artifact(small_graph: onnx.ModelProto, cpu: Target, shared_folder: Pat
         save_artifact(build_artifact(small_graph, cpu, threads=2)[0], path)
 
     return load_artifact(made_once(shared_folder, "small.hmseg", build))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A user's file is read in this process, not in one of its own, which takes a second to start:
+    the tests of reading alone look at that."""
+
+    def read(path: Path, resolution: Resolution | None) -> Graph:
+        file = complete(path, parse(path), resolution)
+        check(file.model)
+        graph = normalise(file)
+        file.session()
+        return graph
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "deploy/reading/" not in request.node.nodeid:
+            patch.setattr(reading, "read_apart", read)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,8 +5,10 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from deploy.artifact_file import load_artifact, parse_artifact, save_artifact
 from deploy.cpu.library import Library
 from deploy.resolution import Resolution
 from deploy.target import Target
+from hmseg.data.classes import binary_classes, generic_classes
 from lut.errors import UserError
 from tests.conditions import MOUNTS
 from tests.deploy.test_metadata import METADATA, json_values
@@ -47,6 +50,12 @@ def data(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("a") / "a.hmseg"
     save_artifact(ARTIFACT, path)
     return path.read_bytes()
+
+
+def saved(artifact: Artifact) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        save_artifact(artifact, Path(folder) / "a.hmseg")
+        return (Path(folder) / "a.hmseg").read_bytes()
 
 
 DATA_PATH_BYTES = 64
@@ -212,10 +221,37 @@ def test_the_sealing_helper_makes_archives_that_are_taken(data):
     assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
 
 
-@pytest.mark.parametrize("version", [4, 99])
+@pytest.mark.parametrize("version", [5, 99])
 def test_a_newer_format_says_to_update(data, version):
     changed = with_manifest(data, lambda m: m | {"format_version": version})
-    refused(changed, f"format version {version} is newer than this program's 3; update hmseg")
+    refused(changed, f"format version {version} is newer than this program's 4; update hmseg")
+
+
+@pytest.mark.parametrize(
+    ("change", "version"),
+    [
+        ({"channels": 1, "mean": (0.5,), "std": (0.5,)}, 4),
+        ({"output": "masks", "threshold": 0.5}, 4),
+        ({"classes": binary_classes(), "scores": 1, "threshold": 0.5}, 4),
+        ({"classes": generic_classes(256)}, 4),
+        ({"output": "logits"}, 1),
+    ],
+)
+def test_what_older_programs_cannot_read_is_of_a_later_format(change, version):
+    metadata = replace(METADATA, **change)
+    image = RNG.integers(0, 256, (*SIZE, metadata.channels), dtype=np.uint8)
+    scores = RNG.normal(size=(metadata.num_scores, *SIZE)).astype(np.float32)
+    golden = Golden.sampled(image, metadata.found_in(scores), scores)
+    artifact = replace(ARTIFACT, metadata=metadata, golden=golden)
+    manifest = artifact.manifest()
+    assert manifest["format_version"] == version
+    assert manifest["output"]["shape"] == [1, *metadata.output_shape]
+    again = parse_artifact(saved(artifact), "a.hmseg")
+    assert again.metadata == metadata
+    np.testing.assert_array_equal(again.golden.labels, golden.labels)
+    wrong = replace(artifact, golden=replace(golden, labels=golden.labels.astype(np.int32)))
+    with pytest.raises(UserError, match=r"golden/labels\.npy, int32"):
+        parse_artifact(saved(wrong), "a.hmseg")
 
 
 @pytest.mark.parametrize("version", ["1", 0, -1, None, 1.0, True])

@@ -14,6 +14,9 @@ from deploy.build import TOOLS, build_artifact
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import export_network
 from deploy.graph.reference import Reference
+from deploy.graph.source import open_source
+from deploy.noise import Deviation
+from deploy.own_file import own_file
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.verify import probe_images, verify_torch
@@ -78,8 +81,10 @@ def test_the_golden_pair_is_the_references(artifact, graph):
     golden = artifact.golden
     np.testing.assert_array_equal(golden.image, draw_street(SIZE))
     labels, logits = Reference(graph)(golden.image)
-    np.testing.assert_array_equal(golden.labels, labels)
-    np.testing.assert_array_equal(golden.logits, logits[:, ::8, ::8])
+    assert (golden.labels != labels).mean() < 1e-3  # it is in double: of ties another may win
+    np.testing.assert_allclose(golden.logits, logits[:, ::8, ::8], atol=1e-4)
+    noise = Deviation(**artifact.parity["noise"])
+    assert 0 < noise.rms < noise.largest < 1e-4
 
 
 # In the small graph conv1 is the first, conv2 the second; in ONNX's order.
@@ -115,6 +120,44 @@ def test_a_network_that_gives_nan_is_refused(cpu, tmp_path):
             )
     with pytest.raises(WorkError, match="logit error nan"):
         build_artifact(deployable(model, tmp_path), cpu, threads=2)
+
+
+def test_a_file_that_was_misread_is_refused_before_anything_is_compiled(cpu, tmp_path):
+    source = open_source(str(graphs.write(segmenter(), tmp_path / "own.onnx")))
+    own, steps = own_file(source), []
+    artifact, comparisons = build_artifact(
+        source.graph, cpu, own=own, threads=2, on_step=steps.append
+    )
+    assert {c.side for c in comparisons} == {"file", "ends", "tvm"}
+    assert artifact.parity["comparisons"] == [c.to_json() for c in comparisons]
+    assert steps[0] == "comparing with the file"
+    for tensor in source.graph.graph.initializer:
+        if list(tensor.dims) == [8, 3, 3, 3]:
+            values = graphs.numpy_helper.to_array(tensor) * np.float32(1.001)
+            tensor.CopyFrom(graphs.numpy_helper.from_array(values, tensor.name))
+    steps.clear()
+    with pytest.raises(WorkError) as caught:
+        build_artifact(source.graph, cpu, own=own, threads=2, on_step=steps.append)
+    text = str(caught.value)
+    assert text.startswith("the ONNX file was misread: file does not match onnxruntime on the ")
+    assert "; first difference: Conv 'conv1' (output 'features'), " in text
+    assert "\n" not in text
+    assert steps == ["comparing with the file"]
+
+
+def test_a_compiler_that_fails_on_a_prefix_ends_in_one_line(cpu, tmp_path, monkeypatch):
+    """The network is refused already."""
+    model = deployable(segmenter(), tmp_path)
+    passes = [scale_weight_of_conv(0, 1.05), *network_passes()]
+
+    def fail(*_):
+        raise ValueError("one line\nand another")
+
+    monkeypatch.setattr("deploy.build.first_difference", fail)
+    with pytest.raises(
+        WorkError, match=r"the layer was not found \(one line and another\); no art"
+    ):
+        build_artifact(model, cpu, threads=2, passes=passes)
 
 
 def test_a_target_that_this_machine_lacks_is_built_but_not_checked(

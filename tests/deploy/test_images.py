@@ -16,6 +16,7 @@ from deploy.images import (
     resize_labels,
     save_labels,
     save_overlay,
+    to_channels,
 )
 from deploy.resolution import Resolution
 from hmseg.data.classes import CITYSCAPES, generic_classes
@@ -39,6 +40,35 @@ def read(tmp_path: Path):
         return read_image(path)
 
     return read_bytes
+
+
+class TestChannels:
+    def test_grey_and_rgba(self, tmp_path):
+        """As Pillow converts; opaque where the picture has no alpha."""
+        path = tmp_path / "i.png"
+        Image.fromarray(PHOTO).save(path)
+        grey = np.asarray(Image.fromarray(PHOTO).convert("L"))
+        np.testing.assert_array_equal(read_image(path, 1), grey[..., None])
+        np.testing.assert_array_equal(to_channels(PHOTO, 1), grey[..., None])
+        opaque = np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255, np.uint8)])
+        np.testing.assert_array_equal(read_image(path, 4), opaque)
+        np.testing.assert_array_equal(to_channels(PHOTO, 4), opaque)
+        assert to_channels(PHOTO, 3) is PHOTO
+        alpha = opaque.copy()
+        alpha[..., 3] = np.arange(PHOTO.shape[1]) * 8
+        Image.fromarray(alpha).save(path)
+        np.testing.assert_array_equal(read_image(path, 4), alpha)
+        np.testing.assert_array_equal(read_image(path), PHOTO)
+
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_resized(self, channels):
+        image = to_channels(PHOTO, channels)
+        assert resize_image(image, Resolution(10, 25)).shape == (10, 25, channels)
+        assert resize_image(image, Resolution(20, 30)) is image
+        planes = [Image.fromarray(image[..., i]) for i in range(channels)]
+        resized = [np.asarray(p.resize((25, 10), Image.Resampling.BILINEAR)) for p in planes]
+        found = resize_image(image, Resolution(10, 25))
+        np.testing.assert_allclose(found.astype(int), np.dstack(resized).astype(int), atol=1)
 
 
 class TestRead:

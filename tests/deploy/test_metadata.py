@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from deploy.metadata import Metadata
 from deploy.resolution import Resolution
-from hmseg.data.classes import CITYSCAPES, ClassSet
+from hmseg.data.classes import CITYSCAPES, ClassSet, binary_classes, generic_classes
 from hmseg.data.normalise import MEAN, STD
 from lut.errors import UserError
 
 METADATA = Metadata("tiny-mrms", CITYSCAPES, Resolution(64, 96), "labels", MEAN, STD, "MIT", "0.1")
+LATER = {"input", "channels", "scores", "threshold"}  # of the fields, older files lack
 colours = st.tuples(*[st.integers(0, 255)] * 3)
 class_sets = st.lists(st.tuples(st.text(), colours), max_size=9).map(
     lambda entries: ClassSet("own", tuple(n for n, _ in entries), tuple(c for _, c in entries))
@@ -33,7 +34,7 @@ def test_round_trip(model, classes, output, mean, std):
     assert Metadata.from_strings(strings) == metadata
 
 
-@pytest.mark.parametrize("field", sorted(METADATA.to_strings().keys() - {"input"}))
+@pytest.mark.parametrize("field", sorted(METADATA.to_strings().keys() - LATER))
 def test_a_missing_field_is_named(field: str):
     strings = METADATA.to_strings()
     del strings[field]
@@ -62,6 +63,12 @@ def test_any_value_in_a_field_is_taken_or_a_user_error(field, value, as_text):
         ("palette", "[[1e400, 0, 0]]", "malformed"),
         ("names", "[" * 100_000, "malformed"),
         ("mean", "[1, 2]", "malformed"),
+        ("channels", "2", "malformed"),
+        ("channels", "4", "malformed"),  # mean has three numbers
+        ("scores", "1", "malformed"),  # there are 19 classes
+        ("threshold", "0.5", "malformed"),  # an arg max has none
+        ("threshold", "NaN", "malformed"),
+        ("output", "masks", "needs a threshold"),
         ("model", 5, "must be texts"),
     ],
 )
@@ -70,10 +77,52 @@ def test_malformed_fields(field, value, message):
         Metadata.from_strings(METADATA.to_strings() | {field: value})
 
 
-def test_files_from_before_there_was_a_choice_take_an_image():
-    strings = METADATA.to_strings()
-    del strings["input"]
+def test_files_from_before_there_was_a_choice_take_an_rgb_image():
+    strings = {k: v for k, v in METADATA.to_strings().items() if k not in LATER}
     assert Metadata.from_strings(strings) == METADATA
+
+
+MASKS = replace(METADATA, output="masks", threshold=0.25)
+BINARY = replace(METADATA, classes=binary_classes(), scores=1, threshold=0.25)
+MANY = replace(METADATA, classes=generic_classes(300))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "dtype", "shape"),
+    [
+        (METADATA, np.uint8, (64, 96)),
+        (BINARY, np.uint8, (64, 96)),
+        (MANY, np.uint16, (64, 96)),
+        (MASKS, np.uint8, (19, 64, 96)),
+    ],
+)
+def test_what_is_found_in_scores(metadata, dtype, shape):
+    scores = np.random.default_rng(0).normal(size=(metadata.num_scores, 64, 96))
+    found = metadata.found_in(scores.astype(np.float32))
+    assert (found.dtype, found.shape) == (dtype, shape)
+    assert (metadata.output_dtype, metadata.output_shape) == (dtype, shape)
+    expected = scores.argmax(0) if metadata.threshold is None else scores > 0.25
+    np.testing.assert_array_equal(found, expected[0] if metadata.scores else expected)
+    logits = replace(metadata, output="logits")
+    assert (logits.output_dtype, logits.output_shape) == (np.float32, scores.shape)
+    np.testing.assert_array_equal(logits.found_in(scores.astype(np.float32)), found)
+    for each in (metadata, logits):
+        assert Metadata.from_strings(each.to_strings()) == each
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_channels(channels):
+    values = tuple(0.1 * (i + 1) for i in range(channels))
+    metadata = replace(METADATA, channels=channels, mean=values, std=values)
+    assert Metadata.from_strings(metadata.to_strings()) == metadata
+    assert metadata.input_shape == (64, 96, channels)
+    tensor = replace(metadata, input="tensor")
+    image = np.random.default_rng(0).integers(0, 256, metadata.input_shape, dtype=np.uint8)
+    found = tensor.network_input(image)
+    assert found.shape == tensor.input_shape == (channels, 64, 96)
+    np.testing.assert_allclose(
+        found, ((image / 255 - values) / values).transpose(2, 0, 1), atol=1e-5
+    )
 
 
 def test_a_tensor_needs_mean_and_std():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deploy.images import resize_image, resize_labels
+from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from deploy.runtime import load
-from deploy.segment import output_names, segment_file
+from deploy.segment import output_names, result_kinds, segment_file
+from hmseg.data.classes import ClassSet, binary_classes, generic_classes
 from lut.errors import UserError
 from tests.deploy.graphs import photo
+from tests.deploy.test_metadata import METADATA
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,92 @@ def test_a_broken_image_writes_nothing(loaded, tmp_path):
 )
 def test_names(paths, names):
     assert output_names([Path(path) for path in paths]) == names
+
+
+class Played:
+    """A network that finds what it is told to."""
+
+    def __init__(self, metadata: Metadata, found: np.ndarray) -> None:
+        self.metadata, self.found = metadata, found
+
+    def __call__(self, given: np.ndarray) -> np.ndarray:
+        assert (given.dtype, given.shape) == (self.metadata.input_dtype, self.metadata.input_shape)
+        return self.found
+
+
+SIZE = Resolution(64, 96)
+SCORES = np.random.default_rng(0).normal(size=(1, *SIZE)).astype(np.float32)
+BINARY = replace(METADATA, classes=binary_classes(), scores=1, threshold=0.5)
+
+
+@pytest.mark.parametrize("kind", ["labels", "logits"])
+def test_one_class_is_coloured_and_the_background_is_not(kind, tmp_path):
+    metadata = replace(BINARY, output=kind, input="tensor")
+    labels = (SCORES[0] > 0.5).astype(np.uint8)
+    image = photo(SIZE)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    network = Played(metadata, SCORES if kind == "logits" else labels)
+    written = segment_file(network, tmp_path / "in.png", tmp_path, "x")
+    with Image.open(written["labels"]) as saved:
+        np.testing.assert_array_equal(np.asarray(saved), labels)
+    with Image.open(written["overlay"]) as overlay:
+        shown = np.asarray(overlay)[: SIZE.height, : SIZE.width]
+    np.testing.assert_array_equal(shown[labels == 0], image[labels == 0])
+    colour = np.array(metadata.classes.palette[1])
+    blended = 0.45 * image[labels == 1] + 0.55 * colour
+    np.testing.assert_allclose(shown[labels == 1], blended, atol=0.51)
+
+
+def test_more_than_255_classes_are_16_bit_grey(tmp_path):
+    metadata = replace(METADATA, classes=generic_classes(300))
+    labels = np.arange(64 * 96, dtype=np.uint16).reshape(SIZE) % 300
+    Image.fromarray(photo((128, 192))).save(tmp_path / "in.png")
+    written = segment_file(Played(metadata, labels), tmp_path / "in.png", tmp_path, "x")
+    with Image.open(written["labels"]) as saved:
+        assert saved.mode == "I;16"
+        np.testing.assert_array_equal(np.asarray(saved), labels.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_overlapping_masks_mix_their_colours(channels, tmp_path):
+    values = (0.5,) * channels
+    classes = ClassSet("own", ("a", "b", "c"), ((250, 0, 0), (0, 250, 0), (0, 0, 250)))
+    metadata = replace(
+        METADATA, classes=classes, output="masks", threshold=0.0, channels=channels, mean=values,
+        std=values,
+    )  # fmt: skip
+    masks = np.zeros((3, *SIZE), np.uint8)
+    masks[0, :32], masks[1, :, :48] = 1, 1
+    image = photo(SIZE)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    written = segment_file(Played(metadata, masks), tmp_path / "in.png", tmp_path, "x")
+    assert [Path(path).name for path in written["masks"]] == ["x-a.png", "x-b.png", "x-c.png"]
+    with Image.open(written["masks"][1]) as saved:
+        np.testing.assert_array_equal(np.asarray(saved), 255 * masks[1])
+    with Image.open(written["overlay"]) as overlay:
+        shown = np.asarray(overlay).astype(int)
+    for (row, column), colour in {(0, 0): (125, 125, 0), (0, 95): (250, 0, 0)}.items():
+        blended = 0.45 * image[row, column] + 0.55 * np.array(colour)
+        np.testing.assert_allclose(shown[row, column], blended, atol=0.51)
+    np.testing.assert_array_equal(shown[63, 95], image[63, 95])
+    masks[:] = 0  # nothing is found: no colours, no legend
+    segment_file(Played(metadata, masks), tmp_path / "in.png", tmp_path, "x")
+    with Image.open(written["overlay"]) as overlay:
+        np.testing.assert_array_equal(np.asarray(overlay), image)
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [
+        (("a b", "a/b", "A_b"), ["a_b", "a_b-1", "A_b-2"]),
+        (("labels", "overlay", "x"), ["labels-1", "overlay-1", "x"]),
+        (("", "..", "\0"), ["class", "class-1", "class-2"]),
+    ],
+)
+def test_masks_files_are_named_by_their_classes(names, kinds):
+    classes = ClassSet("own", names, ((0, 0, 0),) * 3)
+    metadata = replace(METADATA, classes=classes, output="masks", threshold=0.0)
+    assert result_kinds(metadata) == kinds
 
 
 pieces = st.lists(st.sampled_from(["a", "-", "png", "1", "2", "."]), min_size=1, max_size=6)

@@ -69,4 +69,6 @@ def _image_end(graph: Graph, tensor: relax.Expr) -> tuple[relax.Var, Array, Arra
     per_channel = factor.shape == shift.shape == (1, CHANNELS, 1, 1)
     if axes != [0, 3, 1, 2] or not per_channel or str(image.ty.dtype) != "uint8":
         return None
+    if not factor.all():  # a user's own, which leaves a channel out
+        return None
     return image, factor.reshape(-1), shift.reshape(-1)

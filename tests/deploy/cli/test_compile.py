@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch.nn import functional
@@ -9,7 +10,9 @@ from torch.nn import functional
 from deploy.artifact_file import load_artifact
 from deploy.cpu import pipeline
 from deploy.runtime import load
+from hmseg.data.normalise import planes
 from tests.deploy.cli.conftest import files
+from tests.deploy.graph.ends.files import network, node
 from tests.deploy.graphs import photo, segmenter, write
 
 
@@ -19,6 +22,29 @@ def test_a_user_file_end_to_end(cli, user_onnx, tmp_path):
     assert "parity with onnxruntime on 5 images" in done.err
     assert files(tmp_path) == ["mine-64x64.hmseg"]
     assert load(tmp_path / "mine-64x64.hmseg")(photo()).shape == (64, 64)
+
+
+def test_one_of_two_outputs_of_a_file_of_any_size_with_a_threshold(cli, tmp_path):
+    model = network([node("Sigmoid", "scores", "odds")], ["scores", "odds"], classes=1)
+    for value in model.graph.input:
+        for dim, name in zip(value.type.tensor_type.shape.dim[2:], "hw", strict=True):
+            dim.dim_param = name
+    for value in model.graph.output:
+        value.type.tensor_type.shape.dim[2].dim_param = "h"
+        value.type.tensor_type.shape.dim[3].dim_param = "w"
+    del model.graph.value_info[:]
+    write(model, tmp_path / "n.onnx")
+    options = ("--output-name", "odds", "--threshold", "0.3", "-r", "64x96", "-o", "n.hmseg")
+    cli("compile", "-m", "n.onnx", "--threads", 1, *options).succeeded()
+    compiled, image = load(tmp_path / "n.hmseg", threads=1), photo((64, 96))
+    assert compiled.metadata.classes.names == ("background", "class 1")
+    given = planes(image)[None]
+    (odds,) = ort.InferenceSession(tmp_path / "n.onnx").run(["odds"], {"x": given})
+    assert 0.01 < (odds > 0.3).mean() < 0.99
+    assert (compiled(image) != (odds[0, 0] > 0.3)).mean() < 1e-3
+    done = cli("compile", "-m", "n.onnx", "-r", "64x96")
+    assert done.code == 2
+    assert "name the one to read with --output-name: 'scores', 'odds'" in done.error
 
 
 def test_json_and_logits(cli, user_onnx):

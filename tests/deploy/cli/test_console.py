@@ -13,6 +13,18 @@ from lut.table import Measure
 from tests.deploy.cli.conftest import PROGRAM, run_program
 
 
+def test_nothing_of_a_files_text_is_obeyed_by_the_terminal(capfd):
+    name = "a\x1b[31m\udcdf\x07z"
+    console.say(name)
+    console.print_table(name, ("class",), [(name,)])
+    with console.step(name) as step:
+        step.at(name)
+    out, err = capfd.readouterr()
+    assert "\x1b[31m" not in out + err
+    assert out.count("a\\x1b[31m\\udcdf\\x07z") == 2
+    assert "a\\x1b[31m\\udcdf\\x07z" in err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -2,11 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from onnx import helper
 from PIL import Image
 
+from deploy.images import resize_labels
+from deploy.resolution import Resolution
 from deploy.runtime import load
-from tests.deploy.cli.conftest import files, run_program
-from tests.deploy.graphs import photo
+from tests.deploy.cli.conftest import files, hmseg, run_program
+from tests.deploy.graph.ends.files import network, node
+from tests.deploy.graphs import photo, write
+from tests.hmseg.data.folders import make_camvid
 
 
 @pytest.fixture
@@ -63,6 +68,46 @@ def test_an_image_that_a_result_would_overwrite(cli, artifact_path, pictures, tm
     assert (done.code, done.out) == (2, "")
     assert "in/a-labels.png" in done.error
     assert (pictures / "a-labels.png").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def masks_path(tmp_path_factory):
+    """A user's network of grey images and three classes that do not exclude each other."""
+    folder = tmp_path_factory.mktemp("masks")
+    model = network([node("Sigmoid", "scores", "p")], ["p"], classes=3, channels=1, stride=2)
+    helper.set_model_props(model, {"names": '["lane", "../kerb", "Lane"]'})
+    write(model, folder / "n.onnx")
+    done = run_program("compile", "-m", "n.onnx", "-o", "n.hmseg", "--threads", 1, cwd=folder)
+    assert "n.onnx: 3 classes that do not exclude each other" in done.succeeded().err
+    return folder / "n.hmseg"
+
+
+def test_masks(cli, masks_path, pictures, tmp_path):
+    done = cli("run", masks_path, "in/a.png", "--threads", 1).succeeded()
+    kinds = ["lane", "kerb", "Lane-1"]
+    assert done.out.split() == [f"out/a-{kind}.png" for kind in kinds]
+    compiled = load(masks_path, threads=1)
+    assert compiled.artifact.manifest()["format_version"] == 4
+    with Image.open(pictures / "a.png") as picture:
+        grey = picture.convert("L").resize((80, 64), Image.Resampling.BILINEAR)
+    found = compiled(np.asarray(grey)[..., None])
+    assert (found.dtype, found.shape) == (np.uint8, (3, 64, 80))
+    for kind, mask in zip(kinds, found, strict=True):
+        with Image.open(tmp_path / "out" / f"a-{kind}.png") as image:
+            values = np.asarray(image)
+        np.testing.assert_array_equal(values, 255 * resize_labels(mask, Resolution(64, 64)))
+    assert (tmp_path / "out" / "a-overlay.png").exists()
+    cli("verify", masks_path, "--threads", 1).succeeded()
+    done = cli("run", masks_path, "in/a.png", "--no-overlay", "--json", "-o", "x").succeeded()
+    masks = [f"x/a-{kind}.png" for kind in kinds]
+    assert json.loads(done.out) == [{"image": "in/a.png", "masks": masks}]
+
+
+def test_masks_are_not_evaluated(masks_path, tmp_path):
+    data = make_camvid(tmp_path / "camvid")
+    done = hmseg("eval", masks_path, "--data", data)
+    assert done.code == 2
+    assert "finds a mask of each class, and these may overlap" in done.error
 
 
 BROKEN = {"empty": b"", "text": b"text", "cut": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"}

@@ -1,15 +1,17 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph.ends import IMAGE
 from deploy.graph.first_difference import first_difference
 from deploy.graph.reference import OnnxSession
-from tests.deploy.graphs import photo
+from lut.errors import UserError
+from tests.deploy.graphs import photo, segmenter
 
 
 def honest(prefix: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    return OnnxSession(prefix).run(image)[0][None]
+    return OnnxSession(prefix).run(image)[0]
 
 
 def float_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -42,8 +44,7 @@ def test_no_difference(graph):
     assert first_difference(graph, photo(), honest) is None
 
 
-@pytest.mark.parametrize("error", [1.0, np.nan])
-@pytest.mark.parametrize("position", [0, 1, 37, 90, -1])
+@pytest.mark.parametrize(("position", "error"), [(0, 1.0), (1, np.nan), (37, 1.0), (-1, 1.0)])
 def test_the_first_wrong_node_is_found(graph, position, error):
     nodes = float_nodes(graph)
     position %= len(nodes)
@@ -68,3 +69,51 @@ def test_prefixes_start_at_the_image(graph):
     first_difference(graph, photo(), run)
     assert seen
     assert all(names == [IMAGE] for names in seen)
+
+
+class TestOfASmallGraph:
+    def found(self, graph: onnx.ModelProto, change) -> str:
+        """`change` is made to the output of each prefix."""
+
+        def run(prefix: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+            return change(prefix, honest(prefix, image))
+
+        return str(first_difference(graph, photo(), run))
+
+    def test_the_tolerance_follows_the_tensors_own_size(self, small_graph):
+        """Not that of 1: an error of a ten-thousandth of small numbers is one."""
+
+        def off(factor):
+            return lambda prefix, output: output * np.float32(factor)
+
+        assert "first difference: Transpose" not in self.found(small_graph, off(1 + 1e-4))
+        assert "allowed" in self.found(small_graph, off(1 + 1e-4))
+        assert self.found(small_graph, off(1 + 1e-7)) == "None"
+
+    def test_another_shape_is_a_difference(self, small_graph):
+        text = self.found(small_graph, lambda _, output: output[..., :-1])
+        assert "shape" in text
+        assert "instead of" in text
+
+    def test_a_prefix_that_cannot_be_compiled_is_named(self, small_graph):
+        def fail(prefix: onnx.ModelProto, output: np.ndarray) -> np.ndarray:
+            if any(node.op_type == "Clip" for node in prefix.graph.node):
+                raise ValueError("no\nsuch kernel")
+            return output
+
+        text = self.found(small_graph, fail)
+        assert text.startswith("first difference: Clip 'clip'")
+        assert "cannot be compiled up to here: no such kernel" in text
+
+    def test_where_onnxruntime_fails_it_is_a_line(self):
+        model = segmenter(extra=[
+            helper.make_node("Gather", ["features", "w9"], ["activated"], name="pick", axis=1)
+        ])  # fmt: skip
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0, 99]), "w9"))
+        del model.graph.node[-1], model.graph.output[:]
+        model.graph.output.append(
+            helper.make_tensor_value_info("activated", TensorProto.FLOAT, [1, 2, 8, 8])
+        )
+        given = np.zeros((3, 64, 64), np.float32)
+        with pytest.raises(UserError, match=r"onnxruntime (fails on|cannot run) this .*indices"):
+            first_difference(model, given, honest)

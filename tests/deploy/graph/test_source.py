@@ -60,7 +60,11 @@ def test_a_zoo_name_is_never_a_file(tmp_path, monkeypatch):
         ("tiny-mrms", {"mean": (0.5, 0.5, 0.5)}, "--mean and --std go with an ONNX file"),
         ("tiny-mrms", {"num_classes": 1}, "num_classes"),
         ("FILE", {"num_classes": 5}, "--classes goes with a zoo model"),
-        ("FILE", {"resolution": Resolution(128, 128)}, "exported for 64x64, not 128x128"),
+        (
+            "FILE",
+            {"resolution": Resolution(128, 128)},
+            "its height is fixed, --resolution says 128x128",
+        ),
     ],
 )
 def test_bad_requests(model, options, message, tmp_path):

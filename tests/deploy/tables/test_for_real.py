@@ -10,6 +10,8 @@ import pytest
 
 from deploy.backends import backend_of
 from deploy.cpu import machine_code
+from deploy.graph.ends import with_logits_output
+from deploy.graph.expected import Expectations
 from deploy.measure.local import LocalDevice
 from deploy.object_cache import ObjectCache
 from deploy.runtime import open_artifact
@@ -102,7 +104,8 @@ def table(networks, cpu, tmp_path_factory):
 def test_a_network_computes_what_onnxruntime_computes(networks, graphs):
     network = open_artifact(networks[SHALLOW].artifact, "a", threads=2)
     images = {"street": network.artifact.golden.image}
-    (comparison,) = verify_network(network, graphs[SHALLOW], images)
+    expectations = Expectations(with_logits_output(graphs[SHALLOW]), images)
+    (comparison,) = verify_network(network, expectations, images)
     assert comparison.passed
 
 

@@ -6,7 +6,6 @@ from onnx import TensorProto, helper
 
 from deploy.graph.ends import inspect_ends, with_logits_output
 from deploy.resolution import Resolution
-from lut.errors import UserError
 from tests.deploy.graphs import deployable, model_of, photo, segmenter
 
 
@@ -35,10 +34,10 @@ def test_what_is_found():
     ends = inspect(segmenter(stride=8, end="argmax-squeeze"))
     assert ends.resolution == Resolution(64, 64)
     assert ends.scores_size == Resolution(8, 8)
-    assert (ends.takes_image, ends.gives_labels, ends.num_classes) == (False, True, 5)
+    assert (ends.input.is_uint8, ends.end, ends.num_classes) == (False, "labels", 5)
     ends = inspect(segmenter(stride=1, layout="uint8", size=Resolution(64, 80)))
     assert ends.resolution == Resolution(64, 80) == ends.scores_size
-    assert (ends.takes_image, ends.gives_labels) == (True, False)
+    assert (ends.input.is_uint8, ends.end) == (True, "scores")
 
 
 # A user's names: each clashes with what the ends are called, in another place of the graph.
@@ -59,7 +58,7 @@ CLASHES = {
 }
 
 
-@pytest.mark.parametrize("end", ["scores", "argmax", "argmax-cast", "argmax-squeeze"])
+@pytest.mark.parametrize("end", ["scores", "argmax-squeeze"])
 @pytest.mark.parametrize("clash", CLASHES)
 def test_names_inside_a_graph_never_clash_with_the_ends(clash, end, tmp_path):
     image = photo()
@@ -111,98 +110,3 @@ def test_with_logits_output(tmp_path):
     np.testing.assert_array_equal(index, scores.argmax(1))
     logits = deployable(segmenter(), tmp_path, "logits")
     assert with_logits_output(logits) is logits
-
-
-def argmax(**attributes: int) -> list[onnx.NodeProto]:
-    return [
-        helper.make_node("Relu", ["x"], ["scores"]),
-        helper.make_node("ArgMax", ["scores"], ["out"], **attributes),
-    ]
-
-
-INT = TensorProto.INT64
-REFUSED = {
-    "two outputs": (
-        pointwise(
-            [helper.make_node("Relu", ["x"], ["out"]), helper.make_node("Abs", ["x"], ["two"])],
-            extra_outputs=(("two", TensorProto.FLOAT, [1, 3, 64, 64]),),
-        ),
-        "1 inputs and 2 outputs",
-    ),
-    "two inputs": (
-        model_of(
-            [helper.make_node("Add", ["x", "y"], ["out"])],
-            [
-                helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 64, 64])
-                for n in ("x", "y")
-            ],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, 64, 64])],
-            {},
-        ),
-        "2 inputs and 1 outputs",
-    ),
-    "float image": (
-        model_of(
-            [helper.make_node("Relu", ["x"], ["out"])],
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 64, 3])],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 64, 64, 3])],
-            {},
-        ),
-        r"input 'x' is float \(1, 64, 64, 3\)",
-    ),
-    "uint8 planes": (
-        model_of(
-            [helper.make_node("Cast", ["x"], ["out"], to=TensorProto.FLOAT)],
-            [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3, 64, 64])],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, 64, 64])],
-            {},
-        ),
-        r"input 'x' is uint8 \(1, 3, 64, 64\)",
-    ),
-    "a batch of two": (
-        model_of(
-            [helper.make_node("Relu", ["x"], ["out"])],
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 64, 64])],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2, 3, 64, 64])],
-            {},
-        ),
-        r"input 'x' is float \(2, 3, 64, 64\)",
-    ),
-    "classifier": (
-        pointwise(
-            [helper.make_node("Flatten", ["x"], ["out"])],
-            ("out", TensorProto.FLOAT, [1, 3 * 64 * 64]),
-        ),
-        "must be class scores",
-    ),
-    "half scores": (
-        pointwise(
-            [helper.make_node("Cast", ["x"], ["out"], to=TensorProto.FLOAT16)],
-            ("out", TensorProto.FLOAT16, [1, 3, 64, 64]),
-        ),
-        "must be class scores",
-    ),
-    "arg max over rows": (
-        pointwise(argmax(axis=2, keepdims=0), ("out", INT, [1, 3, 64])),
-        "another axis",
-    ),
-    "last of equal scores": (
-        pointwise(argmax(axis=1, keepdims=0, select_last_index=1), ("out", INT, [1, 64, 64])),
-        "the last of equal scores",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused(case, tmp_path):
-    model, message = REFUSED[case]
-    with pytest.raises(UserError, match=message) as caught:
-        deployable(model, tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_arg_max_over_a_negative_axis_is_the_classes(tmp_path):
-    model = pointwise(argmax(axis=-3, keepdims=0), ("out", INT, [1, 64, 64]))
-    image = photo()
-    (got,) = run(deployable(model, tmp_path, "labels", (0.0,) * 3, (1.0,) * 3), image)
-    np.testing.assert_array_equal(got[0], image.argmax(2))

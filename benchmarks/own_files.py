@@ -1,0 +1,317 @@
+"""What the compiler makes of files that people bring: every peer network, both of torch's
+exporters, several opsets.
+
+    python -m benchmarks.own_files --folder out/own-files
+    python -m benchmarks.own_files --folder out/own-files --networks unet icnet --opsets 17 --again
+
+Each network of `hmseg.families`, with random weights and calibrated batch norm, is exported to
+FOLDER/NETWORK-EXPORTER-OPSET-SIZE.onnx, run in onnxruntime against torch on a made-up image, and
+compiled for this CPU with the parity gate. The exports of a network are one process, each
+compilation is one, all with a time limit; what they came to is a line in FOLDER/rows.jsonl. A line
+that is there is not made again, unless `--again`. Exits with 1 where a file that onnxruntime runs
+was not compiled.
+
+The exporter by `torch.export` ("dynamo") writes opset 18 and has it converted where it is asked
+for less; where that fails, as it does for Resize, the file stays at 18: `opset` is what it came to
+be, and a file that is the same as another is compiled once. The tracing one ("legacy") knows no
+adaptive pool whose bins do not divide the map: there such a pool is written as the two products
+with constant matrices that it is; nor unpooling, which becomes ONNX's own. `MB` is the largest
+resident size of the process, `error` the largest difference of a score over the largest score.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lut.errors import HmsegError, UserError
+from lut.jsonl import append_record, read_records
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+EXPORTERS = ("dynamo", "legacy")
+OPSETS = (11, 17, 20)
+SEED = 0
+
+Row = dict[str, Any]
+
+
+def export_all(task: Row) -> list[Row]:
+    """Write the files of a network that are asked for; a row for each."""
+    import torch
+
+    from hmseg.families import create_network
+    from hmseg.families.calibrate import calibrate_batch_norm, made_up_images
+
+    model = create_network(task["network"])
+    size = (task["height"], task["width"])
+    calibrate_batch_norm(model, SEED, size)
+    # On noise, or at another size, some networks are so far from what their norms were set by that
+    # they explode, or that float32 itself is wrong in the third digit.
+    image = made_up_images(size, torch.Generator().manual_seed(SEED + 1))[-1:]
+    rows = []
+    for file in task["files"]:
+        start = time.perf_counter()
+        try:
+            row = export(model, image, file["exporter"], file["asked"], Path(file["path"]))
+        except Exception as error:  # the exporters raise whatever their parts raise
+            traceback.print_exc()
+            row = {"failed": "not exported", "why": one_line(error)}
+        rows.append(file | row | {"seconds": round(time.perf_counter() - start, 1)})
+    return rows
+
+
+def export(model: "nn.Module", image: "torch.Tensor", exporter: str, opset: int, path: Path) -> Row:
+    """Write the file and run it in onnxruntime on the image, against torch."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+
+    named = {"input_names": ["image"], "output_names": ["scores"], "opset_version": opset}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if exporter == "dynamo":
+        program = torch.onnx.export(model, (image,), dynamo=True, verbose=False, **named)
+        assert program is not None
+        program.save(path)
+    else:
+        know_unpooling()
+        with divided_pools():
+            torch.onnx.export(model, (image,), path, dynamo=False, **named)
+    graph = onnx.load(path)
+    row = {
+        "opset": next(entry.version for entry in graph.opset_import if not entry.domain),
+        "nodes": len(graph.graph.node),
+        "sha256": hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest(),
+    }
+    with torch.no_grad():
+        expected = model(image).numpy()
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (scores,) = session.run(None, {"image": image.numpy()})
+    except Exception as error:  # onnxruntime's own classes, one for each status
+        return row | {"runs": False, "why": one_line(error)}
+    difference = float(np.abs(scores - expected).max() / np.abs(expected).max())
+    return row | {"runs": bool(difference < 1e-3), "error": difference}
+
+
+@contextmanager
+def divided_pools() -> Iterator[None]:
+    """Adaptive average pools that do not divide, as two products with constant matrices."""
+    import torch
+    import torch.nn.functional as F
+
+    stock = F.adaptive_avg_pool2d
+
+    def bins(size: int, count: int) -> torch.Tensor:
+        rows = []
+        for i in range(count):
+            start, stop = i * size // count, -(-(i + 1) * size // count)
+            rows.append([(start <= j < stop) / (stop - start) for j in range(size)])
+        return torch.tensor(rows)  # whole: writing into one would be traced
+
+    def pool(x: torch.Tensor, output_size: Any) -> torch.Tensor:
+        rows, columns = (output_size,) * 2 if isinstance(output_size, int) else output_size
+        height, width = int(x.shape[-2]), int(x.shape[-1])
+        if height % rows == 0 and width % columns == 0:
+            return stock(x, (rows, columns))
+        return bins(height, rows) @ x @ bins(width, columns).T
+
+    F.adaptive_avg_pool2d = pool
+    try:
+        yield
+    finally:
+        F.adaptive_avg_pool2d = stock
+
+
+def know_unpooling() -> None:
+    """Tell the tracing exporter, which does not know it, how ONNX says max_unpool2d over 2x2: its
+    indices are those of the whole tensor, torch's those of a channel's map."""
+    import torch
+    from torch.onnx import register_custom_op_symbolic, symbolic_helper
+
+    def unpool(g: Any, x: Any, indices: Any, output_size: Any) -> Any:
+        n, c = g.original_node.inputsAt(0).type().sizes()[:2]
+        h, w = symbolic_helper._parse_arg(output_size, "is")
+        maps = (torch.arange(n * c) * h * w).reshape(n, c, 1, 1)
+        indices = g.op("Add", indices, g.op("Constant", value_t=maps))
+        shape = g.op("Constant", value_t=torch.tensor([n, c, h, w]))
+        unpooled = g.op("MaxUnpool", x, indices, shape, kernel_shape_i=[2, 2], strides_i=[2, 2])
+        return unpooled.setType(torch._C.TensorType.create_from_tensor(torch.empty(n, c, h, w)))
+
+    register_custom_op_symbolic("aten::max_unpool2d", unpool, 11)
+
+
+def compile_file(path: Path, threads: int) -> Row:
+    """What `hmseg-deploy compile` does with the file: its gate's verdict, or why there is none."""
+    from deploy.build import build_artifact
+    from deploy.graph.source import open_source
+    from deploy.object_cache import ObjectCache
+    from deploy.targets import resolve_target
+
+    start = time.perf_counter()
+    graph = open_source(str(path)).graph
+    read = time.perf_counter() - start
+    cache = ObjectCache(path.parent / "objects")
+    _, comparisons = build_artifact(graph, resolve_target("cpu"), threads=threads, cache=cache)
+    share = max(c.max_logit_error / c.tolerance for c in comparisons)
+    return {"share_of_tolerance": share, "read_s": round(read, 1)}
+
+
+def one_line(error: BaseException) -> str:
+    """An error as a cell of the table."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def child(task: Row, answer: Path) -> None:
+    """One step, in a process of its own: a list of rows."""
+    try:
+        if task["step"] == "export":
+            rows = export_all(task)
+        else:
+            rows = [compile_file(Path(task["path"]), task["threads"])]
+    except UserError as error:
+        rows = [{"failed": "refused", "why": one_line(error)}]
+    except HmsegError as error:
+        rows = [{"failed": "gate", "why": one_line(error)}]
+    except Exception as error:  # a fault of ours: the table names it
+        traceback.print_exc()
+        rows = [{"failed": "traceback", "why": one_line(error)}]
+    answer.write_text(json.dumps(rows))
+
+
+def in_process(task: Row, limit_s: float) -> list[Row]:
+    """Run a step; its rows, or one that says how it ended, with memory, seconds and a log."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, "-m", "benchmarks.own_files", "--child", json.dumps(task)]
+        with (Path(folder) / "log").open("w+") as log:
+            start = time.perf_counter()
+            process = subprocess.Popen([*command, str(answer)], stdout=log, stderr=log)
+            kib = wait(process, start + limit_s)
+            seconds = time.perf_counter() - start
+            log.seek(0)
+            said = log.read()[-2000:]
+        if answer.is_file():
+            rows: list[Row] = json.loads(answer.read_text())
+        else:
+            rows = [{"failed": "time limit" if seconds >= limit_s else "killed"}]
+    for row in rows:
+        row |= {"MB": kib // 1024, "step": task["step"]}
+        row.setdefault("seconds", round(seconds, 1))
+        if row.get("failed") in ("traceback", "killed"):
+            row["log"] = said
+    return rows
+
+
+def wait(process: "subprocess.Popen[bytes]", deadline: float) -> int:
+    """Until the process ends, or is killed at the deadline; the KiB it had at most."""
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return usage.ru_maxrss
+        if time.perf_counter() > deadline:
+            process.kill()
+        time.sleep(0.1)
+
+
+def line(exported: Row, compiled: Row | None) -> str:
+    """One row of the table."""
+    cells = f"{exported['network']:<24}{exported['exporter']:<8}{exported['asked']:>3}"
+    cells += f"{exported.get('opset', ''):>4}{exported.get('nodes', ''):>6}"
+    if not exported.get("runs"):
+        return f"{cells}  {exported.get('failed', 'onnxruntime')}: {exported.get('why', '')[:110]}"
+    cells += f"{exported['error']:>9.0e}"
+    if compiled is None:
+        return cells
+    cells += f"{compiled['seconds']:>7.1f} s{compiled['MB']:>6} MB  "
+    if "failed" in compiled:
+        return f"{cells}{compiled['failed']}: {compiled.get('why', '')[:160]}"
+    return f"{cells}compiled, {compiled['share_of_tolerance']:.1%} of the tolerance"
+
+
+class Rows:
+    """The rows that are there, and how the others are made."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.file: Path = options.folder / "rows.jsonl"
+        records = read_records(self.file)
+        self.exported = {row["path"]: row for row in records if row["step"] == "export"}
+        self.compiled = {row["sha256"]: row for row in records if row["step"] == "compile"}
+        if options.again:
+            self.compiled = {}
+
+    def export(self, network: str) -> list[Row]:
+        """A row for each file of the network."""
+        height, width = self.options.size
+        files = []
+        for exporter in self.options.exporters:
+            for asked in self.options.opsets:
+                path = self.options.folder / f"{network}-{exporter}-{asked}-{height}x{width}.onnx"
+                file = {"network": network, "exporter": exporter, "asked": asked}
+                files.append(file | {"path": str(path)})
+        if missing := [file for file in files if file["path"] not in self.exported]:
+            task = {"step": "export", "network": network, "height": height, "width": width}
+            made = in_process(task | {"files": missing}, self.options.limit)
+            if len(made) != len(missing):  # it did not come to an end
+                made = [file | made[0] for file in missing]
+            for row in made:
+                append_record(self.file, row)
+                self.exported[row["path"]] = row
+        return [self.exported[file["path"]] for file in files]
+
+    def compile(self, exported: Row) -> Row | None:
+        """The row of a file, or of one that is the same; none where it cannot be run."""
+        if self.options.export_only or not exported.get("runs"):
+            return None
+        if (key := exported["sha256"]) not in self.compiled:
+            task = {"step": "compile", "path": exported["path"], "threads": self.options.threads}
+            row = task | {"sha256": key} | in_process(task, self.options.limit)[0]
+            append_record(self.file, row)
+            self.compiled[key] = row
+        return self.compiled[key]
+
+
+def main() -> int:
+    """Make the rows that are missing, print the table."""
+    from hmseg.families import list_networks
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="files and rows.jsonl")
+    parser.add_argument("--networks", nargs="*", default=None)
+    parser.add_argument("--exporters", nargs="*", default=EXPORTERS, choices=EXPORTERS)
+    parser.add_argument("--opsets", nargs="*", default=OPSETS, type=int)
+    parser.add_argument("--size", nargs=2, default=(256, 512), type=int, metavar=("H", "W"))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=float, default=900, help="seconds for one process")
+    parser.add_argument("--again", action="store_true", help="compile again what has a line")
+    parser.add_argument("--export-only", action="store_true")
+    rows = Rows(options := parser.parse_args())
+    wrong = 0
+    for network in options.networks or list_networks():
+        for exported in rows.export(network):
+            compiled = rows.compile(exported)
+            wrong += compiled is not None and "failed" in compiled
+            print(line(exported, compiled), flush=True)
+    print(f"{wrong} files that onnxruntime runs were not compiled")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(json.loads(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        sys.exit(main())

@@ -1,0 +1,181 @@
+"""What a network should make of each image, and how far float32 strays from it by itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from deploy.graph.float64 import evaluate, multiply_adds
+from deploy.graph.float64_resize import NoTruthError
+from deploy.graph.reference import OnnxSession, Opener
+from deploy.noise import UNIT, Deviation
+from lut.errors import UserError
+
+# Evaluated in double, for an image: a second or two.
+MOST_MULTIPLY_ADDS = 3e9
+# Noise below this many roundings of the scores themselves is luck: two evaluations may be equal.
+LEAST_ROUNDINGS = 4
+# How much further from the truth than from each other two evaluations of onnxruntime may be, which
+# share most of their code; what is further from double than that computes something else.
+TRUST = 16
+# An image whose noise is so often that of the calmest, of the scores (or 16 roundings), is one on
+# which the network amplifies every rounding: there two evaluations show a part of it only.
+OUTLIER = 8
+# Noise of more than this share of the scores is no longer one.
+MOST_NOISE = 1 / 8
+_ONCE = Deviation(1, 1)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Of one image: class scores (K, H, W), and float32's own deviation from them."""
+
+    scores: NDArray[Any]
+    noise: Deviation
+
+
+class TwoSessions:
+    """A graph in onnxruntime twice: optimised, and node by node as it is written. They compute the
+    same sums in another order, so that they differ by float32's noise.
+
+    Raises UserError for a graph that onnxruntime does not take.
+    """
+
+    def __init__(self, graph: onnx.ModelProto | Opener) -> None:
+        self.optimised = OnnxSession(graph)
+        self.plain = OnnxSession(graph, optimised=False)
+
+    def run(
+        self, given: NDArray[Any], names: Sequence[str] | None = None
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """The outputs of both for one input with its batch axis. Raises UserError where onnxruntime
+        fails on it."""
+        return self.optimised.run_batch(given, names), self.plain.run_batch(given, names)
+
+
+def noise_between(scores: NDArray[Any], others: NDArray[Any]) -> Deviation:
+    """Float32's noise by two evaluations of the same."""
+    least = Deviation.size(scores) * (LEAST_ROUNDINGS * UNIT)
+    return Deviation.between(others, scores).or_more(least)
+
+
+class Noise(NamedTuple):
+    """On one image, and how large the scores are there."""
+
+    noise: Deviation
+    size: Deviation
+
+
+def amplifying(found: Mapping[str, Noise]) -> list[str]:
+    """The images on which the network amplifies every rounding (`OUTLIER`)."""
+    shares = {name: own.noise.over(own.size).rms for name, own in found.items()}
+    calm = max(min(shares.values()), 4 * LEAST_ROUNDINGS * UNIT)
+    return [name for name, share in shares.items() if share > OUTLIER * calm]
+
+
+def pooled(
+    found: Mapping[str, Noise],
+    images: Mapping[str, NDArray[Any]],
+    factors: Mapping[str, Deviation] | None = None,
+) -> dict[str, Deviation]:
+    """The noise that counts on each image.
+
+    `factors` says of some how much more it is than two evaluations show; that of the first image
+    holds for all on which it is not `amplifying`, of which `TRUST` is thought where it is not
+    known. Pixels of an image of one colour all round alike: no mean over them is smaller than the
+    largest, and both may be small by luck, so that they are at least the median of all images, in
+    the scores' unit or of their size, whichever is less. It is `MOST_NOISE` of the scores at most.
+    Raises UserError where it is more on every image.
+    """
+    if all(own.noise.rms > MOST_NOISE * own.size.rms for own in found.values()):
+        raise UserError(
+            "onnxruntime with its optimisations gives other scores than without them, by more than "
+            f"{MOST_NOISE:.0%} on every image: there is nothing to compare with"
+        )
+    known, amplified, first = factors or {}, amplifying(found), next(iter(found))
+    usual = known.get(first, _ONCE) if first not in amplified else _ONCE
+    scaled = {
+        name: own.noise.times(known.get(name, _ONCE * TRUST) if name in amplified else usual)
+        for name, own in found.items()
+    }
+    absolute = _median(list(scaled.values()))
+    relative = _median([noise.over(found[name].size) for name, noise in scaled.items()])
+    noises = {}
+    for name, noise in scaled.items():
+        size = found[name].size
+        if _is_one_colour(images[name]):
+            noise = noise.or_more(absolute.or_less(relative.times(size)))
+            noise = Deviation(noise.largest, noise.largest)
+        noises[name] = noise.or_less(size * MOST_NOISE)
+    return noises
+
+
+def _median(values: Sequence[Deviation]) -> Deviation:
+    return Deviation(median(v.rms for v in values), median(v.largest for v in values))
+
+
+def _is_one_colour(image: NDArray[Any]) -> bool:
+    """Of (H, W, C) or (C, H, W)."""
+    return any(bool((image == first).all()) for first in (image[:1, :1], image[:, :1, :1]))
+
+
+class Expectations:
+    """Of a graph of one image or tensor, for some inputs without their batch axis, by name.
+
+    The scores, float (1, K, H, W), are its last output. Those for the first input, and for any that
+    the network amplifies roundings on, are evaluated in double, up to `most` multiply-adds each:
+    that shows how far both of onnxruntime's evaluations are from the truth. Raises UserError for a
+    graph that onnxruntime does not take, or where it fails or contradicts itself.
+    """
+
+    def __init__(
+        self,
+        graph: onnx.ModelProto,
+        inputs: Mapping[str, NDArray[Any]],
+        most: float = MOST_MULTIPLY_ADDS,
+    ) -> None:
+        self._graph, self._name, self._inputs = graph, graph.graph.output[-1].name, inputs
+        self._sessions = TwoSessions(graph)
+        self._truth: dict[str, NDArray[np.float32]] = {}
+        self._affordable = multiply_adds(graph) <= most
+        seen = {name: self._seen(given) for name, given in inputs.items()}
+        factors = {}
+        for name in dict.fromkeys([*list(inputs)[:1], *amplifying(seen)]):
+            factor = self._compare_with_truth(name, seen[name])
+            if factor is not None:
+                factors[name] = factor
+        self._noises = pooled(seen, inputs, factors)
+
+    def _seen(self, given: NDArray[Any]) -> Noise:
+        found, other = (run[0][0] for run in self._sessions.run(given[None], [self._name]))
+        return Noise(noise_between(found, other), Deviation.size(found))
+
+    def _compare_with_truth(self, name: str, seen: Noise) -> Deviation | None:
+        """How much further from the truth than from each other both evaluations are; None where
+        that is not known."""
+        if not self._affordable:
+            return None
+        given = self._inputs[name][None]
+        try:
+            truth = evaluate(self._graph, given, [self._name])[0][0]
+        except NoTruthError:
+            self._affordable = False
+            return None
+        found = self._sessions.optimised.run_batch(given, [self._name])[0][0]
+        own = Deviation.between(found, truth)
+        if not own.within(seen.noise * TRUST):
+            return None
+        self._truth[name] = truth.astype(np.float32)
+        return own.over(seen.noise).or_more(_ONCE)
+
+    def __getitem__(self, name: str) -> Expected:
+        """For one of the inputs."""
+        if name in self._truth:
+            return Expected(self._truth[name], self._noises[name])
+        given = self._inputs[name][None]
+        scores = self._sessions.optimised.run_batch(given, [self._name])[0][0]
+        return Expected(scores, self._noises[name])

@@ -1,0 +1,33 @@
+"""Reading a user's ONNX file: the door, and the normal form that everything behind it works on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from deploy.reading.file import UserFile, open_file
+from deploy.reading.graph import to_model
+from deploy.reading.guard import read_apart
+from deploy.resolution import Resolution
+from lut.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """A user's file as it is, and the same network in the normal form."""
+
+    file: UserFile
+    graph: onnx.ModelProto
+
+
+def read_model(path: Path, resolution: Resolution | None = None) -> ReadModel:
+    """Read an ONNX file.
+
+    `resolution` fixes a dynamic height and width; a dynamic batch becomes 1. Raises UserError, in
+    one line that names the node, its operator and what to do, for whatever cannot be read.
+    """
+    try:
+        graph = read_apart(path, resolution)
+        return ReadModel(open_file(path, resolution), to_model(graph))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
