@@ -21,10 +21,10 @@ from deploy.graph.ends import with_logits_output
 from deploy.graph.expected import Expectations, Expected
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
-from deploy.graph.own_file import OwnFile, check_reading, first_misread
 from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
+from deploy.own_file import OwnFile, check_reading, first_misread
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street

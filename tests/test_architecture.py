@@ -157,6 +157,7 @@ def test_there_are_no_circles():
 # The house of deploy/, from the ground up. A room imports from floors below its own, and nothing
 # from its own floor; a file that lies lower than its room stands for itself.
 FLOORS = (
+    ("noise",),
     (
         "gpu.plan", "host", "ir", "measure.clock", "object_cache", "precision", "resolution",
         "schedules",
@@ -165,12 +166,13 @@ FLOORS = (
     ("cpu.library", "gpu.program"),  # what an artifact holds
     ("artifact",),
     ("artifact_file",),
+    ("reading",),
     ("graph",),
     ("cpu", "gpu"),  # neither knows of the other
     ("loaders", "targets"),
     ("runtime",),
     ("measure", "segment", "verify"),
-    ("devices", "profile"),
+    ("devices", "own_file", "profile"),
     ("roofline", "trials"),
     ("backends",),
     ("bench", "tuning"),

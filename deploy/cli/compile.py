@@ -38,7 +38,7 @@ def compile_model(
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_artifact
-    from deploy.graph.own_file import own_file
+    from deploy.own_file import own_file
 
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)

@@ -37,9 +37,9 @@ def quickstart(
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
-    from deploy.graph.own_file import own_file
     from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
+    from deploy.own_file import own_file
     from deploy.runtime import load
     from deploy.segment import segment_image
     from deploy.street import draw_street

@@ -85,7 +85,7 @@ def _compare_all(
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
     from deploy.build import build_artifact
-    from deploy.graph.own_file import own_file
+    from deploy.own_file import own_file
     from deploy.verify import probe_images, verify_torch
 
     with step(f"compiling for {target.name}") as progress:

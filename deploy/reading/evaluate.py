@@ -1,5 +1,6 @@
 """The value of a node whose inputs are all constants: what onnxruntime makes of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -9,6 +10,7 @@ from onnx import helper
 
 from deploy.reading.graph import Node, proto_of
 from deploy.reading.text import one_line
+from lut.errors import UserError
 
 
 class Evaluator:
@@ -44,9 +46,11 @@ class Evaluator:
     def _session(
         self, proto: onnx.NodeProto, feed: dict[str, NDArray[Any]]
     ) -> ort.InferenceSession:
+        # Lists have their length: ONNX's inference counts sizes and axes before it has them.
         types = {
             name: helper.make_tensor_type_proto(
-                helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+                helper.np_dtype_to_tensor_dtype(value.dtype),
+                value.shape if value.ndim < 2 else [None] * value.ndim,
             )
             for name, value in feed.items()
         }
@@ -70,13 +74,18 @@ class Evaluator:
         return self._sessions[key]
 
 
-def run_once(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """The outputs of a small model of ours."""
-    session = ort.InferenceSession(
-        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
-    found: list[NDArray[Any]] = session.run(None, feed)
-    return found
+def run_all(
+    model: onnx.ModelProto, feeds: Iterable[dict[str, NDArray[Any]]]
+) -> list[list[NDArray[Any]]]:
+    """The outputs of a part of a file's graph for each feed; raises UserError where onnxruntime
+    refuses it."""
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+        )
+        return [session.run(None, feed) for feed in feeds]
+    except Exception as error:  # as above
+        raise UserError(f"onnxruntime cannot run a part of it ({one_line(error)})") from error
 
 
 def session_options() -> ort.SessionOptions:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
+from deploy.reading.as_float32 import read_as_float32
 from deploy.reading.axes import fix_axes
 from deploy.reading.evaluate import session_options
 from deploy.reading.external import external_files, load_external
@@ -71,9 +72,13 @@ def open_file(path: Path, resolution: Resolution | None) -> UserFile:
 
 
 def complete(path: Path, model: onnx.ModelProto, resolution: Resolution | None) -> UserFile:
-    """Load the weights that lie in other files, and fix the sizes of the inputs, in place."""
+    """Load the weights that lie in other files, and fix the sizes of the inputs, in place.
+
+    What onnxruntime has no convolutions for is made float32 (`read_as_float32`).
+    """
     load_external(model, path)
     fix_axes(model, resolution)
+    read_as_float32(model)
     return UserFile(path, model)
 
 
@@ -84,7 +89,9 @@ def parse(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(content)
     except (DecodeError, RecursionError) as error:
-        raise UserError("it is no ONNX file, or a truncated one") from error
+        raise UserError(
+            "it is no ONNX file, or a truncated one; export or download it anew"
+        ) from error
     graph = model.graph
     if not graph.node and not graph.output:
         raise UserError("it is no ONNX file: it has no graph")
@@ -118,8 +125,12 @@ def opset_of(model: onnx.ModelProto) -> int:
 def check(model: onnx.ModelProto) -> None:
     """ONNX's own checks of a file, without its large weights. Raises UserError."""
     check_functions(model)
+    small = skeleton(model)
+    for value in small.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()  # one without is no matter
     try:
-        onnx.checker.check_model(skeleton(model))
+        onnx.checker.check_model(small)
     except Exception as error:  # the checker and protobuf raise their own
         raise UserError(f"it is no valid ONNX ({one_line(error)}); export it anew") from error
 
@@ -202,4 +213,4 @@ def _check_head(head: bytes) -> None:
         if head.startswith(start):
             raise UserError(f"it is no ONNX file but {what}")
     if head[0] == 0:
-        raise UserError("it is no ONNX file, or a damaged one")
+        raise UserError("it is no ONNX file, or a damaged one; export or download it anew")

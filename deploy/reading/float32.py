@@ -9,7 +9,7 @@ from onnx import TensorProto
 from deploy.reading.graph import Graph, Node, TensorType
 
 _WIDENED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-_ATTRIBUTES = ("to", "dtype", "output_dtype")  # that hold an element type
+ATTRIBUTES = ("to", "dtype", "output_dtype")  # that hold an element type
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -20,7 +20,7 @@ def float32_type(kind: TensorType) -> TensorType:
 
 def widen(graph: Graph, node: Node) -> None:
     """Let a node read float32 where it reads constants of another floating type, and make it."""
-    for attribute in _ATTRIBUTES:
+    for attribute in ATTRIBUTES:
         if node.attributes.get(attribute) in _WIDENED:
             node.attributes[attribute] = TensorProto.FLOAT
     node.inputs = [_wide(graph, name) for name in node.inputs]

@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 from typing import IO
+
+import onnx
 
 from deploy.reading.file import check, complete, parse, size_on_disk
 from deploy.reading.graph import Graph
@@ -75,7 +78,8 @@ def main() -> None:
     os.dup2(2, 1)  # what the libraries print is no answer
     found: tuple[Graph | None, str]
     try:
-        found = (_read(path, Resolution(*sides) if sides else None), "")
+        _limit(path)
+        found = (read_here(path, Resolution(*sides) if sides else None, _limit), "")
     except UserError as error:
         found = (None, str(error))
     except MemoryError:
@@ -85,19 +89,27 @@ def main() -> None:
     os._exit(0)  # a library's clean-up can neither fail nor take time now
 
 
-def _read(path: Path, resolution: Resolution | None) -> Graph:
-    _limit(path.stat().st_size if path.is_file() else 0)
-    model = parse(path)
-    _limit(size_on_disk(path, model))
-    file = complete(path, model, resolution)
-    check(file.model)
-    graph = normalise(file)
-    file.session()
+def read_here(
+    path: Path, resolution: Resolution | None,
+    bound: Callable[[Path, onnx.ModelProto], None] = lambda _path, _model: None,
+) -> Graph:  # fmt: skip
+    """The normal form of a file, made in this process, which `bound` allows what weights in other
+    files need. Raises UserError."""
+    try:
+        model = parse(path)
+        bound(path, model)
+        file = complete(path, model, resolution)
+        check(file.model)
+        graph = normalise(file)
+        file.session()
+    except UnicodeDecodeError as error:  # protobuf looks at a text when it is asked for
+        raise UserError("it has names that are no text; it is damaged: export it anew") from error
     return graph
 
 
-def _limit(size: int) -> None:
-    """Bound what this process may take to read a file of `size` bytes."""
+def _limit(path: Path, model: onnx.ModelProto | None = None) -> None:
+    """Bound what this process may take to read a file and, where it is known, its weights'."""
+    size = size_on_disk(path, model) if path.is_file() else 0
     if resource is not None:
         seconds = _SECONDS + size // _BYTES_PER_SECOND
         for kind, limit in (

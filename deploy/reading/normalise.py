@@ -14,7 +14,7 @@ from deploy.reading.file import UserFile, opset_of, skeleton
 from deploy.reading.float32 import float32_type
 from deploy.reading.functions import inline_functions
 from deploy.reading.graph import Graph, TensorType, node_of
-from deploy.reading.settle import settle
+from deploy.reading.settle import fold_constants, settle
 from deploy.reading.steps.adaptive_pool import adaptive_pools_as_matrices
 from deploy.reading.steps.batch_norm import fold_batch_norms
 from deploy.reading.steps.tidy import remove_dead_nodes, remove_no_ops
@@ -25,6 +25,7 @@ from deploy.reading.tensors import to_array
 
 STEPS: tuple[Callable[[Graph], None], ...] = (
     remove_no_ops,
+    fold_constants,
     cancel_transposes,
     unpool_by_masks,
     adaptive_pools_as_matrices,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deploy.reading.evaluate import Evaluator
 from deploy.reading.float32 import widen
-from deploy.reading.graph import Graph, Node, node_of
+from deploy.reading.graph import OPSET, Graph, Node, node_of
 from deploy.reading.infer import output_types
 from deploy.reading.opsets import RULES
 from deploy.reading.sequences import SEQUENCE_OPS, Sequences
@@ -27,8 +27,16 @@ from lut.errors import UserError
 
 MOST_NODES = 100_000
 _SPARE_BYTES = 192 << 20  # that constants may take beside four times those of the file
+_MOST_ROUNDS = 4096  # of a loop of constants
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
            "RandomUniformLike")  # fmt: skip
+
+
+def fold_constants(graph: Graph) -> None:
+    """Settle a graph of the normal form once more: what became a constant is folded."""
+    constants = graph.constants
+    if any(all(n in constants for n in node.inputs if n) for node in graph.nodes):
+        settle(graph, OPSET)
 
 
 def settle(graph: Graph, opset: int) -> None:
@@ -97,6 +105,9 @@ class _Walk:
 
     def value(self, node: Node, values: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs of a node of constants; its size is looked at first."""
+        if node.op == "Loop" and node.input(0) and values[node.inputs[0]].max() > _MOST_ROUNDS:
+            raise node.error(f"it goes round more than {_MOST_ROUNDS} times; export the network "
+                             "without it")  # fmt: skip
         if not any(isinstance(v, onnx.GraphProto) for v in node.attributes.values()):
             kinds = output_types(self.graph, node, self.opset)
             self.spend(node, sum(kind.bytes for kind in kinds if kind))

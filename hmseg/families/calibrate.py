@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_IMAGES = 4
+_IMAGES = 6
 
 
 def calibrate_batch_norm(
@@ -40,15 +40,20 @@ def calibrate_batch_norm(
 
 
 def made_up_images(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """(count, 3, H, W), normalised: smooth patches with noise, of differing brightness and
-    contrast, so that a whole image's means differ as those of photographs do."""
+    """(count, 3, H, W), normalised: from smooth patches to pure noise, of differing brightness and
+    contrast.
+
+    What a network pools over the whole image varies among these as much as among the images that
+    it will be tried on: statistics of alike images would make others huge behind a batch norm.
+    """
     grid = (max(2, size[0] // 16), max(2, size[1] // 16))
     patches = torch.randn(count, 3, *grid, generator=generator)
     smooth = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
     noise = torch.randn(count, 3, *size, generator=generator)
+    share = torch.linspace(0, 1, count).view(-1, 1, 1, 1)
+    contrast = 1.5 * torch.rand(count, 1, 1, 1, generator=generator)
     brightness = torch.randn(count, 3, 1, 1, generator=generator)
-    contrast = torch.rand(count, 1, 1, 1, generator=generator) + 0.5
-    return contrast * (smooth + 0.3 * noise) + 0.7 * brightness
+    return contrast * ((1 - share) * smooth + share * noise) + brightness
 
 
 def _draw(module: nn.Module, generator: torch.Generator) -> None:

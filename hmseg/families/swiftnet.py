@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hmseg.blocks import ConvBN as ConvBNReLU6
 from hmseg.blocks import InvertedResidual
-from hmseg.families.blocks import PreActConv, ResNet18, Size, resize, size_of
+from hmseg.families.blocks import ConvBN, PreActConv, ResNet18, Size, resize, size_of
 
 _WIDTH = 128
 _LEVEL_WIDTH = 42
@@ -37,7 +36,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = ConvBNReLU6(3, 32, 3, stride=2)
+        self.stem = ConvBN(3, 32, 3, stride=2, act=nn.ReLU6)
         self.stages = nn.ModuleList()
         cin = 32
         for expansion, cout, blocks, stride in _MOBILENET_V2:

@@ -13,10 +13,10 @@ from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import TOOLS, build_artifact
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import export_network
-from deploy.graph.own_file import own_file
 from deploy.graph.reference import Reference
 from deploy.graph.source import open_source
 from deploy.noise import Deviation
+from deploy.own_file import own_file
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.verify import probe_images, verify_torch
@@ -189,7 +189,7 @@ MATRIX = {
     ),
     "genotype that skips nothing": (
         MRMSConfig(random_genotype(random.Random(4)), 0.5, 11),
-        Resolution(90, 61),
+        Resolution(90, 67),
     ),
 }
 

@@ -29,6 +29,13 @@ def _layer_norm(writer: Writer, node: Node, opset: int) -> None:
     writer.keep(node)
 
 
+def _mean_variance(writer: Writer, node: Node, opset: int) -> None:
+    """Kept; ONNX's inference does not say that it gives what it takes."""
+    kind = writer.graph.types[node.inputs[0]]
+    writer.graph.types[node.outputs[0]] = kind
+    writer.nodes.append(node)
+
+
 def _group_norm(writer: Writer, node: Node, opset: int) -> None:
     """Instance norm of the groups, then a scale and a bias: of each group until opset 20, of each
     channel since."""
@@ -66,6 +73,7 @@ def _rms_norm(writer: Writer, node: Node, opset: int) -> None:
 RULES: dict[tuple[str, str], Rule] = {
     ("", "BatchNormalization"): _batch_norm,
     ("", "LayerNormalization"): _layer_norm,
+    ("", "MeanVarianceNormalization"): _mean_variance,
     ("", "GroupNormalization"): _group_norm,
     ("", "RMSNormalization"): _rms_norm,
 }

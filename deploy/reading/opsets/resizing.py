@@ -65,37 +65,51 @@ def _resize(writer: Writer, node: Node, opset: int) -> None:
         if node.get(attribute, known[0]) not in known:
             raise node.error(f"its {attribute} is none of {', '.join(known)}")
     if sizes is not None and policy != b"stretch":
-        raise node.error("it keeps the aspect ratio; export it with the sizes that this comes to")
-    if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        needed(writer, node, 1, "region")
-        raise node.error("it crops by a region; export the network with Slice and Resize")
+        scales, sizes = _one_scale(node, [shape[axis] for axis in axes], sizes, policy), None
     if node.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
         _half_pixel_for_nn(writer, node, axes, scales, sizes)
         return
-    node.attributes.pop("extrapolation_value", None)
+    roi = ""
+    if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        region = np.array([0.0, 1.0], np.float32).repeat(len(shape))
+        some = needed(writer, node, 1, "region").astype(np.float32).reshape(2, -1)
+        for position, axis in enumerate(axes):
+            region[[axis, axis + len(shape)]] = some[:, position]
+        roi = writer.constant(region)
     if sizes is not None:
         full = list(shape)
         for axis, size in zip(axes, sizes, strict=True):
             full[axis] = int(size)
-        if full == list(shape):
+        if full == list(shape) and not roi:
             writer.end("Identity", x)
             return
-        inputs = [x, "", "", writer.constant(full)]
+        inputs = [x, roi, "", writer.constant(full)]
     else:
         factors = np.ones(len(shape), np.float32)
         assert scales is not None
         factors[axes] = scales
-        if (factors == 1).all():
+        if (factors == 1).all() and not roi:
             writer.end("Identity", x)
             return
-        inputs = [x, "", writer.constant(factors)]
+        inputs = [x, roi, writer.constant(factors)]
     writer.end("Resize", *inputs, **node.attributes)
+
+
+def _one_scale(
+    node: Node, sides: list[int], sizes: NDArray[Any], policy: bytes
+) -> NDArray[np.float32]:
+    """The scale of all axes that keeps the aspect ratio within some sizes, or around them."""
+    factors = [np.float32(size) / np.float32(side) for size, side in zip(sizes, sides, strict=True)]
+    factor = min(factors) if policy == b"not_larger" else max(factors)
+    if any(int(factor * side) != int(np.floor(factor * side + 0.5)) for side in sides):
+        raise node.error("it keeps the aspect ratio; export it with the sizes that this comes to")
+    return np.full(len(sides), factor, np.float32)
 
 
 def _list(writer: Writer, node: Node, index: int) -> NDArray[Any] | None:
     """Scales or sizes; empty ones are left out."""
     value = parameter(writer, node, index, ("", "", _SCALES, "sizes")[index])
-    return value if value is not None and value.size else None
+    return value.reshape(-1) if value is not None and value.size else None
 
 
 def _half_pixel_for_nn(

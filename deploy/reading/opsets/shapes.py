@@ -177,6 +177,16 @@ def _gather(writer: Writer, node: Node, opset: int) -> None:
     writer.keep(node)
 
 
+def _gather_nd(writer: Writer, node: Node, opset: int) -> None:
+    indices = writer.graph.constants.get(node.inputs[1])
+    if indices is not None and indices.size:
+        batch, shape = node.get("batch_dims", 0), writer.graph.shape(node.inputs[0])
+        sides = np.array(shape[batch : batch + indices.shape[-1]])
+        if len(sides) != indices.shape[-1] or ((indices < -sides) | (indices >= sides)).any():
+            raise node.error("an index lies outside its input")
+    writer.keep(node)
+
+
 def _top_k(writer: Writer, node: Node, opset: int) -> None:
     if opset < 10:
         k = node.attributes.pop("k")
@@ -195,6 +205,18 @@ def _cast(writer: Writer, node: Node, opset: int) -> None:
         writer.end("Identity", node.inputs[0])
     else:
         writer.end("Cast", node.inputs[0], to=to)
+
+
+def _space_to_depth(writer: Writer, node: Node, opset: int) -> None:
+    """Since opset 28 also with the channels of a block together (CRD)."""
+    if node.get("mode", "DCR") == "DCR":
+        node.attributes.pop("mode", None)
+        writer.keep(node)
+        return
+    (n, c, h, w), b = writer.graph.shape(node.inputs[0]), node.get("blocksize")
+    blocks = writer("Reshape", node.inputs[0], writer.constant([n, c, h // b, b, w // b, b]))
+    turned = writer("Transpose", blocks, perm=[0, 1, 3, 5, 2, 4])
+    writer.end("Reshape", turned, writer.constant([n, c * b * b, h // b, w // b]))
 
 
 def _scatter(writer: Writer, node: Node, opset: int) -> None:
@@ -232,9 +254,11 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "ConstantOfShape"): _parameters(0),
     ("", "Gather"): _gather,
     ("", "GatherElements"): _gather,
+    ("", "GatherND"): _gather_nd,
     ("", "TopK"): _top_k,
     ("", "Cast"): _cast,
     ("", "CastLike"): _cast,
+    ("", "SpaceToDepth"): _space_to_depth,
     ("", "Scatter"): _scatter,
     ("", "Dropout"): _dropout,
     ("", "GridSample"): _grid_sample,

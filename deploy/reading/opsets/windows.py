@@ -67,7 +67,11 @@ def _transposed(writer: Writer, node: Node, opset: int) -> None:
         for side, k, s, d, e in zip(spatial, kernel, strides, dilations, extra, strict=True)
     ]
     totals = [n - w for n, w in zip(natural, wanted[-len(spatial) :], strict=True)]
-    if min(totals) < 0:
+    if min(totals) < 0:  # what is missing stands at the end
+        extra = [e + max(-total, 0) for e, total in zip(extra, totals, strict=True)]
+        node.attributes["output_padding"] = extra
+        totals = [max(total, 0) for total in totals]
+    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise node.error("its output_shape is larger than what it computes; export it with pads "
                          "and output_padding")  # fmt: skip
     node.attributes["pads"] = _halves(totals, more_at_end=auto == "SAME_UPPER")

@@ -6,10 +6,12 @@ is found by running them: the matrices are what rows and columns of ones come to
 compared on random maps.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.reading.evaluate import run_once
+from deploy.reading.evaluate import run_all
 from deploy.reading.graph import Graph, Node, model_of
 from deploy.reading.writer import Writer
 
@@ -20,6 +22,7 @@ _SCALES = ("Mul", "Div", "Where")
 _GATHERS = ("Gather", "GatherND", "GatherElements", "Slice", "Split")
 _FEWEST_NODES = 3
 _TOLERANCE = 1e-5
+_LARGEST_MAP = 128 << 20  # bytes; running the nodes takes a few times as much
 
 
 def adaptive_pools_as_matrices(graph: Graph) -> None:
@@ -82,6 +85,7 @@ def _may_be_a_pool(graph: Graph, region: list[Node], origin: str, name: str) -> 
     before, after = graph.shape(origin), graph.shape(name)
     return (
         len(region) >= _FEWEST_NODES
+        and graph.types[origin].bytes <= _LARGEST_MAP
         and not ops.isdisjoint(_GATHERS)
         and not ops.isdisjoint(_SUMS)
         and len(before) == 4
@@ -115,24 +119,27 @@ def _matrices(
     wanted = {id(node) for node in region}
     nodes = [node for node in graph.nodes if id(node) in wanted]
     model = model_of(graph, nodes, [origin], [name])
-    _, channels, height, width = graph.shape(origin)
+    shape = graph.shape(origin)
+    _, channels, height, width = shape
+    random = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-    def pooled(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Any number of maps (n, H, W), each in a channel of its own."""
-        spare = -len(maps) % channels
-        padded = np.concatenate([maps, np.zeros((spare, height, width), np.float32)])
-        runs = padded.reshape(-1, 1, channels, height, width)
-        made = [run_once(model, {origin: run})[0][0] for run in runs]
-        return np.concatenate(made)[: len(maps)].astype(np.float64)
+    def maps() -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Each channel has ones in a row of its own, then in a column, then random numbers."""
+        for axis in (2, 3):
+            for first in range(0, shape[axis], channels):
+                ones = np.zeros(shape, np.float32)
+                for channel, place in enumerate(range(first, min(first + channels, shape[axis]))):
+                    ones[0, channel].swapaxes(0, axis - 2)[place] = 1
+                yield {origin: ones}
+        yield {origin: random}
 
-    every_row = np.repeat(np.eye(height, dtype=np.float32)[:, :, None], width, axis=2)
-    every_column = np.repeat(np.eye(width, dtype=np.float32)[:, None, :], height, axis=1)
-    rows, columns = pooled(every_row)[:, :, 0].T, pooled(every_column)[:, 0, :].T
+    *made, found = (outputs[0][0].astype(np.float64) for outputs in run_all(model, maps()))
+    row_runs = -(-height // channels)
+    rows = np.concatenate(made[:row_runs])[:height, :, 0].T
+    columns = np.concatenate(made[row_runs:])[:width, 0, :].T
     whole = rows[0].sum()  # what a map of ones comes to
     if not whole:
         return None
     columns = columns / whole
-    random = np.random.default_rng(0).standard_normal((2 * channels, height, width))
-    probes = random.astype(np.float32)
-    difference = np.abs(pooled(probes) - rows @ probes.astype(np.float64) @ columns.T).max()
-    return (rows, columns) if difference <= _TOLERANCE * np.abs(probes).max() else None
+    difference = np.abs(found - rows @ random[0] @ columns.T).max()
+    return (rows, columns) if difference <= _TOLERANCE * np.abs(random).max() else None

@@ -4,6 +4,7 @@ Before: a convolution, maybe through a concatenation, and a BatchNormalization o
 After: the convolution's weights have both inside; where there is none, Mul and Add of (C, 1, 1).
 """
 
+from collections import Counter
 from typing import TypeAlias
 
 import numpy as np
@@ -17,21 +18,32 @@ _Channels: TypeAlias = NDArray[np.float64]  # (C,)
 
 def fold_batch_norms(graph: Graph) -> None:
     """Write every batch norm out, in place; the sums are made in float64 and rounded once."""
-    for node in [n for n in graph.nodes if n.op == "BatchNormalization"]:
+    makers, uses = graph.makers(), graph.uses()
+    renamed: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op != "BatchNormalization":
+            nodes.append(node)
+            continue
         scale, shift = _scale_and_shift(graph, node)
-        source, output = node.inputs[0], node.outputs[0]
-        if _push(graph, source, scale, shift):
-            graph.nodes.remove(node)
-            graph.replace({output: source})
+        source, output = renamed.get(node.inputs[0], node.inputs[0]), node.outputs[0]
+        plan = _plan(graph, makers, uses, source, scale, shift)
+        if plan is not None:
+            for made, factor, term in plan:
+                _fold(graph, made, factor, term)
+            renamed[output] = source
+            uses[source] = uses[output]
+            makers[output] = makers[source]
         else:
             writer = Writer(graph, node)
             one_each = (-1, *(1 for _ in graph.shape(source)[2:]))
-            factor, term = (
+            names = [
                 writer.constant(v.astype(np.float32).reshape(one_each)) for v in (scale, shift)
-            )
-            writer.end("Add", writer("Mul", source, factor), term)
-            at = graph.nodes.index(node)
-            graph.nodes[at : at + 1] = writer.nodes
+            ]
+            writer.end("Add", writer("Mul", source, names[0]), names[1])
+            nodes += writer.nodes
+    graph.nodes = nodes
+    graph.replace(renamed)
 
 
 def _scale_and_shift(graph: Graph, node: Node) -> tuple[_Channels, _Channels]:
@@ -44,23 +56,14 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[_Channels, _Channels]:
     return scale, beta - mean * scale
 
 
-def _push(graph: Graph, name: str, scale: _Channels, shift: _Channels) -> bool:
-    """Scale and shift a map where it is made; False, and nothing changed, where that is not exact:
-    somebody else reads it, or what makes it has no weights of its own."""
-    plan = _plan(graph, name, scale, shift)
-    if plan is None:
-        return False
-    for node, factor, term in plan:
-        _fold(graph, node, factor, term)
-    return True
-
-
 def _plan(
-    graph: Graph, name: str, scale: _Channels, shift: _Channels
-) -> list[tuple[Node, _Channels, _Channels]] | None:
-    """The convolutions that a map comes from, with the part of scale and shift of each."""
-    node = graph.makers().get(name)
-    if node is None or graph.uses()[name] != 1:
+    graph: Graph, makers: dict[str, Node], uses: Counter[str], name: str, scale: _Channels,
+    shift: _Channels,
+) -> list[tuple[Node, _Channels, _Channels]] | None:  # fmt: skip
+    """The convolutions that a map comes from, with the part of scale and shift of each; None where
+    that is not exact: somebody else reads it, or what makes it has no weights of its own."""
+    node = makers.get(name)
+    if node is None or uses[name] != 1:
         return None
     if node.op in ("Conv", "ConvTranspose"):
         constant = all(n in graph.constants for n in node.inputs[1:] if n)
@@ -68,11 +71,9 @@ def _plan(
     if node.op != "Concat" or node.get("axis") % graph.rank(name) != 1:
         return None
     plan, start = [], 0
-    if len(set(node.inputs)) != len(node.inputs):
-        return None
     for branch in node.inputs:
         end = start + graph.shape(branch)[1]
-        part = _plan(graph, branch, scale[start:end], shift[start:end])
+        part = _plan(graph, makers, uses, branch, scale[start:end], shift[start:end])
         if part is None:
             return None
         plan += part

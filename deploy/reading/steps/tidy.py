@@ -40,8 +40,10 @@ def remove_no_ops(graph: Graph) -> None:
                 before = makers.get(node.inputs[0])
             shape = graph.constant(np.array(graph.shape(node.outputs[0]), np.int64))
             node.op, node.inputs, node.attributes = "Reshape", [node.inputs[0], shape], {}
-    graph.replace({n.outputs[0]: n.inputs[0] for n in graph.nodes if _is_no_op(graph, n)})
-    graph.nodes = [node for node in graph.nodes if not _is_no_op(graph, node)]
+    gone = [node for node in graph.nodes if _is_no_op(graph, node)]
+    left_out = set(gone)
+    graph.nodes = [node for node in graph.nodes if node not in left_out]
+    graph.replace({node.outputs[0]: node.inputs[0] for node in gone})
 
 
 def _is_reshape(graph: Graph, node: Node) -> bool:

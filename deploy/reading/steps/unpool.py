@@ -43,6 +43,9 @@ def unpool_by_masks(graph: Graph) -> None:
             known[node.outputs[0]] = moved
         else:
             _unpool(graph, node, found)
+    for name, found in known.items():
+        if name in graph.outputs:
+            raise found.pool.error("its indices leave the graph; export the network without them")
     for pool in pools:
         del pool.outputs[1:]
 
@@ -79,7 +82,7 @@ def _slice_identity_pools(graph: Graph) -> None:
         value = sum(p * s for p, s in zip(np.ix_(*places), steps, strict=True))
         graph.set_constant(node.outputs[0], np.asarray(value, np.int64))
         graph.nodes.remove(node)
-    read = {name for node in graph.nodes for name in node.inputs}
+    read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
     for node in graph.nodes:
         if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1] not in read:
             del node.outputs[1:]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from deploy.resolution import Resolution
 from lut.errors import UserError
@@ -98,11 +98,33 @@ def test_other_floating_types_are_computed_in_float32(kind: int):
     assert ops(normal) == ["MatMul", "Clip", "Mul"]
 
 
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.DOUBLE])
+def test_files_that_onnxruntime_has_no_convolutions_for_are_float32_files(kind: int):
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    network = Network(15, element=kind)
+    weights = np.random.default_rng(4).standard_normal((4, 3, 3, 3)).astype(dtype)
+    y = network("Conv", "x", network.const(weights))
+    y = network("Mul", y, network("Cast", network.const(2.0), to=kind))
+    model = network.model(y)
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    normal = assert_same(model)
+    (found,) = (t for t in normal.graph.initializer if len(t.dims) == 4)
+    np.testing.assert_array_equal(numpy_helper.to_array(found), weights.astype(np.float32))
+
+
 def test_an_image_and_weights_of_integers_stay():
     network = Network(17, (1, 8, 12, 3), TensorProto.UINT8)
     y = network("Transpose", network("Cast", "x", to=1), perm=[0, 3, 1, 2])
     normal = assert_same(network.model(network("Conv", y, network.weights(4, 3, 1, 1))))
     assert normal.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+
+
+def test_a_resize_of_a_constant_is_a_constant():
+    network = Network(11)
+    empty = network.const(np.zeros(0, np.float32))
+    size = network.const(np.array([1, 3, 8, 12]))
+    y = network("Resize", network.weights(1, 3, 5, 5), empty, empty, size, mode="linear")
+    assert ops(assert_same(network.model(network("Add", "x", y)))) == ["Add"]
 
 
 def test_functions_of_a_file_are_written_out():

@@ -1,5 +1,5 @@
-"""Parameters and MACs of the families, against published figures or, where there are none that
-agree, against an independent count from the layer lists.
+"""Parameters and MACs of the dense networks, as counted independently from the layer lists; where
+authors published figures, most agree to 1%, BiSeNetV1 to 6%, BiSeNetV2 (its head) to 16%.
 """
 
 from functools import cache
@@ -13,31 +13,26 @@ from hmseg.families import create_network
 
 # name, classes, millions of parameters, GMACs at a size, the networks' stride
 ROWS = (
-    ("segnet", 20, 29.455, 142.9, (360, 640), 1),
-    ("icnet", 19, 6.700, 29.03, (1024, 2048), 4),
-    ("icnet", 19, 6.700, 16.33, (768, 1536), 4),
-    ("swiftnet-r18", 19, 11.797, 103.57, (1024, 2048), 4),
-    ("swiftnet-mnv2", 19, 2.369, 38.15, (1024, 2048), 4),
-    ("bisenetv1-x39", 19, 1.542, 15.62, (768, 1536), 8),
-    ("bisenetv1-x39", 19, 1.542, 3.065, (360, 640), 8),
-    ("bisenetv1-r18", 19, 12.894, 58.34, (768, 1536), 8),
-    ("bisenetv1-r18-nearest", 19, 13.341, 66.57, (768, 1536), 8),
-    ("bisenetv1-r18-nearest", 19, 13.341, 118.3, (1024, 2048), 8),
-    ("bisenetv2", 19, 3.359, 24.60, (512, 1024), 8),
-    ("ddrnet-23-slim", 19, 5.696, 36.28, (1024, 2048), 8),
-    ("ddrnet-23", 19, 20.15, 143.1, (1024, 2048), 8),
-    ("pidnet-s", 19, 7.626, 47.19, (1024, 2048), 8),
+    ("segnet", 20, "29.455", "142.9", (360, 640), 1),
+    ("icnet", 19, "6.700", "29.03", (1024, 2048), 4),
+    ("swiftnet-r18", 19, "11.797", "103.57", (1024, 2048), 4),
+    ("swiftnet-mnv2", 19, "2.369", "38.15", (1024, 2048), 4),
+    ("bisenetv1-x39", 19, "1.542", "15.62", (768, 1536), 8),
+    ("bisenetv1-r18", 19, "12.894", "58.34", (768, 1536), 8),
+    ("bisenetv1-r18-nearest", 19, "13.341", "118.3", (1024, 2048), 8),
+    ("bisenetv2", 19, "3.359", "24.60", (512, 1024), 8),
+    ("ddrnet-23-slim", 19, "5.696", "36.28", (1024, 2048), 8),
+    ("ddrnet-23", 19, "20.15", "143.1", (1024, 2048), 8),
+    ("pidnet-s", 19, "7.626", "47.19", (1024, 2048), 8),
     # torchvision names 35,322,218 and 152.7 G with the auxiliary head: 2,365,205 and 9.99 G.
-    ("fcn-r50", 21, 32.957013, 142.73, (520, 520), 8),
+    ("fcn-r50", 21, "32.957013", "142.73", (520, 520), 8),
     # Our own list; published for the same shape: 1.5 M.
-    ("hrnet-w18-small", 19, 1.541, 8.348, (512, 1024), 4),
-    ("unet", 19, 31.04, 385.9, (512, 1024), 1),
-    ("pp-liteseg-t", 19, 8.028, 25.69, (768, 1536), 8),
-    ("pp-liteseg-b", 19, 12.234, 43.26, (768, 1536), 8),
-    ("stdc1-seg", 19, 8.275, 16.86, (512, 1024), 8),
-    ("stdc1-seg", 19, 8.275, 37.94, (768, 1536), 8),
-    ("stdc2-seg", 19, 12.306, 23.46, (512, 1024), 8),
-    ("stdc2-seg", 19, 12.306, 52.78, (768, 1536), 8),
+    ("hrnet-w18-small", 19, "1.541", "8.348", (512, 1024), 4),
+    ("unet", 19, "31.04", "385.9", (512, 1024), 1),
+    ("pp-liteseg-t", 19, "8.028", "25.69", (768, 1536), 8),
+    ("pp-liteseg-b", 19, "12.234", "43.26", (768, 1536), 8),
+    ("stdc1-seg", 19, "8.275", "37.94", (768, 1536), 8),
+    ("stdc2-seg", 19, "12.306", "52.78", (768, 1536), 8),
 )
 
 
@@ -50,9 +45,9 @@ def on_meta(name: str, classes: int) -> nn.Module:
 @pytest.mark.parametrize(("name", "classes", "millions", "gmacs", "size", "stride"), ROWS)
 def test_counts(name, classes, millions, gmacs, size, stride):
     network = on_meta(name, classes)
-    digits = len(str(millions).partition(".")[2])
-    assert round(count_parameters(network) / 1e6, digits) == millions
-    assert count_macs(network, *size) / 1e9 == pytest.approx(gmacs, rel=5e-4)
-    with torch.inference_mode():
-        scores = network(torch.empty(1, 3, *size, device="meta"))
-    assert scores.shape == (1, classes, size[0] // stride, size[1] // stride)
+    shapes = []
+    with network.register_forward_hook(lambda _m, _inputs, scores: shapes.append(scores.shape)):
+        parameters, macs = count_parameters(network), count_macs(network, *size)
+    assert f"{parameters / 1e6:.{len(millions.partition('.')[2])}f}" == millions
+    assert f"{macs / 1e9:.{len(gmacs.partition('.')[2])}f}" == gmacs
+    assert shapes == [(1, classes, size[0] // stride, size[1] // stride)]

@@ -27,7 +27,7 @@ def test_calibrated_scores_are_finite_and_of_a_usual_scale(name: str):
     assert scores.shape[:2] == (4, CLASSES)
     assert SIZE[0] * scores.shape[3] == SIZE[1] * scores.shape[2]
     assert scores.isfinite().all()
-    # Of the images' usual one: norms of pooled vectors know four vectors, and some image is unlike.
+    # Of the images' usual one: norms of pooled vectors know six vectors, and some image is unlike.
     assert 1e-2 < scores.std(dim=(1, 2, 3)).median() < 1e2
     assert not network.training
 
