@@ -100,7 +100,10 @@ class TestBuilding:
         backend.absent = True
         made, comparisons = build_artifact(small_graph, TARGET, threads=7)
         assert comparisons == []
-        assert made.parity == {"checked": False, "reason": "there is no paper left"}
+        noise = made.parity["noise"]
+        assert noise["rms"] > 0
+        reason = "there is no paper left"
+        assert made.parity == {"checked": False, "reason": reason, "noise": noise}
 
     def test_a_place_that_it_does_not_have(self, backend, small_graph):
         with pytest.raises(UserError, match="paper is not sent by RPC"):
