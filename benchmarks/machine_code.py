@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.console import run_main
+from deploy.graph.job import Job
 from lut.errors import UserError
 from lut.files import check_writable, read_file, write_atomic
 
@@ -103,7 +104,7 @@ def cpu_frame(graph: Any, target: Any) -> Any:
     """What `graph` is lowered to: a module of kernels and of the entries that call them."""
     from deploy.cpu.pipeline import lower_graph, make_kernels
 
-    return lower_graph(graph, target, kernels=make_kernels(target, THREADS, {}))
+    return lower_graph(Job(graph, target, make_kernels(target, THREADS, {})))
 
 
 def object_code(function: Any, target: Any) -> bytes:
@@ -118,7 +119,7 @@ def cuda_frame(graph: Any, precision: str) -> GpuFrame:
     from deploy.gpu.pipeline import compile_source
     from deploy.targets import resolve_target
 
-    lowered = compile_source(graph, resolve_target("cuda", "sm_90", precision)).lowered
+    lowered = compile_source(Job(graph, resolve_target("cuda", "sm_90", precision))).lowered
     return GpuFrame(lowered.source, json.loads(lowered.plan.to_json()), lowered.constants)
 
 

@@ -34,6 +34,7 @@ from typing import Any, TypeAlias
 
 from deploy import host
 from deploy.cli.console import run_main
+from deploy.graph.job import Job
 from lut.files import check_writable, write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "object-cache.json"
@@ -77,7 +78,7 @@ def compile_once(network: str, size: str, classes: int, folder: Path | None) -> 
     before = 0 if cache is None else cache.usage().entries
     start, cpu = time.perf_counter(), cpu_seconds()
     kernels = make_kernels(target, threads, {})
-    compiled = compile_graph(graph, target, kernels=kernels, cache=cache)
+    compiled = compile_graph(Job(graph, target, kernels, cache=cache))
     library = link_library(compiled, graph.ByteSize())
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     new = len(compiled.objects) if cache is None else cache.usage().entries - before

@@ -15,8 +15,8 @@ The exporter by `torch.export` ("dynamo") writes opset 18 and has it converted w
 for less; where that fails, as it does for Resize, the file stays at 18: `opset` is what it came to
 be, and a file that is the same as another is compiled once. The tracing one ("legacy") knows no
 adaptive pool whose bins do not divide the map: there such a pool is written as the two products
-with constant matrices that it is. `MB` is the largest resident size of the process, `error` the
-largest difference of a score over the largest score.
+with constant matrices that it is; nor unpooling, which becomes ONNX's own. `MB` is the largest
+resident size of the process, `error` the largest difference of a score over the largest score.
 """
 
 import argparse
@@ -55,8 +55,10 @@ def export_all(task: Row) -> list[Row]:
     from hmseg.families.calibrate import calibrate_batch_norm, made_up_images
 
     model = create_network(task["network"])
-    calibrate_batch_norm(model, SEED)
     size = (task["height"], task["width"])
+    # At another size some networks are so far from what their norms were set by that float32 itself
+    # is wrong in the third digit.
+    calibrate_batch_norm(model, SEED, size)
     image = made_up_images(size, torch.Generator().manual_seed(SEED + 1))[-1:]
     rows = []
     for file in task["files"]:
@@ -84,6 +86,7 @@ def export(model: "nn.Module", image: "torch.Tensor", exporter: str, opset: int,
         assert program is not None
         program.save(path)
     else:
+        know_unpooling()
         with divided_pools():
             torch.onnx.export(model, (image,), path, dynamo=False, **named)
     graph = onnx.load(path)
@@ -112,11 +115,11 @@ def divided_pools() -> Iterator[None]:
     stock = F.adaptive_avg_pool2d
 
     def bins(size: int, count: int) -> torch.Tensor:
-        matrix = torch.zeros(count, size)
+        rows = []
         for i in range(count):
             start, stop = i * size // count, -(-(i + 1) * size // count)
-            matrix[i, start:stop] = 1 / (stop - start)
-        return matrix
+            rows.append([(start <= j < stop) / (stop - start) for j in range(size)])
+        return torch.tensor(rows)  # whole: writing into one would be traced
 
     def pool(x: torch.Tensor, output_size: Any) -> torch.Tensor:
         rows, columns = (output_size,) * 2 if isinstance(output_size, int) else output_size
@@ -130,6 +133,24 @@ def divided_pools() -> Iterator[None]:
         yield
     finally:
         F.adaptive_avg_pool2d = stock
+
+
+def know_unpooling() -> None:
+    """Tell the tracing exporter, which does not know it, how ONNX says max_unpool2d over 2x2: its
+    indices are those of the whole tensor, torch's those of a channel's map."""
+    import torch
+    from torch.onnx import register_custom_op_symbolic, symbolic_helper
+
+    def unpool(g: Any, x: Any, indices: Any, output_size: Any) -> Any:
+        n, c = g.original_node.inputsAt(0).type().sizes()[:2]
+        h, w = symbolic_helper._parse_arg(output_size, "is")
+        maps = (torch.arange(n * c) * h * w).reshape(n, c, 1, 1)
+        indices = g.op("Add", indices, g.op("Constant", value_t=maps))
+        shape = g.op("Constant", value_t=torch.tensor([n, c, h, w]))
+        unpooled = g.op("MaxUnpool", x, indices, shape, kernel_shape_i=[2, 2], strides_i=[2, 2])
+        return unpooled.setType(torch._C.TensorType.create_from_tensor(torch.empty(n, c, h, w)))
+
+    register_custom_op_symbolic("aten::max_unpool2d", unpool, 11)
 
 
 def compile_file(path: Path, threads: int) -> Row:

@@ -27,9 +27,7 @@ LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
 class Code(Protocol):
     """What a backend compiles a network to, as an artifact holds it."""
 
-    @property
-    def format_version(self) -> int:
-        """Of the format, the first whose readers know such code."""
+    format_version: ClassVar[int]  # of the format, the first whose readers know such code
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""
@@ -85,10 +83,10 @@ def coarse_size(height: int, width: int, stride: int) -> tuple[int, int]:
 class KernelInfo:
     """One kernel of a library: what it computes and what it must at least do for it.
 
-    `template` names the kernel module that it comes from, or is ``tvm`` for what TVM's
-    own lowering made, whose `spec` is a key of its loops; `macs` are those of the real channels (0
-    where the counting rule has none); `bytes` are those of its arguments, each read or written
-    once; `tuned` says that its schedule was measured, not made by the rule.
+    `template` is the kind of its operation (of a conversion, its direction), or ``tvm`` for what
+    TVM's own lowering made, whose `spec` is a key of its loops; `macs` are those of the real
+    channels (0 where the counting rule has none); `bytes` are those of its arguments, each read or
+    written once; `tuned` says that its schedule was measured, not made by the rule.
     """
 
     name: str
@@ -112,8 +110,9 @@ class Artifact:
     created: str  # ISO 8601, UTC
     kernels: tuple[KernelInfo, ...]
     threads: int  # that the kernels' work is cut for; it runs with any number
-    # The kernels that a frame calls, by name, in order, as the library's entry ``timed`` times
-    # them; empty in an artifact that was made before libraries had that entry.
+    # What of a frame is timed one by one, in order: of a CPU's the kernels that it calls, by name,
+    # as the library's entry ``timed`` does; of a GPU's a table's entries, where it was made for
+    # one. Empty where nothing is, as in what was made before libraries had that entry.
     calls: tuple[str, ...] = ()
 
     @property
@@ -126,9 +125,10 @@ class Artifact:
         height, width = self.metadata.resolution
         classes = len(self.metadata.classes)
         labels = self.metadata.output == "labels"
+        usual = self.golden.stride == LEAST_STRIDE  # else older programs cannot read it
         return {
             "format": FORMAT,
-            "format_version": self._format_version(),
+            "format_version": self.code.format_version if usual else FORMAT_VERSION,
             "created": self.created,
             "target": self.target.to_json(),
             "input": {
@@ -149,8 +149,3 @@ class Artifact:
             "calls": list(self.calls),
             "golden_stride": self.golden.stride,
         }
-
-    def _format_version(self) -> int:
-        if self.golden.stride != LEAST_STRIDE:
-            return FORMAT_VERSION
-        return self.code.format_version

@@ -188,15 +188,10 @@ def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[s
         _GOLDEN[1]: (np.uint8, (height, width)),
         _GOLDEN[2]: (np.float32, (len(metadata.classes), *coarse)),
     }
-    arrays = {member: _read_array(members[member]) for member in _GOLDEN}
+    arrays = {name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in _GOLDEN}
     for member, (kind, shape) in shapes.items():
         found = arrays[member]
         if found.dtype != kind or found.shape != shape:
             raise ValueError(f"{member}, {found.dtype} {found.shape}, does not fit the network")
     image, labels, logits = arrays.values()
     return Golden(image, labels, logits, stride)
-
-
-def _read_array(data: bytes) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class BenchResult:
             "threads": self.threads,
             "machine": self.machine,
             "includes": self.includes,
-            "latency": {name: summary.to_json() for name, summary in self.summaries.items()},
+            "latency": {name: asdict(summary) for name, summary in self.summaries.items()},
             "ratios": {name: asdict(ratio) for name, ratio in self.ratios.items()},
             "samples_ns": self.samples,
         }
@@ -121,14 +122,13 @@ def bench(
     backend, given = backend_of(artifact.target), artifact.metadata.network_input(image)
     makers: Mapping[str, Callable[[], Peer]] = {}
     if remote is None:  # a device runs nothing but our libraries
-        makers = backend.peers(artifact, source.graph, source.network, given, threads)
+        makers = backend.peers(artifact, source, given, threads)
 
     def measure(session: Session) -> BenchResult:
         session.given = given
         peers, absent, differing = _start(makers, session.network(given), artifact)
         sides: dict[str, Callable[[Protocol], list[int]]] = {OURS: session.block}
-        for name, peer in peers.items():
-            sides[name] = _block(peer)
+        sides |= {name: partial(time_block, peer.run) for name, peer in peers.items()}
         samples = interleave_blocks(sides, protocol, on_round)
         return BenchResult(
             samples, session.machine, session.includes, backend.record_threads(threads),
@@ -163,10 +163,6 @@ def _start(
             continue
         peers[name], differing[name] = peer, share
     return peers, absent, differing
-
-
-def _block(peer: Peer) -> Callable[[Protocol], list[int]]:
-    return lambda protocol: time_block(peer.run, protocol)
 
 
 def _labels(output: NDArray[Any]) -> NDArray[Any]:

@@ -48,9 +48,8 @@ def cpu_flags() -> frozenset[str]:
     """The CPU flags that the kernel reports for this machine."""
     if architecture() == "aarch64":  # an emulator shows its host's /proc/cpuinfo
         return _hwcap_flags()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
+    for name, value in _cpuinfo(Path("/proc/cpuinfo").read_text()):
+        if name == "flags":
             return frozenset(value.split())
     return frozenset()
 

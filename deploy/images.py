@@ -61,18 +61,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def resize_image(image: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
     """Bilinear with antialiasing, uint8 (H, W, 3) to (height, width, 3)."""
-    if image.shape[:2] == size:
-        return image
-    resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return _resized(image, size, Image.Resampling.BILINEAR)
 
 
 def resize_labels(labels: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
     """Nearest, uint8 (H, W) to (height, width): labels are never mixed."""
-    if labels.shape == size:
-        return labels
-    resized = Image.fromarray(labels).resize((size.width, size.height), Image.Resampling.NEAREST)
-    return np.asarray(resized)
+    return _resized(labels, size, Image.Resampling.NEAREST)
+
+
+def _resized(
+    pixels: NDArray[np.uint8], size: Resolution, how: Image.Resampling
+) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size.width, size.height), how))
 
 
 def save_labels(labels: NDArray[np.uint8], classes: ClassSet, path: Path) -> None:

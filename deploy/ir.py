@@ -24,6 +24,13 @@ bind = T.bind
 when = T.If
 then = T.Then
 otherwise = T.Else
+scalar = T.float32  # one float
+uint8 = T.uint8  # one byte
+minimum, maximum = T.min, T.max  # of two indices
+both, either, negate = T.And, T.Or, T.Not
+select = Select  # (condition, yes, no), lane by lane
+is_nan = T.isnan  # lane by lane; an intrinsic: TVM's simplifier takes !(a <= b) for b < a
+sigmoid = T.sigmoid  # 1 / (1 + exp(-value)), as TVM writes it for CPUs
 
 
 class PrimFuncBuilder:
@@ -64,7 +71,7 @@ def loop(first: Expr, last: Expr) -> Iterator[Expr]:
         yield bind(first + i)
 
 
-def const(value: float, lanes: int) -> Expr:
+def const(value: float, lanes: int = 1) -> Expr:
     """A vector of equal floats; one float for one lane."""
     return splat(T.float32(value), lanes)
 
@@ -118,11 +125,6 @@ def scratch(size: int, dtype: str = "float32") -> Buffer:
     return T.alloc_buffer((size,), dtype)
 
 
-def sigmoid(value: Expr) -> Expr:
-    """1 / (1 + exp(-value)), as TVM writes it for CPUs."""
-    return T.sigmoid(value)
-
-
 def activate(
     value: Expr, act: Activation, lanes: int, sigmoid: Callable[[Expr], Expr] = sigmoid
 ) -> Expr:
@@ -145,12 +147,12 @@ def activate(
 
 def _at_least(value: Expr, least: float, lanes: int) -> Expr:
     value = bind(value)
-    return Select(value < const(least, lanes), const(least, lanes), value)
+    return select(value < const(least, lanes), const(least, lanes), value)
 
 
 def _at_most(value: Expr, most: float, lanes: int) -> Expr:
     value = bind(value)
-    return Select(value > const(most, lanes), const(most, lanes), value)
+    return select(value > const(most, lanes), const(most, lanes), value)
 
 
 def over_tiles(extent: int, size: int, body: Callable[[Expr, int], None]) -> None:
@@ -165,31 +167,9 @@ def over_tiles(extent: int, size: int, body: Callable[[Expr, int], None]) -> Non
         body(full * size, tail)
 
 
-@contextmanager
-def branch(condition: Expr) -> Iterator[tuple[Any, Any]]:
-    """``with branch(c) as (yes, no): with yes(): ... with no(): ...``."""
-    with when(condition):
-        yield then, otherwise
-
-
 def view(buffer: Buffer, shape: Sequence[int]) -> Buffer:
     """The same memory under another shape of as many elements."""
     return T.decl_buffer(tuple(shape), buffer.dtype, data=buffer.data)
-
-
-def minimum(a: Expr, b: Expr) -> Expr:
-    """The smaller of two indices."""
-    return T.min(a, b)
-
-
-def maximum(a: Expr, b: Expr) -> Expr:
-    """The larger of two indices."""
-    return T.max(a, b)
-
-
-def both(a: Expr, b: Expr) -> Expr:
-    """Logical and."""
-    return T.And(a, b)
 
 
 def prefetch(buffer: Buffer, *index: Expr) -> None:
@@ -213,36 +193,6 @@ def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
 def const_int(value: int, lanes: int) -> Expr:
     """A vector of equal int32."""
     return T.broadcast(T.int32(value), lanes)
-
-
-def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
-    """Lane by lane."""
-    return Select(condition, yes, no)
-
-
-def is_nan(value: Expr) -> Expr:
-    """Lane by lane. An intrinsic: TVM's simplifier takes !(a <= b) for b < a."""
-    return T.isnan(value)
-
-
-def either(a: Expr, b: Expr) -> Expr:
-    """Logical or."""
-    return T.Or(a, b)
-
-
-def negate(a: Expr) -> Expr:
-    """Logical not."""
-    return T.Not(a)
-
-
-def scalar(value: float) -> Expr:
-    """One float."""
-    return T.float32(value)
-
-
-def uint8(value: int) -> Expr:
-    """One byte."""
-    return T.uint8(value)
 
 
 def call_c(name: str, *arguments: Expr) -> None:

@@ -1,17 +1,13 @@
-"""Where a frame's time goes: every kernel, against the ceilings probed on the machine.
+"""Where a frame's time goes: every kernel, against the ceilings probed on the machine."""
 
-One way on this machine and on a device: `deploy.measure.device.Session.time_kernels`, by the clock
-that latency tables and tuning on a device read.
-"""
-
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deploy.artifact import Artifact, KernelInfo
+from deploy.artifact import Artifact
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Session
 from lut.errors import UserError
@@ -41,12 +37,15 @@ class KernelProfile:
         """Arguments read or written once, in 1e9 bytes per second."""
         return self.bytes / self.median_ms / 1e6
 
-    def share_of_ceiling(self, ceilings: Ceilings) -> float:
-        """Of the roofline: the FMA rate, or what memory can feed at this intensity if less.
+    def share_of_ceiling(self, ceilings: Ceilings | None) -> float | None:
+        """Of the roofline: the FMA rate, or what memory can feed at this intensity if less. None
+        where there are no ceilings.
 
         Memory means the level that holds the arguments of one call; the fastest level is taken, so
         the share is never flattered.
         """
+        if ceilings is None:
+            return None
         working_set = self.bytes // self.calls
         floor_ms = max(
             2 * self.macs / ceilings.fma_gflops / 1e6,
@@ -78,10 +77,6 @@ class Profile:
         macs = sum(kernel.macs for kernel in self.kernels)
         return 2 * macs / self.ceilings.fma_gflops / 1e6 / self.frame_ms
 
-    def share_of_ceiling(self, kernel: KernelProfile) -> float | None:
-        """`KernelProfile.share_of_ceiling` where there are ceilings."""
-        return None if self.ceilings is None else kernel.share_of_ceiling(self.ceilings)
-
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return {
@@ -95,7 +90,7 @@ class Profile:
                 | {
                     "gflops": kernel.gflops,
                     "gbytes_per_s": kernel.gbytes_per_s,
-                    "share_of_ceiling": self.share_of_ceiling(kernel),
+                    "share_of_ceiling": kernel.share_of_ceiling(self.ceilings),
                 }
                 for kernel in self.kernels
             ],
@@ -133,21 +128,10 @@ def summarise_kernels(
     """From the nanoseconds of each call of an artifact, frame by frame, to its kernels."""
     infos = {info.name: info for info in artifact.kernels}
     times = np.array(frames).T
-    return tuple(
-        _kernel(infos[name], times[[call == name for call in artifact.calls]])
-        for name in dict.fromkeys(artifact.calls)
-    )
-
-
-def _kernel(info: KernelInfo, calls_ns: NDArray[np.int64]) -> KernelProfile:
-    """calls_ns: (calls, frames)."""
-    calls = len(calls_ns)
-    return KernelProfile(
-        info.name,
-        info.template,
-        info.spec,
-        calls,
-        float(np.median(calls_ns.sum(axis=0)) / 1e6),
-        info.macs * calls,
-        info.bytes * calls,
-    )
+    found = []
+    for name, calls in Counter(artifact.calls).items():  # in the order of their first calls
+        info, own = infos[name], times[[call == name for call in artifact.calls]]
+        median_ms = float(np.median(own.sum(axis=0)) / 1e6)
+        macs, size = info.macs * calls, info.bytes * calls
+        found.append(KernelProfile(name, info.template, info.spec, calls, median_ms, macs, size))
+    return tuple(found)

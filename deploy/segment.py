@@ -6,33 +6,39 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.images import read_image, resize_image, resize_labels, save_labels, save_overlay
 from deploy.resolution import Resolution
 from deploy.runtime import Network
 
 
-def segment_file(
-    network: Network, path: Path, folder: Path, name: str, *, overlay: bool = True
-) -> dict[str, str]:
-    """Write ``name-labels.png`` and ``name-overlay.png`` into `folder`; returns their paths.
+def segment_image(
+    network: Network, image: NDArray[np.uint8], labels_path: Path, overlay_path: Path | None
+) -> None:
+    """Write the labels of an image uint8 (H, W, 3) and, where there is a path for it, an overlay.
 
     The image is resized to the network's size, the labels back to the image's by nearest.
     """
-    image = read_image(path)
-    size = Resolution(*image.shape[:2])
     resized = resize_image(image, network.metadata.resolution)
     result = network(network.metadata.network_input(resized))
     if network.metadata.output == "logits":
         result = result.argmax(0).astype(np.uint8)
-    labels = resize_labels(result, size)
-    classes = network.metadata.classes
-    written = {"labels": str(folder / f"{name}-labels.png")}
-    save_labels(labels, classes, folder / f"{name}-labels.png")
-    if overlay:
-        written["overlay"] = str(folder / f"{name}-overlay.png")
-        save_overlay(image, labels, classes, folder / f"{name}-overlay.png")
-    return written
+    labels, classes = resize_labels(result, Resolution(*image.shape[:2])), network.metadata.classes
+    save_labels(labels, classes, labels_path)
+    if overlay_path:
+        save_overlay(image, labels, classes, overlay_path)
+
+
+def segment_file(
+    network: Network, path: Path, folder: Path, name: str, *, overlay: bool = True
+) -> dict[str, str]:
+    """`segment_image` of a file: ``name-labels.png`` and ``name-overlay.png`` in `folder`; returns
+    their paths."""
+    kinds = ("labels", "overlay") if overlay else ("labels",)
+    paths = {kind: folder / f"{name}-{kind}.png" for kind in kinds}
+    segment_image(network, read_image(path), paths["labels"], paths.get("overlay"))
+    return {kind: str(path) for kind, path in paths.items()}
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

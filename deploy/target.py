@@ -1,7 +1,7 @@
 """A target as data: what a binary is compiled for and what a machine must have to run it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.precision import FP32, Precision
@@ -37,10 +37,4 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """As an artifact's manifest holds it."""
-        return {
-            "name": self.name,
-            "config": self.config,
-            "architecture": self.architecture,
-            "features": self.features,
-            "precision": self.precision.name,
-        }
+        return asdict(self) | {"precision": self.precision.name}

@@ -10,24 +10,29 @@ from deploy.target import Target
 from lut.errors import UserError
 
 
-def resolve_target(text: str, architectures: str | None = None, precision: str = "fp32") -> Target:
+def resolve_target(
+    text: str, architectures: str | None = None, precision: str | None = None
+) -> Target:
     """Turn an alias (``cpu``, ``arm``, ``android``, ``cuda``, ``adreno``), an x86-64 level or CPU
     name of LLVM (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/``, ``nvidia/`` or
     ``qcom/`` tag of TVM, or TVM's JSON into a Target. `architectures` are those that CUDA's machine
-    code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32`` or, for CUDA, ``fp16``.
+    code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32``, as by default, or, for CUDA,
+    ``fp16``.
 
     Raises UserError, naming what there is, for anything else.
     """
-    wanted = parse_precision(precision)
+    wanted = FP32 if precision is None else parse_precision(precision)
     config = _read_json(text) if text.lstrip().startswith("{") else None
-    if gpu.names_gpu(text, config):
-        return gpu.resolve_gpu(text, config, architectures, wanted)
+    if gpu.names_cuda(text, config):
+        return gpu.resolve_cuda(text, config, architectures, wanted)
     if config is not None and config.get("kind") != "llvm":
         raise UserError(
             'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '
             '{"kind": "cuda", "arch": ...} only'
         )
-    target = cpu.resolve_cpu(text, config, ", ".join((*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:])))
+    words = ", ".join((*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:]))
+    adreno = gpu.names_adreno(text)
+    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, words)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
     if wanted is not FP32:

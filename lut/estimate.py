@@ -154,7 +154,7 @@ class LatencyCost:
 
 
 def calibrate(sums_us: Sequence[float], wholes_us: Sequence[float]) -> Calibration:
-    """Fit the calibration; the sums must not all be equal."""
+    """Fit the calibration; raises UserError where all sums are equal."""
     mean_sum, mean_whole = fmean(sums_us), fmean(wholes_us)
     spread = sum((s - mean_sum) ** 2 for s in sums_us)
     if not spread:

@@ -1,8 +1,11 @@
 """JSON Lines files: append-only, one complete record per line, a torn last line is dropped."""
 
+import fcntl
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,15 @@ def append_record(path: Path, record: Record) -> None:
     Raises UserError where the file cannot be written.
 
     A last line that a crash cut short is dropped first: the record would become part of it.
+    Processes that append to one file, or rewrite it (`hold_records`), wait for each other.
     """
     line = json.dumps(record) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
+        with _alone(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
             _drop_torn_line(handle)
             _write_all(handle, line.encode())
             os.fsync(handle)
-        finally:
-            os.close(handle)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -65,6 +66,34 @@ def read_records(path: Path) -> list[Record]:
 def rewrite_records(path: Path, records: list[Record]) -> None:
     """Replace the file's records, whole or not at all."""
     write_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+@contextmanager
+def hold_records(path: Path) -> Iterator[None]:
+    """Until the block ends no other process appends to the file, for what reads it and rewrites it.
+
+    Raises UserError where it cannot be read.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(_alone(path, os.O_RDONLY))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        yield
+
+
+@contextmanager
+def _alone(path: Path, flags: int) -> Iterator[int]:
+    """The file, opened, as long as no other process has it so."""
+    while True:
+        handle = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                yield handle
+                return
+        finally:  # also of a file that was replaced while this waited
+            os.close(handle)
 
 
 def _drop_torn_line(handle: int) -> None:

@@ -9,6 +9,9 @@ kernel for it runs those. Its text, which `parse_operation` reads back, is what 
 
 Counting is the paper's rule (docs/networks.md): multiply-accumulates of the convolutions only, taps
 in the padding counted; parameters in training form, with the affine pair of each batch norm.
+
+All kinds are in this one long file: they are made of each other, and what a network can be made of
+is to be read from top to bottom.
 """
 
 import re
@@ -466,11 +469,6 @@ class Convert(Operation):
     def output(self) -> Shape:
         """(channels, height, width)."""
         return self.channels, self.height, self.width
-
-
-def operation_kinds() -> list[type[Operation]]:
-    """Every kind of operation."""
-    return list(_KINDS.values())
 
 
 def expand(operation: Operation, has: Callable[[Operation], bool]) -> list[Operation]:

@@ -32,10 +32,15 @@ class Identity:
     resize_rule: str
 
     @property
-    def precision(self) -> str:
-        """Of the maps: what the target's key says, else fp32."""
+    def target_text(self) -> str:
+        """What names the target on a command line: one that was given as JSON has no name."""
+        return self.target if self.target_name == "json" else self.target_name
+
+    @property
+    def precision(self) -> str | None:
+        """Of the maps, where the target's key names one."""
         found = re.search(r'"precision":"(\w+)"', self.target)
-        return found[1] if found else "fp32"
+        return found[1] if found else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,7 +115,8 @@ class Table:
 
     @cached_property
     def baseline_us(self) -> float:
-        """The reference network's time to which every sample is scaled: its median."""
+        """The reference network's time to which every sample is scaled: its median. Raises
+        UserError for an empty table."""
         drifts = [drift for visit in self.visits for drift in visit.drift_us]
         if not drifts:
             raise UserError(f"{self.name} is empty; measure it", mend=self.measure)

@@ -82,10 +82,18 @@ class Account:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note outcomes."""
         if report.skipped and not hasattr(report, "wasxfail"):
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-            self.skipped[report.nodeid] = str(reason).removeprefix("Skipped: ")
+            self._leave_out(report)
         if report.when not in ("setup", "call"):  # so too where a worker crashed
             self.ended.add(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that was left out whole, before its tests could be counted."""
+        if report.skipped:
+            self._leave_out(report)
+
+    def _leave_out(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        self.skipped[report.nodeid] = str(reason).removeprefix("Skipped: ")
 
     def wrong(self) -> list[str]:
         """What keeps the account from being whole, in words."""
@@ -122,7 +130,7 @@ class Account:
             write(f"left out, {reason}:")
             for test in sorted(tests):
                 write(f"    {test}")
-        ran = len(self.ended) - len(self.skipped)
+        ran = len(self.ended - self.skipped.keys())
         write(
             f"{self.collected} tests collected: {ran} ran, {len(self.skipped)} were left out for "
             f"want of what this machine lacks, {self.deselected} were deselected"

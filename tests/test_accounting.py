@@ -90,6 +90,19 @@ def test_a_test_is_left_out(run, monkeypatch, source, conftest, error):
     done.stdout.fnmatch_lines(["ERROR: " + error])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_is_left_out_whole(run, pytester, workers):
+    """Its tests were never collected, so that nothing is missing but the file."""
+    late = "import pytest\npytest.skip('no time', allow_module_level=True)\ndef test_late(): pass\n"
+    pytester.makepyfile(test_other=late)
+    done = run(TESTS, conftest=LACKS * bool(workers), workers=workers)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines([
+        "2 tests collected: 1 ran, 2 were left out*",
+        "ERROR: test_other.py was left out, which no condition *explains: no time",
+    ])  # fmt: skip
+
+
 def test_a_worker_drops_a_test(run):
     done = run(TESTS, conftest=LACKS + DROPS, workers=1)
     assert done.ret == 1

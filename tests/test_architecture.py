@@ -61,8 +61,7 @@ def test_the_reader_of_imports_sees_them_all():
 @pytest.mark.parametrize("module", FILES)
 def test_rooms_import_only_what_lies_below_them(module: str):
     allowed = ROOMS[: ROOMS.index(top(module)) + 1]
-    wrong = {name for name in imports_of(module) if top(name) in ROOMS and top(name) not in allowed}
-    assert not wrong
+    assert not {name for name in GRAPH[module] if top(name) not in allowed}  # for types too
     assert not {name for name in imports_of(module) if top(name) in ("tests", "benchmarks")}
 
 
@@ -198,6 +197,17 @@ def test_floors_stand_on_those_below_them(module: str):
         name for name, other in others.items()
         if other != room and FLOOR_OF[other] >= FLOOR_OF[room]
     }  # fmt: skip
+
+
+def test_the_page_draws_these_floors():
+    """From the top; what stands behind a line's names says what they are."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = page[page.index("    cli/ ") : page.index("    ------")]
+    names = [re.match(r"    ((?:[\w/]+(?:\.py|/) *)+)", line)[1] for line in drawing.splitlines()]
+    assert [set(line.split()) for line in names] == [
+        {f"{room.replace('.', '/')}{'.py' if f'deploy.{room}' in FILES else '/'}" for room in floor}
+        for floor in reversed(FLOORS)
+    ]
 
 
 def test_every_room_is_there():

@@ -3,13 +3,17 @@
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from deploy.artifact_file import load_artifact
+from deploy.cli import hmseg, hmseg_deploy
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from lut.table_file import save_table
@@ -103,6 +107,24 @@ def test_what_else_they_leave(walk):
     assert all((walk.folder / name).stat().st_size > 0 for name in left)
     assert "rule / records, whole network: " in walk.of("hmseg-deploy tune").stdout
     assert walk.of("hmseg-deploy upgrade").stdout.count("carried over: 1 records") == 2
+
+
+def commands_with(option: str, command: Any, name: str = "") -> Iterator[str]:
+    """Names of the commands in this one, or of itself, that take an option."""
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands_with(option, inner, f"{name} {word}".strip())
+    if any(option in parameter.opts for parameter in command.params):
+        yield name
+
+
+def test_json():
+    """The list is that of the commands which take it."""
+    listed = re.search(r"These take `--json`:(.*?)\. Data", README, re.DOTALL)[1]
+    taking = {
+        *commands_with("--json", get_command(hmseg_deploy.app)),
+        *commands_with("--json", get_command(hmseg.app), "hmseg"),
+    }
+    assert set(re.findall("`([^`]+)`", listed)) == taking
 
 
 def test_ci_runs_the_same_test_command():

@@ -114,7 +114,7 @@ class Runner:
                 | {
                     "samples_ns": blocks[name][0],
                     "probe_gflops": blocks[name][1],
-                    "latency": summarise([n for block in blocks[name][0] for n in block]).to_json(),
+                    "latency": asdict(summarise([n for block in blocks[name][0] for n in block])),
                 }
                 for name in sides
                 if name not in skipped

@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import onnx
-import tvm
 from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.devices.network import Remote
 from deploy.graph import place
+from deploy.graph.job import Job as Job  # for who asks a backend to compile
 from deploy.measure.device import Devices
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
-from deploy.object_cache import ObjectCache
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -24,7 +21,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 OnStep: TypeAlias = Callable[[str], None]
@@ -58,53 +55,26 @@ class Built:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is compiled: a graph with both ends, with which kernels. Without any, all is left to
-    TVM; `passes` in the place of the backend's own are for tests."""
-
-    graph: onnx.ModelProto
-    target: Target
-    kernels: Kernels | None
-    passes: Sequence[tvm.transform.Pass] | None = None
-    dump: Path | None = None  # a folder for the module after each pass
-    cache: ObjectCache | None = None
-    portable: bool = True  # with code for machines after those of the target, if there can be
-
-
 class Backend(Protocol):
     """One kind of machine that networks are compiled for. What works on networks asks it, and
-    nothing else knows of kinds of machines."""
+    nothing else knows of kinds of machines. What most of them do alike is here."""
 
-    @property
-    def kernels_version(self) -> int:
-        """Of the kernels: tuning records and latency tables are believed for one alone."""
-
-    @property
-    def protocol(self) -> VisitProtocol:
-        """How a latency table is measured unless the caller says."""
-
-    @property
-    def trials(self) -> int:
-        """Candidates that tuning measures unless the caller says."""
-
-    @property
-    def compiles_ahead(self) -> bool:
-        """Whether compiling does not disturb what is measured at the same time."""
-
-    @property
-    def measures_memory(self) -> bool:
-        """Whether a network's memory is that of a process on this machine."""
+    kernels_version: int  # tuning records and latency tables are believed for one alone
+    protocol: VisitProtocol  # how a latency table is measured unless the caller says
+    trials: int  # candidates that tuning measures unless the caller says
+    compiles_ahead: bool  # compiling does not disturb what is measured at the same time
+    shares_kernels: bool  # networks have kernels in common, worth keeping for the next
+    measures_memory: bool  # a network's memory is that of a process on this machine
+    tunes_nests: bool  # tuning covers loop nests that TVM's own lowering made
 
     def record_threads(self, threads: int) -> int:
-        """What records and tables have as their number of threads: 0 where there are none."""
+        """What records and tables have as their number of threads: as many as asked for, or 0
+        where there are none."""
+        return threads
 
     def tunes(self, target: Target) -> bool:
         """Whether code for this target takes measured schedules."""
-
-    @property
-    def tunes_nests(self) -> bool:
-        """Whether tuning covers loop nests that TVM's own lowering made."""
+        return True
 
     def has(self, operation: Operation) -> bool:
         """Whether there is a kernel for an operation."""
@@ -136,23 +106,25 @@ class Backend(Protocol):
 
     def measured_target(self, target: Target, text: str) -> Target:
         """The target to measure where `text` asked for `target`: of the machine at hand. Raises
-        UserError where there is none."""
+        UserError where there is none. The same where what measures it says whether it can."""
+        return target
 
     def devices(self, threads: int, remote: Remote | None) -> Devices:
         """What measures: the devices that the user names, else this machine."""
 
     def architecture(self, target: Target) -> str:
         """What `DeviceInfo.architecture` is where code for the target runs."""
+        return target.architecture
 
     def versions(self) -> dict[str, str]:
         """Of tools that make this backend's code, besides those of all."""
+        return {}
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
-        """What runs on the same machine instead, by name; each raises where it does not. Raises
-        UserError for ends that are not timed there."""
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """What runs the network of `source` on the same machine instead, by name; each raises where
+        it does not. Raises UserError for ends that are not timed there."""
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
@@ -163,6 +135,7 @@ class Backend(Protocol):
 
     def check_place(self, threads: int | None, remote: Remote | None) -> None:
         """Raise UserError for options that do not go with this kind of machine."""
+        return
 
     def where(self, target: Target) -> str:
         """How to check an artifact, ``{}``, on a machine that runs it; empty where none does."""

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnx
 import tvm
 from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.backends.base import Built, CannotRunError, Job, Kernels, OnStep
+from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
 from deploy.cpu.library import Library, check_machine
 from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
@@ -36,30 +35,21 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 
 _LINKING_BYTES = 16 * 2**20  # objects and library without the weights, generously
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """As `deploy.backends.base.Backend`."""
 
     kernels_version = KERNELS_VERSION
     protocol = VisitProtocol()
     trials = 200
-    measures_memory = tunes_nests = True
+    measures_memory = tunes_nests = shares_kernels = True
     compiles_ahead = False  # it would keep the cores busy that are measured
-
-    def record_threads(self, threads: int) -> int:
-        """As many as asked for: the work is cut for them."""
-        return threads
-
-    def tunes(self, target: Target) -> bool:
-        """Always."""
-        del target
-        return True
 
     def has(self, operation: Operation) -> bool:
         """As `Kernels.has`, on every instruction set."""
@@ -73,7 +63,7 @@ class CpuBackend:
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`."""
-        compiled = self._compile(job, on_step)
+        compiled = compile_graph(job, on_step)
         on_step("linking")
         library = Library(link_library(compiled, job.graph.ByteSize()))
         artifact = replace(draft, code=library, kernels=compiled.kernels, calls=compiled.calls)
@@ -82,21 +72,13 @@ class CpuBackend:
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`."""
-        compiled = self._compile(job, lambda _: None)
+        compiled = compile_graph(job)
         if remote is not None:
             return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
         tensor = tvm.runtime.tensor(given[None])
         output: NDArray[np.float32] = compiled.load()["main"](tensor).numpy()
         whole: NDArray[Any] = output[0]
         return whole
-
-    def _compile(self, job: Job, on_step: OnStep) -> Compiled:
-        kernels = job.kernels
-        assert kernels is None or isinstance(kernels, CpuKernels)
-        return compile_graph(
-            job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step,
-            dump=job.dump, cache=job.cache,
-        )  # fmt: skip
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
@@ -123,32 +105,17 @@ class CpuBackend:
         """Every kernel call, by the clock in the library."""
         return built.artifact, tuple(entry for entry, calls in entries for _ in range(calls))
 
-    def measured_target(self, target: Target, text: str) -> Target:
-        """The same: what measures it says whether it can."""
-        del text
-        return target
-
     def devices(self, threads: int, remote: Remote | None) -> Devices:
         """As `Backend.devices`."""
         return RemoteDevices(remote) if remote else LocalDevice(threads)
 
-    def architecture(self, target: Target) -> str:
-        """As ``uname -m`` prints it."""
-        return target.architecture
-
-    def versions(self) -> dict[str, str]:
-        """None beside those of all."""
-        return {}
-
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
         """onnxruntime with as many threads, on the graph that the artifact was compiled from."""
-        del artifact, network
 
         def start() -> Peer:
-            session = OnnxSession(graph, threads=threads)
+            session = OnnxSession(source.graph, threads=threads)
             return Peer(lambda: session.run(given)[0])
 
         return {"onnxruntime": start}
@@ -156,7 +123,8 @@ class CpuBackend:
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:
-        """Kernels swapped in the running network, or on a device networks that differ in one."""
+        """Kernels swapped in the running network, or on a device networks that differ in one.
+        Raises UserError for a target without kernels of ours."""
         kernels = job.kernels
         if not isinstance(kernels, CpuKernels):
             raise UserError(f"tune: there are no kernels for {job.target.machine}; it needs AVX2")
@@ -171,17 +139,14 @@ class CpuBackend:
 
         return RemoteBench(kernels, rule, build, remote, emulated=emulated)
 
-    def check_place(self, threads: int | None, remote: Remote | None) -> None:
-        """Any will do."""
-
     def where(self, target: Target) -> str:
         """On a device."""
-        del target
         return "on the device: hmseg-deploy verify {} --rpc-key KEY"
 
 
 def link_library(compiled: Compiled, model_bytes: int) -> bytes:
-    """Link in a temporary folder and read the library back."""
+    """Link in a temporary folder and read the library back; raises UserError where that has no
+    room."""
     needed = 4 * model_bytes + _LINKING_BYTES
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < needed:

@@ -5,12 +5,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.backends.base import Built, CannotRunError, Job, Kernels, OnStep
+from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.devices.network import Remote
 from deploy.gpu.driver import Driver, NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram, NoCompilerError
@@ -34,7 +33,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from deploy.graph.source import Source
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ T = TypeVar("T")
 MOST_EMULATED_PIXELS = 512 * 1024
 
 
-class CudaBackend:
+class CudaBackend(Backend):
     """As `deploy.backends.base.Backend`."""
 
     kernels_version = GPU_KERNELS_VERSION
@@ -50,11 +49,11 @@ class CudaBackend:
     protocol = VisitProtocol(frames=20, warmup=20)
     trials = 1000  # one network carries a candidate of every kernel
     measures_memory = tunes_nests = False
+    shares_kernels = False  # the code is a whole network's, and none comes again
     compiles_ahead = True  # frames are timed by events, which a busy processor does not disturb
 
     def record_threads(self, threads: int) -> int:
         """There are none."""
-        del threads
         return 0
 
     def tunes(self, target: Target) -> bool:
@@ -67,12 +66,11 @@ class CudaBackend:
 
     def kernels(self, target: Target, threads: int, measured: Mapping[str, Fields]) -> GpuKernels:
         """For all of them."""
-        del target, threads
         return GpuKernels(measured)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`, with PTX for architectures after those of the target."""
-        compiled = _source(job, on_step)
+        compiled = compile_source(job, on_step)
         program = self._program(compiled, job, on_step)
         versions = draft.versions | self.versions()
         artifact = replace(draft, code=program, kernels=compiled.kernels, versions=versions)
@@ -94,8 +92,7 @@ class CudaBackend:
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`, emulated."""
-        del remote
-        lowered = _source(job, lambda _: None).lowered
+        lowered = compile_source(job).lowered
         raw = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants).run(given)
         _, *shape = (d.dim_value for d in job.graph.graph.output[0].type.tensor_type.shape.dim)
         whole: NDArray[Any] = raw.view(np.float32).reshape(shape)
@@ -107,7 +104,6 @@ class CudaBackend:
     ) -> tuple[T, dict[str, Any]]:  # fmt: skip
         """On the GPU of this machine, or where there is none that runs it by emulation of its
         source, which is slow."""
-        del remote
         artifact, program = built.artifact, built.artifact.code
         assert isinstance(program, GpuProgram)
         try:
@@ -115,16 +111,16 @@ class CudaBackend:
         # The artifact may be for another machine: whatever keeps it from this one's GPU (there is
         # none, another architecture, an old driver, full memory) is no mistake of the user's.
         except UserError as unfit:
-            return self._emulated(built, work, unfit, on_step)
+            return self._emulated(built, program, work, unfit, on_step)
         on_step("parity gate on the GPU")
         where = loaded.device | {"precision": artifact.target.precision.name}
         return work(Network(artifact, loaded), False), where
 
     def _emulated(
-        self, built: Built, work: Callable[[Network, bool], T], unfit: UserError, on_step: OnStep
-    ) -> tuple[T, dict[str, Any]]:
-        artifact, program = built.artifact, built.artifact.code
-        assert isinstance(program, GpuProgram)
+        self, built: Built, program: GpuProgram, work: Callable[[Network, bool], T],
+        unfit: UserError, on_step: OnStep,
+    ) -> tuple[T, dict[str, Any]]:  # fmt: skip
+        artifact = built.artifact
         try:
             emulated = EmulatedProgram(built.source, program, artifact.metadata)
         except NoCompilerError as error:
@@ -157,9 +153,8 @@ class CudaBackend:
         return present
 
     def devices(self, threads: int, remote: Remote | None) -> Devices:
-        """This machine's GPU."""
+        """This machine's GPU; raises UserError for a device."""
         self.check_place(None, remote)
-        del threads
         return GpuDevice()
 
     def architecture(self, target: Target) -> str:
@@ -171,21 +166,19 @@ class CudaBackend:
         return {"cuda-nvrtc": toolkit_version()}
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: "nn.Module | None",
-        given: NDArray[Any], threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
         """torch, torch.compile, onnxruntime and TensorRT on the same GPU, as far as they are
-        there."""
-        del threads
+        there. Raises UserError but for a network from image to labels."""
         if (artifact.metadata.input, artifact.metadata.output) != ("image", "labels"):
             raise UserError("a GPU is timed from image to labels: leave --input and --output out")
-        return makers(network, graph, given)
+        return makers(source.network, source.graph, given)
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:
-        """Whole networks, in each of which every kernel has another schedule."""
-        del threads, emulated
+        """Whole networks, in each of which every kernel has another schedule. Raises UserError
+        for a device."""
         self.check_place(None, remote)
 
         def build(kernels: Kernels) -> Artifact:
@@ -198,7 +191,7 @@ class CudaBackend:
         return WholeNetworksBench(kernels, rule, build)
 
     def check_place(self, threads: int | None, remote: Remote | None) -> None:
-        """Its own machine, which has no threads."""
+        """Its own machine, which has no threads; raises UserError for those of another."""
         if remote is not None:
             raise UserError("GPU code does not run over RPC: leave --rpc-key and its variable out")
         if threads is not None:
@@ -206,13 +199,4 @@ class CudaBackend:
 
     def where(self, target: Target) -> str:
         """On the machine that has the GPU."""
-        del target
         return "on its machine: hmseg-deploy verify {}"
-
-
-def _source(job: Job, on_step: OnStep) -> CompiledSource:
-    kernels = job.kernels
-    assert isinstance(kernels, GpuKernels)
-    return compile_source(
-        job.graph, job.target, kernels=kernels, passes=job.passes, on_pass=on_step, dump=job.dump
-    )

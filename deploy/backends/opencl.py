@@ -23,7 +23,6 @@ class OpenClBackend(CudaBackend):
 
     def tunes(self, target: Target) -> bool:
         """Nothing measures it."""
-        del target
         return False
 
     def versions(self) -> dict[str, str]:
@@ -31,7 +30,6 @@ class OpenClBackend(CudaBackend):
         return {}
 
     def _program(self, compiled: CompiledSource, job: Job, on_step: OnStep) -> GpuProgram:
-        del job, on_step
         lowered = compiled.lowered
         return GpuProgram(lowered.plan, lowered.constants, opencl=lowered.source)
 
@@ -58,5 +56,4 @@ class OpenClBackend(CudaBackend):
 
     def where(self, target: Target) -> str:
         """Nowhere."""
-        del target
         return ""

@@ -2,7 +2,6 @@
 
 import shlex
 
-from deploy.cli.options import DEFAULT_PRECISION
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import HmsegError
 from lut.table import Identity, Measure, Merge
@@ -36,17 +35,13 @@ def advice(mend: object) -> str:
 
 def build_command(identity: Identity, path: str) -> str:
     """The command that measures what a table lacks, on the machine that the table is of."""
-    # A target that was given as JSON has no other name.
-    target = identity.target if identity.target_name == "json" else identity.target_name
     what = (
-        f"hmseg-deploy lut build --target {shlex.quote(target)} --resolution "
+        f"hmseg-deploy lut build --target {shlex.quote(identity.target_text)} --resolution "
         f"{identity.resolution} --width {identity.width:g}"
     )
     place = f"-o {shlex.quote(path)}"
     if not identity.threads:
-        half = (
-            "" if identity.precision == DEFAULT_PRECISION else f" --precision {identity.precision}"
-        )
-        return f"{what}{half} {place}"
+        precision = f" --precision {identity.precision}" if identity.precision else ""
+        return f"{what}{precision} {place}"
     device = "(with --rpc-key where it is a table of a device)"
     return f"{what} --threads {identity.threads} {place} {device}"

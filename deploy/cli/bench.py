@@ -9,7 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from deploy.cli.profile import EMULATED, print_profile
+from deploy.cli.profile import EMULATED, print_profile, title_of
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def bench(
     repeat: Annotated[int, typer.Option(help="Calls counted in each block.")] = 20,
     rounds: Annotated[int, typer.Option(help="Blocks of each side, in turn.")] = 7,
     percentile: Annotated[
-        list[float] | None, typer.Option(help="Another percentile to report, 0 to 100.")
+        list[float] | None,
+        typer.Option(min=0, max=100, help="Another percentile to report."),
     ] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default: the drawn street.")] = None,
     artifact: Annotated[
@@ -44,7 +45,7 @@ def bench(
     ] = None,
     fail_below: Annotated[
         float | None,
-        typer.Option(help="Exit with 1 where onnxruntime's time / ours is below this."),
+        typer.Option(min=0, help="Exit with 1 where onnxruntime's time / ours is below this."),
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
@@ -63,10 +64,6 @@ def bench(
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
     percentiles = percentile or []
-    if not all(0 <= p <= 100 for p in percentiles):
-        raise UserError(f"--percentile {percentiles}: write numbers between 0 and 100")
-    if fail_below is not None and not fail_below >= 0:  # NaN too: nothing would be below it
-        raise UserError(f"--fail-below {fail_below}: write a ratio, such as 1.0")
     cache = kept.open()
     workers, remote = place.read()
     if remote and fail_below is not None:
@@ -151,9 +148,9 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
 
 def _describe(result: "BenchResult", percentiles: list[float]) -> dict[str, object]:
     what = {"model": result.metadata.model, "resolution": str(result.metadata.resolution)}
-    extra = {name: _percentiles(calls, percentiles) for name, calls in result.calls.items()}
     more = {
-        name: {f"{p}_ms": value for p, value in values.items()} for name, values in extra.items()
+        name: {f"{p}_ms": ms for p, ms in _percentiles(calls, percentiles).items()}
+        for name, calls in result.calls.items()
     }
     return what | result.to_json() | ({"percentiles": more} if percentiles else {})
 
@@ -178,7 +175,8 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
         rows.append(row)
     columns = [*LATENCY_COLUMNS, *(f"p{p:g}" for p in percentiles), "n"]
     columns += ["peak MiB", "of it network"] * bool(result.memory)
-    print_table(_title(result), columns, rows)
+    title = title_of(result.metadata, result.threads, result.machine, result.note)
+    print_table(title, columns, rows)
     for name, ratio in result.ratios.items():
         print(
             f"{name} / hmseg: {ratio.median:.2f} [{ratio.low:.2f} .. {ratio.high:.2f}] "
@@ -197,10 +195,3 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
         say(f"hmseg has its{result.note.removeprefix(',')}; the others compute in fp32")
     if result.machine["emulated"] is True:
         say(EMULATED)
-
-
-def _title(result: "BenchResult") -> str:
-    mark = "EMULATED, " if result.machine["emulated"] is True else ""
-    threads = f", {result.threads} threads" if result.threads else ""
-    what = f"{result.metadata.model} {result.metadata.resolution}{threads}{result.note}"
-    return f"{what}, {mark}{result.machine['machine']}"

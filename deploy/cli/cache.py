@@ -1,5 +1,6 @@
 """hmseg-deploy cache."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,14 +21,7 @@ def cache(
         say(f"removed {removed} {'entry' if removed == 1 else 'entries'}")
     usage = kept.usage()
     if as_json:
-        print_json(
-            {
-                "folder": str(kept.folder),
-                "entries": usage.entries,
-                "bytes": usage.bytes,
-                "limit_bytes": kept.limit,
-            }
-        )
+        print_json({"folder": str(kept.folder), **asdict(usage), "limit_bytes": kept.limit})
         return
     print(f"folder   {kept.folder}")
     print(f"entries  {usage.entries}")

@@ -30,7 +30,9 @@ def run_main(main: Callable[[], object]) -> None:
         code = main()
         sys.stdout.flush()  # here, where a full disk can still be reported
     except HmsegError as error:
-        _fail(_explain(error), error.exit_code)
+        from deploy.cli.advice import explain
+
+        _fail(explain(error), error.exit_code)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -125,12 +127,6 @@ def _format_warning(
     if issubclass(category, HmsegWarning):
         return f"warning: {message}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
-
-
-def _explain(error: HmsegError) -> str:
-    from deploy.cli.advice import explain
-
-    return explain(error)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,7 +1,8 @@
 """hmseg-deploy device: tracker, serve, list, doctor, emulate."""
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -10,15 +11,13 @@ from deploy.cli.console import print_json, print_table, say, step
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
 from lut.errors import UserError, WorkError
 
-if TYPE_CHECKING:
-    from deploy.devices.doctor import Finding
-
 app = typer.Typer(
     help="Devices over TVM's RPC: its tracker, its servers, and what is wrong with them.",
     no_args_is_help=True,
 )
 
 Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port; the next ones where it is taken.")]
 OwnKey = Annotated[
     str | None,
     typer.Option("--rpc-key", help="The kind of device that this is, a word; TVM_TRACKER_KEY."),
@@ -31,7 +30,7 @@ AllowRemote = Annotated[
 @app.command()
 def tracker(
     host: Host = LOOPBACK,
-    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9190,
+    port: Port = TRACKER_PORT,
     allow_remote: AllowRemote = False,
 ) -> None:
     """Run TVM's tracker, which knows the devices and hands them out, until it is interrupted."""
@@ -50,7 +49,7 @@ def serve(
     rpc_key: OwnKey = None,
     rpc_tracker: places.Tracker = None,
     host: Host = LOOPBACK,
-    port: Annotated[int, typer.Option(help="Port; the next ones where it is taken.")] = 9090,
+    port: Port = 9090,
     advertise: Annotated[
         str | None, typer.Option(help="Address that clients are given; default: as it is seen.")
     ] = None,
@@ -76,10 +75,7 @@ def list_devices(rpc_tracker: places.Tracker = None, as_json: options.Json = Fal
 
     found = states(places.read_tracker(rpc_tracker))
     if as_json:
-        print_json([
-            {"key": s.key, "devices": s.devices, "free": s.free, "waiting": s.waiting}
-            for s in found
-        ])  # fmt: skip
+        print_json([asdict(state) for state in found])
         return
     print_table(
         "devices", ("key", "devices", "free", "waiting", "addresses"),
@@ -113,9 +109,9 @@ def doctor(
     for finding in diagnose(farm, target=target, threads=threads, phone=adb):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)
     if as_json:
-        print_json([{"link": f.link, "state": f.state, "detail": f.detail} for f in findings])
+        print_json([asdict(finding) for finding in findings])
     if findings[-1].state == "broken":
         raise WorkError(f"{findings[-1].link}: {findings[-1].detail}")
     say("every link holds")
@@ -147,8 +143,6 @@ def emulate(
 
 def _listen_address(host: str, port: int, allow_remote: bool) -> Address:
     address = Address(host, port)
-    if not 0 < port < 65536:
-        raise UserError(f"--port {port}: write a number from 1 to 65535, such as {TRACKER_PORT}")
     if not address.loopback and not allow_remote:
         raise UserError(
             f"--host {host} lets other machines connect, and who connects can run anything here; "
@@ -163,7 +157,3 @@ def _reach(address: Address) -> str:
     if address.loopback:
         return ", for this machine only"
     return f"; WARNING: whoever reaches {address.host} can run any program here, a key is no secret"
-
-
-def _print(finding: "Finding") -> None:
-    print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)

@@ -1,6 +1,8 @@
 """hmseg-deploy lut: build, show, check, merge, export."""
 
 import csv
+import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from deploy.object_cache import default_cache
+from deploy.precision import FP32
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -36,11 +38,12 @@ def build(
     target: options.TargetText = "cpu",
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
-    precision: options.PrecisionText = options.DEFAULT_PRECISION,
+    precision: options.PrecisionText = None,
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only this stage ({', '.join(STAGES)}); repeatable.")
     ] = None,
     place: places.PlaceOptions,
+    kept: options.CacheOptions,
     out: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
     ] = None,
@@ -50,6 +53,7 @@ def build(
     With --target cuda on this machine's GPU. Interrupted or killed, or its device lost, the same
     command goes on where it was.
     """
+    cache = kept.open()
     workers, remote = place.read()
     size = options.read_resolution(resolution) or DEFAULT_RESOLUTION
     if width not in (0.5, 1.0):
@@ -76,8 +80,8 @@ def build(
                 f"{now.eta_s / 60:.0f} min left"
             )
 
-        devices = places.open_devices(workers, remote, resolved)
-        table = build_table(plan, devices, path, tell, default_cache())
+        devices = backend.devices(workers, remote)
+        table = build_table(plan, devices, path, tell, cache)
         progress.result = f"{len(table.entries)} entries from {len(table.visits)} visits"
     noisy = [key for key, entry in table.entries.items() if entry.noisy]
     if noisy:
@@ -108,29 +112,25 @@ def show(
 
 
 @app.command()
+@grouped
 def check(
+    *,
     path: TablePath,
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
-    networks: Annotated[int, typer.Option(help="Random networks to compile and time.")] = 30,
-    rpc_tracker: places.Tracker = None,
-    rpc_key: places.Key = None,
-    rpc_limit: places.CallLimit = places.CALL_LIMIT_S,
+    networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
+    place: places.TablePlaceOptions,
+    kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
-    if networks < 2:
-        raise UserError(f"--networks {networks}: a comparison needs at least 2")
-    table, _ = _open(path)
-    identity = table.identity
-    workers, remote = places.read_table_place(identity, rpc_tracker, rpc_key, rpc_limit)
-    from deploy.tables.check import check_table
+    cache, (table, _) = kept.open(), _open(path)
+    resolved, devices = place.open(table.identity, target)
+    from deploy.tables.check import check_networks, unseen_networks
 
-    own = identity.target if identity.target_name == "json" else identity.target_name
-    resolved = places.resolve_measured_target(target or own, identity.precision)
     with step(f"compiling and timing {networks} networks") as progress:
-        result = check_table(
-            table, resolved, places.open_devices(workers, remote, resolved), networks=networks,
-            on_progress=progress.tell,
+        result = check_networks(
+            table, resolved, devices, unseen_networks(table, networks), on_progress=progress.tell,
+            cache=cache,
         )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})
@@ -195,8 +195,6 @@ def _open(path: Path) -> tuple[Table, Space]:
 
 
 def _describe(table: Table, space: Space) -> dict[str, Any]:
-    from dataclasses import asdict
-
     wanted = space.all_keys()
     return {
         "identity": asdict(table.identity),
@@ -213,8 +211,6 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
 
 
 def _calibration(table: Table) -> dict[str, Any] | None:
-    from dataclasses import asdict
-
     from lut.estimate import MIN_CALIBRATION, LatencyCost
 
     needed = {key for visit in table.calibration for key in visit.entries}
@@ -236,7 +232,7 @@ def _print(table: Table, space: Space) -> None:
     identity = table.identity
     title = (
         f"{identity.target_name} ({table.cpus or 'nothing measured'}), {identity.resolution}, "
-        f"width {identity.width:g}, {_place(identity.precision, identity.threads)}"
+        f"width {identity.width:g}, {_place(identity.precision or FP32.name, identity.threads)}"
     )
     print_table(title, ("entry", "us", "p10", "p90", "+-95%", "rounds", ""), rows)
     wanted = space.all_keys()
@@ -259,9 +255,9 @@ def _print(table: Table, space: Space) -> None:
         print(_EMULATED)
 
 
-def _place(gpu: str, threads: int) -> str:
-    """The number of threads, of which a GPU has none."""
-    return f"{threads} threads" if threads else gpu
+def _place(otherwise: str, threads: int) -> str:
+    """The number of threads, or what stands in its place where there are none."""
+    return f"{threads} threads" if threads else otherwise
 
 
 def _print_check(result: "CheckResult") -> None:
@@ -277,8 +273,6 @@ def _print_check(result: "CheckResult") -> None:
 
 
 def _csv(table: Table) -> str:
-    import io
-
     names = ["kind", "macs", "parameters"]
     columns = ["median_us", "p10_us", "p90_us", "half_interval_us", "rounds", "noisy"]
     device = table.cpus

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.metadata import INPUT_KINDS, OUTPUT_KINDS, InputKind, OutputKind, Triple
+from deploy.metadata import InputKind, OutputKind, Triple
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from deploy.target import Target
 
 DEFAULT_MODEL = "tiny-hmseg"
-DEFAULT_PRECISION = "fp32"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
@@ -27,12 +26,12 @@ ResolutionText = Annotated[
     str | None,
     typer.Option("--resolution", "-r", help="HEIGHTxWIDTH; 256x512 unless an ONNX file fixes it."),
 ]
-InputText = Annotated[
-    str,
+Input = Annotated[
+    InputKind,
     typer.Option("--input", help="image (uint8 NHWC) or tensor (normalised float32 NCHW)."),
 ]
-OutputText = Annotated[
-    str, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
+Output = Annotated[
+    OutputKind, typer.Option("--output", help="labels (uint8, arg max inside) or logits (float32).")
 ]
 Classes = Annotated[
     int | None, typer.Option("--classes", help="Classes of an untrained zoo model.")
@@ -60,10 +59,11 @@ Architectures = Annotated[
     ),
 ]
 PrecisionText = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--precision",
-        help="fp32, or with --target cuda fp16: maps lie in memory as half, sums stay fp32.",
+        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
+        "fp32.",
     ),
 ]
 NoCache = Annotated[
@@ -88,8 +88,8 @@ class SourceOptions:
 class EndOptions:
     """What goes in and comes out."""
 
-    input_: InputText = "image"
-    output: OutputText = "labels"
+    input_: Input = "image"
+    output: Output = "labels"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TargetOptions:
 
     target: TargetText = "cpu"
     arch: Architectures = None
-    precision: PrecisionText = DEFAULT_PRECISION
+    precision: PrecisionText = None
 
     def resolve(self) -> "Target":
         """The target; raises UserError as `resolve_target` does."""
@@ -124,44 +124,27 @@ def open_model(
     """The graph that the model options name; checks every text before the heavy imports."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size = read_resolution(options.resolution)
-    taken, kind = read_input(ends.input_), read_output(ends.output)
     means, stds = read_triple("--mean", options.mean), read_triple("--std", options.std)
     if stds and min(stds) <= 0:
         raise UserError(f"--std {options.std}: the three numbers must be above 0")
     from deploy.graph.source import open_source
 
     return open_source(
-        model, resolution=size, input_kind=taken, output=kind, num_classes=options.classes,
-        mean=means, std=stds,
+        model, resolution=size, input_kind=ends.input_, output=ends.output,
+        num_classes=options.classes, mean=means, std=stds,
     )  # fmt: skip
 
 
-def check_precision(asked: str, artifact: "Artifact") -> None:
+def check_precision(asked: str | None, artifact: "Artifact") -> None:
     """Raise UserError where another precision was asked for than an artifact has."""
     found = artifact.target.precision.name
-    if asked not in (DEFAULT_PRECISION, found):
+    if asked not in (None, found):
         raise UserError(f"the artifact is {found}, not {asked}; leave --precision out")
 
 
 def read_resolution(text: str | None) -> Resolution | None:
     """None stays None; see `parse_resolution`."""
     return None if text is None else parse_resolution(text)
-
-
-def read_input(text: str) -> InputKind:
-    """image or tensor; raises UserError for anything else."""
-    for kind in INPUT_KINDS:
-        if text == kind:
-            return kind
-    raise UserError(f"unknown input {text!r}: choose {' or '.join(INPUT_KINDS)}")
-
-
-def read_output(text: str) -> OutputKind:
-    """labels or logits; raises UserError for anything else."""
-    for kind in OUTPUT_KINDS:
-        if text == kind:
-            return kind
-    raise UserError(f"unknown output {text!r}: choose {' or '.join(OUTPUT_KINDS)}")
 
 
 def read_triple(option: str, text: str | None) -> Triple | None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PRECISION
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from lut.errors import UserError
 
@@ -49,12 +48,66 @@ class PlaceOptions:
     rpc_limit: CallLimit = CALL_LIMIT_S
 
     def read(self) -> "tuple[int, Remote | None]":
-        """As `read_place`."""
-        return read_place(self.threads, self.rpc_tracker, self.rpc_key, self.rpc_limit)
+        """The number of threads, and the devices that the options name: None where the work is
+        done on this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the
+        cores which do the work. Raises UserError for options that are wrong or do not go together,
+        and for a tracker or a device that does not answer."""
+        word = read_key(self.rpc_key)
+        if word is None:
+            if self.rpc_tracker is not None:
+                raise UserError(
+                    "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
+                )
+            return read_threads(self.threads), None
+        address = read_tracker(self.rpc_tracker)
+        if not 0 < self.rpc_limit < math.inf:
+            raise UserError(f"--rpc-limit {self.rpc_limit}: write a number of seconds above 0")
+        from deploy.cli.console import say
+        from deploy.devices.network import Remote
+        from deploy.devices.session import Farm
+        from deploy.devices.tracker import require_key
+
+        require_key(address, word)  # before long work
+        farm = Farm(address, word, call_limit_s=self.rpc_limit)
+        if self.threads is not None or os.environ.get("TVM_NUM_THREADS"):
+            workers = read_threads(self.threads)
+        else:
+            device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
+            if device is None:
+                raise UserError(
+                    f"the device {word} does not say how many cores it has; name --threads"
+                )
+            workers = device.cores
+        return workers, Remote(farm, workers, on_lost=say)
+
+
+@dataclass(frozen=True)
+class TablePlaceOptions:
+    """Where it is measured what a table was measured for, with as many threads."""
+
+    rpc_tracker: Tracker = None
+    rpc_key: Key = None
+    rpc_limit: CallLimit = CALL_LIMIT_S
+
+    def open(self, identity: "Identity", target: str | None = None) -> "tuple[Target, Devices]":
+        """The target that the text names, by default the table's own, and what measures it. Raises
+        UserError as `PlaceOptions.read` and `resolve_measured_target`."""
+        place = PlaceOptions(identity.threads, **vars(self))
+        if not identity.threads and (read_key(self.rpc_key) or self.rpc_tracker is not None):
+            raise UserError(
+                f"{identity.target_text} is measured on its own machine: leave --rpc-key, "
+                "--rpc-tracker out"
+            )
+        workers, remote = place.read() if identity.threads else (0, None)
+        from deploy.backends import backend_of
+
+        resolved = resolve_measured_target(target or identity.target_text, identity.precision)
+        return resolved, backend_of(resolved).devices(workers, remote)
 
 
 def read_tracker(text: str | None) -> Address:
-    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port."""
+    """The option, else TVM_TRACKER_HOST and TVM_TRACKER_PORT, else this machine's usual port;
+    raises UserError for no address."""
     if text is not None:
         return parse_address(text)
     host = os.environ.get("TVM_TRACKER_HOST") or LOOPBACK
@@ -62,58 +115,15 @@ def read_tracker(text: str | None) -> Address:
 
 
 def read_key(key: str | None) -> str | None:
-    """The option, else TVM_TRACKER_KEY; None where neither names one."""
+    """The option, else TVM_TRACKER_KEY; None where neither names one. Raises UserError for what is
+    no word."""
     key = key if key is not None else os.environ.get("TVM_TRACKER_KEY") or None
     if key is not None and (not key or not key.isprintable() or any(c in key for c in " :")):
         raise UserError(f"--rpc-key {key!r}: write a word without spaces and colons, such as arm")
     return key
 
 
-def read_place(
-    threads: int | None, tracker: str | None, key: str | None, limit_s: float
-) -> "tuple[int, Remote | None]":
-    """The number of threads, and the devices that the options name: None where the work is done on
-    this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the cores which do
-    the work."""
-    word = read_key(key)
-    if word is None:
-        if tracker is not None:
-            raise UserError(
-                "--rpc-tracker needs --rpc-key; hmseg-deploy device list shows the keys"
-            )
-        return read_threads(threads), None
-    address = read_tracker(tracker)
-    if not 0 < limit_s < math.inf:
-        raise UserError(f"--rpc-limit {limit_s}: write a number of seconds above 0")
-    from deploy.cli.console import say
-    from deploy.devices.network import Remote
-    from deploy.devices.session import Farm
-    from deploy.devices.tracker import require_key
-
-    require_key(address, word)  # before long work
-    farm = Farm(address, word, call_limit_s=limit_s)
-    if threads is not None or os.environ.get("TVM_NUM_THREADS"):
-        workers = read_threads(threads)
-    else:
-        device = Remote(farm, 1, on_lost=say).on_one(lambda session: session.describe())
-        if device is None:
-            raise UserError(f"the device {word} does not say how many cores it has; name --threads")
-        workers = device.cores
-    return workers, Remote(farm, workers, on_lost=say)
-
-
-def read_table_place(
-    identity: "Identity", tracker: str | None, key: str | None, limit_s: float
-) -> "tuple[int, Remote | None]":
-    """`read_place` for what a table was measured on."""
-    if identity.threads:
-        return read_place(identity.threads, tracker, key, limit_s)
-    if read_key(key) is not None or tracker is not None:
-        raise UserError("a GPU is measured on its own machine: leave --rpc-key, --rpc-tracker out")
-    return 0, None
-
-
-def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "Target":
+def resolve_measured_target(text: str, precision: str | None) -> "Target":
     """`resolve_target` for what is measured: of the machine at hand alone.
 
     Raises UserError where there is none, or another than `text` names.
@@ -125,25 +135,15 @@ def resolve_measured_target(text: str, precision: str = DEFAULT_PRECISION) -> "T
     return backend_of(target).measured_target(target, text)
 
 
-def open_devices(threads: int, remote: "Remote | None", target: "Target") -> "Devices":
-    """What measures a table of `target`: the devices that the options name, else this machine."""
-    from deploy.backends import backend_of
-
-    return backend_of(target).devices(threads, remote)
-
-
 def read_threads(threads: int | None) -> int:
-    """The option, else TVM_NUM_THREADS, else this process's cores."""
-    name = "--threads"
+    """The option, else TVM_NUM_THREADS, else this process's cores; raises UserError for what is no
+    number of threads."""
+    name, text = "--threads", str(threads)
     if threads is None:
-        text = os.environ.get("TVM_NUM_THREADS")
-        if text:
-            name = "TVM_NUM_THREADS"
-            threads = int(text) if text.isdecimal() and text.isascii() else 0
-        else:
-            threads = len(os.sched_getaffinity(0))
-    if not 1 <= threads <= MAX_THREADS:
-        found = text if name != "--threads" else threads
-        raise UserError(f"{name} {found}: write a number from 1 to {MAX_THREADS}")
-    os.environ["TVM_NUM_THREADS"] = str(threads)
-    return threads
+        name = "TVM_NUM_THREADS"
+        text = os.environ.get(name) or str(len(os.sched_getaffinity(0)))
+    count = int(text) if text.isdecimal() and text.isascii() else 0
+    if not 1 <= count <= MAX_THREADS:
+        raise UserError(f"{name} {text}: write a number from 1 to {MAX_THREADS}")
+    os.environ["TVM_NUM_THREADS"] = str(count)
+    return count

@@ -1,17 +1,18 @@
 """hmseg-deploy profile."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deploy.metadata import Metadata
     from deploy.profile import Profile
 
@@ -22,7 +23,7 @@ EMULATED = "EMULATED: this says nothing of the latency on any ARM processor"
 def profile(
     *,
     artifact: Annotated[Path, typer.Argument(help="An artifact made by hmseg-deploy compile.")],
-    repeat: Annotated[int, typer.Option(help="Frames to time.")] = 50,
+    repeat: Annotated[int, typer.Option(min=1, help="Frames to time.")] = 50,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a roofline plot, PNG.")
     ] = None,
@@ -33,8 +34,6 @@ def profile(
 
     On this machine, or with --rpc-key on a device.
     """
-    if repeat < 1:
-        raise UserError(f"--repeat {repeat}: it must be at least 1")
     if out:
         check_writable(out)
     workers, remote = place.read()
@@ -57,7 +56,7 @@ def profile(
     if out:
         from deploy.roofline import draw_roofline
 
-        draw_roofline(result, title_of(metadata, result), out)
+        draw_roofline(result, title_of(metadata, result.threads, result.machine), out)
         say(f"roofline: {out}")
     if as_json:
         print_json({"model": metadata.model, "resolution": str(metadata.resolution)}
@@ -69,18 +68,21 @@ def profile(
         say(EMULATED)
 
 
-def title_of(metadata: "Metadata", result: "Profile") -> str:
-    """The network, the threads and the machine, and whether that one is emulated."""
-    mark = "EMULATED, " if result.emulated else ""
-    machine = f"{mark}{result.machine['machine']}"
-    return f"{metadata.model} {metadata.resolution}, {result.threads} threads, {machine}"
+def title_of(
+    metadata: "Metadata", threads: int, machine: "Mapping[str, Any]", note: str = ""
+) -> str:
+    """The network, the threads, of which a GPU has none, and the machine (`Session.machine`), and
+    whether that one is emulated."""
+    mark = "EMULATED, " if machine["emulated"] is True else ""
+    what = f", {threads} threads" if threads else ""
+    return f"{metadata.model} {metadata.resolution}{what}{note}, {mark}{machine['machine']}"
 
 
 def print_profile(metadata: "Metadata", result: "Profile") -> None:
     """The table of kernels and the share of the ceiling, if there is one."""
     rows = []
     for kernel in result.kernels:
-        share = result.share_of_ceiling(kernel)
+        share = kernel.share_of_ceiling(result.ceilings)
         rows.append(
             (
                 f"{kernel.name} x{kernel.calls}",
@@ -93,7 +95,7 @@ def print_profile(metadata: "Metadata", result: "Profile") -> None:
             )
         )
     columns = ("kernel", "ms", "of frame", "GFLOP/s", "GB/s", "of ceiling", "what")
-    print_table(title_of(metadata, result), columns, rows)
+    print_table(title_of(metadata, result.threads, result.machine), columns, rows)
     if result.ceilings:
         print(
             f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.1f} GFLOP/s "

@@ -36,10 +36,9 @@ def quickstart(
     from deploy.bench import bench
     from deploy.build import build_artifact
     from deploy.cli.bench import print_result
-    from deploy.images import resize_labels, save_labels, save_overlay
     from deploy.measure.interleave import Protocol
-    from deploy.resolution import Resolution
     from deploy.runtime import load
+    from deploy.segment import segment_image
     from deploy.street import draw_street
     from deploy.targets import resolve_target
     from deploy.verify import probe_images, require, verify_torch
@@ -68,11 +67,7 @@ def quickstart(
             on_round=lambda n: progress.at(f"round {n} of {protocol.rounds}"),
         )  # fmt: skip
     with step("segmenting"):
-        labels = load(path)(network_image)
-        labels = resize_labels(labels, Resolution(*picture.shape[:2]))
-        classes = source.metadata.classes
-        save_labels(labels, classes, out / "labels.png")
-        save_overlay(picture, labels, classes, out / "overlay.png")
+        segment_image(load(path), picture, out / "labels.png", out / "overlay.png")
     print_result(result, [])
     say(f"weights: {source.weights}")
     for written in (path, out / "labels.png", out / "overlay.png"):

@@ -12,31 +12,13 @@ from deploy.cli.groups import grouped
 from lut.errors import UserError
 
 if TYPE_CHECKING:
-    from deploy.devices.network import Remote
     from hmseg.search.config import SearchConfig
     from hmseg.search.job import Measure, Watcher
     from hmseg.search.run import Found, SearchOptions
     from hmseg.train.config import TrainConfig
-    from lut.table import Identity, Table
+    from lut.table import Table
 
 DEFAULT_STAGES = ("180x240:8:3600",)
-
-
-@dataclass(frozen=True)
-class CostOptions:
-    """What the budget is a budget of."""
-
-    cost: Annotated[Path | None, typer.Option(help="A latency table (hmseg-deploy lut build).")] = (
-        None
-    )
-    resolution: Annotated[
-        str | None,
-        typer.Option(
-            "--resolution",
-            "-r",
-            help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)
@@ -105,30 +87,11 @@ class WritingOptions:
     log_every: training_options.LogEvery = 20
     checkpoint_every: training_options.CheckpointEvery = 100
 
-    def __post_init__(self) -> None:
-        training_options.at_least_one(**vars(self))
-
     def read(self) -> "SearchOptions":
         """The same for the library."""
         from hmseg.search.run import SearchOptions
 
         return SearchOptions(**vars(self))
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """Whether and where the network found is measured."""
-
-    measure: Annotated[
-        bool, typer.Option(help="Compile and time the network found, beside its estimate.")
-    ] = True
-    rpc_tracker: places.Tracker = None
-    rpc_key: places.Key = None
-    rpc_limit: places.CallLimit = places.CALL_LIMIT_S
-
-    def place(self, identity: "Identity") -> "tuple[int, Remote | None]":
-        """As `read_table_place`."""
-        return places.read_table_place(identity, self.rpc_tracker, self.rpc_key, self.rpc_limit)
 
 
 @grouped
@@ -139,7 +102,17 @@ def search(
     budget: Annotated[
         str, typer.Option(help="Of a network's upper bound: 12ms (with --cost), 3.0GMACs or 0.7M.")
     ],
-    cost: CostOptions,
+    cost: Annotated[
+        Path | None, typer.Option(help="A latency table (hmseg-deploy lut build).")
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--resolution",
+            "-r",
+            help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
+        ),
+    ] = None,
     space: SpaceOptions,
     learning: LearningOptions,
     compute: training_options.ComputeOptions,
@@ -147,13 +120,16 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the search in --output.")
     ] = False,
-    measuring: MeasureOptions,
+    measure: Annotated[
+        bool, typer.Option(help="Compile and time the network found, beside its estimate.")
+    ] = True,
+    place: places.TablePlaceOptions,
     as_json: options.Json = False,
 ) -> None:
     """Search for the network that is best within a budget; under torchrun, over all processes."""
     from hmseg.search.budget import parse_budget, show_cost
 
-    limit, size = parse_budget(budget), options.read_resolution(cost.resolution)
+    limit, size = parse_budget(budget), options.read_resolution(resolution)
     from deploy.cli.train_progress import SearchBar
     from hmseg.search.config import read_estimator
     from hmseg.search.job import SearchJob
@@ -161,7 +137,7 @@ def search(
     from hmseg.search.space import parse_dimensions
 
     job = SearchJob(
-        recipe=learning.read(space), data=data, folder=out, budget=limit, table=cost.cost,
+        recipe=learning.read(space), data=data, folder=out, budget=limit, table=cost,
         resolution=size, dimensions=parse_dimensions(space.space), warmup=space.warmup,
         estimator=read_estimator(space.estimator), samples=space.samples,
         arch_learning_rate=space.arch_lr, cost_weight=space.cost_weight,
@@ -172,47 +148,43 @@ def search(
     def watch(config: "SearchConfig") -> "Watcher":
         return SearchBar(config, lambda value: show_cost(value, limit.unit))
 
-    def open_measuring(table: "Table") -> "Measure":
-        return _Measuring(table, measuring.place(table.identity))
+    def measuring(table: "Table") -> "Measure":
+        return _measuring(table, place)
 
-    found = search_it(job, watch=watch, measuring=open_measuring if measuring.measure else None)
+    found = search_it(job, watch=watch, measuring=measuring if measure else None)
     if found is None:
         return
-    if measuring.measure and not found.measured:
+    if measure and not found.measured:
         say("not measured: a budget of time, with --cost, is")
     _report(found, as_json=as_json)
 
 
-class _Measuring:
+def _measuring(table: "Table", place: places.TablePlaceOptions) -> "Measure":
     """What measures the network found: the machine that the table is of, or devices like it.
 
     Raises UserError where it is another: before hours of work, not after them.
     """
+    from deploy.object_cache import default_cache
+    from deploy.tables.check import check_networks, require_measurable
 
-    def __init__(self, table: "Table", place: "tuple[int, Remote | None]") -> None:
-        from deploy.tables.check import require_measurable
+    cache = default_cache()
+    target, devices = place.open(table.identity)
+    try:
+        require_measurable(table, target, devices)
+    except UserError as error:
+        raise UserError(f"{error}; or search with --no-measure") from error
 
-        identity = table.identity
-        named = identity.target if identity.target_name == "json" else identity.target_name
-        self.table = table
-        self.target = places.resolve_measured_target(named, identity.precision)
-        self.devices = places.open_devices(*place, self.target)
-        try:
-            require_measurable(table, self.target, self.devices)
-        except UserError as error:
-            raise UserError(f"{error}; or search with --no-measure") from error
-
-    def __call__(self, found: "Found") -> dict[str, Any]:
-        from deploy.tables.check import check_networks
-
+    def measure(found: "Found") -> dict[str, Any]:
         with step("compiling and timing the network found") as progress:
             result = check_networks(
-                self.table, self.target, self.devices, [found.path.genotype],
-                on_progress=progress.tell,
+                table, target, devices, [found.path.genotype], on_progress=progress.tell,
+                cache=cache,
             )  # fmt: skip
             row = result.rows[0]
             progress.result = f"{row.measured_us / 1e3:.3f} ms"
         return asdict(row) | {"measured_us": row.measured_us, "error": row.error}
+
+    return measure
 
 
 def _report(found: "Found", *, as_json: bool) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class ScheduleOptions:
     """How long, on what batches."""
 
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 200
-    batch: Annotated[int, typer.Option(help="Images of a step, over all processes.")] = 8
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 200
+    batch: Annotated[int, typer.Option(min=1, help="Images of a step, over all processes.")] = 8
     crop: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH; the first frame's size by default.")
     ] = None
@@ -31,9 +31,6 @@ class ScheduleOptions:
         list[str] | None,
         typer.Option(help="HxW:BATCH:STEPS, in place of the three above; may be repeated."),
     ] = None
-
-    def __post_init__(self) -> None:
-        training_options.at_least_one(epochs=self.epochs, batch=self.batch)
 
     def read(self) -> "Passes | tuple[Stage, ...]":
         """The same for the library."""
@@ -91,29 +88,13 @@ class WritingOptions:
 
     log_every: training_options.LogEvery = 20
     checkpoint_every: training_options.CheckpointEvery = 200
-    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500
-
-    def __post_init__(self) -> None:
-        training_options.at_least_one(**vars(self))
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500
 
     def read(self) -> "RunOptions":
         """The same for the library."""
         from hmseg.train.run import RunOptions
 
         return RunOptions(**vars(self))
-
-
-@dataclass(frozen=True)
-class FirstWeights:
-    """What a run begins with; random weights without any."""
-
-    begin_with: Annotated[
-        Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
-    ] = None
-    pretrained: Annotated[
-        str | None,
-        typer.Option(help="A zoo name; begin with what fits of its released weights."),
-    ] = None
 
 
 @grouped
@@ -130,7 +111,13 @@ def train(
     learning: LearningOptions,
     compute: training_options.ComputeOptions,
     writing: WritingOptions,
-    first: FirstWeights,
+    begin_with: Annotated[
+        Path | None, typer.Option(help="A checkpoint whose weights to begin with.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="A zoo name; begin with what fits of its released weights."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -150,7 +137,7 @@ def train(
     job = TrainJob(
         model=model, dataset=dataset, data=data, folder=out, schedule=schedule.read(),
         learning=learning.read(), compute=compute.read(), options=writing.read(),
-        begin_with=first.begin_with, pretrained=first.pretrained, resume=resume,
+        begin_with=begin_with, pretrained=pretrained, resume=resume,
     )  # fmt: skip
     run = train_it(job, watch=watch, draw=save_overlay)
     if run is not None:

@@ -21,8 +21,8 @@ ClassBalance = Annotated[
 ]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 (autocast) or float64.")]
 ChannelsLast = Annotated[bool, typer.Option(help="Memory layout.")]
-LogEvery = Annotated[int, typer.Option(help="Steps between lines of the log.")]
-CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
+LogEvery = Annotated[int, typer.Option(min=1, help="Steps between lines of the log.")]
+CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,15 @@ class ComputeOptions:
 
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each process on the CPU; torch's default.")
+        int | None, typer.Option(min=1, help="Threads of each process on the CPU; torch's default.")
     ] = None
-    loader_threads: Annotated[int, typer.Option(help="Threads that make samples.")] = 2
-
-    def __post_init__(self) -> None:
-        at_least_one(threads=self.threads, loader_threads=self.loader_threads)
+    loader_threads: Annotated[int, typer.Option(min=1, help="Threads that make samples.")] = 2
 
     def read(self) -> "Compute":
         """The same for the library."""
         from hmseg.train.compute import Compute
 
         return Compute(self.device, self.threads, self.loader_threads)
-
-
-def at_least_one(**values: int | None) -> None:
-    """Raise UserError, naming the option, for a number below 1."""
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
 
 
 def read_scale(text: str) -> tuple[float, float]:

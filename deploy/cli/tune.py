@@ -8,7 +8,6 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from lut.errors import UserError
 
 if TYPE_CHECKING:
     from deploy.artifact import Artifact
@@ -21,30 +20,31 @@ def tune(
     *,
     model: options.Model = options.DEFAULT_MODEL,
     target: options.TargetText = "cpu",
-    precision: options.PrecisionText = options.DEFAULT_PRECISION,
+    precision: options.PrecisionText = None,
     given: options.SourceOptions,
     trials: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Candidates to measure at most; default 200, on a GPU 1000, where one network "
-            "carries a candidate of every kernel."
+            "carries a candidate of every kernel.",
         ),
     ] = None,
     early_stopping: Annotated[
-        int, typer.Option(help="Leave a kernel after this many candidates without gain.")
+        int, typer.Option(min=1, help="Leave a kernel after this many candidates without gain.")
     ] = 24,
     records: Annotated[
         Path | None, typer.Option(help="Folder of records; default: HMSEG_HOME/tuning.")
     ] = None,
     place: places.PlaceOptions,
+    kept_objects: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
     """Measure schedules inside the network; keep those that win.
 
     With --target cuda on this machine's GPU.
     """
-    if (trials is not None and trials < 1) or early_stopping < 1:
-        raise UserError("--trials and --early-stopping must be at least 1")
+    cache = kept_objects.open()
     workers, remote = place.read()
     resolved = places.resolve_measured_target(target, precision)
     from deploy.backends import backend_of
@@ -55,7 +55,6 @@ def tune(
         source = options.open_model(model, given)
     from deploy.build import build_artifact
     from deploy.measure.interleave import Protocol
-    from deploy.object_cache import default_cache
     from deploy.schedules import TRACE
     from deploy.tuning.compare import compare_artifacts
     from deploy.tuning.records import default_folder, winners
@@ -63,8 +62,6 @@ def tune(
     from deploy.tuning.tune import tune as run_tuning
 
     folder, limits = records or default_folder(), Limits(trials or backend.trials, early_stopping)
-
-    cache = default_cache()
 
     def build(measured: "dict[str, Fields]") -> "Artifact":
         return build_artifact(

@@ -24,13 +24,6 @@ def pack_activation(isa: Isa, x: Array) -> Array:
     return np.ascontiguousarray(blocked.transpose(0, 1, 3, 4, 2))
 
 
-def unpack_activation(x: Array, channels: int) -> Array:
-    """(N, C/c, H, W, c) -> (N, C, H, W)."""
-    n, blocks, height, width, lanes = x.shape
-    planar = x.transpose(0, 1, 4, 2, 3).reshape(n, blocks * lanes, height, width)
-    return np.ascontiguousarray(planar[:, :channels])
-
-
 def pack_vector(isa: Isa, v: Array) -> Array:
     """(C,) -> (C/c, c): biases and per-channel factors."""
     return np.ascontiguousarray(_pad(v, 0, isa.blocks(len(v)) * isa.lanes).reshape(-1, isa.lanes))

@@ -12,8 +12,6 @@ from deploy import host
 from deploy.target import Target
 from lut.errors import UserError
 
-Link = Callable[[str, Sequence[str]], None]
-
 # The C libraries that generated code calls (memset, expf), by the names that the device's loader
 # knows: glibc's, and bionic's on Android. The library only has to name them; the device has them.
 _GLIBC, _BIONIC = ("libm.so.6", "libc.so.6"), ("libm.so", "libc.so")
@@ -29,8 +27,9 @@ def _android(target: Target) -> bool:
     return "android" in target.config["mtriple"]
 
 
-def linker_of(target: Target) -> Link | None:
-    """How to link for `target`: None where this machine's own C compiler does it.
+def linker_of(target: Target) -> Callable[..., None] | None:
+    """How to link for `target`, as `fcompile` of TVM's export_library; None where this machine's
+    own C compiler does it.
 
     For 64-bit ARM it is the clang of PyPI's ziglang, or on Android the NDK's where TVM_NDK_CC names
     it. Raises UserError where neither is there.
@@ -47,7 +46,7 @@ def linker_of(target: Target) -> Link | None:
     names = _BIONIC if _android(target) else _GLIBC
     system = "android" if _android(target) else "gnu"
 
-    def link(output: str, objects: Sequence[str]) -> None:
+    def link(output: str, objects: Sequence[str], **_: object) -> None:
         with tempfile.TemporaryDirectory(prefix="hmseg-link-") as folder:
             source = Path(folder) / "empty.c"
             source.write_text("")
@@ -59,24 +58,12 @@ def linker_of(target: Target) -> Link | None:
     return link
 
 
-def fcompile_of(target: Target) -> Callable[..., None] | None:
-    """`linker_of` as the `fcompile` of TVM's export_library; None for TVM's own choice."""
-    link = linker_of(target)
-    if link is None:
-        return None
-
-    def fcompile(output: str, objects: Sequence[str], **_: object) -> None:
-        link(output, objects)
-
-    return fcompile
-
-
 def _zig(triple: str, output: str, inputs: Sequence[str], option: str) -> None:
     zig = (sys.executable, "-m", "ziglang", "cc", "-target", triple, "-nostdlib", "-shared")
     _run([*zig, option, "-o", output, *inputs])
 
 
-def _ndk(output: str, objects: Sequence[str]) -> None:
+def _ndk(output: str, objects: Sequence[str], **_: object) -> None:
     _run([os.environ[NDK], "-shared", "-fPIC", _PAGES, "-lm", "-o", output, *objects])
 
 

@@ -98,7 +98,8 @@ class LoadedLibrary:
 
 
 def import_runtime() -> Any:  # noqa: ANN401 - a module
-    """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch."""
+    """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch; raises
+    UserError where they are not installed or cannot be loaded."""
     if "tvm" not in sys.modules:
         _import_ffi_without_torch()  # also what libtvm_runtime is linked against
         spec = importlib.util.find_spec("tvm")

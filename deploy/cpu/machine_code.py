@@ -8,11 +8,11 @@ by name. `vm_build`'s private functions are TVM's only way to have the two apart
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -20,7 +20,7 @@ from tvm.relax import vm_build
 from tvm.target import codegen
 
 from deploy.cpu import lowering
-from deploy.cpu.link import fcompile_of
+from deploy.cpu.link import linker_of
 from deploy.cpu.lowering import PIPELINE
 from deploy.cpu.passes.name_kernels import PROGRAM, program_of
 from deploy.ir import EMITTED
@@ -28,8 +28,6 @@ from deploy.object_cache import ObjectCache, key_of
 from deploy.target import Target
 from lut.errors import UserError
 from lut.files import file_digest
-
-T = TypeVar("T")
 
 # Before TVM's pool binds this thread to one of them.
 _CORES = len(os.sched_getaffinity(0))
@@ -60,7 +58,8 @@ def split_entries(
 def object_files(
     functions: Mapping[str, tvm.tirx.PrimFunc], target: Target, cache: ObjectCache | None = None
 ) -> dict[str, bytes]:
-    """The object files of kernels by name: out of the cache, or compiled and put into it."""
+    """The object files of kernels by name: out of the cache, or compiled and put into it, on all
+    cores. TVM's compiler and LLVM hold no lock of Python's."""
 
     def object_file(name: str) -> bytes:
         key = object_key(name, functions[name], target)
@@ -71,7 +70,8 @@ def object_files(
                 cache.put(key, found)
         return found
 
-    return dict(zip(functions, on_all_cores(object_file, functions), strict=True))
+    with ThreadPoolExecutor(_CORES) as pool:
+        return dict(zip(functions, pool.map(object_file, functions), strict=True))
 
 
 def object_key(name: str, function: tvm.tirx.PrimFunc, target: Target) -> str:
@@ -131,7 +131,7 @@ def link_objects(
             paths[-1].write_bytes(data)
         try:
             executable.export_library(
-                str(path), addons=[*map(str, paths)], fcompile=fcompile_of(target)
+                str(path), addons=[*map(str, paths)], fcompile=linker_of(target)
             )
         except UserError:
             raise
@@ -140,9 +140,3 @@ def link_objects(
             raise UserError(
                 f"linking failed ({line}); install a C compiler such as gcc, or name it in CXX"
             ) from error
-
-
-def on_all_cores(work: Callable[[str], T], items: Iterable[str]) -> list[T]:
-    """`work` of each item, in order. TVM's compiler and LLVM hold no lock of Python's."""
-    with ThreadPoolExecutor(_CORES) as pool:
-        return list(pool.map(work, items))

@@ -1,12 +1,10 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import tvm
 from tvm import relax
 
@@ -22,10 +20,10 @@ from deploy.cpu.passes.schedule_fallback import ScheduleFallback
 from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
-from deploy.object_cache import ObjectCache
 from deploy.schedules import Fields
 from deploy.target import Target
 
@@ -90,7 +88,6 @@ class Compiled:
     target: Target
     kernels: tuple[KernelInfo, ...]
     calls: tuple[str, ...]  # the kernels that a frame calls, by name, in order
-    seconds: float
 
     def load(self) -> relax.VirtualMachine:
         """Run it in this process; raises UserError as `save` does."""
@@ -104,49 +101,35 @@ class Compiled:
         link_objects(self.module, self.objects.values(), self.target, path)
 
 
-def compile_graph(
-    model: onnx.ModelProto,
-    target: Target,
-    *,
-    kernels: CpuKernels | None = None,
-    passes: Sequence[Pass] | None = None,
-    on_pass: OnPass | None = None,
-    dump: Path | None = None,
-    cache: ObjectCache | None = None,
-) -> Compiled:
-    """Compile a graph with both ends for `target`.
+def compile_graph(job: Job, on_pass: OnPass | None = None) -> Compiled:
+    """Compile a graph.
 
     The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
     ``logits(image)`` gives the class scores behind it, from the same kernels; ``timed(image,
-    ticks)`` is ``main`` for measuring (`InsertClock`). `on_pass` and `dump` are `run_passes`'s.
-    `kernels` gives our kernels their schedules (`make_kernels`); without one everything is left to
-    TVM. Object files come from `cache` where it has them. Raises UserError for an operator that TVM
-    does not know.
+    ticks)`` is ``main`` for measuring (`InsertClock`). `on_pass` is `run_passes`'s. Raises
+    UserError for an operator that TVM does not know.
     """
-    start = time.perf_counter()
-    module = lower_graph(model, target, kernels=kernels, passes=passes, on_pass=on_pass, dump=dump)
+    module = lower_graph(job, on_pass)
     if on_pass:
         on_pass("machine code")
+    kernels = _kernels_of(job)
     infos = describe_kernels(module, kernels.measured if kernels else {})
     _, functions = split_entries(module)
-    objects = object_files(functions, target, cache)
+    objects = object_files(functions, job.target, job.cache)
     return Compiled(
-        module, objects, target, tuple(info for info in infos if info.name != TICK),
-        tuple(called_functions(module["main"])), time.perf_counter() - start,
+        module, objects, job.target, tuple(info for info in infos if info.name != TICK),
+        tuple(called_functions(module["main"])),
     )  # fmt: skip
 
 
-def lower_graph(
-    model: onnx.ModelProto,
-    target: Target,
-    *,
-    kernels: CpuKernels | None = None,
-    passes: Sequence[Pass] | None = None,
-    on_pass: OnPass | None = None,
-    dump: Path | None = None,
-) -> tvm.IRModule:
+def lower_graph(job: Job, on_pass: OnPass | None = None) -> tvm.IRModule:
     """`compile_graph` up to machine code: the module of kernels and the entries that call them."""
-    module = import_graph(with_logits_output(model))
-    with tvm.target.Target(target.config):
-        steps = network_passes(kernels) if passes is None else passes
-        return run_passes(module, steps, on_pass, dump)
+    module = import_graph(with_logits_output(job.graph))
+    with tvm.target.Target(job.target.config):
+        passes = network_passes(_kernels_of(job)) if job.passes is None else job.passes
+        return run_passes(module, passes, on_pass, job.dump)
+
+
+def _kernels_of(job: Job) -> CpuKernels | None:
+    assert job.kernels is None or isinstance(job.kernels, CpuKernels)
+    return job.kernels

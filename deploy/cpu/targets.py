@@ -104,7 +104,8 @@ def _cpu_target(name: str, config: dict[str, Any], known: str = "") -> Target:
     try:
         target = tvm.target.Target(config)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"target {name!r}: TVM does not take it: {_last_line(error)}") from error
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(f"target {name!r}: TVM does not take it: {line}") from error
     available = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
     attributes = config.get("mattr", [])
     for attribute in attributes:
@@ -128,7 +129,3 @@ def _check_feature(name: str, mcpu: str, triple: str, attribute: str) -> None:
             f"target {name!r}: {attribute!r} in mattr is no CPU feature of LLVM with + or - before "
             "it, such as -avx512f"
         )
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

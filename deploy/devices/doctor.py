@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.cpu.targets import ARCHITECTURES
 from deploy.devices.adb import check_phone
 from deploy.devices.describe import Description, check_version
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import Farm, RemoteSession, open_session
 from deploy.devices.tracker import require_key, states
 from deploy.target import Target
@@ -58,44 +58,43 @@ def diagnose(
             yield Finding(link, "ok", session.name)
             link = "TVM version"
             device = session.describe()
-            yield _version(device, session.name)
+            yield Finding(link, *_version(device, session.name))
             link = "memory"
-            yield _memory(device)
+            yield Finding(link, *_memory(device))
             link = "architecture"
             wanted = _target(target, device)
-            yield _architecture(wanted, device)
+            yield Finding(link, *_architecture(wanted, device))
             link = "tiny kernel"
             wanted_threads = threads or (device.cores if device else 1)
             probe = _Probe(session, wanted, wanted_threads)
             yield Finding(link, "ok", probe.check())
             link = "threads"
-            yield _threads(probe, device)
+            yield Finding(link, *_threads(probe, device))
             link = "clock"
-            yield _clock(probe, device)
+            yield Finding(link, *_clock(probe, device))
     except HmsegError as error:
         yield Finding(link, "broken", str(error))
 
 
-def _version(device: Description | None, name: str) -> Finding:
+def _version(device: Description | None, name: str) -> tuple[State, str]:
     ours = version("apache-tvm")
     if device is None:
-        return Finding(
-            "TVM version", "note",
+        return "note", (
             f"not known: its server is TVM's own; make sure that it is {ours}, or start it with "
-            "hmseg-deploy device serve",
-        )  # fmt: skip
+            "hmseg-deploy device serve"
+        )
     check_version(device, name)
-    return Finding("TVM version", "ok", ours)
+    return "ok", ours
 
 
-def _memory(device: Description | None) -> Finding:
+def _memory(device: Description | None) -> tuple[State, str]:
     if device is None:
-        return Finding("memory", "note", "not known: its server does not say")
+        return "note", "not known: its server does not say"
     if device.available_mib < MIN_MIB:
         raise WorkError(
             f"{device.available_mib} MiB free, {MIN_MIB} are needed; end other programs there"
         )
-    return Finding("memory", "ok", f"{device.available_mib} MiB free")
+    return "ok", f"{device.available_mib} MiB free"
 
 
 def _target(text: str | None, device: Description | None) -> Target:
@@ -113,17 +112,17 @@ def _target(text: str | None, device: Description | None) -> Target:
     raise UserError(f"it is {device.architecture}; this version compiles for x86_64 and aarch64")
 
 
-def _architecture(target: Target, device: Description | None) -> Finding:
+def _architecture(target: Target, device: Description | None) -> tuple[State, str]:
     mcpu = target.config["mcpu"]
     if device is None:
-        return Finding("architecture", "note", f"not known; trying {mcpu}")
+        return "note", f"not known; trying {mcpu}"
     if device.architecture != target.architecture:
         raise UserError(
             f"it is {device.architecture}, the target {target.name} is {target.architecture}; "
             "name another with --target"
         )
     mark = ", EMULATED: good for correctness, not for latencies" if device.emulated else ""
-    return Finding("architecture", "ok", f"{device.architecture}, {device.cpu}{mark}")
+    return "ok", f"{device.architecture}, {device.cpu}{mark}"
 
 
 class _Probe:
@@ -139,7 +138,7 @@ class _Probe:
         specs = {f"probe{n}": FmaProbeSpec(n, _STEPS) for n in {1, threads}}
         probes = {name: emit_fma(spec, self._isa) for name, spec in specs.items()}
         session.set_threads(threads)
-        self._kernels = RemoteKernels(session, kernel_library(probes, target))
+        self._kernels = remote_kernels(session, kernel_library(probes, target))
 
     def check(self) -> str:
         """Chains start at 0, 1, 2 ... and each step adds 1: their sum is known exactly."""
@@ -162,29 +161,24 @@ class _Probe:
         return np.full((threads, self._isa.lanes), -1, np.float32)
 
 
-def _threads(probe: _Probe, device: Description | None) -> Finding:
+def _threads(probe: _Probe, device: Description | None) -> tuple[State, str]:
     cores = f" on {device.cores} cores" if device else ""
     if probe.threads == 1:
-        return Finding("threads", "ok", f"1{cores}")
+        return "ok", f"1{cores}"
     one, many = (float(np.median(probe.times_ns(n))) for n in (1, probe.threads))
     detail = f"{probe.threads}{cores} do {probe.threads * one / many:.1f} times the work of one"
     if many > SHARED * one:
-        return Finding(
-            "threads", "note",
-            f"{detail}; choose --threads to fit its idle cores, or set TVM_NUM_THREADS there",
-        )  # fmt: skip
-    return Finding("threads", "ok", detail)
+        advice = "choose --threads to fit its idle cores, or set TVM_NUM_THREADS there"
+        return "note", f"{detail}; {advice}"
+    return "ok", detail
 
 
-def _clock(probe: _Probe, device: Description | None) -> Finding:
+def _clock(probe: _Probe, device: Description | None) -> tuple[State, str]:
     fast, slow = np.percentile(probe.times_ns(1), [10, 90])
     governors = f"governor {', '.join(device.governors)}" if device and device.governors else ""
     top = f"up to {max(device.max_mhz)} MHz" if device and device.max_mhz else ""
     words = ", ".join(word for word in (governors, top) if word) or "its governor is not shown"
     detail = f"slow probes take {slow / fast:.2f} times as long as fast ones; {words}"
     if slow > STEADY * fast:
-        return Finding(
-            "clock", "note",
-            f"{detail}; set the governor performance, cool it, end other programs",
-        )  # fmt: skip
-    return Finding("clock", "ok", detail)
+        return "note", f"{detail}; set the governor performance, cool it, end other programs"
+    return "ok", detail

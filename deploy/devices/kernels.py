@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 
-from deploy.cpu.link import fcompile_of
+from deploy.cpu.link import linker_of
 from deploy.cpu.machine_code import compile_kernels
 from deploy.devices.session import RemoteSession
 from deploy.measure.kernels import Kernels
@@ -19,12 +19,10 @@ def kernel_library(functions: Mapping[str, Any], target: Target) -> bytes:
     compiled = compile_kernels(dict(functions), tvm.target.Target(target.config))
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         path = Path(folder) / "kernels.so"
-        compiled.export_library(str(path), fcompile=fcompile_of(target))
+        compiled.export_library(str(path), fcompile=linker_of(target))
         return path.read_bytes()
 
 
-class RemoteKernels(Kernels):
+def remote_kernels(session: RemoteSession, library: bytes) -> Kernels:
     """The kernels of a library, loaded on a device."""
-
-    def __init__(self, session: RemoteSession, library: bytes) -> None:
-        super().__init__(session.upload(library), session.rpc.cpu(), session.call)
+    return Kernels(session.upload(library), session.rpc.cpu(), session.call)

@@ -7,13 +7,14 @@ from typing import Any
 
 from deploy.artifact import Artifact
 from deploy.cpu.pipeline import isa_of
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.session import RemoteSession
 from deploy.devices.spread import spread
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
 from deploy.measure.interleave import Protocol
+from deploy.measure.kernels import Kernels
 from deploy.measure.probes import probe_ceilings
 from deploy.runtime import Network, check_input
 from lut.errors import UserError, WorkError
@@ -106,7 +107,7 @@ class RemoteDevice:
         return RemoteMeasuring(load_on(self.session, artifact, self._threads))
 
 
-class RemoteMeasuring:
+class RemoteMeasuring(Session):
     """One artifact, loaded on a device, timed by the device's own clock.
 
     The input is in the device's memory already: its copy, which a local call includes, is in no
@@ -147,11 +148,6 @@ class RemoteMeasuring:
         kernels = len(self.network.artifact.calls)
         return self._library.time_kernels(self.given, frames, kernels)
 
-    def time_parts(self, frames: int) -> dict[str, list[int]]:
-        """None: a frame is one call."""
-        del frames
-        return {}
-
     def ceilings(self, threads: int) -> Ceilings | None:
         """With the instructions that the artifact was compiled for: what else the device has is not
         known in LLVM's words."""
@@ -160,7 +156,7 @@ class RemoteMeasuring:
         if isa is None:
             return None
 
-        def load(functions: Mapping[str, Any]) -> RemoteKernels:
-            return RemoteKernels(session, kernel_library(functions, target))
+        def load(functions: Mapping[str, Any]) -> Kernels:
+            return remote_kernels(session, kernel_library(functions, target))
 
         return probe_ceilings(load, isa, threads)

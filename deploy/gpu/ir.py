@@ -15,6 +15,12 @@ from lut.ops import Activation
 
 WARP = 32
 
+int32 = T.int32  # a whole number
+splat, number = ir.splat, ir.const  # a value, a constant in every lane
+# (condition, yes, no): `yes` is read only where the condition holds, and may lie outside a buffer
+# elsewhere.
+either = T.if_then_else
+
 
 @contextmanager
 def launch(blocks: Sequence[int], threads: Sequence[int]) -> Iterator[tuple[list[Any], list[Any]]]:
@@ -72,24 +78,6 @@ def load_constants(buffer: Any, *index: Any, count: int) -> list[Any]:  # noqa: 
 def shared(size: int) -> Any:  # noqa: ANN401 - a buffer
     """Memory of a block; TVM puts the barriers between its writes and its reads."""
     return T.alloc_buffer((size,), "float32", scope="shared")
-
-
-def int32(value: int) -> Any:  # noqa: ANN401
-    """A whole number."""
-    return T.int32(value)
-
-
-splat = ir.splat
-
-
-def number(value: float, lanes: int = 1) -> Any:  # noqa: ANN401
-    """A constant in every lane."""
-    return ir.const(value, lanes)
-
-
-def either(condition: Any, yes: Any, no: Any) -> Any:  # noqa: ANN401
-    """`yes` is read only where the condition holds: it may lie outside a buffer elsewhere."""
-    return T.if_then_else(condition, yes, no)
 
 
 def inside(index: Any, size: int) -> Any:  # noqa: ANN401

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_size_t, c_uint64, c_void_p
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +25,10 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 from lut.errors import UserError, WorkError
 
+T = TypeVar("T")
+
 WARM_S = 0.3
 _EXTERNAL = 1  # an event recorded in a graph, which is read outside of it
-
-
-@dataclass(frozen=True)
-class FrameTime:
-    """Milliseconds of one frame's parts, by the GPU's own events."""
-
-    upload_ms: float
-    compute_ms: float
-    download_ms: float
 
 
 def open_program(
@@ -65,14 +57,12 @@ class GpuNetwork:
         self._driver = driver or Driver()
         self.code, data = choose_code(self._program, self._driver.capability)
         self._lock = threading.Lock()
+        self._owned = contextlib.ExitStack()  # what `close` gives back, the last first
         self._graphs: dict[str, c_void_p] = {}
-        self._pinned: list[c_void_p] = []
-        self._arena = 0
-        self._stream: c_void_p | None = None
-        self._module: c_void_p | None = self._driver.load(data, self.code)
+        self._module = self._own("cuModuleUnload", self._driver.load(data, self.code))
         try:
             self._prepare()
-        except Exception:
+        except BaseException:
             self.close()
             raise
 
@@ -89,8 +79,9 @@ class GpuNetwork:
 
     def _prepare(self) -> None:
         driver, plan = self._driver, self._program.plan
-        self._stream = driver.handle("cuStreamCreate", NON_BLOCKING)
-        self._arena = driver.allocate(plan.arena_bytes)
+        stream = driver.handle("cuStreamCreate", NON_BLOCKING)
+        self._stream = self._own("cuStreamDestroy_v2", stream)
+        self._arena = self._own("cuMemFree_v2", driver.allocate(plan.arena_bytes))
         # A number that is read before it was written is a NaN, not what another network left.
         driver.call("cuMemsetD8Async", self._arena, 0xFF, plan.arena_bytes, self._stream)
         constants = self._program.constants
@@ -106,12 +97,17 @@ class GpuNetwork:
         for name, entry in plan.entries.items():
             # Once without recording: a driver may load a kernel at its first launch only.
             self._launch_all(entry.launches)
-            self._graphs[name] = self._record(partial(self._launch_all, entry.launches))
+            graph = self._record(partial(self._launch_all, entry.launches))
+            self._graphs[name] = self._own("cuGraphExecDestroy", graph)
         driver.call("cuStreamSynchronize", self._stream)
 
+    def _own(self, release: str, handle: T) -> T:
+        """Have `close` give a handle back, by this function of the driver."""
+        self._owned.callback(_release, self._driver, release, handle)
+        return handle
+
     def _pin(self, size: int) -> NDArray[np.uint8]:
-        address = self._driver.handle("cuMemHostAlloc", size, 0)
-        self._pinned.append(address)
+        address = self._own("cuMemFreeHost", self._driver.handle("cuMemHostAlloc", size, 0))
         memory = (ctypes.c_uint8 * size).from_address(address.value or 0)
         return np.ctypeslib.as_array(memory)
 
@@ -127,11 +123,11 @@ class GpuNetwork:
         except BaseException:
             # A thread that still captures can neither allocate nor free the GPU's memory.
             if not graph:
-                self._release("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+                _release(self._driver, "cuStreamEndCapture", self._stream, ctypes.byref(graph))
             raise
         finally:
             if graph:
-                self._release("cuGraphDestroy", graph)
+                _release(self._driver, "cuGraphDestroy", graph)
 
     @contextlib.contextmanager
     def _events(self, count: int) -> Iterator[list[c_void_p]]:
@@ -142,25 +138,17 @@ class GpuNetwork:
             yield events
         finally:
             for event in events:
-                self._release("cuEventDestroy_v2", event)
-
-    def _release(self, name: str, *arguments: Any) -> None:  # noqa: ANN401
-        """Call what gives something back; on a GPU that failed for good nothing can be."""
-        with contextlib.suppress(WorkError, UserError):
-            self._driver.call(name, *arguments)
+                _release(self._driver, "cuEventDestroy_v2", event)
 
     def _launch_all(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            self._launch(launch)
-
-    def _launch(self, launch: Launch) -> None:
-        pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
-        # The driver copies the values of the parameters before it returns.
-        places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
-        self._driver.call(
-            "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
-            self._stream, places, None,
-        )  # fmt: skip
+            pointers = [c_uint64(self._arena + region.offset) for region in launch.arguments]
+            # The driver copies the values of the parameters before it returns.
+            places = (c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
+            self._driver.call(
+                "cuLaunchKernel", self._functions[launch.kernel], *launch.grid, *launch.block, 0,
+                self._stream, places, None,
+            )  # fmt: skip
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
         """As `deploy.loaders.LoadedCode.run`."""
@@ -181,8 +169,9 @@ class GpuNetwork:
             if time.monotonic() >= end:
                 return
 
-    def time_frames(self, given: NDArray[Any], frames: int) -> list[FrameTime]:
-        """Time frames by the GPU's events: the copy in, the graph, the copy out.
+    def time_frames(self, given: NDArray[Any], frames: int) -> dict[str, list[float]]:
+        """Milliseconds of frames' parts, by the GPU's events: ``upload``, ``compute`` (the graph),
+        ``download``.
 
         The events around the launches are in the graph, so that the time until the host has
         launched it is in no part.
@@ -192,7 +181,11 @@ class GpuNetwork:
             self._begin(given)
             start, given_at, first, last, computed_at, stop = events
             graph = self._record(lambda: self._launch_timed(launches, [0], [first, last]))
-            times = []
+            parts = {
+                "upload": (start, given_at), "compute": (first, last),
+                "download": (computed_at, stop),
+            }  # fmt: skip
+            times: dict[str, list[float]] = {name: [] for name in parts}
             try:
                 for _ in range(frames):
                     driver.call("cuEventRecord", start, self._stream)
@@ -203,10 +196,10 @@ class GpuNetwork:
                     self._enqueue_download("main")
                     driver.call("cuEventRecord", stop, self._stream)
                     driver.call("cuEventSynchronize", stop)
-                    parts = ((start, given_at), (first, last), (computed_at, stop))
-                    times.append(FrameTime(*(driver.milliseconds(a, b) for a, b in parts)))
+                    for name, (begin, end) in parts.items():
+                        times[name].append(driver.milliseconds(begin, end))
             finally:
-                self._release("cuGraphExecDestroy", graph)
+                _release(self._driver, "cuGraphExecDestroy", graph)
         return times
 
     def time_kernels(
@@ -234,7 +227,7 @@ class GpuNetwork:
                     for (_, samples), (start, stop) in zip(times, pairwise(events), strict=True):
                         samples.append(driver.milliseconds(start, stop))
             finally:
-                self._release("cuGraphExecDestroy", graph)
+                _release(self._driver, "cuGraphExecDestroy", graph)
         return times
 
     def _launch_timed(
@@ -247,7 +240,7 @@ class GpuNetwork:
 
     def _begin(self, given: NDArray[Any]) -> None:
         """The GPU's context becomes this thread's, the input goes to pinned memory."""
-        if not self._pinned:
+        if not self._graphs:
             raise WorkError("this network is closed; load it again")
         self._driver.enter()
         np.copyto(self._given, np.ascontiguousarray(given).view(np.uint8).ravel())
@@ -271,21 +264,15 @@ class GpuNetwork:
         with self._lock:
             with contextlib.suppress(WorkError, UserError):
                 self._driver.enter()
-            for graph in self._graphs.values():
-                self._release("cuGraphExecDestroy", graph)
-            for address in self._pinned:
-                self._release("cuMemFreeHost", address)
-            self._graphs, self._pinned = {}, []
-            if self._arena:
-                self._release("cuMemFree_v2", self._arena)
-                self._arena = 0
-            if self._stream:
-                self._release("cuStreamDestroy_v2", self._stream)
-                self._stream = None
-            if self._module:
-                self._release("cuModuleUnload", self._module)
-                self._module = None
+            self._owned.close()
+            self._graphs = {}
 
     def __del__(self) -> None:
-        if getattr(self, "_arena", 0):
+        if getattr(self, "_graphs", None):
             self.close()
+
+
+def _release(driver: Driver, name: str, *arguments: Any) -> None:  # noqa: ANN401
+    """Call what gives something back; on a GPU that failed for good nothing can be."""
+    with contextlib.suppress(WorkError, UserError):
+        driver.call(name, *arguments)

@@ -1,11 +1,7 @@
 """From the deployable ONNX graph to a GPU's source and the plan of a frame: one list of passes."""
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import onnx
 import tvm
 from tvm import relax
 from tvm.s_tir import dlight
@@ -17,11 +13,11 @@ from deploy.gpu.store_half import StoreHalf
 from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import KERNEL, Place
 from deploy.graph.split_outputs import SplitOutputs
 from deploy.precision import FP16, FP32, Precision
-from deploy.target import Target
 
 
 def gpu_passes(kernels: GpuKernels, precision: Precision = FP32) -> list[Pass]:
@@ -62,33 +58,21 @@ class _MarkScheduled:
 
 @dataclass(frozen=True)
 class CompiledSource:
-    """A network as the device's compiler gets it, and how it came about."""
+    """A network as the device's compiler gets it."""
 
     lowered: Lowered
-    target: Target
     kernels: tuple[KernelInfo, ...]
-    seconds: float
 
 
-def compile_source(
-    model: onnx.ModelProto,
-    target: Target,
-    *,
-    kernels: GpuKernels | None = None,
-    passes: Sequence[Pass] | None = None,
-    on_pass: OnPass | None = None,
-    dump: Path | None = None,
-) -> CompiledSource:
-    """Source, plan and constants of a graph with both ends. Schedules are the rule's unless
-    `kernels` has others; `on_pass` and `dump` are `run_passes`'s. Raises UserError for an
-    operator that cannot be lowered."""
-    start = time.perf_counter()
-    kernels = kernels or GpuKernels()
-    tvm_target = tvm.target.Target(target.config, host={"kind": "llvm"})
-    module = import_graph(with_logits_output(model))
-    with tvm_target:
-        steps = gpu_passes(kernels, target.precision) if passes is None else passes
-        module = run_passes(module, steps, on_pass, dump)
-    lowered = lower_module(module, tvm_target)
-    described = describe_kernels(module, kernels.measured)
-    return CompiledSource(lowered, target, described, time.perf_counter() - start)
+def compile_source(job: Job, on_pass: OnPass | None = None) -> CompiledSource:
+    """Source, plan and constants of a graph. Schedules are the rule's unless the job's kernels have
+    others; `on_pass` is `run_passes`'s. Raises UserError for an operator that cannot be lowered."""
+    kernels = job.kernels or GpuKernels()
+    assert isinstance(kernels, GpuKernels)
+    target = tvm.target.Target(job.target.config, host={"kind": "llvm"})
+    module = import_graph(with_logits_output(job.graph))
+    with target:
+        precision = job.target.precision
+        passes = gpu_passes(kernels, precision) if job.passes is None else job.passes
+        module = run_passes(module, passes, on_pass, job.dump)
+    return CompiledSource(lower_module(module, target), describe_kernels(module, kernels.measured))

@@ -9,7 +9,7 @@ the launches once and replay them.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from lut.errors import UserError
 
@@ -18,16 +18,14 @@ ALIGNMENT = 256  # bytes: CUDA's of an allocation, and more than OpenCL asks of 
 Extents: TypeAlias = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Bytes of the arena."""
 
     offset: int
     size: int
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One kernel: blocks of the grid and threads of a block along x, y, z; `arguments` are the
     regions that its pointers point to."""
 
@@ -57,24 +55,10 @@ class Plan:
     def to_json(self) -> str:
         """As the artifact holds it."""
         entries = {
-            name: {
-                "output": _pair(entry.output),
-                "launches": [
-                    [launch.kernel, launch.grid, launch.block, [_pair(a) for a in launch.arguments]]
-                    for launch in entry.launches
-                ],
-            }
+            name: {"output": entry.output, "launches": entry.launches}
             for name, entry in self.entries.items()
         }
-        return json.dumps(
-            {
-                "arena_bytes": self.arena_bytes,
-                "constant_bytes": self.constant_bytes,
-                "input": _pair(self.input),
-                "entries": entries,
-            },
-            separators=(",", ":"),
-        )
+        return json.dumps(vars(self) | {"entries": entries}, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "Plan":
@@ -93,10 +77,6 @@ class Plan:
             return Plan(arena, constants, _region(values["input"], arena), entries)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the plan of the GPU's launches is not sound ({error})") from error
-
-
-def _pair(region: Region) -> list[int]:
-    return [region.offset, region.size]
 
 
 def _count(value: Any) -> int:  # noqa: ANN401 - any JSON value

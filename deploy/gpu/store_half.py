@@ -13,7 +13,6 @@ from deploy.graph.view import shape_of
 from lut.ops import Resize
 
 FLOAT, HALF = "float32", "float16"
-_RESIZE = Resize.kind
 
 
 @tvm.transform.module_pass(opt_level=0, name="StoreHalf")
@@ -91,7 +90,7 @@ def _scores(
     same maps in every entry of a network."""
     found = {result}
     value = values.get(result)
-    decides = result.ty.dtype != FLOAT or called_kernel(module, value) == _RESIZE
+    decides = result.ty.dtype != FLOAT or called_kernel(module, value) == Resize.kind
     read: Sequence[relax.Expr] = ()
     if isinstance(value, relax.Var):
         read = [value]
@@ -131,9 +130,6 @@ def halve(function: tvm.tirx.PrimFunc, halved: Sequence[bool]) -> tvm.tirx.PrimF
             return mutator.default_mutate(node)
         return tvm.tirx.DeclBuffer(new[node.buffer], data=new[node.data.args[0]].data)
 
-    def named(node: tvm.ir.Var, _mutator: object) -> Any:  # noqa: ANN401
-        return new.get(node, node)
-
     tvm_ffi.structural_walk(function.body, [(tvm.tirx.DeclBuffer, find_view)])
     body = structural_mutate(
         function.body,
@@ -141,7 +137,8 @@ def halve(function: tvm.tirx.PrimFunc, halved: Sequence[bool]) -> tvm.tirx.PrimF
             (tvm.ir.TensorLoad, load),
             (tvm.tirx.BufferStore, store),
             (tvm.tirx.DeclBuffer, view),
-            (tvm.ir.Var, named),  # in what a block says that it reads and writes
+            # In what a block says that it reads and writes.
+            (tvm.ir.Var, lambda node, _: new.get(node, node)),
         ],
     )
     parameters = [new.get(parameter, parameter) for parameter in function.params]

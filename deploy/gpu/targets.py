@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from deploy.gpu.nvrtc import check_architectures, known_architectures
-from deploy.precision import FP16, FP32, Precision
+from deploy.precision import FP16, Precision
 from deploy.target import Target
 from lut.errors import UserError
 
@@ -23,26 +23,23 @@ CUDA_ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_86", "sm_90")
 _LEAST_FP16 = 53  # GPUs before sm_53 have no half
 
 
-def names_gpu(text: str, config: dict[str, Any] | None) -> bool:
-    """Whether a target's text, or its JSON, is for this backend."""
+def names_cuda(text: str, config: dict[str, Any] | None) -> bool:
+    """Whether a target's text, or its JSON, is for NVIDIA's GPUs."""
     if config is not None:
         return config.get("kind") == "cuda"
-    return text in WORDS or text.startswith(("nvidia/", "qcom/"))
+    return text == "cuda" or text.startswith("nvidia/")
 
 
-def resolve_gpu(
+def names_adreno(text: str) -> bool:
+    """Whether a target's text is for a phone's GPU."""
+    return text == "adreno" or text.startswith("qcom/")
+
+
+def resolve_cuda(
     text: str, config: dict[str, Any] | None, architectures: str | None, precision: Precision
 ) -> Target:
     """The target of a word, a tag or of TVM's JSON, read as `config`; `architectures` are those
     that machine code is made for, such as ``sm_61,sm_90``. Raises UserError for anything else."""
-    if text == "adreno" or text.startswith("qcom/"):
-        if architectures is not None:
-            raise UserError(f"--arch is for --target cuda, not for {text}")
-        if precision is not FP32:
-            raise UserError(
-                f"--precision {precision} is for --target cuda, not for {text}, which is fp32 only"
-            )
-        return _adreno_target(text)
     if config is not None:
         named = str(config["arch"]) if "arch" in config else None
         target = replace(_cuda_target("cuda", architectures or named), name="json")
@@ -71,7 +68,8 @@ def _cuda_target(text: str, architectures: str | None) -> Target:
     return Target(text, config, "cuda", names)
 
 
-def _adreno_target(text: str) -> Target:
+def resolve_adreno(text: str) -> Target:
+    """The target of the word or of one of TVM's tags; raises UserError for anything else."""
     if text != "adreno" and str(_tag(text, "adreno")["kind"]) != "opencl":
         raise UserError(f"target {text!r}: GPU code for phones is OpenCL; use adreno")
     config = {"kind": "opencl", "device": "adreno", **_GPU_LIMITS["opencl"]}

@@ -1,4 +1,8 @@
-"""Looking at a function of the imported graph: definitions, uses, constants, convolutions."""
+"""Looking at a function of the imported graph: definitions, uses, constants, convolutions.
+
+In one long file, as they ask each other: what a convolution ends at depends on the activation that
+reads it, and what an activation swallows on the convolutions before it.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,6 +34,7 @@ class Graph:
                 self._definitions[binding.var] = binding.value
                 for var in relax.analysis.free_vars(binding.value):
                     self._uses[var] += _count(binding.value, var)
+        self.vars: Sequence[Var] = list(self._definitions)  # bound variables in the graph's order
         result = function.body.body
         value = self.definition(result)
         fields = value.fields if isinstance(value, relax.Tuple) else [result]
@@ -45,11 +50,6 @@ class Graph:
                 block = conv_block(self, value, with_act=False)
                 found.update((value, *block.inner) if block is not None else ())
         return found
-
-    @cached_property
-    def vars(self) -> Sequence[Var]:
-        """Bound variables in the graph's order."""
-        return list(self._definitions)
 
     def definition(self, var: Expr) -> Any:  # noqa: ANN401 - an Expr or None
         """The expression bound to a variable; None for a parameter and for a constant."""

@@ -3,13 +3,10 @@
 `deploy.measure.local` is this machine; `deploy.devices` is any machine behind TVM's RPC. Both time
 the same artifact, and neither changes what it measures.
 
-On a CPU the times of single kernels come from an entry of the library itself, ``timed(image,
-ticks)``, which the pass `InsertClock` makes: `main` with a reading of the device's own monotonic
-clock before the first kernel and after each, appended in place to the buffer that
-`deploy.measure.clock` describes.
-No instrument of the virtual machine is needed (it fails over RPC), the kernels run in the network's
-order, on its buffers and in the cache state they meet there, and one remote call runs any number of
-frames. On a GPU (`deploy.measure.gpu`) events between the launches give them.
+On a CPU the times of single kernels come from an entry of the library itself, which reads the
+device's own clock (`deploy.cpu.passes.insert_clock`): no instrument of the virtual machine is
+needed (it fails over RPC), the kernels meet the caches as in the network, and one remote call runs
+any number of frames. On a GPU (`deploy.measure.gpu`) events between the launches give them.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,11 +41,8 @@ class DeviceInfo:
 class Session(Protocol):
     """One artifact, loaded on a device."""
 
+    network: Network
     given: NDArray[Any]  # the input that frames are timed on: at first the golden one
-
-    @property
-    def network(self) -> Network:
-        """It, to be called."""
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -70,9 +64,11 @@ class Session(Protocol):
 
     def time_parts(self, frames: int) -> dict[str, list[int]]:
         """Nanoseconds of a frame's parts, by name, where the device tells them apart."""
+        return {}
 
     def ceilings(self, threads: int) -> Ceilings | None:
         """What the device can do at most, measured; None where there is no probe for it."""
+        return None
 
 
 class Device(Protocol):

@@ -9,8 +9,7 @@ from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
-from deploy.measure.ceilings import Ceilings
-from deploy.measure.device import DeviceInfo, OneDevice
+from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
 from deploy.runtime import Network
 from lut.errors import UserError
@@ -49,7 +48,7 @@ class GpuDevice(OneDevice):
             loaded.close()
 
 
-class GpuSession:
+class GpuSession(Session):
     """A network on the GPU, timed by the GPU's events."""
 
     includes = (
@@ -80,7 +79,7 @@ class GpuSession:
 
     def time_frames(self, frames: int) -> list[int]:
         """Nanoseconds of the compute part of whole frames: their graph, without the copies."""
-        return [_ns(t.compute_ms) for t in self.loaded.time_frames(self.given, frames)]
+        return list(map(_ns, self.loaded.time_frames(self.given, frames)["compute"]))
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every entry's launches, of every launch in an artifact that names no
@@ -91,14 +90,8 @@ class GpuSession:
     def time_parts(self, frames: int) -> dict[str, list[int]]:
         """The copy in, the launches, the copy out."""
         self.loaded.warm_up(self.given)  # what ran last was perhaps another's
-        times = self.loaded.time_frames(self.given, frames)
-        parts = ("upload", "compute", "download")
-        return {name: [_ns(getattr(t, f"{name}_ms")) for t in times] for name in parts}
-
-    def ceilings(self, threads: int) -> Ceilings | None:
-        """None: there is no probe for GPUs."""
-        del threads
-        return None
+        parts = self.loaded.time_frames(self.given, frames)
+        return {name: list(map(_ns, times)) for name, times in parts.items()}
 
 
 def _ns(milliseconds: float) -> int:

@@ -13,7 +13,7 @@ from deploy.cpu.pipeline import isa_of
 from deploy.cpu.targets import host_target
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
-from deploy.measure.device import DeviceInfo, OneDevice
+from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
 from deploy.measure.probes import load_here, probe_ceilings
 from deploy.runtime import Network, open_artifact
@@ -43,7 +43,7 @@ class LocalDevice(OneDevice):
         yield LocalSession(open_artifact(artifact, "the network", threads=self.threads))
 
 
-class LocalSession:
+class LocalSession(Session):
     """A network in this process."""
 
     def __init__(self, network: Network) -> None:
@@ -87,11 +87,6 @@ class LocalSession:
                 self._library.read_clocks(self.given, buffer)
             times += kernel_times(buffer, count)
         return times
-
-    def time_parts(self, frames: int) -> dict[str, list[int]]:
-        """None: a frame is one call."""
-        del frames
-        return {}
 
     def ceilings(self, threads: int) -> Ceilings | None:
         """Of this machine, also for a binary that was compiled for less."""

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -95,11 +95,8 @@ def _open_onnx(path: str, threads: int | None) -> tuple[int, Callable[[], object
 
 def _main(arguments: list[str]) -> None:
     side, path, calls, *rest = arguments
-    openers: dict[str, Callable[[str, int | None], Any]] = {
-        "artifact": _open_artifact,
-        "onnx": _open_onnx,
-    }
-    base, call = openers[side](path, int(rest[0]) if rest else None)
+    open_side = _open_artifact if side == "artifact" else _open_onnx
+    base, call = open_side(path, int(rest[0]) if rest else None)
     for _ in range(int(calls)):
         call()
     print(json.dumps({"base_kib": base, "peak_kib": status_kib("VmHWM")}))

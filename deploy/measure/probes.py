@@ -26,18 +26,6 @@ _PAGE_BYTES = 4096
 _FMA_S = 0.3
 
 
-class FmaProbe:
-    """Measures this machine's FMA rate in a few milliseconds, again and again: slow phases show."""
-
-    def __init__(self, target: Target, isa: Isa, threads: int) -> None:
-        self.spec, self._isa = FmaProbeSpec(tasks=threads), isa
-        self._kernels = load_here(target)({"fma": emit_fma(self.spec, isa)})
-
-    def gflops(self, repeat: int = 5) -> float:
-        """The best of `repeat` calls, in 1e9 floating-point operations per second."""
-        return _fma_gflops(self._kernels, self.spec, self._isa, repeat)
-
-
 def load_here(target: Target) -> Load:
     """How kernels are loaded into this process."""
     return lambda functions: Kernels(
@@ -64,7 +52,7 @@ def probe_ceilings(load: Load, isa: Isa, threads: int, repeat: int = 7) -> Ceili
     gflops, start = 0.0, time.monotonic()
     # At first the caller may share a core with a worker, at half the rate, until it is moved.
     while not gflops or time.monotonic() - start < _FMA_S:
-        gflops = max(gflops, _fma_gflops(kernels, fma, isa, repeat))
+        gflops = max(gflops, fma_gflops(kernels, fma, isa, repeat))
     out = np.zeros((threads, isa.lanes), np.float32)
     reads = []
     for spec in specs:
@@ -75,7 +63,9 @@ def probe_ceilings(load: Load, isa: Isa, threads: int, repeat: int = 7) -> Ceili
     return Ceilings(threads, gflops, tuple(reads))
 
 
-def _fma_gflops(kernels: Kernels, spec: FmaProbeSpec, isa: Isa, repeat: int) -> float:
+def fma_gflops(kernels: Kernels, spec: FmaProbeSpec, isa: Isa, repeat: int) -> float:
+    """The best of `repeat` calls of the kernel ``fma``, in 1e9 floating-point operations per
+    second."""
     seed = np.array([1.0, 1e-9], np.float32)
     out = np.zeros((spec.tasks, isa.lanes), np.float32)
     return 2 * spec.macs(isa) / min(kernels.time("fma", [seed, out], repeat))

@@ -1,8 +1,7 @@
 """Summaries of samples; the raw samples are kept beside them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,10 +18,6 @@ class Summary:
     p95_ms: float
     p99_ms: float
     std_ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        """For --json."""
-        return asdict(self)
 
 
 def summarise(samples_ns: Sequence[int]) -> Summary:

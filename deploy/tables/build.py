@@ -203,15 +203,12 @@ class _Builder:
     def noisy_networks(self) -> list[_Item]:
         """What to visit again: the networks with the most noisy entries, within the limits."""
         visits = Counter(v.network for v in self.writer.table.visits if v.role == "entries")
-        networks = {str(g): g for g, role in self.plan.networks() if role == "entries"}
-        planned = Counter(str(g) for g, role in self.plan.networks() if role == "entries")
-        again = sum(visits[name] - planned[name] for name in networks)
-        left = int(self.plan.revisits * len(networks)) - again
-        chosen: list[_Item] = []
-        for name in self._noisiest(networks):
-            if len(chosen) < left and visits[name] < VISITS_PER_NETWORK:
-                chosen.append((networks[name], "entries"))
-        return chosen
+        planned = [genotype for genotype, role in self.plan.networks() if role == "entries"]
+        networks = {str(genotype): genotype for genotype in planned}
+        again = sum(visits[name] for name in networks) - len(planned)
+        left = max(0, int(self.plan.revisits * len(networks)) - again)
+        noisy = [n for n in self._noisiest(networks) if visits[n] < VISITS_PER_NETWORK]
+        return [(networks[name], "entries") for name in noisy[:left]]
 
     def _noisiest(self, networks: dict[str, Genotype]) -> Iterator[str]:
         """Names of networks until every noisy entry is in one, those with the most first."""

@@ -9,16 +9,16 @@ from typing import Any
 from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.build import build_artifact
-from deploy.graph.export import export_network
 from deploy.measure.device import Device, Devices, Session
 from deploy.measure.rounds import VisitProtocol, steady_rounds, whole_block
+from deploy.object_cache import ObjectCache
 from deploy.resolution import parse_resolution
 from deploy.tables.build import provenance_of
+from deploy.tables.networks import export_genotype, shared_kernels
 from deploy.tables.schedules import schedules_of
 from deploy.target import Target
 from hmseg.cost import SpaceCost
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
-from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
@@ -97,22 +97,6 @@ class CheckResult:
         }
 
 
-def check_table(
-    table: Table,
-    target: Target,
-    devices: Devices,
-    *,
-    networks: int = 30,
-    protocol: VisitProtocol | None = None,
-    on_progress: Callable[[str], None] = lambda _: None,
-) -> CheckResult:
-    """`check_networks` of random networks that the table has not seen."""
-    genotypes = unseen_networks(table, networks)
-    return check_networks(
-        table, target, devices, genotypes, protocol=protocol, on_progress=on_progress
-    )
-
-
 def check_networks(
     table: Table,
     target: Target,
@@ -122,8 +106,9 @@ def check_networks(
     protocol: VisitProtocol | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
     on_row: Callable[[Row], None] = lambda _: None,
+    cache: ObjectCache | None = None,
 ) -> CheckResult:
-    """Compile networks, no two alike, as `hmseg-deploy compile` does, and time them whole.
+    """Compile networks, no two alike, as `build_artifact` does, and time them whole.
 
     Each is timed on `OCCASIONS` occasions, all the others between them. Their times are scaled to
     the table's baseline by the reference network beside them, as the table's own are. Raises what
@@ -151,9 +136,10 @@ def check_networks(
         done = sum(map(len, measured.values()))
         on_progress(f"timed {done} of {OCCASIONS * len(networks)}")
 
-    reference = _compile(MRMS_GENOTYPE, space, target, identity.threads)
+    cache = shared_kernels(target, cache)
+    reference = _compile(MRMS_GENOTYPE, space, target, identity.threads, cache)
     for genotype in networks:  # all before the first is timed: compiling keeps every core busy
-        artifacts[genotype] = _compile(genotype, space, target, identity.threads)
+        artifacts[genotype] = _compile(genotype, space, target, identity.threads, cache)
         on_progress(f"compiled {len(artifacts)} of {len(networks)}")
     devices.spread([*networks] * OCCASIONS, measure, keep, reference=reference)
     return CheckResult(tuple(rows[genotype] for genotype in networks))
@@ -207,17 +193,11 @@ def _space_of(table: Table) -> Space:
     return Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
 
 
-def _compile(genotype: Genotype, space: Space, target: Target, threads: int) -> Artifact:
-    model = MRMS(MRMSConfig(genotype, space.width, space.num_classes))
-    graph = export_network(
-        model, "search-space", parse_resolution(_text(space)), num_classes=space.num_classes
-    )
-    artifact, _ = build_artifact(graph, target, threads=threads)
-    return artifact
-
-
-def _text(space: Space) -> str:
-    return "x".join(map(str, space.resolution))
+def _compile(
+    genotype: Genotype, space: Space, target: Target, threads: int, cache: ObjectCache | None
+) -> Artifact:
+    graph = export_genotype(genotype, space)
+    return build_artifact(graph, target, threads=threads, cache=cache)[0]
 
 
 def _measure(

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -59,7 +59,7 @@ class TimedNetwork:
 @dataclass(frozen=True)
 class Recipe:
     """What every network of a table is compiled with. Raises UserError for a target without kernels
-    of ours, and for several architectures at once."""
+    of ours, and for one whose code is not measured, such as that of several architectures."""
 
     space: Space
     target: Target
@@ -70,7 +70,9 @@ class Recipe:
     def __post_init__(self) -> None:
         backend = backend_of(self.target)
         if not backend.tunes(self.target):
-            raise UserError(f"lut: name one architecture, not {self.target.machine}")
+            raise UserError(
+                f"lut: no table is of {self.target.machine}; name one architecture that is measured"
+            )
         if backend.kernels(self.target, self.threads, self.measured) is None:
             raise UserError(
                 f"lut: there are no kernels for {self.target.machine}: no latency table"
@@ -93,18 +95,15 @@ class Recipe:
         return TimedNetwork(genotype, artifact, tuple(entries), calls)
 
 
-class Factory(Protocol):
+class Factory(AbstractContextManager["Factory"], Protocol):
     """What builds networks for measuring; a context, whose end frees what it holds."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...  # fmt: skip
+    def __exit__(self, *_: object) -> None:
+        return
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
-        """Say which networks will be asked for, in which order."""
+        """Say which networks will be asked for, in which order; some build them then."""
+        return
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Recipe.compile`; several threads may call."""
@@ -115,25 +114,13 @@ def factory_of(recipe: Recipe) -> Factory:
     return AheadFactory(recipe) if backend_of(recipe.target).compiles_ahead else OwnFactory(recipe)
 
 
-class OwnFactory:
+class OwnFactory(Factory):
     """Builds in this process, between the measurements: compiling would disturb what is measured
     on the same cores. Each kernel is compiled once, for all networks that call it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        cache = ObjectCache(None) if recipe.cache is None else recipe.cache
+        cache = shared_kernels(recipe.target, recipe.cache)
         self._recipe, self._lock = replace(recipe, cache=cache), threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
-        pass
-
-    def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
-        """Nothing is."""
 
     def build(self, genotype: Genotype) -> TimedNetwork:
         """As `Factory.build`; calls from several threads wait for each other."""
@@ -141,27 +128,20 @@ class OwnFactory:
             return self._recipe.compile(genotype)
 
 
-class AheadFactory:
+class AheadFactory(Factory):
     """Builds in processes of its own, while other networks are measured.
 
-    A network takes some seconds of one core, and a GPU measures it in less.
+    A network takes some seconds of one core, and is measured in less.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        # A GPU's code is a whole network's, and none comes again.
-        self._recipe = replace(recipe, cache=None)
+        self._recipe = replace(recipe, cache=None)  # each process would have its own
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         context = multiprocessing.get_context("spawn")  # TVM's and CUDA's threads do not fork
         self._pool = ProcessPoolExecutor(processes, context, _begin)
         self._building: dict[Genotype, Future[TimedNetwork]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def build_ahead(self, genotypes: Sequence[Genotype]) -> None:
@@ -195,6 +175,14 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def shared_kernels(target: Target, cache: ObjectCache | None) -> ObjectCache | None:
+    """Where the kernels are kept that networks of a table have in common: in memory where there is
+    no cache, and nowhere where they have none."""
+    if not backend_of(target).shares_kernels:
+        return None
+    return ObjectCache(None) if cache is None else cache
 
 
 def export_genotype(genotype: Genotype, space: Space) -> onnx.ModelProto:

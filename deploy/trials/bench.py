@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from deploy.artifact import TVM, Artifact
 from deploy.schedules import Fields, schedule_fields
@@ -36,6 +36,9 @@ class Measurement:
     refused: str = ""
 
 
+Keep: TypeAlias = Callable[[Candidate, Measurement], None]
+
+
 class TunedKernels(Protocol):
     """Kernels with their schedules."""
 
@@ -47,41 +50,21 @@ class TunedKernels(Protocol):
 
 
 class TuningBench(Protocol):
-    """Measures candidates of a network's kernels.
+    """Measures candidates of a network's `kernels`.
 
     `times_ns` are a frame's kernels by their text, all calls of each together: an operation of
     ours, whose object is in `operations`, or a loop nest of TVM's, in `nests`. `at_once` candidates
     are measured together, of one kernel at most `per_kernel`.
     """
 
-    @property
-    def kernels(self) -> TunedKernels:
-        """Whose schedules are measured."""
+    kernels: TunedKernels
+    operations: Mapping[str, Operation]
+    nests: Mapping[str, Any] = {}
+    times_ns: Mapping[str, int]
+    at_once: int
+    per_kernel: int
 
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        """Those of ours, by their text."""
-
-    @property
-    def nests(self) -> Mapping[str, Any]:
-        """TVM's loop nests, by their text."""
-
-    @property
-    def times_ns(self) -> Mapping[str, int]:
-        """Of a frame, by text."""
-
-    @property
-    def at_once(self) -> int:
-        """Candidates that are measured together."""
-
-    @property
-    def per_kernel(self) -> int:
-        """Of these, those of one kernel at most."""
-
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """Measure candidates; `keep` gets each as it is measured. None is begun once
         `time.monotonic` has passed `end`. Raises WorkError where what measures fails for good."""
 

@@ -2,9 +2,8 @@
 timed by the device's own clock."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -22,14 +21,16 @@ from deploy.trials.bench import (
     TOLERANCE,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
 from lut.errors import HmsegError, UserError
 
 
-class RemoteBench:
+class RemoteBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`; only kernels of ours. What a lost device was measuring,
     another measures.
 
@@ -37,7 +38,7 @@ class RemoteBench:
     `emulated`: its latencies mean nothing.
     """
 
-    nests: Mapping[str, Any] = {}
+    kernels: CpuKernels
 
     def __init__(
         self, kernels: CpuKernels, rule: Artifact, build: Callable[[CpuKernels], Artifact],
@@ -53,10 +54,7 @@ class RemoteBench:
         self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
         self.per_kernel = self.at_once
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`."""
         items = [(c, *self._try_to_build(c)) for c in batch if time.monotonic() < end]
         spread(

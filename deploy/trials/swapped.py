@@ -15,10 +15,9 @@ from deploy.cpu.kernels import CpuKernels, emit
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
-from deploy.cpu.pipeline import network_passes
-from deploy.graph.ends import with_logits_output
-from deploy.graph.importer import import_graph
-from deploy.graph.passes import passes_before, run_passes
+from deploy.cpu.pipeline import lower_graph, network_passes
+from deploy.graph.job import Job
+from deploy.graph.passes import passes_before
 from deploy.runtime import open_artifact
 from deploy.target import Target
 from deploy.trials.apart import run_apart
@@ -28,25 +27,26 @@ from deploy.trials.bench import (
     TOLERANCE,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
 
 
-class SwappedBench:
+class SwappedBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`."""
 
+    kernels: CpuKernels
     at_once = per_kernel = 1
 
     def __init__(
         self, graph: onnx.ModelProto, target: Target, kernels: CpuKernels, rule: Artifact
     ) -> None:
         self._target, self.kernels = target, kernels
-        module = import_graph(with_logits_output(graph))
-        with tvm.target.Target(target.config):
-            nests = passes_before("ScheduleFallback", network_passes(kernels))
-            module = run_passes(module, nests)
+        nests = passes_before("ScheduleFallback", network_passes(kernels))
+        module = lower_graph(Job(graph, target, kernels, nests))
         left = {workload_key(function): function for function in left_to_tvm(module).values()}
         self._network = open_artifact(rule, "the network", threads=kernels.threads)
         assert isinstance(self._network.loaded, LoadedLibrary)
@@ -59,10 +59,7 @@ class SwappedBench:
         self.operations = operations_of(rule, self.times_ns)
         self.nests = {text: left[text] for text in self.times_ns if text in left}
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`."""
         for candidate in batch:
             if time.monotonic() < end:
@@ -103,26 +100,21 @@ class SwappedBench:
         """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""
         total = 0
 
-        def swap(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+        def swap(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
             nonlocal total
-            if symbol != name or not before:
-                return False
             call = replacement or function
             start = time.perf_counter_ns()
             call(*args)
             total += time.perf_counter_ns() - start
-            return True
 
-        self._run(swap)
+        self._run(name, swap)
         return total
 
     def _check(self, name: str, replacement: Any) -> None:  # noqa: ANN401
         """Raise AssertionError unless the replacement computes what the kernel computes."""
         errors: list[float] = []
 
-        def both(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-            if symbol != name or not before:
-                return False
+        def both(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
             output = np.from_dlpack(args[-1])
             output_before = np.full_like(output, 77)
             np.copyto(output, output_before)  # what is not written must show
@@ -131,14 +123,21 @@ class SwappedBench:
             function(*args)
             peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
             errors.append(float(np.abs(found - output).max()) / peak)
-            return True
 
-        self._run(both)
+        self._run(name, both)
         if not errors or not max(errors) <= TOLERANCE:
             raise AssertionError(f"wrong result, relative error {max(errors, default=-1):.2g}")
 
-    def _run(self, callback: Callable[[Any, str, bool, tuple[Any, ...]], bool]) -> None:
-        self._library.instrument(callback)
+    def _run(self, name: str, instead: Callable[[Any, tuple[Any, ...]], None]) -> None:
+        """A frame in which `instead` gets each call of the kernel `name`."""
+
+        def watch(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
+            if symbol != name or not before:
+                return False
+            instead(function, args)
+            return True
+
+        self._library.instrument(watch)
         try:
             self._network(self._image)
         finally:

@@ -9,7 +9,7 @@ one candidate of every kernel, and the GPU's events tell them apart.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,9 @@ from deploy.trials.bench import (
     ROUNDS,
     UNFIT,
     Candidate,
+    Keep,
     Measurement,
+    TuningBench,
     operations_of,
     refusal,
 )
@@ -37,13 +39,13 @@ from lut.errors import WorkError
 UNCOUNTED = 2  # frames at the start of each block
 
 
-class WholeNetworksBench:
+class WholeNetworksBench(TuningBench):
     """As `deploy.trials.bench.TuningBench`; only kernels of ours.
 
     `build` compiles the network with other kernels. Raises UserError where there is no GPU.
     """
 
-    nests: Mapping[str, Any] = {}
+    kernels: GpuKernels
     at_once, per_kernel = sys.maxsize, 1
 
     def __init__(
@@ -57,10 +59,7 @@ class WholeNetworksBench:
         self.operations = operations_of(rule, times)
         self.times_ns = {text: times[text] for text in self.operations}
 
-    def measure(
-        self, batch: Sequence[Candidate], keep: Callable[[Candidate, Measurement], None],
-        end: float,
-    ) -> None:  # fmt: skip
+    def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`, all in one network. Where that cannot be made, does not run or
         computes something else, its halves are measured, down to the one that is to blame."""
         network = None
@@ -77,28 +76,24 @@ class WholeNetworksBench:
                 rule, other = (
                     tuple(ns[candidate.text] for ns in rounds) for rounds in (rule_ns, other_ns)
                 )
-                keep(candidate, Measurement(self._gpu, rule, other))
+                keep(candidate, Measurement(self._driver.name, rule, other))
             return
         finally:
             if network is not None:
                 network.loaded.close()
         if not self._alive():
             for candidate in batch:
-                keep(candidate, Measurement(self._gpu, refused=f"with others: {refused}"))
+                keep(candidate, Measurement(self._driver.name, refused=f"with others: {refused}"))
             raise WorkError(
                 f"the GPU failed for good while candidates ran ({refused}); tune again: all that "
                 "was measured is kept, and these are not tried again"
             )
         if len(batch) == 1:
-            keep(batch[0], Measurement(self._gpu, refused=refused))
+            keep(batch[0], Measurement(self._driver.name, refused=refused))
             return
         for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
             if time.monotonic() < end:
                 self.measure(part, keep, end)
-
-    @property
-    def _gpu(self) -> str:
-        return self._driver.name
 
     def _load(self, artifact: Artifact) -> "_Loaded":
         assert isinstance(artifact.code, GpuProgram)

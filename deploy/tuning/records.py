@@ -6,7 +6,6 @@ schedule are stored as text and as fields, so that a record can be read without 
 """
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from deploy.schedules import Fields
 from lut.errors import UserError
 from lut.files import cache_folder
 from lut.jsonl import append_record, read_records
+from lut.table_file import CarryOver
 
 SHIPPED = Path(__file__).parent / "data"
 # A candidate replaces the rule only where it is this much faster inside the whole network; less
@@ -73,8 +73,8 @@ def load_records(folders: Iterable[Path]) -> list[Record]:
                 if is_old(values["spec"]):
                     raise UserError(
                         f"{path}, record {number}: from before operations had a text of their own; "
-                        f"carry it over: hmseg-deploy upgrade {shlex.quote(str(path))}"
-                    )
+                        "carry it over", mend=CarryOver(str(path)),
+                    )  # fmt: skip
                 values["rule_ns"] = tuple(values["rule_ns"])
                 values["candidate_ns"] = tuple(values["candidate_ns"])
                 records.append(Record(**values))

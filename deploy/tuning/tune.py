@@ -22,7 +22,7 @@ from deploy.backends.base import Job
 from deploy.devices.network import Remote
 from deploy.schedules import TRACE, schedule_fields, with_fields
 from deploy.target import Target
-from deploy.trials.bench import Candidate, Measurement, TuningBench
+from deploy.trials.bench import Candidate, Keep, Measurement, TuningBench
 from deploy.tuning.metaschedule import search
 from deploy.tuning.records import (
     Record,
@@ -159,10 +159,7 @@ class _Run:
                 tried.append(schedule_fields(schedule))
                 yield Candidate(text, schedule)
 
-    def search(
-        self, nest: str, target: Target, folder: Path, threads: int,
-        keep: Callable[[Candidate, Measurement], None],
-    ) -> None:  # fmt: skip
+    def search(self, nest: str, target: Target, folder: Path, threads: int, keep: Keep) -> None:
         """Let MetaSchedule search for a loop nest, and measure what it finds."""
         before = self.done
         found = search(

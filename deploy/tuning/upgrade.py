@@ -14,7 +14,7 @@ from typing import Any
 from deploy.tuning.records import Record, is_old
 from lut import ops
 from lut.errors import UserError
-from lut.jsonl import read_records, rewrite_records
+from lut.jsonl import hold_records, read_records, rewrite_records
 from lut.ops import Operation, Pointwise, parse_operation
 
 _LEFT_TO_TVM = "tvm:"
@@ -71,11 +71,16 @@ _KINDS: dict[str, Callable[..., Operation]] = {
 
 def upgrade_tuning(path: Path) -> int | None:
     """Rewrite a file of tuning records with those of earlier versions carried over, whole or not at
-    all.
+    all. A tuner that appends to it waits.
 
     Returns how many were; None for a file that has none, which is left as it is. Raises UserError,
     naming the record, for anything else.
     """
+    with hold_records(path):
+        return _upgrade(path)
+
+
+def _upgrade(path: Path) -> int | None:
     records, names = read_records(path), {field.name for field in fields(Record)}
     if not records:
         raise UserError(f"{path}: neither a latency table nor tuning records: it has no line")

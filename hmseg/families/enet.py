@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.families.blocks import size_of
 from hmseg.families.mobile_blocks import conv
 
 _EPS = 1e-3
@@ -103,10 +104,11 @@ class _Up(nn.Module):
         self.shortcut = nn.Sequential(
             nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout, _EPS)
         )
-        self.unpool = nn.MaxUnpool2d(2)
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
-        return F.relu(self.unpool(self.shortcut(x), indices) + self.branch(x))
+        y: Tensor = self.branch(x)
+        shortcut = F.max_unpool2d(self.shortcut(x), indices, (2, 2), output_size=size_of(y))
+        return F.relu(shortcut + y)
 
 
 class ENet(nn.Module):

@@ -76,7 +76,8 @@ class SearchRun:
     def start(self, *, resume: bool) -> Found:
         """Search to the end and write what was found.
 
-        A folder that holds a search is only touched with `resume`, and only where it is the same.
+        A folder that holds a search is only touched with `resume`, and only where it is the same:
+        else UserError, as for a folder that cannot be written.
         """
         if resume:
             self._resume()

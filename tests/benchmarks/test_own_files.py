@@ -1,5 +1,8 @@
 """The table of exported files: what is made again, and the pools of the tracing exporter."""
 
+import io
+
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +19,20 @@ def test_divided_pools_are_torchs(size, grid):
         pooled = torch.nn.AdaptiveAvgPool2d(grid)(x)
     torch.testing.assert_close(pooled, expected)
     torch.testing.assert_close(F.adaptive_avg_pool2d(x, grid), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("opset", [11, 20])
+def test_the_tracing_exporter_writes_unpooling(opset):
+    class Unpool(torch.nn.Module):
+        def forward(self, x):
+            y, indices = F.max_pool2d(x, 2, return_indices=True)
+            return F.max_unpool2d(y, indices, (2, 2), output_size=(4, 6))
+
+    x, file = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)), io.BytesIO()
+    own_files.know_unpooling()
+    torch.onnx.export(Unpool(), (x,), file, dynamo=False, opset_version=opset, input_names=["x"])
+    (y,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), Unpool()(x), rtol=0, atol=0)
 
 
 def test_only_what_is_missing_is_made_and_equal_files_are_compiled_once(

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from benchmarks import peers
 from benchmarks.peers_lib import adapters, report, results, run
+from benchmarks.peers_lib.adapters import fma_probe_side
 from benchmarks.peers_lib.job import JOBS, Config, Work
 from benchmarks.peers_lib.network import (
     count_macs,
@@ -30,6 +31,7 @@ from deploy.resolution import Resolution
 from deploy.street import draw_street
 from hmseg import count
 from lut.errors import UserError, WorkError
+from tests.conditions import KERNELS
 
 CONFIG = Config("tiny-mrms", "64x64", 1, "labels")
 
@@ -43,7 +45,7 @@ def side(*rounds_ms: float) -> dict:
         "memory": {"base_kib": 1024, "peak_kib": 3072},
         "samples_ns": samples,
         "probe_gflops": [100.0] * len(samples),
-        "latency": summarise([n for block in samples for n in block]).to_json(),
+        "latency": asdict(summarise([n for block in samples for n in block])),
     }
 
 
@@ -325,3 +327,10 @@ def test_what_the_peers_guide_installs_is_pinned_and_is_what_the_sides_record():
     ours = {re.split("[=<>]", line)[0] for line in extra["dependencies"]} | {extra["name"]}
     recorded = {p for name in adapters.PEERS for p in adapters.load_adapter(name).PACKAGES}
     assert recorded <= {line.partition("==")[0] for line in pinned} | ours
+
+
+def test_the_probe_beside_the_peers_gives_a_rate(tmp_path):
+    """In units of 1e9 a second: no core reaches the upper bound."""
+    KERNELS.require()
+    call = fma_probe_side.open_network(Work(CONFIG, tmp_path / "none.onnx", tmp_path))
+    assert 0 < call() < 2000

@@ -68,7 +68,7 @@ def test_the_network_is_timed_on_the_image_that_is_given(small_artifact, source,
     """All sides; a peer's note is kept."""
     image, seen = photo(seed=3), []
 
-    def peers(self, artifact, graph, network, given, threads):
+    def peers(self, artifact, source, given, threads):
         seen.append(given)
         labels = open_artifact(artifact, "n")(image)
         return {"a peer": lambda: Peer(lambda: labels, "half of it is asleep")}

@@ -144,11 +144,15 @@ MATRIX = {
         MRMSConfig(random_genotype(random.Random(1)), 0.5, 11),
         Resolution(75, 125),
     ),
+    "genotype that skips nothing": (
+        MRMSConfig(random_genotype(random.Random(4)), 0.5, 11),
+        Resolution(90, 67),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", sorted(MATRIX))
-def test_every_head_and_a_random_genotype(name, cpu):
+def test_every_head_and_random_genotypes(name, cpu):
     """At half width; the large matrix, full width too, is benchmarks/verify_matrix.py."""
     config, size = MATRIX[name]
     model = graphs.network(config, seed=1)

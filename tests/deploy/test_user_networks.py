@@ -10,6 +10,7 @@ import tvm
 from deploy.cpu.pipeline import compile_graph, make_kernels
 from deploy.gpu.kernels import GpuKernels
 from deploy.graph.export import import_onnx
+from deploy.graph.job import Job
 from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from lut.ops import Pointwise, expand
@@ -81,7 +82,7 @@ def test_a_gpu_runs_the_parts_of_the_same_operations(user_network):
 def test_numbers_and_names_of_what_is_left(user_network):
     name, graph = user_network
     target = resolve_target(TARGET)
-    compiled = compile_graph(graph, target, kernels=make_kernels(target, 2, {}))
+    compiled = compile_graph(Job(graph, target, make_kernels(target, 2, {})))
     left = [kernel for kernel in compiled.kernels if kernel.template == "tvm"]
     assert len(left) == EXPECTED[name][2]
     image = photo(user_networks.SIZE)

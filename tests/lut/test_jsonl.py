@@ -1,7 +1,9 @@
+import threading
+
 import pytest
 
 from lut.errors import UserError
-from lut.jsonl import append_record, read_records, rewrite_records
+from lut.jsonl import append_record, hold_records, read_records, rewrite_records
 
 
 def test_records_read_back_in_order(tmp_path):
@@ -41,6 +43,23 @@ def test_damage_elsewhere_names_its_line(tmp_path, line, message):
     path.write_text(line + '\n{"a": 1}\n')
     with pytest.raises(UserError, match=message):
         read_records(path)
+
+
+def test_what_is_appended_while_a_file_is_rewritten_is_in_the_new_one(tmp_path):
+    path = tmp_path / "r.jsonl"
+    append_record(path, {"a": 1})
+    other = threading.Thread(target=append_record, args=(path, {"b": 2}))
+    with hold_records(path):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()  # it waits
+        rewrite_records(path, [{"a": 3}])
+    other.join()
+    assert read_records(path) == [{"a": 3}, {"b": 2}]
+    with pytest.raises(UserError, match=r"none.jsonl: cannot be read"), hold_records(
+        tmp_path / "none.jsonl"
+    ):  # fmt: skip
+        pass
 
 
 def test_an_unwritable_place(tmp_path):

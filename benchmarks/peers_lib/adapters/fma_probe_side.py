@@ -5,7 +5,7 @@ from benchmarks.peers_lib.job import LabelEnd, Work
 
 PACKAGES = ("apache-tvm",)
 PER_THREADS = True
-SETTINGS = "deploy.measure.probes.FmaProbe"
+SETTINGS = "deploy.measure.probes.fma_gflops"
 IMAGE_END = "none"
 LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
 
@@ -25,12 +25,14 @@ def open_network(work: Work) -> Call:
     import numpy as np
 
     from deploy.cpu.pipeline import isa_of
-    from deploy.measure.probes import FmaProbe
+    from deploy.cpu.probe import FmaProbeSpec, emit_fma
+    from deploy.measure.probes import fma_gflops, load_here
     from deploy.targets import resolve_target
 
     target = resolve_target("cpu")
     isa = isa_of(target)
     if isa is None:
         raise RuntimeError("there is no FMA kernel for this CPU")
-    probe = FmaProbe(target, isa, work.config.threads)
-    return lambda: np.array(probe.gflops())
+    spec = FmaProbeSpec(tasks=work.config.threads)
+    kernels = load_here(target)({"fma": emit_fma(spec, isa)})
+    return lambda: np.array(fma_gflops(kernels, spec, isa, repeat=5))

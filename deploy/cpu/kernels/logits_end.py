@@ -71,10 +71,10 @@ def emit(op: Logits, schedule: LogitsSchedule, isa: Isa) -> Any:  # noqa: ANN401
                     finite.check(row)
                 with ir.loop(first, last) as row:
                     blended.blend(row)
-                    with ir.branch(finite.both(rows, row)) as (yes, no):
-                        with yes():
+                    with ir.when(finite.both(rows, row)):
+                        with ir.then():
                             logits.add_up(sums, row)
-                        with no():
+                        with ir.otherwise():
                             logits.interpolate(row)
 
         return body

@@ -31,7 +31,8 @@ class NameKernels:
                 continue
             program = program_of(function)
             if program not in programs:
-                symbol = _symbol(var.name_hint, program)
+                name = _NUMBER.sub("", var.name_hint)[:_LONGEST]
+                symbol = f"{name}_{program[:_DIGITS]}"
                 marked = function.with_attrs({"global_symbol": symbol, PROGRAM: program})
                 programs[program] = builder.add_func(marked, symbol)
                 assert programs[program].name_hint == symbol
@@ -52,12 +53,5 @@ def program_of(function: tvm.tirx.PrimFunc) -> str:
     does not read all of our kernels back as they were; TVM's structural hash has 64 bits and is not
     promised to be the same in another process.
     """
-    return hashlib.sha256(tvm.ir.save_json(_nameless(function)).encode()).hexdigest()
-
-
-def _nameless(function: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
-    return function.without_attr("global_symbol").without_attr(PROGRAM)
-
-
-def _symbol(name: str, program: str) -> str:
-    return f"{_NUMBER.sub('', name)[:_LONGEST]}_{program[:_DIGITS]}"
+    nameless = function.without_attr("global_symbol").without_attr(PROGRAM)
+    return hashlib.sha256(tvm.ir.save_json(nameless).encode()).hexdigest()

@@ -17,6 +17,7 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.graph.importer import import_graph
 from deploy.graph.place import find_operations
 from deploy.graph.reference import OnnxSession, Reference
+from deploy.graph.source import Source
 from deploy.graph.view import Graph
 from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.peer import Peer
@@ -158,7 +159,7 @@ class FakeBackend:
     kernels_version = 41
     protocol = VisitProtocol(rounds=2, frames=3, warmup=1, attempts=2)
     trials = 6
-    compiles_ahead = measures_memory = tunes_nests = False
+    compiles_ahead = shares_kernels = measures_memory = tunes_nests = False
 
     def record_threads(self, threads: int) -> int:
         return 0
@@ -226,10 +227,9 @@ class FakeBackend:
         return {"pencil": "2B"}
 
     def peers(
-        self, artifact: Artifact, graph: onnx.ModelProto, network: Any, given: np.ndarray,
-        threads: int,
-    ) -> Mapping[str, Callable[[], Peer]]:  # fmt: skip
-        session = OnnxSession(graph)
+        self, artifact: Artifact, source: Source, given: np.ndarray, threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        session = OnnxSession(source.graph)
         return {"a calculator": lambda: Peer(lambda: session.run(given)[0], "of 1974")}
 
     def tuning_bench(

@@ -36,7 +36,8 @@ BACKENDS = {**backends._BACKENDS, fake.KIND: FakeBackend()}
 
 
 def members_of(protocol: type) -> dict[str, object]:
-    return {name: value for name, value in vars(protocol).items() if not name.startswith("_")}
+    members = dict.fromkeys(protocol.__annotations__) | vars(protocol)
+    return {name: value for name, value in members.items() if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("kind", BACKENDS)

@@ -13,6 +13,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import Built, Job
 from deploy.build import build_artifact
 from deploy.graph.reference import OnnxSession
+from deploy.graph.source import Source
 from deploy.targets import resolve_target
 from lut.errors import UserError
 from lut.ops import Pointwise
@@ -65,7 +66,7 @@ def test_a_full_temporary_folder(small_graph, cpu, monkeypatch, tmp_path):
 def test_peers(small_artifact, small_graph):
     """onnxruntime, on the graph that the artifact was compiled from."""
     image = photo()
-    found = BACKEND.peers(small_artifact, small_graph, None, image, 2)
+    found = BACKEND.peers(small_artifact, Source(small_graph, None, ""), image, 2)
     assert list(found) == ["onnxruntime"]
     output = found["onnxruntime"]().run()
     np.testing.assert_array_equal(output, OnnxSession(small_graph).run(image)[0])

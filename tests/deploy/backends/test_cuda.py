@@ -15,7 +15,6 @@ from deploy.backends.base import Job
 from deploy.bench import OURS, bench
 from deploy.build import build_artifact
 from deploy.gpu import emulator
-from deploy.gpu.cubin import read_cubin
 from deploy.gpu.emulator import NoCompilerError
 from deploy.gpu.program import GpuProgram
 from deploy.graph.reference import OnnxSession
@@ -25,6 +24,7 @@ from deploy.resolution import Resolution
 from deploy.street import draw_street
 from deploy.targets import resolve_target
 from lut.errors import UserError
+from tests.deploy.gpu.cubin import read_cubin
 from tests.deploy.graphs import photo
 
 MOST_BYTES = 4_000_000  # for each architecture

@@ -1,8 +1,8 @@
 """Who knows of kinds of machines: what works on networks asks the backend, read from the source.
 
 A file that lies in no room of a kind imports nothing from one, and compares with no kind's and no
-precision's name. What is taken for granted where nothing is said, an option's default, is no
-question.
+precision's name, nor with a constant that stands for one. What is taken for granted where nothing
+is said, an option's default, is no question.
 """
 
 import ast
@@ -62,7 +62,24 @@ def is_kind(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
         return node.value in KINDS if isinstance(node.value, str) else False
     name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-    return name in NAMES
+    return name in NAMES | ALIASES
+
+
+def aliases(tree: ast.Module) -> Iterator[str]:
+    """A file's own names for kinds and precisions: ``DEFAULT = "fp32"``."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and is_kind(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from map(ast.unparse, targets)
+
+
+ALIASES: set[str] = set()  # while those are looked for
+ALIASES |= {
+    name
+    for module in FILES
+    if module.startswith("deploy.")
+    for name in aliases(ast.parse(FILES[module].read_text()))
+}
 
 
 def questions(tree: ast.AST) -> Iterator[str]:
@@ -111,6 +128,14 @@ def questions(tree: ast.AST) -> Iterator[str]:
 )  # fmt: skip
 def test_what_asks_is_seen(source: str, asks: bool):
     assert bool(list(questions(ast.parse(source)))) == asks
+
+
+def test_a_constant_that_stands_for_one_is_seen(monkeypatch):
+    source = ast.parse('DEFAULT = "fp32"\nOTHER: Final = FP16\nif asked == DEFAULT: pass')
+    assert list(aliases(source)) == ["DEFAULT", "OTHER"]
+    assert list(questions(source)) == []
+    monkeypatch.setitem(globals(), "ALIASES", {"DEFAULT"})
+    assert list(questions(source)) == ["asked == DEFAULT"]
 
 
 def test_the_rooms_are_there():

@@ -24,7 +24,7 @@ TRACKER = Address(LOOPBACK, 9190)
         (("tracker", "--host", "0.0.0.0"), "add --allow-remote"),
         (("serve", "--rpc-key", "a", "--host", "192.168.1.5"), "can run anything here"),
         (("tracker", "--allow-remote"), "--allow-remote needs --host"),
-        (("tracker", "--port", "0"), "from 1 to 65535"),
+        (("tracker", "--port", "0"), "'--port': Input should be greater than or equal to 1"),
         (("serve",), "--rpc-key"),
         (("serve", "--rpc-key", "two words"), "without spaces"),
         (("serve", "--rpc-key", "a:b"), "colons"),

@@ -40,7 +40,7 @@ BAD = {
     "negative": (["-r=-1x5"], "HEIGHTxWIDTH"),
     "huge": (["-r", "99999x99999"], "between 64"),
     "text": (["-r", "large"], "HEIGHTxWIDTH"),
-    "output": (["--output", "scores"], "unknown output"),
+    "output": (["--output", "scores"], "'scores' is not one of 'labels', 'logits'"),
     "classes": (["--classes", "1"], "num_classes"),
     "mean of the zoo": (["--mean", "1,1,1"], "--mean and --std go with"),
     "mean": (["--mean", "1,2"], "three numbers"),

@@ -112,7 +112,7 @@ def test_a_mistake_is_one_line_and_exit_2(
     "command", [["tune"], ["bench"], ["lut", "build"], ["lut", "check", "TABLE"]], ids=" ".join
 )
 def test_gpu_code_does_not_run_over_rpc(cli, any_driver, gpu_table, monkeypatch, command):
-    monkeypatch.setattr("deploy.cli.places.read_place", lambda *_: (1, object()))
+    monkeypatch.setattr("deploy.cli.places.PlaceOptions.read", lambda *_: (1, object()))
     words = [gpu_table if word == "TABLE" else word for word in command]
     target = [] if "check" in command else ["-t", "cuda"]
     done = cli(*words, *target, "--rpc-key", "board")
@@ -139,8 +139,9 @@ def test_a_search_measures_on_the_same_gpu(any_driver, monkeypatch):
     identity = replace(IDENTITY, target=target.key, target_name="cuda", threads=0)
     provenance = provenance_of(GpuDevice().info, target, {}, backend_of(target).protocol)
     lut = table(visit("e"), identity=identity, provenance=provenance)
-    place = places.read_table_place(identity, None, None, 1.0)
-    assert search._Measuring(lut, place).target == target
+    place = places.TablePlaceOptions()
+    assert place.open(identity)[0] == target
+    assert callable(search._measuring(lut, place))
     monkeypatch.setenv("STAND_IN_NAME", "Another GPU")
     with pytest.raises(UserError, match=r"now 'Another GPU'.*; or search with --no-measure"):
-        search._Measuring(lut, place)
+        search._measuring(lut, place)

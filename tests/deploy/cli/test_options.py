@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cli.options import read_output, read_resolution, read_triple
+from deploy.cli.options import read_resolution, read_triple
 from lut.errors import UserError
 
 
@@ -29,12 +29,6 @@ def test_three_numbers(triple):
 def test_bad_triples(text):
     with pytest.raises(UserError, match=r"--mean .*write three numbers"):
         read_triple("--mean", text)
-
-
-@given(st.text())
-def test_any_output_kind(text):
-    with suppress(UserError):
-        assert read_output(text) in ("labels", "logits")
 
 
 def test_nothing_given():

@@ -23,7 +23,7 @@ def test_table_and_roofline(cli, path, small_artifact, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--repeat", "0"], "--repeat 0"),
+        (["--repeat", "0"], "'--repeat': Input should be greater than or equal to 1"),
         (["--rpc-tracker", "127.0.0.1:9190"], "--rpc-tracker needs --rpc-key"),
         (["--rpc-tracker", "127.0.0.1:1", "--rpc-key", "x"], "no tracker answers"),
         (["-o", "n.hmseg/r.png"], "n.hmseg"),

@@ -12,6 +12,7 @@ from deploy.cpu import machine_code
 from deploy.cpu.isa import AVX2, AVX512
 from deploy.cpu.kernels import emit, module_of
 from deploy.cpu.pipeline import compile_graph, make_kernels
+from deploy.graph.job import Job
 from deploy.object_cache import ObjectCache
 from deploy.targets import resolve_target
 from lut.ops import Resize
@@ -22,7 +23,7 @@ COMPACTION = "s_tir.CompactBufferAllocation"
 
 @pytest.fixture
 def compiled(small_graph, cpu):
-    return compile_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
+    return compile_graph(Job(small_graph, cpu, make_kernels(cpu, 2, {})))
 
 
 def run(library, image):
@@ -81,7 +82,7 @@ def test_loaded_and_saved_in_any_order(compiled, tmp_path):
 def test_the_linker_gets_objects_alone(small_graph, target, tmp_path, monkeypatch):
     """Constants would be compiled as text in C, were there no module of LLVM's at the root."""
     resolved = resolve_target(target)
-    compiled = compile_graph(small_graph, resolved, kernels=make_kernels(resolved, 2, {}))
+    compiled = compile_graph(Job(small_graph, resolved, make_kernels(resolved, 2, {})))
     given = []
 
     def watched(command, *arguments, **options):
@@ -110,7 +111,7 @@ def test_a_kernel_with_a_name_of_sixty_operators(cpu, tmp_path):
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     onnx.checker.check_model(model)
-    compiled = compile_graph(model, cpu)
+    compiled = compile_graph(Job(model, cpu))
     assert max(len(name) for name in compiled.objects) < 100
     compiled.save(tmp_path / "lib.so")
     assert (tmp_path / "lib.so").stat().st_size > 0
@@ -202,7 +203,11 @@ def test_an_object_file_is_that_which_llvm_writes_to_the_disk(tmp_path, level):
     assert made[:4] == b"\x7fELF"
 
 
-def test_an_error_in_one_item_is_raised_and_the_order_kept():
-    assert machine_code.on_all_cores(str, range(20)) == [str(i) for i in range(20)]
+def test_an_error_in_one_kernel_is_raised_and_each_has_its_own(cpu, monkeypatch):
+    monkeypatch.setattr(machine_code, "object_key", lambda *_: "")
+    monkeypatch.setattr(machine_code, "compile_kernel", lambda _name, number, _target: 1 / number)
+    kernels = {f"k{number}": number for number in range(1, 20)}
+    found = machine_code.object_files(kernels, cpu)
+    assert list(found.items()) == [(name, 1 / number) for name, number in kernels.items()]
     with pytest.raises(ZeroDivisionError):
-        machine_code.on_all_cores(lambda i: 1 / i, [1, 0, 2])
+        machine_code.object_files({"k1": 1, "k0": 0, "k2": 2}, cpu)

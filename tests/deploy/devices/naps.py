@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from deploy import ir
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import RemoteSession
 from deploy.targets import resolve_target
 
@@ -30,6 +30,6 @@ def library() -> bytes:
 
 
 def nap(session: RemoteSession, seconds: int, x: float = 0.0) -> float:
-    kernels = RemoteKernels(session, library())
+    kernels = remote_kernels(session, library())
     out = kernels.run(f"nap{seconds}", [np.array([x], np.float32)], np.zeros(1, np.float32))
     return float(out[0])

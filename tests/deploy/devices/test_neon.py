@@ -10,7 +10,7 @@ import pytest
 from deploy.cpu import layout
 from deploy.cpu.isa import NEON
 from deploy.cpu.kernels import emit
-from deploy.devices.kernels import RemoteKernels, kernel_library
+from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import open_session
 from deploy.targets import resolve_target
 from lut.ops import (
@@ -25,6 +25,7 @@ from lut.ops import (
     Resize,
     Stem,
     StemBlock,
+    StemPair,
 )
 from tests.deploy.cpu.kernels import (
     helpers,
@@ -43,15 +44,55 @@ FILES = (
     test_stem_block, test_stem_pair,
 )  # fmt: skip
 
-# One of each kernel that the tests below run; tests/deploy/cpu/test_isa.py looks for what is
-# missing.
+# What `test_kernel` runs; tests/deploy/cpu/test_isa.py looks for a kernel that is missing.
 TESTED = (
-    Convert("pack", 13, 6, 11), Depthwise(13, 9, 31), Labels(19, 4, 8, 32, 64),
-    Logits(19, 4, 8, 32, 64), GlobalPool(40, 77, 9, 14), InvertedResidual(11, 33, 5, 6, 45),
-    LocalGlobal(33, 70, 19, 9, 30, 5, 15), Pointwise(20, 56, 5, 7),
-    Pointwise(30, 19, 12, 25, add="low", low_height=6, low_width=13), Resize(18, 20, 30, 8, 12),
-    Stem(16, 20, 36), StemBlock(32, 16, 33, 65), test_stem_pair.pair(33, 65, stride=2),
-)  # fmt: skip
+    Convert("pack", 13, 6, 11),
+    Convert("unpack", 13, 6, 11),
+    Depthwise(13, 9, 31),
+    Depthwise(32, 16, 21, kernel=5, stride=2),
+    Depthwise(16, 12, 12, kernel=7, dilation=2, act="hswish"),
+    GlobalPool(40, 77, 9, 14),
+    GlobalPool(40, 77, 9, 14, "sigmoid"),
+    GlobalPool(40, 77, 9, 14, "relu6"),
+    InvertedResidual(16, 96, 16, 13, 30, 5, residual=True),
+    InvertedResidual(24, 72, 40, 17, 33, 3, stride=2),
+    InvertedResidual(8, 48, 8, 1, 9, 7, 1, 4, residual=True),
+    InvertedResidual(16, 16, 8, 24, 45, expand=False),
+    InvertedResidual(80, 480, 80, 8, 16, dilation=4, residual=True),
+    InvertedResidual(11, 33, 5, 6, 45, act="relu"),
+    InvertedResidual(8, 24, 8, 9, 13, residual=True, act="hswish"),
+    Labels(19, 4, 8, 32, 64),
+    Labels(150, 3, 5, 17, 90),
+    Labels(5, 9, 9, 3, 4),
+    LocalGlobal(33, 70, 19, 9, 30, 5, 15, gate=False),
+    LocalGlobal(33, 70, 19, 9, 30, 5, 15),
+    LocalGlobal(16, 256, 128, 3, 50, 2, 25, gate=False),
+    LocalGlobal(16, 256, 128, 3, 50, 2, 25),
+    Logits(19, 4, 8, 32, 64),
+    Logits(150, 3, 5, 17, 90),
+    Logits(5, 9, 9, 3, 4),
+    Pointwise(20, 56, 5, 7, "relu6", "map"),
+    Pointwise(3, 70, 9, 40, "none", "channel"),
+    Pointwise(960, 160, 2, 3),
+    Pointwise(1, 1, 1, 1, "relu"),
+    Pointwise(9, 21, 5, 7, "sigmoid"),
+    Pointwise(9, 21, 5, 7, "hswish"),
+    Pointwise(30, 19, 12, 25, "relu6", "low", low_height=6, low_width=13),
+    Pointwise(1, 64, 3, 4, "sigmoid", "low", low_height=5, low_width=7),
+    Resize(18, 20, 30, 8, 12),
+    Resize(18, 20, 30, 12, 18),
+    Resize(18, 20, 30, 41, 60),
+    Stem(16, 20, 36),
+    Stem(16, 20, 36, "float32_nchw"),
+    Stem(13, 9, 41),
+    Stem(13, 9, 41, "float32_nchw", "hswish"),
+    StemBlock(32, 16, 33, 65),
+    StemBlock(16, 8, 40, 70, 7, 2, 2, "float32_nchw"),
+    StemBlock(20, 10, 20, 36, stem_act="relu", act="relu"),
+    StemBlock(20, 10, 20, 36, stem_act="hswish", act="hswish"),
+    test_stem_pair.pair(33, 65, stride=2),
+    test_stem_pair.pair(20, 36, hidden=20, middle=10, wide=33, source="float32_nchw"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +104,7 @@ def kernels(emulated_farm):
 
         def run(func, isa, arrays, out, dtype="float32"):
             assert isa is NEON
-            remote = RemoteKernels(session, kernel_library({"main": func}, arm))
+            remote = remote_kernels(session, kernel_library({"main": func}, arm))
             return remote.run("main", arrays, np.full(out, 77, dtype))
 
         yield run
@@ -80,19 +121,53 @@ def inner(test):
     return getattr(getattr(test, "hypothesis", None), "inner_test", test)
 
 
-@pytest.mark.parametrize(
-    "op",
-    [
-        Pointwise(20, 56, 5, 7, "relu6", "map"),
-        Pointwise(3, 70, 9, 40, "none", "channel"),
-        Pointwise(960, 160, 2, 3),
-        Pointwise(1, 1, 1, 1, "relu"),
-        Pointwise(9, 21, 5, 7, "sigmoid"),
-    ],
-    ids=str,
-)
-def test_pointwise_kernel(op):
-    test_pointwise.check(NEON, op)
+def check(op, run):
+    """The kernel of an operation against the reference of its own test."""
+    size = {} if isinstance(op, StemPair) else {"h": op.height, "w": op.width}
+    match op:
+        case Convert():
+            planes = helpers.normal(1, 1, op.channels, op.height, op.width)
+            x, y = planes, layout.pack_activation(NEON, planes)
+            x, y = (x, y) if op.direction == "pack" else (y, x)
+            np.testing.assert_array_equal(run(emit(op, NEON), NEON, [x], y.shape), y)
+        case Depthwise():
+            inner(test_depthwise.test_matches_torch)(NEON, op)
+        case GlobalPool():
+            test, tasks = inner(test_head.test_global_pool), 1 if op.act == "none" else 3
+            test(NEON, cin=op.cin, cout=op.cout, act=op.act, tasks=tasks, **size)
+        case InvertedResidual():
+            test_inverted_residual.check(NEON, op)
+        case Labels() | Logits():
+            test = test_ends.test_labels if isinstance(op, Labels) else test_ends.test_logits
+            inner(test)(NEON, classes=op.classes, oh=op.out_height, ow=op.out_width, **size)
+        case LocalGlobal():
+            acts = (op.mid_act, op.act)
+            inner(test_head.test_local_global)(
+                NEON, cin=op.cin, mid=op.mid, cout=op.cout, gate=op.gate, acts=acts, **size
+            )
+        case Pointwise(add="low"):
+            low = {"lh": op.low_height, "lw": op.low_width}
+            test = inner(test_head.test_upsample_add)
+            test(NEON, cin=op.cin, cout=op.cout, act=op.act, **size, **low)
+        case Pointwise():
+            test_pointwise.check(NEON, op)
+        case Resize():
+            test, out = inner(test_head.test_resize), {"oh": op.out_height, "ow": op.out_width}
+            test(NEON, channels=op.channels, **size, **out)
+        case Stem():
+            test = inner(test_stem.test_matches_torch)
+            test(NEON, op.source, cout=op.cout, act=op.act, **size)
+        case StemBlock():
+            test_stem_block.check(NEON, op)
+        case StemPair():
+            test_stem_pair.check(NEON, op)
+        case _:
+            pytest.fail(f"{op} has no reference")
+
+
+@pytest.mark.parametrize("op", TESTED, ids=str)
+def test_kernel(op, kernels):
+    check(op, kernels)
 
 
 def test_not_a_number():
@@ -102,35 +177,6 @@ def test_not_a_number():
     test_ends.test_logits_that_are_not_finite(NEON, (61, 39))
     test_ends.test_cells_beside_a_non_finite_score_are_not_filled(NEON)
     test_inverted_residual.test_non_finite_input_stays_where_the_window_reaches(NEON)
-
-
-@pytest.mark.parametrize(
-    "op",
-    [
-        Depthwise(13, 9, 31),
-        Depthwise(32, 16, 21, kernel=5, stride=2),
-        Depthwise(16, 12, 12, kernel=7, dilation=2),
-    ],
-    ids=str,
-)
-def test_depthwise_kernel(op):
-    inner(test_depthwise.test_matches_torch)(NEON, op)
-
-
-@pytest.mark.parametrize(
-    "op",
-    [
-        InvertedResidual(16, 96, 16, 13, 30, 5, residual=True),
-        InvertedResidual(24, 72, 40, 17, 33, 3, stride=2),
-        InvertedResidual(8, 48, 8, 1, 9, 7, 1, 4, residual=True),
-        InvertedResidual(16, 16, 8, 24, 45, expand=False),
-        InvertedResidual(80, 480, 80, 8, 16, dilation=4, residual=True),
-        InvertedResidual(11, 33, 5, 6, 45, act="relu"),
-    ],
-    ids=str,
-)
-def test_inverted_residual_kernel(op):
-    test_inverted_residual.check(NEON, op)
 
 
 @pytest.mark.parametrize("mode", ["rows", "hid"])
@@ -147,55 +193,9 @@ def test_classes_of_rows_of_the_inverted_residual(height, dilation, phases, task
     test_inverted_residual.test_classes_of_rows_give_the_same(NEON, height, dilation, phases, tasks)
 
 
-@pytest.mark.parametrize(
-    "op",
-    [
-        StemBlock(32, 16, 33, 65, 3, 1, 1, "uint8_nhwc"),
-        StemBlock(16, 8, 40, 70, 7, 2, 2, "float32_nchw"),
-        StemBlock(20, 10, 20, 36, stem_act="relu", act="relu"),
-    ],
-    ids=str,
-)
-def test_stem_block_kernel(op):
-    test_stem_block.check(NEON, op)
-
-
-@pytest.mark.parametrize(
-    ("op", "changes"),
-    [
-        (test_stem_pair.pair(33, 65, stride=2), {}),
-        (test_stem_pair.pair(20, 36, hidden=20, middle=10, wide=33, source="float32_nchw"), {}),
-        (test_stem_pair.pair(22, 90, kernel=5, stride=2), {"strip": 5, "tasks": 3}),
-    ],
-    ids=str,
-)
-def test_stem_pair_kernel(op, changes):
-    test_stem_pair.check(NEON, op, **changes)
-
-
-@pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
-@pytest.mark.parametrize(("cout", "h", "w"), [(16, 20, 36), (13, 9, 41)])
-def test_stem_kernel(source, cout, h, w):
-    inner(test_stem.test_matches_torch)(NEON, source, cout=cout, h=h, w=w, act="relu6")
-
-
-@pytest.mark.parametrize(("oh", "ow"), [(8, 12), (12, 18), (41, 60)])
-def test_resize_kernel(oh, ow):
-    inner(test_head.test_resize)(NEON, channels=18, h=20, w=30, oh=oh, ow=ow)
-
-
-def test_upsample_add_kernel():
-    upsample_add = inner(test_head.test_upsample_add)
-    upsample_add(NEON, cin=30, cout=19, h=12, w=25, lh=6, lw=13, act="relu6")
-    upsample_add(NEON, cin=1, cout=64, h=3, w=4, lh=5, lw=7, act="sigmoid")
-
-
-@pytest.mark.parametrize(
-    ("classes", "h", "w", "oh", "ow"), [(19, 4, 8, 32, 64), (150, 3, 5, 17, 90), (5, 9, 9, 3, 4)]
-)
-def test_output_end_kernel(classes, h, w, oh, ow):
-    inner(test_ends.test_labels)(NEON, classes=classes, h=h, w=w, oh=oh, ow=ow)
-    inner(test_ends.test_logits)(NEON, classes=classes, h=h, w=w, oh=oh, ow=ow)
+def test_strips_of_the_stem_pair():
+    op = test_stem_pair.pair(22, 90, kernel=5, stride=2)
+    test_stem_pair.check(NEON, op, strip=5, tasks=3)
 
 
 def test_output_end_with_filled_cells():
@@ -203,24 +203,3 @@ def test_output_end_with_filled_cells():
         NEON, 255, (7, 5), (53, 61)
     )  # fmt: skip
     test_ends.test_equal_scores_give_the_lowest_class(NEON)
-
-
-def test_convert_kernels(kernels):
-    x = helpers.normal(1, 1, 13, 6, 11)
-    packed = layout.pack_activation(NEON, x)
-    got = kernels(emit(Convert("pack", 13, 6, 11), NEON), NEON, [x], packed.shape)
-    np.testing.assert_array_equal(got, packed)
-    back = kernels(emit(Convert("unpack", 13, 6, 11), NEON), NEON, [packed], x.shape)
-    np.testing.assert_array_equal(back, x)
-
-
-@pytest.mark.parametrize("gate", [False, True])
-def test_local_global_kernel(gate):
-    local_global, acts = inner(test_head.test_local_global), ("relu6", "relu6")
-    local_global(NEON, cin=33, mid=70, cout=19, h=9, w=30, gate=gate, acts=acts)
-    local_global(NEON, cin=16, mid=256, cout=128, h=3, w=50, gate=gate, acts=acts)
-
-
-@pytest.mark.parametrize(("act", "tasks"), [("none", 1), ("sigmoid", 3), ("relu6", 3)])
-def test_global_pool_kernel(act, tasks):
-    inner(test_head.test_global_pool)(NEON, cin=40, cout=77, h=9, w=14, act=act, tasks=tasks)

@@ -154,15 +154,15 @@ class TestSessions:
 class TestCommands:
     def test_threads_are_the_devices_cores(self, x86, monkeypatch):
         monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
-        assert places.read_place(None, str(x86.tracker), "x86", 60.0)[0] == 1
+        assert places.PlaceOptions(None, str(x86.tracker), "x86", 60.0).read()[0] == 1
         monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
-        assert places.read_place(2, str(x86.tracker), "x86", 60.0)[0] == 2
+        assert places.PlaceOptions(2, str(x86.tracker), "x86", 60.0).read()[0] == 2
 
     def test_the_environment_names_the_device(self, x86, monkeypatch):
         monkeypatch.setenv("TVM_TRACKER_HOST", x86.tracker.host)
         monkeypatch.setenv("TVM_TRACKER_PORT", str(x86.tracker.port))
         monkeypatch.setenv("TVM_TRACKER_KEY", "x86")
-        _, remote = places.read_place(1, None, None, 60.0)
+        _, remote = places.PlaceOptions(1, None, None, 60.0).read()
         assert (remote.farm.tracker, remote.farm.key) == (x86.tracker, "x86")
 
     def test_compile_checks_on_the_device(self, cli, on_x86, user_onnx):  # noqa: F811

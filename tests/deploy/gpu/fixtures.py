@@ -20,6 +20,7 @@ from deploy.gpu import emulator, nvrtc
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.program import GpuProgram
 from deploy.graph.export import import_onnx
+from deploy.graph.job import Job
 from deploy.graph.source import open_source
 from deploy.object_cache import ObjectCache
 from deploy.resolution import Resolution
@@ -99,7 +100,7 @@ def driver_library(shared_folder) -> Path:
 @pytest.fixture(scope="session")
 def emulated_kernels(network_source, cuda_artifact) -> Iterator[Path]:
     """What the stand-in runs: the kernels of `cuda_artifact`."""
-    lowered = compile_source(network_source.graph, resolve_target("cuda", "sm_61")).lowered
+    lowered = compile_source(Job(network_source.graph, resolve_target("cuda", "sm_61"))).lowered
     assert isinstance(cuda_artifact.code, GpuProgram)
     assert lowered.plan == cuda_artifact.code.plan
     library = emulator.compile_source(lowered.source)

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.gpu.kernels import MODULES, GpuKernels, depthwise, pointwise, stem
 from deploy.gpu.pipeline import compile_source
+from deploy.graph.job import Job
 from deploy.schedules import schedule_fields
 from deploy.targets import resolve_target
 from lut.errors import UserError
@@ -139,10 +140,10 @@ class TestMeasuredSchedules:
     def test_a_record_of_the_rule_changes_nothing(self, gpu_graph):
         """Byte for byte: source, plan and constants."""
         target = resolve_target("cuda", "sm_61")
-        plain = compile_source(gpu_graph, target)
+        plain = compile_source(Job(gpu_graph, target))
         texts = [kernel.spec for kernel in plain.kernels]
         measured = {text: schedule_fields(rule(parse_operation(text))) for text in texts}
-        again = compile_source(gpu_graph, target, kernels=GpuKernels(measured=measured))
+        again = compile_source(Job(gpu_graph, target, GpuKernels(measured=measured)))
         assert again.lowered == plain.lowered
         assert not any(kernel.tuned for kernel in plain.kernels)
         assert all(kernel.tuned for kernel in again.kernels)

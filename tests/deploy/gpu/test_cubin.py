@@ -2,8 +2,8 @@
 
 import pytest
 
-from deploy.gpu.cubin import EM_CUDA, read_cubin
 from lut.errors import UserError
+from tests.deploy.gpu.cubin import EM_CUDA, read_cubin
 
 
 @pytest.mark.parametrize(("version", "flags"), [(7, 0x5A055A), (8, 0x6005A04)])

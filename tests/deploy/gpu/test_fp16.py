@@ -13,7 +13,6 @@ from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
 from deploy.cli.hmseg_deploy import app
 from deploy.gpu import emulator
-from deploy.gpu.cubin import read_cubin
 from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram
 from deploy.gpu.emulator import compile_source as compile_emulated
 from deploy.gpu.kernels import resize
@@ -21,6 +20,7 @@ from deploy.gpu.lower import lower_kernels
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.store_half import halve
 from deploy.graph.export import import_onnx
+from deploy.graph.job import Job
 from deploy.graph.reference import Reference
 from deploy.precision import FP16, FP32
 from deploy.runtime import Network
@@ -29,6 +29,7 @@ from deploy.verify import replay_golden, require
 from lut.errors import UserError, WorkError
 from lut.ops import Resize
 from tests.deploy import user_networks
+from tests.deploy.gpu.cubin import read_cubin
 from tests.deploy.gpu.fixtures import ARCHITECTURES
 from tests.deploy.gpu.run_kernels import TARGET, rule
 from tests.deploy.graphs import photo, segmenter, write
@@ -50,13 +51,15 @@ def half_artifact(half_built):
 
 @pytest.fixture(scope="module")
 def lowered(network_source):
-    return compile_source(network_source.graph, resolve_target("cuda", "sm_61", "fp16")).lowered
+    return compile_source(
+        Job(network_source.graph, resolve_target("cuda", "sm_61", "fp16"))
+    ).lowered
 
 
 @pytest.fixture(scope="module")
 def whole(network_source):
     """The same network at fp32."""
-    return compile_source(network_source.graph, resolve_target("cuda", "sm_61")).lowered
+    return compile_source(Job(network_source.graph, resolve_target("cuda", "sm_61"))).lowered
 
 
 def maps_of(source: str) -> dict[str, tuple[int, int]]:
@@ -266,7 +269,7 @@ def test_a_users_network(tmp_path):
     path = tmp_path / "network.onnx"
     user_networks.save_as_user(user_networks.LrAspp(), path)
     graph = import_onnx(path, mean=None, std=None)
-    lowered = compile_source(graph, resolve_target("cuda", "sm_61", "fp16")).lowered
+    lowered = compile_source(Job(graph, resolve_target("cuda", "sm_61", "fp16"))).lowered
     maps = maps_of(lowered.source)
     ours = ("stem", "pointwise", "depthwise", "global_mean", "resize", "labels_end")
     left = {name: counts for name, counts in maps.items() if not name.startswith(ours)}

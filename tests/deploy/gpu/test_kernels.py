@@ -14,6 +14,7 @@ from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, res
 from deploy.gpu.lower import lower_kernels
 from lut.errors import UserError
 from lut.ops import Depthwise, GlobalMean, Labels, Pointwise, Resize, Stem
+from tests.deploy.cpu.kernels.helpers import activate
 from tests.deploy.gpu.run_kernels import Kernels, cuda, rule
 
 POINTWISE = {
@@ -23,6 +24,8 @@ POINTWISE = {
     "residual": Pointwise(24, 16, 8, 16, "none", add="map"),
     "context": Pointwise(32, 12, 6, 8, "relu6", add="channel"),
     "pixel": Pointwise(40, 24, 1, 1, "sigmoid"),
+    "hard_swish": Pointwise(16, 24, 8, 16, "hswish"),
+    "gated_hard_swish": Pointwise(8, 12, 8, 16, "hswish", "low", True, 4, 8),
     "gated": Pointwise(16, 32, 8, 16, "relu6", "low", True, 4, 8),
     "gated_odd": Pointwise(16, 19, 9, 7, "none", "low", True, 4, 3),
     "gated_large": Pointwise(16, 16, 64, 128, "relu6", "low", True, 16, 32),
@@ -33,12 +36,13 @@ DEPTHWISE = {
         (8, 9, 13, 3, 1, 1, "relu6"), (8, 16, 32, 3, 2, 1, "none"), (5, 15, 17, 3, 2, 1, "relu"),
         (4, 12, 20, 3, 1, 4, "relu6"), (4, 12, 20, 5, 1, 2, "relu6"), (3, 9, 11, 7, 2, 1, "relu6"),
         (16, 70, 130, 3, 1, 1, "relu6"), (32, 65, 130, 3, 2, 1, "none"),
-        (6, 9, 13, 3, 1, 1, "sigmoid"),
+        (6, 9, 13, 3, 1, 1, "sigmoid"), (7, 9, 13, 3, 2, 1, "hswish"),
     ]
 }  # fmt: skip
 STEMS = {
     "camera": Stem(16, 16, 24), "camera_odd": Stem(20, 17, 23, act="relu"),
     "planes": Stem(32, 16, 24, "float32_nchw", "none"), "bounded": Stem(8, 9, 13, act="sigmoid"),
+    "hard_swish_stem": Stem(8, 9, 13, act="hswish"),
 }  # fmt: skip
 RESIZES = {
     "up": Resize(4, 5, 7, 17, 23), "half": Resize(4, 16, 32, 8, 16),
@@ -74,11 +78,6 @@ def noise(*shape: int) -> np.ndarray:
 
 def double(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(array)).double()
-
-
-def activate(value: torch.Tensor, act: str) -> torch.Tensor:
-    functions = {"none": lambda v: v, "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid}
-    return functions[act](value)
 
 
 def upsample(value: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

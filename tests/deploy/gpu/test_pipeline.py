@@ -2,6 +2,7 @@ import pytest
 
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import compile_source, gpu_passes
+from deploy.graph.job import Job
 from deploy.precision import FP16, FP32
 from deploy.targets import resolve_target
 
@@ -18,8 +19,8 @@ def test_half_precision_is_one_pass_more():
 @pytest.mark.parametrize("precision", [FP32, FP16])
 def test_the_module_after_each_pass_is_written(small_graph, tmp_path, precision):
     target = resolve_target("cuda", "sm_90", precision.name)
-    plain = compile_source(small_graph, target)
-    dumped = compile_source(small_graph, target, dump=tmp_path)
+    plain = compile_source(Job(small_graph, target))
+    dumped = compile_source(Job(small_graph, target, dump=tmp_path))
     assert dumped.lowered.source == plain.lowered.source
     names = ["import", *(name.rpartition(".")[2] for name in names_of(precision))]
     files = sorted(path.name for path in tmp_path.iterdir())

@@ -8,6 +8,7 @@ import pytest
 from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.pipeline import compile_source
 from deploy.graph.export import import_onnx
+from deploy.graph.job import Job
 from deploy.graph.reference import Reference
 from deploy.targets import resolve_target
 from tests.deploy import user_networks
@@ -34,7 +35,7 @@ def test_a_users_network(name, tmp_path):
     path = tmp_path / "network.onnx"
     user_networks.save_as_user(getattr(user_networks, name)(), path)
     graph = import_onnx(path, mean=None, std=None)
-    compiled = compile_source(graph, resolve_target("cuda", "sm_61"))
+    compiled = compile_source(Job(graph, resolve_target("cuda", "sm_61")))
     lowered = compiled.lowered
     image = photo(user_networks.SIZE)
     labels, logits = Reference(graph)(image)

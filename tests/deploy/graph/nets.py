@@ -14,6 +14,7 @@ from deploy.gpu.emulator import EmulatedNetwork
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import compile_source
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.match import Found
 from deploy.graph.passes import passes_before, run_passes
 from deploy.graph.place import Kernels, called_kernel, find_operations
@@ -180,7 +181,7 @@ def max_error(model: onnx.ModelProto, target: str, x: np.ndarray | None = None) 
     if x is None:
         x = noise(model)
     expected = reference(model, x)
-    machine = compile_graph(model, resolved, kernels=make_kernels(resolved, 2, {})).load()
+    machine = compile_graph(Job(model, resolved, make_kernels(resolved, 2, {}))).load()
     # A second output has an entry of its own (SplitOutputs).
     entries = ["main", "logits"][: len(expected)]
     found = [machine[entry](tvm.runtime.tensor(x)) for entry in entries]
@@ -194,7 +195,7 @@ def gpu_error(model: onnx.ModelProto) -> float:
     """The same of a graph of one output on a GPU, emulated."""
     x = noise(model)
     (expected,) = reference(model, x)
-    lowered = compile_source(model, resolve_target("cuda", "sm_61")).lowered
+    lowered = compile_source(Job(model, resolve_target("cuda", "sm_61"))).lowered
     network = EmulatedNetwork(lowered.source, lowered.plan, lowered.constants)
     got = network.run(x).view(expected.dtype).reshape(expected.shape)
     return float(np.abs(got.astype(np.float64) - expected).max())

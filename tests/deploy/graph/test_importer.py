@@ -7,6 +7,7 @@ from tvm import relax
 
 from deploy.cpu.pipeline import compile_graph
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.reference import OnnxSession
 from deploy.target import Target
 from lut.errors import UserError
@@ -15,7 +16,7 @@ from tests.deploy.graphs import deployable, model_of, photo, segmenter
 
 def run_graph(model: onnx.ModelProto, target: Target, image: np.ndarray) -> np.ndarray:
     """What the compiled graph makes of one input, without a batch axis."""
-    machine = compile_graph(model, target).load()
+    machine = compile_graph(Job(model, target)).load()
     return machine["main"](tvm.runtime.tensor(image[None])).numpy()[0]
 
 

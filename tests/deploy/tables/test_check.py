@@ -6,6 +6,7 @@ from math import isnan
 
 import pytest
 
+from deploy.object_cache import ObjectCache
 from deploy.tables import check
 from deploy.tables.build import provenance_of
 from deploy.tables.check import (
@@ -13,7 +14,6 @@ from deploy.tables.check import (
     CheckResult,
     Row,
     check_networks,
-    check_table,
     kendall_tau,
     require_measurable,
     unseen_networks,
@@ -96,7 +96,10 @@ class TestNetworks:
         assert result.tau == 1
         assert result.passed
         assert [genotype for genotype, *_ in compiled] == [MRMS_GENOTYPE, *networks]
-        assert {tuple(how) for _, *how in compiled} == {(SPACE, TARGET, 2)}
+        cache = compiled[0][-1]  # one for all: most networks share most kernels
+        assert cache == ObjectCache(None)
+        assert all(how[:-1] == [SPACE, TARGET, 2] for _, *how in compiled)
+        assert all(how[-1] is cache for how in compiled)
         assert told == [
             *(f"compiled {n + 1} of 3" for n in range(3)),
             *(f"timed {n + 1} of {3 * OCCASIONS}" for n in range(3 * OCCASIONS)),
@@ -123,7 +126,9 @@ class TestNetworks:
         def wrong(entry):
             return entry_ns(entry) / 1000 * (10 if getattr(entry, "kernel", 0) == 7 else 1)
 
-        result = check_table(measured(wrong), TARGET, FakeDevices(), networks=8, protocol=PROTOCOL)
+        lut = measured(wrong)
+        networks = unseen_networks(lut, 8)
+        result = check_networks(lut, TARGET, FakeDevices(), networks, protocol=PROTOCOL)
         assert len(result.rows) == 8
         assert not result.passed
         assert result.mean_error > 0.05
@@ -131,7 +136,7 @@ class TestNetworks:
     def test_a_missing_entry_is_named_before_anything_is_compiled(self, compiled):
         partial = table(visit("e"), identity=measured().identity, provenance=measured().runs[0][0])
         with pytest.raises(UserError, match=r"t.jsonl has no entry '.*'; measure it"):
-            check_table(partial, TARGET, FakeDevices(), networks=2)
+            check_networks(partial, TARGET, FakeDevices(), unseen_networks(partial, 2))
         assert not compiled
 
 

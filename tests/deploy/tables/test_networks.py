@@ -23,6 +23,7 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.place import OPERATION
 from deploy.tables.entries import entries_of
 from deploy.tables.networks import (
@@ -62,7 +63,7 @@ def network(size, width):
 def calls_of(target, graph):
     """The operations of a frame's kernels, in order, before anything is machine code."""
     if target == CPU:
-        module = lower_graph(graph, CPU, kernels=make_kernels(CPU, 2, {}))
+        module = lower_graph(Job(graph, CPU, make_kernels(CPU, 2, {})))
         return [str(module[name].attrs[OPERATION]) for name in called_functions(module["main"])]
     module = import_graph(with_logits_output(graph))
     with tvm.target.Target(target.config, host={"kind": "llvm"}):
@@ -118,7 +119,10 @@ def test_a_network_that_is_not_its_entries_is_refused(monkeypatch):
     ("target", "message"),
     [
         (resolve_target("x86-64-v2"), "no kernels for x86-64-v2: no latency table"),
-        (resolve_target("cuda", "sm_61,sm_90"), "name one architecture, not sm_61, sm_90"),
+        (
+            resolve_target("cuda", "sm_61,sm_90"),
+            "no table is of sm_61, sm_90; name one arch",
+        ),
     ],
 )
 def test_targets_of_no_table(target, message):

@@ -16,6 +16,7 @@ from deploy.gpu.kernels.depthwise import DepthwiseSchedule
 from deploy.gpu.pipeline import compile_source
 from deploy.gpu.plan import Plan
 from deploy.gpu.program import GpuProgram
+from deploy.graph.job import Job
 from deploy.targets import resolve_target
 from deploy.trials import whole
 from deploy.trials.bench import ROUNDS, Candidate
@@ -239,7 +240,7 @@ def tuned(rule, gpu_graph, target, folder):
 
 def threads_of(graph, target, measured) -> dict[str, int]:
     """Of every kernel in a frame, by its operation."""
-    compiled = compile_source(graph, target, kernels=GpuKernels(measured))
+    compiled = compile_source(Job(graph, target, GpuKernels(measured)))
     specs = {kernel.name: kernel.spec for kernel in compiled.kernels}
     return {
         specs[launch.kernel.removesuffix("_kernel")]: math.prod(launch.grid)
@@ -278,8 +279,8 @@ class TestOnTheStandIn:
         artifact, comparisons = build_artifact(gpu_graph, target, threads=1)
         assert all(comparison.passed for comparison in comparisons)
         assert {kernel.spec for kernel in artifact.kernels if kernel.tuned} == set(kept)
-        fewer = compile_source(gpu_graph, target, kernels=GpuKernels(kept)).lowered.plan
-        assert artifact.code.plan == fewer != compile_source(gpu_graph, target).lowered.plan
+        fewer = compile_source(Job(gpu_graph, target, GpuKernels(kept))).lowered.plan
+        assert artifact.code.plan == fewer != compile_source(Job(gpu_graph, target)).lowered.plan
         both = resolve_target("cuda", "sm_61,sm_90")
         assert not backend_of(both).tunes(both)
 

@@ -28,6 +28,7 @@ from lut.ops import (
     StemBlock,
     StemPair,
 )
+from lut.table_file import CarryOver
 
 BLOCK = (
     "InvertedResidualSpec(cin=16, hidden=96, cout=16, height=64, width=128, kernel=3, stride=1, "
@@ -129,7 +130,7 @@ def test_records_are_carried_over_once(tmp_path):
     write(path, *new, *old)
     with pytest.raises(UserError, match=r"record 3: from before operations .*carry it over") as e:
         load_records([tmp_path])
-    assert str(e.value).endswith(f"hmseg-deploy upgrade '{path}'")
+    assert e.value.mend == CarryOver(str(path))
     assert upgrade_tuning(path) == len(SPECS)
     wanted = [*new, *(values | {"spec": str(SPECS[values["spec"]])} for values in old)]
     assert [json.loads(json.dumps(asdict(r))) for r in load_records([tmp_path])] == wanted

@@ -1,14 +1,14 @@
 """Run one kernel on numpy arrays, and the instruction sets that this machine can run."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from hypothesis import strategies as st
 
-from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
 from lut.ops import Activation
@@ -27,6 +27,9 @@ def target(isa: Isa) -> Any:
     return tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": 2})
 
 
+ACTIVATIONS = st.sampled_from(get_args(Activation))
+
+
 def activate(value: torch.Tensor, act: Activation) -> torch.Tensor:
     functions = {
         "none": lambda v: v, "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish,
@@ -43,11 +46,18 @@ def run(func: Any, isa: Isa, arrays: list[np.ndarray], out: tuple[int, ...], dty
     return y.numpy()
 
 
+def unpack_activation(x: np.ndarray, channels: int) -> np.ndarray:
+    """(N, C/c, H, W, c) -> (N, C, H, W)."""
+    n, blocks, height, width, lanes = x.shape
+    planar = x.transpose(0, 1, 4, 2, 3).reshape(n, blocks * lanes, height, width)
+    return np.ascontiguousarray(planar[:, :channels])
+
+
 def planar(isa: Isa, y: np.ndarray, channels: int, act: Activation = "none") -> np.ndarray:
     """Back to NCHW; the padding channels must be what the activation makes of zero."""
     padding = y.transpose(0, 1, 4, 2, 3).reshape(y.shape[0], -1, *y.shape[2:4])[:, channels:]
     assert (padding == (0.5 if act == "sigmoid" else 0)).all()
-    return layout.unpack_activation(y, channels)
+    return unpack_activation(y, channels)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

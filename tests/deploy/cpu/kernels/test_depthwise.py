@@ -9,7 +9,7 @@ from deploy.cpu import layout
 from deploy.cpu.kernels import depthwise, emit
 from lut.ops import Depthwise
 
-from .helpers import ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run
 
 OPERATIONS = st.builds(
     Depthwise,
@@ -19,7 +19,7 @@ OPERATIONS = st.builds(
     kernel=st.sampled_from([3, 5, 7]),
     stride=st.sampled_from([1, 2]),
     dilation=st.sampled_from([1, 2, 3, 4]),
-    act=st.sampled_from(["none", "relu6", "sigmoid"]),
+    act=ACTIVATIONS,
 )
 
 
@@ -29,6 +29,7 @@ OPERATIONS = st.builds(
 @example(op=Depthwise(16, 7, 1))
 @example(op=Depthwise(16, 1, 5, 7, 1, 4))
 @example(op=Depthwise(16, 3, 50, 7, 2, 4))
+@example(op=Depthwise(20, 9, 13, act="hswish"))
 def test_matches_torch(isa, op):
     x = normal(1, 1, op.channels, op.height, op.width)
     w, b = normal(2, op.channels, 1, op.kernel, op.kernel), normal(3, op.channels)

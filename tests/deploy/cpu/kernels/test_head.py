@@ -12,7 +12,7 @@ from deploy.cpu.kernels import emit, global_pool, local_global, resize, upsample
 from deploy.cpu.kernels.global_pool import GlobalPoolSchedule
 from lut.ops import GlobalPool, LocalGlobal, Pointwise, Resize
 
-from .helpers import ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run
 
 SIZE = st.integers(1, 30)
 USUAL = ("relu6", "relu6")
@@ -48,8 +48,9 @@ def test_resize(isa, channels, h, w, oh, ow):
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     cin=st.integers(1, 50), cout=st.integers(1, 70), h=SIZE, w=SIZE, lh=SIZE, lw=SIZE,
-    act=st.sampled_from(["none", "relu6", "sigmoid"]),
+    act=ACTIVATIONS,
 )  # fmt: skip
+@example(cin=13, cout=20, h=9, w=13, lh=4, lw=6, act="hswish")
 def test_upsample_add(isa, cin, cout, h, w, lh, lw, act):
     op = Pointwise(cin, cout, h, w, act, "low", low_height=lh, low_width=lw)
     x, low = normal(1, 1, cin, h, w), normal(2, 1, cout, lh, lw)
@@ -70,9 +71,10 @@ def test_upsample_add(isa, cin, cout, h, w, lh, lw, act):
     h=SIZE,
     w=SIZE,
     gate=st.booleans(),
-    acts=st.tuples(*[st.sampled_from(["relu6", "sigmoid"])] * 2),
+    acts=st.tuples(*[ACTIVATIONS] * 2),
 )
 @example(cin=16, mid=256, cout=128, h=3, w=100, gate=True, acts=USUAL)  # more than one segment
+@example(cin=13, mid=20, cout=11, h=9, w=13, gate=True, acts=("hswish", "hswish"))
 def test_local_global(isa, cin, mid, cout, h, w, gate, acts):
     op = LocalGlobal(cin, mid, cout, h, w, (h + 1) // 2, (w + 1) // 2, gate, *acts)
     x, low = normal(1, 1, cin, h, w), normal(2, 1, mid, op.low_height, op.low_width)
@@ -95,9 +97,10 @@ def test_local_global(isa, cin, mid, cout, h, w, gate, acts):
     cout=st.integers(1, 200),
     h=SIZE,
     w=SIZE,
-    act=st.sampled_from(["none", "sigmoid", "relu6"]),
+    act=ACTIVATIONS,
     tasks=st.sampled_from([1, 3]),
 )
+@example(cin=13, cout=20, h=9, w=13, act="hswish", tasks=3)
 def test_global_pool(isa, cin, cout, h, w, act, tasks):
     op = GlobalPool(cin, cout, h, w, act)
     x, weight, bias = normal(1, 1, cin, h, w), normal(2, cout, cin), normal(3, cout)

@@ -13,7 +13,7 @@ from deploy.cpu.kernels import emit
 from deploy.cpu.kernels import inverted_residual as kernel
 from lut.ops import InvertedResidual
 
-from .helpers import ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run, unpack_activation
 
 
 @st.composite
@@ -33,7 +33,7 @@ def operations(draw):
         dilation=draw(st.sampled_from([1, 2, 4])),
         expand=expansion > 1,
         residual=residual,
-        act=draw(st.sampled_from(["relu6", "relu", "sigmoid"])),
+        act=draw(ACTIVATIONS),
     )
 
 
@@ -78,6 +78,7 @@ def check(isa, op, schedule=None, threads=2):
 @given(op=operations(), threads=st.sampled_from([1, 2, 3]))
 @example(op=InvertedResidual(8, 48, 16, 7, 1, residual=False), threads=2)
 @example(op=InvertedResidual(8, 48, 8, 1, 9, 7, 1, 4, residual=True), threads=2)
+@example(op=InvertedResidual(8, 24, 8, 9, 13, act="hswish", residual=True), threads=2)
 def test_matches_torch(isa, op, threads):
     check(isa, op, threads=threads)
 
@@ -140,7 +141,7 @@ def test_non_finite_input_stays_where_the_window_reaches(isa):
     arrays = [layout.pack_activation(isa, x), *kernel.pack(op, isa, **constants)]
     shape = layout.activation_shape(isa, 8, 9, 12)
     # Padding channels may turn NaN (0 * inf); nothing reads them.
-    y = layout.unpack_activation(run(emit(op, isa), isa, arrays, shape), 8)
+    y = unpack_activation(run(emit(op, isa), isa, arrays, shape), 8)
     expected = reference(op, x, **constants)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
     np.testing.assert_allclose(y, expected, atol=3e-5)

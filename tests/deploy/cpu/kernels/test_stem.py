@@ -9,7 +9,7 @@ from deploy.cpu import layout
 from deploy.cpu.kernels import emit, stem
 from lut.ops import Stem
 
-from .helpers import ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run
 
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 
@@ -18,11 +18,11 @@ MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 @pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(
-    cout=st.integers(1, 40), h=st.integers(1, 30), w=st.integers(1, 70),
-    act=st.sampled_from(["none", "relu6", "sigmoid"]),
+    cout=st.integers(1, 40), h=st.integers(1, 30), w=st.integers(1, 70), act=ACTIVATIONS
 )  # fmt: skip
 @example(cout=16, h=1, w=1, act="relu6")
 @example(cout=32, h=33, w=65, act="relu6")
+@example(cout=20, h=9, w=13, act="hswish")
 def test_matches_torch(isa, source, cout, h, w, act):
     op = Stem(cout, h, w, source, act)
     image = np.random.default_rng(5).integers(0, 256, (1, h, w, 3)).astype(np.uint8)

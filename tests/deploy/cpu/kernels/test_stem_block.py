@@ -58,8 +58,10 @@ def test_matches_torch(isa, source, hidden, cout, h, w, kernel, stride, dilation
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("stem_act", ["none", "sigmoid"])
-@pytest.mark.parametrize("act", ["none", "relu"])
+@pytest.mark.parametrize(
+    ("stem_act", "act"),
+    [("none", "none"), ("none", "relu"), ("sigmoid", "relu"), ("hswish", "hswish")],
+)
 def test_other_activations(isa, stem_act, act):
     check(isa, StemBlock(20, 10, 20, 36, stem_act=stem_act, act=act))
 

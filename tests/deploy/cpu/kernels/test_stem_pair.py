@@ -12,7 +12,7 @@ from deploy.cpu.isa import AVX2
 from deploy.cpu.kernels import emit, stem_pair
 from lut.ops import InvertedResidual, StemBlock, StemPair
 
-from .helpers import ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run
 
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)
 
@@ -82,9 +82,7 @@ USUAL = {
     wide=st.sampled_from([5, 24, 48, 60, 96]),
     cout=st.sampled_from([7, 16, 24]),
     first=st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([1, 2]), st.sampled_from([1, 2])),
-    acts=st.tuples(
-        *[st.sampled_from(["relu6", "relu", "none"])] * 2, st.sampled_from(["relu6", "sigmoid"])
-    ),
+    acts=st.tuples(*[ACTIVATIONS] * 3),
     source=st.sampled_from(["uint8_nhwc", "float32_nchw"]),
     kernel=st.sampled_from([3, 5, 7]),
     stride=st.sampled_from([1, 2, 3]),
@@ -93,6 +91,7 @@ USUAL = {
 @example(h=1, w=1, **{**USUAL, "stride": 2})
 @example(h=64, w=128, **{**USUAL, "stride": 2})
 @example(h=33, w=65, **{**USUAL, "stride": 2, "middle": 16})
+@example(h=12, w=20, **{**USUAL, "acts": ("hswish",) * 3})
 @example(h=40, w=70, **{**USUAL, "first": (5, 2, 2), "wide": 60, "kernel": 5, "dilation": 2})
 def test_matches_torch(isa, h, w, **options):
     check(isa, pair(h, w, **options))

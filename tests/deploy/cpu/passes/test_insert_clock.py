@@ -3,6 +3,7 @@ import tvm
 
 from deploy.cpu.passes.insert_clock import ENTRY, TICK, InsertClock, called_functions
 from deploy.cpu.pipeline import compile_graph, lower_graph, make_kernels, network_passes
+from deploy.graph.job import Job
 from deploy.graph.passes import passes_before
 from deploy.measure.clock import BUFFER_WORDS, WORDS, empty_buffer, kernel_times
 from tests.deploy.graphs import photo
@@ -11,7 +12,7 @@ from tests.deploy.graphs import photo
 def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
     kernels = make_kernels(cpu, 2, {})
     passes = passes_before("InsertClock", network_passes(kernels))
-    before = lower_graph(small_graph, cpu, kernels=kernels, passes=passes)
+    before = lower_graph(Job(small_graph, cpu, kernels, passes=passes))
     after = InsertClock()(before)
     calls = called_functions(before["main"])
     assert called_functions(after["main"]) == calls
@@ -20,8 +21,8 @@ def test_the_clock_is_read_around_every_kernel(small_graph, cpu):
 
 
 def test_it_computes_and_counts(small_graph, cpu):
-    compiled = compile_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
-    module = lower_graph(small_graph, cpu, kernels=make_kernels(cpu, 2, {}))
+    compiled = compile_graph(Job(small_graph, cpu, make_kernels(cpu, 2, {})))
+    module = lower_graph(Job(small_graph, cpu, make_kernels(cpu, 2, {})))
     kernels = called_functions(module["main"])
     assert list(compiled.calls) == kernels
     assert TICK not in [info.name for info in compiled.kernels]

@@ -11,6 +11,7 @@ from deploy.cpu.kernels import emit
 from deploy.cpu.passes.insert_clock import called_functions
 from deploy.cpu.passes.name_kernels import PROGRAM, NameKernels, program_of
 from deploy.cpu.pipeline import lower_graph, make_kernels, network_passes
+from deploy.graph.job import Job
 from deploy.graph.passes import passes_before
 from lut.ops import InvertedResidual, Resize
 from tests.deploy.graphs import deployable, segmenter
@@ -22,7 +23,7 @@ def lowered(graph, target, end="NameKernels"):
     """The module before the pass of this name."""
     kernels = make_kernels(target, 2, {})
     passes = passes_before(end, network_passes(kernels))
-    return lower_graph(graph, target, kernels=kernels, passes=passes)
+    return lower_graph(Job(graph, target, kernels, passes=passes))
 
 
 def kernels_of(module):
