@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import own_files
+from benchmarks import own_files, own_files_exports
 from lut.jsonl import read_records
 
 
@@ -15,7 +15,7 @@ from lut.jsonl import read_records
 def test_divided_pools_are_torchs(size, grid):
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = F.adaptive_avg_pool2d(x, grid)
-    with own_files.divided_pools():
+    with own_files_exports.divided_pools():
         pooled = torch.nn.AdaptiveAvgPool2d(grid)(x)
     torch.testing.assert_close(pooled, expected)
     torch.testing.assert_close(F.adaptive_avg_pool2d(x, grid), expected, rtol=0, atol=0)
@@ -29,7 +29,7 @@ def test_the_tracing_exporter_writes_unpooling(opset):
             return F.max_unpool2d(y, indices, (2, 2), output_size=(4, 6))
 
     x, file = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)), io.BytesIO()
-    own_files.know_unpooling()
+    own_files_exports.know_unpooling()
     torch.onnx.export(Unpool(), (x,), file, dynamo=False, opset_version=opset, input_names=["x"])
     (y,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(y), Unpool()(x), rtol=0, atol=0)
