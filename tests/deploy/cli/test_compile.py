@@ -102,7 +102,7 @@ def test_the_parity_gate_writes_nothing_and_keeps_the_old_file(
         (["-t", "{"], "not JSON"),
         (["--threads", "0"], "--threads 0"),
         (["-o", "."], "it is a folder"),
-        (["-r", "128x128"], "exported for 64x64"),
+        (["-r", "128x128"], "its height is fixed, --resolution says 128x128"),
         (["--classes", "5"], "--classes goes with a zoo model"),
     ],
 )
@@ -119,10 +119,10 @@ def bad_graphs() -> dict[str, tuple[onnx.ModelProto, str]]:
         extra=[onnx.helper.make_node("Det", ["features"], ["activated"], domain="custom.domain")],
     )
     return {
-        "dynamic shape": (segmenter(input_dims=["batch", 3, 64, 64]), "every size fixed"),
-        "planes of one": (segmenter(size=(64, 64), input_dims=[1, 3, "h", 64]), "every size fixed"),
-        "operator": (unsupported, "custom.domain:Det"),
-        "too many classes": (segmenter(classes=300), "300 classes"),
+        "dynamic shape": (segmenter(input_dims=[1, 3, "h", 64]), "give --resolution HxW"),
+        "two images": (segmenter(input_dims=[2, 3, 64, 64]), "batch"),
+        "operator": (unsupported, "custom.domain.Det node that makes 'activated'"),
+        "too many classes": (segmenter(classes=70_000), "70000 classes"),
         "too small": (segmenter(size=(32, 32)), "between 64"),
     }
 
