@@ -16,6 +16,7 @@ from deploy.graph.expected import (
     Expected,
     Noise,
     TwoSessions,
+    jumps,
     noise_between,
     pooled,
 )
@@ -118,7 +119,8 @@ def check_reading(
     theirs = TwoSessions(own.open)
     found, logits = (graph.graph.output[i].name for i in (0, -1))
     names = list(dict.fromkeys([found, logits, own.scores]))
-    ours = TwoSessions(with_outputs(graph, names))
+    jumping = jumps(graph)
+    ours = TwoSessions(with_outputs(graph, names), jumps=jumping)
     comparisons, seen = [], {}
     for name, image in images.items():
         wanted, again = (run[0] for run in theirs.run(own.given(image), [own.output]))
@@ -130,7 +132,9 @@ def check_reading(
         seen[name] = _Seen(wanted, again, scores, others[own.scores])
         ends = outputs[found][0], outputs[logits][0]
         comparisons.append(_compare_ends(own, name, metadata, scores, *ends))
-    noises = pooled({name: _noise(own, both) for name, both in seen.items()}, images)
+    noises = pooled(
+        {name: _noise(own, both) for name, both in seen.items()}, images, jumping=jumping
+    )
     for name, both in seen.items():
         comparisons.append(_compare_output(own, name, both, noises[name]))
     return comparisons

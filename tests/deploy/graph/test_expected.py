@@ -271,3 +271,48 @@ def test_nothing_is_changed():
     before = copy.deepcopy(model)
     Expectations(model, images())
     assert model == before
+
+
+def quantised(scale: float) -> onnx.ModelProto:
+    """`network` with its second map in steps of 1/64, so that a rounding may be a whole step."""
+    model = network(scale)
+    conv = next(node for node in model.graph.node if list(node.output) == ["c"])
+    steps = {"steps": np.float32([64]), "step": np.float32([1 / 64])}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in steps.items())
+    conv.input[0] = "stepped"
+    nodes = [
+        helper.make_node("Mul", ["b", "steps"], ["many"]),
+        helper.make_node("Round", ["many"], ["whole"]),
+        helper.make_node("Mul", ["whole", "step"], ["stepped"]),
+    ]
+    for number, node in enumerate(nodes, 2):
+        model.graph.node.insert(number, node)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def test_what_may_jump_before_the_scores_is_seen():
+    assert module.jumps(quantised(1.0))
+    assert not module.jumps(network(1.0))
+    beside = network(1.0)  # a decision behind the scores is none before them
+    beside.graph.node.append(helper.make_node("ArgMax", ["y"], ["labels"], axis=1))
+    assert not module.jumps(beside)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(scale):
+    """Another float32 evaluation, with its own jumps, passes; a channel off by a fifth does not."""
+    model, given = quantised(scale), images()
+    expectations = Expectations(model, given)
+    other, wrong = copy.deepcopy(model), copy.deepcopy(model)
+    for changed, factor in ((other, 1 + 2 * UNIT), (wrong, 1.2)):
+        tensor = next(t for t in changed.graph.initializer if t.name == "w1")
+        values = numpy_helper.to_array(tensor).copy()
+        values[3] *= np.float32(factor)
+        tensor.CopyFrom(numpy_helper.from_array(values, "w1"))
+    for name, image in given.items():
+        expected = expectations[name]
+        for changed, verdict in ((other, True), (wrong, False)):
+            scores = OnnxSession(changed).run_batch(image[None])[0][0]
+            found = Deviation.between(scores, expected.scores)
+            peak = Deviation.size(expected.scores).largest
+            assert found.within(FP32.allowed(expected.noise, peak)) == verdict, name
