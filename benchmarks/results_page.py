@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results_lib import compiling, cpu, gpu, latency, search, training
+from benchmarks.results_lib import compiling, cpu, gpu, latency, own_files, search, training
 from benchmarks.results_lib.store import ROOT, Store, kept
 from benchmarks.results_lib.table import Table, markdown
 from lut.errors import HmsegError, UserError
@@ -35,7 +35,7 @@ class Topic:
 
 
 TOPICS = (
-    Topic("Parity", [cpu.parity]),
+    Topic("Parity", [cpu.parity, own_files.own_files]),
     Topic("The first command", [kept("first-command")], ["2026-11-22-cpu-speed.md"]),
     Topic(
         "Speed on a CPU",

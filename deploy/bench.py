@@ -158,10 +158,9 @@ def _start(
             absent[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             continue
         metadata = artifact.metadata
-        shares = [
-            metadata.found_in(o) if metadata.output == "logits" else o for o in (output, wanted)
-        ]
-        share = differing_share(*shares)
+        share = differing_share(
+            *(metadata.found_in(o) if o.dtype.kind == "f" else o for o in (output, wanted))
+        )
         if share > max(MOST_DIFFERING, artifact.target.precision.label_tolerance):
             absent[name] = f"its labels differ from ours in {share:.2%} of the pixels"
             continue

@@ -137,9 +137,11 @@ def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
     if timed:
         require_timed(built, str(path))
     found = built.metadata
-    kinds = [(m.model, m.resolution, m.input, m.output, m.channels) for m in (found, wanted)]
-    if kinds[0] != kinds[1]:
-        texts = [" ".join(map(str, kind)) for kind in kinds]
+    texts = [
+        f"{m.model} {m.resolution} {m.input} {m.output} of {m.channels} channels"
+        for m in (found, wanted)
+    ]
+    if texts[0] != texts[1]:
         raise UserError(
             f"{path} is {texts[0]}, not {texts[1]}; name its model, resolution, input and output"
         )

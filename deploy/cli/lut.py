@@ -11,7 +11,6 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
-from deploy.precision import FP32
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from hmseg.covering import STAGES
 from hmseg.operators import Space
@@ -221,6 +220,8 @@ def _calibration(table: Table) -> dict[str, Any] | None:
 
 
 def _print(table: Table, space: Space) -> None:
+    from deploy.precision import FP32
+
     rows = [
         (
             str(key), f"{entry.median_us:.1f}", f"{entry.p10_us:.1f}", f"{entry.p90_us:.1f}",

@@ -106,7 +106,7 @@ def test_all_runs_are_planned_and_reported(start, tmp_path: Path, capsys):
     out, began = tmp_path / "out", time.monotonic()
     mrms = {"step_s": 0.01}  # the slowest decides
     assert start(0.25, *SEARCHES, "--search-share", "0.4", mrms=mrms) == 0
-    assert 0.3 * 15 < time.monotonic() - began < 15
+    assert 0.3 * 15 < time.monotonic() - began < 20  # of 15, and what a busy machine adds
     planned = plan(out)
     steps = planned["train"]["steps"]
     pace = planned["train"]["pace"]["mrms"]
@@ -158,7 +158,7 @@ def test_what_is_not_ready_in_time_is_stopped_and_goes_on_by_the_same_plan(
 ):
     out, began = tmp_path / "out", time.monotonic()
     assert start(0.15, mrms={"hangs": True}) == 1  # it does not listen to SIGINT either
-    assert time.monotonic() - began < 11
+    assert time.monotonic() - began < 16
     first = plan(out)
     assert "interrupted near step 0 of" in capsys.readouterr().err
     before = len(calls(out))

@@ -11,16 +11,17 @@ LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
 
 
 def prepare(work: Work) -> None:
+    import onnx
+
     from deploy.artifact_file import save_artifact
     from deploy.build import build_artifact
-    from deploy.graph.export import read_onnx
     from deploy.targets import resolve_target
     from deploy.tuning.records import SHIPPED, tuned_schedules
 
     # The shipped records, never this user's own: anyone can measure the same.
     target, threads = resolve_target("cpu"), work.config.threads
     measured = tuned_schedules(target, threads, [SHIPPED])
-    artifact, _ = build_artifact(read_onnx(work.onnx), target, threads=threads, measured=measured)
+    artifact, _ = build_artifact(onnx.load(work.onnx), target, threads=threads, measured=measured)
     save_artifact(artifact, work.folder / "network.hmseg")
 
 

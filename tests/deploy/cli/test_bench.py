@@ -90,7 +90,10 @@ def test_from_a_tensor(cli, user_onnx, tmp_path):
         (["--fail-below", "nan"], "--fail-below"),
         (["--fail-below", "-1"], "--fail-below"),
         (["--image", "none.png"], "no such file"),
-        (["--output", "logits"], "is user 64x64 image labels, not user 64x64 image logits"),
+        (
+            ["--output", "logits"],
+            "is user 64x64 image labels of 3 channels, not user 64x64 image logits of 3",
+        ),
         (["--input", "video"], "'video' is not one of 'image', 'tensor'"),
         (["--artifact", "none.hmseg"], "no such file"),
     ],

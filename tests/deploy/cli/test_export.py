@@ -43,9 +43,9 @@ BAD = {
     "output": (["--output", "scores"], "'scores' is not one of 'labels', 'logits'"),
     "classes": (["--classes", "1"], "num_classes"),
     "mean of the zoo": (["--mean", "1,1,1"], "--mean and --std go with"),
-    "mean": (["--mean", "1,2"], "three numbers"),
+    "mean": (["--mean", "1,2"], "one number for each channel"),
     "std": (["--std", "0,1,1"], "above 0"),
-    "not a number": (["--std", "nan,1,1"], "three numbers"),
+    "not a number": (["--std", "nan,1,1"], "one number for each channel"),
     "folder": (["-o", "."], "it is a folder"),
     "below a file": (["-o", "/etc/hostname/x.onnx"], "cannot write"),
     "device": (["-o", "/proc/x.onnx"], "cannot write"),
@@ -61,10 +61,13 @@ def test_bad_input_is_one_line_and_writes_nothing(cli, case, tmp_path):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08garbage\xff"])
-def test_files_that_are_no_onnx(cli, content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "it is empty"), (b"text", "no ONNX file"), (b"\x08\x08garbage\xff", "no ONNX file")],
+)
+def test_files_that_are_no_onnx(cli, content, message, tmp_path):
     (tmp_path / "m.onnx").write_bytes(content)
     done = cli("export", "-m", "m.onnx")
     assert done.code == 2
-    assert "not a valid ONNX file" in done.error
+    assert message in done.error
     assert files(tmp_path) == ["m.onnx"]
