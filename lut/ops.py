@@ -25,7 +25,17 @@ from lut.errors import UserError
 Activation = Literal["none", "relu", "relu6", "hswish", "sigmoid"]
 Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
+MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
 DType = Literal["float32"]  # of the maps in memory
+# What is done to each value of a kernel's output, one step after the other. Functions of the value
+# alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants; then
+# sums and products with another map: of the output's shape, of one value per channel, or per pixel.
+Step = Literal[
+    "relu", "relu6", "hswish", "sigmoid", "hsigmoid", "swish", "tanh", "gelu", "gelu_tanh", "prelu",
+    "scale", "add", "mul", "add_channel", "mul_channel", "mul_pixel",
+]  # fmt: skip
+Pair = tuple[int, int]  # rows, columns
+Sides = tuple[int, int, int, int]  # top, left, bottom, right
 Shape = tuple[int, int, int]  # channels, rows, columns
 
 CHANNELS, STEM_KERNEL, STEM_STRIDE = 3, 3, 2  # of an image, of the first convolution
@@ -192,6 +202,59 @@ class GlobalMean(Operation):
     def output(self) -> Shape:
         """(channels, 1, 1)."""
         return self.channels, 1, 1
+
+
+@_register("conv")
+@dataclass(frozen=True)
+class Conv(Operation):
+    """then(W * x + b): any window over maps whose channels are concatenated, or over an image.
+
+    `cin` are the channels of each map. `spread` puts zeros between the input's elements, which lie
+    so far apart then: a transposed convolution has its stride there and a mirrored window. `pad` may
+    be negative, which cuts.
+    """
+
+    cin: tuple[int, ...]
+    cout: int
+    height: int
+    width: int
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    pad: Sides = (0, 0, 0, 0)
+    spread: Pair = (1, 1)
+    groups: int = 1
+    source: MapSource = "maps"
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if sum(self.cin) % self.groups or self.cout % self.groups or min(self.output) < 1:
+            raise ValueError(f"'{self}' has no output, or channels that are in no group")
+
+    @property
+    def output(self) -> Shape:
+        """(cout, rows, columns)."""
+        sides = []
+        for axis, size in enumerate((self.height, self.width)):
+            padded = (size - 1) * self.spread[axis] + 1 + self.pad[axis] + self.pad[axis + 2]
+            reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+            sides.append((padded - reach) // self.stride[axis] + 1)
+        return self.cout, sides[0], sides[1]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: those of a transposed convolution are counted per input pixel."""
+        taps = sum(self.cin) // self.groups * self.kernel[0] * self.kernel[1]
+        if self.spread == (1, 1):
+            return taps * _size(self.output)
+        return taps * self.cout * self.height * self.width
+
+    @property
+    def parameters(self) -> int:
+        """Convolution and batch norm."""
+        taps = sum(self.cin) // self.groups * self.kernel[0] * self.kernel[1]
+        return self.cout * (taps + _NORM)
 
 
 @_register("resize")
@@ -517,6 +580,8 @@ def _strided(height: int, width: int, stride: int) -> tuple[int, int]:
 def _text(value: Any) -> str:  # noqa: ANN401 - of a field
     if isinstance(value, Operation):
         return f"( {value} )"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
@@ -549,7 +614,20 @@ def _value(field: Field[Any], text: str, words: list[str]) -> Any:  # noqa: ANN4
         return text
     if kind is bool and text in ("yes", "no"):
         return text == "yes"
+    if get_origin(kind) is tuple:
+        kinds, words = get_args(kind), text.split(",")
+        if Ellipsis not in kinds and len(kinds) != len(words):
+            raise ValueError(f"{text} has not {len(kinds)} values")
+        return tuple(_element(kinds[0], word) for word in words)
     # 0 is never printed: only defaults are.
     if kind is int and re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
+        return int(text)
+    raise ValueError(f"{text} is no such value")
+
+
+def _element(kind: Any, text: str) -> Any:  # noqa: ANN401 - of a field that is a tuple
+    if get_origin(kind) is Literal and text in get_args(kind):
+        return text
+    if kind is int and re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
         return int(text)
     raise ValueError(f"{text} is no such value")

@@ -3,6 +3,8 @@
 Channels are padded with zeros to a multiple of c, the lanes of the instruction set.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,20 @@ def pack_depthwise(isa: Isa, w: Array) -> Array:
     channels, _, k, _ = w.shape
     padded = _pad(w.reshape(channels, k * k), 0, isa.blocks(channels) * isa.lanes)
     return np.ascontiguousarray(padded.reshape(-1, isa.lanes, k * k).transpose(0, 2, 1))
+
+
+def pack_normalisation(
+    isa: Isa,
+    scale: float = 1 / 255,
+    mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
+    std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
+) -> Array:
+    """Factors and shifts (2, 3, c), which repeat with the channels over three vectors of interleaved
+    pixels: (v * scale - mean) / std = v * factor + shift."""
+    channel = np.arange(3 * isa.lanes) % 3
+    factor = (scale / np.asarray(std))[channel]
+    shift = (-np.asarray(mean) / np.asarray(std))[channel]
+    return np.stack([factor, shift]).reshape(2, 3, isa.lanes).astype(np.float32)
 
 
 def _pad(x: Array, axis: int, size: int) -> Array:

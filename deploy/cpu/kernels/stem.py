@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
-from deploy.cpu.layout import Array, pack_vector
+from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.stem import StemRows
@@ -49,21 +49,14 @@ def pack(
     mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
     std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
 ) -> list[NDArray[Any]]:
-    """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation.
-
-    A pixel v of a channel becomes (v * scale - mean) / std = v * factor + shift; the factors and
-    shifts (2, 3, c) repeat with the channels over three vectors of interleaved pixels.
-    """
+    """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation."""
     out, c = weight.shape[0], isa.lanes
     taps = np.zeros((isa.blocks(out) * c, KERNEL**2 * CHANNELS), np.float32)
     taps[:out] = weight.transpose(0, 2, 3, 1).reshape(out, -1)
     blocked = np.ascontiguousarray(taps.reshape(-1, c, taps.shape[1]).transpose(0, 2, 1))
     packed: list[NDArray[Any]] = [blocked, pack_vector(isa, bias)]
     if op.source == "uint8_nhwc":
-        channel = np.arange(3 * c) % 3
-        factor = (scale / np.asarray(std))[channel]
-        shift = (-np.asarray(mean) / np.asarray(std))[channel]
-        packed.append(np.stack([factor, shift]).reshape(2, 3, c).astype(np.float32))
+        packed.append(pack_normalisation(isa, scale, mean, std))
     return packed
 
 

@@ -1,5 +1,7 @@
 """A map in memory as source and sink of rows."""
 
+from copy import copy
+
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
@@ -20,6 +22,13 @@ class Map:
     def flat(self) -> ir.Buffer:
         """The same memory as (C/c, pixels, c)."""
         return ir.view(self.buffer, (self.blocks, self.height * self.width, self.isa.lanes))
+
+    def as_row(self) -> "Map":
+        """The same memory as one row of all pixels."""
+        row = copy(self)
+        row.height, row.width = 1, self.height * self.width
+        row.buffer = ir.view(self.buffer, (1, self.blocks, 1, row.width, self.isa.lanes))
+        return row
 
     def start(self, first: ir.Expr, span: Span) -> "Map":
         """As `Source.start`."""

@@ -1,0 +1,157 @@
+"""A convolution as one or more plain ones, and its channels as groups of whole vectors.
+
+A transposed convolution is, for each remainder of the output's rows and columns by the stride, a
+plain convolution with a part of the window: no zeros between the elements are ever made.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from deploy.cpu.isa import Isa
+from deploy.cpu.layout import Array
+from lut.ops import Conv, Pair
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Along one axis: output `offset + t * step` for t below `size` is the sum over k below
+    `kernel` of tap `first + k * every` times input t * stride - pad + k * dilation."""
+
+    offset: int
+    step: int
+    size: int
+    kernel: int
+    first: int
+    every: int
+    stride: int
+    pad: int
+    dilation: int
+
+    def reach(self, outputs: int) -> int:
+        """Inputs that so many neighbouring outputs read, from the first to the last."""
+        return (outputs - 1) * self.stride + max(self.kernel - 1, 0) * self.dilation + 1
+
+    def inside(self, size: int) -> bool:
+        """Whether no tap of any output lies outside an input of this size."""
+        return self.pad <= 0 and self.reach(self.size) - self.pad <= size
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One plain convolution: its rows and its columns."""
+
+    rows: Axis
+    columns: Axis
+
+    @property
+    def taps(self) -> int:
+        """Of the window."""
+        return self.rows.kernel * self.columns.kernel
+
+
+def phases_of(op: Conv) -> list[Phase]:
+    """The plain convolutions that an operation is; one unless it is transposed."""
+    rows, columns = (_axes(op, axis) for axis in (0, 1))
+    return [Phase(row, column) for row in rows for column in columns]
+
+
+def _axes(op: Conv, axis: int) -> list[Axis]:
+    spread, size, kernel = op.spread[axis], op.output[1 + axis], op.kernel[axis]
+    dilation, stride, pad = op.dilation[axis], op.stride[axis], op.pad[axis]
+    if spread == 1:
+        return [Axis(0, 1, size, kernel, 0, 1, stride, pad, dilation)]
+    assert stride == 1
+    every = spread // math.gcd(dilation, spread)
+    axes = []
+    for offset in range(min(spread, size)):
+        # Taps that do not fall on a zero: offset + k * dilation = pad, modulo the spread.
+        taps = [k for k in range(kernel) if (offset + k * dilation - pad) % spread == 0]
+        first = taps[0] if taps else 0
+        axes.append(
+            Axis(
+                offset, spread, -(-(size - offset) // spread), len(taps), first, every, 1,
+                -((offset + first * dilation - pad) // spread) if taps else 0,
+                every * dilation // spread,
+            )
+        )  # fmt: skip
+    return axes
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How the channels of a convolution in groups lie in vectors.
+
+    Neighbouring groups are taken together until their inputs and outputs fill whole vectors: a
+    dense convolution of `cin` -> `cout` channels, zero outside the blocks on its diagonal, for each
+    of `groups`.
+    """
+
+    isa: Isa
+    op: Conv
+
+    @cached_property
+    def groups(self) -> int:
+        """1 where the channels do not fill vectors."""
+        groups, lanes = self.op.groups, self.isa.lanes
+        if groups == 1 or len(self.op.cin) > 1:
+            return 1
+        for count in range(groups, 0, -1):
+            sides = sum(self.op.cin), self.op.cout
+            if groups % count == 0 and all(side % (count * lanes) == 0 for side in sides):
+                return count
+        return 1
+
+    @property
+    def blocks(self) -> int:
+        """Output blocks of one."""
+        return self.isa.blocks(self.op.cout // self.groups)
+
+    @property
+    def cin(self) -> tuple[int, ...]:
+        """Input channels of one, by map."""
+        return (self.op.cin[0] // self.groups,) if self.groups > 1 else self.op.cin
+
+    def dense(self, weight: Array) -> Array:
+        """(O, I / op.groups, h, w) -> (O, I / groups, h, w)."""
+        together = self.op.groups // self.groups
+        if together == 1:
+            return weight
+        out, inner, *window = weight.shape
+        per = out // self.op.groups
+        dense = np.zeros((self.groups, together, per, together, inner, *window), np.float32)
+        parts = weight.reshape(self.groups, together, per, inner, *window)
+        for i in range(together):
+            dense[:, i, :, i] = parts[:, i]
+        return dense.reshape(out, together * inner, *window)
+
+
+def pack_dense(isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase]) -> Array:
+    """(O, I, h, w) -> (O/c, K, c): for each phase and map, block of input channels, tap and lane;
+    the last block of a map has only its real lanes."""
+    out, c = weight.shape[0], isa.lanes
+    padded = np.zeros((isa.blocks(out) * c, *weight.shape[1:]), np.float32)
+    padded[:out] = weight
+    parts = []
+    for phase in phases:
+        rows, columns = (
+            [axis.first + k * axis.every for k in range(axis.kernel)]
+            for axis in (phase.rows, phase.columns)
+        )
+        window = padded[:, :, rows][:, :, :, columns]
+        first = 0
+        for channels in cin:
+            for begin in range(first, first + channels, c):
+                block = window[:, begin : min(begin + c, first + channels)]
+                # (O, lanes, h, w) -> (O/c, h, w, lanes, c)
+                lanes = block.reshape(-1, c, *block.shape[1:]).transpose(0, 3, 4, 2, 1)
+                parts.append(lanes.reshape(len(lanes), -1, c))
+            first += channels
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+def reach_of(phase: Phase, outputs: Pair) -> Pair:
+    """Input rows and columns that so many output rows and columns read."""
+    return phase.rows.reach(outputs[0]), phase.columns.reach(outputs[1])

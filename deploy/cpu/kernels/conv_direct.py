@@ -1,0 +1,231 @@
+"""Dense convolution of any window, tap by tap, on blocked activations or the image.
+
+A task has some rows and columns of the output. It copies what they read, with zeros around it
+(`Band`), unless every tap lies inside; then each register tile sums over channels and taps, the
+weights of one tile's output channels going over all pixels of the task before the next ones'.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy import ir
+from deploy.cpu.convolution import Grouping, Phase, pack_dense, phases_of
+from deploy.cpu.isa import Isa, Tile, best_tile
+from deploy.cpu.layout import Array, pack_normalisation, pack_vector
+from deploy.cpu.rows.band import Band, InPlace, Inputs
+from deploy.cpu.rows.epilogue import Epilogue, pack_steps
+from deploy.cpu.rows.maps import Map
+from lut.ops import Conv
+
+
+@dataclass(frozen=True)
+class ConvDirectSchedule:
+    """Register tile, of how many rows it is, and the rows and columns of a task's output."""
+
+    tile: Tile
+    tile_rows: int
+    rows: int
+    columns: int
+
+
+def supports(op: Conv) -> bool:
+    """Not with strides where there are zeros between the input's elements."""
+    return op.stride == (1, 1) or op.spread == (1, 1)
+
+
+def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule:
+    """Tasks whose input stays in half of L2, as many as the threads share evenly."""
+    phase = _as_row(op, phases_of(op)[0])
+    blocks = Grouping(isa, op).blocks
+    height, width = phase.rows.size, phase.columns.size
+    # A narrow map's tiles take two or more rows, so that they fill the registers.
+    tile_rows = 1
+    if width < 8 and height > 1:
+        tile_rows = min(height, max(1, 12 // width))
+    columns = width
+    channels = sum(isa.blocks(c) for c in Grouping(isa, op).cin) * isa.lanes
+
+    def band_bytes(rows: int, columns: int) -> int:
+        return 4 * channels * phase.rows.reach(rows) * phase.columns.reach(columns)
+
+    budget, floor = isa.l2_bytes // 2, 32
+    while columns > floor and band_bytes(tile_rows, columns) > budget:
+        columns = -(-columns // 2)
+    rows = tile_rows
+    while rows < height and band_bytes(rows + tile_rows, columns) <= budget:
+        rows += tile_rows
+    strips = -(-width // columns)
+    # As few bands as fit, a multiple of what the threads need.
+    bands = -(-height // rows)
+    while bands * strips % threads and bands < height:
+        bands += 1
+    rows = min(height, max(tile_rows, -(-height // bands)))
+    tile = best_tile(isa, tile_rows * columns, blocks)
+    px = max(1, min(tile.px // tile_rows, columns))
+    px = -(-columns // -(-columns // px))
+    return ConvDirectSchedule(Tile(px, tile.ob), tile_rows, rows, columns)
+
+
+def pack(
+    op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
+    normalisation: dict[str, Any] | None = None,
+) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order: an image's normalisation (2, 3, c), weight (O/c, K, c) as
+    `pack_dense` has it, bias (O/c, c), the steps' vectors."""
+    grouping = Grouping(isa, op)
+    packed = pack_dense(isa, grouping.dense(weight), grouping.cin, phases_of(op))
+    image = [pack_normalisation(isa, **normalisation)] if op.source == "uint8_nhwc" else []
+    return [*image, packed, pack_vector(isa, np.asarray(bias)), *pack_steps(isa, steps)]
+
+
+def emit(op: Conv, schedule: ConvDirectSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(inputs, other maps, constants, y)."""
+
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        kernel = _Kernel(op, schedule, isa, f)
+        return kernel.body
+
+    return ir.prim_func("conv", signature)
+
+
+class _Kernel:
+    def __init__(
+        self, op: Conv, schedule: ConvDirectSchedule, isa: Isa, f: ir.PrimFuncBuilder
+    ) -> None:
+        self.op, self.schedule, self.isa = op, schedule, isa
+        self.grouping, self.phases = Grouping(isa, op), phases_of(op)
+        self.inputs = Inputs(isa, f, op)
+        self.epilogue = Epilogue(isa, op.then, op.output)
+        self.epilogue.operands(f)
+        self.inputs.constants(f)
+        blocks, window = isa.blocks(op.cout), sum(phase.taps for phase in self.phases)
+        self.weight = f.param("weight", (blocks, sum(self.grouping.cin) * window, isa.lanes))
+        self.bias = f.param("bias", (blocks, isa.lanes))
+        self.epilogue.constants(f)
+        self.y = Map(isa, f, "y", *op.output)
+
+    def body(self) -> None:
+        phases = self.phases
+        if _is_pointwise(self.op):
+            phases = [_as_row(self.op, phases[0])]
+            self.inputs.as_row()
+            self.epilogue.as_row()
+            self.y = self.y.as_row()
+        at = 0  # in the weights
+        for phase in phases:
+            self._phase(phase, at)
+            at += sum(self.grouping.cin) * phase.taps
+
+    def _phase(self, phase: Phase, at: int) -> None:
+        rows = min(self.schedule.rows, phase.rows.size)
+        columns = min(self.schedule.columns, phase.columns.size)
+        bands, strips = -(-phase.rows.size // rows), -(-phase.columns.size // columns)
+        with ir.parallel(0, bands * strips) as task:
+            # The last ones overlap instead of being smaller: the same values are written twice.
+            top = ir.bind(ir.minimum(task // strips * rows, phase.rows.size - rows))
+            left = ir.bind(ir.minimum(task % strips * columns, phase.columns.size - columns))
+            band = self._band(phase, rows, columns)
+            with ir.serial(0, self.grouping.groups) as group:
+                blocks = sum(self.isa.blocks(c) for c in self.grouping.cin)
+                band.fill(
+                    ir.bind(top * phase.rows.stride - phase.rows.pad),
+                    ir.bind(left * phase.columns.stride - phase.columns.pad),
+                    group * blocks,
+                )
+
+                def tiles(first: ir.Expr, ob: int, group: ir.Expr = group) -> None:
+                    out = ir.bind(group * self.grouping.blocks + first)
+                    self._tiles(phase, at, band, (top, left), (rows, columns), out, ob)
+
+                ir.over_tiles(self.grouping.blocks, self.schedule.tile.ob, tiles)
+
+    def _band(self, phase: Phase, rows: int, columns: int) -> Band:
+        inside = phase.rows.inside(self._height) and phase.columns.inside(self._width)
+        if self.inputs.maps and inside:
+            return InPlace(self.inputs.maps)
+        size = phase.rows.reach(rows), phase.columns.reach(columns)
+        grouped = self.grouping.groups > 1
+        return self.inputs.band(size, self.isa.blocks(self.grouping.cin[0]) if grouped else None)
+
+    @property
+    def _height(self) -> int:
+        return self.inputs.maps[0].height if self.inputs.maps else self.op.height
+
+    @property
+    def _width(self) -> int:
+        return self.inputs.maps[0].width if self.inputs.maps else self.op.width
+
+    def _tiles(
+        self, phase: Phase, at: int, band: Band, corner: tuple[ir.Expr, ir.Expr],
+        size: tuple[int, int], out: ir.Expr, ob: int,
+    ) -> None:  # fmt: skip
+        """Every pixel of a task, of ob output blocks from `out` on."""
+        high = min(self.schedule.tile_rows, size[0])
+        wide = min(self.schedule.tile.px, size[1])
+        with ir.serial(0, -(-size[0] // high)) as i, ir.serial(0, -(-size[1] // wide)) as j:
+            row = ir.bind(ir.minimum(i * high, size[0] - high))
+            column = ir.bind(ir.minimum(j * wide, size[1] - wide))
+            places = [(row + y, column + x) for y in range(high) for x in range(wide)]
+            acc = ir.Registers(len(places) * ob, self.isa.lanes)
+            for number in range(len(places) * ob):
+                acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=self.isa.lanes)
+            self._reduce(phase, at, band, places, acc, out, ob)
+            place = (
+                (corner[0] + row) * phase.rows.step + phase.rows.offset,
+                (corner[1] + column) * phase.columns.step + phase.columns.offset,
+            )
+            step = phase.rows.step, phase.columns.step
+            self.epilogue.store(self.y, acc, place, (high, wide), step, out, ob)
+
+    def _reduce(
+        self, phase: Phase, at: int, band: Band, places: list[tuple[ir.Expr, ir.Expr]],
+        acc: ir.Registers, out: ir.Expr, ob: int,
+    ) -> None:  # fmt: skip
+        """Add the products of all channels and taps."""
+        c, rows, columns = self.isa.lanes, phase.rows, phase.columns
+
+        def channels(part: int, block: ir.Expr, base: ir.Expr, lanes: int) -> None:
+            with ir.serial(0, rows.kernel) as ky, ir.serial(0, columns.kernel) as kx:
+                tap = ir.bind(base + (ky * columns.kernel + kx) * lanes)
+                with ir.serial(0, lanes) as lane:
+                    weights = [
+                        ir.bind(ir.load(self.weight, out + o, tap + lane, 0, lanes=c))
+                        for o in range(ob)
+                    ]
+                    for p, (y, x) in enumerate(places):
+                        value = band.value(
+                            part,
+                            block,
+                            y * rows.stride + ky * rows.dilation,
+                            x * columns.stride + kx * columns.dilation,
+                            lane,
+                        )
+                        value = ir.bind(ir.splat(value, c))
+                        for o in range(ob):
+                            acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+
+        for part, cin in enumerate(self.grouping.cin):
+            full, tail = divmod(cin, c)
+            if full:
+                with ir.serial(0, full) as block:
+                    channels(part, block, at + block * (phase.taps * c), c)
+            if tail:
+                channels(part, full, at + full * (phase.taps * c), tail)
+            at += cin * phase.taps
+
+
+def _is_pointwise(op: Conv) -> bool:
+    alone = op.kernel == op.stride == op.spread == (1, 1) and not any(op.pad)
+    return alone and op.source == "maps"
+
+
+def _as_row(op: Conv, phase: Phase) -> Phase:
+    """A 1x1 convolution knows of no rows."""
+    if not _is_pointwise(op):
+        return phase
+    pixels = phase.rows.size * phase.columns.size
+    return Phase(replace(phase.rows, size=1), replace(phase.columns, size=pixels))

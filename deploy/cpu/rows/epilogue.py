@@ -1,0 +1,152 @@
+"""What is done to each vector of a kernel's output before it is stored."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy import ir
+from deploy.cpu import functions
+from deploy.cpu.isa import Isa
+from deploy.cpu.layout import Array, pack_vector
+from deploy.cpu.rows.maps import Map
+from lut.ops import Pair, Shape, Step
+
+Place = tuple[ir.Expr, ir.Expr]  # row, column
+
+# Steps that read another map, and its shape by the output's.
+OPERANDS: dict[Step, Any] = {
+    "add": lambda c, h, w: (c, h, w),
+    "mul": lambda c, h, w: (c, h, w),
+    "add_channel": lambda c, h, w: (c, 1, 1),
+    "mul_channel": lambda c, h, w: (c, 1, 1),
+    "mul_pixel": lambda c, h, w: (1, h, w),
+}
+CONSTANTS: dict[Step, int] = {"prelu": 1, "scale": 2}  # vectors of a value per channel
+
+# Long formulas, which are written once in a loop: unrolled, TVM takes minutes for them.
+LONG: frozenset[Step] = frozenset(("sigmoid", "swish", "tanh", "gelu", "gelu_tanh"))
+
+
+class Epilogue:
+    """The steps of `then`, on an output of this shape.
+
+    Its parameters are, in the order of the steps, the other maps (`operands`, behind the kernel's
+    inputs) and vectors (`constants`, behind its weights): `NAME` (C/c, c).
+    """
+
+    def __init__(self, isa: Isa, then: tuple[Step, ...], output: Shape) -> None:
+        self.isa, self.then, self.output = isa, then, output
+        self._long = not LONG.isdisjoint(then)
+        self._maps: list[Map] = []
+        self._vectors: list[ir.Buffer] = []
+
+    def operands(self, f: ir.PrimFuncBuilder) -> None:
+        """Declare the other maps."""
+        for number, step in enumerate(self.then):
+            if step in OPERANDS:
+                shape = OPERANDS[step](*self.output)
+                self._maps.append(Map(self.isa, f, f"{step}{number}", *shape))
+
+    def as_row(self) -> None:
+        """Let every map be one row of all its pixels."""
+        self._maps = [of if of.height * of.width == 1 else of.as_row() for of in self._maps]
+
+    def constants(self, f: ir.PrimFuncBuilder) -> None:
+        """Declare the vectors."""
+        shape = self.isa.blocks(self.output[0]), self.isa.lanes
+        for number, step in enumerate(self.then):
+            for i in range(CONSTANTS.get(step, 0)):
+                self._vectors.append(f.param(f"{step}{number}_{i}", shape))
+
+    def store(
+        self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr, ob: int
+    ) -> None:
+        """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
+        output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
+        high, wide = size
+        for p in range(high * wide):
+            row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
+            for o in range(ob):
+                value = acc[p * ob + o]
+                value = value if self._long else self.apply(value, out + o, row, column)
+                y.row(row).store(out + o, column, value)
+        if not self._long:
+            return
+        with ir.serial(0, ob) as o, ir.serial(0, high) as i, ir.serial(0, wide) as j:
+            row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
+            value = self.apply(y.vector(out + o, row, column), out + o, row, column)
+            y.row(row).store(out + o, column, value)
+
+    def apply(self, value: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """A vector of one pixel, ready to be stored."""
+        maps, vectors, lanes = iter(self._maps), iter(self._vectors), self.isa.lanes
+        # Between long formulas a register, through which TVM's simplifier does not look: it would
+        # take time that doubles with each.
+        between = ir.Registers(1, lanes) if self._long else None
+        for step in self.then:
+            if step in OPERANDS:
+                other = _operand(next(maps), step, block, row, column)
+                value = value + other if step.startswith("add") else value * other
+            elif step in CONSTANTS:
+                given = [
+                    ir.load(next(vectors), block, 0, lanes=lanes) for _ in range(CONSTANTS[step])
+                ]
+                value = _with_constants(value, step, given, lanes)
+            else:
+                value = function(value, step, lanes)
+            if between is None:
+                value = ir.bind(value)
+            else:
+                between[0] = value
+                value = between[0]
+        return value
+
+
+def pack_steps(isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:
+    """Constants of the steps in call order: vectors (C,) as (C/c, c)."""
+    return [pack_vector(isa, np.asarray(vector, np.float32)) for vector in steps]
+
+
+def function(value: ir.Expr, step: Step, lanes: int) -> ir.Expr:
+    """A step of the value alone."""
+    if step == "relu" or step == "relu6" or step == "hswish":
+        return ir.activate(value, step, lanes)
+    value = ir.bind(value)
+    half, one = ir.const(0.5, lanes), ir.const(1, lanes)
+    if step == "sigmoid":
+        return functions.sigmoid(value, lanes)
+    if step == "hsigmoid":  # relu6(value + 3) / 6
+        shifted = ir.activate(value + ir.const(3, lanes), "relu6", lanes)
+        return shifted * ir.const(1 / 6, lanes)
+    if step == "swish":
+        return value * functions.sigmoid(value, lanes)
+    if step == "tanh":
+        return functions.tanh(value, lanes)
+    if step == "gelu":
+        normal = functions.erf(value * ir.const(1 / math.sqrt(2), lanes), lanes)
+        return half * value * (one + normal)
+    if step == "gelu_tanh":
+        cubic = value + ir.const(0.044715, lanes) * value * value * value
+        inner = ir.const(math.sqrt(2 / math.pi), lanes) * cubic
+        return half * value * (one + functions.tanh(inner, lanes))
+    raise AssertionError(step)
+
+
+def _operand(of: Map, step: Step, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+    if step == "mul_pixel":
+        return ir.splat(of.row(row).value(0, column, 0), of.isa.lanes)
+    if step.endswith("_channel"):
+        return of.vector(block, 0, 0)
+    return of.vector(block, row, column)
+
+
+def _with_constants(value: ir.Expr, step: Step, given: list[ir.Expr], lanes: int) -> ir.Expr:
+    if step == "prelu":
+        value = ir.bind(value)
+        return ir.select(value < ir.const(0, lanes), value * given[0], value)
+    if step == "scale":
+        factor, shift = given
+        return value * factor + shift
+    raise AssertionError(step)
