@@ -62,6 +62,13 @@ class Graph:
             return value if value.op.name in names else None
         return None
 
+    def loops(self, var: Expr, name: str) -> list[Expr] | None:
+        """What loops of the importer's own under this name read; None for anything else."""
+        call = self.call(var, "relax.call_tir")
+        if call is None or call.args[0].name_hint.rstrip("0123456789") != name:
+            return None
+        return list(call.args[1].fields)
+
     def constant(self, expr: Expr) -> Array | None:
         """The value of a constant, or of one that is only reshaped, as the importer leaves biases
         (folding those with TVM would compile a kernel for each)."""
@@ -254,6 +261,66 @@ def _activation(graph: Graph, output: Expr) -> tuple[Activation, Expr, int]:
     if bounds == (0.0, float("inf")):
         return "relu", value, 1
     return "hswish", _hard_swish(graph, output), 2
+
+
+def function_of(graph: Graph, output: Expr) -> tuple[Any, Any]:
+    """A function of a value alone that `activation` does not know, as a `lut.ops.Step`, and the
+    value, which nothing else reads; (None, None) for anything else."""
+    for name, step in _FUNCTIONS.items():
+        call = graph.call(output, f"relax.{name}")
+        if call is not None:
+            return _alone(graph, step, call.args[0], 1)
+    for x, gate in product_of(graph, output):
+        inner = graph.call(gate, "relax.sigmoid")
+        if inner is not None and x.same_as(inner.args[0]) and graph.used_once(gate):
+            return _alone(graph, "swish", x, 2)
+    sixth, bounds = _clipped(graph, output)
+    if bounds == (0.0, 1.0) and isinstance(sixth, relax.Var) and graph.used_once(sixth):
+        scaled = graph.shifted(sixth, 0.5)
+        if isinstance(scaled, relax.Var) and graph.used_once(scaled):
+            return _alone(graph, "hsigmoid", graph.scaled(scaled, 1 / 6), 1)
+    return None, None
+
+
+_FUNCTIONS = {
+    "nn.silu": "swish", "tanh": "tanh", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh",
+}  # fmt: skip
+
+
+def _alone(graph: Graph, step: str, value: Any, reads: int) -> tuple[Any, Any]:  # noqa: ANN401
+    alone = isinstance(value, relax.Var) and graph.uses(value) == reads
+    return (step, value) if alone else (None, None)
+
+
+def prelu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:
+    """What is multiplied by a constant slope below zero, and the slope."""
+    call = graph.call(output, "relax.nn.leakyrelu")
+    if call is not None:
+        value, slope = call.args[0], np.float32(call.attrs.alpha).reshape(())
+    else:
+        loops = graph.loops(output, "prelu")
+        if loops is None:
+            return None
+        value, slope = loops[0], graph.constant(loops[1])
+    return (value, slope) if isinstance(value, relax.Var) and slope is not None else None
+
+
+def spread_of(graph: Graph, output: Expr) -> tuple[Var, tuple[int, int]] | None:
+    """What zeros are put between, and how far its rows and columns lie apart then."""
+    loops = graph.loops(output, "zeros_between")
+    if loops is None or not isinstance(loops[0], relax.Var) or len(shape_of(output)) != 4:
+        return None
+    (_, _, *small), (_, _, *large) = shape_of(loops[0]), shape_of(output)
+    apart = [(b - 1) // (a - 1) if a > 1 else 1 for a, b in zip(small, large, strict=True)]
+    return loops[0], (apart[0], apart[1])
+
+
+def per_channel(constant: Array, channels: int) -> Array | None:
+    """(channels,) of a constant that is one value for each, or one for all; else None."""
+    if constant.size == 1:
+        return np.full(channels, constant.item(), np.float32)
+    shape = (1,) * (4 - constant.ndim) + constant.shape
+    return constant.reshape(-1) if shape == (1, channels, 1, 1) else None
 
 
 def _clipped(graph: Graph, output: Expr) -> tuple[Expr, tuple[float, ...]]:

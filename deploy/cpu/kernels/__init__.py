@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
+    conv_direct,
+    conv_winograd,
     convert,
     depthwise,
     global_pool,
@@ -43,6 +45,7 @@ from lut.ops import Operation
 KERNELS_VERSION = 3
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
+    ops.Conv: (conv_winograd, conv_direct),
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
     ops.Labels: (labels_end,),
@@ -133,7 +136,10 @@ class CpuKernels:
 
     def layout(self, op: Operation) -> Layout:
         """Blocked (1, C/c, H, W, c), but for the image and what has its size."""
-        return Layout(not isinstance(op, _FROM_IMAGE), not isinstance(op, _TO_IMAGE))
+        from_image = isinstance(op, _FROM_IMAGE) or (
+            isinstance(op, ops.Conv) and op.source != "maps"
+        )
+        return Layout(not from_image, not isinstance(op, _TO_IMAGE))
 
     def own_shape(self, channels: int, height: int, width: int) -> tuple[int, ...]:
         """(1, C/c, H, W, c)."""

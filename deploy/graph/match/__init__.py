@@ -1,5 +1,6 @@
 """What is recognised in a graph: one operation a file, whichever backend has a kernel for it."""
 
+from deploy.graph.match.conv import match_conv
 from deploy.graph.match.depthwise import match_depthwise
 from deploy.graph.match.found import Found, Matcher
 from deploy.graph.match.global_mean import match_global_mean
@@ -26,6 +27,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_global_pool,
     match_pointwise,
     match_depthwise,
+    match_conv,
     match_labels,
     match_logits,
     match_resize,

@@ -43,9 +43,16 @@ def is_stem(block: ConvBlock) -> bool:
 
 def image_source(graph: Graph, block: ConvBlock) -> ImageSource:
     """The uint8 image if `deploy.graph.ends` attached an image end, else the float planes."""
-    found = _image_end(graph, block.input)
+    return image_end(graph, block.input) or ImageSource(block.input, "float32_nchw", {})
+
+
+def image_end(graph: Graph, tensor: relax.Expr) -> ImageSource | None:
+    """What a normalised tensor of three channels is made of, if it is the image or its planes as
+    they come in."""
+    found = _image_end(graph, tensor)
     if found is None:
-        return ImageSource(block.input, "float32_nchw", {})
+        planes = isinstance(tensor, relax.Var) and graph.definition(tensor) is None
+        return ImageSource(tensor, "float32_nchw", {}) if planes else None
     image, factor, shift = found
     # v * factor + shift = (v - mean) / std
     std = 1 / factor.astype(np.float64)

@@ -1,0 +1,135 @@
+"""What follows an operation and works on each value of its output by itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from deploy.graph.view import (
+    Array,
+    Graph,
+    activation,
+    function_of,
+    map_of,
+    per_channel,
+    prelu_of,
+    product_of,
+    shape_of,
+    sum_of,
+)
+from lut.ops import Shape, Step
+
+_DEEPEST = 6  # steps behind one operation
+
+
+@dataclass(frozen=True)
+class Steps:
+    """`then` of an operation that ends at `source`: the other maps and the vectors (C,) that it
+    reads, in order, and the values between, `source` among them, which nothing else reads."""
+
+    source: relax.Var
+    then: tuple[Step, ...] = ()
+    operands: tuple[relax.Var, ...] = ()
+    vectors: tuple[Array, ...] = field(default=())
+    inner: tuple[relax.Var, ...] = ()
+
+    def before(self, source: relax.Var) -> "Steps":
+        """The same, of a source one step earlier that does nothing itself."""
+        return Steps(source, self.then, self.operands, self.vectors, (source, *self.inner))
+
+    def after(
+        self, source: Any, step: Step, operands: tuple[Any, ...] = (),
+        vectors: tuple[Array, ...] = (),
+    ) -> "Steps":  # fmt: skip
+        """One step more, in front of the others."""
+        return Steps(
+            source, (step, *self.then), (*operands, *self.operands),
+            (*vectors, *self.vectors), (source, *self.inner),
+        )  # fmt: skip
+
+
+def steps_to(graph: Graph, var: relax.Var) -> Iterator[Steps]:
+    """Every way to take `var` as steps behind an earlier value: the longest first, at last none."""
+    if _is_map(var):
+        yield from _longer(graph, Steps(var), map_of(var), _DEEPEST)
+
+
+def _is_map(var: relax.Var) -> bool:
+    shape = getattr(var.ty, "shape", None)
+    if shape is None or len(shape) != 4 or str(var.ty.dtype) != "float32":
+        return False
+    return shape_of(var)[0] == 1
+
+
+def _longer(graph: Graph, steps: Steps, shape: Shape, left: int) -> Iterator[Steps]:
+    if left:
+        for earlier in _earlier(graph, steps, shape):
+            if _is_map(earlier.source) and map_of(earlier.source) == shape:
+                yield from _longer(graph, earlier, shape, left - 1)
+    yield steps
+
+
+def _earlier(graph: Graph, steps: Steps, shape: Shape) -> Iterator[Steps]:
+    var = steps.source
+    act, value = activation(graph, var)
+    if act != "none":
+        yield steps.after(value, act)
+        return
+    step, value = function_of(graph, var)
+    if step is not None:
+        yield steps.after(value, step)
+        return
+    found = prelu_of(graph, var)
+    if found is not None and graph.used_once(found[0]):
+        slope = per_channel(found[1], shape[0])
+        if slope is not None:
+            yield steps.after(found[0], "prelu", (), (slope,))
+        return
+    for name, pairs in (("add", sum_of(graph, var)), ("mul", product_of(graph, var))):
+        for value, other in pairs:
+            kind = None if graph.constant(other) is not None else _operand(other, shape)
+            if kind is not None and graph.used_once(value):
+                step = f"{name}{kind}"
+                if step != "add_pixel":
+                    yield steps.after(value, step, (other,))  # type: ignore[arg-type]
+    yield from _with_constant(graph, steps, shape[0])
+
+
+def _operand(other: relax.Var, shape: Shape) -> str | None:
+    if not _is_map(other):
+        return None
+    sizes, (channels, height, width) = map_of(other), shape
+    if sizes == shape:
+        return ""
+    if sizes == (channels, 1, 1):
+        return "_channel"
+    return "_pixel" if sizes == (1, height, width) else None
+
+
+def _with_constant(graph: Graph, steps: Steps, channels: int) -> Iterator[Steps]:
+    """A sum, difference, product or quotient with a constant: a factor and a shift per channel."""
+    call = graph.call(steps.source, *(f"relax.{n}" for n in ("add", "subtract", "multiply", "divide")))
+    if call is None:
+        return
+    name = str(call.op.name).removeprefix("relax.")
+    first, second = call.args
+    for value, other, turned in ((first, second, False), (second, first, True)):
+        constant = graph.constant(other)
+        if constant is None or not isinstance(value, relax.Var) or not graph.used_once(value):
+            continue
+        if graph.constant(value) is not None or name == "divide" and turned:
+            continue
+        vector = per_channel(constant, channels)
+        if vector is None or (name == "divide" and not vector.all()):
+            continue
+        one, zero = np.ones_like(vector), np.zeros_like(vector)
+        factor, shift = {
+            "add": (one, vector),
+            "subtract": (-one, vector) if turned else (one, -vector),
+            "multiply": (vector, zero),
+            "divide": (1 / np.where(vector == 0, 1, vector), zero),
+        }[name]
+        yield steps.after(value, "scale", (), (factor, shift))
+        return
