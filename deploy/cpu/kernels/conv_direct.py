@@ -55,15 +55,18 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule
     budget, floor = isa.l2_bytes // 2, 32
     while columns > floor and band_bytes(tile_rows, columns) > budget:
         columns = -(-columns // 2)
-    rows = tile_rows
-    while rows < height and band_bytes(rows + tile_rows, columns) <= budget:
-        rows += tile_rows
     strips = -(-width // columns)
-    # As few bands as fit, a multiple of what the threads need.
-    bands = -(-height // rows)
-    while bands * strips % threads and bands < height:
-        bands += 1
-    rows = min(height, max(tile_rows, -(-height // bands)))
+    # The last band overlaps the one before it, and threads wait for the slowest: the number of rows
+    # that costs least by that, and by the rows that bands have in common.
+    shared = phase.rows.reach(1) - phase.rows.stride
+
+    def cost(rows: int) -> float:
+        rounds = -(-(-(-height // rows)) * strips // threads)
+        return rounds * (rows + 0.02 * shared)
+
+    fitting = [r for r in range(1, height + 1) if band_bytes(r, columns) <= budget]
+    whole = [r for r in fitting if r % tile_rows == 0] or [min(tile_rows, height)]
+    rows = min(whole, key=lambda r: (cost(r), -r))
     tile = best_tile(isa, tile_rows * columns, blocks)
     px = max(1, min(tile.px // tile_rows, columns))
     px = -(-columns // -(-columns // px))
