@@ -12,23 +12,29 @@ import numpy as np
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array
-from lut.ops import Conv, Pair
+from lut.ops import Conv
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Along one axis: output `offset + t * step` for t below `size` is the sum over k below
-    `kernel` of tap `first + k * every` times input t * stride - pad + k * dilation."""
+    """Along one axis, for each of some remainders r: output `offsets[r] + t * step` for t below
+    `sizes[r]` is the sum over k below `kernel` of tap `firsts[r] + k * every` times input
+    t * stride - pads[r] + k * dilation."""
 
-    offset: int
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    firsts: tuple[int, ...]
+    pads: tuple[int, ...]
     step: int
-    size: int
     kernel: int
-    first: int
     every: int
     stride: int
-    pad: int
     dilation: int
+
+    @property
+    def size(self) -> int:
+        """Outputs of the longest remainder."""
+        return max(self.sizes)
 
     def reach(self, outputs: int) -> int:
         """Inputs that so many neighbouring outputs read, from the first to the last."""
@@ -36,20 +42,32 @@ class Axis:
 
     def inside(self, size: int) -> bool:
         """Whether no tap of any output lies outside an input of this size."""
-        return self.pad <= 0 and self.reach(self.size) - self.pad <= size
+        return all(
+            pad <= 0 and self.reach(outputs) - pad <= size
+            for pad, outputs in zip(self.pads, self.sizes, strict=True)
+        )
+
+    def taps(self, remainder: int) -> list[int]:
+        """Of the window."""
+        return [self.firsts[remainder] + k * self.every for k in range(self.kernel)]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One plain convolution: its rows and its columns."""
+    """Plain convolutions of windows of one size: rows and columns of each pair of remainders."""
 
     rows: Axis
     columns: Axis
 
     @property
     def taps(self) -> int:
-        """Of the window."""
+        """Of the window of one."""
         return self.rows.kernel * self.columns.kernel
+
+    @property
+    def count(self) -> int:
+        """Pairs of remainders."""
+        return len(self.rows.offsets) * len(self.columns.offsets)
 
 
 def phases_of(op: Conv) -> list[Phase]:
@@ -62,22 +80,21 @@ def _axes(op: Conv, axis: int) -> list[Axis]:
     spread, size, kernel = op.spread[axis], op.output[1 + axis], op.kernel[axis]
     dilation, stride, pad = op.dilation[axis], op.stride[axis], op.pad[axis]
     if spread == 1:
-        return [Axis(0, 1, size, kernel, 0, 1, stride, pad, dilation)]
+        return [Axis((0,), (size,), (0,), (pad,), 1, kernel, 1, stride, dilation)]
     assert stride == 1
     every = spread // math.gcd(dilation, spread)
-    axes = []
+    found: dict[int, list[tuple[int, int, int, int]]] = {}  # by the number of taps
     for offset in range(min(spread, size)):
         # Taps that do not fall on a zero: offset + k * dilation = pad, modulo the spread.
         taps = [k for k in range(kernel) if (offset + k * dilation - pad) % spread == 0]
         first = taps[0] if taps else 0
-        axes.append(
-            Axis(
-                offset, spread, -(-(size - offset) // spread), len(taps), first, every, 1,
-                -((offset + first * dilation - pad) // spread) if taps else 0,
-                every * dilation // spread,
-            )
-        )  # fmt: skip
-    return axes
+        before = -((offset + first * dilation - pad) // spread) if taps else 0
+        outputs = -(-(size - offset) // spread)
+        found.setdefault(len(taps), []).append((offset, outputs, first, before))
+    return [
+        Axis(*zip(*remainders, strict=True), spread, taps, every, 1, every * dilation // spread)
+        for taps, remainders in found.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -136,22 +153,14 @@ def pack_dense(isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase
     padded[:out] = weight
     parts = []
     for phase in phases:
-        rows, columns = (
-            [axis.first + k * axis.every for k in range(axis.kernel)]
-            for axis in (phase.rows, phase.columns)
-        )
-        window = padded[:, :, rows][:, :, :, columns]
-        first = 0
-        for channels in cin:
-            for begin in range(first, first + channels, c):
-                block = window[:, begin : min(begin + c, first + channels)]
-                # (O, lanes, h, w) -> (O/c, h, w, lanes, c)
-                lanes = block.reshape(-1, c, *block.shape[1:]).transpose(0, 3, 4, 2, 1)
-                parts.append(lanes.reshape(len(lanes), -1, c))
-            first += channels
+        for i, j in np.ndindex(len(phase.rows.offsets), len(phase.columns.offsets)):
+            window = padded[:, :, phase.rows.taps(i)][:, :, :, phase.columns.taps(j)]
+            first = 0
+            for channels in cin:
+                for begin in range(first, first + channels, c):
+                    block = window[:, begin : min(begin + c, first + channels)]
+                    # (O, lanes, h, w) -> (O/c, h, w, lanes, c)
+                    lanes = block.reshape(-1, c, *block.shape[1:]).transpose(0, 3, 4, 2, 1)
+                    parts.append(lanes.reshape(len(lanes), -1, c))
+                first += channels
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
-
-
-def reach_of(phase: Phase, outputs: Pair) -> Pair:
-    """Input rows and columns that so many output rows and columns read."""
-    return phase.rows.reach(outputs[0]), phase.columns.reach(outputs[1])

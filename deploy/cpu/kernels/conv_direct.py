@@ -17,7 +17,7 @@ from deploy.cpu.convolution import Grouping, Phase, pack_dense, phases_of
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.band import Band, InPlace, Inputs
-from deploy.cpu.rows.epilogue import Epilogue, pack_steps
+from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map
 from lut.ops import Conv
 
@@ -105,7 +105,7 @@ class _Kernel:
         self.epilogue = Epilogue(isa, op.then, op.output)
         self.epilogue.operands(f)
         self.inputs.constants(f)
-        blocks, window = isa.blocks(op.cout), sum(phase.taps for phase in self.phases)
+        blocks, window = isa.blocks(op.cout), sum(p.taps * p.count for p in self.phases)
         self.weight = f.param("weight", (blocks, sum(self.grouping.cin) * window, isa.lanes))
         self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
@@ -118,33 +118,47 @@ class _Kernel:
             self.inputs.as_row()
             self.epilogue.as_row()
             self.y = self.y.as_row()
-        at = 0  # in the weights
-        for phase in phases:
-            self._phase(phase, at)
-            at += sum(self.grouping.cin) * phase.taps
-
-    def _phase(self, phase: Phase, at: int) -> None:
-        rows = min(self.schedule.rows, phase.rows.size)
-        columns = min(self.schedule.columns, phase.columns.size)
-        bands, strips = -(-phase.rows.size // rows), -(-phase.columns.size // columns)
+        # A part of the input is read by all phases while it is in the cache.
+        sizes = [
+            [size for phase in phases for size in getattr(phase, axis).sizes]
+            for axis in ("rows", "columns")
+        ]
+        rows = min(self.schedule.rows, *sizes[0])
+        columns = min(self.schedule.columns, *sizes[1])
+        bands, strips = -(-max(sizes[0]) // rows), -(-max(sizes[1]) // columns)
         with ir.parallel(0, bands * strips) as task:
-            # The last ones overlap instead of being smaller: the same values are written twice.
-            top = ir.bind(ir.minimum(task // strips * rows, phase.rows.size - rows))
-            left = ir.bind(ir.minimum(task % strips * columns, phase.columns.size - columns))
-            band = self._band(phase, rows, columns)
-            with ir.serial(0, self.grouping.groups) as group:
-                blocks = sum(self.isa.blocks(c) for c in self.grouping.cin)
-                band.fill(
-                    ir.bind(top * phase.rows.stride - phase.rows.pad),
-                    ir.bind(left * phase.columns.stride - phase.columns.pad),
-                    group * blocks,
-                )
+            at = 0  # in the weights
+            for phase in phases:
+                every = sum(self.grouping.cin) * phase.taps
+                with ir.serial(0, phase.count) as pair:
+                    corner = (task // strips * rows, task % strips * columns)
+                    self._phase(phase, ir.bind(at + pair * every), pair, corner, (rows, columns))
+                at += every * phase.count
 
-                def tiles(first: ir.Expr, ob: int, group: ir.Expr = group) -> None:
-                    out = ir.bind(group * self.grouping.blocks + first)
-                    self._tiles(phase, at, band, (top, left), (rows, columns), out, ob)
+    def _phase(
+        self, phase: Phase, at: ir.Expr, pair: ir.Expr, corner: Place, size: tuple[int, int]
+    ) -> None:
+        """A task's part of one convolution, whose weights begin `at`."""
+        axes, remainders = (phase.rows, phase.columns), divided(pair, len(phase.columns.offsets))
+        first, top_left, offsets = [], [], []
+        for axis, remainder, begin, outputs in zip(axes, remainders, corner, size, strict=True):
+            # The last task overlaps instead of being smaller: the same values are written twice.
+            last = lookup(axis.sizes, remainder) - outputs
+            first.append(ir.bind(ir.minimum(begin, last)))
+            top_left.append(ir.bind(first[-1] * axis.stride - lookup(axis.pads, remainder)))
+            offsets.append(
+                ir.bind(first[-1] * axis.step + lookup(axis.offsets, remainder))
+            )
+        band = self._band(phase, *size)
+        with ir.serial(0, self.grouping.groups) as group:
+            blocks = sum(self.isa.blocks(c) for c in self.grouping.cin)
+            band.fill(*top_left, group * blocks)
 
-                ir.over_tiles(self.grouping.blocks, self.schedule.tile.ob, tiles)
+            def tiles(first: ir.Expr, ob: int, group: ir.Expr = group) -> None:
+                out = ir.bind(group * self.grouping.blocks + first)
+                self._tiles(phase, at, band, (offsets[0], offsets[1]), size, out, ob)
+
+            ir.over_tiles(self.grouping.blocks, self.schedule.tile.ob, tiles)
 
     def _band(self, phase: Phase, rows: int, columns: int) -> Band:
         inside = phase.rows.inside(self._height) and phase.columns.inside(self._width)
@@ -163,7 +177,7 @@ class _Kernel:
         return self.inputs.maps[0].width if self.inputs.maps else self.op.width
 
     def _tiles(
-        self, phase: Phase, at: int, band: Band, corner: tuple[ir.Expr, ir.Expr],
+        self, phase: Phase, at: ir.Expr, band: Band, corner: Place,
         size: tuple[int, int], out: ir.Expr, ob: int,
     ) -> None:  # fmt: skip
         """Every pixel of a task, of ob output blocks from `out` on."""
@@ -178,14 +192,14 @@ class _Kernel:
                 acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=self.isa.lanes)
             self._reduce(phase, at, band, places, acc, out, ob)
             place = (
-                (corner[0] + row) * phase.rows.step + phase.rows.offset,
-                (corner[1] + column) * phase.columns.step + phase.columns.offset,
+                ir.bind(corner[0] + row * phase.rows.step),
+                ir.bind(corner[1] + column * phase.columns.step),
             )
             step = phase.rows.step, phase.columns.step
             self.epilogue.store(self.y, acc, place, (high, wide), step, out, ob)
 
     def _reduce(
-        self, phase: Phase, at: int, band: Band, places: list[tuple[ir.Expr, ir.Expr]],
+        self, phase: Phase, at: ir.Expr, band: Band, places: list[tuple[ir.Expr, ir.Expr]],
         acc: ir.Registers, out: ir.Expr, ob: int,
     ) -> None:  # fmt: skip
         """Add the products of all channels and taps."""
@@ -231,4 +245,19 @@ def _as_row(op: Conv, phase: Phase) -> Phase:
     if not _is_pointwise(op):
         return phase
     pixels = phase.rows.size * phase.columns.size
-    return Phase(replace(phase.rows, size=1), replace(phase.columns, size=pixels))
+    return Phase(replace(phase.rows, sizes=(1,)), replace(phase.columns, sizes=(pixels,)))
+
+
+def divided(index: ir.Expr, by: int) -> Place:
+    """Quotient and remainder."""
+    return index // by, index % by
+
+
+def lookup(values: tuple[int, ...], index: ir.Expr) -> ir.Expr:
+    """values[index], of an index known when the kernel runs."""
+    found: ir.Expr = values[0]
+    for place in range(1, len(values)):
+        if values[place] != values[place - 1]:
+            found = ir.select(index >= place, values[place], found)
+    steps = {b - a for a, b in zip(values, values[1:], strict=False)}
+    return values[0] + index * steps.pop() if len(steps) == 1 else found

@@ -29,11 +29,15 @@ _WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for 
 
 @dataclass(frozen=True)
 class ConvWinogradSchedule:
-    """Rows and columns of tiles of a task, register tile of the products."""
+    """Rows and columns of tiles of a task, register tile of the products, in how many parts the
+    output channels are cut, and whether all channels are done for one point before the next, for
+    inputs that L2 does not hold."""
 
     tile_rows: int
     tile_columns: int
     tile: Tile
+    splits: int
+    by_point: bool
 
 
 def transforms(op: Conv) -> tuple[Transform, Transform] | None:
@@ -79,27 +83,30 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
         -(-(-(-op.output[1 + axis] // op.dilation[axis])) // t.outputs)
         for axis, t in enumerate((rows, columns))
     ]
-    maps = op.dilation[0] * op.dilation[1]
-    total = counts[0] * counts[1]
-    per_tile = 4 * points * (channels + 2 * isa.lanes)
-    most = max(4, min(48, int(0.75 * isa.l2_bytes) // per_tile))
-    best, best_cost = (1, 1), float("inf")
-    for high in range(1, counts[0] + 1):
-        for wide in range(1, counts[1] + 1):
-            tiles = high * wide
-            if tiles > max(most, 1):
-                break
-            tasks = -(-counts[0] // high) * -(-counts[1] // wide)
-            rounds = -(-tasks * maps // threads)
-            # Tiles that a thread does, with their borders, and the weights that it reads anew for
-            # each task. Blocks of 8 tiles, whose inputs stay in L1, were as fast as larger ones
-            # where they cover the map as well.
-            halo = 1 + 0.05 * (1 / high + 1 / wide)
-            cost = rounds * (tiles * halo + 1) / total + 0.002 * tiles
-            if cost < best_cost:
-                best, best_cost = (high, wide), cost
-    blocks = isa.blocks(op.cout)
-    return ConvWinogradSchedule(*best, best_tile(isa, best[0] * best[1], blocks))
+    maps, blocks = op.dilation[0] * op.dilation[1], isa.blocks(op.cout)
+    tile_bytes = 4 * points * channels
+    # Time is counted in tiles' products. What a task's weights take, beside: little out of L2, from
+    # further away as long as the products of eight tiles; the inputs' transform is as long as the
+    # products of nine output channels.
+    far = tile_bytes * op.cout > isa.l2_bytes // 2
+    most = 48 if far else max(4, int(0.75 * isa.l2_bytes) // tile_bytes)
+    transform = 9 / op.cout
+    best, best_cost = (1, 1, 1), float("inf")
+    for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
+        for high in range(1, counts[0] + 1):
+            for wide in range(1, min(counts[1], max(1, most // high)) + 1):
+                tiles = high * wide
+                tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps * splits
+                halo = 1 + 0.05 * (1 / high + 1 / wide)
+                time = tiles * (halo / splits + transform) + (8 if far else 1) / splits
+                # Among equals small blocks, whose inputs stay in L1.
+                cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
+                if cost < best_cost:
+                    best, best_cost = (high, wide, splits), cost
+    high, wide, splits = best
+    by_point = high * wide * tile_bytes > isa.l2_bytes // 2
+    tile = best_tile(isa, high * wide, blocks // splits)
+    return ConvWinogradSchedule(high, wide, tile, splits, by_point)
 
 
 def _transforms(op: Conv) -> tuple[Transform, Transform]:
@@ -148,7 +155,10 @@ class _Kernel:
         self.inputs = Inputs(isa, f, op)
         self.epilogue = Epilogue(isa, op.then, op.output)
         self.epilogue.operands(f)
-        self.blocks = isa.blocks(op.cout)
+        self.blocks, self.splits = isa.blocks(op.cout), schedule.splits
+        if self.blocks % self.splits:
+            raise ValueError(f"{self.blocks} channel blocks are not cut in {self.splits} parts")
+        self.by_point = schedule.by_point
         self.weight = f.param("weight", (self.blocks, self.points, sum(op.cin), isa.lanes))
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.epilogue.constants(f)
@@ -166,7 +176,9 @@ class _Kernel:
     def body(self) -> None:
         down, across = (-(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True))
         dilation, maps = self.op.dilation, self.op.dilation[0] * self.op.dilation[1]
-        with ir.parallel(0, maps * down * across) as task:
+        with ir.parallel(0, maps * down * across * self.splits) as index:
+            # Neighbouring tasks share weights, which are larger than maps where they are cut.
+            part, task = ir.bind(index // (maps * down * across)), ir.bind(index % (maps * down * across))
             of, block = ir.bind(task // (down * across)), ir.bind(task % (down * across))
             offset = ir.bind(of // dilation[1]), ir.bind(of % dilation[1])
             # The last tiles overlap instead of being smaller.
@@ -174,9 +186,11 @@ class _Kernel:
                 ir.bind(ir.minimum(block // across * self.high, self.counts[0] - self.high)),
                 ir.bind(ir.minimum(block % across * self.wide, self.counts[1] - self.wide)),
             )
-            self._task(offset, first)
+            self._task(offset, first, part)
 
-    def _task(self, offset: tuple[ir.Expr, ir.Expr], first: tuple[ir.Expr, ir.Expr]) -> None:
+    def _task(
+        self, offset: tuple[ir.Expr, ir.Expr], first: tuple[ir.Expr, ir.Expr], part: ir.Expr
+    ) -> None:
         op, transforms = self.op, self.transforms
         # Of the map of every d-th row and column: its size, and the task's first input.
         sizes, corner = [], []
@@ -196,13 +210,32 @@ class _Kernel:
         )
         v = ir.scratch(self.points * self.plane)
         self._transform_inputs(band, v, corner, sizes, first)
-        products = ir.scratch(self.points * self.tiles * self.tile.ob * self.isa.lanes)
+        blocks, c = self.blocks // self.splits, self.isa.lanes
+        begin = ir.bind(part * blocks)
+        held = blocks if self.by_point else min(self.tile.ob, blocks)
+        products = ir.scratch(self.points * self.tiles * held * c)
+
+        def transform_back(first_held: ir.Expr, out: ir.Expr, ob: int) -> None:
+            with ir.serial(0, ob) as o:
+                source = products, held, ir.bind(first_held + o)
+                self._transform_outputs(source, corner, sizes, first, offset, ir.bind(out + o))
+
+        if self.by_point:
+            with ir.serial(0, self.points) as point:
+
+                def multiply(out: ir.Expr, ob: int) -> None:
+                    self._multiply(v, (products, held, out), point, begin + out, ob)
+
+                ir.over_tiles(blocks, self.tile.ob, multiply)
+            transform_back(0, begin, blocks)
+            return
 
         def group(out: ir.Expr, ob: int) -> None:
-            self._multiply(v, products, out, ob)
-            self._transform_outputs(products, corner, sizes, first, offset, out, ob)
+            with ir.serial(0, self.points) as point:
+                self._multiply(v, (products, held, 0), point, begin + out, ob)
+            transform_back(0, begin + out, ob)
 
-        ir.over_tiles(self.blocks, self.tile.ob, group)
+        ir.over_tiles(blocks, self.tile.ob, group)
 
     def _place(
         self, axis: int, corner: list[ir.Expr], sizes: list[ir.Expr], first: Any, tile: ir.Expr
@@ -237,9 +270,15 @@ class _Kernel:
                         place = (y * columns.points + x) * self.plane + at
                         ir.store(v, value, place, lanes=c)
 
-    def _multiply(self, v: ir.Buffer, products: ir.Buffer, out: ir.Expr, ob: int) -> None:
+    def _multiply(
+        self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
+        ob: int,
+    ) -> None:  # fmt: skip
+        """The products of one point, of ob output blocks from `out` on, into a buffer of so many
+        blocks, from a block on."""
         c, px = self.isa.lanes, min(self.tile.px, self.tiles)
-        with ir.serial(0, self.points) as point, ir.serial(0, -(-self.tiles // px)) as t:
+        products, held, first = sink
+        with ir.serial(0, -(-self.tiles // px)) as t:
             begin = ir.bind(ir.minimum(t * px, self.tiles - px))
             acc = ir.Registers(px * ob, c)
             for number in range(px * ob):
@@ -261,30 +300,29 @@ class _Kernel:
                 base, channel = base + self.isa.blocks(cin), channel + cin
             for p in range(px):
                 for o in range(ob):
-                    at = ((point * self.tiles + begin + p) * ob + o) * c
+                    at = ((point * self.tiles + begin + p) * held + first + o) * c
                     ir.store(products, acc[p * ob + o], at, lanes=c)
 
     def _transform_outputs(
-        self, products: ir.Buffer, corner: list[ir.Expr], sizes: list[ir.Expr], first: Any,
-        offset: Any, out: ir.Expr, ob: int,
+        self, source: tuple[ir.Buffer, int, ir.Expr], corner: list[ir.Expr],
+        sizes: list[ir.Expr], first: Any, offset: Any, out: ir.Expr,
     ) -> None:  # fmt: skip
+        """One output block of every tile."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
+        products, held, number = source
         between = ir.scratch(rows.outputs * columns.points * c)
-        with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j, ir.serial(0, ob) as o:
+        with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row = ir.bind(corner[0] + self._place(0, corner, sizes, first, i))
             column = ir.bind(corner[1] + self._place(1, corner, sizes, first, j))
-            tile = ir.bind(i * self.wide + j)
+            tile = ir.bind((i * self.wide + j) * held + number)
             with ir.serial(0, columns.points) as x:
-                given = [
-                    ir.bind(
-                        ir.load(
-                            products,
-                            (((y * columns.points + x) * self.tiles + tile) * ob + o) * c,
-                            lanes=c,
-                        )
-                    )
-                    for y in range(rows.points)
-                ]
+
+                def product(y: int, x: ir.Expr = x, tile: ir.Expr = tile) -> ir.Expr:
+                    point = y * columns.points + x
+                    at = (point * (self.tiles * held) + tile) * c
+                    return ir.bind(ir.load(products, at, lanes=c))
+
+                given = [product(y) for y in range(rows.points)]
                 for y, value in enumerate(rows.result(given, c)):
                     ir.store(between, value, (y * columns.points + x) * c, lanes=c)
             with ir.serial(0, rows.outputs) as y:
@@ -292,7 +330,7 @@ class _Kernel:
                     ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
                     for x in range(columns.points)
                 ]
-                bias = ir.bind(ir.load(self.bias, out + o, 0, lanes=c))
+                bias = ir.bind(ir.load(self.bias, out, 0, lanes=c))
                 acc = ir.Registers(columns.outputs, c)
                 for x, value in enumerate(columns.result(given, c)):
                     acc[x] = value + bias
@@ -301,4 +339,4 @@ class _Kernel:
                     ir.bind(offset[1] + column * dilation[1]),
                 )
                 size = 1, columns.outputs
-                self.epilogue.store(self.y, acc, place, size, dilation, out + o, 1)
+                self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
