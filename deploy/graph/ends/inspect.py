@@ -211,10 +211,10 @@ class _Reader:
 
     def scores(self, name: str, *, softmax: bool = True) -> Scores:
         """Of a float tensor whose class axis has to be found out."""
-        if not self.tensors.is_float(name):
-            raise self._refused("comes from no ArgMax and no comparison with a number")
         if (node := made_of_labels(self.tensors, name)) is not None:
             raise self._refused(f"is made of what {describe_node(node)} has decided")
+        if not self.tensors.is_float(name):
+            raise self._refused("comes from no ArgMax and no comparison with a number")
         shape = self.tensors.shape(name)
         last = self.tensors.maker(name)
         softmaxed = last is not None and last.op_type in ("Softmax", "LogSoftmax")

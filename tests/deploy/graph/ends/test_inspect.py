@@ -199,6 +199,24 @@ MASKS = {
         [node("Mul", "scores half", "s"), node("Sigmoid", "s", "p"),
          node("Greater", "p half", "out")], HALF,
     ),
+    "rounded": ([SIGMOID, node("Round", "p", "out")], {}),
+    "rounded, black on white": (
+        [SIGMOID, node("Round", "p", "r"), node("Cast", "r", "b", to=TensorProto.BOOL),
+         node("Not", "b", "out")], {},
+    ),
+    "one or zero": (
+        [node("Greater", "scores half", "m"), node("Where", "m one zero", "out")],
+        HALF | {"one": I64(1), "zero": I64(0)},
+    ),
+    "zero or a map of 255": (
+        [node("Less", "scores half", "m"), node("Where", "m zero many", "out")],
+        HALF | {"zero": np.uint8(0), "many": np.full((1, 1, *SIZE), 255, np.uint8)},
+    ),
+    "times 255": (
+        [node("Greater", "scores half", "m"), node("Cast", "m", "f", to=FLOAT),
+         node("Mul", "by f", "s"), node("Cast", "s", "out", to=UINT8)],
+        HALF | {"by": np.float32(255)},
+    ),
 }  # fmt: skip
 
 
@@ -209,7 +227,7 @@ def test_masks_at_the_end_of_a_file(case, classes, tmp_path):
     model = network(tail, ["out"], classes=classes, constants=constants)
     imported = read(model, tmp_path)
     metadata = read_metadata(imported.graph)
-    own = own_output(model, imported)[0]
+    own = own_output(model, imported)[0] > 0
     assert imported.ends.end == "masks"
     assert metadata.output == ("labels" if classes == 1 else "masks")
     assert ("do not exclude each other" in imported.note) == (classes > 1)
@@ -455,6 +473,21 @@ REFUSED = {
             ["out"], constants={"to": I64(1, 1, 64, 80)}, stride=2,
         ),
         {}, "is made of what ArgMax .* has decided",
+    ),
+    "labels times 255": (
+        network([ARGMAX, node("Mul", "labels by", "out")], ["out"], constants={"by": I64(255)}),
+        {}, r"is made of what ArgMax \(node 'the ArgMax to labels'\) has decided",
+    ),
+    "scores rounded": (
+        network([node("Round", "scores", "r"), node("Cast", "r", "out", to=INT64)], ["out"]),
+        {}, "comes from no ArgMax",
+    ),
+    "a mask of two colours": (
+        network(
+            [node("Greater", "scores half", "m"), node("Where", "m seven nine", "out")], ["out"],
+            constants=HALF | {"seven": I64(7), "nine": I64(9)},
+        ),
+        {}, "is made of what Greater .* has decided",
     ),
     "two maps compared": (
         network(
