@@ -17,6 +17,7 @@ from deploy.graph.ends.tensors import (
     quoted,
     type_and_shape,
 )
+from deploy.graph.ends.values import Values, values_of
 from deploy.graph.ends.walk import (
     Decision,
     Scores,
@@ -69,6 +70,7 @@ class GraphEnds:
     # it, is above. None where the file decides nothing, or by an arg max.
     threshold: float | None = None
     negated: bool = False
+    values: Values = "any"  # of the scores
 
     @property
     def resolution(self) -> Resolution:
@@ -88,7 +90,13 @@ class GraphEnds:
     @property
     def independent(self) -> bool:
         """Whether the file says that classes do not exclude each other."""
-        return not self.is_binary and self.end in ("sigmoid", "masks")
+        said = self.end in ("sigmoid", "masks") or self.kind == "sigmoid"
+        return not self.is_binary and said
+
+    @property
+    def kind(self) -> Values:
+        """What an output of scores holds, where these are no probabilities to be walked past."""
+        return self.values if self.end == "scores" else "any"
 
     def score_threshold(self, value: float) -> float:
         """What a score is compared with where the file's output is compared with `value`.
@@ -137,7 +145,7 @@ def inspect_ends(model: onnx.ModelProto, output_name: str | None = None) -> Grap
     shape = tensors.shape(found.tensor)
     return GraphEnds(
         taken, output, end, found.tensor, shape, found.axis, found.num, Resolution(*found.size),
-        found.steps, threshold, negated,
+        found.steps, threshold, negated, values_of(tensors, found.tensor),
     )  # fmt: skip
 
 

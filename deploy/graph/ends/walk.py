@@ -16,7 +16,7 @@ from deploy.graph.ends.tensors import (
 )
 from lut.errors import UserError
 
-_MOVES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
+MOVES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
 _EVEN = 0.5  # a probability that rounds to 0, as half goes to even
 _RESHAPES = ("Squeeze", "Unsqueeze", "Reshape", "Flatten")
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
@@ -123,7 +123,7 @@ def _read_of(tensors: Tensors, node: onnx.NodeProto) -> tuple[str, bool] | None:
     """What a node behind a decision only writes otherwise, a mask in other numbers than 0 and 1,
     and whether it exchanges what is there and what is not; None for any other node."""
     first = str(node.input[0])
-    if node.op_type in (*_MOVES, "Not"):
+    if node.op_type in (*MOVES, "Not"):
         return first, node.op_type == "Not"
     if node.op_type not in ("Where", "Mul") or len(node.input) < 2:
         return None
@@ -145,7 +145,7 @@ def _decides(tensors: Tensors, node: onnx.NodeProto) -> bool:
     if node.op_type != "Round":
         return node.op_type in ("ArgMax", *_COMPARISONS)
     source = tensors.maker(node.input[0])
-    while source is not None and source.op_type in _MOVES:
+    while source is not None and source.op_type in MOVES:
         source = tensors.maker(source.input[0])
     return source is not None and source.op_type == "Sigmoid"
 
@@ -173,7 +173,7 @@ def made_of_labels(tensors: Tensors, name: str) -> onnx.NodeProto | None:
         if node.op_type in ("ArgMax", "ArgMin", "TopK", "Equal", *_COMPARISONS):
             return node
         data = [i for i in node.input if i and not tensors.is_constant(i)]
-        if node.op_type not in (*_AXES_KEPT, *_MOVES, "Not", "And", "Or") or len(data) != 1:
+        if node.op_type not in (*_AXES_KEPT, *MOVES, "Not", "And", "Or") or len(data) != 1:
             return None
         name = data[0]
     return None

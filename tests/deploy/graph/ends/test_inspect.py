@@ -294,6 +294,65 @@ def test_several_sigmoids(tmp_path):
     assert (found_by(masks) != (own_output(network(), masks)[0] > 0)).mean() < 1e-3
 
 
+LARGER = helper.make_node("Resize", ["p", "", "", "to"], ["out"], mode="linear")
+# Probabilities that no score is found behind: nodes and constants.
+PROBABILITIES = {
+    "sigmoid made larger": ([SIGMOID, LARGER], {}),
+    "hard sigmoid": ([node("HardSigmoid", "scores", "out")], {}),
+    "one less a sigmoid": (
+        [SIGMOID, node("Sub", "one p", "out")], {"one": np.array([1], np.float32)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("case", PROBABILITIES)
+def test_probabilities_are_there_above_one_half(case, classes, tmp_path):
+    tail, constants = PROBABILITIES[case]
+    constants = constants | {"to": I64(1, classes, *SIZE)}
+    stride = 2 if LARGER in tail else 1
+    model = network(tail, ["out"], classes=classes, stride=stride, constants=constants)
+    for threshold in (None, 0.4):
+        imported = read(model, tmp_path, threshold=threshold)
+        metadata = read_metadata(imported.graph)
+        assert metadata.output == ("labels" if classes == 1 else "masks")
+        expected = own_output(model, imported)[0] > (threshold or 0.5)
+        assert 0.01 < expected.mean() < 0.99
+        assert (found_by(imported) != expected).mean() < 1e-3
+
+
+def test_one_of_two_classes_by_their_softmax(tmp_path):
+    softmax = node("Softmax", "scores", "p", axis=1)
+    constants = {"from": I64(1), "to": I64(2), "axis": I64(1)}
+    for stride in (1, 4):
+        model = network(
+            [softmax, node("Slice", "p from to axis", "out")], ["out"], classes=2, stride=stride,
+            constants=constants,
+        )  # fmt: skip
+        imported = read(model, tmp_path)
+        full = torch.from_numpy(own_output(model, imported))
+        expected = F.interpolate(full, size=tuple(SIZE), mode="bilinear")[0, 0] > 0.5
+        assert (found_by(imported) != expected.numpy()).mean() < 1e-3
+
+
+UNSIGNED = {
+    "relu": [node("Relu", "scores", "out")],
+    "clipped": [node("Clip", "scores zero one", "out")],
+}
+
+
+@pytest.mark.parametrize("case", UNSIGNED)
+def test_numbers_that_are_never_below_0_need_a_threshold(case, tmp_path):
+    tail = UNSIGNED[case]
+    constants = {"zero": np.float32(0), "one": np.float32(1)}
+    model = network(tail, [tail[-1].output[0]], classes=1, constants=constants)
+    with pytest.raises(UserError, match=r"no number of the ONNX output '.*' is below 0: say with"):
+        read(model, tmp_path)
+    imported = read(model, tmp_path, threshold=0.3)
+    expected = own_output(model, imported)[0, 0] > 0.3
+    assert (found_by(imported) != expected).mean() < 1e-3
+
+
 @pytest.mark.parametrize("element", [FLOAT, UINT8])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
