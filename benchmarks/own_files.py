@@ -42,17 +42,16 @@ Row = dict[str, Any]
 
 def compile_file(path: Path, threads: int) -> Row:
     """What `hmseg-deploy compile` does with the file: its gate's verdict, or why there is none."""
-    from deploy.build import build_artifact
+    from deploy.build import build_source
     from deploy.graph.source import open_source
     from deploy.object_cache import ObjectCache
-    from deploy.own_file import own_file
     from deploy.targets import resolve_target
 
     start = time.perf_counter()
     source = open_source(str(path))
     read = time.perf_counter() - start
-    _, comparisons = build_artifact(
-        source.graph, resolve_target("cpu"), own=own_file(source), threads=threads,
+    _, comparisons = build_source(
+        source, resolve_target("cpu"), threads=threads,
         cache=ObjectCache(path.parent / "objects"),
     )  # fmt: skip
     share = max(comparison.share_of_tolerance for comparison in comparisons)

@@ -21,10 +21,11 @@ from deploy.graph.ends import with_logits_output
 from deploy.graph.expected import Expectations, Expected
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
+from deploy.graph.source import Source
 from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
-from deploy.own_file import OwnFile, check_reading, first_misread
+from deploy.own_file import OwnFile, check_reading, first_misread, own_file
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -35,6 +36,15 @@ from lut.errors import WorkError
 
 _READ_ON = 2  # images: a file that is misread is so on any
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
+
+
+def build_source(
+    source: Source,
+    target: Target,
+    **options: Any,  # noqa: ANN401 - `build_artifact`'s
+) -> tuple[Artifact, list[Comparison]]:
+    """`build_artifact` of what ``--model`` names: a user's own file is compared with."""
+    return build_artifact(source.graph, target, own=own_file(source), **options)
 
 
 def build_artifact(

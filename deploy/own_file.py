@@ -43,7 +43,7 @@ class OwnFile:
     that was read, `feed` makes of an image uint8 (H, W, C) what its input takes, with the batch
     axis. `scores` is the tensor of the deployable graph, float32 (1, K, h, w), that the output was
     traced back to; `tail` are the nodes between the two, which `layout` lays the scores out for.
-    `negated`: their negative counts.
+    `negated`: their negative counts. `decides`: the output is labels or masks, of whatever type.
     """
 
     model: onnx.ModelProto
@@ -54,6 +54,7 @@ class OwnFile:
     tail: onnx.ModelProto
     layout: Callable[[NDArray[Any]], NDArray[Any]]
     negated: bool = False
+    decides: bool = False
 
     @cached_property
     def precision(self) -> Precision:
@@ -101,6 +102,7 @@ def own_file(source: Source) -> OwnFile | None:
         tail=read.tail,
         layout=partial(in_own_layout, read.ends),
         negated=read.ends.negated,
+        decides=read.ends.end in ("labels", "masks"),
     )
 
 
@@ -152,7 +154,7 @@ class _Seen(NamedTuple):
 def _noise(own: OwnFile, seen: _Seen) -> Noise:
     """Of a decision that of the scores; else that of the output, of the file in its own type or of
     the graph in float32, whichever is more."""
-    if seen.wanted.dtype.kind != "f":
+    if own.decides:
         return Noise(noise_between(seen.scores, seen.others), Deviation.size(seen.scores))
     ours = Deviation.between(own.end(seen.others), own.end(seen.scores))
     noise = noise_between(seen.wanted, seen.again).or_more(ours)
@@ -166,10 +168,10 @@ def _compare_output(own: OwnFile, image: str, seen: _Seen, noise: Deviation) -> 
             f"the ONNX file was misread: its output {own.output!r} has shape {seen.wanted.shape}, "
             f"not {found.shape}"
         )
-    if seen.wanted.dtype.kind == "f":
+    if not own.decides:
         return deviation_of("file", image, found, Expected(seen.wanted, noise), own.precision)
     allowed = own.precision.allowed(noise, Deviation.size(seen.scores).largest).largest
-    differing = seen.wanted.astype(np.int64) != found
+    differing = seen.wanted != found
     unexplained = differing & own.is_decided(seen.scores, allowed).reshape(differing.shape)
     return Comparison(
         "file", image, 0.0, allowed, float(differing.mean()), float(unexplained.mean()),

@@ -152,9 +152,11 @@ def verify_network(
         logits = network.logits(given)
         metadata = network.metadata
         found = metadata.found_in(logits) if metadata.output == "logits" else network(given)
-        comparisons.append(
-            compare("tvm", name, expectations[name], found, logits, precision, metadata.threshold)
-        )
+        rest = found, logits, precision, metadata.threshold
+        comparison = compare("tvm", name, expectations[name], *rest)
+        if not comparison.passed and expectations.look_closer(name):
+            comparison = compare("tvm", name, expectations[name], *rest)
+        comparisons.append(comparison)
     return comparisons
 
 

@@ -13,11 +13,10 @@ from deploy.cli.profile import EMULATED, print_profile, title_of
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    import onnx
-
     from deploy.artifact import Artifact
     from deploy.bench import BenchResult
     from deploy.devices.network import Remote
+    from deploy.graph.source import Source
     from deploy.metadata import Metadata
     from deploy.object_cache import ObjectCache
     from deploy.target import Target
@@ -84,7 +83,7 @@ def bench(
     built = (
         _load(artifact, source.metadata, timed=profile)
         if artifact
-        else _build(source.graph, resolved, workers, remote, cache)
+        else _build(source, resolved, workers, remote, cache)
     )
     options.check_precision(on.precision, built)
     size, channels = source.metadata.resolution, source.metadata.channels
@@ -110,19 +109,14 @@ def bench(
 
 
 def _build(
-    graph: "onnx.ModelProto", target: "Target", threads: int, remote: "Remote | None",
+    source: "Source", target: "Target", threads: int, remote: "Remote | None",
     cache: "ObjectCache | None",
 ) -> "Artifact":  # fmt: skip
-    from deploy.build import build_artifact
+    from deploy.build import build_source
 
     with step(f"compiling for {target.name}") as progress:
-        built, comparisons = build_artifact(
-            graph,
-            target,
-            threads=threads,
-            remote=remote,
-            cache=cache,
-            on_step=progress.at,
+        built, comparisons = build_source(
+            source, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
         )
     if not comparisons:
         raise UserError(f"cannot time it here: {built.parity['reason']}")

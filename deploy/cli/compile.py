@@ -37,16 +37,15 @@ def compile_model(
     from deploy.artifact import SUFFIX, TVM
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
-    from deploy.build import build_artifact
-    from deploy.own_file import own_file
+    from deploy.build import build_source
 
     path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
     check_writable(path)
     backend = backend_of(resolved)
     with step(f"compiling for {resolved.machine}") as progress:
-        artifact, comparisons = build_artifact(
-            source.graph, resolved, own=own_file(source), threads=workers, remote=remote,
-            dump=dump_passes, cache=cache, on_step=progress.at,
+        artifact, comparisons = build_source(
+            source, resolved, threads=workers, remote=remote, dump=dump_passes, cache=cache,
+            on_step=progress.at,
         )  # fmt: skip
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"

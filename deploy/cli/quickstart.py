@@ -35,11 +35,10 @@ def quickstart(
     from deploy.artifact import SUFFIX
     from deploy.artifact_file import save_artifact
     from deploy.bench import bench
-    from deploy.build import build_artifact
+    from deploy.build import build_source
     from deploy.cli.bench import print_result
     from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
-    from deploy.own_file import own_file
     from deploy.runtime import load
     from deploy.segment import segment_image
     from deploy.street import draw_street
@@ -48,10 +47,9 @@ def quickstart(
 
     target = resolve_target("cpu")
     with step(f"compiling for {target.machine}, parity gate") as progress:
-        artifact, comparisons = build_artifact(
-            source.graph, target, own=own_file(source), threads=workers, cache=cache,
-            on_step=progress.at,
-        )  # fmt: skip
+        artifact, comparisons = build_source(
+            source, target, threads=workers, cache=cache, on_step=progress.at
+        )
         worst = max(c.max_logit_error for c in comparisons if c.side == "tvm")
         progress.result = f"logit error {worst:.1e} against onnxruntime"
     if source.network is not None:

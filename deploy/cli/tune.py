@@ -53,7 +53,7 @@ def tune(
     backend.check_place(place.threads, remote)
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
-    from deploy.build import build_artifact
+    from deploy.build import build_source
     from deploy.measure.interleave import Protocol
     from deploy.schedules import TRACE
     from deploy.tuning.compare import compare_artifacts
@@ -64,8 +64,8 @@ def tune(
     folder, limits = records or default_folder(), Limits(trials or backend.trials, early_stopping)
 
     def build(measured: "dict[str, Fields]") -> "Artifact":
-        return build_artifact(
-            source.graph, resolved, threads=workers, measured=measured, remote=remote, cache=cache
+        return build_source(
+            source, resolved, threads=workers, measured=measured, remote=remote, cache=cache
         )[0]
 
     with step("compiling by the rule"):

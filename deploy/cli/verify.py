@@ -84,15 +84,13 @@ def _compare_all(
 ) -> "list[Comparison]":  # fmt: skip
     with step(f"exporting {model}"):
         source = options.open_model(model, given)
-    from deploy.build import build_artifact
-    from deploy.own_file import own_file
+    from deploy.build import build_source
     from deploy.verify import probe_images, verify_torch
 
     with step(f"compiling for {target.name}") as progress:
-        artifact, comparisons = build_artifact(
-            source.graph, target, own=own_file(source), threads=threads, remote=remote,
-            cache=cache, on_step=progress.at,
-        )  # fmt: skip
+        artifact, comparisons = build_source(
+            source, target, threads=threads, remote=remote, cache=cache, on_step=progress.at
+        )
     if "how" in artifact.parity:
         say(f"checked on {artifact.parity['how']}")
     if not comparisons:

@@ -14,6 +14,7 @@ from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.machine_code import link_objects, object_files, split_entries
 from deploy.cpu.passes.cancel_layouts import CancelLayouts
 from deploy.cpu.passes.insert_clock import TICK, InsertClock, called_functions
+from deploy.cpu.passes.legalize_sums import LEGALIZED
 from deploy.cpu.passes.name_kernels import NameKernels
 from deploy.cpu.passes.propagate_layouts import PropagateLayouts
 from deploy.cpu.passes.schedule_fallback import ScheduleFallback
@@ -39,7 +40,7 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
         *([Place(kernels), PropagateLayouts(kernels), CancelLayouts()] if kernels else []),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
-        relax.transform.LegalizeOps(),
+        relax.transform.LegalizeOps(LEGALIZED),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),

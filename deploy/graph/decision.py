@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from deploy.graph.ends import GraphEnds
+from deploy.graph.ends.tensors import quoted
 from deploy.metadata import Metadata, OutputKind
 from hmseg.data.classes import ClassSet, Colour, binary_classes, classes_for, generic_classes
 from lut.errors import UserError
@@ -44,7 +45,7 @@ def decide(
                 f"{ends.num_scores} classes are told apart by an arg max"
             )
         return Decision(output, None)
-    if ends.end in ("labels", "softmax"):
+    if ends.end in ("labels", "softmax") or (ends.kind == "softmax" and not ends.is_binary):
         raise UserError(
             f"--output masks: the ONNX graph's {ends.num_scores} classes exclude each other; leave "
             "it out"
@@ -59,8 +60,14 @@ def decide(
         return Decision(output, ends.score_threshold(threshold), note)
     if ends.threshold is not None:
         return Decision(output, ends.threshold, note)
+    if earlier is None and ends.kind == "unsigned":
+        raise UserError(
+            f"no number of the ONNX output {quoted(ends.output)} is below 0: say with --threshold "
+            "above which the class is there"
+        )
     if ends.end == "scores":
-        return Decision(output, earlier or 0.0, note)
+        usual = _EVEN if ends.kind in ("sigmoid", "softmax") else 0.0
+        return Decision(output, usual if earlier is None else earlier, note)
     return Decision(output, ends.score_threshold(_EVEN), note)
 
 

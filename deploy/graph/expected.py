@@ -220,6 +220,21 @@ class Expectations:
         self._truth[name] = truth.astype(np.float32)
         return own.over(seen.noise).or_more(_ONCE)
 
+    def look_closer(self, name: str) -> bool:
+        """Evaluate an image in double that was not; False where nothing is known better then.
+
+        On some images of one colour onnxruntime strays from the truth, twice alike.
+        """
+        if name in self._truth:
+            return False
+        noise = self._noises[name]
+        found = self[name].scores
+        factor = self._compare_with_truth(name, Noise(noise, Deviation.size(found)))
+        if factor is None:
+            return False
+        self._noises[name] = noise.times(factor).or_less(Deviation.size(found) * MOST_NOISE)
+        return True
+
     def __getitem__(self, name: str) -> Expected:
         """For one of the inputs."""
         if name in self._truth:

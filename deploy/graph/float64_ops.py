@@ -190,6 +190,13 @@ def _group_norm(a: Attributes, x: Array, scale: Array, bias: Array) -> Array:
     return out
 
 
+def _mean_variance_norm(a: Attributes, x: Array) -> Array:
+    axes = tuple(a.get("axes", (0, 2, 3)))
+    centred = x - x.mean(axes, keepdims=True)
+    out: Array = centred / (np.sqrt((centred**2).mean(axes, keepdims=True)) + 1e-9)
+    return out
+
+
 def _cast(a: Attributes, x: Array) -> Array:
     kind = a["to"]
     return x.astype(np.float64 if kind in _FLOATS else helper.tensor_dtype_to_np_dtype(kind))
@@ -236,6 +243,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": lambda a, x: x * _hard_sigmoid(x, 1 / 6, 0.5),
     "LayerNormalization": _layer_norm,
     "MaxPool": _max_pool,
+    "MeanVarianceNormalization": _mean_variance_norm,
     "Mish": lambda a, x: x * np.tanh(_softplus(x)),
     "QuantizeLinear": _quantise,
     "Resize": resize,

@@ -1,7 +1,7 @@
 """ONNX's Resize in double precision, by one matrix for each axis."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,26 @@ from lut.errors import WorkError
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
+Part = Sequence[float]  # where a region begins and ends, of an axis as 1
 
 
 class NoTruthError(WorkError):
     """The graph cannot be evaluated in double, and why."""
 
 
-def _sources(a: Attributes, size: int, out: int, scale: float) -> Array:
-    """Where each of `out` samples lies on an axis of `size`, in pixels."""
+def _sources(a: Attributes, size: int, out: int, scale: float, part: Part) -> Array:
+    """Where each of `out` samples lies on an axis of `size`, in pixels; of a region of it in
+    `part`."""
     at = np.arange(out, dtype=np.float64)
     kind = a.get("coordinate_transformation_mode", b"half_pixel").decode()
     if kind == "asymmetric":
         return at / scale
     if kind == "align_corners":
         return at * (size - 1) / (out - 1) if out > 1 else at * 0
+    if kind == "tf_crop_and_resize":
+        start, end = part[0] * (size - 1), part[1] * (size - 1)
+        step = (end - start) / (out - 1) if out > 1 else 0
+        return at * step + (start if out > 1 else (start + end) / 2)
     if kind == "pytorch_half_pixel" and out == 1:
         return at * 0
     shifted = (at + 0.5) / scale - 0.5
@@ -35,9 +41,10 @@ def _sources(a: Attributes, size: int, out: int, scale: float) -> Array:
     return shifted
 
 
-def _resampling(a: Attributes, size: int, out: int, scale: float) -> Array:
-    """(out, size): what each sample takes of each pixel of one axis."""
-    source, mode = _sources(a, size, out, scale), a.get("mode", b"nearest").decode()
+def _resampling(a: Attributes, size: int, source: Array) -> Array:
+    """(out, size): what each sample, `source` pixels behind the first, takes of each pixel of one
+    axis."""
+    out, mode = len(source), a.get("mode", b"nearest").decode()
     matrix, row = np.zeros((out, size)), np.arange(out)
     if mode == "nearest":
         rounding = a.get("nearest_mode", b"round_prefer_floor").decode()
@@ -68,8 +75,7 @@ def resize(
     a: Attributes, x: Array, roi: Array | None = None, scales: Array | None = None,
     sizes: Array | None = None,
 ) -> Array:  # fmt: skip
-    """ONNX's Resize, axis by axis: nearest, linear and cubic, without antialias and roi."""
-    del roi
+    """ONNX's Resize, axis by axis: nearest, linear and cubic, without antialias."""
     if a.get("antialias", 0) or a.get("exclude_outside", 0):
         raise NoTruthError("Resize with antialias or exclude_outside is not evaluated in double")
     if a.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
@@ -77,11 +83,21 @@ def resize(
     axes = a.get("axes", range(x.ndim))
     given = sizes if sizes is not None and sizes.size else scales
     assert given is not None
-    for axis, value in zip(axes, given.tolist(), strict=True):
+    cropped = a.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    parts: Sequence[Part] = [(0.0, 1.0)] * len(axes)
+    if cropped:
+        if roi is None or roi.size != 2 * len(axes) or given is not sizes:
+            raise NoTruthError("Resize of a region by scales is not evaluated in double")
+        parts = roi.reshape(2, -1).T.tolist()
+    for axis, value, part in zip(axes, given.tolist(), parts, strict=True):
         size = x.shape[axis]
         out = int(value) if given is sizes else math.floor(size * value)
         scale = out / size if given is sizes else value
-        if out != size or scale != 1:
-            matrix = _resampling(a, size, out, scale)
-            x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+        if out == size and scale == 1 and tuple(part) == (0, 1):
+            continue
+        source = _sources(a, size, out, scale, part)
+        x = np.moveaxis(np.tensordot(_resampling(a, size, source), x, (1, axis)), 0, axis)
+        if cropped:
+            beyond = (source < 0) | (source > size - 1)
+            np.moveaxis(x, axis, 0)[beyond] = a.get("extrapolation_value", 0.0)
     return x

@@ -369,7 +369,8 @@ def _alone_between(graph: Graph, x: Var, output: Var) -> bool:
 
 
 def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
-    """What a bilinear resize with half-pixel centres (align_corners=False) reads, else None."""
+    """What a bilinear resize of one map with half-pixel centres (align_corners=False) reads, else
+    None."""
     resize = graph.call(output, "relax.image.resize2d")
     if resize is None:
         return None
@@ -377,20 +378,21 @@ def bilinear_resize(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var 
     bilinear = (attrs.method, attrs.coordinate_transformation_mode, attrs.layout) == (
         "linear", "half_pixel", "NCHW",
     )  # fmt: skip
-    return resize.args[0] if bilinear and isinstance(resize.args[0], relax.Var) else None
+    one = bilinear and isinstance(resize.args[0], relax.Var) and shape_of(output)[0] == 1
+    return resize.args[0] if one else None
 
 
 def global_average(graph: Graph, output: Expr) -> Any:  # noqa: ANN401 - a Var or None
     """What is averaged over height and width to (1, C, 1, 1), else None."""
     mean = graph.call(output, "relax.mean")
     if mean is not None:
-        axes = sorted(int(axis) % 4 for axis in mean.attrs.axis or ())
-        matched = axes == [2, 3] and bool(mean.attrs.keepdims)
+        shape = shape_of(mean.args[0])
+        axes = sorted(int(axis) % len(shape) for axis in mean.attrs.axis or ())
+        matched = len(shape) == 4 and shape[0] == 1 and axes == [2, 3] and mean.attrs.keepdims
         return mean.args[0] if matched and isinstance(mean.args[0], relax.Var) else None
     pool = graph.call(output, "relax.nn.adaptive_avg_pool2d")
-    if pool is not None and shape_of(output)[2:] == (1, 1) and isinstance(pool.args[0], relax.Var):
-        return pool.args[0]
-    return None
+    matched = pool is not None and (shape_of(output)[0], *shape_of(output)[2:]) == (1, 1, 1)
+    return pool.args[0] if matched and isinstance(pool.args[0], relax.Var) else None
 
 
 def sum_of(graph: Graph, output: Expr) -> list[tuple[Var, Var]]:

@@ -10,7 +10,7 @@ from tvm import relax
 
 from deploy import host
 from deploy.artifact_file import load_artifact, save_artifact
-from deploy.build import TOOLS, build_artifact
+from deploy.build import TOOLS, build_artifact, build_source
 from deploy.cpu.pipeline import network_passes
 from deploy.graph.export import export_network
 from deploy.graph.reference import Reference
@@ -125,9 +125,7 @@ def test_a_network_that_gives_nan_is_refused(cpu, tmp_path):
 def test_a_file_that_was_misread_is_refused_before_anything_is_compiled(cpu, tmp_path):
     source = open_source(str(graphs.write(segmenter(), tmp_path / "own.onnx")))
     own, steps = own_file(source), []
-    artifact, comparisons = build_artifact(
-        source.graph, cpu, own=own, threads=2, on_step=steps.append
-    )
+    artifact, comparisons = build_source(source, cpu, threads=2, on_step=steps.append)
     assert {c.side for c in comparisons} == {"file", "ends", "tvm"}
     assert artifact.parity["comparisons"] == [c.to_json() for c in comparisons]
     assert steps[0] == "comparing with the file"

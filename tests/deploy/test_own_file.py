@@ -83,6 +83,12 @@ FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "masks": lambda: ending(
         ("Sigmoid", {}), ("Greater", {"inputs": ["seven"]}), element=TensorProto.BOOL
     ),
+    "masks in floats": lambda: ending(
+        ("Sigmoid", {}), ("Round", {}), ("Mul", {"inputs": ["seven"]})
+    ),
+    "labels in floats": lambda: ending(
+        ("ArgMax", {"axis": 1}), ("Cast", {"to": TensorProto.FLOAT}), shape=[1, 1, 8, 8]
+    ),
     "one class": lambda: ending(("Sigmoid", {}), shape=[1, 1, 8, 8], classes=1),
     "channels last": lambda: ending(("Transpose", {"perm": [0, 2, 3, 1]}), shape=NHWC),
     "half": halved,

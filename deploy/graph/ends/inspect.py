@@ -17,6 +17,7 @@ from deploy.graph.ends.tensors import (
     quoted,
     type_and_shape,
 )
+from deploy.graph.ends.values import Values, values_of
 from deploy.graph.ends.walk import (
     Decision,
     Scores,
@@ -69,6 +70,7 @@ class GraphEnds:
     # it, is above. None where the file decides nothing, or by an arg max.
     threshold: float | None = None
     negated: bool = False
+    values: Values = "any"  # of the scores
 
     @property
     def resolution(self) -> Resolution:
@@ -88,7 +90,13 @@ class GraphEnds:
     @property
     def independent(self) -> bool:
         """Whether the file says that classes do not exclude each other."""
-        return not self.is_binary and self.end in ("sigmoid", "masks")
+        said = self.end in ("sigmoid", "masks") or self.kind == "sigmoid"
+        return not self.is_binary and said
+
+    @property
+    def kind(self) -> Values:
+        """What an output of scores holds, where these are no probabilities to be walked past."""
+        return self.values if self.end == "scores" else "any"
 
     def score_threshold(self, value: float) -> float:
         """What a score is compared with where the file's output is compared with `value`.
@@ -137,7 +145,7 @@ def inspect_ends(model: onnx.ModelProto, output_name: str | None = None) -> Grap
     shape = tensors.shape(found.tensor)
     return GraphEnds(
         taken, output, end, found.tensor, shape, found.axis, found.num, Resolution(*found.size),
-        found.steps, threshold, negated,
+        found.steps, threshold, negated, values_of(tensors, found.tensor),
     )  # fmt: skip
 
 
@@ -211,10 +219,10 @@ class _Reader:
 
     def scores(self, name: str, *, softmax: bool = True) -> Scores:
         """Of a float tensor whose class axis has to be found out."""
-        if not self.tensors.is_float(name):
-            raise self._refused("comes from no ArgMax and no comparison with a number")
         if (node := made_of_labels(self.tensors, name)) is not None:
             raise self._refused(f"is made of what {describe_node(node)} has decided")
+        if not self.tensors.is_float(name):
+            raise self._refused("comes from no ArgMax and no comparison with a number")
         shape = self.tensors.shape(name)
         last = self.tensors.maker(name)
         softmaxed = last is not None and last.op_type in ("Softmax", "LogSoftmax")

@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx.numpy_helper import to_array
 
 from deploy.reading.text import plain
 from lut.errors import UserError
@@ -41,8 +42,14 @@ class Tensors:
         tensor = self._constants.get(name)
         if tensor is None or int(np.prod(tensor.dims)) != 1:
             return None
-        array: NDArray[np.generic] = numpy_helper.to_array(tensor)
+        array: NDArray[np.generic] = to_array(tensor)
         return float(array.item())
+
+    def uniform(self, name: str) -> float | None:
+        """The one value that all elements of a constant have."""
+        tensor = self._constants.get(name)
+        values: NDArray[np.generic] = np.array([]) if tensor is None else to_array(tensor).ravel()
+        return float(values[0]) if values.size and bool((values == values[0]).all()) else None
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Sizes; raises UserError where they are not known."""

@@ -16,7 +16,8 @@ from deploy.graph.ends.tensors import (
 )
 from lut.errors import UserError
 
-_MOVES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
+MOVES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
+_EVEN = 0.5  # a probability that rounds to 0, as half goes to even
 _RESHAPES = ("Squeeze", "Unsqueeze", "Reshape", "Flatten")
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 # Operators whose result has its channels on axis 1, by ONNX's definition.
@@ -86,20 +87,28 @@ class Decision:
 def find_decision(tensors: Tensors, output: str) -> Decision | None:
     """The ArgMax or the comparison that an output comes from, if it does; raises UserError for one
     that means something else than labels or masks of upright images."""
-    moves, name, flipped = [], output, False
-    while (node := tensors.maker(name)) is not None and node.op_type in (*_MOVES, "Not"):
-        flipped ^= node.op_type == "Not"
+    moves, written, name, flipped = list[onnx.NodeProto](), False, output, False
+    while (node := tensors.maker(name)) is not None:
+        read = _read_of(tensors, node)
+        if read is None:
+            break
+        name, flips = read
+        flipped ^= flips
+        written |= node.op_type in ("Where", "Mul")
         moves.append(node)
-        name = node.input[0]
-    if node is None or node.op_type not in ("ArgMax", *_COMPARISONS):
+    if node is None or not _decides(tensors, node):
         return None
     if not all(_keeps_order(tensors, move) for move in moves):
         raise UserError(
             f"behind {describe_node(node)} the ONNX graph exchanges axes of the labels: height and "
             "width would not be the image's; export class scores (1, K, h, w) instead"
         )
+    if node.op_type == "Round":
+        return Decision("masks", str(node.input[0]), None, _EVEN, flipped, flipped)
     if node.op_type != "ArgMax":
         return _comparison(tensors, node, flipped)
+    if written:  # numbers of labels mean something, those of masks only say which of two it is
+        return None
     if number(node, "select_last_index", 0) or flipped:
         raise UserError(
             f"in {describe_node(node)} the last of equal scores wins; export class scores "
@@ -108,6 +117,37 @@ def find_decision(tensors: Tensors, output: str) -> Decision | None:
     scores = str(node.input[0])
     axis = number(node, "axis", 0) % len(tensors.shape(scores))
     return Decision("labels", scores, axis)
+
+
+def _read_of(tensors: Tensors, node: onnx.NodeProto) -> tuple[str, bool] | None:
+    """What a node behind a decision only writes otherwise, a mask in other numbers than 0 and 1,
+    and whether it exchanges what is there and what is not; None for any other node."""
+    first = str(node.input[0])
+    if node.op_type in (*MOVES, "Not"):
+        return first, node.op_type == "Not"
+    if node.op_type not in ("Where", "Mul") or len(node.input) < 2:
+        return None
+    numbers = [tensors.uniform(name) for name in node.input]
+    data = [str(name) for name, value in zip(node.input, numbers, strict=True) if value is None]
+    known = [value for value in numbers if value is not None]
+    if len(data) != 1 or tensors.shape(data[0]) != tensors.shape(node.output[0]):
+        return None
+    if node.op_type == "Mul":
+        return (data[0], False) if 0 < known[0] < math.inf else None
+    there, not_there = (known[0], known[1]) if data[0] == first else (0.0, 0.0)
+    if there == not_there or min(there, not_there) != 0:
+        return None
+    return first, there == 0
+
+
+def _decides(tensors: Tensors, node: onnx.NodeProto) -> bool:
+    """An ArgMax, a comparison, or a probability rounded to 0 or 1."""
+    if node.op_type != "Round":
+        return node.op_type in ("ArgMax", *_COMPARISONS)
+    source = tensors.maker(node.input[0])
+    while source is not None and source.op_type in MOVES:
+        source = tensors.maker(source.input[0])
+    return source is not None and source.op_type == "Sigmoid"
 
 
 def _comparison(tensors: Tensors, node: onnx.NodeProto, flipped: bool) -> Decision:
@@ -127,13 +167,13 @@ def _comparison(tensors: Tensors, node: onnx.NodeProto, flipped: bool) -> Decisi
 
 
 def made_of_labels(tensors: Tensors, name: str) -> onnx.NodeProto | None:
-    """The node that has decided about classes where a float tensor is only made of its result, as
+    """The node that has decided about classes where a tensor is only made of its result, as
     one that is resized or scaled afterwards; else None."""
     while (node := tensors.maker(name)) is not None:
         if node.op_type in ("ArgMax", "ArgMin", "TopK", "Equal", *_COMPARISONS):
             return node
         data = [i for i in node.input if i and not tensors.is_constant(i)]
-        if node.op_type not in (*_AXES_KEPT, *_MOVES, "Not", "And", "Or") or len(data) != 1:
+        if node.op_type not in (*_AXES_KEPT, *MOVES, "Not", "And", "Or") or len(data) != 1:
             return None
         name = data[0]
     return None

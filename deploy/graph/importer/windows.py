@@ -24,6 +24,18 @@ class Window:
             for size, dilation in zip(self.kernel, self.dilations, strict=True)
         )
 
+    def along(self, axis: int, sides: tuple[int, ...]) -> "Window":
+        """The same over one axis alone, of a map of these sides."""
+
+        def only(values: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+            return (*others[:axis], values[axis], *others[axis + 1 :])
+
+        ones, zeros = (1,) * len(sides), (0,) * len(sides)
+        return Window(
+            only(self.kernel, ones), only(self.strides, ones), only(self.dilations, ones),
+            only(self.begin, zeros), only(self.end, zeros), only(self.output, sides),
+        )  # fmt: skip
+
 
 def read_window(node: Node, kernel: tuple[int, ...], ceil_mode: bool = False) -> Window:
     """The window of a convolution or pool over the first input (N, C, map's axes)."""

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from lut.errors import WorkError
 from tests.deploy.cli.conftest import PROGRAM, run_program
 
 COMMANDS = (
@@ -68,3 +69,16 @@ def test_usage(cli, arguments, message):
     assert done.code == 2
     assert message in done.error
     assert done.out == ""
+
+
+@pytest.mark.parametrize("command", ["quickstart", "compile", "verify", "bench", "tune"])
+def test_whatever_compiles_a_users_file_compares_with_it(cli, user_onnx, monkeypatch, command):
+    """Before anything is compiled."""
+
+    def refuse(own, *_):
+        raise WorkError(f"{own.output} was compared")
+
+    monkeypatch.setattr("deploy.build.check_reading", refuse)
+    done = cli(command, "--model", user_onnx)
+    assert done.code == 1
+    assert "scores was compared" in done.error

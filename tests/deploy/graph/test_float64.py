@@ -57,6 +57,11 @@ RESIZES = {
     # A scale in float32 is not that in double: a source half way between two pixels goes to either.
     if (mode, name) != ("nearest", "scales")
 }  # fmt: skip
+REGION = {"roi": np.array([0, 0, 0.25, -0.125, 1, 1, 0.75, 0.875], np.float32)}
+CROPPED = {
+    "mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize",
+    "extrapolation_value": 7.0,
+}  # fmt: skip
 CASES: dict[str, tuple[str, Weights, dict]] = {
     "Conv": ("Conv", {"w": weight(4, 6, 3, 3), "b": weight(4)}, {"pads": [1, 0, 2, 1]}),
     "Conv dilated, grouped": (
@@ -100,6 +105,8 @@ CASES: dict[str, tuple[str, Weights, dict]] = {
     "GroupNormalization": ("GroupNormalization", {"s": weight(3), "b": weight(3)}, {
         "num_groups": 3,
     }),
+    "MeanVarianceNormalization": ("MeanVarianceNormalization", {}, {}),
+    "Resize of a region": ("Resize", REGION | {"none": weight(), "sizes": UP["sizes"]}, CROPPED),
     "Gelu": ("Gelu", {}, {}),
     "Gelu tanh": ("Gelu", {}, {"approximate": "tanh"}),
     "HardSigmoid": ("HardSigmoid", {}, {"alpha": 0.3}),
@@ -164,6 +171,7 @@ def test_a_whole_graph_from_its_middle(small_graph):
         ("LRN", {}, {"size": 3}),
         ("Resize", UP, {"mode": "linear", "antialias": 1}),
         ("Resize", UP, {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}),
+        ("Resize", REGION | {"scales": np.array([1, 1, 2, 4], np.float32)}, CROPPED),
         ("ConvTranspose", {"w": weight(6, 4, 3, 3)}, {"output_shape": [18, 22]}),
         ("AveragePool", {}, {"kernel_shape": [2, 2], "dilations": [2, 2]}),
         ("Reshape", {"s": np.array([5, -1])}, {}),  # fails in numpy

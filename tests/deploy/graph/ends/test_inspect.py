@@ -199,6 +199,24 @@ MASKS = {
         [node("Mul", "scores half", "s"), node("Sigmoid", "s", "p"),
          node("Greater", "p half", "out")], HALF,
     ),
+    "rounded": ([SIGMOID, node("Round", "p", "out")], {}),
+    "rounded, black on white": (
+        [SIGMOID, node("Round", "p", "r"), node("Cast", "r", "b", to=TensorProto.BOOL),
+         node("Not", "b", "out")], {},
+    ),
+    "one or zero": (
+        [node("Greater", "scores half", "m"), node("Where", "m one zero", "out")],
+        HALF | {"one": I64(1), "zero": I64(0)},
+    ),
+    "zero or a map of 255": (
+        [node("Less", "scores half", "m"), node("Where", "m zero many", "out")],
+        HALF | {"zero": np.uint8(0), "many": np.full((1, 1, *SIZE), 255, np.uint8)},
+    ),
+    "times 255": (
+        [node("Greater", "scores half", "m"), node("Cast", "m", "f", to=FLOAT),
+         node("Mul", "by f", "s"), node("Cast", "s", "out", to=UINT8)],
+        HALF | {"by": np.float32(255)},
+    ),
 }  # fmt: skip
 
 
@@ -209,7 +227,7 @@ def test_masks_at_the_end_of_a_file(case, classes, tmp_path):
     model = network(tail, ["out"], classes=classes, constants=constants)
     imported = read(model, tmp_path)
     metadata = read_metadata(imported.graph)
-    own = own_output(model, imported)[0]
+    own = own_output(model, imported)[0] > 0
     assert imported.ends.end == "masks"
     assert metadata.output == ("labels" if classes == 1 else "masks")
     assert ("do not exclude each other" in imported.note) == (classes > 1)
@@ -274,6 +292,65 @@ def test_several_sigmoids(tmp_path):
     assert (found_by(labels) != own_output(model, labels)[0].argmax(0)).mean() < 1e-3
     masks = read(network(), tmp_path, output="masks")  # of scores, where that is asked for
     assert (found_by(masks) != (own_output(network(), masks)[0] > 0)).mean() < 1e-3
+
+
+LARGER = helper.make_node("Resize", ["p", "", "", "to"], ["out"], mode="linear")
+# Probabilities that no score is found behind: nodes and constants.
+PROBABILITIES = {
+    "sigmoid made larger": ([SIGMOID, LARGER], {}),
+    "hard sigmoid": ([node("HardSigmoid", "scores", "out")], {}),
+    "one less a sigmoid": (
+        [SIGMOID, node("Sub", "one p", "out")], {"one": np.array([1], np.float32)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("case", PROBABILITIES)
+def test_probabilities_are_there_above_one_half(case, classes, tmp_path):
+    tail, constants = PROBABILITIES[case]
+    constants = constants | {"to": I64(1, classes, *SIZE)}
+    stride = 2 if LARGER in tail else 1
+    model = network(tail, ["out"], classes=classes, stride=stride, constants=constants)
+    for threshold in (None, 0.4):
+        imported = read(model, tmp_path, threshold=threshold)
+        metadata = read_metadata(imported.graph)
+        assert metadata.output == ("labels" if classes == 1 else "masks")
+        expected = own_output(model, imported)[0] > (threshold or 0.5)
+        assert 0.01 < expected.mean() < 0.99
+        assert (found_by(imported) != expected).mean() < 1e-3
+
+
+def test_one_of_two_classes_by_their_softmax(tmp_path):
+    softmax = node("Softmax", "scores", "p", axis=1)
+    constants = {"from": I64(1), "to": I64(2), "axis": I64(1)}
+    for stride in (1, 4):
+        model = network(
+            [softmax, node("Slice", "p from to axis", "out")], ["out"], classes=2, stride=stride,
+            constants=constants,
+        )  # fmt: skip
+        imported = read(model, tmp_path)
+        full = torch.from_numpy(own_output(model, imported))
+        expected = F.interpolate(full, size=tuple(SIZE), mode="bilinear")[0, 0] > 0.5
+        assert (found_by(imported) != expected.numpy()).mean() < 1e-3
+
+
+UNSIGNED = {
+    "relu": [node("Relu", "scores", "out")],
+    "clipped": [node("Clip", "scores zero one", "out")],
+}
+
+
+@pytest.mark.parametrize("case", UNSIGNED)
+def test_numbers_that_are_never_below_0_need_a_threshold(case, tmp_path):
+    tail = UNSIGNED[case]
+    constants = {"zero": np.float32(0), "one": np.float32(1)}
+    model = network(tail, [tail[-1].output[0]], classes=1, constants=constants)
+    with pytest.raises(UserError, match=r"no number of the ONNX output '.*' is below 0: say with"):
+        read(model, tmp_path)
+    imported = read(model, tmp_path, threshold=0.3)
+    expected = own_output(model, imported)[0, 0] > 0.3
+    assert (found_by(imported) != expected).mean() < 1e-3
 
 
 @pytest.mark.parametrize("element", [FLOAT, UINT8])
@@ -455,6 +532,21 @@ REFUSED = {
             ["out"], constants={"to": I64(1, 1, 64, 80)}, stride=2,
         ),
         {}, "is made of what ArgMax .* has decided",
+    ),
+    "labels times 255": (
+        network([ARGMAX, node("Mul", "labels by", "out")], ["out"], constants={"by": I64(255)}),
+        {}, r"is made of what ArgMax \(node 'the ArgMax to labels'\) has decided",
+    ),
+    "scores rounded": (
+        network([node("Round", "scores", "r"), node("Cast", "r", "out", to=INT64)], ["out"]),
+        {}, "comes from no ArgMax",
+    ),
+    "a mask of two colours": (
+        network(
+            [node("Greater", "scores half", "m"), node("Where", "m seven nine", "out")], ["out"],
+            constants=HALF | {"seven": I64(7), "nine": I64(9)},
+        ),
+        {}, "is made of what Greater .* has decided",
     ),
     "two maps compared": (
         network(
