@@ -34,7 +34,7 @@ from benchmarks.peers_lib.bars import (
     speed_verdict,
 )
 from benchmarks.peers_lib.bars_plot import draw_bars
-from benchmarks.peers_lib.job import Config, Exporter
+from benchmarks.peers_lib.job import Config, Exporter, without_folders
 from benchmarks.peers_lib.results import read_records
 from benchmarks.results_lib import any_network
 from benchmarks.results_lib.store import FOLDER, ROOT
@@ -117,7 +117,7 @@ def _measure_errors(configs: list[Config], options: argparse.Namespace, path: Pa
         try:
             record["images"] = measure_errors(runner, config, side)
         except HmsegError as error:
-            record["failed"] = str(error)
+            record["failed"] = without_folders(str(error))
         jsonl.append_record(path, what | record | known | {"threads": config.threads})
         print(f"{config}: {any_network.error_line(what | record)}", flush=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers_lib.adapters import PEERS, deploy_digest
-from benchmarks.peers_lib.job import Config
+from benchmarks.peers_lib.job import Config, without_folders
 from benchmarks.peers_lib.results import Record, append_record, is_done, latest, read_records
 from benchmarks.peers_lib.run import Runner, Timing
 from deploy import host
@@ -66,7 +66,7 @@ def measure(
         except HmsegError as error:
             if not go_on:
                 raise
-            record = wanted | {"config": config.to_json(), "failed": str(error)}
+            record = wanted | {"config": config.to_json(), "failed": without_folders(str(error))}
         append_record(path, record)
         yield record
 

@@ -1,5 +1,6 @@
 """What is timed: a job on a network at a size, with a number of threads."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,3 +95,8 @@ class Work:
         config, file = Config(**values["config"]), values["file"]
         paths = Path(values["onnx"]), Path(values["folder"])
         return Work(config, *paths, Path(file) if file else None)
+
+
+def without_folders(text: str) -> str:
+    """A reason as it may stand in a results file: of paths on this machine only the file's name."""
+    return re.sub(r"(?<![\w.:/])/(?:[\w.+~-]+/)+", "", text)

@@ -136,7 +136,7 @@ def line(row: Row) -> str:
     others = ", ".join(f"{peer} {ratio(found)}" for peer, found in row.ratios.items())
     share = "" if row.share is None else f", {row.share:.0%} of the FMA ceiling"
     compiled = "" if row.compile_s is None else f", compiled in {row.compile_s:.1f} s"
-    skipped = "".join(f"; {peer} not run: {reason}" for peer, reason in row.skipped)
+    skipped = "".join(f"; {peer} not run: {reason[:100]}" for peer, reason in row.skipped)
     said = _bar(row)
     return (
         f"{row.config}: {row.ours_ms:.2f} ms{share}{compiled}; {others or 'no peer'}"
@@ -150,6 +150,6 @@ def error_line(record: dict[str, Any]) -> str:
     if found is None:
         return str(record["failed"])
     return (
-        f"{found.side}: error {_error(record)} times onnxruntime's own, labels as in double "
-        f"{_shares(found)} of onnxruntime"
+        f"{found.side}: {bar(found.met, f'{found.times:.2g} times the error of onnxruntime')}; labels "
+        f"as in double {_shares(found)} of onnxruntime"
     )

@@ -222,7 +222,10 @@ def test_errors_are_measured_once_for_each_compiler(tmp_path, monkeypatch, capsy
         ("unet", 2, OURS), ("erfnet", 2, OURS), ("unet", 1, EXACT), ("erfnet", 1, EXACT),
     ]  # fmt: skip
     out = capsys.readouterr().out
-    assert "unet (dynamo) 64x64 2 threads labels: hmseg: error 2: met times" in out
+    assert (
+        "unet (dynamo) 64x64 2 threads labels: hmseg: 2 times the error of onnxruntime: met; labels"
+        in out
+    )
     assert "no truth" in out
     assert len(jsonl.read_records(tmp_path / "r-errors.jsonl")) == 4
 
