@@ -15,7 +15,7 @@ def draw_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     from matplotlib.figure import Figure  # heavy
 
     panels = list(dict.fromkeys((row.config.resolution, row.config.threads) for row in rows))
-    panels.sort(key=lambda panel: (rows_size(rows, panel[0]), panel[1]))
+    panels.sort(key=lambda panel: (_pixels(rows, panel[0]), panel[1]))
     names = list(dict.fromkeys(_name(row) for row in rows))
     figure = Figure(
         figsize=(max(6.0, 0.45 * len(names) + 2), 1.2 + 2.4 * len(panels)), layout="constrained"
@@ -55,13 +55,22 @@ def draw_bars(rows: Sequence[Row], title: str, path: Path) -> None:
         axis.set_title(f"{resolution}, {threads} thread{'s' * (threads > 1)}", fontsize=9)
         axis.set_ylabel("peer's time / ours")
     axes[-1].set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-    axes[0].legend(fontsize=8, loc="upper right", ncols=len(peers) or 1)
+    axes[-1].set_xlim(-0.6, len(names) - 0.4)
+    if peers:
+        bars = {
+            label: bar
+            for axis in axes
+            for bar, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            list(bars.values()), list(bars), fontsize=8, loc="outside upper right", ncols=len(peers)
+        )
     figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format=path.suffix[1:])
 
 
-def rows_size(rows: Sequence[Row], resolution: str) -> int:
+def _pixels(rows: Sequence[Row], resolution: str) -> int:
     """Pixels of a size that one of the rows has."""
     size = next(row.config.size for row in rows if row.config.resolution == resolution)
     return size.height * size.width

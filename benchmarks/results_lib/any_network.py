@@ -149,7 +149,5 @@ def error_line(record: dict[str, Any]) -> str:
     found = accuracy_of(record)
     if found is None:
         return str(record["failed"])
-    return (
-        f"{found.side}: {bar(found.met, f'{found.times:.2g} times the error of onnxruntime')}; labels "
-        f"as in double {_shares(found)} of onnxruntime"
-    )
+    said = bar(found.met, f"{found.times:.2g} times the error of onnxruntime")
+    return f"{found.side}: {said}; labels as in double {_shares(found)} of onnxruntime"
