@@ -14,26 +14,14 @@ named with the reason. Needs the extra `peers` (docs/guides/peers.md).
 """
 
 import argparse
-import os
-import platform
-import shlex
 import sys
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from benchmarks.peers_lib import report
-from benchmarks.peers_lib.adapters import PEERS, deploy_digest
+from benchmarks.peers_lib import command, report
+from benchmarks.peers_lib.adapters import PEERS
 from benchmarks.peers_lib.job import JOBS, Config
-from benchmarks.peers_lib.results import (
-    append_record,
-    default_path,
-    is_done,
-    latest,
-    read_records,
-)
-from benchmarks.peers_lib.run import Runner, Timing
+from benchmarks.peers_lib.results import default_path, latest, read_records
 from deploy import host
 from lut.errors import HmsegError, UserError
 from lut.files import write_atomic
@@ -58,34 +46,13 @@ def _run(options: argparse.Namespace) -> None:
     if options.report:
         _report(path, options.plot)
         return
-    unknown = set(options.peers) - set(PEERS)
-    if unknown:
-        raise UserError(f"unknown peers {sorted(unknown)}; there are {', '.join(PEERS)}")
-    timing = Timing(
-        rounds=options.rounds, warmup=options.warmup, block_s=options.block, pause_s=options.pause
-    )
-    runner = Runner(options.cache, timing, _say)
     configs = [
         Config(model, size, threads, job)
         for model, size, threads, job in product(
             options.models, options.resolutions, options.threads, options.jobs
         )
     ]
-    for config in configs:
-        assert config.size  # raises UserError for a malformed one before long work
-        if options.prepare:
-            for name, reason in runner.prepare_all(config, options.peers).items():
-                print(f"{config}: {name} cannot run: {reason}", flush=True)
-            continue
-        provenance = _provenance()
-        wanted = provenance | {
-            "requested": sorted(options.peers), "protocol": vars(timing),
-        }  # fmt: skip
-        if not options.again and is_done(latest(read_records(path)).get(config), wanted):
-            _say(f"{config}: measured already")
-            continue
-        record = runner.run(config, options.peers) | provenance
-        append_record(path, record)
+    for record in command.measure("benchmarks.peers", configs, options, path):
         print(report.detail(record, read_records(path)), end="\n\n", flush=True)
     if not options.prepare:
         _report(path, options.plot)
@@ -103,25 +70,7 @@ def _report(path: Path, plot: Path | None) -> None:
             report.plot(records, job, target.with_stem(f"{target.stem}-{job}"))
 
 
-def _provenance() -> dict[str, Any]:
-    flags = host.cpu_flags()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]),
-        "deploy": deploy_digest(),
-        "machine": {
-            "cpu": host.cpu_model(),
-            "architecture": host.architecture(),
-            "features": [f for f, flag in host.X86_FEATURE_FLAGS.items() if flag in flags],
-            "cores": len(os.sched_getaffinity(0)),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-        },
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
-    defaults = Timing()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__.splitlines()[0]
     )
@@ -130,28 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--resolutions", nargs="+", default=RESOLUTIONS, metavar="HxW")
     add("--threads", nargs="+", type=int, default=[1, 2])
     add("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
-    add("--peers", nargs="+", default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
-    add("--rounds", type=int, default=defaults.rounds, help="blocks of each side")
-    add("--warmup", type=int, default=defaults.warmup, help="calls before a block, not counted")
-    add("--block", type=float, default=defaults.block_s, metavar="S", help="length of a block")
-    add("--pause", type=float, default=defaults.pause_s, metavar="S", help="before a block")
+    command.add_arguments(parser, list(PEERS))
     add("--output", type=Path, help="results (default: benchmarks/results/peers-<cpu>.jsonl)")
     add("--plot", type=Path, help="PNG or SVG; default: beside the results")
-    add("--cache", type=Path, default=_cache(), help="where converted networks are kept")
-    add("--prepare", action="store_true", help="convert for every side, time nothing")
-    add("--again", action="store_true", help="measure also what was measured already")
     add("--report", action="store_true", help="only print and plot what was measured")
     return parser
-
-
-def _cache() -> Path:
-    base = os.environ.get("HMSEG_HOME") or os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base else Path.home() / ".cache"
-    return root / ("peers" if os.environ.get("HMSEG_HOME") else "hmseg/peers")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

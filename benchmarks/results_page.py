@@ -15,7 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results_lib import compiling, cpu, gpu, latency, own_files, search, training
+from benchmarks.results_lib import (
+    any_network,
+    compiling,
+    cpu,
+    gpu,
+    latency,
+    own_files,
+    search,
+    training,
+)
 from benchmarks.results_lib.store import ROOT, Store, kept
 from benchmarks.results_lib.table import Table, markdown
 from lut.errors import HmsegError, UserError
@@ -39,7 +48,7 @@ TOPICS = (
     Topic("The first command", [kept("first-command")], ["2026-11-22-cpu-speed.md"]),
     Topic(
         "Speed on a CPU",
-        [cpu.peers, kept("linearity", "profile", "tuning")],
+        [any_network.any_network, cpu.peers, kept("linearity", "profile", "tuning")],
         ["2026-11-22-cpu-speed.md"],
     ),
     Topic("Kernels", [cpu.kernels]),

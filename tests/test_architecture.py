@@ -175,7 +175,7 @@ FLOORS = (
     ("devices", "own_file", "profile"),
     ("roofline", "trials"),
     ("backends",),
-    ("bench", "tuning"),
+    ("bench", "quick_timing", "tuning"),
     ("build",),
     ("tables",),
     ("cli",),

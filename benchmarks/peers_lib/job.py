@@ -1,5 +1,6 @@
-"""What is timed: a job on a network of the zoo at a size, with a number of threads."""
+"""What is timed: a job on a network at a size, with a number of threads."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from hmseg.data.normalise import planes
 
 Job = Literal["labels", "logits", "float-logits"]
 LabelEnd = Literal["graph", "numpy", "torch"]
+Exporter = Literal["", "dynamo", "legacy"]
 JOBS: dict[str, str] = {
     "labels": "uint8 image (H, W, 3) to label map (H, W)",
     "logits": "uint8 image (H, W, 3) to float32 logits (K, H, W) at full resolution",
@@ -23,15 +25,21 @@ JOBS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Config:
-    """One row of the table."""
+    """One row of the table.
+
+    Without an `exporter` the network is one of the zoo, and its graph made as `compile` makes it;
+    with one it is of `hmseg.families`, and the graph made from the file that it writes.
+    """
 
     model: str
     resolution: str  # HxW
     threads: int
     job: Job
+    exporter: Exporter = ""
 
     def __str__(self) -> str:
-        return f"{self.model} {self.resolution} {self.threads} threads {self.job}"
+        by = f" ({self.exporter})" if self.exporter else ""
+        return f"{self.model}{by} {self.resolution} {self.threads} threads {self.job}"
 
     @property
     def size(self) -> Resolution:
@@ -55,11 +63,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Work:
-    """What a side is handed: the job, the folded graph, and a folder of its own to write into."""
+    """What a side is handed: the job, the folded graph, and a folder of its own to write into; for
+    a network of `hmseg.families` also the file as its user has it."""
 
     config: Config
     onnx: Path  # from `image` or `tensor` to `labels` or `logits`
     folder: Path
+    file: Path | None = None
 
     def image(self) -> NDArray[np.uint8]:
         """The image that every side segments: uint8 (H, W, 3)."""
@@ -76,9 +86,17 @@ class Work:
             "config": self.config.to_json(),
             "onnx": str(self.onnx),
             "folder": str(self.folder),
+            "file": str(self.file) if self.file else None,
         }
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Work":
         """Inverse of `to_json`."""
-        return Work(Config(**values["config"]), Path(values["onnx"]), Path(values["folder"]))
+        config, file = Config(**values["config"]), values["file"]
+        paths = Path(values["onnx"]), Path(values["folder"])
+        return Work(config, *paths, Path(file) if file else None)
+
+
+def without_folders(text: str) -> str:
+    """A reason as it may stand in a results file: of paths on this machine only the file's name."""
+    return re.sub(r"(?<![\w.:/])/(?:[\w.+~-]+/)+", "", text)

@@ -6,6 +6,8 @@ agreement of the labels means something. With ``-camvid`` behind it, the release
 
 Of all the kernels only our label end depends on the values: it fills cells whose four corners have
 one class, of which random weights give far fewer than trained ones (`one_class_cells`).
+
+Networks of `hmseg.families` are in `benchmarks.peers_lib.families`.
 """
 
 import math
@@ -13,14 +15,15 @@ import math
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
 from benchmarks.peers_lib.ends import image_end
+from benchmarks.peers_lib.families import create_family
 from benchmarks.peers_lib.job import Config
-from deploy.graph.export import export_network, fold_batch_norm
-from deploy.metadata import OutputKind
+from deploy.graph.export import export_network, fold_batch_norm, fold_pairs
 from deploy.resolution import Resolution
 from deploy.street import draw_street
 from hmseg import zoo
@@ -59,7 +62,8 @@ def normalise(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def create_graph(config: Config) -> onnx.ModelProto:
-    """The folded graph with both ends that the ONNX importers are given, and our compiler too."""
+    """The folded graph with both ends that the ONNX importers are given, and our compiler too; of a
+    network of the zoo."""
     network = create_network(config.model)
     return export_network(
         network, config.model, config.size, input_kind=config.input, output=config.output,
@@ -107,25 +111,31 @@ class FloatNetwork(nn.Module):
     """The folded network: normalised float (1, 3, H, W) to logits (1, K, H, W).
 
     Logits are (1, H, W, K) with `channels_last`, as runtimes that compute in NHWC want it: else
-    they end with a transposition.
+    they end with a transposition. Scores at a stride are resized to the image, as in the graph.
     """
 
-    def __init__(self, model: str, *, channels_last: bool = False) -> None:
+    def __init__(self, config: Config, *, channels_last: bool = False) -> None:
         super().__init__()
-        self.network = fold_batch_norm(create_network(model))
-        self.channels_last = channels_last
+        self.network = (
+            fold_pairs(create_family(config.model, config.size))
+            if config.exporter
+            else fold_batch_norm(create_network(config.model))
+        )
+        self.size, self.channels_last = tuple(config.size), channels_last
 
     def forward(self, tensor: Tensor) -> Tensor:
         logits: Tensor = self.network(tensor)
+        if tuple(logits.shape[2:]) != self.size:
+            logits = F.interpolate(logits, self.size, mode="bilinear")
         return logits.permute(0, 2, 3, 1) if self.channels_last else logits
 
 
 class ImageNetwork(FloatNetwork):
     """The folded network behind the image end: uint8 (1, H, W, 3) to labels (1, H, W) or logits."""
 
-    def __init__(self, model: str, output: OutputKind, *, channels_last: bool = False) -> None:
-        super().__init__(model, channels_last=channels_last)
-        self.output = output
+    def __init__(self, config: Config, *, channels_last: bool = False) -> None:
+        super().__init__(config, channels_last=channels_last)
+        self.output = config.output
         scale, shift = map(torch.from_numpy, image_end())
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -138,6 +148,5 @@ class ImageNetwork(FloatNetwork):
 
 def torch_network(config: Config, *, channels_last: bool = False) -> FloatNetwork:
     """What runtimes that start from torch convert for a configuration, in eval mode."""
-    if config.input == "tensor":
-        return FloatNetwork(config.model, channels_last=channels_last).eval()
-    return ImageNetwork(config.model, config.output, channels_last=channels_last).eval()
+    kind = FloatNetwork if config.input == "tensor" else ImageNetwork
+    return kind(config, channels_last=channels_last).eval()

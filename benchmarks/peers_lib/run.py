@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers_lib import adapters
 from benchmarks.peers_lib.adapters import OURS, PROBE
+from benchmarks.peers_lib.adapters.hmseg_side import COMPILED
 from benchmarks.peers_lib.job import Config, Job, LabelEnd, Work
 from benchmarks.peers_lib.side import Side, prepare
 from deploy.measure.statistics import summarise
@@ -59,7 +60,7 @@ class Runner:
             raise WorkError(f"not installed: {error.name}") from error
         graph, digest = self._graph(config)
         folder = graph.parent / f"{name}-{digest}-{print_}"
-        work = Work(config, graph, folder)
+        work = Work(config, graph, folder, self._file(config) if config.exporter else None)
         done = folder / "prepared.json"
         if not done.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +182,9 @@ class Runner:
                 side.close()
         side, call_s = opened[best]
         adapter = adapters.load_adapter(name)
+        compiled = side.work.folder / COMPILED
         return side, {
+            **({"compiled": json.loads(compiled.read_text())} if compiled.exists() else {}),
             "versions": adapters.versions(adapter),
             "settings": adapter.SETTINGS,
             "image_end": adapter.IMAGE_END if config.input == "image" else None,
@@ -226,22 +229,55 @@ class Runner:
         import onnx
 
         from benchmarks.peers_lib.network import count_macs
+        from deploy.graph.float64 import multiply_adds
 
-        return count_macs(onnx.load(self._graph(config)[0]))
+        graph = onnx.load(self._graph(config)[0])
+        return round(multiply_adds(graph)) if config.exporter else count_macs(graph)
 
     def _graph(self, config: Config) -> tuple[Path, str]:
-        """The folded ONNX file of a configuration, exported once, and its digest."""
-        path = self.cache / f"{config.model}-{config.resolution}-{config.job}" / "network.onnx"
-        stamp, sources = path.with_suffix(".sources"), adapters.graph_digest()
-        if not stamp.exists() or stamp.read_text() != sources:
-            from benchmarks.peers_lib.network import create_graph
+        """The folded ONNX file of a configuration, made once, and its digest."""
+        path = self._folder(config, config.job) / "network.onnx"
+        file = self._file(config) if config.exporter else None
+
+        def make() -> None:
             from deploy.graph.export import save_onnx
 
-            self.say(f"{config}: exporting")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_onnx(create_graph(config), path)
-            write_atomic(stamp, sources)
+            if file is None:
+                from benchmarks.peers_lib.network import create_graph
+
+                graph = create_graph(config)
+            else:
+                from benchmarks.peers_lib.families import read_graph
+
+                graph = read_graph(config, file)
+            save_onnx(graph, path)
+
+        sources = adapters.graph_digest()
+        if file is not None:
+            sources += hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        self._made(config, path, sources, make)
         return path, hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+    def _file(self, config: Config) -> Path:
+        """The file of a network of `hmseg.families` as its user has it, written once."""
+        from benchmarks.peers_lib.families import write_file
+
+        path = self._folder(config, "file") / f"{config.model}.onnx"
+        self._made(config, path, adapters.file_digest(), lambda: write_file(config, path))
+        return path
+
+    def _folder(self, config: Config, what: str) -> Path:
+        by = f"-{config.exporter}" if config.exporter else ""
+        return self.cache / f"{config.model}-{config.resolution}{by}-{what}"
+
+    def _made(self, config: Config, path: Path, sources: str, make: Callable[[], None]) -> None:
+        """Have a file made, unless it was made from the same sources."""
+        stamp = path.with_suffix(".sources")
+        if not stamp.exists() or stamp.read_text() != sources:
+            self.say(f"{config}: exporting {path.parent.name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make()
+            write_atomic(stamp, sources)
 
 
 def label_ends(name: str, job: Job) -> tuple[LabelEnd, ...]:

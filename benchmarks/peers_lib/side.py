@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers_lib.job import LabelEnd, Work
+from benchmarks.peers_lib.job import LabelEnd, Work, without_folders
 from lut.errors import WorkError
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def death(code: int, log: Path) -> str:
     """How a process ended, in words, with the last line that it printed."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{how}; last line: {lines[-1].strip()[:200]}" if lines else how
+    return f"{how}; last line: {without_folders(lines[-1].strip())[:200]}" if lines else how
 
 
 def _worker() -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from benchmarks.peers_lib.adapters import Call, load_adapter
-from benchmarks.peers_lib.job import Work
+from benchmarks.peers_lib.job import Work, without_folders
 from deploy.measure.interleave import Protocol, interleave
 from deploy.measure.memory import status_kib
 
@@ -100,7 +100,7 @@ def serve(server: Server, requests: TextIO, replies: TextIO) -> None:
 
 def describe(error: Exception) -> str:
     """One line for the table of peers that did not run."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return without_folders(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
 
 
 def die_with_parent() -> None:

@@ -1,7 +1,8 @@
 """hmseg-deploy compile."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,14 @@ from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
 from lut.files import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deploy.artifact import KernelInfo
+
+MOST_NAMED = 5  # kinds of operators that TVM made
+_DIGEST = re.compile(r"_[0-9a-f]{12}$")  # at the end of a kernel's name
 
 
 @grouped
@@ -49,12 +58,21 @@ def compile_model(
         )  # fmt: skip
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
+    timing = None
+    if comparisons and artifact.calls and remote is None:  # it runs here, and is no emulation
+        from deploy.quick_timing import time_quickly
+
+        with step(f"timing, {workers} thread{'s' * (workers > 1)}") as progress:
+            timing = time_quickly(artifact, source, workers)
+            ms = {"": timing.ours_ms, **timing.peers_ms}
+            progress.result = ", ".join(f"{name} {one:.3g} ms".strip() for name, one in ms.items())
     left = [kernel for kernel in artifact.kernels if kernel.template == TVM]
     if left:
-        names = ", ".join(f"{kernel.name}{' (tuned)' * kernel.tuned}" for kernel in left)
         untuned = sum(not kernel.tuned for kernel in left) if backend.tunes_nests else 0
-        advice = f"; {untuned} not tuned, which hmseg-deploy tune can mend" if untuned else ""
-        say(f"left to TVM's own lowering: {names}{advice}")
+        say(left_to_tvm(left, timing.shares if timing else None, untuned))
+    if timing:
+        for name, times in timing.slower_than.items():
+            say(f"SLOWER than {name} on this machine: at least {times:.2g} times its time")
     emulated = f", {artifact.parity['how']}," if "how" in artifact.parity else ""
     if comparisons:
         worst = max(comparisons, key=lambda c: c.share_of_tolerance)
@@ -70,6 +88,33 @@ def compile_model(
         if where := backend.where(resolved):
             say(f"check it {where.format(path.name)}")
     if as_json:
-        print_json({"artifact": str(path), **artifact.manifest()})
+        timed = {"quick_timing": timing.to_json()} if timing else {}
+        print_json({"artifact": str(path), **artifact.manifest(), **timed})
     else:
         print(path)
+
+
+def left_to_tvm(
+    left: "Sequence[KernelInfo]", shares: "Mapping[str, float] | None", untuned: int
+) -> str:
+    """Which operators TVM's own lowering made, those of one kind together: where the frame was
+    timed with the share of its time, the slowest first."""
+    kinds: dict[str, list[str]] = {}
+    for kernel in left:
+        kinds.setdefault(_DIGEST.sub("", kernel.name), []).append(kernel.name)
+    known = shares or {}
+    times = {kind: sum(known.get(name, 0.0) for name in names) for kind, names in kinds.items()}
+    slowest = sorted(kinds, key=lambda kind: -times[kind])
+
+    def said(kind: str) -> str:
+        count = f" x{len(kinds[kind])}" if len(kinds[kind]) > 1 else ""
+        return f"{kind}{count}" + ("" if shares is None else f" {times[kind]:.1%}")
+
+    named = [said(kind) for kind in slowest[:MOST_NAMED]]
+    if others := slowest[MOST_NAMED:]:
+        rest = sum(times[kind] for kind in others)
+        count = sum(len(kinds[kind]) for kind in others)
+        named.append(f"{count} others" + ("" if shares is None else f" {rest:.1%}"))
+    whole = "" if shares is None else f", {sum(times.values()):.0%} of the frame's time"
+    advice = f"; hmseg-deploy tune may speed up {untuned} of them" if untuned else ""
+    return f"left to TVM's own lowering{whole}: {', '.join(named)}{advice}"

@@ -37,11 +37,9 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy in eval mode with every (convolution, batch norm) pair made one convolution.
-
-    Raises UserError for a batch norm that does not directly follow a convolution.
-    """
+def fold_pairs(model: nn.Module) -> nn.Module:
+    """A copy in eval mode with every (convolution, batch norm) pair made one convolution; a batch
+    norm that follows none is left."""
     folded = copy.deepcopy(model).eval()
     for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
         children = list(sequence.named_children())
@@ -50,6 +48,13 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
                 fused = fuse_conv_bn_eval(conv, norm)
                 conv.weight, conv.bias = fused.weight, fused.bias
                 sequence.register_module(name, nn.Identity())
+    return folded
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """`fold_pairs`; raises UserError for a batch norm that does not directly follow a
+    convolution."""
+    folded = fold_pairs(model)
     left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
     if left:
         raise UserError(

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from benchmarks import peers
 from benchmarks.peers_lib import adapters, report, results, run
 from benchmarks.peers_lib.adapters import fma_probe_side
-from benchmarks.peers_lib.job import JOBS, Config, Work
+from benchmarks.peers_lib.job import JOBS, Config, Work, without_folders
 from benchmarks.peers_lib.network import (
     count_macs,
     create_graph,
@@ -185,6 +185,12 @@ def test_failing_and_dying_sides_say_why(tmp_path):
         Side("onnxruntime", work, "graph", tmp_path / "log")
     with pytest.raises(WorkError, match="exit code 1; last line: ModuleNotFoundError"):
         Side("unknown", work, "graph", tmp_path / "log")
+
+
+def test_reasons_name_no_folder_of_this_machine():
+    text = "Error: /home/me/env/lib/python3.11/site-packages/torch/conv.py:12:0: no %1 at 1/2 s"
+    assert without_folders(text) == "Error: conv.py:12:0: no %1 at 1/2 s"
+    assert without_folders("see https://x.org/a/b/c or ./d/e") == "see https://x.org/a/b/c or ./d/e"
 
 
 def test_check_rejects_wrong_shapes_few_wrong_labels_and_nan():

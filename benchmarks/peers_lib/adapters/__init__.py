@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from benchmarks.peers_lib.job import LabelEnd, Work
 
+ROOT = Path(__file__).parents[3]
 OURS = "hmseg"
+EXACT = "hmseg-exact"  # ours too
 PEERS = (
     "onnxruntime", "openvino", "ncnn", "mnn", "torch-compile", "litert", "executorch", "iree",
 )  # fmt: skip
@@ -68,26 +70,41 @@ def fingerprint(name: str, config_threads: int) -> str:
     digest = hashlib.sha256(repr(versions(adapter)).encode())
     digest.update(Path(str(cast("Any", adapter).__file__)).read_bytes())
     digest.update(str(config_threads if adapter.PER_THREADS else 0).encode())
-    if name in (OURS, PROBE):
+    if name in (OURS, EXACT, PROBE):
         digest.update(deploy_digest().encode())
     return digest.hexdigest()[:16]
 
 
+def file_digest() -> str:
+    """SHA-256 over the sources that a file of `hmseg.families` follows from."""
+    return _digest(
+        *sorted((ROOT / "hmseg" / "families").rglob("*.py")),
+        ROOT / "hmseg" / "blocks.py", ROOT / "benchmarks" / "own_files_exports.py",
+        ROOT / "benchmarks" / "peers_lib" / "families.py",
+    )  # fmt: skip
+
+
 def graph_digest() -> str:
     """SHA-256 over the sources that the folded graph follows from."""
-    root = Path(__file__).parents[3]
+    deploy, graph = ROOT / "deploy", ROOT / "deploy" / "graph"
+    return _digest(
+        *sorted((ROOT / "hmseg").rglob("*.py")), *sorted(deploy.glob("*.py")),
+        *sorted((deploy / "reading").rglob("*.py")), *sorted((graph / "ends").rglob("*.py")),
+        graph / "decision.py", graph / "export.py",
+        *(ROOT / "benchmarks" / "peers_lib" / name for name in ("families.py", "network.py")),
+    )  # fmt: skip
+
+
+def _digest(*paths: Path) -> str:
     digest = hashlib.sha256()
-    for path in (
-        *sorted((root / "hmseg").rglob("*.py")), *sorted((root / "deploy").glob("*.py")),
-        root / "benchmarks" / "peers_lib" / "network.py",
-    ):  # fmt: skip
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def deploy_digest() -> str:
     """SHA-256 over deploy/'s sources and tuning records: says which compiler was measured."""
-    root = Path(__file__).parents[3] / "deploy"
+    root = ROOT / "deploy"
     digest = hashlib.sha256()
     for path in sorted((*root.rglob("*.py"), *root.rglob("*.jsonl"))):
         digest.update(str(path.relative_to(root)).encode())

@@ -24,7 +24,7 @@ def prepare(work: Work) -> None:
     from benchmarks.peers_lib.network import FloatNetwork
 
     example = torch.zeros(1, 3, *work.config.size).to(memory_format=torch.channels_last)
-    program = torch.export.export(FloatNetwork(work.config.model).eval(), (example,))
+    program = torch.export.export(FloatNetwork(work.config).eval(), (example,))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     (work.folder / "network.pte").write_bytes(lowered.to_executorch().buffer)
 

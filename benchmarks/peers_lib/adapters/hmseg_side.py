@@ -1,28 +1,107 @@
 """Ours: `deploy.build.build_artifact` for this CPU, run by `deploy.runtime`."""
 
+import json
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
 from benchmarks.peers_lib.job import LabelEnd, Work
+from lut.files import write_atomic
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy.artifact import Artifact
 
 PACKAGES = ("hmseg", "apache-tvm", "apache-tvm-ffi", "numpy")
 PER_THREADS = True
 SETTINGS = "target cpu, shipped tuning records"
 IMAGE_END = IN_GRAPH
 LABEL_ENDS: tuple[LabelEnd, ...] = ("graph",)
+ARTIFACT, COMPILED = "network.hmseg", "compiled.json"
 
 
 def prepare(work: Work) -> None:
+    prepare_ours(work, exact=False)
+
+
+def prepare_ours(work: Work, *, exact: bool) -> None:
+    """Do what `compile` does, with a cold cache: of a file from reading it on. What it came to is
+    written beside the artifact."""
     import onnx
 
+    from deploy.artifact import TVM
     from deploy.artifact_file import save_artifact
     from deploy.build import build_artifact
+    from deploy.graph.source import open_source
+    from deploy.own_file import own_file
     from deploy.targets import resolve_target
     from deploy.tuning.records import SHIPPED, tuned_schedules
 
     # The shipped records, never this user's own: anyone can measure the same.
-    target, threads = resolve_target("cpu"), work.config.threads
-    measured = tuned_schedules(target, threads, [SHIPPED])
-    artifact, _ = build_artifact(onnx.load(work.onnx), target, threads=threads, measured=measured)
-    save_artifact(artifact, work.folder / "network.hmseg")
+    target, config = resolve_target("cpu"), work.config
+    measured = tuned_schedules(target, config.threads, [SHIPPED])
+    start, graph, own = time.perf_counter(), None, None
+    if work.file is not None:
+        source = open_source(str(work.file), input_kind=config.input, output=config.output)
+        graph, own = source.graph, own_file(source)
+    times = [("reading", start)]
+    artifact, _ = build_artifact(
+        graph or onnx.load(work.onnx), target, threads=config.threads, own=own, measured=measured,
+        on_step=lambda step: times.append((step, time.perf_counter())), **exact_option(exact=exact),
+    )  # fmt: skip
+    end = time.perf_counter()
+    save_artifact(artifact, work.folder / ARTIFACT)
+    compiled = {
+        "seconds": end - start,
+        "steps": _seconds([*times, ("", end)]),
+        "kernels": len(artifact.kernels),
+        "left_to_tvm": sum(info.template == TVM for info in artifact.kernels),
+        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx)),
+    }
+    write_atomic(work.folder / COMPILED, json.dumps(compiled))
+
+
+def exact_option(*, exact: bool) -> dict[str, Any]:
+    """What `build_artifact` is told to leave Winograd's convolutions out: the one place that knows.
+
+    Raises UserError where this version has no such option.
+    """
+    import inspect
+
+    from deploy.build import build_artifact
+    from lut.errors import UserError
+
+    if not exact:
+        return {}
+    if "exact" not in inspect.signature(build_artifact).parameters:
+        raise UserError("this version compiles every network exactly: it has no option for it")
+    return {"exact": True}
+
+
+def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int:
+    """Multiply-adds that a frame really does: those of the graph, less what kernels save.
+
+    A kernel that does fewer than its operation counts for says so in `KernelInfo.macs_done`.
+    """
+    from collections import Counter
+
+    from deploy.graph.float64 import multiply_adds
+
+    infos, total = {info.name: info for info in artifact.kernels}, multiply_adds(graph)
+    for name, calls in Counter(artifact.calls).items():
+        info = infos[name]
+        total -= calls * (info.macs - getattr(info, "macs_done", info.macs))
+    return round(total)
+
+
+def _seconds(times: list[tuple[str, float]]) -> dict[str, float]:
+    """Of each step until the next; steps of one name together."""
+    found: dict[str, float] = {}
+    for (step, start), (_, end) in pairwise(times):
+        found[step] = found.get(step, 0.0) + end - start
+    return found
 
 
 def load_runtime(threads: int) -> None:
@@ -34,6 +113,6 @@ def load_runtime(threads: int) -> None:
 def open_network(work: Work) -> Call:
     from deploy import runtime
 
-    network = runtime.load(work.folder / "network.hmseg", threads=work.config.threads)
+    network = runtime.load(work.folder / ARTIFACT, threads=work.config.threads)
     given = work.given()
     return lambda: network(given)

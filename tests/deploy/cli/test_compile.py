@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import onnx
@@ -7,8 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from deploy import quick_timing
+from deploy.artifact import KernelInfo
 from deploy.artifact_file import load_artifact
+from deploy.cli.compile import left_to_tvm
 from deploy.cpu import pipeline
+from deploy.profile import summarise_kernels
 from deploy.runtime import load
 from hmseg.data.normalise import planes
 from tests.deploy.cli.conftest import files
@@ -20,6 +25,7 @@ def test_a_user_file_end_to_end(cli, user_onnx, tmp_path):
     done = cli("compile", "-m", user_onnx).succeeded()
     assert done.out == "mine-64x64.hmseg\n"
     assert "parity with onnxruntime on 5 images" in done.err
+    assert re.search(r"timing, 2 threads .* s  \S+ ms, onnxruntime \S+ ms", done.err)
     assert files(tmp_path) == ["mine-64x64.hmseg"]
     assert load(tmp_path / "mine-64x64.hmseg")(photo()).shape == (64, 64)
 
@@ -56,6 +62,39 @@ def test_json_and_logits(cli, user_onnx):
     assert data["artifact"] == "n.hmseg"
     assert data["output"]["shape"] == [1, 5, 64, 64]
     assert data["parity"]["checked"] is True
+    timing = data["quick_timing"]
+    assert (timing["threads"], set(timing["ms"])) == (1, {"hmseg", "onnxruntime"})
+    assert [kernel["name"] for kernel in timing["kernels"]] == list(dict.fromkeys(data["calls"]))
+    assert sum(kernel["share"] for kernel in timing["kernels"]) == pytest.approx(1)
+
+
+def test_a_slower_network_is_told_and_in_which_operators(cli, user_onnx, monkeypatch):
+    """By made-up times."""
+
+    def timed(artifact, source, threads):
+        samples = {"hmseg": [[8_000_000]], "onnxruntime": [[2_000_000]]}
+        kernels = summarise_kernels(artifact, [[1000] * len(artifact.calls)])
+        return quick_timing.summarise(threads, samples, kernels, {})
+
+    monkeypatch.setattr(quick_timing, "time_quickly", timed)
+    done = cli("compile", "-m", user_onnx, "-t", "x86-64-v2", "-o", "n.hmseg").succeeded()
+    assert "8 ms, onnxruntime 2 ms\n" in done.err
+    assert "SLOWER than onnxruntime on this machine: at least 4 times its time\n" in done.err
+    assert "left to TVM's own lowering, 100% of the frame's time: " in done.err
+
+
+def test_operators_of_one_kind_are_named_together():
+    def info(name, tuned=False):
+        return KernelInfo(name, "tvm", "", 0, 0, tuned)
+
+    names = [f"conv_relu_{n:012x}" for n in range(3)] + [f"k{n}_{n:012x}" for n in range(6)]
+    left = [info(name) for name in names]
+    shares = {name: 0.1 for name in names[:3]} | {names[3]: 0.05, names[8]: 0.4}
+    assert left_to_tvm(left, shares, 2) == (
+        "left to TVM's own lowering, 75% of the frame's time: k5 40.0%, conv_relu x3 30.0%, "
+        "k0 5.0%, k1 0.0%, k2 0.0%, 2 others 0.0%; hmseg-deploy tune may speed up 2 of them"
+    )
+    assert left_to_tvm(left[:4], None, 0) == "left to TVM's own lowering: conv_relu x3, k0"
 
 
 def test_another_level(cli, user_onnx, tmp_path):
@@ -71,6 +110,7 @@ def test_a_target_this_machine_cannot_run_is_written_unchecked(
     monkeypatch.setattr("deploy.host.cpu_flags", lambda: frozenset({"pni"}))
     done = cli("compile", "-m", user_onnx, "-t", "x86-64-v3", "-o", "n.hmseg").succeeded()
     assert "parity not checked" in done.err
+    assert "timing" not in done.err
     assert load_artifact(tmp_path / "n.hmseg").parity["checked"] is False
 
 
