@@ -12,14 +12,13 @@ import torch
 
 from benchmarks import any_network
 from benchmarks.peers_lib import accuracy, adapters, bars, command, families, run
-from benchmarks.peers_lib.adapters import EXACT, OURS, hmseg_side
+from benchmarks.peers_lib.adapters import EXACT, OURS
 from benchmarks.peers_lib.bars import BARS, OF_THE_ZOO, rows_of, speed_verdict
 from benchmarks.peers_lib.job import Config, Work
 from benchmarks.peers_lib.network import torch_network
 from benchmarks.results_lib import any_network as table
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import markdown
-from deploy import build
 from deploy.graph.reference import Reference
 from deploy.resolution import Resolution
 from hmseg import zoo
@@ -265,15 +264,6 @@ def test_the_table_says_where_a_peer_wins(tmp_path):
     errors.unlink()
     (tmp_path / name).unlink()
     assert table.any_network(Store(tmp_path, tmp_path)) == []
-
-
-def test_ours_is_compiled_exactly_where_there_is_such_an_option(monkeypatch):
-    assert hmseg_side.exact_option(exact=False) == {}
-    monkeypatch.setattr(build, "build_artifact", lambda model: None)
-    with pytest.raises(UserError, match="no option for it"):
-        hmseg_side.exact_option(exact=True)
-    monkeypatch.setattr(build, "build_artifact", lambda model, *, exact: None)
-    assert hmseg_side.exact_option(exact=True) == {"exact": True}
 
 
 @pytest.fixture(scope="module")

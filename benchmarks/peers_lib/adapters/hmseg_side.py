@@ -3,7 +3,7 @@
 import json
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
 from benchmarks.peers_lib.job import LabelEnd, Work
@@ -49,7 +49,7 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     times = [("reading", start)]
     artifact, _ = build_artifact(
         graph or onnx.load(work.onnx), target, threads=config.threads, own=own, measured=measured,
-        on_step=lambda step: times.append((step, time.perf_counter())), **exact_option(exact=exact),
+        on_step=lambda step: times.append((step, time.perf_counter())), exact=exact,
     )  # fmt: skip
     end = time.perf_counter()
     save_artifact(artifact, work.folder / ARTIFACT)
@@ -61,23 +61,6 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
         "macs_done": macs_done(artifact, graph or onnx.load(work.onnx)),
     }
     write_atomic(work.folder / COMPILED, json.dumps(compiled))
-
-
-def exact_option(*, exact: bool) -> dict[str, Any]:
-    """What `build_artifact` is told to leave Winograd's convolutions out: the one place that knows.
-
-    Raises UserError where this version has no such option.
-    """
-    import inspect
-
-    from deploy.build import build_artifact
-    from lut.errors import UserError
-
-    if not exact:
-        return {}
-    if "exact" not in inspect.signature(build_artifact).parameters:
-        raise UserError("this version compiles every network exactly: it has no option for it")
-    return {"exact": True}
 
 
 def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int:
