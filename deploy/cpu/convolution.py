@@ -155,6 +155,8 @@ def pack_dense(isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase
     padded[:out] = weight
     parts = []
     for phase in phases:
+        if not phase.taps:
+            continue
         for i, j in np.ndindex(len(phase.rows.offsets), len(phase.columns.offsets)):
             window = padded[:, :, phase.rows.taps(i)][:, :, :, phase.columns.taps(j)]
             first = 0

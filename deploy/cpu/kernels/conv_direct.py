@@ -189,7 +189,8 @@ class _Kernel:
             acc = ir.Registers(len(places) * ob, self.isa.lanes)
             for number in range(len(places) * ob):
                 acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=self.isa.lanes)
-            self._reduce(phase, at, band, places, acc, out, ob)
+            if phase.taps:
+                self._reduce(phase, at, band, places, acc, out, ob)
             place = (
                 ir.bind(corner[0] + row * phase.rows.step),
                 ir.bind(corner[1] + column * phase.columns.step),

@@ -1,0 +1,51 @@
+"""What steps behind an operation do, in double, and inputs for them."""
+
+from collections.abc import Iterable
+from typing import get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from deploy.cpu.rows.epilogue import CONSTANTS, OPERANDS
+from lut.ops import Step
+
+STEPS = get_args(Step)
+_FUNCTIONS = {
+    "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "sigmoid": torch.sigmoid,
+    "hsigmoid": F.hardsigmoid, "swish": F.silu, "tanh": torch.tanh, "gelu": F.gelu,
+    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
+}  # fmt: skip
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def inputs_of(then: Iterable[Step], output) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Other maps and vectors per channel."""
+    maps = [normal(20 + i, 1, *OPERANDS[s](*output)) for i, s in enumerate(then) if s in OPERANDS]
+    vectors = [normal(40 + i, output[0]) for s in then for i in range(CONSTANTS.get(s, 0))]
+    return maps, vectors
+
+
+def follow(y: np.ndarray, then, maps, vectors) -> np.ndarray:
+    """The steps on a map (1, C, H, W)."""
+    value, maps, vectors = torch.from_numpy(y).double(), iter(maps), iter(vectors)
+
+    def channel() -> torch.Tensor:
+        return torch.from_numpy(next(vectors)).double()[:, None, None]
+
+    for step in then:
+        if step in _FUNCTIONS:
+            value = _FUNCTIONS[step](value)
+        elif step == "prelu":
+            value = torch.where(value < 0, value * channel(), value)
+        elif step == "scale":
+            value = value * channel() + channel()
+        elif step.startswith("add"):
+            value = value + torch.from_numpy(next(maps)).double()
+        else:
+            assert step.startswith("mul")
+            value = value * torch.from_numpy(next(maps)).double()
+    return value.numpy()

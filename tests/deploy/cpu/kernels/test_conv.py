@@ -1,0 +1,170 @@
+"""Dense convolutions, direct and by Winograd, against torch in double."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
+
+from deploy.cpu import layout
+from deploy.cpu.isa import AVX2, Tile
+from deploy.cpu.kernels import CpuKernels, conv_direct, conv_winograd, module_of
+from lut.ops import Conv
+
+from .helpers import ISAS, run, unpack_activation
+from .steps import STEPS, follow, inputs_of, normal
+
+SIDES = st.integers(-1, 4)
+PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+THEN = st.lists(st.sampled_from(STEPS), max_size=3).map(tuple)
+SAME = {"kernel": (3, 3), "pad": (1, 1, 1, 1)}
+
+
+@st.composite
+def convolutions(draw):
+    groups = draw(st.sampled_from([1, 1, 1, 2, 4]))
+    cin = tuple(draw(st.integers(1, 10)) * groups for _ in range(1 if groups > 1 else 2))
+    spread = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3)]))
+    stride = draw(PAIRS) if spread == (1, 1) else (1, 1)
+    try:
+        return Conv(
+            cin, draw(st.integers(1, 40)) * groups, draw(st.integers(1, 9)),
+            draw(st.integers(1, 30)), draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
+            stride, draw(PAIRS), tuple(draw(SIDES) for _ in range(4)), spread, groups,
+            then=draw(THEN),
+        )  # fmt: skip
+    except ValueError:  # no output
+        reject()
+
+
+def reference(op, x, w, b):
+    """(1, cout, h, w) in double, before the steps."""
+    x = torch.from_numpy(x).double()
+    if op.spread != (1, 1):
+        sides = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], op.spread, strict=True)]
+        spaced = torch.zeros(*x.shape[:2], *sides, dtype=torch.double)
+        spaced[:, :, :: op.spread[0], :: op.spread[1]] = x
+        x = spaced
+    top, left, bottom, right = op.pad
+    x = F.pad(x, (left, right, top, bottom))
+    w, b = torch.from_numpy(w).double(), torch.from_numpy(b).double()
+    return F.conv2d(x, w, b, op.stride, 0, op.dilation, op.groups).numpy()
+
+
+def compute(isa, op, module, schedule=None, run=run):
+    """What the kernel gives, and what it should."""
+    xs = [normal(i, 1, c, op.height, op.width) for i, c in enumerate(op.cin)]
+    taps = sum(op.cin) // op.groups * op.kernel[0] * op.kernel[1]
+    w, b = normal(7, op.cout, taps).reshape(op.cout, -1, *op.kernel), normal(8, op.cout)
+    w = w / np.float32(taps**0.5)
+    maps, vectors = inputs_of(op.then, op.output)
+    schedule = schedule or module.default_schedule(op, isa)
+    arrays = [layout.pack_activation(isa, a) for a in (*xs, *maps)]
+    arrays += module.pack(op, isa, w, b, vectors)
+    shape = layout.activation_shape(isa, *op.output)
+    y = unpack_activation(run(module.emit(op, schedule, isa), isa, arrays, shape), op.cout)
+    return y, follow(reference(op, np.concatenate(xs, 1), w, b), op.then, maps, vectors)
+
+
+def check(isa, op, module=conv_direct, schedule=None, tolerance=2e-6):
+    y, expected = compute(isa, op, module, schedule)
+    assert np.abs(y - expected).max() <= tolerance * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(op=convolutions())
+@example(op=Conv((20, 33), 40, 9, 17, then=("add", "prelu", "mul_channel", "scale", "mul_pixel")))
+@example(op=Conv((20,), 24, 16, 7, (7, 7), (2, 2), pad=(3, 3, 3, 3), then=("swish",)))
+@example(op=Conv((64,), 64, 8, 9, **SAME, groups=4))
+@example(op=Conv((64,), 64, 4, 9, **SAME, groups=16))
+@example(op=Conv((8,), 5, 3, 4, (16, 16), pad=(11, 11, 11, 11), spread=(8, 8)))
+@example(op=Conv((8,), 5, 3, 4, (3, 3), pad=(1, 1, 2, 2), spread=(2, 2), then=("relu6",)))
+@example(op=Conv((8,), 5, 3, 4, (1, 1), spread=(2, 2)))
+@example(op=Conv((20,), 10, 1, 1, **SAME, then=("gelu_tanh", "tanh", "gelu")))
+def test_direct(isa, op):
+    check(isa, op)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(5, 2), Tile(3, 3)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 4), (3, 17), (9, 5)])
+def test_any_direct_schedule_gives_the_same(isa, tile, rows, columns):
+    op = Conv((20,), 40, 9, 17, **SAME, then=("add", "relu"))
+    check(isa, op, schedule=conv_direct.ConvDirectSchedule(tile, 2, rows, columns))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
+def test_direct_from_the_image(isa, source):
+    op = Conv((3,), 20, 15, 37, (5, 5), (2, 2), pad=(2, 2, 2, 2), source=source, then=("relu",))
+    mean, std = [100.0, 90, 80], [50.0, 60, 70]
+    image = np.random.default_rng(0).integers(0, 256, (1, 15, 37, 3), np.uint8)
+    planes = ((image - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2).astype(np.float32)
+    w, b = normal(7, 20, 3, 5, 5), normal(8, 20)
+    given = {"scale": 1.0, "mean": mean, "std": std} if source == "uint8_nhwc" else None
+    constants = conv_direct.pack(op, isa, w, b, [], given)
+    func = conv_direct.emit(op, conv_direct.default_schedule(op, isa), isa)
+    arrays = [image if given else planes, *constants]
+    y = run(func, isa, arrays, layout.activation_shape(isa, *op.output))
+    expected = follow(reference(op, planes, w, b), op.then, [], [])
+    np.testing.assert_allclose(unpack_activation(y, 20), expected, atol=3e-5)
+
+
+@st.composite
+def filtered(draw):
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (3, 1), (1, 3), (1, 5), (5, 1)]))
+    dilation = tuple(draw(st.integers(1, 3)) if k > 1 else 1 for k in kernel)
+    cin = draw(st.sampled_from([(16,), (33,), (20, 17)]))
+    op = Conv(
+        cin, draw(st.integers(16, 40)), draw(st.integers(1, 20)), draw(st.integers(1, 30)),
+        kernel, (1, 1), dilation, then=draw(THEN),
+        pad=tuple(draw(st.integers(3 * (k > 1), 6 * (k > 1))) for k in kernel * 2),
+    )  # fmt: skip
+    return op if conv_winograd.supports(op) else reject()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(op=filtered())
+@example(op=Conv((20, 33), 40, 9, 17, **SAME, then=("add", "gelu")))
+@example(op=Conv((16,), 16, 3, 2, **SAME))
+@example(op=Conv((32,), 32, 19, 30, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), then=("relu",)))
+def test_winograd(isa, op):
+    check(isa, op, conv_winograd, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("by_point", [False, True])
+@pytest.mark.parametrize(("block", "splits"), [((1, 1), 1), ((3, 2), 2), ((3, 5), 2)])
+def test_any_winograd_schedule_gives_the_same(isa, block, splits, by_point):
+    op = Conv((40,), 64, 9, 17, **SAME, then=("relu",))
+    schedule = conv_winograd.ConvWinogradSchedule(*block, Tile(2, 2), splits, by_point)
+    check(isa, op, conv_winograd, schedule, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_winograd_rounds_little_more_than_the_plain_sum(isa):
+    op = Conv((64,), 32, 16, 24, **SAME)
+    errors = []
+    for module in (conv_winograd, conv_direct):
+        y, expected = compute(isa, op, module)
+        errors.append(np.sqrt(np.square(y - expected).mean()))
+    assert errors[0] <= 4 * errors[1]
+
+
+def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
+    wide = Conv((64,), 64, 16, 32, **SAME)
+    assert module_of(wide) is conv_winograd
+    assert module_of(wide, exact=True) is conv_direct
+    measured = {str(wide): {"tile_rows": 1}}
+    exact = CpuKernels(AVX2, 2, measured, exact=True)
+    assert exact.schedule(wide) == conv_direct.default_schedule(wide, AVX2, 2)
+    for op in (
+        replace(wide, stride=(2, 2)), replace(wide, cin=(3,)), replace(wide, cout=8),
+        replace(wide, groups=2), Conv((64,), 64, 1, 1, **SAME), Conv((64,), 64, 16, 32),
+    ):  # fmt: skip
+        assert module_of(op) is conv_direct, op
