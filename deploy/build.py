@@ -54,6 +54,7 @@ def build_artifact(
     threads: int,
     own: OwnFile | None = None,
     measured: Mapping[str, Fields] | None = None,
+    exact: bool = False,
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
     dump: Path | None = None,
@@ -65,7 +66,8 @@ def build_artifact(
 
     `own` is the user's own file: before anything is compiled, the graph is compared with it.
     `measured` are schedules by operation; by default those that tuning found for this target and
-    number of threads, shipped or the user's own, where the target takes any. `dump` is a folder for
+    number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
+    kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
     the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
     first node that differs, where the graph does not match the file or the binary the graph; then
     there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
@@ -86,7 +88,7 @@ def build_artifact(
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
     expectations = Expectations(complete, inputs)
     golden = expectations["golden"]
-    kernels = backend.kernels(target, threads, measured)
+    kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)
     drafted = draft(model, target, golden_image, golden, threads)
     noise = {"noise": asdict(golden.noise)}

@@ -27,9 +27,9 @@ Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
 DType = Literal["float32"]  # of the maps in memory
-# What is done to each value of a kernel's output, one step after the other. Functions of the value
-# alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants; then
-# sums and products with another map: of the output's shape, of one value per channel, or per pixel.
+# What is done to each value of a kernel's output, one step after the other: functions of the value
+# alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants;
+# sums and products with another map of the output's shape, of one value per channel, or per pixel.
 Step = Literal[
     "relu", "relu6", "hswish", "sigmoid", "hsigmoid", "swish", "tanh", "gelu", "gelu_tanh", "prelu",
     "scale", "add", "mul", "add_channel", "mul_channel", "mul_pixel",
@@ -210,8 +210,8 @@ class Conv(Operation):
     """then(W * x + b): any window over maps whose channels are concatenated, or over an image.
 
     `cin` are the channels of each map. `spread` puts zeros between the input's elements, which lie
-    so far apart then: a transposed convolution has its stride there and a mirrored window. `pad` may
-    be negative, which cuts.
+    so far apart then: a transposed convolution has its stride there and a mirrored window. `pad`
+    may be negative, which cuts.
     """
 
     cin: tuple[int, ...]

@@ -80,9 +80,10 @@ class Backend(Protocol):
         """Whether there is a kernel for an operation."""
 
     def kernels(
-        self, target: Target, threads: int, measured: Mapping[str, Fields]
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> Kernels | None:
-        """The kernels for a target; None where it has none."""
+        """The kernels for a target; None where it has none. `exact` leaves out those that round
+        more than the plain sum of the products does."""
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """Compile, and complete the draft of an artifact with its code; `on_step` is told what is

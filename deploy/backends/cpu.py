@@ -56,10 +56,10 @@ class CpuBackend(Backend):
         return has_kernel(operation)
 
     def kernels(
-        self, target: Target, threads: int, measured: Mapping[str, Fields]
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> CpuKernels | None:
         """None on x86-64 below AVX2."""
-        return make_kernels(target, threads, measured)
+        return make_kernels(target, threads, measured, exact=exact)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`."""

@@ -64,8 +64,10 @@ class CudaBackend(Backend):
         """As `Kernels.has`."""
         return type(operation) in MODULES
 
-    def kernels(self, target: Target, threads: int, measured: Mapping[str, Fields]) -> GpuKernels:
-        """For all of them."""
+    def kernels(
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
+    ) -> GpuKernels:
+        """For all of them; all are exact."""
         return GpuKernels(measured)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:

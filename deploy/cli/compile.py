@@ -29,6 +29,12 @@ def compile_model(
     ends: options.EndOptions,
     place: places.PlaceOptions,
     kept: options.CacheOptions,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="No Winograd convolutions: slower, with half their rounding error."
+        ),
+    ] = False,
     dump_passes: Annotated[
         Path | None, typer.Option(help="Write the module after each pass into this folder.")
     ] = None,
@@ -53,8 +59,8 @@ def compile_model(
     backend = backend_of(resolved)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_source(
-            source, resolved, threads=workers, remote=remote, dump=dump_passes, cache=cache,
-            on_step=progress.at,
+            source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
+            cache=cache, on_step=progress.at,
         )  # fmt: skip
         save_artifact(artifact, path)
         progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"

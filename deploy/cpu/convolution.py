@@ -91,10 +91,12 @@ def _axes(op: Conv, axis: int) -> list[Axis]:
         before = -((offset + first * dilation - pad) // spread) if taps else 0
         outputs = -(-(size - offset) // spread)
         found.setdefault(len(taps), []).append((offset, outputs, first, before))
-    return [
-        Axis(*zip(*remainders, strict=True), spread, taps, every, 1, every * dilation // spread)
-        for taps, remainders in found.items()
-    ]
+    axes = []
+    for taps_each, remainders in found.items():
+        offsets, sizes, firsts, pads = zip(*remainders, strict=True)
+        apart = every * dilation // spread
+        axes.append(Axis(offsets, sizes, firsts, pads, spread, taps_each, every, 1, apart))
+    return axes
 
 
 @dataclass(frozen=True)

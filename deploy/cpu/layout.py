@@ -52,8 +52,8 @@ def pack_normalisation(
     mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
     std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
 ) -> Array:
-    """Factors and shifts (2, 3, c), which repeat with the channels over three vectors of interleaved
-    pixels: (v * scale - mean) / std = v * factor + shift."""
+    """Factors and shifts (2, 3, c), which repeat with the channels over three vectors of
+    interleaved pixels: (v * scale - mean) / std = v * factor + shift."""
     channel = np.arange(3 * isa.lanes) % 3
     factor = (scale / np.asarray(std))[channel]
     shift = (-np.asarray(mean) / np.asarray(std))[channel]

@@ -64,10 +64,12 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
     ]
 
 
-def make_kernels(target: Target, threads: int, measured: Mapping[str, Fields]) -> CpuKernels | None:
+def make_kernels(
+    target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
+) -> CpuKernels | None:
     """The kernels for a target; None for an instruction set without kernels."""
     isa = isa_of(target)
-    return None if isa is None else CpuKernels(isa, threads, measured)
+    return None if isa is None else CpuKernels(isa, threads, measured, exact)
 
 
 def isa_of(target: Target) -> Isa | None:

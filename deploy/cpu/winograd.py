@@ -1,6 +1,6 @@
 """Winograd's minimal filtering F(m, r) along one axis: m outputs of a window of r taps by m + r - 1
-products (S. Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms
-for Convolutional Neural Networks", 2016, for two axes).
+products (S. Winograd, "Arithmetic Complexity of Computations", 1980; for two axes Lavin and Gray,
+"Fast Algorithms for Convolutional Neural Networks", 2016).
 
 The products are polynomials' values at points, one of them at infinity. Points decide the rounding
 error: for six of them 0, +-5/8, +-3/2 give twice the error of the plain sum, the usual 0, +-1, +-2

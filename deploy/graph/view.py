@@ -296,13 +296,12 @@ def prelu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:
     """What is multiplied by a constant slope below zero, and the slope."""
     call = graph.call(output, "relax.nn.leakyrelu")
     if call is not None:
-        value, slope = call.args[0], np.float32(call.attrs.alpha).reshape(())
-    else:
-        loops = graph.loops(output, "prelu")
-        if loops is None:
-            return None
-        value, slope = loops[0], graph.constant(loops[1])
-    return (value, slope) if isinstance(value, relax.Var) and slope is not None else None
+        return call.args[0], np.array(call.attrs.alpha, np.float32)
+    loops = graph.loops(output, "prelu")
+    slope = None if loops is None else graph.constant(loops[1])
+    if loops is None or slope is None or not isinstance(loops[0], relax.Var):
+        return None
+    return loops[0], slope
 
 
 def spread_of(graph: Graph, output: Expr) -> tuple[Var, tuple[int, int]] | None:

@@ -20,7 +20,6 @@ from benchmarks.peers_lib.network import torch_network
 from benchmarks.results_lib import any_network as table
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import markdown
-from deploy import build
 from deploy.artifact import TVM, KernelInfo
 from deploy.cpu.kernels import conv_winograd, module_of
 from deploy.graph.float64 import multiply_adds
@@ -271,15 +270,6 @@ def test_the_table_says_where_a_peer_wins(tmp_path):
     errors.unlink()
     (tmp_path / name).unlink()
     assert table.any_network(Store(tmp_path, tmp_path)) == []
-
-
-def test_ours_is_compiled_exactly_where_there_is_such_an_option(monkeypatch):
-    assert hmseg_side.exact_option(exact=False) == {}
-    monkeypatch.setattr(build, "build_artifact", lambda model: None)
-    with pytest.raises(UserError, match="no option for it"):
-        hmseg_side.exact_option(exact=True)
-    monkeypatch.setattr(build, "build_artifact", lambda model, *, exact: None)
-    assert hmseg_side.exact_option(exact=True) == {"exact": True}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import time
 from itertools import pairwise
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
 from benchmarks.peers_lib.job import LabelEnd, Work
@@ -51,7 +51,7 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     times = [("reading", start)]
     artifact, _ = build_artifact(
         graph or onnx.load(work.onnx), target, threads=config.threads, own=own, measured=measured,
-        on_step=lambda step: times.append((step, time.perf_counter())), **exact_option(exact=exact),
+        on_step=lambda step: times.append((step, time.perf_counter())), exact=exact,
     )  # fmt: skip
     end = time.perf_counter()
     save_artifact(artifact, work.folder / ARTIFACT)
@@ -65,27 +65,10 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     write_atomic(work.folder / COMPILED, json.dumps(compiled))
 
 
-def exact_option(*, exact: bool) -> dict[str, Any]:
-    """What `build_artifact` is told to leave Winograd's convolutions out: the one place that knows.
-
-    Raises UserError where this version has no such option.
-    """
-    import inspect
-
-    from deploy.build import build_artifact
-    from lut.errors import UserError
-
-    if not exact:
-        return {}
-    if "exact" not in inspect.signature(build_artifact).parameters:
-        raise UserError("this version compiles every network exactly: it has no option for it")
-    return {"exact": True}
-
-
 def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) -> int | None:
     """Multiply-adds that a frame really does: those of the graph, less what Winograd saves; None
-    where the graph does not tell. In an artifact an operation has no other name for being computed
-    so: `exact` says that none is."""
+    where the graph does not tell. An artifact does not say how an operation is computed: `exact` is
+    how it was compiled."""
     from collections import Counter
 
     from deploy.artifact import TVM
@@ -96,10 +79,8 @@ def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) ->
     total = multiply_adds(graph)
     ours = {info.name: info.spec for info in artifact.kernels if info.template != TVM}
     for name, calls in Counter(artifact.calls).items():
-        if exact or name not in ours:
-            continue
-        operation = parse_operation(ours[name])
-        if isinstance(operation, Conv) and module_of(operation) is conv_winograd:
+        operation = parse_operation(ours[name]) if name in ours else None
+        if isinstance(operation, Conv) and module_of(operation, exact=exact) is conv_winograd:
             total -= calls * (operation.macs - winograd_macs(operation))
     return round(total) if isfinite(total) else None
 

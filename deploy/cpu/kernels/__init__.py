@@ -59,13 +59,18 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemBlock: (stem_block,),
     ops.StemPair: (stem_pair,),
 }
+# Kernels that round more than the plain sum does, whose work another one does as well.
+INEXACT = (conv_winograd,)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.Labels, ops.Logits)
 
 
-def module_of(op: Operation) -> ModuleType:
-    """The kernel module of an operation; KeyError where there is none."""
+def module_of(op: Operation, *, exact: bool = False) -> ModuleType:
+    """The kernel module of an operation, of the exact ones if so asked; KeyError where there is
+    none."""
     for module in MODULES[type(op)]:
+        if exact and module in INEXACT:
+            continue
         if not hasattr(module, "supports") or module.supports(op):
             return module
     raise KeyError(op)
@@ -93,12 +98,14 @@ class CpuKernels:
     """`deploy.graph.place.Kernels` of one instruction set and number of threads.
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
-    `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it.
+    `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
+    leaves out kernels that round more than the plain sum does.
     """
 
     isa: Isa
     threads: int
     measured: Mapping[str, Fields] = field(default_factory=dict)
+    exact: bool = False
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
@@ -106,11 +113,13 @@ class CpuKernels:
 
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""
-        return module_of(op).default_schedule(op, self.isa, self.threads)
+        return self._module(op).default_schedule(op, self.isa, self.threads)
 
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
         rule, values = self.rule(op), self.measured.get(str(op))
+        if self.exact and self._module(op) is not module_of(op):
+            return rule  # what was measured is another kernel
         return rule if values is None else with_fields(rule, values)
 
     def alternatives(self, op: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401 - a Schedule
@@ -120,19 +129,22 @@ class CpuKernels:
         and chunks: fields that depend on one another, such as mode, phases and tasks, are not
         reached one at a time. Then the neighbours of `best`.
         """
-        module = module_of(op)
+        module = self._module(op)
         if hasattr(module, "alternatives"):
             yield from module.alternatives(op, self.isa, self.threads)
         yield from neighbours(best, self.isa)
 
     def emit(self, op: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`."""
-        return emit(op, self.isa, schedule=self.schedule(op))
+        return self._module(op).emit(op, self.schedule(op), self.isa)
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa, **weights)
+        packed: list[NDArray[Any]] = self._module(op).pack(op, self.isa, **weights)
         return packed
+
+    def _module(self, op: Operation) -> ModuleType:
+        return module_of(op, exact=self.exact)
 
     def layout(self, op: Operation) -> Layout:
         """Blocked (1, C/c, H, W, c), but for the image and what has its size."""

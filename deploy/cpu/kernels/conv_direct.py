@@ -7,6 +7,7 @@ weights of one tile's output channels going over all pixels of the task before t
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def pack(
     `pack_dense` has it, bias (O/c, c), the steps' vectors."""
     grouping = Grouping(isa, op)
     packed = pack_dense(isa, grouping.dense(weight), grouping.cin, phases_of(op))
-    image = [pack_normalisation(isa, **normalisation)] if op.source == "uint8_nhwc" else []
+    image = [pack_normalisation(isa, **normalisation)] if normalisation else []
     return [*image, packed, pack_vector(isa, np.asarray(bias)), *pack_steps(isa, steps)]
 
 
@@ -146,13 +147,11 @@ class _Kernel:
             last = lookup(axis.sizes, remainder) - outputs
             first.append(ir.bind(ir.minimum(begin, last)))
             top_left.append(ir.bind(first[-1] * axis.stride - lookup(axis.pads, remainder)))
-            offsets.append(
-                ir.bind(first[-1] * axis.step + lookup(axis.offsets, remainder))
-            )
+            offsets.append(ir.bind(first[-1] * axis.step + lookup(axis.offsets, remainder)))
         band = self._band(phase, *size)
         with ir.serial(0, self.grouping.groups) as group:
             blocks = sum(self.isa.blocks(c) for c in self.grouping.cin)
-            band.fill(*top_left, group * blocks)
+            band.fill(top_left[0], top_left[1], group * blocks)
 
             def tiles(first: ir.Expr, ob: int, group: ir.Expr = group) -> None:
                 out = ir.bind(group * self.grouping.blocks + first)
@@ -259,5 +258,5 @@ def lookup(values: tuple[int, ...], index: ir.Expr) -> ir.Expr:
     for place in range(1, len(values)):
         if values[place] != values[place - 1]:
             found = ir.select(index >= place, values[place], found)
-    steps = {b - a for a, b in zip(values, values[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(values)}
     return values[0] + index * steps.pop() if len(steps) == 1 else found

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_vector
-from deploy.cpu.rows.band import Inputs
+from deploy.cpu.rows.band import Inputs, MapBand
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.tiles import matmul_tile
 from deploy.cpu.winograd import Transform
-from lut.ops import Conv, Pair
+from lut.ops import Conv
 
 _WINDOWS = {(3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5)}
 _WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
@@ -43,10 +43,10 @@ class ConvWinogradSchedule:
 def transforms(op: Conv) -> tuple[Transform, Transform] | None:
     """Of rows and columns, the largest that the map and the caches have room for."""
     for six in (True, False):
-        pair = tuple(_axis(op, axis, six=six) for axis in (0, 1))
-        fits = all(t is not None and t.outputs <= _smallest(op, a) for a, t in enumerate(pair))
-        if fits:
-            rows, columns = pair
+        rows, columns = _axis(op, 0, six=six), _axis(op, 1, six=six)
+        if rows is None or columns is None:
+            continue
+        if rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1):
             weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout
             if not six or weights <= _WEIGHT_BYTES:
                 return rows, columns
@@ -174,42 +174,47 @@ class _Kernel:
         self.plane = (self.tiles * self.in_blocks + 1) * isa.lanes
 
     def body(self) -> None:
-        down, across = (-(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True))
+        down, across = (
+            -(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True)
+        )
         dilation, maps = self.op.dilation, self.op.dilation[0] * self.op.dilation[1]
         with ir.parallel(0, maps * down * across * self.splits) as index:
             # Neighbouring tasks share weights, which are larger than maps where they are cut.
-            part, task = ir.bind(index // (maps * down * across)), ir.bind(index % (maps * down * across))
-            of, block = ir.bind(task // (down * across)), ir.bind(task % (down * across))
-            offset = ir.bind(of // dilation[1]), ir.bind(of % dilation[1])
-            # The last tiles overlap instead of being smaller.
-            first = (
-                ir.bind(ir.minimum(block // across * self.high, self.counts[0] - self.high)),
-                ir.bind(ir.minimum(block % across * self.wide, self.counts[1] - self.wide)),
+            part, task = (
+                ir.bind(index // (maps * down * across)),
+                ir.bind(index % (maps * down * across)),
             )
-            self._task(offset, first, part)
+            of, block = ir.bind(task // (down * across)), ir.bind(task % (down * across))
+            axes = [
+                _TaskAxis(self.op, axis, self.transforms[axis].outputs, remainder, first)
+                for axis, (remainder, first) in enumerate(
+                    (
+                        (of // dilation[1], self._first(0, block // across)),
+                        (of % dilation[1], self._first(1, block % across)),
+                    )
+                )
+            ]
+            self._task((axes[0], axes[1]), part)
 
-    def _task(
-        self, offset: tuple[ir.Expr, ir.Expr], first: tuple[ir.Expr, ir.Expr], part: ir.Expr
-    ) -> None:
+    def _first(self, axis: int, index: ir.Expr) -> ir.Expr:
+        """The first tile of a task: the last tasks overlap instead of being smaller."""
+        size = (self.high, self.wide)[axis]
+        return ir.minimum(index * size, self.counts[axis] - size)
+
+    def _task(self, task: "_Axes", part: ir.Expr) -> None:
         op, transforms = self.op, self.transforms
-        # Of the map of every d-th row and column: its size, and the task's first input.
-        sizes, corner = [], []
-        for axis in (0, 1):
-            d = op.dilation[axis]
-            sizes.append(ir.bind((op.output[1 + axis] - offset[axis] + d - 1) // d))
-            last = sizes[axis] - transforms[axis].outputs
-            corner.append(ir.bind(ir.minimum(first[axis] * transforms[axis].outputs, last)))
         reach = tuple(
             n * t.outputs + t.taps - 1
             for n, t in zip((self.high, self.wide), transforms, strict=True)
         )
         band = self.inputs.band((reach[0], reach[1]), step=op.dilation)
+        assert isinstance(band, MapBand)
         band.fill(
-            ir.bind(offset[0] - op.pad[0] + corner[0] * op.dilation[0]),
-            ir.bind(offset[1] - op.pad[1] + corner[1] * op.dilation[1]),
+            ir.bind(task[0].output(0) - op.pad[0]),
+            ir.bind(task[1].output(0) - op.pad[1]),
         )
         v = ir.scratch(self.points * self.plane)
-        self._transform_inputs(band, v, corner, sizes, first)
+        self._transform_inputs(band, v, task)
         blocks, c = self.blocks // self.splits, self.isa.lanes
         begin = ir.bind(part * blocks)
         held = blocks if self.by_point else min(self.tile.ob, blocks)
@@ -218,7 +223,7 @@ class _Kernel:
         def transform_back(first_held: ir.Expr, out: ir.Expr, ob: int) -> None:
             with ir.serial(0, ob) as o:
                 source = products, held, ir.bind(first_held + o)
-                self._transform_outputs(source, corner, sizes, first, offset, ir.bind(out + o))
+                self._transform_outputs(source, task, ir.bind(out + o))
 
         if self.by_point:
             with ir.serial(0, self.points) as point:
@@ -237,22 +242,11 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _place(
-        self, axis: int, corner: list[ir.Expr], sizes: list[ir.Expr], first: Any, tile: ir.Expr
-    ) -> ir.Expr:
-        """First output of a tile, counted from the task's first."""
-        outputs = self.transforms[axis].outputs
-        begin = ir.minimum((first[axis] + tile) * outputs, sizes[axis] - outputs)
-        return ir.bind(begin - corner[axis])
-
-    def _transform_inputs(
-        self, band: Any, v: ir.Buffer, corner: list[ir.Expr], sizes: list[ir.Expr], first: Any
-    ) -> None:
+    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: "_Axes") -> None:
         c, (rows, columns) = self.isa.lanes, self.transforms
         between = ir.scratch(self.points * c)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
-            row = self._place(0, corner, sizes, first, i)
-            column = self._place(1, corner, sizes, first, j)
+            row, column = task[0].begin(i), task[1].begin(j)
             with ir.serial(0, self.in_blocks) as block:
                 with ir.serial(0, columns.points) as x:
                     given = [
@@ -285,35 +279,41 @@ class _Kernel:
                 acc[number] = ir.const(0, c)
             base, channel = 0, 0  # input blocks and channels before the part
             for cin in self.op.cin:
-                matmul_tile(
-                    self.isa, px, ob, cin,
-                    x=lambda p, block, lane, base=base: v[
-                        point * self.plane
-                        + ((begin + p) * self.in_blocks + base + block) * c
-                        + lane
-                    ],
-                    w=lambda o, block, lane, channel=channel: ir.load(
-                        self.weight, out + o, point, channel + block * c + lane, 0, lanes=c
-                    ),
-                    init=None, finish=lambda p, o, value: None, registers=acc,
-                )  # fmt: skip
+                self._add_part(v, acc, (point, begin, out), (px, ob), (base, channel, cin))
                 base, channel = base + self.isa.blocks(cin), channel + cin
             for p in range(px):
                 for o in range(ob):
                     at = ((point * self.tiles + begin + p) * held + first + o) * c
                     ir.store(products, acc[p * ob + o], at, lanes=c)
 
-    def _transform_outputs(
-        self, source: tuple[ir.Buffer, int, ir.Expr], corner: list[ir.Expr],
-        sizes: list[ir.Expr], first: Any, offset: Any, out: ir.Expr,
+    def _add_part(
+        self, v: ir.Buffer, acc: ir.Registers, place: tuple[ir.Expr, ir.Expr, ir.Expr],
+        size: tuple[int, int], part: tuple[int, int, int],
     ) -> None:  # fmt: skip
+        """The products with one map: its first block, its first channel, its channels."""
+        (point, begin, out), (base, channel, cin), c = place, part, self.isa.lanes
+
+        def x(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
+            at = (begin + p) * self.in_blocks + base + block
+            return v[point * self.plane + at * c + lane]
+
+        def w(o: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
+            return ir.load(self.weight, out + o, point, channel + block * c + lane, 0, lanes=c)
+
+        def leave(p: int, o: int, value: ir.Expr) -> None:
+            del p, o, value
+
+        matmul_tile(self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc)
+
+    def _transform_outputs(
+        self, source: tuple[ir.Buffer, int, ir.Expr], task: "_Axes", out: ir.Expr
+    ) -> None:
         """One output block of every tile."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
         products, held, number = source
         between = ir.scratch(rows.outputs * columns.points * c)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
-            row = ir.bind(corner[0] + self._place(0, corner, sizes, first, i))
-            column = ir.bind(corner[1] + self._place(1, corner, sizes, first, j))
+            row, column = task[0].begin(i), task[1].begin(j)
             tile = ir.bind((i * self.wide + j) * held + number)
             with ir.serial(0, columns.points) as x:
 
@@ -335,8 +335,35 @@ class _Kernel:
                 for x, value in enumerate(columns.result(given, c)):
                     acc[x] = value + bias
                 place = (
-                    ir.bind(offset[0] + (row + y) * dilation[0]),
-                    ir.bind(offset[1] + column * dilation[1]),
+                    ir.bind(task[0].output(row + y)),
+                    ir.bind(task[1].output(column)),
                 )
                 size = 1, columns.outputs
                 self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
+
+
+class _TaskAxis:
+    """Along one axis the tiles of a task, on the map of every d-th row or column from `remainder`
+    on; outputs are counted from the task's first."""
+
+    def __init__(
+        self, op: Conv, axis: int, outputs: int, remainder: ir.Expr, first: ir.Expr
+    ) -> None:
+        self._dilation, self._outputs = op.dilation[axis], outputs
+        self._remainder, self._tile = ir.bind(remainder), ir.bind(first)
+        size = op.output[1 + axis] - self._remainder + self._dilation - 1
+        # The last tile overlaps the one before it.
+        self._last = ir.bind(size // self._dilation - outputs)
+        self._corner = ir.bind(ir.minimum(self._tile * outputs, self._last))
+
+    def begin(self, tile: ir.Expr) -> ir.Expr:
+        """The first output of a tile."""
+        here = ir.minimum((self._tile + tile) * self._outputs, self._last)
+        return ir.bind(here - self._corner)
+
+    def output(self, number: ir.Expr) -> ir.Expr:
+        """The row or column of the whole map that an output is."""
+        return self._remainder + (self._corner + number) * self._dilation
+
+
+_Axes = tuple[_TaskAxis, _TaskAxis]

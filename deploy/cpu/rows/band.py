@@ -27,8 +27,8 @@ class Band(Protocol):
 
 
 class Inputs:
-    """The maps or the image that a convolution reads, as parameters: `x0`, `x1` ..., or `image` with
-    `normalisation` behind the maps."""
+    """The maps or the image that a convolution reads, as parameters: `x0`, `x1` ..., or `image`
+    with `normalisation` behind the maps."""
 
     def __init__(self, isa: Isa, f: ir.PrimFuncBuilder, op: Conv) -> None:
         self.isa, self.op = isa, op
@@ -201,8 +201,8 @@ class ImageBand:
 def inside(
     row: ir.Expr, column: ir.Expr, size: Pair, columns: int, step: int = 1
 ) -> tuple[ir.Expr, ir.Expr]:
-    """Of a band's row of `columns`, `step` apart from `column` of the map on, those [low, high) that
-    lie in the map; none for a row outside."""
+    """Of a band's row of `columns`, `step` apart from `column` of the map on, those [low, high)
+    that lie in the map; none for a row outside."""
     height, width = size
     low = ir.minimum(ir.maximum(0 - column + step - 1, 0) // step, columns)
     high = ir.maximum(ir.minimum(columns, (width - column + step - 1) // step), low)

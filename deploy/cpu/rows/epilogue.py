@@ -61,7 +61,14 @@ class Epilogue:
                 self._vectors.append(f.param(f"{step}{number}_{i}", shape))
 
     def store(
-        self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr, ob: int
+        self,
+        y: Map,
+        acc: ir.Registers,
+        corner: Place,
+        size: Pair,
+        step: Pair,
+        out: ir.Expr,
+        ob: int,
     ) -> None:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""

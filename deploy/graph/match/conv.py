@@ -9,7 +9,7 @@ from tvm import relax
 
 from deploy.graph.match.found import Found
 from deploy.graph.match.stem import image_end
-from deploy.graph.match.steps import Steps, steps_to
+from deploy.graph.match.steps import steps_to
 from deploy.graph.view import Array, Graph, map_of, shape_of, spread_of
 from lut.ops import CHANNELS, Conv
 
@@ -17,8 +17,8 @@ from lut.ops import CHANNELS, Conv
 def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
     """``[concat or image end ->] convolution -> steps``.
 
-    Maps that are concatenated are read where they are, whoever else reads the concatenation. Factors
-    and shifts per channel right behind the convolution become part of its weight and bias.
+    Maps that are concatenated are read where they are, whoever else reads the concatenation.
+    Factors and shifts per channel right behind the convolution become part of its weight and bias.
     """
     for steps in steps_to(graph, var):
         window = _window(graph, steps.source)
@@ -74,7 +74,8 @@ def _window(graph: Graph, var: relax.Var) -> _Window | None:
     attrs = conv.attrs
     if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or shape_of(var)[0] != 1:
         return None
-    value, spread, inner = conv.args[0], (1, 1), ()
+    value, spread = conv.args[0], (1, 1)
+    inner: tuple[relax.Var, ...] = ()
     spaced = spread_of(graph, value)
     if spaced is not None:
         inner = (value,) if graph.used_once(value) else ()

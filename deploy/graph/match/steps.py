@@ -110,7 +110,9 @@ def _operand(other: relax.Var, shape: Shape) -> str | None:
 
 def _with_constant(graph: Graph, steps: Steps, channels: int) -> Iterator[Steps]:
     """A sum, difference, product or quotient with a constant: a factor and a shift per channel."""
-    call = graph.call(steps.source, *(f"relax.{n}" for n in ("add", "subtract", "multiply", "divide")))
+    call = graph.call(
+        steps.source, *(f"relax.{n}" for n in ("add", "subtract", "multiply", "divide"))
+    )
     if call is None:
         return
     name = str(call.op.name).removeprefix("relax.")
@@ -119,17 +121,17 @@ def _with_constant(graph: Graph, steps: Steps, channels: int) -> Iterator[Steps]
         constant = graph.constant(other)
         if constant is None or not isinstance(value, relax.Var) or not graph.used_once(value):
             continue
-        if graph.constant(value) is not None or name == "divide" and turned:
+        if graph.constant(value) is not None or (name == "divide" and turned):
             continue
         vector = per_channel(constant, channels)
         if vector is None or (name == "divide" and not vector.all()):
             continue
         one, zero = np.ones_like(vector), np.zeros_like(vector)
-        factor, shift = {
+        pairs: dict[str, tuple[Array, Array]] = {
             "add": (one, vector),
             "subtract": (-one, vector) if turned else (one, -vector),
             "multiply": (vector, zero),
-            "divide": (1 / np.where(vector == 0, 1, vector), zero),
-        }[name]
-        yield steps.after(value, "scale", (), (factor, shift))
+            "divide": (np.float32(1) / (vector if vector.all() else one), zero),
+        }
+        yield steps.after(value, "scale", (), pairs[name])
         return
