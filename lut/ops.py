@@ -26,6 +26,7 @@ Activation = Literal["none", "relu", "relu6", "hswish", "sigmoid"]
 Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
+Reduction = Literal["max", "mean", "mean_padded"]  # of a window; `mean_padded` counts its padding
 DType = Literal["float32"]  # of the maps in memory
 # What is done to each value of a kernel's output, one step after the other: functions of the value
 # alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants;
@@ -255,6 +256,132 @@ class Conv(Operation):
         """Convolution and batch norm."""
         taps = sum(self.cin) // self.groups * self.kernel[0] * self.kernel[1]
         return self.cout * (taps + _NORM)
+
+
+@_register("pool")
+@dataclass(frozen=True)
+class Pool(Operation):
+    """then(the largest element, or the mean, of each window)."""
+
+    channels: int
+    height: int
+    width: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    pad: Sides = (0, 0, 0, 0)
+    reduce: Reduction = "max"
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if min(self.output) < 1:
+            raise ValueError(f"'{self}' has no output")
+
+    @property
+    def output(self) -> Shape:
+        """(channels, rows, columns)."""
+        sides = []
+        for axis, size in enumerate((self.height, self.width)):
+            reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+            room = size + self.pad[axis] + self.pad[axis + 2] - reach
+            sides.append(room // self.stride[axis] + 1)
+        return self.channels, sides[0], sides[1]
+
+
+@_register("resample")
+@dataclass(frozen=True)
+class Resample(Operation):
+    """then(a map of another size): each row, then each column, is a weighted sum of `taps`
+    neighbouring ones. Which ones, and the weights, are constants: resizes of any kind and adaptive
+    means."""
+
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    taps: Pair
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, out_height, out_width)."""
+        return self.channels, self.out_height, self.out_width
+
+
+@_register("unpool")
+@dataclass(frozen=True)
+class Unpool(Operation):
+    """Of three maps, a large one (channels, height, width), the largest element of each of its
+    `kernel` windows, and another of that size: the latter's elements where the large one first has
+    its largest, zeros elsewhere."""
+
+    channels: int
+    height: int
+    width: int
+    kernel: int
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if self.height % self.kernel or self.width % self.kernel:
+            raise ValueError(f"'{self}' has windows that its map is not made of")
+
+    @property
+    def output(self) -> Shape:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+@_register("across_channels")
+@dataclass(frozen=True)
+class AcrossChannels(Operation):
+    """The largest, or the mean, of all channels at each pixel."""
+
+    channels: int
+    height: int
+    width: int
+    reduce: Literal["max", "mean", "sum"]
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(1, height, width)."""
+        return 1, self.height, self.width
+
+
+@_register("concat")
+@dataclass(frozen=True)
+class Concat(Operation):
+    """Maps of `cin` channels each, one behind the other."""
+
+    cin: tuple[int, ...]
+    height: int
+    width: int
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(all channels, height, width)."""
+        return sum(self.cin), self.height, self.width
+
+
+@_register("elementwise")
+@dataclass(frozen=True)
+class Elementwise(Operation):
+    """then(x), each element by itself."""
+
+    channels: int
+    height: int
+    width: int
+    then: tuple[Step, ...]
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
 
 
 @_register("resize")

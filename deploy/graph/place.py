@@ -9,7 +9,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.graph.match import MATCHERS, Found
+from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
 from deploy.graph.view import Graph, shape_of
 from lut.ops import Convert, Operation
 
@@ -76,16 +76,27 @@ def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
     graph, and none that overlaps what was found before it."""
     found: dict[relax.Var, Found] = {}
     taken: set[relax.Var] = set()
-    for match in MATCHERS:
+
+    def find(match: Matcher, beside: bool) -> None:
         # From the end: an operation is met whole, with its activation, before a part of it.
         for var in reversed(graph.vars):
             if var in taken:
                 continue
             for candidate in match(graph, var):
+                if beside and not any(value in found for value in candidate.inputs):
+                    continue
                 if kernels.has(candidate.operation) and taken.isdisjoint(candidate.inner):
                     found[var] = candidate
                     taken.update((var, *candidate.inner))
                     break
+
+    for match in MATCHERS:
+        find(match, beside=False)
+    before = -1
+    while before < len(found):  # one may be beside another that is found after it
+        before = len(found)
+        for match in FOLLOWERS:
+            find(match, beside=True)
     return found
 
 

@@ -240,12 +240,12 @@ def conv_block(graph: Graph, output: Expr, *, with_act: bool = True) -> ConvBloc
     )
 
 
-def activation(graph: Graph, output: Expr) -> tuple[Activation, Var]:
-    """An activation and what it is applied to, which nothing else reads; ("none", output) for
-    anything else."""
+def activation(graph: Graph, output: Expr, *, alone: bool = True) -> tuple[Activation, Var]:
+    """An activation and what it is applied to, which nothing else reads (or may read, where it
+    needs not be `alone`); ("none", output) for anything else."""
     act, value, reads = _activation(graph, output)
-    alone = isinstance(value, relax.Var) and graph.uses(value) == reads
-    return (act, value) if alone else ("none", output)
+    fits = isinstance(value, relax.Var) and (not alone or graph.uses(value) == reads)
+    return (act, value) if fits else ("none", output)
 
 
 def _activation(graph: Graph, output: Expr) -> tuple[Activation, Expr, int]:
@@ -263,33 +263,36 @@ def _activation(graph: Graph, output: Expr) -> tuple[Activation, Expr, int]:
     return "hswish", _hard_swish(graph, output), 2
 
 
-def function_of(graph: Graph, output: Expr) -> tuple[Any, Any]:
+def function_of(graph: Graph, output: Expr, *, alone: bool = True) -> tuple[Any, Any]:
     """A function of a value alone that `activation` does not know, as a `lut.ops.Step`, and the
-    value, which nothing else reads; (None, None) for anything else."""
+    value, which nothing else reads (unless it needs not be `alone`); (None, None) for anything
+    else."""
+    step, value, reads = _function(graph, output)
+    fits = isinstance(value, relax.Var) and (not alone or graph.uses(value) == reads)
+    return (step, value) if fits else (None, None)
+
+
+def _function(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
+    """And how often it reads that."""
     for name, step in _FUNCTIONS.items():
         call = graph.call(output, f"relax.{name}")
         if call is not None:
-            return _alone(graph, step, call.args[0], 1)
+            return step, call.args[0], 1
     for x, gate in product_of(graph, output):
         inner = graph.call(gate, "relax.sigmoid")
         if inner is not None and x.same_as(inner.args[0]) and graph.used_once(gate):
-            return _alone(graph, "swish", x, 2)
+            return "swish", x, 2
     sixth, bounds = _clipped(graph, output)
     if bounds == (0.0, 1.0) and isinstance(sixth, relax.Var) and graph.used_once(sixth):
         scaled = graph.shifted(sixth, 0.5)
         if isinstance(scaled, relax.Var) and graph.used_once(scaled):
-            return _alone(graph, "hsigmoid", graph.scaled(scaled, 1 / 6), 1)
-    return None, None
+            return "hsigmoid", graph.scaled(scaled, 1 / 6), 1
+    return None, None, 0
 
 
 _FUNCTIONS = {
     "nn.silu": "swish", "tanh": "tanh", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh",
 }  # fmt: skip
-
-
-def _alone(graph: Graph, step: str, value: Any, reads: int) -> tuple[Any, Any]:  # noqa: ANN401
-    alone = isinstance(value, relax.Var) and graph.uses(value) == reads
-    return (step, value) if alone else (None, None)
 
 
 def prelu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:

@@ -18,20 +18,28 @@ from numpy.typing import NDArray
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
+    across_channels,
+    concat,
+    conv_depthwise,
     conv_direct,
     conv_winograd,
     convert,
     depthwise,
+    elementwise,
+    global_mean,
     global_pool,
     inverted_residual,
     labels_end,
     local_global,
     logits_end,
     pointwise,
+    pool,
+    resample,
     resize,
     stem,
     stem_block,
     stem_pair,
+    unpool,
     upsample_add,
 )
 from deploy.cpu.layout import activation_shape
@@ -45,19 +53,26 @@ from lut.ops import Operation
 KERNELS_VERSION = 3
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
-    ops.Conv: (conv_winograd, conv_direct),
+    ops.AcrossChannels: (across_channels,),
+    ops.Concat: (concat,),
+    ops.Conv: (conv_depthwise, conv_winograd, conv_direct),
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
+    ops.Elementwise: (elementwise,),
+    ops.GlobalMean: (global_mean,),
     ops.Labels: (labels_end,),
     ops.Logits: (logits_end,),
     ops.GlobalPool: (global_pool,),
     ops.InvertedResidual: (inverted_residual,),
     ops.LocalGlobal: (local_global,),
     ops.Pointwise: (pointwise, upsample_add),
+    ops.Pool: (pool,),
+    ops.Resample: (resample,),
     ops.Resize: (resize,),
     ops.Stem: (stem,),
     ops.StemBlock: (stem_block,),
     ops.StemPair: (stem_pair,),
+    ops.Unpool: (unpool,),
 }
 # Kernels that round more than the plain sum does, whose work another one does as well.
 INEXACT = (conv_winograd,)

@@ -25,8 +25,13 @@ class GlobalPoolSchedule:
 
 def default_schedule(op: GlobalPool, isa: Isa, threads: int = 2) -> GlobalPoolSchedule:
     """Parallel only for maps that take longer to read than threads take to start."""
-    size = 4 * isa.lanes * isa.blocks(op.cin) * op.height * op.width
-    return GlobalPoolSchedule(1 if size < PARALLEL_BYTES else min(threads, op.height))
+    return GlobalPoolSchedule(default_tasks(isa, op.cin, op.height, op.width, threads))
+
+
+def default_tasks(isa: Isa, channels: int, height: int, width: int, threads: int) -> int:
+    """Ranges of rows of a map that is averaged."""
+    size = 4 * isa.lanes * isa.blocks(channels) * height * width
+    return 1 if size < PARALLEL_BYTES else min(threads, height)
 
 
 def pack(op: GlobalPool, isa: Isa, weight: Array, bias: Array) -> list[Array]:

@@ -140,8 +140,13 @@ def take(node: Node, x: Expr, axis: int, places: Constant) -> Expr:
         lambda tensors, *place: tensors[0](
             *place[:axis], index(tensors[1], place[axis]), *place[axis + 1 :]
         ),
-        x, constant(places.astype(np.int64)), name="take",
+        x, constant(places.astype(np.int64)), name=named_by_axis("take", old, axis),
     )  # fmt: skip
+
+
+def named_by_axis(name: str, shape: Sequence[int], axis: int) -> str:
+    """What the loops along one axis are called; of a map's rows and columns it can be told."""
+    return f"{name}_{('rows', 'columns')[axis - 2]}" if len(shape) == 4 and axis > 1 else name
 
 
 def one_hot(node: Node) -> Expr:

@@ -1,7 +1,7 @@
 """Pools over one, two or three axes of a map, and over the whole map."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tvm import relax, te, tirx, topi
@@ -27,7 +27,10 @@ def max_pool(node: Node) -> Expr:
     node.ignore("storage_order")  # of the indices
     if any(node.outputs[1:]):
         node.refuse("its second output, the indices, is not supported; use strided convolutions")
-    return _pool(node, _window(node), te.max, te.min_value(node.dtype()))
+    window = _window(node)
+    if _is_plain(node):
+        return relax.op.nn.max_pool2d(node.tensor(0), *_sizes(node, window))
+    return _pool(node, window, te.max, te.min_value(node.dtype()))
 
 
 def average_pool(node: Node) -> Expr:
@@ -36,7 +39,16 @@ def average_pool(node: Node) -> Expr:
     if window.kernel == node.shape()[2:] and not any(window.begin + window.end):
         node.ignore("count_include_pad")
         return global_average_pool(node)
-    count = _counts(node, window, bool(node.attribute("count_include_pad", 0)))
+    include_pad = bool(node.attribute("count_include_pad", 0)) and any(window.begin + window.end)
+    # Behind the padding nothing counts, in TVM all that a window sees does.
+    within = not include_pad or all(
+        seen <= end for seen, end in zip(_behind(node, window), window.end, strict=True)
+    )
+    if _is_plain(node) and within and max(window.dilations) == 1:
+        return relax.op.nn.avg_pool2d(
+            node.tensor(0), *_sizes(node, window), count_include_pad=include_pad
+        )
+    count = _counts(node, window, include_pad)
     total = _sums(node, window)
     return relax.op.divide(total, constant(count, node.dtype()))
 
@@ -94,6 +106,29 @@ def _window(node: Node) -> Window:
     return window
 
 
+def _is_plain(node: Node) -> bool:
+    """Whether it is a pool of one image's maps, which TVM has an operator for."""
+    return len(node.shape()) == 4 and node.shape()[0] == 1 and node.dtype() == "float32"
+
+
+def _sizes(node: Node, window: Window) -> tuple[Sequence[int], ...]:
+    """Window, strides, padding and dilations, with as much padding behind as windows see."""
+    padding = [*window.begin, *_behind(node, window)]
+    return window.kernel, window.strides, padding, window.dilations
+
+
+def _behind(node: Node, window: Window) -> list[int]:
+    """How far the last windows reach behind the map, which with ceil_mode may be behind the
+    padding."""
+    return [
+        max((out - 1) * stride + span - size - begin, 0)
+        for out, stride, span, size, begin in zip(
+            window.output, window.strides, window.spans, node.shape()[2:], window.begin,
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
 def _counts(node: Node, window: Window, include_pad: bool) -> Constant:
     """How many elements each mean is of, (1, 1, map), or one number where all are equal."""
     counts = np.ones((1, 1))
@@ -129,14 +164,8 @@ def _pool(
 ) -> Expr:
     """What `reduce` makes of each window of the first input, or of `source` in its place."""
     x = node.tensor(0) if source is None else source
-    batch, channels, *sides = shape_of(x)
-    # Where the last window ends, which with ceil_mode may be behind the padding.
-    behind = [
-        max((out - 1) * stride + span - size - begin, 0)
-        for out, stride, span, size, begin in zip(
-            window.output, window.strides, window.spans, sides, window.begin, strict=True
-        )
-    ]
+    batch, channels, *_ = shape_of(x)
+    behind = _behind(node, window)
 
     def nest(tensor: te.Tensor) -> te.Tensor:
         if any(window.begin) or any(behind):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, te, tirx
 
-from deploy.graph.importer.indexing import take
+from deploy.graph.importer.indexing import named_by_axis, take
 from deploy.graph.importer.node import (
     Constant,
     Expr,
@@ -243,8 +243,9 @@ def _resampled(node: Node, x: Expr, axis: int, places: Constant, weights: Consta
         return te.compute(sizes(new), element, name="resample")
 
     return node.loops(
-        nest, x, constant(places), constant(weights.astype(node.dtype())), name="resample"
-    )
+        nest, x, constant(places), constant(weights.astype(node.dtype())),
+        name=named_by_axis("resample", old, axis),
+    )  # fmt: skip
 
 
 def _replaced(node: Node, x: Expr, axis: int, beyond: Constant, value: float) -> Expr:

@@ -1,7 +1,7 @@
 """What follows an operation and works on each value of its output by itself."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,17 @@ def steps_to(graph: Graph, var: relax.Var) -> Iterator[Steps]:
         yield from _longer(graph, Steps(var), map_of(var), _DEEPEST)
 
 
+def steps_behind(graph: Graph, var: relax.Var) -> Iterator[Steps]:
+    """As `steps_to`, but `source` may be read elsewhere, and is not among the values between: steps
+    on a map that is there. None without a step."""
+    for steps in steps_to(graph, var):
+        for more in _earlier(graph, steps, map_of(var), alone=False):
+            if _is_map(more.source) and map_of(more.source) == map_of(var):
+                yield replace(more, inner=more.inner[1:])
+        if steps.then:
+            yield replace(steps, inner=steps.inner[1:])
+
+
 def _is_map(var: relax.Var) -> bool:
     shape = getattr(var.ty, "shape", None)
     if shape is None or len(shape) != 4 or str(var.ty.dtype) != "float32":
@@ -71,18 +82,21 @@ def _longer(graph: Graph, steps: Steps, shape: Shape, left: int) -> Iterator[Ste
     yield steps
 
 
-def _earlier(graph: Graph, steps: Steps, shape: Shape) -> Iterator[Steps]:
+def _earlier(
+    graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True
+) -> Iterator[Steps]:
+    """One step more; where it is not `alone`, what that is applied to may be read elsewhere."""
     var = steps.source
-    act, value = activation(graph, var)
+    act, value = activation(graph, var, alone=alone)
     if act != "none":
         yield steps.after(value, act)
         return
-    step, value = function_of(graph, var)
+    step, value = function_of(graph, var, alone=alone)
     if step is not None:
         yield steps.after(value, step)
         return
     found = prelu_of(graph, var)
-    if found is not None and graph.used_once(found[0]):
+    if found is not None and (not alone or graph.used_once(found[0])):
         slope = per_channel(found[1], shape[0])
         if slope is not None:
             yield steps.after(found[0], "prelu", (), (slope,))
@@ -90,11 +104,11 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape) -> Iterator[Steps]:
     for name, pairs in (("add", sum_of(graph, var)), ("mul", product_of(graph, var))):
         for value, other in pairs:
             kind = None if graph.constant(other) is not None else _operand(other, shape)
-            if kind is not None and graph.used_once(value):
+            if kind is not None and (not alone or graph.used_once(value)):
                 step = f"{name}{kind}"
                 if step != "add_pixel":
                     yield steps.after(value, step, (other,))  # type: ignore[arg-type]
-    yield from _with_constant(graph, steps, shape[0])
+    yield from _with_constant(graph, steps, shape[0], alone=alone)
 
 
 def _operand(other: relax.Var, shape: Shape) -> str | None:
@@ -108,7 +122,9 @@ def _operand(other: relax.Var, shape: Shape) -> str | None:
     return "_pixel" if sizes == (1, height, width) else None
 
 
-def _with_constant(graph: Graph, steps: Steps, channels: int) -> Iterator[Steps]:
+def _with_constant(
+    graph: Graph, steps: Steps, channels: int, *, alone: bool
+) -> Iterator[Steps]:
     """A sum, difference, product or quotient with a constant: a factor and a shift per channel."""
     call = graph.call(
         steps.source, *(f"relax.{n}" for n in ("add", "subtract", "multiply", "divide"))
@@ -119,7 +135,9 @@ def _with_constant(graph: Graph, steps: Steps, channels: int) -> Iterator[Steps]
     first, second = call.args
     for value, other, turned in ((first, second, False), (second, first, True)):
         constant = graph.constant(other)
-        if constant is None or not isinstance(value, relax.Var) or not graph.used_once(value):
+        if constant is None or not isinstance(value, relax.Var):
+            continue
+        if alone and not graph.used_once(value):
             continue
         if graph.constant(value) is not None or (name == "divide" and turned):
             continue

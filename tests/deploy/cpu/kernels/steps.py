@@ -6,11 +6,19 @@ from typing import get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 
+from deploy.cpu import layout
+from deploy.cpu.isa import Isa
 from deploy.cpu.rows.epilogue import CONSTANTS, OPERANDS
-from lut.ops import Step
+from lut.ops import Shape, Step
 
 STEPS = get_args(Step)
+# A few of each sort: each kernel's code for them is the same.
+THEN = st.sampled_from(
+    [(), (), ("relu",), ("prelu",), ("add", "relu"), ("swish",), ("scale", "mul_channel"),
+     ("mul_pixel", "add"), ("hsigmoid", "mul")]
+)  # fmt: skip
 _FUNCTIONS = {
     "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "sigmoid": torch.sigmoid,
     "hsigmoid": F.hardsigmoid, "swish": F.silu, "tanh": torch.tanh, "gelu": F.gelu,
@@ -49,3 +57,17 @@ def follow(y: np.ndarray, then, maps, vectors) -> np.ndarray:
             assert step.startswith("mul")
             value = value * torch.from_numpy(next(maps)).double()
     return value.numpy()
+
+
+class Given:
+    """Random maps and vectors for the steps of an operation with this output."""
+
+    def __init__(self, then: tuple[Step, ...], output: Shape) -> None:
+        self.then = then
+        self.maps, self.vectors = inputs_of(then, output)
+
+    def packed_maps(self, isa: Isa) -> list[np.ndarray]:
+        return [layout.pack_activation(isa, x) for x in self.maps]
+
+    def apply(self, value: torch.Tensor) -> np.ndarray:
+        return follow(value.numpy(), self.then, self.maps, self.vectors)

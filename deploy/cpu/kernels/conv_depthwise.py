@@ -1,0 +1,99 @@
+"""Convolutions of each channel by itself: any window, on blocked activations, without padding copy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy import ir
+from deploy.cpu.isa import Isa
+from deploy.cpu.layout import Array, pack_vector
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.epilogue import Epilogue, pack_steps
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.slide import WIDE, slides_of
+from deploy.cpu.tiles import accumulate_row, best_depthwise_px
+from lut.ops import Conv
+
+
+@dataclass(frozen=True)
+class ConvDepthwiseSchedule:
+    """Pixels per register tile, and row ranges per channel block (parallel)."""
+
+    px: int
+    row_tasks: int
+
+
+def supports(op: Conv) -> bool:
+    """Depthwise ones of one map, without zeros between its elements."""
+    depthwise = op.cin == (op.groups,) and op.cout == op.groups > 1
+    return depthwise and op.spread == (1, 1) and op.source == "maps" and op.kernel[1] <= WIDE
+
+
+def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDepthwiseSchedule:
+    """Whole channel blocks in parallel where there are enough of them to share evenly."""
+    blocks, columns = isa.blocks(op.cout), slides_of(op)[1]
+    row_tasks = 1 if blocks % threads == 0 or blocks >= 8 * threads else threads
+    first, last = columns.interior
+    px = best_depthwise_px(isa, op.kernel[1], max(1, last - first or columns.out))
+    return ConvDepthwiseSchedule(px, min(row_tasks, op.output[1]))
+
+
+def pack(op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
+         normalisation: None = None) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order: weight (C/c, h*w, c), bias (C/c, c), the steps' vectors."""
+    del normalisation
+    taps = op.kernel[0] * op.kernel[1]
+    padded = np.zeros((isa.blocks(op.cout) * isa.lanes, taps), np.float32)
+    padded[: op.cout] = weight.reshape(op.cout, taps)
+    packed = padded.reshape(-1, isa.lanes, taps).transpose(0, 2, 1)
+    vectors = [pack_vector(isa, np.asarray(bias)), *pack_steps(isa, steps)]
+    return [np.ascontiguousarray(packed), *vectors]
+
+
+def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(x, other maps, weight, bias, vectors, y)."""
+    blocks, tasks, lanes = isa.blocks(op.cout), schedule.row_tasks, isa.lanes
+    rows, columns = slides_of(op)
+
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.cout, op.height, op.width)
+        epilogue = Epilogue(isa, op.then, op.output)
+        epilogue.operands(f)
+        weight = f.param("weight", (blocks, op.kernel[0] * op.kernel[1], lanes))
+        bias = f.param("bias", (blocks, lanes))
+        epilogue.constants(f)
+        y = Map(isa, f, "y", *op.output)
+
+        def one_row(block: ir.Expr, row: ir.Expr) -> None:
+            top = ir.bind(rows.start(row))
+            low, high = rows.bounds(top)
+
+            def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
+                acc = ir.Registers(px, lanes)
+                for p in range(px):
+                    acc[p] = ir.load(bias, block, 0, lanes=lanes)
+                with ir.loop(low, high) as ky:
+                    at, tap = ir.bind(top + ky * rows.dilation), ir.bind(ky * columns.kernel)
+                    left = columns.start(begin)
+                    accumulate_row(
+                        acc, px, columns.kernel, columns.stride, columns.dilation,
+                        x=lambda j: x.vector(block, at, left + j),
+                        w=lambda kx: ir.load(weight, block, tap + kx, 0, lanes=lanes),
+                        valid=valid,
+                    )  # fmt: skip
+                epilogue.store(y, acc, (row, begin), (1, px), (1, 1), block, 1)
+
+            columns.over_tiles(schedule.px, tile)
+
+        def body() -> None:
+            with ir.parallel(0, blocks * tasks) as index:
+                block, task = ir.bind(index // tasks), ir.bind(index % tasks)
+                with ir.loop(*row_range(task, tasks, rows.out)) as row:
+                    one_row(block, row)
+
+        return body
+
+    return ir.prim_func("conv_depthwise", signature)
