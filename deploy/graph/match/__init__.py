@@ -19,6 +19,7 @@ from deploy.graph.match.resize import match_resize
 from deploy.graph.match.stem import match_stem
 from deploy.graph.match.stem_block import match_stem_block
 from deploy.graph.match.stem_pair import match_stem_pair
+from deploy.graph.match.unpool import match_unpool
 
 __all__ = ["FOLLOWERS", "MATCHERS", "Found", "Matcher"]
 
@@ -38,6 +39,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_resample,
     match_resize,
     match_pool,
+    match_unpool,
     match_global_mean,
 )
 # What is worth a kernel only beside another one, whose maps lie as it wants them.
