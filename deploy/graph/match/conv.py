@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tvm import relax
@@ -11,7 +11,7 @@ from deploy.graph.match.found import Found
 from deploy.graph.match.stem import image_end
 from deploy.graph.match.steps import steps_to
 from deploy.graph.view import Array, Graph, map_of, shape_of, spread_of
-from lut.ops import CHANNELS, Conv
+from lut.ops import CHANNELS, Activation, Conv
 
 
 def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -50,6 +50,19 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
         }  # fmt: skip
         inner = (*steps.inner, *window.inner, *between)
         yield Found(operation, [*inputs, *steps.operands], var, inner, weights)
+
+
+def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
+    """As `match_conv`, where more follows than `Pointwise` and `Depthwise` know."""
+    for found in match_conv(graph, var):
+        operation = found.operation
+        assert isinstance(operation, Conv)
+        then = list(operation.then)
+        if operation.groups == 1 and operation.kernel == (1, 1):
+            for known in (("mul_channel",), ("add", "add_channel")):
+                then = then[1:] if then and then[0] in known else then
+        if len(then) > 1 or (then and then[0] not in get_args(Activation)):
+            yield found
 
 
 @dataclass(frozen=True)
