@@ -311,7 +311,9 @@ def test_counts_and_shapes_are_those_of_torch(kind: type[Operation]):
 @given(OPERATIONS[ops.Pool])
 def test_a_pool_has_the_size_of_torchs(op: ops.Pool) -> None:
     top, left, bottom, right = op.pad
-    x = nn.functional.pad(torch.empty(1, op.channels, op.height, op.width), (left, right, top, bottom))
+    x = nn.functional.pad(
+        torch.empty(1, op.channels, op.height, op.width), (left, right, top, bottom)
+    )
     y = nn.functional.max_pool2d(x, op.kernel, op.stride, 0, op.dilation)
     assert op.output == tuple(y.shape[1:])
 

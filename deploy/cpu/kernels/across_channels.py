@@ -49,7 +49,9 @@ def emit(op: AcrossChannels, schedule: AcrossChannelsSchedule, isa: Isa) -> Any:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
         y = Map(isa, f, "y", *op.output)
 
-        def tile(source: Map, sink: Map, acc: ir.Registers, line: ir.Buffer, begin: ir.Expr) -> None:
+        def tile(
+            source: Map, sink: Map, acc: ir.Registers, line: ir.Buffer, begin: ir.Expr
+        ) -> None:
             neutral = ir.const(-math.inf if op.reduce == "max" else 0, c)
             for p in range(px):
                 acc[p] = neutral

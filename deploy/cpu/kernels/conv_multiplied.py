@@ -46,8 +46,7 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvMultipliedSche
 
     count = rows.out
     while count > 1 and (
-        size(count) > isa.l1_bytes // 2
-        or isa.blocks(op.cout) * -(-rows.out // count) % threads
+        size(count) > isa.l1_bytes // 2 or isa.blocks(op.cout) * -(-rows.out // count) % threads
     ):
         count -= 1
     return ConvMultipliedSchedule(best_depthwise_px(isa, op.kernel[1], columns.out), count)

@@ -95,7 +95,9 @@ class TableRow:
         """A channel block, counted from the first, at a column of the map."""
         if self._line is None:
             return self._x.vector(self._block + block, self._own, column)
-        return ir.load(self._line, (block * self._x.width + column) * self._lanes, lanes=self._lanes)
+        return ir.load(
+            self._line, (block * self._x.width + column) * self._lanes, lanes=self._lanes
+        )
 
 
 def tables_of(f: ir.PrimFuncBuilder, out: Sequence[int], taps: Pair) -> tuple[Table, Table]:

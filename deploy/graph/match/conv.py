@@ -65,7 +65,11 @@ def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
         if operation.groups == 1 and operation.kernel == (1, 1):
             for known in (("mul_channel",), ("add", "add_channel")):
                 then = then[1:] if then and then[0] in known else then
-        if len(operation.cin) > 1 or len(then) > 1 or (then and then[0] not in get_args(Activation)):
+        if (
+            len(operation.cin) > 1
+            or len(then) > 1
+            or (then and then[0] not in get_args(Activation))
+        ):
             yield found
 
 

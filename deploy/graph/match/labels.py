@@ -44,7 +44,9 @@ def match_labels(graph: Graph, var: relax.Var) -> Iterator[Found]:
         "rows": found.rows, "columns": found.columns,
     } if _arg_max(planes, found).resampled else {})  # fmt: skip
     if found.plain and small:
-        labels = Found(Labels(*map_of(found.source), *plane_of(var)), [found.source], var, inner, {})
+        labels = Found(
+            Labels(*map_of(found.source), *plane_of(var)), [found.source], var, inner, {}
+        )
         few = out_height * out_width < _FEW * height * width
         yield from (by_tables, labels) if few else (labels, by_tables)
     else:

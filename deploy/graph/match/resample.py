@@ -39,9 +39,7 @@ def match_resample(graph: Graph, var: relax.Var) -> Iterator[Found]:
         found = resampled(graph, steps.source)
         if found is None or (found.plain and not steps.then):
             continue
-        operation = Resample(
-            *map_of(found.source), *plane_of(var), found.taps, then=steps.then
-        )
+        operation = Resample(*map_of(found.source), *plane_of(var), found.taps, then=steps.then)
         weights = {"rows": found.rows, "columns": found.columns, "steps": list(steps.vectors)}
         inner = (*steps.inner, *found.inner)
         yield Found(operation, [found.source, *steps.operands], var, inner, weights)
@@ -103,7 +101,11 @@ def _mean(graph: Graph, var: relax.Var) -> Resampling | None:
     inner = graph.call(outer.args[1], "relax.matmul") if outer is not None else None
     if outer is None or inner is None or not graph.used_once(outer.args[1]):
         return None
-    rows, columns, source = graph.constant(outer.args[0]), graph.constant(inner.args[1]), inner.args[0]
+    rows, columns, source = (
+        graph.constant(outer.args[0]),
+        graph.constant(inner.args[1]),
+        inner.args[0],
+    )
     if rows is None or columns is None or not isinstance(source, relax.Var):
         return None
     columns = columns.T

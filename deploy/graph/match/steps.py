@@ -49,9 +49,7 @@ class Steps:
             (factor, shift), (second, last) = (
                 [v.astype(np.float64) for v in pair] for pair in (vectors, more[:2])
             )
-            vectors = tuple(
-                v.astype(np.float32) for v in (factor * second, shift * second + last)
-            )
+            vectors = tuple(v.astype(np.float32) for v in (factor * second, shift * second + last))
             then, more = then[1:], more[2:]
         return Steps(
             source, (step, *then), (*operands, *self.operands), (*vectors, *more),
@@ -91,9 +89,7 @@ def _longer(graph: Graph, steps: Steps, shape: Shape, left: int) -> Iterator[Ste
     yield steps
 
 
-def _earlier(
-    graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True
-) -> Iterator[Steps]:
+def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) -> Iterator[Steps]:
     """One step more; where it is not `alone`, what that is applied to may be read elsewhere."""
     var = steps.source
     act, value = activation(graph, var, alone=alone)
@@ -131,9 +127,7 @@ def _operand(other: relax.Var, shape: Shape) -> str | None:
     return "_pixel" if sizes == (1, height, width) else None
 
 
-def _with_constant(
-    graph: Graph, steps: Steps, channels: int, *, alone: bool
-) -> Iterator[Steps]:
+def _with_constant(graph: Graph, steps: Steps, channels: int, *, alone: bool) -> Iterator[Steps]:
     """A sum, difference, product or quotient with a constant: a factor and a shift per channel."""
     call = graph.call(
         steps.source, *(f"relax.{n}" for n in ("add", "subtract", "multiply", "divide"))

@@ -57,7 +57,11 @@ def _is_any(graph: Graph, value: relax.Expr, of: list[relax.Var]) -> bool:
     if not first:
         return bool(last.same_as(value))
     either = graph.call(value, "relax.logical_or")
-    return either is not None and last.same_as(either.args[1]) and _is_any(graph, either.args[0], first)
+    return (
+        either is not None
+        and last.same_as(either.args[1])
+        and _is_any(graph, either.args[0], first)
+    )
 
 
 def _phase(graph: Graph, value: relax.Expr, number: int) -> relax.Var | None:

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploy.cpu import layout
 from deploy.cpu.kernels import arg_max, emit
 from lut.ops import ArgMax
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, reject, settings
+from hypothesis import example, reject, settings
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from deploy.cpu import layout
@@ -14,12 +15,11 @@ from deploy.cpu.isa import AVX2, Tile
 from deploy.cpu.kernels import CpuKernels, conv_direct, conv_winograd, module_of
 from lut.ops import Conv
 
-from .helpers import ISAS, run, unpack_activation
-from .steps import STEPS, follow, inputs_of, normal
+from .helpers import ISAS, normal, run, unpack_activation
+from .steps import THEN, Given
 
 SIDES = st.integers(-1, 4)
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
-THEN = st.lists(st.sampled_from(STEPS), max_size=3).map(tuple)
 SAME = {"kernel": (3, 3), "pad": (1, 1, 1, 1)}
 
 
@@ -51,7 +51,7 @@ def reference(op, x, w, b):
     top, left, bottom, right = op.pad
     x = F.pad(x, (left, right, top, bottom))
     w, b = torch.from_numpy(w).double(), torch.from_numpy(b).double()
-    return F.conv2d(x, w, b, op.stride, 0, op.dilation, op.groups).numpy()
+    return F.conv2d(x, w, b, op.stride, 0, op.dilation, op.groups)
 
 
 def compute(isa, op, module, schedule=None, run=run):
@@ -60,13 +60,13 @@ def compute(isa, op, module, schedule=None, run=run):
     taps = sum(op.cin) // op.groups * op.kernel[0] * op.kernel[1]
     w, b = normal(7, op.cout, taps).reshape(op.cout, -1, *op.kernel), normal(8, op.cout)
     w = w / np.float32(taps**0.5)
-    maps, vectors = inputs_of(op.then, op.output)
+    given = Given(op.then, op.output)
     schedule = schedule or module.default_schedule(op, isa)
-    arrays = [layout.pack_activation(isa, a) for a in (*xs, *maps)]
-    arrays += module.pack(op, isa, w, b, vectors)
+    arrays = [*(layout.pack_activation(isa, x) for x in xs), *given.packed_maps(isa)]
+    arrays += module.pack(op, isa, w, b, given.vectors)
     shape = layout.activation_shape(isa, *op.output)
     y = unpack_activation(run(module.emit(op, schedule, isa), isa, arrays, shape), op.cout)
-    return y, follow(reference(op, np.concatenate(xs, 1), w, b), op.then, maps, vectors)
+    return y, given.apply(reference(op, np.concatenate(xs, 1), w, b))
 
 
 def check(isa, op, module=conv_direct, schedule=None, tolerance=2e-6):
@@ -76,7 +76,7 @@ def check(isa, op, module=conv_direct, schedule=None, tolerance=2e-6):
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(op=convolutions())
+@drawn(op=convolutions())
 @example(op=Conv((20, 33), 40, 9, 17, then=("add", "prelu", "mul_channel", "scale", "mul_pixel")))
 @example(op=Conv((20,), 24, 16, 7, (7, 7), (2, 2), pad=(3, 3, 3, 3), then=("swish",)))
 @example(op=Conv((64,), 64, 8, 9, **SAME, groups=4))
@@ -110,7 +110,7 @@ def test_direct_from_the_image(isa, source):
     func = conv_direct.emit(op, conv_direct.default_schedule(op, isa), isa)
     arrays = [image if given else planes, *constants]
     y = run(func, isa, arrays, layout.activation_shape(isa, *op.output))
-    expected = follow(reference(op, planes, w, b), op.then, [], [])
+    expected = Given(op.then, op.output).apply(reference(op, planes, w, b))
     np.testing.assert_allclose(unpack_activation(y, 20), expected, atol=3e-5)
 
 
@@ -129,7 +129,7 @@ def filtered(draw):
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=10, deadline=None, derandomize=True)
-@given(op=filtered())
+@drawn(op=filtered())
 @example(op=Conv((20, 33), 40, 9, 17, **SAME, then=("add", "gelu")))
 @example(op=Conv((16,), 16, 3, 2, **SAME))
 @example(op=Conv((32,), 32, 19, 30, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), then=("relu",)))

@@ -1,4 +1,4 @@
-"""What is neither a convolution nor a window: resampling, concatenations, steps alone, unpooling."""
+"""Neither convolutions nor windows: resampling, concatenations, steps alone, unpooling."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ def matrix(seed, out, size, taps):
     for row, first in zip(rows, random.integers(0, size - taps + 1, out), strict=True):
         row[first : first + taps] = random.uniform(0.1, 1, taps) if taps > 1 else 1
     return rows
-
 
 
 def filled(isa, x, channels):

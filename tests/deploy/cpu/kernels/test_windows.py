@@ -98,9 +98,9 @@ def windowed(x, op, outside):
     x = np.pad(x, [(0, 0), (0, 0), *zip(op.pad[:2], behind, strict=True)],
                constant_values=outside)  # fmt: skip
     taps = [
-        x[:, :, a * op.dilation[0] :, b * op.dilation[1] :][
-            :, :, :: op.stride[0], :: op.stride[1]
-        ][:, :, : op.output[1], : op.output[2]]
+        x[:, :, a * op.dilation[0] :, b * op.dilation[1] :][:, :, :: op.stride[0], :: op.stride[1]][
+            :, :, : op.output[1], : op.output[2]
+        ]
         for a in range(op.kernel[0])
         for b in range(op.kernel[1])
     ]
@@ -124,7 +124,9 @@ POOLS = windows(lambda *sizes: Pool(*sizes))
 @example(op=Pool(20, 17, 33, (3, 3), (2, 2), pad=(1, 1, 1, 1)), reduce="max", then=())
 @example(op=Pool(16, 9, 40, (3, 25), (2, 9), pad=(1, 12, 1, 12)), reduce="mean", then=())
 @example(op=Pool(16, 9, 40, (9, 40)), reduce="max", then=("relu",))
-@example(op=Pool(8, 5, 7, (2, 2), (2, 2), pad=(0, 0, 1, 1)), reduce="mean_padded", then=("add", "relu"))
+@example(
+    op=Pool(8, 5, 7, (2, 2), (2, 2), pad=(0, 0, 1, 1)), reduce="mean_padded", then=("add", "relu")
+)
 def test_pools_match_numpy(isa, op, reduce, then):
     op = Pool(**{**vars(op), "reduce": reduce, "then": then})
     reach = [(k - 1) * d for k, d in zip(op.kernel, op.dilation, strict=True)]
