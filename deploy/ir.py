@@ -178,6 +178,11 @@ def prefetch(buffer: Buffer, *index: Expr) -> None:
     T.evaluate(op.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
 
 
+def shuffle(first: Expr, second: Expr, lanes: Sequence[int]) -> Expr:
+    """A vector of these lanes of two, counted through both."""
+    return T.Shuffle([first, second], [T.int32(lane) for lane in lanes])
+
+
 def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:
     """Element type conversion."""
     return T.cast(value, dtype if lanes == 1 else f"{dtype}x{lanes}")

@@ -623,6 +623,32 @@ class Labels(Operation):
         return 1, self.out_height, self.out_width
 
 
+@_register("arg_max")
+@dataclass(frozen=True)
+class ArgMax(Operation):
+    """Scores -> labels: of each pixel the class with the highest score, uint8, or uint16 of more
+    than 255 classes. Before it the scores are brought to the image's size as by `Resample`, which
+    does nothing where that is their own and `taps` are 1, 1."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    taps: Pair = (1, 1)
+    dtype: DType = "float32"
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the scores are brought to another size."""
+        return (self.height, self.width, *self.taps) != (self.out_height, self.out_width, 1, 1)
+
+    @property
+    def output(self) -> Shape:
+        """(1, out_height, out_width)."""
+        return 1, self.out_height, self.out_width
+
+
 @_register("logits_end")
 @dataclass(frozen=True)
 class Logits(Operation):

@@ -76,6 +76,8 @@ class Graph:
         if reshape is not None:
             value = self.constant(reshape.args[0])
             return None if value is None else value.reshape(shape_of(expr))
+        if isinstance(self.definition(expr), tvm.ir.GenericConst):  # bound, as loops read it
+            expr = self.definition(expr)
         return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
 
     def is_result(self, var: Var) -> bool:

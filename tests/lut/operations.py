@@ -53,6 +53,43 @@ def stem_pair(draw: Draw) -> ops.StemPair:
     return ops.StemPair(first, block(draw, first.output, residuals=False))
 
 
+PAIRS, THEN = st.tuples(WINDOWS, WINDOWS), st.lists(st.sampled_from(get_args(ops.Step)), max_size=3)
+SIDES = st.tuples(*[st.integers(0, 3)] * 4)
+
+
+@st.composite
+def conv(draw: Draw) -> ops.Conv:
+    """Its window is no larger than the map that it sees."""
+    cin, groups = tuple(draw(st.lists(CHANNELS, min_size=1, max_size=3))), 1
+    if draw(st.booleans()):
+        cin = (draw(CHANNELS),)
+        groups = cin[0]
+    kernel, pad = draw(PAIRS), draw(SIDES)
+    height, width = (draw(SIZES) + 3 * (k - 1) for k in kernel)
+    return ops.Conv(
+        cin, groups * draw(st.integers(1, 3)), height, width, kernel, draw(PAIRS),
+        draw(st.tuples(STRIDES, STRIDES)), pad, draw(st.tuples(STRIDES, STRIDES)), groups,
+        then=tuple(draw(THEN)),
+    )  # fmt: skip
+
+
+@st.composite
+def pool(draw: Draw) -> ops.Pool:
+    kernel = draw(PAIRS)
+    height, width = (draw(SIZES) + 3 * (k - 1) for k in kernel)
+    return ops.Pool(
+        draw(CHANNELS), height, width, kernel, draw(PAIRS), draw(st.tuples(STRIDES, STRIDES)),
+        draw(SIDES), draw(st.sampled_from(get_args(ops.Reduction))), tuple(draw(THEN)),
+    )  # fmt: skip
+
+
+@st.composite
+def unpool(draw: Draw) -> ops.Unpool:
+    kernel = draw(st.integers(2, 4))
+    return ops.Unpool(draw(CHANNELS), draw(SIZES) * kernel, draw(SIZES) * kernel, kernel)
+
+
+STEPS = THEN.map(tuple)
 OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Stem: st.builds(ops.Stem, *MAPS, SOURCES, ACTS),
     ops.Depthwise: st.builds(ops.Depthwise, *MAPS, WINDOWS, STRIDES, DILATIONS, ACTS),
@@ -70,6 +107,18 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Classifier: st.builds(ops.Classifier, CHANNELS, *MAPS),
     ops.Labels: st.builds(ops.Labels, *MAPS, SIZES, SIZES),
     ops.Logits: st.builds(ops.Logits, *MAPS, SIZES, SIZES),
+    ops.ArgMax: st.builds(ops.ArgMax, *MAPS, SIZES, SIZES, PAIRS),
+    ops.AcrossChannels: st.builds(
+        ops.AcrossChannels, *MAPS, st.sampled_from(["max", "mean", "sum"])
+    ),
+    ops.Concat: st.builds(
+        ops.Concat, st.lists(CHANNELS, min_size=1, max_size=4).map(tuple), SIZES, SIZES
+    ),
+    ops.Conv: conv(),
+    ops.Elementwise: st.builds(ops.Elementwise, *MAPS, STEPS.filter(bool)),
+    ops.Pool: pool(),
+    ops.Resample: st.builds(ops.Resample, *MAPS, SIZES, SIZES, PAIRS, STEPS),
+    ops.Unpool: unpool(),
     ops.Convert: st.builds(ops.Convert, st.sampled_from(["pack", "unpack"]), *MAPS),
 }
 
@@ -80,7 +129,9 @@ def input_of(op: Any) -> Shape:
         return input_of(op.first)
     if isinstance(op, ops.Stem | ops.StemBlock):
         return 3, op.height, op.width
-    if isinstance(op, ops.Labels | ops.Logits):
+    if isinstance(op, ops.Conv | ops.Concat):
+        return sum(op.cin), op.height, op.width
+    if isinstance(op, ops.ArgMax | ops.Labels | ops.Logits):
         return op.classes, op.height, op.width
     channels = op.channels if hasattr(op, "channels") else op.cin
     return channels, op.height, op.width

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
+    arg_max,
     concat,
     conv_depthwise,
     conv_direct,
+    conv_multiplied,
     conv_winograd,
     convert,
     depthwise,
@@ -54,8 +56,9 @@ KERNELS_VERSION = 3
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),
+    ops.ArgMax: (arg_max,),
     ops.Concat: (concat,),
-    ops.Conv: (conv_depthwise, conv_winograd, conv_direct),
+    ops.Conv: (conv_depthwise, conv_multiplied, conv_winograd, conv_direct),
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
     ops.Elementwise: (elementwise,),
@@ -77,7 +80,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
 # Kernels that round more than the plain sum does, whose work another one does as well.
 INEXACT = (conv_winograd,)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
-_TO_IMAGE = (ops.Labels, ops.Logits)
+_TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits)
 
 
 def module_of(op: Operation, *, exact: bool = False) -> ModuleType:

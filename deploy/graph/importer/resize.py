@@ -69,7 +69,9 @@ def resize(node: Node) -> Expr:
     for axis in axes:
         at = coordinates(kind, axis.length, axis.size, axis.scale, axis.start, axis.end)
         if mode == "nearest":
-            x = take(node, x, axis.axis, _nearest(rounding, at).clip(0, axis.length - 1))
+            places = _nearest(rounding, at).clip(0, axis.length - 1)
+            if len(places) != axis.length or (places != np.arange(axis.length)).any():
+                x = take(node, x, axis.axis, places)
         elif axis.size != axis.length or kind == "tf_crop_and_resize" or axis.scale != 1:
             places, weights = _taps(mode, at, axis, antialias, exclude, a)
             x = _resampled(node, x, axis.axis, places, weights)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tvm import relax
@@ -11,13 +11,14 @@ from deploy.graph.match.found import Found
 from deploy.graph.match.stem import image_end
 from deploy.graph.match.steps import steps_to
 from deploy.graph.view import Array, Graph, map_of, shape_of, spread_of
-from lut.ops import CHANNELS, Conv
+from lut.ops import CHANNELS, Activation, Conv
 
 
 def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
     """``[concat or image end ->] convolution -> steps``.
 
-    Maps that are concatenated are read where they are, whoever else reads the concatenation.
+    Maps that are concatenated are read where they are, whoever else reads the concatenation, unless
+    the convolution is in groups.
     Factors and shifts per channel right behind the convolution become part of its weight and bias.
     """
     for steps in steps_to(graph, var):
@@ -30,7 +31,9 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
             factor, shift = (v.astype(np.float64) for v in vectors[:2])
             weight, bias = weight * factor[:, None, None, None], bias * factor + shift
             then, vectors = then[1:], vectors[2:]
-        parts, between = parts_of(graph, window.input)
+        parts, between = [window.input], ()
+        if window.groups == 1:
+            parts, between = parts_of(graph, window.input)
         source: dict[str, Any] = {}
         inputs: Sequence[relax.Var] = parts
         normalisation: dict[str, Any] | None = None
@@ -50,6 +53,24 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
         }  # fmt: skip
         inner = (*steps.inner, *window.inner, *between)
         yield Found(operation, [*inputs, *steps.operands], var, inner, weights)
+
+
+def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
+    """As `match_conv`, where more follows than `Pointwise` and `Depthwise` know, or the input is
+    concatenated."""
+    for found in match_conv(graph, var):
+        operation = found.operation
+        assert isinstance(operation, Conv)
+        then = list(operation.then)
+        if operation.groups == 1 and operation.kernel == (1, 1):
+            for known in (("mul_channel",), ("add", "add_channel")):
+                then = then[1:] if then and then[0] in known else then
+        if (
+            len(operation.cin) > 1
+            or len(then) > 1
+            or (then and then[0] not in get_args(Activation))
+        ):
+            yield found
 
 
 @dataclass(frozen=True)

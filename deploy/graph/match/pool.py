@@ -46,11 +46,9 @@ def _whole(graph: Graph, var: relax.Var) -> tuple[relax.Var, dict[str, Any]] | N
     source = None if call is None else call.args[0]
     if not isinstance(source, relax.Var) or not call.attrs.keepdims or call.attrs.axis is None:
         return None
-    if (
-        len(shape_of(source)) != 4
-        or shape_of(source)[0] != 1
-        or global_average(graph, var) is not None
-    ):
+    if len(shape_of(source)) != 4 or shape_of(source)[0] != 1:
+        return None
+    if global_average(graph, var) is not None:
         return None
     axes = sorted(int(axis) % 4 for axis in call.attrs.axis)
     if axes not in ([2], [3], [2, 3]) or str(source.ty.dtype) != "float32":

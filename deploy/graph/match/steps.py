@@ -44,9 +44,16 @@ class Steps:
         vectors: tuple[Array, ...] = (),
     ) -> "Steps":  # fmt: skip
         """One step more, in front of the others."""
+        then, more = self.then, self.vectors
+        if step == "scale" and then and then[0] == "scale":  # two of them are one
+            (factor, shift), (second, last) = (
+                [v.astype(np.float64) for v in pair] for pair in (vectors, more[:2])
+            )
+            vectors = tuple(v.astype(np.float32) for v in (factor * second, shift * second + last))
+            then, more = then[1:], more[2:]
         return Steps(
-            source, (step, *self.then), (*operands, *self.operands),
-            (*vectors, *self.vectors), (source, *self.inner),
+            source, (step, *then), (*operands, *self.operands), (*vectors, *more),
+            (source, *self.inner),
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Steps behind an operation: what they read, and what they do in torch's float64."""
+"""What steps behind an operation do, in double, and inputs for them."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,18 +13,50 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.rows.epilogue import CONSTANTS, OPERANDS
 from lut.ops import Shape, Step
 
-from .helpers import normal
-
-FUNCTIONS: dict[str, Any] = {
-    "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "sigmoid": torch.sigmoid,
-    "hsigmoid": F.hardsigmoid, "swish": F.silu, "tanh": torch.tanh, "gelu": F.gelu,
-    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
-}  # fmt: skip
+STEPS = get_args(Step)
 # A few of each sort: each kernel's code for them is the same.
 THEN = st.sampled_from(
     [(), (), ("relu",), ("prelu",), ("add", "relu"), ("swish",), ("scale", "mul_channel"),
      ("mul_pixel", "add"), ("hsigmoid", "mul")]
 )  # fmt: skip
+_FUNCTIONS = {
+    "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "sigmoid": torch.sigmoid,
+    "hsigmoid": F.hardsigmoid, "swish": F.silu, "tanh": torch.tanh, "gelu": F.gelu,
+    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
+}  # fmt: skip
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def inputs_of(then: Iterable[Step], output) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Other maps and vectors per channel."""
+    maps = [normal(20 + i, 1, *OPERANDS[s](*output)) for i, s in enumerate(then) if s in OPERANDS]
+    vectors = [normal(40 + i, output[0]) for s in then for i in range(CONSTANTS.get(s, 0))]
+    return maps, vectors
+
+
+def follow(y: np.ndarray, then, maps, vectors) -> np.ndarray:
+    """The steps on a map (1, C, H, W)."""
+    value, maps, vectors = torch.from_numpy(y).double(), iter(maps), iter(vectors)
+
+    def channel() -> torch.Tensor:
+        return torch.from_numpy(next(vectors)).double()[:, None, None]
+
+    for step in then:
+        if step in _FUNCTIONS:
+            value = _FUNCTIONS[step](value)
+        elif step == "prelu":
+            value = torch.where(value < 0, value * channel(), value)
+        elif step == "scale":
+            value = value * channel() + channel()
+        elif step.startswith("add"):
+            value = value + torch.from_numpy(next(maps)).double()
+        else:
+            assert step.startswith("mul")
+            value = value * torch.from_numpy(next(maps)).double()
+    return value.numpy()
 
 
 class Given:
@@ -31,30 +64,10 @@ class Given:
 
     def __init__(self, then: tuple[Step, ...], output: Shape) -> None:
         self.then = then
-        self.maps = [
-            normal(10 + i, 1, *OPERANDS[s](*output)) for i, s in enumerate(then) if s in OPERANDS
-        ]
-        self.vectors = [
-            normal(20 + 2 * i + j, output[0])
-            for i, step in enumerate(then)
-            for j in range(CONSTANTS.get(step, 0))
-        ]
+        self.maps, self.vectors = inputs_of(then, output)
 
     def packed_maps(self, isa: Isa) -> list[np.ndarray]:
         return [layout.pack_activation(isa, x) for x in self.maps]
 
     def apply(self, value: torch.Tensor) -> np.ndarray:
-        maps = iter(torch.from_numpy(x).double() for x in self.maps)
-        vectors = iter(torch.from_numpy(v).double()[:, None, None] for v in self.vectors)
-        for step in self.then:
-            if step == "prelu":
-                value = torch.where(value < 0, value * next(vectors), value)
-            elif step == "scale":
-                value = value * next(vectors) + next(vectors)
-            elif step.startswith("add"):
-                value = value + next(maps)
-            elif step.startswith("mul"):
-                value = value * next(maps)
-            else:
-                value = FUNCTIONS[step](value)
-        return value.numpy()
+        return follow(value.numpy(), self.then, self.maps, self.vectors)

@@ -1,4 +1,4 @@
-"""What is neither a convolution nor a window: resampling, concatenations, steps alone, unpooling."""
+"""Neither convolutions nor windows: resampling, concatenations, steps alone, unpooling."""
 
 import numpy as np
 import pytest

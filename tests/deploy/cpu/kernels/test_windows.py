@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2
-from deploy.cpu.kernels import conv_depthwise, emit, module_of, pool
+from deploy.cpu.kernels import conv_depthwise, conv_multiplied, emit, module_of, pool
 from lut.ops import Conv, Pool, Reduction
 
 from .helpers import ISAS, normal, run, unpack_activation
@@ -54,9 +54,13 @@ def calculate(op, isa, inputs, constants, given_steps):
 def test_depthwise_matches_torch(isa, op, then):
     op = Conv(**{**vars(op), "then": then})
     assert module_of(op) is conv_depthwise
+    check_convolution(isa, op)
+
+
+def check_convolution(isa, op):
     x, w = normal(1, 1, *op.cin, op.height, op.width), normal(2, op.cout, 1, *op.kernel)
-    bias, steps = normal(3, op.cout), Given(then, op.output)
-    constants = conv_depthwise.pack(op, isa, w, bias, steps.vectors)
+    bias, steps = normal(3, op.cout), Given(op.then, op.output)
+    constants = module_of(op).pack(op, isa, w, bias, steps.vectors)
     y = calculate(op, isa, [layout.pack_activation(isa, x)], constants, steps)
     tensors = [torch.from_numpy(a).double() for a in (x, w, bias)]
     top, left, bottom, right = op.pad
@@ -65,7 +69,19 @@ def test_depthwise_matches_torch(isa, op, then):
     np.testing.assert_allclose(y, steps.apply(value), atol=5e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(op=windows(conv), times=st.integers(2, 6), then=THEN)
+@example(op=conv(16, 12, 40, (3, 3), pad=(1, 1, 1, 1)), times=6, then=("relu",))
+@example(op=conv(5, 30, 3, (3, 3), (2, 2), pad=(1, 1, 1, 1)), times=3, then=("add",))
+def test_several_channels_of_each_match_torch(isa, op, times, then):
+    op = Conv(**{**vars(op), "cout": op.cout * times, "then": then})
+    assert module_of(op) is conv_multiplied
+    check_convolution(isa, op)
+
+
 def test_others_than_depthwise_have_another_kernel():
+    assert not conv_multiplied.supports(Conv((8,), 8, 5, 5, (3, 3), groups=8))
     assert not conv_depthwise.supports(Conv((8,), 16, 5, 5, (3, 3), groups=8))
     assert not conv_depthwise.supports(Conv((4, 4), 8, 5, 5, (3, 3), groups=8))
     assert not conv_depthwise.supports(Conv((8,), 8, 5, 5, (3, 3), spread=(2, 2), groups=8))
