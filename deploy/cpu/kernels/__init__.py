@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
+    attention,
+    channel_norm,
     concat,
     conv_depthwise,
     conv_direct,
@@ -56,6 +58,8 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),
     ops.Concat: (concat,),
     ops.Conv: (conv_depthwise, conv_winograd, conv_direct),
+    ops.Attention: (attention,),
+    ops.ChannelNorm: (channel_norm,),
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
     ops.Elementwise: (elementwise,),
