@@ -23,6 +23,8 @@ _BINARY = frozenset(
     for name in ("add", "divide", "maximum", "minimum", "multiply", "power", "subtract")
 )
 
+_EITHER_ORDER = frozenset(("relax.add", "relax.multiply"))
+
 # Which method of the mutator knows an operator.
 _RULES = {
     **dict.fromkeys(_UNARY, "unary"),
@@ -257,6 +259,8 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
                 operands.append(view.map)
         if any(operand is None for operand in operands):
             return None
+        if call.op.name in _EITHER_ORDER and constants[0] is not None:
+            operands = operands[::-1]  # a bias stands behind what it is added to
         return _View(self._emit(relax.Call(call.op, operands, call.attrs)), base.order)
 
     def mean(self, var: relax.Var, call: relax.Call) -> _View | None:

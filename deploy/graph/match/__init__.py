@@ -4,7 +4,7 @@ from deploy.graph.match.across_channels import match_across_channels
 from deploy.graph.match.attention import match_attention
 from deploy.graph.match.channel_norm import match_channel_norm
 from deploy.graph.match.concat import match_concat
-from deploy.graph.match.conv import match_conv
+from deploy.graph.match.conv import match_conv, match_conv_with_steps
 from deploy.graph.match.depthwise import match_depthwise
 from deploy.graph.match.elementwise import match_elementwise
 from deploy.graph.match.found import Found, Matcher
@@ -33,6 +33,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_local_global,
     match_inverted_residual,
     match_global_pool,
+    match_conv_with_steps,
     match_pointwise,
     match_depthwise,
     match_conv,

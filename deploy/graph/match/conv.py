@@ -13,6 +13,10 @@ from deploy.graph.match.steps import steps_to
 from deploy.graph.view import Array, Graph, map_of, shape_of, spread_of
 from lut.ops import CHANNELS, Conv
 
+_KNOWN = frozenset(
+    ("relu", "relu6", "hswish", "sigmoid", "add", "add_channel", "mul_channel")
+)  # by `Pointwise` or `Depthwise`
+
 
 def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
     """``[concat or image end ->] convolution -> steps``.
@@ -50,6 +54,13 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
         }  # fmt: skip
         inner = (*steps.inner, *window.inner, *between)
         yield Found(operation, [*inputs, *steps.operands], var, inner, weights)
+
+
+def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
+    """A convolution with steps that the smaller operations do not know."""
+    for found in match_conv(graph, var):
+        if not _KNOWN.issuperset(found.operation.then):  # type: ignore[attr-defined]
+            yield found
 
 
 @dataclass(frozen=True)
