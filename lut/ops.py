@@ -404,7 +404,7 @@ class ChannelNorm(Operation):
 @_register("attention")
 @dataclass(frozen=True)
 class Attention(Operation):
-    """then(softmax(scale * q k) v) of each head, between every pixel of q and every pixel of k and v.
+    """then(softmax(scale * q k) v) of each head, between every pixel of q and every one of k and v.
 
     Maps q (heads * key, height, width), k (heads * key, key_height, key_width), v (heads * value,
     key_height, key_width); a head's channels lie together.

@@ -14,8 +14,8 @@ from deploy.graph.view import Array, Graph, shape_of
 _UNARY = frozenset(
     f"relax.{name}"
     for name in (
-        "abs", "clip", "erf", "exp", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu",
-        "nn.relu6", "nn.silu", "rsqrt", "sigmoid", "sqrt", "square", "tanh",
+        "abs", "clip", "erf", "exp", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu",
+        "nn.relu", "nn.relu6", "nn.silu", "rsqrt", "sigmoid", "sqrt", "square", "tanh",
     )
 )  # fmt: skip
 _BINARY = frozenset(
@@ -115,7 +115,8 @@ def _joined(atoms: Sequence[Atom]) -> Axis:
 
 
 def reshaped(order: Order, shape: Sequence[int]) -> Order | None:
-    """The order after a reshape; None where an axis would end within an atom that it cannot split."""
+    """The order after a reshape; None where an axis would end within an atom that has no such
+    factor."""
     todo = [atom for axis in order for atom in axis][::-1]
     axes: list[list[Atom]] = []
     for size in shape:
