@@ -23,6 +23,7 @@ from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.graph.job import Job
+from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
@@ -39,7 +40,13 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
     return [
         # Our kernels, and the fewest conversions between their layout and the graph's.
         *(
-            [ChannelsFirst(), Place(kernels), PropagateLayouts(kernels), CancelLayouts()]
+            [
+                ChannelsFirst(),
+                MergeLinear(),
+                Place(kernels),
+                PropagateLayouts(kernels),
+                CancelLayouts(),
+            ]
             if kernels
             else []
         ),

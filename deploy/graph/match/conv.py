@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tvm import relax
@@ -11,11 +11,7 @@ from deploy.graph.match.found import Found
 from deploy.graph.match.stem import image_end
 from deploy.graph.match.steps import steps_to
 from deploy.graph.view import Array, Graph, map_of, shape_of, spread_of
-from lut.ops import CHANNELS, Conv
-
-_KNOWN = frozenset(
-    ("relu", "relu6", "hswish", "sigmoid", "add", "add_channel", "mul_channel")
-)  # by `Pointwise` or `Depthwise`
+from lut.ops import CHANNELS, Activation, Conv
 
 
 def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -57,9 +53,13 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
 
 
 def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
-    """A convolution with steps that the smaller operations do not know."""
+    """A convolution with steps that `Pointwise` and `Depthwise` do not know."""
     for found in match_conv(graph, var):
-        if not _KNOWN.issuperset(found.operation.then):  # type: ignore[attr-defined]
+        then = list(found.operation.then)  # type: ignore[attr-defined]
+        for known in (("mul_channel",), ("add", "add_channel"), get_args(Activation)):
+            if then and then[0] in known:
+                then.pop(0)
+        if then:
             yield found
 
 
