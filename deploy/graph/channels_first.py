@@ -151,6 +151,8 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         self.graph = Graph(module["main"])
         self.views: dict[relax.Var, _View] = {}  # by the old function's variables
         self.written: dict[relax.Var, relax.Expr] = {}  # what this pass bound
+        # Some channels of maps, by the map and which ones they are.
+        self.picked: dict[tuple[relax.Var, bytes], relax.Var] = {}
         self.planar: dict[relax.Var, relax.Var] = {}  # tensors made from views
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -316,32 +318,33 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
 
     def _channels(self, value: relax.Var, channels: Array) -> relax.Var:
         """Some channels of a map: computed alone, where that is possible."""
+        key = value, channels.tobytes()
+        if key not in self.picked:
+            self.picked[key] = self._pick(value, channels)
+        return self.picked[key]
+
+    def _pick(self, value: relax.Var, channels: Array) -> relax.Var:
         call = self.written.get(value)
         name = str(call.op.name) if call is not None else ""
         if name == "relax.nn.conv2d":
             weight = call.args[1].value.numpy()[channels]
             return self._emit(_pointwise(call.args[0], weight))
-        if name in _UNARY:
-            inner = self._channels(call.args[0], channels)
-            return self._emit(relax.Call(call.op, [inner, *call.args[1:]], call.attrs))
-        if name in _BINARY:
-            constants = [arg for arg in call.args if isinstance(arg, tvm.ir.GenericConst)]
-            if len(constants) == 1:
-                return self._emit(
-                    relax.Call(
-                        call.op, [self._part(arg, channels) for arg in call.args], call.attrs
-                    )
-                )
+        if name in _UNARY or name in _BINARY:
+            args = [self._part(arg, channels) for arg in call.args]
+            return self._emit(relax.Call(call.op, args, call.attrs))
         first, last = int(channels[0]), int(channels[-1])
         if last - first + 1 == len(channels):
             return self._emit(relax.op.strided_slice(value, [1], [first], [last + 1]))
         return self._emit(relax.op.take(value, relax.const(channels.astype("int64")), axis=1))
 
     def _part(self, arg: relax.Expr, channels: Array) -> relax.Expr:
-        if not isinstance(arg, tvm.ir.GenericConst):
+        if isinstance(arg, tvm.ir.GenericConst):
+            value = arg.value.numpy()
+            whole = value.ndim < 4 or value.shape[1] == 1
+            return arg if whole else relax.const(value[:, channels])
+        if isinstance(arg, relax.Var) and shape_of(arg)[1] > 1:
             return self._channels(arg, channels)
-        value = arg.value.numpy()
-        return arg if value.size == 1 or value.shape[1] == 1 else relax.const(value[:, channels])
+        return arg
 
     def product(self, var: relax.Var, call: relax.Call) -> _View | None:
         weight = self.graph.constant(call.args[1])

@@ -17,6 +17,7 @@ class MergeLinear:
       products.
     - Behind an enlarging resize it moves before it: each channel is resized by itself, and weights
       that sum to one keep a bias.
+    - A factor for each channel behind any convolution becomes part of its weights.
     - Behind a concatenation of such resizes it becomes a sum of convolutions of the parts.
 
     When: nothing else reads what is between. Products of weights are computed in double. Runs
@@ -42,18 +43,31 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         """Write a binding as it was, or the convolution that it is where it costs less."""
-        found = self._pointwise(binding.var)
-        if found is not None and not self.graph.is_result(binding.var):
+        value = None if self.graph.is_result(binding.var) else self._cheaper(binding.var)
+        if value is None:
+            super().visit_var_binding_(binding)
+        else:
+            self.changed = True
+            self.set_var_remap(binding.var, value)
+
+    def _cheaper(self, var: relax.Var) -> relax.Var | None:
+        found = self._pointwise(var)
+        if found is not None and self._moves(*found[:2]):
             source, weight, bias = found
-            if self._moves(source, weight):
-                self.changed = True
-                value = self._convolved(source, weight)
-                if bias.any():
-                    vector = bias.astype(np.float32).reshape(1, -1, 1, 1)
-                    value = self.builder_.emit(relax.op.add(value, relax.const(vector)))
-                self.set_var_remap(binding.var, value)
-                return
-        super().visit_var_binding_(binding)
+            return self._biased(self._convolved(source, weight), bias)
+        if self.graph.call(var, "relax.multiply") is None:
+            return None
+        scaled = self._convolution(var)
+        if scaled is None:
+            return None
+        conv, weight, bias = scaled
+        call = relax.Call(conv.op, [self.visit_expr(conv.args[0]), _const(weight)], conv.attrs)
+        return self._biased(self.builder_.emit(call), bias)
+
+    def _biased(self, value: relax.Var, bias: Array) -> relax.Var:
+        if not bias.any():
+            return value
+        return self.builder_.emit(relax.op.add(value, _const(bias.reshape(1, -1, 1, 1))))
 
     def _pointwise(self, var: relax.Expr) -> tuple[relax.Var, Array, Array] | None:
         """What a 1x1 convolution reads, its weight (O, I) and its bias, which stands behind it."""
@@ -68,17 +82,24 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return conv.args[0], weight[..., 0, 0], bias
 
     def _convolution(self, var: relax.Expr) -> tuple[Any, Array, Array] | None:
-        """A convolution with constant weights, those and the bias in double."""
-        call = self.graph.call(var, "relax.add")
-        if call is not None:
-            inner, constant = call.args[0], self.graph.constant(call.args[1])
+        """A convolution with constant weights and what is added to each channel, or multiplied with
+        it, behind: the call, its weights and the bias in double."""
+        call = self.graph.call(var, "relax.add", "relax.multiply")
+        for inner, other in (tuple(call.args), tuple(call.args)[::-1]) if call is not None else ():
+            constant = self.graph.constant(other)
             if constant is None or len(shape_of(var)) != 4 or not self._once(inner):
+                continue
+            if shape_of(inner) != shape_of(var):
+                continue
+            vector = per_channel(constant, shape_of(var)[1])
+            found = None if vector is None else self._convolution(inner)
+            if found is None or vector is None:
                 return None
-            shift = per_channel(constant, shape_of(var)[1])
-            found = None if shift is None else self._convolution(inner)
-            if found is None or shift is None or shape_of(inner) != shape_of(var):
-                return None
-            return found[0], found[1], found[2] + shift
+            conv, weight, bias = found
+            if call.op.name == "relax.add":
+                return conv, weight, bias + vector
+            factor = vector.astype(np.float64)
+            return conv, weight * factor[:, None, None, None], bias * factor
         conv = self.graph.call(var, "relax.nn.conv2d")
         weight = None if conv is None else self.graph.constant(conv.args[1])
         if weight is None or conv.attrs.data_layout != "NCHW" or shape_of(var)[0] != 1:
@@ -154,9 +175,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             return self.builder_.emit(conv)
         call, weight, bias = joined
         conv = relax.Call(call.op, [self.visit_expr(call.args[0]), _const(weight)], call.attrs)
-        return self.builder_.emit(
-            relax.op.add(self.builder_.emit(conv), _const(bias.reshape(1, -1, 1, 1)))
-        )
+        return self._biased(self.builder_.emit(conv), bias)
 
 
 def _pixels(var: relax.Expr) -> int:
