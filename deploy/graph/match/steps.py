@@ -40,7 +40,7 @@ class Steps:
         return Steps(source, self.then, self.operands, self.vectors, (source, *self.inner))
 
     def after(
-        self, source: Any, step: Step, operands: tuple[Any, ...] = (),
+        self, source: relax.Var, step: Step, operands: tuple[Any, ...] = (),
         vectors: tuple[Array, ...] = (),
     ) -> "Steps":  # fmt: skip
         """One step more, in front of the others."""
