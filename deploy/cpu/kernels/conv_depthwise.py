@@ -1,4 +1,4 @@
-"""Convolutions of each channel by itself: any window, on blocked maps, without padding copy."""
+"""Convolutions of each channel by itself, of any window, without a copy of padding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -51,7 +51,8 @@ class Slide:
             for begin in range(first, last, px):
 
                 def valid(p: int, k: int, begin: int = begin) -> bool:
-                    return 0 <= self.start(begin + p) + k * self.dilation < self.size
+                    at: int = (begin + p) * self.stride - self.pad + k * self.dilation
+                    return 0 <= at < self.size
 
                 tile(begin, min(px, last - begin), valid)
 

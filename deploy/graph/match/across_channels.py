@@ -20,4 +20,4 @@ def match_across_channels(graph: Graph, var: relax.Var) -> Iterator[Found]:
         if len(shape) != 4 or shape[0] != 1 or str(source.ty.dtype) != "float32":
             continue
         if [int(axis) % 4 for axis in call.attrs.axis] == [1]:
-            yield Found(AcrossChannels(*map_of(source), reduce), [source], var, (), {})  # type: ignore[arg-type]
+            yield Found(AcrossChannels(*map_of(source), reduce), [source], var, (), {})

@@ -39,6 +39,8 @@ def match_labels(graph: Graph, var: relax.Var) -> Iterator[Found]:
     if found is None:
         yield plain
         return
+    if planes in inner:
+        inner += found.inner
     (height, width), (out_height, out_width) = plane_of(found.source), plane_of(var)
     by_tables = Found(_arg_max(planes, found), [found.source], var, inner, {
         "rows": found.rows, "columns": found.columns,

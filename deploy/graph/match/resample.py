@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def _checked(found: Resampling) -> Resampling | None:
     return found
 
 
-def _matrix(places: NDArray[np.int64], weights: _Matrix, size: int) -> _Matrix:
+def _matrix(places: NDArray[Any], weights: _Matrix, size: int) -> _Matrix:
     matrix = np.zeros((len(places), size), np.float32)
     np.add.at(matrix, (np.arange(len(places))[:, None], places), weights)
     return matrix

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from onnx import TensorProto
 
-from lut.ops import Labels, Logits, Pointwise, Resize
+from lut.ops import ArgMax, Labels, Logits, Pointwise, Resize
 from tests.deploy.graph.nets import (
     TARGETS,
     Net,
@@ -67,9 +68,42 @@ def test_of_equal_scores_the_lowest_class_wins(target):
     assert max_error(net.model(net.argmax(planes)), target) == 0
 
 
-def test_scores_at_full_size_are_left_to_tvm():
+@pytest.mark.parametrize("resize", [True, False])
+def test_of_scores_at_the_images_size(resize):
     net = Net(16, 8, 12)
-    model = net.model(net.argmax(net.conv("x", 5)))
-    assert placed(model) == placed_on_a_gpu(model) == [Pointwise(16, 5, 8, 12)]
-    assert "relax.argmax" in operations_of(model, "x86-64-v3")
+    planes = net.conv("x", 5)
+    model = net.model(net.argmax(net.resize(planes, 8, 12) if resize else planes))
+    small = Pointwise(16, 5, 8, 12)
+    assert placed(model) == [small, ArgMax(5, 8, 12, 8, 12)]
+    assert placed_on_a_gpu(model) == [small, *[Labels(5, 8, 12, 8, 12)] * resize]
+    assert kernels_of(model, "x86-64-v3") == ["pack", "pointwise", "arg_max"]
     assert max_error(model, "x86-64-v3") == 0
+
+
+def test_of_few_pixels_for_each_score():
+    net, planes = network(scores=(8, 12), size=(16, 24))
+    assert placed(net.model(net.argmax(planes)))[1:] == [ArgMax(19, 8, 12, 16, 24, (2, 2))]
+
+
+@pytest.mark.parametrize(
+    ("mode", "taps"), [("align_corners", (2, 2)), ("asymmetric", (2, 2)), ("nearest", (1, 1))]
+)
+def test_of_other_coordinates(mode, taps):
+    net = Net(16, 8, 12)
+    planes = net.resize(net.conv("x", 5), 32, 48, mode if mode != "nearest" else "half_pixel")
+    if mode == "nearest":
+        next(a for a in net.nodes[-1].attribute if a.name == "mode").s = b"nearest"
+    model = net.model(net.argmax(planes))
+    assert placed(model)[1:] == [ArgMax(5, 8, 12, 32, 48, taps)]
+    assert placed_on_a_gpu(model) == [Pointwise(16, 5, 8, 12)]
+    assert max_error(model, "x86-64-v3") == 0
+
+
+def test_more_than_255_classes_have_labels_of_two_bytes():
+    net, planes = network(classes=300)
+    index = net._node("ArgMax", [planes], 1, axis=1, keepdims=0)
+    model = net.model(net._node("Cast", [index], 1, to=TensorProto.UINT16))
+    assert placed(model)[1:] == [ArgMax(300, 8, 12, 64, 96, (2, 2))]
+    assert max_error(model, "x86-64-v3") == 0
+    # What does not hold them is not what a kernel of ours gives.
+    assert placed(net.model(net.argmax(planes)))[1:] == [Resize(300, 8, 12, 64, 96)]

@@ -1,13 +1,12 @@
 import pytest
 
-from lut.ops import Pointwise, Resize
+from lut.ops import Pointwise, Resample, Resize
 from tests.deploy.graph.nets import (
     TARGETS,
     Net,
     gpu_error,
     kernels_of,
     max_error,
-    operations_of,
     placed,
     placed_on_a_gpu,
 )
@@ -30,16 +29,45 @@ def test_on_a_gpu():
     assert gpu_error(net.model(net.conv(net.resize("x", 20, 31), 8))) < 1e-4
 
 
-def test_other_coordinates_are_left_to_tvm():
+@pytest.mark.parametrize("mode", ["align_corners", "asymmetric", "pytorch_half_pixel"])
+@pytest.mark.parametrize("size", [(20, 28), (7, 31), (1, 1), (10, 28)])
+def test_other_coordinates(mode, size):
     net = Net(20, 10, 14)
-    model = net.model(net.conv(net.resize("x", 20, 28, "align_corners"), 8))
-    assert placed(model) == placed_on_a_gpu(model) == [Pointwise(20, 8, 20, 28)]
-    # One axis after the other, as the importer writes it.
-    assert operations_of(model, "x86-64-v3").count("relax.call_tir") == 2
+    model = net.model(net.conv(net.resize("x", *size, mode), 8))
+    resized, pointwise = placed(model)
+    assert (resized.kind, pointwise) == ("resample", Pointwise(20, 8, *size))
+    assert placed_on_a_gpu(model) == [pointwise]
+    assert kernels_of(model, "x86-64-v3") == ["pack", "resample", "pointwise", "unpack"]
     assert max_error(model, "x86-64-v3") < 1e-4
 
 
-def test_the_nearest_pixel_is_left_to_tvm():
+def test_cubic():
+    net = Net(20, 10, 14)
+    planes = net.resize("x", 20, 21)
+    next(a for a in net.nodes[-1].attribute if a.name == "mode").s = b"cubic"
+    model = net.model(planes)
+    assert placed(model) == [Resample(20, 10, 14, 20, 21, (4, 4))]
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def test_what_follows_goes_along():
+    net = Net(20, 10, 14)
+    low = net.resize("x", 20, 28)
+    model = net.model(net.act(net.add(low, net.resize(net.act("x", "relu"), 20, 28)), "relu"))
+    first, second = placed(model)[-2:]
+    assert first == Resize(20, 10, 14, 20, 28)
+    assert second == Resample(20, 10, 14, 20, 28, (2, 2), ("add", "relu"))
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def test_along_one_axis():
+    net = Net(20, 10, 14)
+    model = net.model(net.resize("x", 10, 29, "align_corners"))
+    assert placed(model) == [Resample(20, 10, 14, 10, 29, (1, 2))]
+    assert max_error(model, "x86-64-v3") < 1e-4
+
+
+def test_the_nearest_pixel():
     net = Net(20, 10, 14)
     net.resize("x", 20, 28)
     sizes = net.nodes.pop().input[3]
@@ -48,5 +76,5 @@ def test_the_nearest_pixel_is_left_to_tvm():
         coordinate_transformation_mode="asymmetric",
     )  # fmt: skip
     model = net.model(net.conv(near, 8))
-    assert placed(model) == placed_on_a_gpu(model) == [Pointwise(20, 8, 20, 28)]
+    assert placed(model) == [Resample(20, 10, 14, 20, 28, (1, 1)), Pointwise(20, 8, 20, 28)]
     assert max_error(model, "x86-64-v3") < 1e-4
