@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.view import Array, Graph, shape_of
@@ -316,28 +317,33 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         del var
         return _View(picked, tidy(closer))
 
-    def _channels(self, value: relax.Var, channels: Array) -> relax.Var:
+    def _channels(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
         """Some channels of a map: computed alone, where that is possible."""
         key = value, channels.tobytes()
         if key not in self.picked:
             self.picked[key] = self._pick(value, channels)
         return self.picked[key]
 
-    def _pick(self, value: relax.Var, channels: Array) -> relax.Var:
+    def _pick(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
         call = self.written.get(value)
-        name = str(call.op.name) if call is not None else ""
+        if call is None:
+            return self._slice(value, channels)
+        name = str(call.op.name)
         if name == "relax.nn.conv2d":
             weight = call.args[1].value.numpy()[channels]
             return self._emit(_pointwise(call.args[0], weight))
         if name in _UNARY or name in _BINARY:
             args = [self._part(arg, channels) for arg in call.args]
             return self._emit(relax.Call(call.op, args, call.attrs))
+        return self._slice(value, channels)
+
+    def _slice(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
         first, last = int(channels[0]), int(channels[-1])
         if last - first + 1 == len(channels):
             return self._emit(relax.op.strided_slice(value, [1], [first], [last + 1]))
         return self._emit(relax.op.take(value, relax.const(channels.astype("int64")), axis=1))
 
-    def _part(self, arg: relax.Expr, channels: Array) -> relax.Expr:
+    def _part(self, arg: relax.Expr, channels: NDArray[Any]) -> relax.Expr:
         if isinstance(arg, tvm.ir.GenericConst):
             value = arg.value.numpy()
             whole = value.ndim < 4 or value.shape[1] == 1

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.view import Array, Graph, per_channel, shape_of
@@ -81,7 +82,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             return None
         return conv.args[0], weight[..., 0, 0], bias
 
-    def _convolution(self, var: relax.Expr) -> tuple[Any, Array, Array] | None:
+    def _convolution(self, var: relax.Expr) -> tuple[Any, NDArray[Any], NDArray[Any]] | None:
         """A convolution with constant weights and what is added to each channel, or multiplied with
         it, behind: the call, its weights and the bias in double."""
         call = self.graph.call(var, "relax.add", "relax.multiply")
@@ -101,12 +102,12 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             factor = vector.astype(np.float64)
             return conv, weight * factor[:, None, None, None], bias * factor
         conv = self.graph.call(var, "relax.nn.conv2d")
-        weight = None if conv is None else self.graph.constant(conv.args[1])
-        if weight is None or conv.attrs.data_layout != "NCHW" or shape_of(var)[0] != 1:
+        window = None if conv is None else self.graph.constant(conv.args[1])
+        if window is None or conv.attrs.data_layout != "NCHW" or shape_of(var)[0] != 1:
             return None
         if conv.attrs.kernel_layout != "OIHW" or not isinstance(conv.args[0], relax.Var):
             return None
-        return conv, weight.astype(np.float64), np.zeros(len(weight))
+        return conv, window.astype(np.float64), np.zeros(len(window))
 
     def _once(self, var: relax.Expr) -> bool:
         return isinstance(var, relax.Var) and self.graph.used_once(var)

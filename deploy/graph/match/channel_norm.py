@@ -1,6 +1,7 @@
 """Normalisation of each pixel's channels."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -38,7 +39,8 @@ def _normal(graph: Graph, var: relax.Var) -> tuple[relax.Var, float, _Vars] | No
     if call.op.name == "relax.multiply":
         orders.append((call.args[1], call.args[0]))
     for centred, other in orders:
-        root, inverse = other, ()
+        root: Any = other
+        inverse: tuple[Any, ...] = ()
         if call.op.name == "relax.multiply":
             over = graph.call(other, "relax.divide")
             one = None if over is None else graph.constant(over.args[0])
@@ -91,7 +93,7 @@ def _is_mean(graph: Graph, value: relax.Expr, of: relax.Expr) -> bool:
     call = graph.call(value, "relax.mean")
     if call is None or not call.args[0].same_as(of) or call.attrs.axis is None:
         return False
-    shape = getattr(of.ty, "shape", ())
+    shape: Any = getattr(of.ty, "shape", ())
     axes = [int(axis) % 4 for axis in call.attrs.axis]
     return len(shape) == 4 and int(shape[0]) == 1 and axes == [1] and bool(call.attrs.keepdims)
 
