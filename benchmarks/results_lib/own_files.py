@@ -6,15 +6,23 @@ from typing import Any
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import MISSED, Table
 
-NAME = "own-files.jsonl"
+# The same at two sizes, with fewer of the opsets at the larger one.
+NAMES = "own-files-128x256.jsonl", "own-files.jsonl"
+HOSTILE = "hostile-files.jsonl"
+_LARGE = 50  # MB
 
 
 def own_files(store: Store) -> list[Table]:
-    """A row for each network and size: the gate's verdict on each file, the slowest compilation."""
-    compiled = {row["path"]: row for row in store.lines(NAME) if row["step"] == "compile"}
+    """A row for each network and size: the gate's verdict on each file, the slowest compilation;
+    and what it takes to refuse files that are made to take everything."""
+    return [*(_compiled(store, name) for name in NAMES), _hostile(store)]
+
+
+def _compiled(store: Store, name: str) -> Table:
+    compiled = {row["path"]: row for row in store.lines(name) if row["step"] == "compile"}
     files: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     slowest: dict[tuple[str, str], float] = defaultdict(float)
-    for row in store.lines(NAME):
+    for row in store.lines(name):
         if row["step"] != "export":
             continue
         size = row["path"].removesuffix(".onnx").rpartition("-")[2]
@@ -32,9 +40,38 @@ def own_files(store: Store) -> list[Table]:
         "another opset, which is compiled once. Seconds of reading, compiling and checking beside "
         "other programs."
     )
-    source = store.source(NAME)
-    columns = ["network", "size", *columns, "s"]
-    return [Table("Networks that users bring", columns, rows, [source], note)]
+    (size,) = {size for _, size in files}
+    title = f"Networks that users bring, {size}"
+    return Table(title, ["network", "size", *columns, "s"], rows, [store.source(name)], note)
+
+
+def _hostile(store: Store) -> Table:
+    found = store.lines(HOSTILE)
+    kinds = {
+        "small, asking for much": [row for row in found if row["MB"] < _LARGE],
+        "of 100 MB": [row for row in found if row["MB"] >= _LARGE],
+    }
+    rows = [
+        [
+            kind,
+            str(len(files)),
+            str(sum(row["good"] for row in files)),
+            f"{max(row['cpu_s'] for row in files):.0f}",
+            str(max(row["MiB"] for row in files)),
+            str(max(row["MiB"] - row["own_MiB"] for row in files)),
+        ]
+        for kind, files in kinds.items()
+    ]
+    columns = [
+        "files", "tried", "refused in one line", "CPU s at most", "MiB at most",
+        "of it more than the program's own",
+    ]  # fmt: skip
+    note = (
+        "`hmseg-deploy compile` of files that are made to take all memory or time. MiB: resident, "
+        "of all its processes together, less the file's size; libraries that two of them share "
+        "count twice."
+    )
+    return Table("Hostile files", columns, rows, [store.source(HOSTILE)], note)
 
 
 def _verdict(row: dict[str, Any], found: dict[str, Any] | None) -> str:
