@@ -1,6 +1,7 @@
 """What is recognised in a graph: one operation a file, whichever backend has a kernel for it."""
 
 from deploy.graph.match.across_channels import match_across_channels
+from deploy.graph.match.channel_slice import match_channel_slice
 from deploy.graph.match.concat import match_concat
 from deploy.graph.match.conv import match_conv, match_conv_with_steps
 from deploy.graph.match.depthwise import match_depthwise
@@ -9,7 +10,7 @@ from deploy.graph.match.found import Found, Matcher
 from deploy.graph.match.global_mean import match_global_mean
 from deploy.graph.match.global_pool import match_global_pool
 from deploy.graph.match.inverted_residual import match_inverted_residual
-from deploy.graph.match.labels import match_labels
+from deploy.graph.match.labels import match_labels, match_masks
 from deploy.graph.match.local_global import match_local_global
 from deploy.graph.match.logits import match_logits
 from deploy.graph.match.pointwise import match_pointwise
@@ -36,6 +37,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_depthwise,
     match_conv,
     match_labels,
+    match_masks,
     match_logits,
     match_resample,
     match_resize,
@@ -44,4 +46,6 @@ MATCHERS: tuple[Matcher, ...] = (
     match_global_mean,
 )
 # What is worth a kernel only beside another one, whose maps lie as it wants them.
-FOLLOWERS: tuple[Matcher, ...] = (match_across_channels, match_concat, match_elementwise)
+FOLLOWERS: tuple[Matcher, ...] = (
+    match_across_channels, match_channel_slice, match_concat, match_elementwise,
+)  # fmt: skip

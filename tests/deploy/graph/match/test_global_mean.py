@@ -43,9 +43,7 @@ def test_on_a_cpu(target):
     assert max_error(model, target) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("axes", "keepdims"), [((1,), 1), ((1, 2, 3), 1), ((2, 3), 0)], ids=str
-)
+@pytest.mark.parametrize(("axes", "keepdims"), [((1,), 1), ((1, 2, 3), 1), ((2, 3), 0)], ids=str)
 def test_other_means_are_left_to_tvm(axes, keepdims):
     model = reduced(axes, keepdims)
     assert placed(model) == placed_on_a_gpu(model) == []
