@@ -6,6 +6,9 @@ image's by tables, and these planes are never written.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from deploy import ir
 from deploy.cpu.isa import Isa
@@ -69,7 +72,9 @@ class ScoreTiles:
         return acc[0]
 
 
-def pack_scores(op: ArgMax | Masks, rows: Array | None, columns: Array | None) -> list[Array]:
+def pack_scores(
+    op: ArgMax | Masks, rows: Array | None, columns: Array | None
+) -> list[NDArray[Any]]:
     """The constants of `ScoreTiles`, of which the matcher has matrices (out, in)."""
     if rows is None or columns is None:
         return []

@@ -3,7 +3,7 @@
 from deploy.graph.match.across_channels import match_across_channels
 from deploy.graph.match.channel_slice import match_channel_slice
 from deploy.graph.match.concat import match_concat
-from deploy.graph.match.conv import match_conv, match_conv_with_steps
+from deploy.graph.match.conv import match_conv, match_conv_with_steps, match_stem_with_steps
 from deploy.graph.match.depthwise import match_depthwise
 from deploy.graph.match.elementwise import match_elementwise
 from deploy.graph.match.found import Found, Matcher
@@ -28,6 +28,7 @@ __all__ = ["FOLLOWERS", "MATCHERS", "Found", "Matcher"]
 MATCHERS: tuple[Matcher, ...] = (
     match_stem_pair,
     match_stem_block,
+    match_stem_with_steps,
     match_stem,
     match_local_global,
     match_inverted_residual,

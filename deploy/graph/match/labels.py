@@ -1,14 +1,15 @@
-"""From class scores to labels."""
+"""From class scores to labels, or to masks."""
 
 from collections.abc import Iterator
 from itertools import takewhile
+from typing import Any
 
 from tvm import relax
 
 from deploy.graph.match.found import Found
 from deploy.graph.match.resample import Resampling, resampled
 from deploy.graph.view import Graph, map_of, plane_of, shape_of
-from lut.ops import ArgMax, Labels, Masks
+from lut.ops import ArgMax, Labels, Masks, Pair
 
 _MOST_SMALL = 255  # classes whose labels are bytes
 _FEW = 16  # pixels of a score, below which its neighbourhood is not worth a look
@@ -32,25 +33,16 @@ def match_labels(graph: Graph, var: relax.Var) -> Iterator[Found]:
     if str(var.ty.dtype) != ("uint8" if small else "uint16"):
         return
     found = resampled(graph, planes)
-    inner = tuple(takewhile(graph.used_once, (index, planes)))
-    plain = Found(_arg_max(planes, None), [planes], var, inner[:1], {})
-    if found is None:
-        yield plain
+    source, inner = _before(graph, (index,), planes, found)
+    operation = ArgMax(*map_of(source), *plane_of(planes), _taps(found))
+    any_size = Found(operation, [source], var, inner, _tables(operation, found))
+    if found is None or not found.plain or not small:
+        yield any_size
         return
-    if planes in inner:
-        inner += found.inner
-    (height, width), (out_height, out_width) = plane_of(found.source), plane_of(var)
-    operation = _arg_max(planes, found)
-    tables = {"rows": found.rows, "columns": found.columns} if operation.resampled else {}
-    by_tables = Found(operation, [found.source], var, inner, tables)
-    if found.plain and small:
-        labels = Found(
-            Labels(*map_of(found.source), *plane_of(var)), [found.source], var, inner, {}
-        )
-        few = out_height * out_width < _FEW * height * width
-        yield from (by_tables, labels) if few else (labels, by_tables)
-    else:
-        yield by_tables
+    labels = Found(Labels(*map_of(source), *plane_of(planes)), [source], var, inner, {})
+    (height, width), (out_height, out_width) = plane_of(source), plane_of(planes)
+    few = out_height * out_width < _FEW * height * width
+    yield from (any_size, labels) if few else (labels, any_size)
 
 
 def match_masks(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -58,33 +50,25 @@ def match_masks(graph: Graph, var: relax.Var) -> Iterator[Found]:
     cast = graph.call(var, "relax.astype")
     if cast is None or str(var.ty.dtype) != "uint8":
         return
-    above = cast.args[0]
+    above, between = cast.args[0], []
     squeezed = graph.call(above, "relax.squeeze", "relax.reshape")
-    between = (above,) if squeezed is not None else ()
-    above = above if squeezed is None else squeezed.args[0]
+    if squeezed is not None:
+        between.append(above)
+        above = squeezed.args[0]
     compared = graph.call(above, "relax.greater")
-    threshold = None if compared is None else graph.constant(compared.args[1])
-    planes = None if compared is None else compared.args[0]
-    if threshold is None or threshold.size != 1 or not _are_scores(planes):
+    if compared is None or not _are_scores(compared.args[0]):
         return
-    classes, *size = map_of(planes)
-    if shape_of(var) not in ((1, *size), (1, classes, *size)) or (
-        squeezed is not None and classes > 1
-    ):
+    planes, threshold = compared.args[0], graph.constant(compared.args[1])
+    classes, height, width = map_of(planes)
+    one = squeezed is not None
+    shape = (1, height, width) if one else (1, classes, height, width)
+    if threshold is None or threshold.size != 1 or shape_of(var) != shape or (one and classes > 1):
         return
     found = resampled(graph, planes)
-    weights = {"threshold": float(threshold.item())}
-    inner = tuple(takewhile(graph.used_once, (*between, above, planes)))
-    if found is None:
-        inner = tuple(value for value in inner if not value.same_as(planes))
-        masks = Masks(classes, *size, *size, one=len(shape_of(var)) == 3)
-        yield Found(masks, [planes], var, inner, weights)
-        return
-    inner += found.inner if planes in inner else ()
-    masks = Masks(*map_of(found.source), *size, found.taps, one=len(shape_of(var)) == 3)
-    if masks.resampled:
-        weights = {**weights, "rows": found.rows, "columns": found.columns}
-    yield Found(masks, [found.source], var, inner, weights)
+    source, inner = _before(graph, (*between, above), planes, found)
+    operation = Masks(*map_of(source), height, width, _taps(found), one)
+    weights = {"threshold": float(threshold.item()), **_tables(operation, found)}
+    yield Found(operation, [source], var, inner, weights)
 
 
 def _are_scores(value: relax.Expr) -> bool:
@@ -93,8 +77,22 @@ def _are_scores(value: relax.Expr) -> bool:
     return shape_of(value)[0] == 1 and str(value.ty.dtype) == "float32"
 
 
-def _arg_max(planes: relax.Var, found: Resampling | None) -> ArgMax:
-    size = plane_of(planes)
+def _before(
+    graph: Graph, behind: tuple[relax.Var, ...], planes: relax.Var, found: Resampling | None
+) -> tuple[relax.Var, tuple[relax.Var, ...]]:
+    """What is read, and the values from there on that nothing else reads; `behind` are those behind
+    the planes."""
     if found is None:
-        return ArgMax(map_of(planes)[0], *size, *size)
-    return ArgMax(*map_of(found.source), *size, found.taps)
+        return planes, tuple(takewhile(graph.used_once, behind))
+    inner = tuple(takewhile(graph.used_once, (*behind, planes)))
+    return found.source, (*inner, *found.inner) if len(inner) > len(behind) else inner
+
+
+def _taps(found: Resampling | None) -> Pair:
+    return (1, 1) if found is None else found.taps
+
+
+def _tables(operation: ArgMax | Masks, found: Resampling | None) -> dict[str, Any]:
+    if found is None or not operation.resampled:
+        return {}
+    return {"rows": found.rows, "columns": found.columns}
