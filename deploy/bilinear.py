@@ -1,7 +1,7 @@
 """Bilinear coordinates (half-pixel centres, align_corners=False) as tables.
 
-Both sizes are explicit. A table is computed in float64 and passed to the kernel as a constant, so
-that any ratio, up or down, costs the same.
+Both sizes are explicit. A table is passed to the kernel as a constant, so that any ratio, up or
+down, costs the same.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
+from deploy.coordinates import half_pixel
 from lut.ops import Labels, LocalGlobal, Logits, Pointwise, Resize
 
 
@@ -22,7 +23,7 @@ class Axis:
 
     def table(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Per output sample: the two sources (out, 2) and their weights (out, 2)."""
-        source = np.maximum((np.arange(self.out) + 0.5) * (self.size / self.out) - 0.5, 0.0)
+        source = np.maximum(half_pixel(self.size, self.out), 0)
         low = np.minimum(np.floor(source).astype(np.int32), self.size - 1)
         high = np.minimum(low + 1, self.size - 1)
         fraction = (source - low).astype(np.float32)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, assert_never
 
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Select, op
+from tvm.tirx import Select, Shuffle, op
 from tvm.tirx.script import builder as T
 
 from lut.ops import Activation
@@ -30,6 +30,7 @@ minimum, maximum = T.min, T.max  # of two indices
 both, either, negate = T.And, T.Or, T.Not
 select = Select  # (condition, yes, no), lane by lane
 is_nan = T.isnan  # lane by lane; an intrinsic: TVM's simplifier takes !(a <= b) for b < a
+sqrt = op.sqrt  # lane by lane
 sigmoid = T.sigmoid  # 1 / (1 + exp(-value)), as TVM writes it for CPUs
 
 
@@ -193,6 +194,16 @@ def store_scalar(buffer: Buffer, value: Expr, *index: Expr) -> None:
     if isinstance(value, float):
         value = T.float32(value)
     T.buffer_store(buffer, value, list(index))
+
+
+def rotate(vector: Expr, by: int, lanes: int) -> Expr:
+    """A vector's elements, each `by` places further to the front."""
+    return Shuffle([vector], [(lane + by) % lanes for lane in range(lanes)])
+
+
+def first_lanes(count: int, lanes: int) -> Expr:
+    """True in the first lanes, as a condition of `select`."""
+    return T.ramp(0, 1, lanes) < const_int(count, lanes)
 
 
 def const_int(value: int, lanes: int) -> Expr:

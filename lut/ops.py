@@ -406,6 +406,54 @@ class Elementwise(Operation):
         return self.channels, self.height, self.width
 
 
+@_register("channel_norm")
+@dataclass(frozen=True)
+class ChannelNorm(Operation):
+    """then((x - mean) / sqrt(variance + epsilon)) of each pixel's channels: layer norm."""
+
+    channels: int
+    height: int
+    width: int
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+@_register("attention")
+@dataclass(frozen=True)
+class Attention(Operation):
+    """then(softmax(scale * q k) v) of each head, between every pixel of q and every one of k and v.
+
+    Maps q (heads * key, height, width), k (heads * key, key_height, key_width), v (heads * value,
+    key_height, key_width); a head's channels lie together.
+    """
+
+    heads: int
+    key: int
+    value: int
+    height: int
+    width: int
+    key_height: int
+    key_width: int
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    @property
+    def output(self) -> Shape:
+        """(heads * value, height, width)."""
+        return self.heads * self.value, self.height, self.width
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the two products, which the paper's rule does not know."""
+        pairs = self.height * self.width * self.key_height * self.key_width
+        return self.heads * (self.key + self.value) * pairs
+
+
 @_register("resize")
 @dataclass(frozen=True)
 class Resize(Operation):

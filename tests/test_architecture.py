@@ -158,8 +158,8 @@ def test_there_are_no_circles():
 # from its own floor; a file that lies lower than its room stands for itself.
 FLOORS = (
     (
-        "gpu.plan", "host", "ir", "measure.clock", "noise", "object_cache", "resolution",
-        "schedules",
+        "coordinates", "gpu.plan", "host", "ir", "measure.clock", "noise", "object_cache",
+        "resolution", "schedules",
     ),
     ("bilinear", "images", "metadata", "precision", "street"),
     ("target",),

@@ -118,11 +118,10 @@ def _row(config: Config, record: Record, records: Sequence[Record]) -> Row:
         return Row(config, {}, failed=record["failed"])
     ours, measured = record["sides"][OURS], [r for r in records if "sides" in r]
     compiled = ours.get("compiled", {})
-    share = fma_share(record, best_probe(measured, config.threads))
-    if share is not None and record["macs"]:
-        share *= compiled.get("macs_done", record["macs"]) / record["macs"]
+    done = compiled.get("macs_done") or record["macs"]
+    share = fma_share(record | {"macs": done}, best_probe(measured, config.threads))
     return Row(
-        config, ratios(record), fastest_peer(record), ours["latency"]["median_ms"], share,
+        config, ratios(record), fastest_peer(record), ours["latency"]["median_ms"], share or None,
         compiled.get("seconds"), _before(config, record, measured),
         skipped=tuple(record["skipped"].items()),
     )  # fmt: skip

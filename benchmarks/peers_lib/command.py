@@ -87,7 +87,7 @@ def provenance(module: str) -> dict[str, Any]:
     flags = host.cpu_flags()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": without_folders(shlex.join(["python", "-m", module, *sys.argv[1:]])),
         "deploy": deploy_digest(),
         "machine": {
             "cpu": host.cpu_model(),

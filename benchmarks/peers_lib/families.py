@@ -37,11 +37,12 @@ def write_file(config: Config, path: Path) -> None:
     size = tuple(config.size)
     image = made_up_images(size, torch.Generator().manual_seed(SEED + 1))[-1:]
     network = create_family(config.model, config.size)
-    # It reports operators that are not there, and what will change in torch.
+    # They report operators that are not there, sizes that become constants, what will change.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)
     try:
-        found = export(network, image, config.exporter, OPSETS[config.exporter], path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = export(network, image, config.exporter, OPSETS[config.exporter], path)
     except Exception as error:  # the exporters raise whatever their parts raise
         raise WorkError(f"{config}: not exported: {one_line(error)}") from error
     if not found["runs"]:

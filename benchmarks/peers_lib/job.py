@@ -98,5 +98,5 @@ class Work:
 
 
 def without_folders(text: str) -> str:
-    """A reason as it may stand in a results file: of paths on this machine only the file's name."""
+    """A text as it may stand in a results file: of paths on this machine only the file's name."""
     return re.sub(r"(?<![\w.:/])/(?:[\w.+~-]+/)+", "", text)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,9 @@ class Runner:
         from deploy.graph.float64 import multiply_adds
 
         graph = onnx.load(self._graph(config)[0])
-        return round(multiply_adds(graph)) if config.exporter else count_macs(graph)
+        if not config.exporter:
+            return count_macs(graph)
+        return round(found) if isfinite(found := multiply_adds(graph)) else 0
 
     def _graph(self, config: Config) -> tuple[Path, str]:
         """The folded ONNX file of a configuration, made once, and its digest."""

@@ -15,11 +15,26 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _LOWEST, _HIGHEST = -87.33, 88.72  # what float32 holds without denormals
 _TAYLOR = [1 / math.factorial(degree) for degree in range(7, -1, -1)]
 
-# erf(x) for |x| <= 1 as x P(x^2), and beyond as 1 - exp(-x^2) Q(1 / (1 + p |x|)): fitted here by
-# tests/deploy/cpu/test_functions.py's bound, coefficients of Abramowitz and Stegun 7.1.26.
-_ERF_SERIES = [
-    2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(9, -1, -1)
-]
+# erf and tanh as x P(x^2) / Q(x^2), highest power first, on the range beyond which float32 has +-1
+# only. The coefficients are those of Eigen's packet math (MPL-2.0), where both forms come from.
+# Without exp they take a third of its time, and nothing on the way is a denormal.
+_ERF_RANGE = 4.0
+_ERF_P = [
+    -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+    -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+]  # fmt: skip
+_ERF_Q = [
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+    -1.42647390514189e-02,
+]  # fmt: skip
+_TANH_RANGE = 7.90531110763549805
+_TANH_P = [
+    -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+    1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+]  # fmt: skip
+_TANH_Q = [
+    1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03,
+]  # fmt: skip
 
 
 def exp(value: ir.Expr, lanes: int) -> ir.Expr:
@@ -40,29 +55,21 @@ def sigmoid(value: ir.Expr, lanes: int) -> ir.Expr:
 
 
 def tanh(value: ir.Expr, lanes: int) -> ir.Expr:
-    """By e^2x, near zero by its series, as the quotient there loses digits."""
-    x = ir.bind(value)
-    one, two = ir.const(1, lanes), ir.const(2, lanes)
-    far = one - two / (exp(two * x, lanes) + one)
-    square = ir.bind(x * x)
-    near = x * _horner([62 / 2835, -17 / 315, 2 / 15, -1 / 3, 1.0], square, lanes)
-    return ir.select(square < ir.const(0.05, lanes), near, far)
+    """The hyperbolic tangent, to 4e-7 of its value."""
+    return _odd(value, _TANH_RANGE, _TANH_P, _TANH_Q, lanes)
 
 
 def erf(value: ir.Expr, lanes: int) -> ir.Expr:
-    """The error function, to 2e-7."""
-    x = ir.bind(value)
+    """The error function, to 5e-7 of its value."""
+    return _odd(value, _ERF_RANGE, _ERF_P, _ERF_Q, lanes)
+
+
+def _odd(
+    value: ir.Expr, reach: float, above: list[float], below: list[float], lanes: int
+) -> ir.Expr:
+    x = _clamp(value, -reach, reach, lanes)
     square = ir.bind(x * x)
-    near = x * _horner(_ERF_SERIES, square, lanes)
-    size = ir.bind(ir.select(x < ir.const(0, lanes), ir.const(0, lanes) - x, x))
-    one = ir.const(1, lanes)
-    t = ir.bind(one / (one + ir.const(0.3275911, lanes) * size))
-    tail = t * _horner(
-        [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592], t, lanes
-    )
-    far = one - tail * exp(ir.const(0, lanes) - square, lanes)
-    far = ir.select(x < ir.const(0, lanes), ir.const(0, lanes) - far, far)
-    return ir.select(square < one, near, far)
+    return x * (_horner(above, square, lanes) / _horner(below, square, lanes))
 
 
 def _horner(coefficients: list[float], x: ir.Expr, lanes: int) -> ir.Expr:

@@ -18,10 +18,12 @@ from deploy.cpu.passes.legalize_sums import LEGALIZED
 from deploy.cpu.passes.name_kernels import NameKernels
 from deploy.cpu.passes.propagate_layouts import PropagateLayouts
 from deploy.cpu.passes.schedule_fallback import ScheduleFallback
+from deploy.graph.channels_first import ChannelsFirst
 from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
 from deploy.graph.job import Job
+from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
@@ -37,7 +39,17 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
     lanes, measured = (kernels.isa.lanes, kernels.measured) if kernels else (_SSE_LANES, {})
     return [
         # Our kernels, and the fewest conversions between their layout and the graph's.
-        *([Place(kernels), PropagateLayouts(kernels), CancelLayouts()] if kernels else []),
+        *(
+            [
+                ChannelsFirst(),
+                MergeLinear(),
+                Place(kernels),
+                PropagateLayouts(kernels),
+                CancelLayouts(),
+            ]
+            if kernels
+            else []
+        ),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
         relax.transform.LegalizeOps(LEGALIZED),

@@ -1,4 +1,5 @@
-"""ONNX's Resize in double precision, by one matrix for each axis."""
+"""ONNX's Resize in double precision, by one matrix for each axis; its coordinates are float32's
+(`deploy.coordinates`): they belong to what a file means, not to the noise of computing it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.coordinates import coordinates
 from lut.errors import WorkError
 
 Array = NDArray[Any]
@@ -16,29 +18,6 @@ Part = Sequence[float]  # where a region begins and ends, of an axis as 1
 
 class NoTruthError(WorkError):
     """The graph cannot be evaluated in double, and why."""
-
-
-def _sources(a: Attributes, size: int, out: int, scale: float, part: Part) -> Array:
-    """Where each of `out` samples lies on an axis of `size`, in pixels; of a region of it in
-    `part`."""
-    at = np.arange(out, dtype=np.float64)
-    kind = a.get("coordinate_transformation_mode", b"half_pixel").decode()
-    if kind == "asymmetric":
-        return at / scale
-    if kind == "align_corners":
-        return at * (size - 1) / (out - 1) if out > 1 else at * 0
-    if kind == "tf_crop_and_resize":
-        start, end = part[0] * (size - 1), part[1] * (size - 1)
-        step = (end - start) / (out - 1) if out > 1 else 0
-        return at * step + (start if out > 1 else (start + end) / 2)
-    if kind == "pytorch_half_pixel" and out == 1:
-        return at * 0
-    shifted = (at + 0.5) / scale - 0.5
-    if kind == "half_pixel_symmetric":
-        return size / 2 * (1 - out / (scale * size)) + shifted
-    if kind not in ("half_pixel", "pytorch_half_pixel"):
-        raise NoTruthError(f"Resize by {kind} is not evaluated in double")
-    return shifted
 
 
 def _resampling(a: Attributes, size: int, source: Array) -> Array:
@@ -83,7 +62,8 @@ def resize(
     axes = a.get("axes", range(x.ndim))
     given = sizes if sizes is not None and sizes.size else scales
     assert given is not None
-    cropped = a.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    kind = a.get("coordinate_transformation_mode", b"half_pixel").decode()
+    cropped = kind == "tf_crop_and_resize"
     parts: Sequence[Part] = [(0.0, 1.0)] * len(axes)
     if cropped:
         if roi is None or roi.size != 2 * len(axes) or given is not sizes:
@@ -92,10 +72,10 @@ def resize(
     for axis, value, part in zip(axes, given.tolist(), parts, strict=True):
         size = x.shape[axis]
         out = int(value) if given is sizes else math.floor(size * value)
-        scale = out / size if given is sizes else value
+        scale = np.float32(out) / np.float32(size) if given is sizes else np.float32(value)
         if out == size and scale == 1 and tuple(part) == (0, 1):
             continue
-        source = _sources(a, size, out, scale, part)
+        source = coordinates(kind, size, out, scale, *map(np.float32, part)).astype(np.float64)
         x = np.moveaxis(np.tensordot(_resampling(a, size, source), x, (1, axis)), 0, axis)
         if cropped:
             beyond = (source < 0) | (source > size - 1)

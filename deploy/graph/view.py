@@ -284,6 +284,9 @@ def _function(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
         inner = graph.call(gate, "relax.sigmoid")
         if inner is not None and x.same_as(inner.args[0]) and graph.used_once(gate):
             return "swish", x, 2
+    step, x, reads = _written_gelu(graph, output)
+    if step is not None and _alone_between(graph, x, output):
+        return step, x, reads
     sixth, bounds = _clipped(graph, output)
     if bounds == (0.0, 1.0) and isinstance(sixth, relax.Var) and graph.used_once(sixth):
         scaled = graph.shifted(sixth, 0.5)
@@ -295,6 +298,66 @@ def _function(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
 _FUNCTIONS = {
     "nn.silu": "swish", "tanh": "tanh", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh",
 }  # fmt: skip
+
+
+def _written_gelu(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
+    """GELU by the error function or by tanh, written out: the step, what it is applied to, and how
+    often it reads that."""
+    number, factors = _factors(graph, output)
+    for x, gate in (
+        (factors, factors[::-1]) if len(factors) == 2 and np.isclose(number, 0.5) else ()
+    ):
+        more = graph.shifted(gate, 1.0)
+        erf, tanh = graph.call(more, "relax.erf"), graph.call(more, "relax.tanh")
+        if erf is not None and x.same_as(graph.scaled(erf.args[0], 0.5**0.5)):
+            return "gelu", x, 2
+        if tanh is not None:
+            number, inner = _factors(graph, tanh.args[0])
+            if len(inner) == 1 and np.isclose(number, (2 / np.pi) ** 0.5):
+                for first, cubic in sum_of(graph, inner[0]):
+                    reads = _cube(graph, cubic, x)
+                    if x.same_as(first) and reads:
+                        return "gelu_tanh", x, 2 + reads
+    return None, None, 0
+
+
+def _cube(graph: Graph, output: Expr, x: Var) -> int:
+    """How often 0.044715 x^3 reads x; 0 for anything else."""
+    number, factors = _factors(graph, output)
+    if not np.isclose(number, 0.044715):
+        return 0
+    if len(factors) == 1:
+        power = graph.call(factors[0], "relax.power")
+        exponent = None if power is None else graph.constant(power.args[1])
+        is_cube = exponent is not None and bool((exponent == 3).all())
+        return int(is_cube and x.same_as(power.args[0]))
+    return 3 if len(factors) == 3 and all(x.same_as(factor) for factor in factors) else 0
+
+
+def _factors(graph: Graph, output: Expr) -> tuple[float, list[Var]]:
+    """A number and the values whose product a value is: through products, and quotients by numbers,
+    that nothing else reads."""
+    number, factors, todo = 1.0, [], [output]
+    while todo:
+        value = todo.pop()
+        constant = graph.constant(value)
+        call = graph.call(value, "relax.multiply", "relax.divide")
+        inside = value.same_as(output) or (isinstance(value, relax.Var) and graph.used_once(value))
+        if constant is not None and constant.size == 1:
+            number *= float(constant.item())
+        elif call is not None and inside and call.op.name == "relax.multiply":
+            todo.extend(call.args)
+        elif call is not None and inside and graph.constant(call.args[1]) is not None:
+            divisor = graph.constant(call.args[1])
+            if divisor is None or divisor.size != 1 or divisor.item() == 0:
+                return 0.0, []
+            number /= float(divisor.item())
+            todo.append(call.args[0])
+        elif constant is None and isinstance(value, relax.Var):
+            factors.append(value)
+        else:
+            return 0.0, []
+    return number, factors
 
 
 def prelu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:

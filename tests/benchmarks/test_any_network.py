@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,21 +13,26 @@ import torch
 
 from benchmarks import any_network
 from benchmarks.peers_lib import accuracy, adapters, bars, command, families, run
-from benchmarks.peers_lib.adapters import EXACT, OURS
+from benchmarks.peers_lib.adapters import EXACT, OURS, hmseg_side
 from benchmarks.peers_lib.bars import BARS, OF_THE_ZOO, rows_of, speed_verdict
 from benchmarks.peers_lib.job import Config, Work
 from benchmarks.peers_lib.network import torch_network
 from benchmarks.results_lib import any_network as table
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import markdown
+from deploy.artifact import TVM, KernelInfo
+from deploy.cpu.kernels import conv_winograd, module_of
+from deploy.graph.float64 import multiply_adds
 from deploy.graph.reference import Reference
 from deploy.resolution import Resolution
 from hmseg import zoo
 from hmseg.families import list_networks
 from lut import jsonl
 from lut.errors import UserError, WorkError
+from lut.ops import Conv
 from tests.benchmarks.test_peers import record as peers_record
 from tests.benchmarks.test_peers import side
+from tests.deploy.graphs import segmenter
 
 CONFIG = Config("unet", "64x64", 1, "labels", "dynamo")
 PROVENANCE = {"deploy": "abc", "machine": {"cpu": "Some CPU"}, "date": "2026-01-01", "command": "c"}
@@ -264,6 +270,36 @@ def test_the_table_says_where_a_peer_wins(tmp_path):
     errors.unlink()
     (tmp_path / name).unlink()
     assert table.any_network(Store(tmp_path, tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "size", "products"),
+    [
+        ((3, 3), (1, 1), (16, 32), 4 * 8 * 36),  # 4x4 outputs by 6x6 products
+        ((3, 3), (1, 1), (18, 33), 5 * 9 * 36),  # tiles at the border are whole
+        ((3, 3), (2, 2), (16, 32), 4 * (2 * 4) * 36),  # four maps of 8x16
+        ((1, 3), (1, 1), (16, 32), 16 * 8 * 6),
+    ],
+)
+def test_winograd_is_counted_by_its_products(kernel, dilation, size, products):
+    pad = tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True)) * 2
+    op = Conv((32,), 64, *size, kernel=kernel, dilation=dilation, pad=pad)
+    assert op.output == (64, *size)
+    assert module_of(op) is conv_winograd
+    assert hmseg_side.winograd_macs(op) == products * 32 * 64 < op.macs
+
+
+def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
+    """Of calls, not of kernels; exactly compiled nothing is saved."""
+    graph = onnx.shape_inference.infer_shapes(segmenter())
+    whole = round(multiply_adds(graph))
+    op = Conv((32,), 64, 16, 32, kernel=(3, 3), pad=(1, 1, 1, 1))
+    infos = KernelInfo("conv", "conv", str(op), op.macs, 0), KernelInfo("left", TVM, "", 0, 0)
+    artifact = SimpleNamespace(kernels=infos, calls=("conv", "left", "conv"))
+    saved = 2 * (op.macs - hmseg_side.winograd_macs(op))
+    assert hmseg_side.macs_done(artifact, graph, exact=False) == whole - saved
+    assert hmseg_side.macs_done(artifact, graph, exact=True) == whole
+    assert hmseg_side.macs_done(artifact, segmenter(), exact=True) is None  # of unknown shapes
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ CHANNELS, SIZES, WINDOWS = st.integers(1, 48), st.integers(1, 40), st.sampled_fr
 STRIDES, DILATIONS, FACTORS = st.integers(1, 3), st.integers(1, 4), st.integers(2, 6)
 ACTS, SOURCES = st.sampled_from(get_args(Activation)), st.sampled_from(get_args(ImageLayout))
 MAPS = CHANNELS, SIZES, SIZES
+STEPS = st.lists(st.sampled_from(get_args(ops.Step)), max_size=3).map(tuple)
 Draw = Any  # hypothesis's
 
 
@@ -111,6 +112,8 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.LocalGlobal: st.builds(
         ops.LocalGlobal, CHANNELS, CHANNELS, *MAPS, SIZES, SIZES, st.booleans(), ACTS, ACTS
     ),
+    ops.ChannelNorm: st.builds(ops.ChannelNorm, *MAPS, STEPS),
+    ops.Attention: st.builds(ops.Attention, FACTORS, *MAPS, *MAPS, STEPS),
     ops.Context: st.builds(ops.Context, CHANNELS, *MAPS),
     ops.Classifier: st.builds(ops.Classifier, CHANNELS, *MAPS),
     ops.Labels: st.builds(ops.Labels, *MAPS, SIZES, SIZES),
@@ -146,5 +149,7 @@ def input_of(op: Any) -> Shape:
         return sum(op.cin), op.height, op.width
     if isinstance(op, ops.ArgMax | ops.Labels | ops.Logits | ops.Masks):
         return op.classes, op.height, op.width
+    if isinstance(op, ops.Attention):
+        return op.heads * op.key, op.height, op.width
     channels = op.channels if hasattr(op, "channels") else op.cin
     return channels, op.height, op.width

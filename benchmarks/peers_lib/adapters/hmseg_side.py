@@ -3,6 +3,7 @@
 import json
 import time
 from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
     from deploy.artifact import Artifact
+    from lut.ops import Conv
 
 PACKAGES = ("hmseg", "apache-tvm", "apache-tvm-ffi", "numpy")
 PER_THREADS = True
@@ -58,25 +60,44 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
         "steps": _seconds([*times, ("", end)]),
         "kernels": len(artifact.kernels),
         "left_to_tvm": sum(info.template == TVM for info in artifact.kernels),
-        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx)),
+        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx), exact=exact),
     }
     write_atomic(work.folder / COMPILED, json.dumps(compiled))
 
 
-def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int:
-    """Multiply-adds that a frame really does: those of the graph, less what kernels save.
-
-    A kernel that does fewer than its operation counts for says so in `KernelInfo.macs_done`.
-    """
+def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) -> int | None:
+    """Multiply-adds that a frame really does: those of the graph, less what Winograd saves; None
+    where the graph does not tell. An artifact does not say how an operation is computed: `exact` is
+    how it was compiled."""
     from collections import Counter
 
+    from deploy.artifact import TVM
+    from deploy.cpu.kernels import conv_winograd, module_of
     from deploy.graph.float64 import multiply_adds
+    from lut.ops import Conv, parse_operation
 
-    infos, total = {info.name: info for info in artifact.kernels}, multiply_adds(graph)
+    total = multiply_adds(graph)
+    ours = {info.name: info.spec for info in artifact.kernels if info.template != TVM}
     for name, calls in Counter(artifact.calls).items():
-        info = infos[name]
-        total -= calls * (info.macs - getattr(info, "macs_done", info.macs))
-    return round(total)
+        operation = parse_operation(ours[name]) if name in ours else None
+        if isinstance(operation, Conv) and module_of(operation, exact=exact) is conv_winograd:
+            total -= calls * (operation.macs - winograd_macs(operation))
+    return round(total) if isfinite(total) else None
+
+
+def winograd_macs(op: "Conv") -> int:
+    """The products of its tiles; the transforms, which are sums, are not counted."""
+    from deploy.cpu.kernels import conv_winograd
+
+    transforms = conv_winograd.transforms(op)
+    assert transforms is not None
+    products = sum(op.cin) * op.cout
+    for axis, transform in enumerate(transforms):
+        size, dilation = op.output[1 + axis], op.dilation[axis]
+        # Of every d-th row, from each first one.
+        lines = [-(-(size - first) // dilation) for first in range(dilation)]
+        products *= transform.points * sum(-(-n // transform.outputs) for n in lines)
+    return products
 
 
 def _seconds(times: list[tuple[str, float]]) -> dict[str, float]:

@@ -20,6 +20,8 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
     arg_max,
+    attention,
+    channel_norm,
     channel_slice,
     concat,
     conv_depthwise,
@@ -62,6 +64,8 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.ChannelSlice: (channel_slice,),
     ops.Concat: (concat,),
     ops.Conv: (conv_depthwise, conv_multiplied, conv_winograd, conv_direct),
+    ops.Attention: (attention,),
+    ops.ChannelNorm: (channel_norm,),
     ops.Convert: (convert,),
     ops.Depthwise: (depthwise,),
     ops.Elementwise: (elementwise,),

@@ -14,8 +14,7 @@ from lut.ops import Labels, Pointwise, Resize
 class Bilinear:
     """From one size to another, any ratio.
 
-    The coordinates are tables, computed in float64 (`deploy.bilinear`): in float32 they
-    would be off by a thousandth of a pixel at the far end of a wide image.
+    The coordinates are tables (`deploy.bilinear`).
     """
 
     row: Axis

@@ -75,12 +75,19 @@ def gather(node: Node) -> Value:
         except IndexError:
             node.refuse("an index is out of range; the file is not valid ONNX")
     rank = len(places)
+    shape = (*old[:axis], *places, *old[axis + 1 :])
+    if node.is_constant(1) and node.parameter(1, "indices").size == 1:
+        # As a slice, so that passes see which part of the tensor it is.
+        at = int(node.parameter(1, "indices").item())
+        if -old[axis] <= at < old[axis]:
+            at %= old[axis]
+            cut = relax.op.strided_slice(node.tensor(0), [axis], [at], [at + 1])
+            return relax.op.reshape(cut, shape)
 
     def element(tensors: Sequence[Scalar], *place: Scalar) -> Scalar:
         at = index(tensors[1], *place[axis : axis + rank])
         return tensors[0](*place[:axis], _inside(at, old[axis]), *place[axis + rank :])
 
-    shape = (*old[:axis], *places, *old[axis + 1 :])
     return node.compute(shape, element, node.tensor(0), _indices(node, 1, old[axis]))
 
 

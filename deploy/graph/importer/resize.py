@@ -1,7 +1,7 @@
 """Resize: one axis after the other, from tables of places and weights.
 
-Coordinates are computed in float32, as onnxruntime does: at a tie the nearest element hangs on the
-last bit.
+Coordinates are onnxruntime's (`deploy.coordinates`): at a tie the nearest element hangs on the last
+bit.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, te, tirx
 
+from deploy.coordinates import coordinates
 from deploy.graph.importer.indexing import named_by_axis, take
 from deploy.graph.importer.node import (
     Constant,
@@ -46,17 +47,17 @@ class _Axis:
 def resize(node: Node) -> Expr:
     """By scales or to sizes; nearest, linear or cubic; with antialias where it is asked for."""
     mode = node.choice("mode", "nearest", "linear", "cubic")
-    coordinates = node.choice("coordinate_transformation_mode", *_COORDINATES)
+    kind = node.choice("coordinate_transformation_mode", *_COORDINATES)
     rounding = node.choice("nearest_mode", *_ROUNDINGS)
     antialias = bool(node.attribute("antialias", 0))
     exclude = bool(node.attribute("exclude_outside", 0))
     a = np.float32(node.attribute("cubic_coeff_a", -0.75))
     outside = node.attribute("extrapolation_value", 0.0)
-    axes = _axes(node, coordinates)
+    axes = _axes(node, kind)
     x = node.tensor(0)
     if mode != "nearest" and not node.is_float():
         node.refuse(f"mode={mode!r} of {node.dtype()} is not supported; cast to float32 before it")
-    if _is_plain_bilinear(node, mode, coordinates, antialias, axes):
+    if _is_plain_bilinear(node, mode, kind, antialias, axes):
         sides = list(node.shape())
         for axis in axes:
             sides[axis.axis] = axis.size
@@ -66,15 +67,15 @@ def resize(node: Node) -> Expr:
             coordinate_transformation_mode="half_pixel", rounding_method="",
         )  # fmt: skip
     for axis in axes:
-        at = _coordinates(coordinates, axis)
+        at = coordinates(kind, axis.length, axis.size, axis.scale, axis.start, axis.end)
         if mode == "nearest":
             places = _nearest(rounding, at).clip(0, axis.length - 1)
             if len(places) != axis.length or (places != np.arange(axis.length)).any():
                 x = take(node, x, axis.axis, places)
-        elif axis.size != axis.length or coordinates == "tf_crop_and_resize" or axis.scale != 1:
+        elif axis.size != axis.length or kind == "tf_crop_and_resize" or axis.scale != 1:
             places, weights = _taps(mode, at, axis, antialias, exclude, a)
             x = _resampled(node, x, axis.axis, places, weights)
-        if coordinates == "tf_crop_and_resize":
+        if kind == "tf_crop_and_resize":
             beyond = (at < 0) | (at > axis.length - 1)
             if beyond.any():
                 if mode == "cubic":  # onnxruntime then goes on over the edge
@@ -84,10 +85,10 @@ def resize(node: Node) -> Expr:
 
 
 def _is_plain_bilinear(
-    node: Node, mode: str, coordinates: str, antialias: bool, axes: list[_Axis]
+    node: Node, mode: str, kind: str, antialias: bool, axes: list[_Axis]
 ) -> bool:
     """Whether TVM's operator, and our kernels behind it, mean the same."""
-    plain = (mode, coordinates, antialias) == ("linear", "half_pixel", False)
+    plain = (mode, kind, antialias) == ("linear", "half_pixel", False)
     if not plain or len(node.shape()) != 4 or node.shape()[0] != 1 or node.dtype() != "float32":
         return False
     changed = [axis for axis in axes if axis.size != axis.length or axis.scale != 1]
@@ -96,7 +97,7 @@ def _is_plain_bilinear(
     return exact and all(axis.axis > 1 for axis in changed)
 
 
-def _axes(node: Node, coordinates: str) -> list[_Axis]:
+def _axes(node: Node, kind: str) -> list[_Axis]:
     """The axes that are resized, in order."""
     old = node.shape()
     named = node.attribute("axes", None)
@@ -109,7 +110,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     scales, wanted = given
     if (scales is None) == (wanted is None):
         node.refuse("it needs either scales or sizes; the file is not valid ONNX")
-    region = _region(node, coordinates, len(axes))
+    region = _region(node, kind, len(axes))
     lengths = [old[axis] for axis in axes]
     numbers = scales if scales is not None else wanted
     assert numbers is not None
@@ -125,7 +126,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     else:
         factors = [np.float32(scale) for scale in numbers]
         spans = [np.float32(1)] * len(axes)
-        if coordinates == "tf_crop_and_resize":
+        if kind == "tf_crop_and_resize":
             spans = [end - start for start, end in region]
         new = [
             math.floor(np.float32(length) * span * factor)
@@ -135,9 +136,9 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
             np.float32(length) * factor != size
             for length, factor, size in zip(lengths, factors, new, strict=True)
         )
-        if fractional and coordinates in ("align_corners", "tf_crop_and_resize"):
+        if fractional and kind in ("align_corners", "tf_crop_and_resize"):
             node.refuse(
-                f"{coordinates!r} with scales that give no whole sizes ({new} and a fraction) has "
+                f"{kind!r} with scales that give no whole sizes ({new} and a fraction) has "
                 "no one meaning; give it sizes"
             )
     if min(new, default=1) < 1:
@@ -148,7 +149,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
             axes, lengths, new, factors, region, strict=True
         )
     ]
-    if coordinates == "tf_crop_and_resize":
+    if kind == "tf_crop_and_resize":
         return [axis for axis in resized if _is_changed(axis) or axis.start != 0 or axis.end != 1]
     return sorted(resized, key=lambda axis: axis.axis)
 
@@ -157,37 +158,14 @@ def _is_changed(axis: _Axis) -> bool:
     return axis.size != axis.length or axis.scale != 1
 
 
-def _region(node: Node, coordinates: str, count: int) -> list[tuple[np.float32, np.float32]]:
+def _region(node: Node, kind: str, count: int) -> list[tuple[np.float32, np.float32]]:
     roi = node.optional(1, "region of interest") if node.has(1) else None
-    if coordinates != "tf_crop_and_resize":
+    if kind != "tf_crop_and_resize":
         return [(np.float32(0), np.float32(1))] * count
     if roi is None or roi.size != 2 * count:
         node.refuse("tf_crop_and_resize needs a region for each axis; the file is not valid ONNX")
     starts, ends = roi.astype(np.float32).reshape(2, count)
     return list(zip(starts, ends, strict=True))
-
-
-def _coordinates(mode: str, axis: _Axis) -> Constant:
-    """Where each element of the new axis lies on the old one."""
-    one, half = np.float32(1), np.float32(0.5)
-    at = np.arange(axis.size, dtype=np.float32)
-    length, size = np.float32(axis.length), np.float32(axis.size)
-    if mode == "asymmetric":
-        return at / axis.scale
-    if mode == "align_corners":
-        return at * (length - one) / (size - one) if axis.size > 1 else at * 0
-    if mode == "tf_crop_and_resize":
-        if axis.size > 1:
-            step = (axis.end - axis.start) * (length - one) / (size - one)
-            return axis.start * (length - one) + at * step
-        return half * (axis.start + axis.end) * (length - one) + at
-    if mode == "pytorch_half_pixel" and axis.size == 1:
-        return at * 0
-    centres = (at + half) / axis.scale - half
-    if mode == "half_pixel_symmetric":
-        adjustment = size / (axis.scale * length)
-        centres += length / np.float32(2) * (one - adjustment)
-    return centres
 
 
 def _nearest(rounding: str, at: Constant) -> Constant:

@@ -1,6 +1,8 @@
 """What is recognised in a graph: one operation a file, whichever backend has a kernel for it."""
 
 from deploy.graph.match.across_channels import match_across_channels
+from deploy.graph.match.attention import match_attention
+from deploy.graph.match.channel_norm import match_channel_norm
 from deploy.graph.match.channel_slice import match_channel_slice
 from deploy.graph.match.concat import match_concat
 from deploy.graph.match.conv import match_conv, match_conv_with_steps, match_stem_with_steps
@@ -37,6 +39,8 @@ MATCHERS: tuple[Matcher, ...] = (
     match_pointwise,
     match_depthwise,
     match_conv,
+    match_attention,
+    match_channel_norm,
     match_labels,
     match_masks,
     match_logits,

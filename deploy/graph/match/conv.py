@@ -64,15 +64,12 @@ def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
     for found in match_conv(graph, var):
         operation = found.operation
         assert isinstance(operation, Conv)
-        then = list(operation.then)
+        then, known = list(operation.then), [get_args(Activation)]
         if operation.groups == 1 and operation.kernel == (1, 1):
-            for known in (("mul_channel",), ("add", "add_channel")):
-                then = then[1:] if then and then[0] in known else then
-        if (
-            len(operation.cin) > 1
-            or len(then) > 1
-            or (then and then[0] not in get_args(Activation))
-        ):
+            known = [("mul_channel",), ("add", "add_channel"), *known]
+        for steps in known:
+            then = then[1:] if then and then[0] in steps else then
+        if len(operation.cin) > 1 or then:
             yield found
 
 

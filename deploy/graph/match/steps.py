@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -40,7 +39,7 @@ class Steps:
         return Steps(source, self.then, self.operands, self.vectors, (source, *self.inner))
 
     def after(
-        self, source: relax.Var, step: Step, operands: tuple[Any, ...] = (),
+        self, source: relax.Var, step: Step, operands: tuple[relax.Var, ...] = (),
         vectors: tuple[Array, ...] = (),
     ) -> "Steps":  # fmt: skip
         """One step more, in front of the others."""

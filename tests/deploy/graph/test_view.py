@@ -4,7 +4,14 @@ import tvm
 from tvm import relax
 
 from deploy.graph.importer import import_graph
-from deploy.graph.view import Graph, activation, conv_block, global_average, sum_of
+from deploy.graph.view import (
+    Graph,
+    activation,
+    bilinear_resize,
+    conv_block,
+    global_average,
+    sum_of,
+)
 from lut.ops import Pointwise
 from tests.deploy.graph.nets import TARGETS, Net, max_error, placed, placed_on_a_gpu
 
@@ -116,10 +123,30 @@ def test_global_averages(make, found):
     assert source.same_as(x) if found else source is None
 
 
-def built(make):
+@pytest.mark.parametrize("batch", [1, 2])
+def test_of_several_maps_nothing_is_found(batch):
+    """The kernels have one."""
+
+    def resize(x):
+        return relax.op.image.resize2d(
+            x, (8, 12), layout="NCHW", method="linear",
+            coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
+
+    for make, find in (
+        (resize, bilinear_resize),
+        (lambda x: relax.op.mean(x, [2, 3], keepdims=True), global_average),
+        (lambda x: relax.op.nn.adaptive_avg_pool2d(x, (1, 1)), global_average),
+    ):
+        graph, x = built(make, batch)
+        source = find(graph, graph.vars[0])
+        assert source.same_as(x) if batch == 1 else source is None
+
+
+def built(make, batch=1):
     """A function of one operator, which need not be one that ONNX has, and its parameter."""
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 8, 4, 6), "float32"))
+    x = relax.Var("x", relax.TensorType((batch, 8, 4, 6), "float32"))
     with builder.function("main", [x]):
         with builder.dataflow():
             result = builder.emit_output(make(x))

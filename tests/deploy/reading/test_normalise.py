@@ -1,9 +1,12 @@
 """The steps behind the opsets: what is folded, left out or computed in another type."""
 
+import sys
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.graph.importer import import_graph
 from deploy.resolution import Resolution
 from lut.errors import UserError
 from tests.deploy.reading.files import Network, assert_same, normal_form, ops
@@ -166,3 +169,40 @@ def test_what_takes_too_much_memory_is_refused_before_it_is_made():
         network = Network(13)
         with pytest.raises(UserError, match=r"node '\w+_\d': .*(TB|GB)"):
             normal_form(network.model(bomb(network)))
+
+
+def _chain(blocks: int):
+    """Of five nodes each, one of which is folded, and one sum over all of them."""
+    network, y, parts = Network(15), "x", []
+    for _ in range(blocks):
+        y = _batch_norm(network, network("Conv", y, network.weights(3, 3, 1, 1)), 3)
+        y = network("Add", network("HardSigmoid", y), network("Relu", y))
+        parts.append(y)
+    return network.model(network("Sum", *parts))
+
+
+def _lines(work) -> int:
+    """Of Python in `deploy` that ran; each turn of a loop counts."""
+    count = 0
+
+    def trace(frame, event, _argument):
+        nonlocal count
+        count += event == "line"
+        return trace if "/deploy/" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_the_work_grows_with_the_nodes_and_no_faster():
+    small, large = (_chain(blocks) for blocks in (20, 80))  # 100 and 400 nodes
+    few = _lines(lambda: normal_form(small))
+    assert few > 1000
+    assert _lines(lambda: normal_form(large)) < 4 * 1.25 * few
+    few = _lines(lambda: import_graph(normal_form(small)))
+    assert _lines(lambda: import_graph(normal_form(large))) < 4 * 1.25 * few

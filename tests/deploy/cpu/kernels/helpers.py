@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu.isa import AVX2, AVX512, Isa
 from deploy.cpu.machine_code import compile_kernels
+from deploy.graph.float64_resize import resize
 from lut.ops import Activation
 from tests import conditions
 
@@ -28,6 +29,12 @@ def target(isa: Isa) -> Any:
 
 
 ACTIVATIONS = st.sampled_from(get_args(Activation))
+
+
+def upsample(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, in double, at coordinates that are float32's, as onnxruntime's and ours are."""
+    kind = {"mode": b"linear", "coordinate_transformation_mode": b"half_pixel"}
+    return resize(kind, x.astype(np.float64), sizes=np.array([*x.shape[:2], height, width]))
 
 
 def activate(value: torch.Tensor, act: Activation) -> torch.Tensor:

@@ -12,7 +12,7 @@ from deploy.cpu.kernels import emit, global_pool, local_global, resize, upsample
 from deploy.cpu.kernels.global_pool import GlobalPoolSchedule
 from lut.ops import GlobalPool, LocalGlobal, Pointwise, Resize
 
-from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run
+from .helpers import ACTIVATIONS, ISAS, activate, normal, planar, run, upsample
 
 SIZE = st.integers(1, 30)
 USUAL = ("relu6", "relu6")
@@ -27,7 +27,7 @@ def conv(x, w, b):
 
 
 def up(x, height, width):
-    return F.interpolate(double(x), (height, width), mode="bilinear", align_corners=False)
+    return torch.from_numpy(upsample(np.asarray(x), height, width))
 
 
 @pytest.mark.parametrize("isa", ISAS)

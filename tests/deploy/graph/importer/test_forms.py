@@ -120,6 +120,20 @@ def pool(draw: Draw) -> onnx.ModelProto:
     return draw.model(op, ["x"], shape, **attributes)
 
 
+def large_pool(draw: Draw) -> onnx.ModelProto:
+    """As in pyramid pooling: odd windows, up to the whole map."""
+    shape = [draw.number(1, 2), draw.number(1, 3), *draw.numbers(12, 20, 2)]
+    op = draw.one_of("MaxPool", "AveragePool", "AveragePool", "LpPool")
+    kernel = [draw.one_of(5, 7, 11, side) for side in shape[2:]]
+    attributes = {"kernel_shape": kernel, "strides": draw.numbers(1, 7, 2)}
+    if draw.maybe():
+        attributes["pads"] = [min(side // 2, 2) for side in kernel] * 2
+        attributes["ceil_mode"] = draw.number(0, 1)
+    if op == "AveragePool":
+        attributes["count_include_pad"] = draw.number(0, 1)
+    return draw.model(op, ["x"], shape, **attributes)
+
+
 def conv(draw: Draw) -> onnx.ModelProto:
     rank, groups = draw.one_of(1, 2, 2, 3), draw.number(1, 3)
     cin, cout = groups * draw.number(1, 2), groups * draw.number(1, 3)
@@ -214,8 +228,8 @@ def movement(draw: Draw) -> onnx.ModelProto:
 
 # How many of each are drawn.
 FAMILIES = {
-    resize: 90, resize_of_axes: 20, pool: 50, conv: 25, conv_transpose: 35, slices: 20, pad: 20,
-    reduction: 20, normalisation: 20, movement: 20,
+    resize: 90, resize_of_axes: 20, pool: 50, large_pool: 20, conv: 25, conv_transpose: 35,
+    slices: 20, pad: 20, reduction: 20, normalisation: 20, movement: 20,
 }  # fmt: skip
 # Where ONNX and onnxruntime differ: a cubic region over the edge, a transposed window below the
 # stride with auto_pad.
