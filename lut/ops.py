@@ -367,6 +367,28 @@ class Concat(Operation):
         return sum(self.cin), self.height, self.width
 
 
+@_register("channel_slice")
+@dataclass(frozen=True)
+class ChannelSlice(Operation):
+    """`count` channels of a map, from `begin` on."""
+
+    channels: int
+    height: int
+    width: int
+    count: int
+    begin: int = 0
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if self.begin + self.count > self.channels:
+            raise ValueError(f"'{self}' reaches behind the last channel")
+
+    @property
+    def output(self) -> Shape:
+        """(count, height, width)."""
+        return self.count, self.height, self.width
+
+
 @_register("elementwise")
 @dataclass(frozen=True)
 class Elementwise(Operation):
@@ -695,6 +717,37 @@ class ArgMax(Operation):
     def output(self) -> Shape:
         """(1, out_height, out_width)."""
         return 1, self.out_height, self.out_width
+
+
+@_register("masks")
+@dataclass(frozen=True)
+class Masks(Operation):
+    """Scores -> masks: of each class a plane of uint8, 1 where its score is above a threshold,
+    which is a constant. Before it the scores are resampled as for `ArgMax`. Of `one` class the
+    plane alone are the labels."""
+
+    classes: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    taps: Pair = (1, 1)
+    one: bool = False
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        if self.one and self.classes > 1:
+            raise ValueError(f"'{self}' has more than one class")
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the scores are brought to another size."""
+        return (self.height, self.width, *self.taps) != (self.out_height, self.out_width, 1, 1)
+
+    @property
+    def output(self) -> Shape:
+        """(classes, out_height, out_width)."""
+        return self.classes, self.out_height, self.out_width
 
 
 @_register("logits_end")

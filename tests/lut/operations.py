@@ -90,6 +90,14 @@ def unpool(draw: Draw) -> ops.Unpool:
     return ops.Unpool(draw(CHANNELS), draw(SIZES) * kernel, draw(SIZES) * kernel, kernel)
 
 
+@st.composite
+def channel_slice(draw: Draw) -> ops.ChannelSlice:
+    begin, count = draw(st.integers(0, 20)), draw(CHANNELS)
+    return ops.ChannelSlice(
+        begin + count + draw(st.integers(0, 20)), draw(SIZES), draw(SIZES), count, begin
+    )
+
+
 STEPS = THEN.map(tuple)
 OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Stem: st.builds(ops.Stem, *MAPS, SOURCES, ACTS),
@@ -117,8 +125,13 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Concat: st.builds(
         ops.Concat, st.lists(CHANNELS, min_size=1, max_size=4).map(tuple), SIZES, SIZES
     ),
+    ops.ChannelSlice: channel_slice(),
     ops.Conv: conv(),
     ops.Elementwise: st.builds(ops.Elementwise, *MAPS, STEPS.filter(bool)),
+    ops.Masks: st.one_of(
+        st.builds(ops.Masks, *MAPS, SIZES, SIZES, PAIRS),
+        st.builds(ops.Masks, st.just(1), SIZES, SIZES, SIZES, SIZES, PAIRS, st.booleans()),
+    ),
     ops.Pool: pool(),
     ops.Resample: st.builds(ops.Resample, *MAPS, SIZES, SIZES, PAIRS, STEPS),
     ops.Unpool: unpool(),
@@ -134,7 +147,7 @@ def input_of(op: Any) -> Shape:
         return 3, op.height, op.width
     if isinstance(op, ops.Conv | ops.Concat):
         return sum(op.cin), op.height, op.width
-    if isinstance(op, ops.ArgMax | ops.Labels | ops.Logits):
+    if isinstance(op, ops.ArgMax | ops.Labels | ops.Logits | ops.Masks):
         return op.classes, op.height, op.width
     if isinstance(op, ops.Attention):
         return op.heads * op.key, op.height, op.width

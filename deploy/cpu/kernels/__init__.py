@@ -22,6 +22,7 @@ from deploy.cpu.kernels import (
     arg_max,
     attention,
     channel_norm,
+    channel_slice,
     concat,
     conv_depthwise,
     conv_direct,
@@ -36,6 +37,7 @@ from deploy.cpu.kernels import (
     labels_end,
     local_global,
     logits_end,
+    masks,
     pointwise,
     pool,
     resample,
@@ -59,6 +61,7 @@ KERNELS_VERSION = 3
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),
     ops.ArgMax: (arg_max,),
+    ops.ChannelSlice: (channel_slice,),
     ops.Concat: (concat,),
     ops.Conv: (conv_depthwise, conv_multiplied, conv_winograd, conv_direct),
     ops.Attention: (attention,),
@@ -69,6 +72,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.GlobalMean: (global_mean,),
     ops.Labels: (labels_end,),
     ops.Logits: (logits_end,),
+    ops.Masks: (masks,),
     ops.GlobalPool: (global_pool,),
     ops.InvertedResidual: (inverted_residual,),
     ops.LocalGlobal: (local_global,),
@@ -84,7 +88,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
 # Kernels that round more than the plain sum does, whose work another one does as well.
 INEXACT = (conv_winograd,)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
-_TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits)
+_TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
 
 def module_of(op: Operation, *, exact: bool = False) -> ModuleType:

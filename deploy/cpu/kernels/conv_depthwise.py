@@ -17,6 +17,8 @@ from deploy.cpu.rows.slide import WIDE, slides_of
 from deploy.cpu.tiles import accumulate_row, best_depthwise_px
 from lut.ops import Conv
 
+_WIDEST = 16  # lanes
+
 
 @dataclass(frozen=True)
 class ConvDepthwiseSchedule:
@@ -27,8 +29,11 @@ class ConvDepthwiseSchedule:
 
 
 def supports(op: Conv) -> bool:
-    """Depthwise ones of one map, without zeros between its elements."""
-    depthwise = op.cin == (op.groups,) and op.cout == op.groups > 1
+    """Depthwise ones without zeros between the input's elements; of concatenated maps all but the
+    last are whole vectors on every instruction set."""
+    depthwise = sum(op.cin) == op.cout == op.groups > 1 and all(
+        c % _WIDEST == 0 for c in op.cin[:-1]
+    )
     return depthwise and op.spread == (1, 1) and op.source == "maps" and op.kernel[1] <= WIDE
 
 
@@ -54,12 +59,12 @@ def pack(op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
 
 
 def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, other maps, weight, bias, vectors, y)."""
+    """PrimFunc(x0, x1 ..., other maps, weight, bias, vectors, y)."""
     blocks, tasks, lanes = isa.blocks(op.cout), schedule.row_tasks, isa.lanes
     rows, columns = slides_of(op)
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
-        x = Map(isa, f, "x", op.cout, op.height, op.width)
+        parts = [Map(isa, f, f"x{i}", c, op.height, op.width) for i, c in enumerate(op.cin)]
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
         weight = f.param("weight", (blocks, op.kernel[0] * op.kernel[1], lanes))
@@ -67,7 +72,8 @@ def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: A
         epilogue.constants(f)
         y = Map(isa, f, "y", *op.output)
 
-        def one_row(block: ir.Expr, row: ir.Expr) -> None:
+        def one_row(x: Map, first: int, block: ir.Expr, row: ir.Expr) -> None:
+            """Of a map whose first block is this one of the output."""
             top = ir.bind(rows.start(row))
             low, high = rows.bounds(top)
 
@@ -80,7 +86,7 @@ def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: A
                     left = columns.start(begin)
                     accumulate_row(
                         acc, px, columns.kernel, columns.stride, columns.dilation,
-                        x=lambda j: x.vector(block, at, left + j),
+                        x=lambda j: x.vector(block - first, at, left + j),
                         w=lambda kx: ir.load(weight, block, tap + kx, 0, lanes=lanes),
                         valid=valid,
                     )  # fmt: skip
@@ -89,10 +95,13 @@ def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: A
             columns.over_tiles(schedule.px, tile)
 
         def body() -> None:
-            with ir.parallel(0, blocks * tasks) as index:
-                block, task = ir.bind(index // tasks), ir.bind(index % tasks)
-                with ir.loop(*row_range(task, tasks, rows.out)) as row:
-                    one_row(block, row)
+            first = 0
+            for x in parts:
+                with ir.parallel(0, x.blocks * tasks) as index:
+                    block, task = ir.bind(first + index // tasks), ir.bind(index % tasks)
+                    with ir.loop(*row_range(task, tasks, rows.out)) as row:
+                        one_row(x, first, block, row)
+                first += x.blocks
 
         return body
 

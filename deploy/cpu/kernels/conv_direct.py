@@ -34,8 +34,10 @@ class ConvDirectSchedule:
 
 
 def supports(op: Conv) -> bool:
-    """Not with strides where there are zeros between the input's elements."""
-    return op.stride == (1, 1) or op.spread == (1, 1)
+    """Not with strides where there are zeros between the input's elements, nor with groups of
+    concatenated maps."""
+    plain = op.stride == (1, 1) or op.spread == (1, 1)
+    return plain and (op.groups == 1 or len(op.cin) == 1)
 
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule:

@@ -4,6 +4,7 @@ A single tap has the weight 1.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from lut.ops import Pair
 _UNROLLED = 4  # taps; more are a loop
 
 
-def pack_table(matrix: Array, taps: int) -> list[NDArray[np.int32] | Array]:
+def pack_table(matrix: Array, taps: int) -> list[NDArray[Any]]:
     """The constants of a `Table`, of a matrix (out, in): the first (out,) of `taps` neighbouring
     sources, and their weights (out, taps)."""
     size = matrix.shape[1]

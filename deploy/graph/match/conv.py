@@ -1,7 +1,7 @@
 """Convolutions of any window, with what they read and what follows them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
     """``[concat or image end ->] convolution -> steps``.
 
     Maps that are concatenated are read where they are, whoever else reads the concatenation, unless
-    the convolution is in groups.
+    the convolution is in groups of more than one channel, or has no kernel for them.
     Factors and shifts per channel right behind the convolution become part of its weight and bias.
     """
     for steps in steps_to(graph, var):
@@ -31,9 +31,9 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
             factor, shift = (v.astype(np.float64) for v in vectors[:2])
             weight, bias = weight * factor[:, None, None, None], bias * factor + shift
             then, vectors = then[1:], vectors[2:]
-        parts, between = [window.input], ()
-        if window.groups == 1:
-            parts, between = parts_of(graph, window.input)
+        parts, between = parts_of(graph, window.input)
+        if 1 < window.groups < len(weight):
+            parts, between = [window.input], ()
         source: dict[str, Any] = {}
         inputs: Sequence[relax.Var] = parts
         normalisation: dict[str, Any] | None = None
@@ -51,8 +51,11 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
             "weight": weight.astype(np.float32), "bias": bias.astype(np.float32),
             "steps": vectors, "normalisation": normalisation,
         }  # fmt: skip
-        inner = (*steps.inner, *window.inner, *between)
-        yield Found(operation, [*inputs, *steps.operands], var, inner, weights)
+        inner = (*steps.inner, *window.inner)
+        yield Found(operation, [*inputs, *steps.operands], var, (*inner, *between), weights)
+        if len(parts) > 1 and window.groups > 1:
+            operation = replace(operation, cin=(sum(operation.cin),))
+            yield Found(operation, [window.input, *steps.operands], var, inner, weights)
 
 
 def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -67,6 +70,13 @@ def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
         for steps in known:
             then = then[1:] if then and then[0] in steps else then
         if len(operation.cin) > 1 or then:
+            yield found
+
+
+def match_stem_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:
+    """As `match_conv_with_steps`, of an image."""
+    for found in match_conv_with_steps(graph, var):
+        if isinstance(found.operation, Conv) and found.operation.source != "maps":
             yield found
 
 

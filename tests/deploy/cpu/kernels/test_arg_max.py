@@ -3,8 +3,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploy.cpu.kernels import arg_max, emit
-from lut.ops import ArgMax
+from deploy.cpu.kernels import arg_max, emit, masks
+from lut.ops import ArgMax, Masks
 
 from .helpers import ISAS, normal, run
 from .test_maps import filled, matrix
@@ -52,3 +52,18 @@ def test_equal_scores_and_no_numbers(isa):
     x[0, 5, 1, 2], x[0, 33, 1, 2], x[0, 34, 1, 9], x[0, 0, 1, 11] = [np.nan] * 4
     x[0, 3, 1, 7], x[0, :, 1, 8] = np.inf, -np.inf
     assert (labels(isa, x) == x.argmax(1)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("classes", "width"), [(1, 5), (1, 37), (5, 16), (35, 19)])
+@pytest.mark.parametrize("resize", [True, False])
+def test_masks(isa, classes, width, resize):
+    x, taps = normal(1, 1, classes, 4, width), (2, 3) if resize else (1, 1)
+    out = (9, 2 * width) if resize else (4, width)
+    op = Masks(classes, 4, width, *out, taps, one=classes == 1)
+    tables = [matrix(i, out[i], (4, width)[i], taps[i]) for i in range(2)] if resize else []
+    arrays = [filled(isa, x, classes), *masks.pack(op, isa, 0.3, *tables)]
+    shape = (1, *out) if op.one else (1, classes, *out)
+    got = run(emit(op, isa), isa, arrays, shape, "uint8").reshape(1, classes, *out)
+    planes = tables[0].astype(np.float64) @ x @ tables[1].T if resize else x
+    assert (got == (planes > np.float32(0.3)))[np.abs(planes - 0.3) > 1e-5].all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.kernels import emit, module_of
-from lut.ops import AcrossChannels, Concat, Elementwise, GlobalMean, Resample, Unpool
+from lut.ops import AcrossChannels, ChannelSlice, Concat, Elementwise, GlobalMean, Resample, Unpool
 
 from .helpers import ISAS, normal, run, unpack_activation
 from .steps import THEN, Given
@@ -83,6 +83,17 @@ def test_concatenation(isa, cin, height, width):
     op = Concat(tuple(cin), height, width)
     maps = [normal(i, 1, channels, height, width) for i, channels in enumerate(cin)]
     assert (calculate(op, isa, maps) == np.concatenate(maps, 1)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("channels", "count", "begin"),
+    [(64, 32, 16), (64, 30, 32), (64, 37, 13), (7, 3, 4), (40, 40, 0)],
+)
+def test_slice_of_channels(isa, channels, count, begin):
+    x = normal(1, 1, channels, 3, 5)
+    got = calculate(ChannelSlice(channels, 3, 5, count, begin), isa, [x])
+    assert (got == x[:, begin : begin + count]).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -58,15 +58,23 @@ def test_depthwise_matches_torch(isa, op, then):
 
 
 def check_convolution(isa, op):
-    x, w = normal(1, 1, *op.cin, op.height, op.width), normal(2, op.cout, 1, *op.kernel)
+    x, w = normal(1, 1, sum(op.cin), op.height, op.width), normal(2, op.cout, 1, *op.kernel)
     bias, steps = normal(3, op.cout), Given(op.then, op.output)
     constants = module_of(op).pack(op, isa, w, bias, steps.vectors)
-    y = calculate(op, isa, [layout.pack_activation(isa, x)], constants, steps)
+    parts = np.split(x, np.cumsum(op.cin)[:-1], axis=1)
+    maps = [layout.pack_activation(isa, part) for part in parts]
+    y = calculate(op, isa, maps, constants, steps)
     tensors = [torch.from_numpy(a).double() for a in (x, w, bias)]
     top, left, bottom, right = op.pad
     tensors[0] = F.pad(tensors[0], (left, right, top, bottom))
     value = F.conv2d(*tensors, op.stride, 0, op.dilation, op.groups)
     np.testing.assert_allclose(y, steps.apply(value), atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_depthwise_reads_concatenated_maps(isa):
+    op = conv(16 + 48 + 5, 9, 21, (3, 3), (2, 1), pad=(1, 1, 1, 1), then=("add", "relu"))
+    check_convolution(isa, Conv(**{**vars(op), "cin": (16, 48, 5)}))
 
 
 @pytest.mark.parametrize("isa", ISAS)

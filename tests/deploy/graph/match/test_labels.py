@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from lut.ops import ArgMax, Labels, Logits, Pointwise, Resize
+from lut.ops import ArgMax, Labels, Logits, Masks, Pointwise, Resize
 from tests.deploy.graph.nets import (
     TARGETS,
     Net,
@@ -107,3 +107,20 @@ def test_more_than_255_classes_have_labels_of_two_bytes():
     assert max_error(model, "x86-64-v3") == 0
     # What does not hold them is not what a kernel of ours gives.
     assert placed(net.model(net.argmax(planes)))[1:] == [Resize(300, 8, 12, 64, 96)]
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("size", [(8, 12), (64, 96)])
+def test_masks_by_a_threshold(classes, size):
+    net = Net(16, 8, 12)
+    planes = net.conv("x", classes)
+    planes = planes if size == (8, 12) else net.resize(planes, *size)
+    above = net._node("Greater", [planes, net.number(0.25)], classes)
+    if classes == 1:
+        above = net._node("Squeeze", [above, net._weight(np.array([1], np.int64))], 1)
+    model = net.model(net._node("Cast", [above], classes, to=TensorProto.UINT8))
+    taps = (1, 1) if size == (8, 12) else (2, 2)
+    expected = [Pointwise(16, classes, 8, 12), Masks(classes, 8, 12, *size, taps, classes == 1)]
+    assert placed(model) == expected
+    assert kernels_of(model, "x86-64-v3") == ["pack", "pointwise", "masks"]
+    assert max_error(model, "x86-64-v3") == 0
