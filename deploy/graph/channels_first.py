@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.view import Array, Graph, shape_of
 
+Places = NDArray[np.int64]  # of channels
 _UNARY = frozenset(
     f"relax.{name}"
     for name in (
@@ -290,7 +292,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         )
         if any(stride != 1 for stride in (strides[0] if strides else [])):
             return None
-        channels = np.arange(view.channels)
+        channels: Places = np.arange(view.channels, dtype=np.int64)
         order = list(view.order)
         for axis, begin, end in zip(named, begins, ends, strict=True):
             atoms = view.order[axis]
@@ -316,15 +318,15 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         del var
         return _View(picked, tidy(closer))
 
-    def _channels(self, value: relax.Var, channels: Array) -> relax.Var:
+    def _channels(self, value: relax.Var, channels: Places) -> relax.Var:
         """Some channels of a map: computed alone, where that is possible."""
         key = value, channels.tobytes()
         if key not in self.picked:
             self.picked[key] = self._pick(value, channels)
         return self.picked[key]
 
-    def _pick(self, value: relax.Var, channels: Array) -> relax.Var:
-        call = self.written.get(value)
+    def _pick(self, value: relax.Var, channels: Places) -> relax.Var:
+        call: Any = self.written.get(value)
         name = str(call.op.name) if call is not None else ""
         if name == "relax.nn.conv2d":
             weight = call.args[1].value.numpy()[channels]
@@ -337,7 +339,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             return self._emit(relax.op.strided_slice(value, [1], [first], [last + 1]))
         return self._emit(relax.op.take(value, relax.const(channels.astype("int64")), axis=1))
 
-    def _part(self, arg: relax.Expr, channels: Array) -> relax.Expr:
+    def _part(self, arg: relax.Expr, channels: Places) -> relax.Expr:
         if isinstance(arg, tvm.ir.GenericConst):
             value = arg.value.numpy()
             whole = value.ndim < 4 or value.shape[1] == 1

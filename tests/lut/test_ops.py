@@ -32,7 +32,7 @@ from tests.lut.tables import KEY, OTHER
 every_kind = pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.kind)
 # Of users' networks alone: not what a network of ours is made of, nor counted by the paper's rule.
 USERS = (
-    ops.AcrossChannels, ops.ArgMax, ops.Concat, ops.Conv, ops.Elementwise, ops.Pool, ops.Resample,
+    ops.AcrossChannels, ops.ArgMax, ops.Attention, ops.ChannelNorm, ops.Concat, ops.Conv, ops.Elementwise, ops.Pool, ops.Resample,
     ops.Unpool,
 )  # fmt: skip
 BLOCK = StemBlock(8, 4, 30, 41, source="float32_nchw")  # its output has 15 rows, 21 columns
