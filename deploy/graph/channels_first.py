@@ -12,6 +12,7 @@ from tvm import relax
 
 from deploy.graph.view import Array, Graph, shape_of
 
+Places = NDArray[np.int64]  # of channels
 _UNARY = frozenset(
     f"relax.{name}"
     for name in (
@@ -291,7 +292,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         )
         if any(stride != 1 for stride in (strides[0] if strides else [])):
             return None
-        channels = np.arange(view.channels)
+        channels: Places = np.arange(view.channels, dtype=np.int64)
         order = list(view.order)
         for axis, begin, end in zip(named, begins, ends, strict=True):
             atoms = view.order[axis]
@@ -317,33 +318,28 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         del var
         return _View(picked, tidy(closer))
 
-    def _channels(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
+    def _channels(self, value: relax.Var, channels: Places) -> relax.Var:
         """Some channels of a map: computed alone, where that is possible."""
         key = value, channels.tobytes()
         if key not in self.picked:
             self.picked[key] = self._pick(value, channels)
         return self.picked[key]
 
-    def _pick(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
-        call = self.written.get(value)
-        if call is None:
-            return self._slice(value, channels)
-        name = str(call.op.name)
+    def _pick(self, value: relax.Var, channels: Places) -> relax.Var:
+        call: Any = self.written.get(value)
+        name = str(call.op.name) if call is not None else ""
         if name == "relax.nn.conv2d":
             weight = call.args[1].value.numpy()[channels]
             return self._emit(_pointwise(call.args[0], weight))
         if name in _UNARY or name in _BINARY:
             args = [self._part(arg, channels) for arg in call.args]
             return self._emit(relax.Call(call.op, args, call.attrs))
-        return self._slice(value, channels)
-
-    def _slice(self, value: relax.Var, channels: NDArray[Any]) -> relax.Var:
         first, last = int(channels[0]), int(channels[-1])
         if last - first + 1 == len(channels):
             return self._emit(relax.op.strided_slice(value, [1], [first], [last + 1]))
         return self._emit(relax.op.take(value, relax.const(channels.astype("int64")), axis=1))
 
-    def _part(self, arg: relax.Expr, channels: NDArray[Any]) -> relax.Expr:
+    def _part(self, arg: relax.Expr, channels: Places) -> relax.Expr:
         if isinstance(arg, tvm.ir.GenericConst):
             value = arg.value.numpy()
             whole = value.ndim < 4 or value.shape[1] == 1

@@ -7,7 +7,9 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.graph.view import Array, Graph, per_channel, shape_of
+from deploy.graph.view import Graph, per_channel, shape_of
+
+Array = NDArray[np.float64]
 
 
 @tvm.transform.module_pass(opt_level=0, name="MergeLinear")
@@ -82,7 +84,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             return None
         return conv.args[0], weight[..., 0, 0], bias
 
-    def _convolution(self, var: relax.Expr) -> tuple[Any, NDArray[Any], NDArray[Any]] | None:
+    def _convolution(self, var: relax.Expr) -> tuple[Any, Array, Array] | None:
         """A convolution with constant weights and what is added to each channel, or multiplied with
         it, behind: the call, its weights and the bias in double."""
         call = self.graph.call(var, "relax.add", "relax.multiply")
@@ -97,17 +99,17 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             if found is None or vector is None:
                 return None
             conv, weight, bias = found
-            if call.op.name == "relax.add":
-                return conv, weight, bias + vector
             factor = vector.astype(np.float64)
+            if call.op.name == "relax.add":
+                return conv, weight, bias + factor
             return conv, weight * factor[:, None, None, None], bias * factor
         conv = self.graph.call(var, "relax.nn.conv2d")
-        window = None if conv is None else self.graph.constant(conv.args[1])
-        if window is None or conv.attrs.data_layout != "NCHW" or shape_of(var)[0] != 1:
+        constant = None if conv is None else self.graph.constant(conv.args[1])
+        if constant is None or conv.attrs.data_layout != "NCHW" or shape_of(var)[0] != 1:
             return None
         if conv.attrs.kernel_layout != "OIHW" or not isinstance(conv.args[0], relax.Var):
             return None
-        return conv, window.astype(np.float64), np.zeros(len(window))
+        return conv, constant.astype(np.float64), np.zeros(len(constant))
 
     def _once(self, var: relax.Expr) -> bool:
         return isinstance(var, relax.Var) and self.graph.used_once(var)

@@ -171,7 +171,7 @@ class _Kernel:
             def exponential(block: ir.Expr) -> ir.Expr:
                 value = ir.Registers(1, c)
                 value[0] = ir.load(scores, base + block * c, lanes=c) - best[0]
-                value[0] = functions.exp(value[0], c)
+                value[0] = functions.exp_below_zero(value[0], c)
                 ir.store(scores, value[0], base + block * c, lanes=c)
                 return value[0]
 

@@ -39,10 +39,10 @@ def _heads(graph: Graph, var: relax.Var) -> tuple[_Vars, int, float, _Vars] | No
     joined = graph.call(var, "relax.reshape")
     turned = None if joined is None else _turned(graph, joined.args[0])
     product = None if turned is None else graph.call(turned, "relax.matmul")
-    softmax = None if product is None else graph.call(product.args[0], "relax.nn.softmax")
-    if joined is None or product is None or softmax is None:
+    if joined is None or product is None:
         return None
-    if int(softmax.attrs.axis) not in (-1, 3):
+    softmax = graph.call(product.args[0], "relax.nn.softmax")
+    if softmax is None or int(softmax.attrs.axis) not in (-1, 3):
         return None
     inner = [joined.args[0], turned, product.args[0], softmax.args[0]]
     scores, scale = softmax.args[0], 1.0

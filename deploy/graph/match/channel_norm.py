@@ -1,14 +1,13 @@
 """Normalisation of each pixel's channels."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from deploy.graph.match.found import Found
 from deploy.graph.match.steps import steps_to
-from deploy.graph.view import Graph, map_of
+from deploy.graph.view import Graph, map_of, shape_of
 from lut.ops import ChannelNorm
 
 _Vars = tuple[relax.Var, ...]
@@ -38,9 +37,9 @@ def _normal(graph: Graph, var: relax.Var) -> tuple[relax.Var, float, _Vars] | No
     orders = [tuple(call.args)]
     if call.op.name == "relax.multiply":
         orders.append((call.args[1], call.args[0]))
+    no_vars: _Vars = ()
     for centred, other in orders:
-        root: Any = other
-        inverse: tuple[Any, ...] = ()
+        root, inverse = other, no_vars
         if call.op.name == "relax.multiply":
             over = graph.call(other, "relax.divide")
             one = None if over is None else graph.constant(over.args[0])
@@ -93,9 +92,9 @@ def _is_mean(graph: Graph, value: relax.Expr, of: relax.Expr) -> bool:
     call = graph.call(value, "relax.mean")
     if call is None or not call.args[0].same_as(of) or call.attrs.axis is None:
         return False
-    shape: Any = getattr(of.ty, "shape", ())
+    shape = shape_of(of)
     axes = [int(axis) % 4 for axis in call.attrs.axis]
-    return len(shape) == 4 and int(shape[0]) == 1 and axes == [1] and bool(call.attrs.keepdims)
+    return len(shape) == 4 and shape[0] == 1 and axes == [1] and bool(call.attrs.keepdims)
 
 
 def _is_square(graph: Graph, value: relax.Expr, of: relax.Expr) -> bool:

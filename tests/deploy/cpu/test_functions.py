@@ -58,6 +58,15 @@ def test_exp(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_exp_below_zero(isa):
+    x = -np.abs(magnitudes(87.3))
+    got = computed(isa, functions.exp_below_zero, x)
+    assert relative(got, np.exp(x.astype(np.float64))) <= 3e-7
+    ends = computed(isa, functions.exp_below_zero, np.array([-np.inf, -0.0, np.nan], np.float32))
+    np.testing.assert_allclose(ends, [0, 1, np.nan], atol=1.3e-38)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_exp_ends_where_float32_does(isa):
     x = np.array([-np.inf, -1e30, -100, -87.34, 88.7, 88.73, 1000, np.inf, np.nan], np.float32)
     got = computed(isa, functions.exp, x)
