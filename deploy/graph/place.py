@@ -22,10 +22,11 @@ _OPAQUE = 8  # relax's OpPatternKind: never fused into a neighbour
 @dataclass(frozen=True)
 class Layout:
     """Whether a kernel's inputs, and whether its output, are in the backend's own layout; else they
-    are planar."""
+    are planar. An image, which comes first, is planar everywhere."""
 
     inputs: bool
     output: bool
+    from_image: bool = False
 
 
 class Kernels(Protocol):
@@ -163,9 +164,10 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         emitter, operation = self.emitter, found.operation
         layout = self.kernels.layout(operation)
         arguments = []
-        for var in found.inputs:
-            value = self.visit_expr(var)
-            arguments.append(emitter.pack(value, shape_of(var)) if layout.inputs else value)
+        for number, var in enumerate(found.inputs):
+            value, is_image = self.visit_expr(var), layout.from_image and number == 0
+            packed = layout.inputs and not is_image
+            arguments.append(emitter.pack(value, shape_of(var)) if packed else value)
         constants = self.kernels.constants(operation, found.weights)
         arguments += [relax.const(np.ascontiguousarray(constant)) for constant in constants]
         shape, dtype = shape_of(found.output), str(found.output.ty.dtype)

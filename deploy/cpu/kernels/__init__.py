@@ -177,7 +177,7 @@ class CpuKernels:
         from_image = isinstance(op, _FROM_IMAGE) or (
             isinstance(op, ops.Conv) and op.source != "maps"
         )
-        return Layout(not from_image, not isinstance(op, _TO_IMAGE))
+        return Layout(True, not isinstance(op, _TO_IMAGE), from_image)
 
     def own_shape(self, channels: int, height: int, width: int) -> tuple[int, ...]:
         """(1, C/c, H, W, c)."""

@@ -66,3 +66,15 @@ def test_nearly_gelu():
     model = net.model(channels(net, net.add(y, x)))
     assert "gelu" not in [step for op in placed(model) for step in getattr(op, "then", ())]
     assert max_error(model, TARGETS[0]) < 1e-4
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_convolution_of_the_image_adds_a_map(target):
+    """The image is planar, the map as kernels write it."""
+    net = Net(3, 10, 14)
+    channel = net.conv(net.average("x"), 20, act="sigmoid")
+    model = net.model(net.act(net.add(net.conv("x", 20, 5), channel), "relu"))
+    operation = placed(model)[-1]
+    assert isinstance(operation, Conv)
+    assert (operation.source, operation.then) == ("float32_nchw", ("add_channel", "relu"))
+    assert max_error(model, target) < 1e-4
