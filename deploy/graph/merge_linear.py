@@ -7,7 +7,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from deploy.graph.view import Graph, per_channel, shape_of
+from deploy.graph.view import Graph, activation, per_channel, shape_of
 
 Array = NDArray[np.float64]
 
@@ -17,7 +17,7 @@ class MergeLinear:
     """Join and move 1x1 convolutions, without changing what is computed but for rounding.
 
     - A 1x1 convolution behind a convolution becomes part of its weights, where that takes fewer
-      products.
+      products; not behind the projection of an inverted residual.
     - Behind an enlarging resize it moves before it: each channel is resized by itself, and weights
       that sum to one keep a bias.
     - A factor for each channel behind any convolution becomes part of its weights.
@@ -148,11 +148,20 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         if found is None or int(found[0].attrs.groups) != 1:
             return None
         conv, inner, bias = found
+        if self._projects(conv):
+            return None
         cout, middle = weight.shape
         taps = int(np.prod(inner.shape[1:]))
         if taps * cout > taps * middle + middle * cout:
             return None
         return conv, np.tensordot(weight, inner, 1), weight @ bias
+
+    def _projects(self, conv: Any) -> bool:  # noqa: ANN401 - a Call
+        """Whether a convolution is the end of an inverted residual, which has a kernel with what
+        stands before it."""
+        _, value = activation(self.graph, conv.args[0])
+        before = self._convolution(value)
+        return before is not None and int(before[0].attrs.groups) > 1
 
     def _convolved(self, source: relax.Var, weight: Array) -> relax.Var:
         """A 1x1 convolution of an old value, where it costs least."""

@@ -171,7 +171,7 @@ class FakeBackend:
         return FakeKernels().has(operation)
 
     def kernels(
-        self, target: Target, threads: int, measured: Mapping[str, Fields]
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> FakeKernels | None:
         return FakeKernels(measured)
 

@@ -15,11 +15,13 @@ import pytest
 
 from deploy.backends import backend_of
 from deploy.build import build_artifact
+from deploy.cpu.kernels import MODULES
 from deploy.cpu.passes.schedule_fallback import apply_trace, workload_key
 from deploy.schedules import TRACE
 from deploy.trials.bench import ROUNDS, Candidate
 from deploy.trials.swapped import SwappedBench
 from deploy.tuning.metaschedule import BATCH, search
+from lut import ops
 from lut.errors import UserError
 from tests.conditions import KERNELS
 
@@ -42,10 +44,12 @@ def run(function, target, folder, **options):
 
 @pytest.fixture(scope="module")
 def bench(small_graph, cpu):
-    """A user's network, of which one convolution is left to TVM."""
+    """A user's network, of which one convolution is left to TVM, as if there were no kernel."""
     KERNELS.require()
-    rule, _ = build_artifact(small_graph, cpu, threads=1, measured={})
-    return SwappedBench(small_graph, cpu, backend_of(cpu).kernels(cpu, 1, {}), rule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(MODULES, ops.Conv)
+        rule, _ = build_artifact(small_graph, cpu, threads=1, measured={})
+        yield SwappedBench(small_graph, cpu, backend_of(cpu).kernels(cpu, 1, {}), rule)
 
 
 @pytest.fixture(scope="module")
