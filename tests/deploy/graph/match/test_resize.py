@@ -1,6 +1,6 @@
 import pytest
 
-from lut.ops import Pointwise, Resample, Resize
+from lut.ops import Depthwise, Pointwise, Resample, Resize
 from tests.deploy.graph.nets import (
     TARGETS,
     Net,
@@ -16,11 +16,20 @@ from tests.deploy.graph.nets import (
 @pytest.mark.parametrize("size", [(5, 7), (20, 28), (4, 31), (1, 1)])
 def test_any_ratio(size, target):
     net = Net(20, 10, 14)
-    # Behind it a convolution: a resize that is the network's result is another operation.
-    model = net.model(net.conv(net.resize("x", *size), 8))
-    expected = [Resize(20, 10, 14, *size), Pointwise(20, 8, *size)]
+    # Behind it a convolution: a resize that is the network's result is another operation. A 1x1
+    # convolution would move before a resize that enlarges (MergeLinear).
+    model = net.model(net.depthwise(net.resize("x", *size)))
+    expected = [Resize(20, 10, 14, *size), Depthwise(20, *size, act="none")]
     assert placed(model) == placed_on_a_gpu(model) == expected
-    assert kernels_of(model, target) == ["pack", "resize", "pointwise", "unpack"]
+    assert kernels_of(model, target) == ["pack", "resize", "depthwise", "unpack"]
+    assert max_error(model, target) < 1e-4
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_enlarges_what_a_convolution_behind_it_makes(target):
+    net = Net(20, 10, 14)
+    model = net.model(net.conv(net.resize("x", 20, 28), 8))
+    assert kernels_of(model, target) == ["pack", "pointwise", "resample", "unpack"]
     assert max_error(model, target) < 1e-4
 
 

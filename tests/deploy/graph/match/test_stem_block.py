@@ -1,7 +1,7 @@
 import pytest
 
 from deploy.graph.export import import_onnx
-from lut.ops import Depthwise, InvertedResidual, Pointwise, Stem, StemBlock
+from lut.ops import Depthwise, Elementwise, InvertedResidual, Pointwise, Stem, StemBlock
 from tests.deploy.graph.nets import (
     TARGETS,
     Net,
@@ -101,5 +101,6 @@ def test_what_it_does_not_cover_is_left_to_other_kernels(options, rest, target):
 def test_a_value_that_is_read_as_it_is_and_activated_is_its_output():
     net, _, y = network()
     model = net.model(net.act(y, "relu"), y)
-    assert placed(model) == [StemBlock(20, 10, 30, 44, source=PLANES)]
+    activated = Elementwise(10, 15, 22, ("relu",))
+    assert placed(model) == [StemBlock(20, 10, 30, 44, source=PLANES), activated]
     assert max_error(model, "x86-64-v3") < 1e-4

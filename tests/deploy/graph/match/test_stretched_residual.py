@@ -2,18 +2,28 @@
 
 import pytest
 
-from tests.deploy.graph.nets import TARGETS, Net, kernels_of, max_error
+from lut.ops import Elementwise, InvertedResidual
+from tests.deploy.graph.nets import TARGETS, Net, kernels_of, max_error, operations_of, placed
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    ("cin", "cout", "stride", "size"), [(1, 8, 1, (5, 6)), (8, 1, 1, (5, 6)), (8, 8, 2, (2, 2))]
+    ("cin", "cout", "stride", "size", "addition"),
+    [
+        (1, 8, 1, (5, 6), "relax.add"),
+        (8, 1, 1, (5, 6), "relax.add"),
+        (8, 8, 2, (2, 2), "elementwise"),  # one value per channel, to the input
+    ],
 )
-def test_it_stays_an_addition(cin, cout, stride, size, target):
+def test_it_stays_an_addition(cin, cout, stride, size, addition, target):
     net = Net(cin, *size)
     depth = net.depthwise(net.conv("x", 24, act="relu6"), stride=stride, act="relu6")
     model = net.model(net.add(net.conv(depth, cout), "x"))
-    assert kernels_of(model, target) == ["pack", "inverted_residual", "unpack"]
+    block = InvertedResidual(cin, 24, cout, *size, stride=stride)
+    step = Elementwise(8, *size, ("add_channel",))
+    assert placed(model) == [block, *[step] * (addition == "elementwise")]
+    names = operations_of(model, target)
+    assert [name for name in names if name not in ("pack", "unpack")] == [block.kind, addition]
     assert max_error(model, target) < 1e-4
 
 
