@@ -20,8 +20,8 @@ class MergeLinear:
       products.
     - Behind an enlarging resize it moves before it: each channel is resized by itself, and weights
       that sum to one keep a bias.
-    - A factor for each channel behind any convolution becomes part of its weights, unless it belongs
-      to an activation.
+    - A factor for each channel behind any convolution becomes part of its weights, unless it
+      belongs to an activation.
     - Behind a concatenation of such resizes it becomes a sum of convolutions of the parts.
 
     When: nothing else reads what is between. Products of weights are computed in double. Runs

@@ -34,6 +34,14 @@ def test_factors_and_shifts_in_a_row_are_one():
     assert max_error(model, TARGET) < 1e-3
 
 
+def test_what_an_activation_is_written_with_is_not_placed_besides():
+    net, (a,) = convolved(20)
+    model = net.model(net.add(net.act(a, "hswish"), net.depthwise(a)), net.sigmoid(a))
+    steps = [op.then for op in placed(model) if isinstance(op, Elementwise)]
+    assert sorted(steps) == [("hswish",), ("sigmoid",)]
+    assert max_error(model, TARGET) < 1e-3
+
+
 def test_without_a_kernel_beside_it_nothing_is_placed():
     net = Net(16, 9, 11)
     model = net.model(net.act(net.add("x", "x"), "relu"))
