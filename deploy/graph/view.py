@@ -119,7 +119,9 @@ class Graph:
 
 def values_between(graph: Graph, outputs: Sequence[Var], inputs: Sequence[Var]) -> set[Var]:
     """The values behind `outputs` that are read on the way from `inputs` to them alone."""
-    ends, found, reads = {*outputs, *inputs}, set(), Counter[Var]()
+    ends = {*outputs, *inputs}
+    found: set[Var] = set()
+    reads: Counter[Var] = Counter()
     pending = [*outputs]
     while pending:
         expr = graph.definition(pending.pop())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lut.ops import Concat, Depthwise, Elementwise
+from lut.ops import Concat, Depthwise, Elementwise, InvertedResidual
 from tests.deploy.graph.nets import Net, kernels_of, max_error, placed, placed_on_a_gpu
 
 TARGET = "x86-64-v3"
@@ -35,10 +35,12 @@ def test_factors_and_shifts_in_a_row_are_one():
 
 
 def test_what_an_activation_is_written_with_is_not_placed_besides():
-    net, (a,) = convolved(20)
-    model = net.model(net.add(net.act(a, "hswish"), net.depthwise(a)), net.sigmoid(a))
-    steps = [op.then for op in placed(model) if isinstance(op, Elementwise)]
-    assert sorted(steps) == [("hswish",), ("sigmoid",)]
+    """A hard swish is a sum, a clip, a quotient and a product, which all read what is placed."""
+    net = Net(16, 9, 11)
+    deep = net.depthwise(net.conv("x", 48, act="relu6"), act="relu6")
+    model = net.model(net.act(net.add(net.conv(deep, 16), "x"), "hswish"))
+    block = InvertedResidual(16, 48, 16, 9, 11, residual=True)
+    assert placed(model) == [block, Elementwise(16, 9, 11, ("hswish",))]
     assert max_error(model, TARGET) < 1e-3
 
 
