@@ -7,7 +7,11 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+<<<<<<< HEAD
 from deploy.graph.view import Graph, activation, per_channel, shape_of
+=======
+from deploy.graph.view import Graph, function_of, per_channel, shape_of, values_between
+>>>>>>> 1a44db74195a2316e72af8dc2ee7349c39ca2331
 
 Array = NDArray[np.float64]
 
@@ -20,7 +24,8 @@ class MergeLinear:
       products; not behind the projection of an inverted residual.
     - Behind an enlarging resize it moves before it: each channel is resized by itself, and weights
       that sum to one keep a bias.
-    - A factor for each channel behind any convolution becomes part of its weights.
+    - A factor for each channel behind any convolution becomes part of its weights, unless it
+      belongs to an activation.
     - Behind a concatenation of such resizes it becomes a sum of convolutions of the parts.
 
     When: nothing else reads what is between. Products of weights are computed in double. Runs
@@ -42,6 +47,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
         self.graph = Graph(module["main"])
+        self.within = _within_functions(self.graph)
         self.changed = False
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -58,7 +64,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         if found is not None and self._moves(*found[:2]):
             source, weight, bias = found
             return self._biased(self._convolved(source, weight), bias)
-        if self.graph.call(var, "relax.multiply") is None:
+        if self.graph.call(var, "relax.multiply") is None or var in self.within:
             return None
         scaled = self._convolution(var)
         if scaled is None:
@@ -188,6 +194,17 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         call, weight, bias = joined
         conv = relax.Call(call.op, [self.visit_expr(call.args[0]), _const(weight)], call.attrs)
         return self._biased(self.builder_.emit(conv), bias)
+
+
+def _within_functions(graph: Graph) -> set[relax.Var]:
+    """The values inside a function that is written as several operators, such as a hard sigmoid:
+    without one of its factors nobody would know it again."""
+    found: set[relax.Var] = set()
+    for var in graph.vars:
+        step, value = function_of(graph, var)
+        if step is not None:
+            found |= values_between(graph, [var], [value])
+    return found
 
 
 def _pixels(var: relax.Expr) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
-from deploy.graph.view import Graph, shape_of
+from deploy.graph.view import Graph, shape_of, values_between
 from lut.ops import Convert, Operation
 
 # What a PrimFunc of ours says about itself; later passes, the compile summary and the profile
@@ -89,6 +89,8 @@ def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
                 if kernels.has(candidate.operation) and taken.isdisjoint(candidate.inner):
                     found[var] = candidate
                     taken.update((var, *candidate.inner))
+                    # And what an activation of several operators has between them.
+                    taken.update(values_between(graph, (var, *candidate.inner), candidate.inputs))
                     break
 
     for match in MATCHERS:

@@ -4,7 +4,7 @@ In one long file, as they ask each other: what a convolution ends at depends on 
 reads it, and what an activation swallows on the convolutions before it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +115,22 @@ class Graph:
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""
         return self._uses[var] == 1
+
+
+def values_between(graph: Graph, outputs: Sequence[Var], inputs: Sequence[Var]) -> set[Var]:
+    """The values behind `outputs` that are read on the way from `inputs` to them alone."""
+    ends = {*outputs, *inputs}
+    found: set[Var] = set()
+    reads: Counter[Var] = Counter()
+    pending = [*outputs]
+    while pending:
+        expr = graph.definition(pending.pop())
+        for value in set(relax.analysis.free_vars(expr)) - ends - found:
+            reads[value] += _count(expr, value)
+            if graph.definition(value) is not None and reads[value] == graph.uses(value):
+                found.add(value)
+                pending.append(value)
+    return found
 
 
 def shape_of(expr: Expr) -> tuple[int, ...]:

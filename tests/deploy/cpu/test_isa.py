@@ -7,18 +7,31 @@ from deploy.cpu.isa import ISAS, NEON, best_tile
 from deploy.cpu.kernels import MODULES, emit, module_of
 from deploy.cpu.machine_code import compile_kernels
 from lut.ops import (
+    AcrossChannels,
+    ArgMax,
+    Attention,
+    ChannelNorm,
+    ChannelSlice,
+    Concat,
+    Conv,
     Convert,
     Depthwise,
+    Elementwise,
+    GlobalMean,
     GlobalPool,
     InvertedResidual,
     Labels,
     LocalGlobal,
     Logits,
+    Masks,
     Pointwise,
+    Pool,
+    Resample,
     Resize,
     Stem,
     StemBlock,
     StemPair,
+    Unpool,
 )
 from tests.deploy.devices import test_neon
 
@@ -39,6 +52,23 @@ EACH = [
     StemPair(StemBlock(16, 8, 32, 64), InvertedResidual(8, 48, 16, 16, 32, stride=2)),
     Stem(16, 32, 64),
     Pointwise(16, 64, 8, 16, add="low", low_height=4, low_width=8),
+    Conv((3,), 16, 16, 32, (7, 7), (2, 2), pad=(3, 3, 3, 3), source="uint8_nhwc"),
+    Conv((16, 32), 16, 16, 32, then=("add", "relu")),
+    Conv((16,), 32, 16, 32, (3, 3), pad=(1, 1, 1, 1), then=("swish",)),
+    Conv((16,), 16, 16, 32, (7, 7), pad=(3, 3, 3, 3), groups=16, then=("gelu",)),
+    Conv((16,), 32, 16, 32, (3, 3), pad=(1, 1, 1, 1), groups=16),
+    Pool(16, 16, 32, (3, 3), (2, 2), pad=(1, 1, 1, 1)),
+    Resample(16, 8, 16, 16, 32, (2, 2), ("add",)),
+    Unpool(16, 8, 16, 2),
+    AcrossChannels(20, 8, 16, "mean"),
+    Concat((16, 20), 8, 16),
+    ChannelSlice(32, 8, 16, 20, 4),
+    Elementwise(20, 8, 16, ("mul_pixel", "hsigmoid", "prelu")),
+    ChannelNorm(20, 8, 16, ("scale",)),
+    Attention(2, 16, 16, 8, 16, 4, 8),
+    GlobalMean(20, 8, 16),
+    ArgMax(19, 8, 16, 16, 32, (2, 2)),
+    Masks(3, 8, 16, 16, 32, (2, 2)),
 ]
 
 

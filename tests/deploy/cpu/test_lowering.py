@@ -8,18 +8,31 @@ from deploy.cpu.kernels import MODULES, emit, module_of
 from deploy.cpu.lowering import PIPELINE
 from deploy.ir import EMITTED
 from lut.ops import (
+    AcrossChannels,
+    ArgMax,
+    Attention,
+    ChannelNorm,
+    ChannelSlice,
+    Concat,
+    Conv,
     Convert,
     Depthwise,
+    Elementwise,
+    GlobalMean,
     GlobalPool,
     InvertedResidual,
     Labels,
     LocalGlobal,
     Logits,
+    Masks,
     Pointwise,
+    Pool,
+    Resample,
     Resize,
     Stem,
     StemBlock,
     StemPair,
+    Unpool,
 )
 from tests.deploy.cpu.kernels import helpers
 
@@ -39,6 +52,22 @@ SMALL = (  # no tile divides these sizes
     StemBlock(9, 5, 18, 26),
     StemPair(StemBlock(9, 5, 18, 26), InvertedResidual(5, 19, 6, 9, 13)),
     Pointwise(9, 11, 8, 10, "relu6", "low", low_height=4, low_width=5),
+    Conv((9, 5), 11, 7, 13, (3, 5), (2, 1), pad=(1, 2, 0, 1), then=("add", "prelu")),
+    Conv((17,), 19, 7, 13, (3, 3), pad=(1, 1, 1, 1), then=("mul_channel",)),
+    Conv((9,), 9, 7, 13, (5, 3), pad=(2, 1, 2, 1), groups=9, then=("gelu",)),
+    Conv((5,), 15, 7, 13, (3, 3), pad=(1, 1, 1, 1), groups=5),
+    Pool(9, 7, 13, (3, 2), (2, 3), pad=(1, 0, 1, 1), reduce="mean"),
+    Resample(9, 5, 7, 8, 15, (2, 3), ("scale",)),
+    Unpool(9, 6, 9, 3),
+    AcrossChannels(9, 5, 7, "max"),
+    Concat((9, 5, 17), 5, 7),
+    ChannelSlice(19, 5, 7, 11, 3),
+    Elementwise(9, 5, 7, ("mul_pixel", "swish", "prelu")),
+    ChannelNorm(9, 5, 7, ("scale",)),
+    Attention(2, 5, 9, 3, 5, 2, 7),
+    GlobalMean(9, 5, 7),
+    ArgMax(11, 5, 7, 9, 13, (2, 2)),
+    Masks(3, 5, 7, 5, 7),
 )
 # Of TVM's list the one pass that would change a buffer; ours are as large as they shall be.
 COMPACTION = "s_tir.CompactBufferAllocation"

@@ -48,8 +48,9 @@ def test_the_kernels_are_the_list_s_beginning():
     """A target without kernels leaves them out, and nothing else."""
     kernels = make_kernels(resolve_target("x86-64-v3"), 2, {})
     names = [step.info.name for step in network_passes(kernels)]
-    assert names[:3] == ["Place", "PropagateLayouts", "CancelLayouts"]
-    assert names[3:] == [step.info.name for step in network_passes()]
+    ours = ["ChannelsFirst", "MergeLinear", "Place", "PropagateLayouts", "CancelLayouts"]
+    assert names[:5] == ours
+    assert names[5:] == [step.info.name for step in network_passes()]
     assert make_kernels(resolve_target("x86-64-v2"), 2, {}) is None
 
 

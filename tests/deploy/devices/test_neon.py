@@ -9,48 +9,82 @@ import pytest
 
 from deploy.cpu import layout
 from deploy.cpu.isa import NEON
-from deploy.cpu.kernels import emit
+from deploy.cpu.kernels import conv_depthwise, conv_multiplied, emit, module_of
 from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.session import open_session
 from deploy.targets import resolve_target
 from lut.ops import (
+    AcrossChannels,
+    ArgMax,
+    Attention,
+    ChannelNorm,
+    ChannelSlice,
+    Concat,
+    Conv,
     Convert,
     Depthwise,
+    Elementwise,
+    GlobalMean,
     GlobalPool,
     InvertedResidual,
     Labels,
     LocalGlobal,
     Logits,
+    Masks,
     Pointwise,
+    Pool,
+    Resample,
     Resize,
     Stem,
     StemBlock,
     StemPair,
+    Unpool,
 )
 from tests.deploy.cpu.kernels import (
     helpers,
+    test_arg_max,
+    test_attention,
+    test_channel_norm,
+    test_conv,
     test_depthwise,
     test_ends,
     test_head,
     test_inverted_residual,
+    test_maps,
     test_pointwise,
     test_stem,
     test_stem_block,
     test_stem_pair,
+    test_windows,
 )
 
 FILES = (
-    test_depthwise, test_ends, test_head, test_inverted_residual, test_pointwise, test_stem,
-    test_stem_block, test_stem_pair,
+    test_arg_max, test_attention, test_channel_norm, test_depthwise, test_ends, test_head,
+    test_inverted_residual, test_maps, test_pointwise, test_stem, test_stem_block, test_stem_pair,
+    test_windows,
 )  # fmt: skip
 
 # What `test_kernel` runs; tests/deploy/cpu/test_isa.py looks for a kernel that is missing.
 TESTED = (
+    AcrossChannels(37, 4, 7, "mean"),
+    ArgMax(19, 5, 9, 20, 36, (2, 2)),
+    ArgMax(300, 2, 17, 2, 17),
+    Attention(2, 16, 32, 5, 7, 4, 8, ("add", "relu6")),
+    ChannelNorm(20, 9, 33),
+    ChannelSlice(64, 3, 5, 37, 13),
+    Concat((3, 13, 1, 60, 1), 2, 3),
+    Conv((20, 33), 40, 9, 17, then=("add", "prelu", "mul_channel", "scale", "mul_pixel")),
+    Conv((8,), 5, 3, 4, (3, 3), pad=(1, 1, 2, 2), spread=(2, 2), then=("relu6",)),
+    Conv((20, 33), 40, 9, 17, (3, 3), pad=(1, 1, 1, 1), then=("add", "gelu")),
+    Conv((20,), 20, 6, 50, (3, 1), dilation=(16, 1), pad=(16, 0, 16, 0), groups=20),
+    Conv((16,), 96, 12, 40, (3, 3), pad=(1, 1, 1, 1), groups=16, then=("relu",)),
     Convert("pack", 13, 6, 11),
     Convert("unpack", 13, 6, 11),
     Depthwise(13, 9, 31),
     Depthwise(32, 16, 21, kernel=5, stride=2),
     Depthwise(16, 12, 12, kernel=7, dilation=2, act="hswish"),
+    Elementwise(17, 30, 40, ("mul_pixel", "swish", "scale", "prelu")),
+    GlobalMean(40, 70, 67),
     GlobalPool(40, 77, 9, 14),
     GlobalPool(40, 77, 9, 14, "sigmoid"),
     GlobalPool(40, 77, 9, 14, "relu6"),
@@ -71,6 +105,8 @@ TESTED = (
     Logits(19, 4, 8, 32, 64),
     Logits(150, 3, 5, 17, 90),
     Logits(5, 9, 9, 3, 4),
+    Masks(1, 4, 37, 4, 37, one=True),
+    Masks(35, 4, 19, 9, 38, (2, 3)),
     Pointwise(20, 56, 5, 7, "relu6", "map"),
     Pointwise(3, 70, 9, 40, "none", "channel"),
     Pointwise(960, 160, 2, 3),
@@ -79,6 +115,9 @@ TESTED = (
     Pointwise(9, 21, 5, 7, "hswish"),
     Pointwise(30, 19, 12, 25, "relu6", "low", low_height=6, low_width=13),
     Pointwise(1, 64, 3, 4, "sigmoid", "low", low_height=5, low_width=7),
+    Pool(20, 17, 33, (3, 3), (2, 2), pad=(1, 1, 1, 1)),
+    Pool(8, 5, 7, (2, 2), (2, 2), pad=(0, 0, 1, 1), reduce="mean", then=("add", "relu")),
+    Resample(33, 5, 7, 10, 14, (2, 2), ("add", "relu")),
     Resize(18, 20, 30, 8, 12),
     Resize(18, 20, 30, 12, 18),
     Resize(18, 20, 30, 41, 60),
@@ -92,6 +131,7 @@ TESTED = (
     StemBlock(20, 10, 20, 36, stem_act="hswish", act="hswish"),
     test_stem_pair.pair(33, 65, stride=2),
     test_stem_pair.pair(20, 36, hidden=20, middle=10, wide=33, source="float32_nchw"),
+    Unpool(33, 6, 10, 2),
 )
 
 
@@ -125,6 +165,42 @@ def check(op, run):
     """The kernel of an operation against the reference of its own test."""
     size = {} if isinstance(op, StemPair) else {"h": op.height, "w": op.width}
     match op:
+        case AcrossChannels():
+            test_maps.test_across_channels(NEON, op.reduce, (op.channels, op.height, op.width))
+        case ArgMax(resampled=True):
+            out = op.out_height, op.out_width
+            test = test_arg_max.test_of_scores_that_are_resampled
+            test(NEON, op.classes, (op.height, op.width), out, op.taps)
+        case ArgMax():
+            test = inner(test_arg_max.test_of_scores_at_their_own_size)
+            test(NEON, op.classes, op.height, op.width)
+        case Attention():
+            test_attention.check(NEON, op)
+        case ChannelNorm():
+            test_channel_norm.check(NEON, op)
+        case ChannelSlice():
+            test_maps.test_slice_of_channels(NEON, op.channels, op.count, op.begin)
+        case Concat():
+            inner(test_maps.test_concatenation)(NEON, list(op.cin), op.height, op.width)
+        case Conv() if module_of(op) in (conv_depthwise, conv_multiplied):
+            test_windows.check_convolution(NEON, op)
+        case Conv():
+            y, expected = test_conv.compute(NEON, op, module_of(op), run=run)
+            np.testing.assert_allclose(y, expected, atol=5e-6 * max(1, np.abs(expected).max()))
+        case Elementwise():
+            inner(test_maps.test_steps_alone)(NEON, op.channels, op.height, op.width, op.then)
+        case GlobalMean():
+            test_maps.test_global_mean(NEON, (op.channels, op.height, op.width))
+        case Masks():
+            test_arg_max.test_masks(NEON, op.classes, op.width, op.resampled)
+        case Pool():
+            inner(test_windows.test_pools_match_numpy)(NEON, op, op.reduce, op.then)
+        case Resample():
+            sizes = op.height, op.width, op.out_height, op.out_width
+            test = inner(test_maps.test_resample_is_two_products)
+            test(NEON, op.channels, sizes, op.taps, op.then)
+        case Unpool():
+            test_maps.test_unpooling_gives_the_first_of_equal_ones(NEON, op.channels, op.kernel)
         case Convert():
             planes = helpers.normal(1, 1, op.channels, op.height, op.width)
             x, y = planes, layout.pack_activation(NEON, planes)

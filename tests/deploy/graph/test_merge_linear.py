@@ -4,7 +4,7 @@ import pytest
 from deploy.graph.importer import import_graph
 from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.view import Graph, shape_of
-from tests.deploy.graph.nets import TARGETS, Net, max_error
+from tests.deploy.graph.nets import TARGETS, Net, max_error, operations_of
 
 
 def convolutions(model) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -62,6 +62,13 @@ def test_factors(swap):
     model = net.model(net.act(y, "relu"))
     graph = Graph(MergeLinear()(import_graph(model))["main"])
     assert not [var for var in graph.vars if graph.call(var, "relax.multiply") is not None]
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
+def test_a_factor_of_an_activation_stays_with_it():
+    net = Net(16, 9, 11)
+    model = net.model(net.node("HardSigmoid", [net.conv("x", 20)], alpha=1 / 6, beta=0.5))
+    assert operations_of(model, TARGETS[0]) == ["pack", "conv", "unpack"]
     assert max_error(model, TARGETS[0]) < 1e-4
 
 

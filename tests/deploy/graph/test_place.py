@@ -53,8 +53,14 @@ class Without:
 
 
 missing_kinds = st.frozensets(st.sampled_from(COMPOSED))
+# Placed beside a kernel alone: tests/deploy/graph/match/test_beside.py.
+BESIDE = {ops.AcrossChannels, ops.ChannelSlice, ops.Concat, ops.Elementwise}
+# Written as many operators, or with tables: their own tests place them.
+WRITTEN_OUT = {ops.Attention, ops.ChannelNorm, ops.Masks, ops.Resample, ops.Unpool}
 # Conversions are no part of a graph: placing adds them.
-FOUND = [kind for kind in Operation.__subclasses__() if kind is not ops.Convert]
+FOUND = [
+    kind for kind in Operation.__subclasses__() if kind not in {ops.Convert, *BESIDE, *WRITTEN_OUT}
+]
 
 
 @pytest.mark.parametrize("kind", FOUND)
@@ -73,14 +79,19 @@ def test_context_of_one_pixel():
 
 
 def test_every_kind_that_a_backend_has_is_found():
-    assert {*cpu.MODULES, *gpu.MODULES} - {ops.Convert} <= {*FOUND} - ENTRIES
+    assert {*cpu.MODULES, *gpu.MODULES} - {ops.Convert} <= {*FOUND, *BESIDE, *WRITTEN_OUT} - ENTRIES
 
 
 def test_what_a_backend_lacks_is_left_as_it_is():
     block = ops.InvertedResidual(16, 48, 16, 12, 20, residual=True)
-    kernels = Without(frozenset({ops.InvertedResidual, ops.Depthwise}))
-    expansion, _, project = block.parts()
+    kernels = Without(frozenset({ops.InvertedResidual, ops.Depthwise, ops.Conv}))
+    expansion, depthwise, project = block.parts()
     assert placed(network_of(block), kernels) == [expansion, project]
+    window = ops.Conv(
+        (48,), 48, 12, 20, (3, 3), pad=(1, 1, 1, 1), groups=48, then=(depthwise.act,)
+    )  # fmt: skip
+    kernels = Without(frozenset({ops.InvertedResidual, ops.Depthwise}))
+    assert placed(network_of(block), kernels) == [expansion, window, project]
     assert placed(network_of(block), Without(frozenset(Operation.__subclasses__()))) == []
 
 
@@ -92,7 +103,8 @@ def test_a_backend_may_lack_some_operations_of_a_kind():
     )
     assert placed(network_of(pair)) == [pair.first.stem, pair.first.block, pair.second]
     gated = ops.Pointwise(16, 24, 9, 11, "relu6", "map", gate=True)
-    assert placed(network_of(gated)) == [ops.Pointwise(16, 24, 9, 11)]
+    steps = ops.Elementwise(24, 9, 11, ("mul_channel", "add", "relu6"))
+    assert placed(network_of(gated)) == [ops.Pointwise(16, 24, 9, 11), steps]
     assert placed_on_a_gpu(network_of(gated)) == [gated]
 
 
@@ -245,7 +257,7 @@ class TestPlace:
 
     def test_a_graph_without_any_of_them_is_left_alone(self):
         net = Net(16, 8, 12)
-        module = import_graph(net.model(net.conv("x", 16, 3)))
+        module = import_graph(net.model(net.node("Softmax", ["x"], axis=1)))
         assert Place(cpu_kernels())(module).same_as(module)
 
     def test_inputs_and_outputs_in_the_layout_of_the_kernel(self):

@@ -12,7 +12,7 @@ from deploy.graph.view import (
     global_average,
     sum_of,
 )
-from lut.ops import Pointwise
+from lut.ops import Conv, Pointwise
 from tests.deploy.graph.nets import TARGETS, Net, max_error, placed, placed_on_a_gpu
 
 
@@ -205,10 +205,12 @@ def test_other_numbers_are_no_hard_swish(sixth):
 
 
 def test_a_sixth_of_a_hard_swish_is_none():
+    """But a step more."""
     net = Net(20, 9, 11)
     convolved = net.conv("x", 30)
     model = net.model(net.node("Div", [by_hard_sigmoid(net, convolved), net.number(6)]))
-    assert placed(model) == [Pointwise(20, 30, 9, 11, "hswish")]  # what is divided
+    assert placed(model) == [Conv((20,), 30, 9, 11, then=("hswish", "scale"))]
+    assert placed_on_a_gpu(model) == [Pointwise(20, 30, 9, 11, "hswish")]  # what is divided
     assert max_error(model, TARGETS[0]) < 1e-4
 
 

@@ -33,7 +33,22 @@ def operations(draw, kind: type[Operation]) -> Operation:
         return ops.Pointwise(channels, other, *size, act("none"), add, draw(st.booleans()), *low)
     if kind is ops.GlobalMean:
         return ops.GlobalMean(channels, *size)
-    if kind in (ops.Resize, ops.Labels, ops.Logits):
+    if kind is ops.Conv:  # of more than three channels, which are no image
+        kernel, stride, dilation = window
+        then = draw(st.sampled_from([(), *zip(ACTS)]))
+        return ops.Conv(
+            (channels + 2,), other, *size, (kernel, kernel), (stride, stride), (dilation, dilation),
+            (dilation * (kernel // 2),) * 4, then=then,
+        )  # fmt: skip
+    if kind is ops.Pool:
+        k, stride = number(2, min(3, *size)), number(1, 3)
+        pad = number(0, 1) if stride == 1 else 0  # padding that no window reaches is left out
+        return ops.Pool(channels, *size, (k, k), (stride, stride), pad=(pad,) * 4)
+    if kind is ops.ArgMax:
+        return ops.ArgMax(channels, *size, *size)
+    if kind is ops.Labels:  # of fewer pixels it is an `ArgMax`
+        return ops.Labels(channels, *size, *(side * number(4, 6) for side in size))
+    if kind in (ops.Resize, ops.Logits):
         return kind(channels, *size, number(1, 20), number(1, 20))
     if kind is ops.GlobalPool:
         return ops.GlobalPool(channels, other, *size, act("none"))
@@ -49,6 +64,7 @@ def operations(draw, kind: type[Operation]) -> Operation:
     first = ops.StemBlock(channels, other, *size, *window, "float32_nchw", act("none"), act())
     if kind is ops.StemBlock:
         return first
+    assert kind is ops.StemPair
     return ops.StemPair(first, _block(draw, other, first.output[1:], expand=True))
 
 
@@ -79,6 +95,8 @@ def _input(op: Operation) -> tuple[int, int, int]:
     channels = 3 if isinstance(op, ops.Stem | ops.StemBlock) else None
     for name in ("cin", "channels", "classes"):
         channels = channels or getattr(op, name, None)
+    if isinstance(op, ops.Conv):
+        (channels,) = op.cin
     return channels, op.height, op.width
 
 
@@ -88,6 +106,15 @@ def _add(net: Net, op: Operation, x: str, residual: str = "") -> str:
         return net.conv(x, op.cout, 3, stride=2, act=op.act)
     if isinstance(op, ops.Depthwise):
         return net.depthwise(x, op.kernel, stride=op.stride, dilation=op.dilation, act=op.act)
+    if isinstance(op, ops.Conv):
+        (stride, _), (dilation, _) = op.stride, op.dilation
+        y = net.conv(x, op.cout, op.kernel[0], stride=stride, dilation=dilation)
+        return net.act(y, *op.then or ("none",))
+    if isinstance(op, ops.Pool):
+        window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.pad}
+        return net.node("MaxPool", [x], **window)
+    if isinstance(op, ops.ArgMax):
+        return net.argmax(x)
     if isinstance(op, ops.Pointwise):
         return _pointwise(net, op, x, residual)
     if isinstance(op, ops.GlobalMean):

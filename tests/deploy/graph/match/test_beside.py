@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lut.ops import Concat, Depthwise, Elementwise
+from lut.ops import Concat, Depthwise, Elementwise, InvertedResidual
 from tests.deploy.graph.nets import Net, kernels_of, max_error, placed, placed_on_a_gpu
 
 TARGET = "x86-64-v3"
@@ -31,6 +31,16 @@ def test_factors_and_shifts_in_a_row_are_one():
     shifted = net._node("Add", [scaled, net.number(2)], 20)
     model = net.model(net._node("Sub", [net.number(1), shifted], 20), twice)
     assert placed(model)[-1] == Elementwise(20, 9, 11, ("scale",))
+    assert max_error(model, TARGET) < 1e-3
+
+
+def test_what_an_activation_is_written_with_is_not_placed_besides():
+    """A hard swish is a sum, a clip, a quotient and a product, which all read what is placed."""
+    net = Net(16, 9, 11)
+    deep = net.depthwise(net.conv("x", 48, act="relu6"), act="relu6")
+    model = net.model(net.act(net.add(net.conv(deep, 16), "x"), "hswish"))
+    block = InvertedResidual(16, 48, 16, 9, 11, residual=True)
+    assert placed(model) == [block, Elementwise(16, 9, 11, ("hswish",))]
     assert max_error(model, TARGET) < 1e-3
 
 
