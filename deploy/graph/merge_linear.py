@@ -7,11 +7,14 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-<<<<<<< HEAD
-from deploy.graph.view import Graph, activation, per_channel, shape_of
-=======
-from deploy.graph.view import Graph, function_of, per_channel, shape_of, values_between
->>>>>>> 1a44db74195a2316e72af8dc2ee7349c39ca2331
+from deploy.graph.view import (
+    Graph,
+    activation,
+    function_of,
+    per_channel,
+    shape_of,
+    values_between,
+)
 
 Array = NDArray[np.float64]
 
