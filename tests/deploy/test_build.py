@@ -62,7 +62,7 @@ def scale_weight_of_conv(index: int, factor: float) -> tvm.transform.Pass:
 def test_what_the_artifact_says(small_graph, cpu, tmp_path):
     steps: list[str] = []
     artifact, comparisons = build_artifact(small_graph, cpu, threads=2, on_step=steps.append)
-    assert steps[:3] == ["ChannelsFirst", "MergeLinear", "Place"]
+    assert steps[0] == "ChannelsFirst"
     assert steps[-2:] == ["linking", "parity gate"]
     assert artifact.parity["checked"] is True
     assert artifact.parity["machine"] == host.cpu_model()
