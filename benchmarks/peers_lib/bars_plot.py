@@ -63,7 +63,7 @@ def draw_bars(rows: Sequence[Row], title: str, path: Path) -> None:
             for bar, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
-            list(bars.values()), list(bars), fontsize=8, loc="outside upper right", ncols=len(peers)
+            list(bars.values()), list(bars), fontsize=8, loc="outside lower right", ncols=len(peers)
         )
     figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:

@@ -300,6 +300,9 @@ def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
     assert hmseg_side.macs_done(artifact, graph, exact=False) == whole - saved
     assert hmseg_side.macs_done(artifact, graph, exact=True) == whole
     assert hmseg_side.macs_done(artifact, segmenter(), exact=True) is None  # of unknown shapes
+    artifact = SimpleNamespace(kernels=infos, calls=("conv", "conv"))  # all in kernels of ours
+    assert hmseg_side.macs_done(artifact, graph, exact=True) == 2 * op.macs
+    assert hmseg_side.macs_done(artifact, graph, exact=False) == 2 * op.macs - saved
 
 
 @pytest.fixture(scope="module")

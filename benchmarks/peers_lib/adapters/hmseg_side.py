@@ -66,7 +66,8 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
 
 
 def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) -> int | None:
-    """Multiply-adds that a frame really does: those of the graph, less what Winograd saves; None
+    """Multiply-adds that a frame really does: those of its kernels' operations, Winograd's counted
+    by its products; where TVM computes a part, those of the graph less what Winograd saves, None
     where the graph does not tell. An artifact does not say how an operation is computed: `exact` is
     how it was compiled."""
     from collections import Counter
@@ -76,12 +77,18 @@ def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) ->
     from deploy.graph.float64 import multiply_adds
     from lut.ops import Conv, parse_operation
 
-    total = multiply_adds(graph)
+    done = saved = 0
     ours = {info.name: info.spec for info in artifact.kernels if info.template != TVM}
     for name, calls in Counter(artifact.calls).items():
         operation = parse_operation(ours[name]) if name in ours else None
+        if operation is None:
+            continue
+        done += calls * operation.macs
         if isinstance(operation, Conv) and module_of(operation, exact=exact) is conv_winograd:
-            total -= calls * (operation.macs - winograd_macs(operation))
+            saved += calls * (operation.macs - winograd_macs(operation))
+    if set(artifact.calls) <= set(ours):
+        return done - saved
+    total = multiply_adds(graph) - saved
     return round(total) if isfinite(total) else None
 
 
