@@ -98,7 +98,7 @@ def winograd_macs(op: "Conv") -> int:
 
     transforms = conv_winograd.transforms(op)
     assert transforms is not None
-    products = sum(op.cin) * op.cout
+    products = sum(op.cin) // op.groups * op.cout
     for axis, transform in enumerate(transforms):
         size, dilation = op.output[1 + axis], op.dilation[axis]
         # Of every d-th row, from each first one.

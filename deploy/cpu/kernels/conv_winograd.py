@@ -24,6 +24,7 @@ from deploy.cpu.winograd import Transform
 from lut.ops import Conv
 
 _WINDOWS = {(3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5)}
+_LANES = 16  # of the widest vectors
 _WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
 
 
@@ -47,7 +48,7 @@ def transforms(op: Conv) -> tuple[Transform, Transform] | None:
         if rows is None or columns is None:
             continue
         if rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1):
-            weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout
+            weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout // op.groups
             if not six or weights <= _WEIGHT_BYTES:
                 return rows, columns
     return None
@@ -67,30 +68,40 @@ def _smallest(op: Conv, axis: int) -> int:
 
 
 def supports(op: Conv) -> bool:
-    """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms."""
-    plain = op.stride == op.spread == (1, 1) and op.groups == 1 and op.source == "maps"
+    """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms; in
+    groups where those of each fill vectors of every instruction set."""
+    plain = op.stride == op.spread == (1, 1) and op.source == "maps"
+    sides = sum(op.cin) // op.groups, op.cout // op.groups
+    whole = op.groups == 1 or (len(op.cin) == 1 and all(side % _LANES == 0 for side in sides))
     dilated = all(d == 1 or k > 1 for d, k in zip(op.dilation, op.kernel, strict=True))
-    wide = sum(op.cin) >= 16 and op.cout >= 16
-    return plain and dilated and wide and op.kernel in _WINDOWS and transforms(op) is not None
+    wide = min(sides) >= 16
+    return (
+        plain
+        and whole
+        and dilated
+        and wide
+        and op.kernel in _WINDOWS
+        and transforms(op) is not None
+    )
 
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedule:
     """Tiles whose transformed inputs and products stay in L2, in a block that wastes few."""
     rows, columns = _transforms(op)
-    channels = sum(isa.blocks(c) for c in op.cin) * isa.lanes
+    cout, channels = op.cout // op.groups, _in_blocks(op, isa) * isa.lanes
     points = rows.points * columns.points
     counts = [
         -(-(-(-op.output[1 + axis] // op.dilation[axis])) // t.outputs)
         for axis, t in enumerate((rows, columns))
     ]
-    maps, blocks = op.dilation[0] * op.dilation[1], isa.blocks(op.cout)
+    maps, blocks = op.dilation[0] * op.dilation[1] * op.groups, isa.blocks(cout)
     tile_bytes = 4 * points * channels
     # Time is counted in tiles' products. What a task's weights take, beside: little out of L2, from
     # further away as long as the products of eight tiles; the inputs' transform is as long as the
     # products of nine output channels.
-    far = tile_bytes * op.cout > isa.l2_bytes // 2
+    far = tile_bytes * cout > isa.l2_bytes // 2
     most = 48 if far else max(4, int(0.75 * isa.l2_bytes) // tile_bytes)
-    transform = 9 / op.cout
+    transform = 9 / cout
     best, best_cost = (1, 1, 1), float("inf")
     for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
         for high in range(1, counts[0] + 1):
@@ -107,6 +118,11 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
     by_point = high * wide * tile_bytes > isa.l2_bytes // 2
     tile = best_tile(isa, high * wide, blocks // splits)
     return ConvWinogradSchedule(high, wide, tile, splits, by_point)
+
+
+def _in_blocks(op: Conv, isa: Isa) -> int:
+    """Input blocks of a group."""
+    return sum(isa.blocks(c // op.groups) for c in op.cin)
 
 
 def _transforms(op: Conv) -> tuple[Transform, Transform]:
@@ -155,11 +171,14 @@ class _Kernel:
         self.inputs = Inputs(isa, f, op)
         self.epilogue = Epilogue(isa, op.then, op.output)
         self.epilogue.operands(f)
+        # Of the output channels: each group, cut so often.
         self.blocks, self.splits = isa.blocks(op.cout), schedule.splits
-        if self.blocks % self.splits:
-            raise ValueError(f"{self.blocks} channel blocks are not cut in {self.splits} parts")
+        self.parts = op.groups * self.splits
+        if self.blocks % self.parts:
+            raise ValueError(f"{self.blocks} channel blocks are not cut in {self.parts} parts")
+        self.cin = tuple(c // op.groups for c in op.cin)
         self.by_point = schedule.by_point
-        self.weight = f.param("weight", (self.blocks, self.points, sum(op.cin), isa.lanes))
+        self.weight = f.param("weight", (self.blocks, self.points, sum(self.cin), isa.lanes))
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
@@ -169,7 +188,7 @@ class _Kernel:
         self.high = min(schedule.tile_rows, self.counts[0])
         self.wide = min(schedule.tile_columns, self.counts[1])
         self.tiles = self.high * self.wide
-        self.in_blocks = sum(isa.blocks(c) for c in op.cin)
+        self.in_blocks = _in_blocks(op, isa)
         # A line more than a power of two, or all points of a tile would meet in one set of L1.
         self.plane = (self.tiles * self.in_blocks + 1) * isa.lanes
 
@@ -178,7 +197,7 @@ class _Kernel:
             -(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True)
         )
         dilation, maps = self.op.dilation, self.op.dilation[0] * self.op.dilation[1]
-        with ir.parallel(0, maps * down * across * self.splits) as index:
+        with ir.parallel(0, maps * down * across * self.parts) as index:
             # Neighbouring tasks share weights, which are larger than maps where they are cut.
             part, task = (
                 ir.bind(index // (maps * down * across)),
@@ -207,15 +226,17 @@ class _Kernel:
             n * t.outputs + t.taps - 1
             for n, t in zip((self.high, self.wide), transforms, strict=True)
         )
-        band = self.inputs.band((reach[0], reach[1]), step=op.dilation)
+        blocks_of_group = self.in_blocks if op.groups > 1 else None
+        band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
         assert isinstance(band, MapBand)
         band.fill(
             ir.bind(task[0].output(0) - op.pad[0]),
             ir.bind(task[1].output(0) - op.pad[1]),
+            part // self.splits * self.in_blocks,
         )
         v = ir.scratch(self.points * self.plane)
         self._transform_inputs(band, v, task)
-        blocks, c = self.blocks // self.splits, self.isa.lanes
+        blocks, c = self.blocks // self.parts, self.isa.lanes
         begin = ir.bind(part * blocks)
         held = blocks if self.by_point else min(self.tile.ob, blocks)
         products = ir.scratch(self.points * self.tiles * held * c)
@@ -278,7 +299,7 @@ class _Kernel:
             for number in range(px * ob):
                 acc[number] = ir.const(0, c)
             base, channel = 0, 0  # input blocks and channels before the part
-            for cin in self.op.cin:
+            for cin in self.cin:
                 self._add_part(v, acc, (point, begin, out), (px, ob), (base, channel, cin))
                 base, channel = base + self.isa.blocks(cin), channel + cin
             for p in range(px):

@@ -138,6 +138,16 @@ def test_winograd(isa, op):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("op", [
+    Conv((48,), 96, 9, 17, **SAME, groups=3, then=("add", "relu")),
+    Conv((64,), 32, 9, 17, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), groups=2),
+], ids=str)  # fmt: skip
+def test_winograd_in_groups(isa, op):
+    assert module_of(op) is conv_winograd
+    check(isa, op, conv_winograd, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("by_point", [False, True])
 @pytest.mark.parametrize(("block", "splits"), [((1, 1), 1), ((3, 2), 2), ((3, 5), 2)])
 def test_any_winograd_schedule_gives_the_same(isa, block, splits, by_point):
@@ -165,6 +175,6 @@ def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
     assert exact.schedule(wide) == conv_direct.default_schedule(wide, AVX2, 2)
     for op in (
         replace(wide, stride=(2, 2)), replace(wide, cin=(3,)), replace(wide, cout=8),
-        replace(wide, groups=2), Conv((64,), 64, 1, 1, **SAME), Conv((64,), 64, 16, 32),
+        replace(wide, groups=8), Conv((64,), 64, 1, 1, **SAME), Conv((64,), 64, 16, 32),
     ):  # fmt: skip
         assert module_of(op) is conv_direct, op
