@@ -1,7 +1,7 @@
 """A table of the page: its rows, and the runs that measured them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lut.errors import UserError
@@ -102,7 +102,7 @@ def markdown(table: Table) -> str:
             )
         lines.append(_row(row))
     if len(table.sources) == 1:
-        lines += ["", f"Measured by {table.sources[0].line()}"]
+        lines += ["", f"Measured by {replace(table.sources[0], of='').line()}"]
     else:
         lines += ["", "Measured by", *(f"- {source.line()}" for source in table.sources)]
     return "\n".join(lines)
