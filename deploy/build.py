@@ -18,7 +18,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
 from deploy.graph.ends import with_logits_output
-from deploy.graph.expected import Expectations, Expected, jumps
+from deploy.graph.expected import Expectations, Expected, compiled_exactly
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
@@ -89,8 +89,7 @@ def build_artifact(
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
     expectations = Expectations(complete, inputs)
     golden = expectations["golden"]
-    # Where a rounding chooses between values, as ahead of an unpooling, less of it is better.
-    exact = exact or jumps(complete)
+    exact = exact or compiled_exactly(model)
     kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)
     drafted = draft(model, target, golden_image, golden, threads)

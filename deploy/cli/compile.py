@@ -31,9 +31,7 @@ def compile_model(
     kept: options.CacheOptions,
     exact: Annotated[
         bool,
-        typer.Option(
-            "--exact", help="No Winograd convolutions: slower, with half their rounding error."
-        ),
+        typer.Option("--exact", help="No Winograd convolutions: slower, with less rounding."),
     ] = False,
     dump_passes: Annotated[
         Path | None, typer.Option(help="Write the module after each pass into this folder.")

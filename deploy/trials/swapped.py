@@ -11,7 +11,7 @@ import tvm
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.cpu.kernels import CpuKernels, emit
+from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
@@ -90,7 +90,7 @@ class SwappedBench(TuningBench):
         if candidate.text in self.nests:
             return apply_trace(self.nests[candidate.text], candidate.schedule)
         operation = self.operations[candidate.text]
-        return emit(operation, self.kernels.isa, schedule=candidate.schedule)
+        return self.kernels.emit(operation, candidate.schedule)
 
     def _kernel_ns(self, name: str) -> int:
         """Median time of a kernel over a few frames, all its calls together."""

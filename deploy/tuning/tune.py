@@ -20,6 +20,7 @@ from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import Job
 from deploy.devices.network import Remote
+from deploy.graph.expected import compiled_exactly
 from deploy.schedules import TRACE, schedule_fields, with_fields
 from deploy.target import Target
 from deploy.trials.bench import Candidate, Keep, Measurement, TuningBench
@@ -80,7 +81,8 @@ def tune(
     measures it.
     """
     backend = backend_of(target)
-    job = Job(graph, target, backend.kernels(target, threads, {}))
+    kernels = backend.kernels(target, threads, {}, exact=compiled_exactly(graph))
+    job = Job(graph, target, kernels)
     bench = backend.tuning_bench(job, rule, threads, remote, emulated=emulated)
     key = target.key, backend.record_threads(threads), backend.kernels_version
     name = f"{target.machine}-{key[1]}-threads" if key[1] else target.machine

@@ -51,7 +51,7 @@ from deploy.cpu.kernels import (
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
 from deploy.graph.place import Layout
-from deploy.schedules import Fields, with_fields
+from deploy.schedules import Fields, schedule_fields, with_fields
 from lut import ops
 from lut.ops import Operation
 
@@ -144,8 +144,9 @@ class CpuKernels:
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
         rule, values = self.rule(op), self.measured.get(str(op))
-        if self.exact and self._module(op) is not module_of(op):
-            return rule  # what was measured is another kernel
+        if module_of(op, exact=True) is not module_of(op) and values is not None:
+            # Measured may be the other of the two kernels.
+            values = values if set(values) == set(schedule_fields(rule)) else None
         return rule if values is None else with_fields(rule, values)
 
     def alternatives(self, op: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401 - a Schedule
@@ -160,9 +161,10 @@ class CpuKernels:
             yield from module.alternatives(op, self.isa, self.threads)
         yield from neighbours(best, self.isa)
 
-    def emit(self, op: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
-        """As `Kernels.emit`."""
-        return self._module(op).emit(op, self.schedule(op), self.isa)
+    def emit(self, op: Operation, schedule: Any = None) -> Any:  # noqa: ANN401 - a PrimFunc
+        """As `Kernels.emit`, or with another schedule."""
+        chosen = self.schedule(op) if schedule is None else schedule
+        return self._module(op).emit(op, chosen, self.isa)
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""

@@ -73,7 +73,7 @@ def test_a_candidate_is_timed_beside_the_rule(bench, monkeypatch):
 def test_a_wrong_one_is_refused(bench, monkeypatch):
     """It cuts off what is below zero."""
     emit, wrong = pointwise.emit, replace(POINTWISE, act="relu")
-    monkeypatch.setattr(swapped, "emit", lambda op, isa, schedule: emit(wrong, schedule, isa))
+    monkeypatch.setattr(pointwise, "emit", lambda op, schedule, isa: emit(wrong, schedule, isa))
     ((_, measured),) = measure(bench, Candidate(str(POINTWISE), schedule(bench)))
     assert measured.refused.startswith("wrong result, relative error ")
     assert (measured.rule_ns, measured.candidate_ns) == ((), ())

@@ -95,8 +95,8 @@ class Backend(SimpleNamespace):
     def record_threads(self, threads):
         return threads
 
-    def kernels(self, *_):
-        return "the kernels"
+    def kernels(self, *_, exact):
+        return "exact kernels" if exact else "the kernels"
 
     def versions(self):
         return {"compiler": "1.2"}
@@ -109,6 +109,7 @@ class Backend(SimpleNamespace):
 def use(bench, patch):
     backend = Backend(bench=bench)
     patch.setattr(tuning, "backend_of", lambda _target: backend)
+    patch.setattr(tuning, "compiled_exactly", lambda graph: graph == "one that jumps")
     return backend
 
 

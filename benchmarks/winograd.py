@@ -1,0 +1,136 @@
+"""Winograd's points and kernels, for docs/decisions/0038-winograd.md.
+
+    python -m benchmarks.winograd           # rounding errors, then GMAC/s on one core
+    python -m benchmarks.winograd --errors  # rounding errors alone
+
+Errors: a convolution of 64 channels of positive inputs in float32, by numpy, root mean square over
+that of the results in double. Speed: the best of many calls, multiply-adds counted tap by tap,
+beside the machine's rate by the FMA probe.
+"""
+
+import argparse
+import os
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy import ir
+from deploy.cpu import winograd
+from deploy.cpu.winograd import Transform
+from lut.ops import Conv
+
+POINTS = {"5/8, 3/2": (5 / 8, 3 / 2), "3/4, 3/2": (3 / 4, 3 / 2), "1, 2": (1.0, 2.0)}
+SAME = {"kernel": (3, 3), "pad": (1, 1, 1, 1)}
+SHAPES = (
+    Conv((32,), 32, 64, 128, **SAME), Conv((64,), 64, 32, 64, **SAME),
+    Conv((128,), 128, 32, 64, **SAME), Conv((256,), 256, 16, 32, **SAME),
+    Conv((128,), 128, 16, 32, groups=8, **SAME),
+    Conv((32,), 32, 128, 256, stride=(2, 2), **SAME),
+    Conv((64,), 128, 32, 64, stride=(2, 2), **SAME),
+)  # fmt: skip
+_CHANNELS, _TILES, _OUTPUTS = 64, 200, 32
+_SECONDS = 0.5
+
+
+def matrices(transform: Transform) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The transforms of inputs, window and products, as matrices."""
+    bind, const = ir.bind, ir.const
+    try:  # its words on numbers instead of expressions
+        ir.bind, ir.const = lambda value: value, lambda value, lanes=1: value  # type: ignore[assignment]
+        n = transform.points
+        inputs = np.array(transform.inputs(list(np.eye(n)), 1))
+        result = np.array(transform.result(list(np.eye(n)), 1))
+    finally:
+        ir.bind, ir.const = bind, const
+    return inputs, transform.window(), result
+
+
+def errors(transform: Transform) -> tuple[float, float]:
+    """Relative errors, root mean square, by Winograd and of the plain sum."""
+    rng = np.random.default_rng(0)
+    inputs, window, result = matrices(transform)
+    n, m = transform.points, transform.outputs
+    d = np.maximum(rng.standard_normal((_TILES, _CHANNELS, n, n)), 0).astype(np.float32)
+    g = rng.standard_normal((_OUTPUTS, _CHANNELS, 3, 3)).astype(np.float32)
+    u = (window @ g.astype(np.float64) @ window.T).astype(np.float32)
+    b, a = inputs.astype(np.float32), result.astype(np.float32)
+    v = np.matmul(np.matmul(b, d), b.T)
+    products = np.zeros((_TILES, _OUTPUTS, n, n), np.float32)
+    plain = np.zeros((_TILES, _OUTPUTS, m, m), np.float32)
+    truth = np.zeros((_TILES, _OUTPUTS, m, m))
+    for channel in range(_CHANNELS):
+        products += v[:, None, channel] * u[None, :, channel]
+        for y, x in np.ndindex(3, 3):
+            part = d[:, None, channel, y : y + m, x : x + m]
+            tap = g[None, :, channel, y, x, None, None]
+            plain += part * tap
+            truth += part.astype(np.float64) * tap
+    found = np.matmul(np.matmul(a, products), a.T)
+    size = np.sqrt(np.square(truth).mean())
+    return tuple(float(np.sqrt(np.square(y - truth).mean()) / size) for y in (found, plain))  # type: ignore[return-value]
+
+
+def speed(op: Conv) -> float:
+    """GMAC/s of the kernel that the rule takes, one thread."""
+    import tvm
+
+    from deploy.cpu.kernels import module_of
+    from deploy.cpu.layout import activation_shape, pack_activation
+    from deploy.cpu.machine_code import compile_kernels
+    from deploy.cpu.pipeline import isa_of
+    from deploy.targets import resolve_target
+
+    target = resolve_target("cpu")
+    isa, module = isa_of(target), module_of(op)
+    assert isa is not None
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    weight = numbers(op.cout, op.cin[0] // op.groups, *op.kernel)
+    arrays = [pack_activation(isa, numbers(1, op.cin[0], op.height, op.width))]
+    arrays += module.pack(op, isa, weight, numbers(op.cout), [])
+    arrays.append(np.zeros(activation_shape(isa, *op.output), np.float32))
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    function = module.emit(op, module.default_schedule(op, isa, 1), isa)
+    run = compile_kernels({"k": function}, tvm.target.Target(target.config))["k"]
+    best, end = float("inf"), time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run(*tensors)
+        best = min(best, time.perf_counter() - start)
+    return op.macs / best / 1e9
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--errors", action="store_true", help="rounding errors alone")
+    options = parser.parse_args()
+    os.environ["TVM_NUM_THREADS"] = "1"
+    usual = dict(winograd._PAIRS)
+    for name, pairs in POINTS.items():
+        winograd._PAIRS[6] = pairs
+        found, plain = errors(Transform(4, 3))
+        print(f"F(4, 3), 0, +-{name}: {found:.1e}, plain sum {plain:.1e}")
+    winograd._PAIRS.update(usual)
+    print("F(2, 3): {:.1e}, plain sum {:.1e}".format(*errors(Transform(2, 3))))
+    for op in () if options.errors else SHAPES:
+        print(f"{speed(op):6.0f} GMAC/s  {op}", flush=True)
+    if not options.errors:
+        from deploy.cpu.pipeline import isa_of
+        from deploy.measure.probes import load_here, probe_ceilings
+        from deploy.targets import resolve_target
+
+        target = resolve_target("cpu")
+        isa = isa_of(target)
+        assert isa is not None
+        rate = probe_ceilings(load_here(target), isa, 1).fma_gflops / 2
+        print(f"{rate:6.0f} GMAC/s  at most, by the FMA probe")
+
+
+if __name__ == "__main__":
+    main()
