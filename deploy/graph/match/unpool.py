@@ -9,7 +9,8 @@ from deploy.graph.match.found import Found
 from deploy.graph.view import Graph, map_of, shape_of
 from lut.ops import Unpool
 
-_TO_DEPTH, _TO_SPACE = [0, 3, 5, 1, 2, 4], [0, 3, 4, 1, 5, 2]
+# Of (C, H, k, W, k) to (k, k, C, H, W), and back.
+_TO_DEPTH, _TO_SPACE = [2, 4, 0, 1, 3], [2, 3, 0, 4, 1]
 
 
 def match_unpool(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -75,32 +76,36 @@ def _phase(graph: Graph, value: relax.Expr, number: int) -> relax.Var | None:
     return cut.args[0] if fits else None
 
 
-def _moved(graph: Graph, value: relax.Expr, order: list[int]) -> relax.Expr | None:
-    """What is reshaped, transposed to this order and reshaped to a map, and before that is the
-    shape of the first."""
+def _moved(
+    graph: Graph, value: relax.Expr, order: list[int]
+) -> tuple[relax.Expr, list[int]] | None:
+    """The map that is reshaped, transposed to this order and reshaped to a map, and the shape that
+    is transposed; both without the axis of one image, which `ChannelsFirst` leaves out."""
     last = graph.call(value, "relax.reshape")
     turned = None if last is None else graph.call(last.args[0], "relax.permute_dims")
-    if turned is None or [int(axis) for axis in turned.attrs.axes or ()] != order:
+    first = None if turned is None else graph.call(turned.args[0], "relax.reshape")
+    if first is None:
         return None
-    return turned.args[0] if graph.call(turned.args[0], "relax.reshape") is not None else None
+    shape, axes = list(shape_of(turned.args[0])), [int(axis) for axis in turned.attrs.axes or ()]
+    if len(shape) == len(order) + 1 and shape[0] == 1 and axes[:1] == [0]:
+        shape, axes = shape[1:], [axis - 1 for axis in axes[1:]]
+    return (first.args[0], shape) if axes == order else None
 
 
 def _depth_to_space(graph: Graph, value: relax.Var) -> tuple[list[relax.Expr], int]:
     """The maps that are concatenated and become the places of k x k windows, and k."""
-    split_up = _moved(graph, value, _TO_SPACE)
-    if split_up is None:
+    moved = _moved(graph, value, _TO_SPACE)
+    concat = None if moved is None else graph.call(moved[0], "relax.concat")
+    if concat is None or int(concat.attrs.axis) not in (1, -3):
         return [], 0
-    _, k, other, *_ = shape_of(split_up)
-    concat = graph.call(graph.call(split_up, "relax.reshape").args[0], "relax.concat")
-    if concat is None or k != other or int(concat.attrs.axis) not in (1, -3):
-        return [], 0
-    return list(concat.args[0].fields), k
+    k, other, *_ = moved[1] if moved else ()
+    return (list(concat.args[0].fields), k) if k == other else ([], 0)
 
 
 def _space_to_depth(graph: Graph, value: relax.Expr) -> tuple[relax.Expr, int]:
     """The map whose k x k windows become channels, and k."""
-    split_up = _moved(graph, value, _TO_DEPTH)
-    if split_up is None:
+    moved = _moved(graph, value, _TO_DEPTH)
+    if moved is None:
         return value, 0
-    k, other = shape_of(split_up)[3], shape_of(split_up)[5]
-    return graph.call(split_up, "relax.reshape").args[0], k if k == other else 0
+    source, (_, _, k, _, other) = moved
+    return source, k if k == other else 0
