@@ -23,6 +23,7 @@ from deploy.measure.gpu import GpuDevice
 from deploy.measure.gpu_peers import makers
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
+from deploy.precision import Rounding
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -65,9 +66,14 @@ class CudaBackend(Backend):
         return type(operation) in MODULES
 
     def kernels(
-        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
+        self,
+        target: Target,
+        threads: int,
+        measured: Mapping[str, Fields],
+        *,
+        rounding: Rounding = Rounding.FEWEST_PRODUCTS,
     ) -> GpuKernels:
-        """For all of them; all are exact."""
+        """For all of them; all are plain sums."""
         return GpuKernels(measured)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
