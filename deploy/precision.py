@@ -1,21 +1,12 @@
 """What the maps of a network lie in memory as; sums are float32 in every precision."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from deploy.noise import Deviation
 from lut.errors import UserError
 
 # How much further than float32's own noise a side may lie from the truth: decision 0037.
 NOISE_MULTIPLE = Deviation(rms=4, largest=8)
-
-
-class Rounding(Enum):
-    """How a kernel may add up the products of a convolution."""
-
-    FEWEST_PRODUCTS = "by as few products as possible, within the parity gate's bound"
-    AS_THE_PLAIN_SUM = "by fewer products where that rounds no more than the plain sum does"
-    PLAIN_SUM = "product by product"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from deploy.graph.job import Job as Job  # for who asks a backend to compile
 from deploy.measure.device import Devices
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
-from deploy.precision import Rounding
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -81,15 +80,10 @@ class Backend(Protocol):
         """Whether there is a kernel for an operation."""
 
     def kernels(
-        self,
-        target: Target,
-        threads: int,
-        measured: Mapping[str, Fields],
-        *,
-        rounding: Rounding = Rounding.FEWEST_PRODUCTS,
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> Kernels | None:
-        """The kernels for a target; None where it has none. `rounding` is how they
-        may add up."""
+        """The kernels for a target; None where it has none. `exact` leaves out those that round
+        more than the plain sum of the products does."""
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """Compile, and complete the draft of an artifact with its code; `on_step` is told what is

@@ -25,7 +25,6 @@ from deploy.measure.local import LocalDevice
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
 from deploy.object_cache import ObjectCache
-from deploy.precision import Rounding
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -57,15 +56,10 @@ class CpuBackend(Backend):
         return has_kernel(operation)
 
     def kernels(
-        self,
-        target: Target,
-        threads: int,
-        measured: Mapping[str, Fields],
-        *,
-        rounding: Rounding = Rounding.FEWEST_PRODUCTS,
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> CpuKernels | None:
         """None on x86-64 below AVX2."""
-        return make_kernels(target, threads, measured, rounding=rounding)
+        return make_kernels(target, threads, measured, exact=exact)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """As `Backend.compile`."""

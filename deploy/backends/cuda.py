@@ -23,7 +23,6 @@ from deploy.measure.gpu import GpuDevice
 from deploy.measure.gpu_peers import makers
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
-from deploy.precision import Rounding
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -66,14 +65,9 @@ class CudaBackend(Backend):
         return type(operation) in MODULES
 
     def kernels(
-        self,
-        target: Target,
-        threads: int,
-        measured: Mapping[str, Fields],
-        *,
-        rounding: Rounding = Rounding.FEWEST_PRODUCTS,
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> GpuKernels:
-        """For all of them; all are plain sums."""
+        """For all of them; all are exact."""
         return GpuKernels(measured)
 
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:

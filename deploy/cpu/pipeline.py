@@ -27,7 +27,6 @@ from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
-from deploy.precision import Rounding
 from deploy.schedules import Fields
 from deploy.target import Target
 
@@ -78,15 +77,11 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
 
 
 def make_kernels(
-    target: Target,
-    threads: int,
-    measured: Mapping[str, Fields],
-    *,
-    rounding: Rounding = Rounding.FEWEST_PRODUCTS,
+    target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
 ) -> CpuKernels | None:
     """The kernels for a target; None for an instruction set without kernels."""
     isa = isa_of(target)
-    return None if isa is None else CpuKernels(isa, threads, measured, rounding)
+    return None if isa is None else CpuKernels(isa, threads, measured, exact)
 
 
 def isa_of(target: Target) -> Isa | None:

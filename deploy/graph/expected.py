@@ -14,7 +14,6 @@ from deploy.graph.float64 import evaluate, multiply_adds
 from deploy.graph.float64_resize import NoTruthError
 from deploy.graph.reference import OnnxSession, Opener
 from deploy.noise import UNIT, Deviation
-from deploy.precision import Rounding
 from lut.errors import UserError
 
 # Evaluated in double, for an image: a second or two.
@@ -69,12 +68,10 @@ class TwoSessions:
         return self.optimised.run_batch(given, names), self.plain.run_batch(given, names)
 
 
-def rounding_of(model: onnx.ModelProto) -> Rounding:
-    """How the kernels of a graph with both ends may add up: where a rounding chooses between
-    values, as ahead of an unpooling, none may round more than the plain sum."""
-    if jumps(with_logits_output(model)):
-        return Rounding.AS_THE_PLAIN_SUM
-    return Rounding.FEWEST_PRODUCTS
+def compiled_exactly(model: onnx.ModelProto) -> bool:
+    """Whether a graph with both ends gets no kernel that rounds more than it must: where a rounding
+    chooses between values, as ahead of an unpooling."""
+    return jumps(with_logits_output(model))
 
 
 def jumps(graph: onnx.ModelProto) -> bool:

@@ -20,7 +20,7 @@ from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import Job
 from deploy.devices.network import Remote
-from deploy.graph.expected import rounding_of
+from deploy.graph.expected import compiled_exactly
 from deploy.schedules import TRACE, schedule_fields, with_fields
 from deploy.target import Target
 from deploy.trials.bench import Candidate, Keep, Measurement, TuningBench
@@ -81,7 +81,7 @@ def tune(
     measures it.
     """
     backend = backend_of(target)
-    kernels = backend.kernels(target, threads, {}, rounding=rounding_of(graph))
+    kernels = backend.kernels(target, threads, {}, exact=compiled_exactly(graph))
     job = Job(graph, target, kernels)
     bench = backend.tuning_bench(job, rule, threads, remote, emulated=emulated)
     key = target.key, backend.record_threads(threads), backend.kernels_version

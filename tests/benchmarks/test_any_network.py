@@ -24,7 +24,6 @@ from deploy.artifact import TVM, KernelInfo
 from deploy.cpu.kernels import conv_winograd, module_of
 from deploy.graph.float64 import multiply_adds
 from deploy.graph.reference import Reference
-from deploy.precision import Rounding
 from deploy.resolution import Resolution
 from hmseg import zoo
 from hmseg.families import list_networks
@@ -287,14 +286,7 @@ def test_winograd_is_counted_by_its_products(kernel, dilation, size, products):
     op = Conv((32,), 64, *size, kernel=kernel, dilation=dilation, pad=pad)
     assert op.output == (64, *size)
     assert module_of(op) is conv_winograd
-    assert hmseg_side.conv_macs(op, Rounding.FEWEST_PRODUCTS) == products * 32 * 64 < op.macs
-    assert hmseg_side.conv_macs(op, Rounding.PLAIN_SUM) == op.macs
-
-
-def test_small_tiles_are_counted_where_a_graph_asks_for_them():
-    op = Conv((32,), 64, 16, 32, kernel=(3, 3), pad=(1, 1, 1, 1))
-    products = 8 * 16 * 16  # 2x2 outputs by 4x4 products
-    assert hmseg_side.conv_macs(op, Rounding.AS_THE_PLAIN_SUM) == products * 32 * 64
+    assert hmseg_side.winograd_macs(op) == products * 32 * 64 < op.macs
 
 
 def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
@@ -304,15 +296,13 @@ def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
     op = Conv((32,), 64, 16, 32, kernel=(3, 3), pad=(1, 1, 1, 1))
     infos = KernelInfo("conv", "conv", str(op), op.macs, 0), KernelInfo("left", TVM, "", 0, 0)
     artifact = SimpleNamespace(kernels=infos, calls=("conv", "left", "conv"))
-    saved = 2 * (op.macs - hmseg_side.conv_macs(op, Rounding.FEWEST_PRODUCTS))
-    assert hmseg_side.macs_done(artifact, graph, Rounding.FEWEST_PRODUCTS) == whole - saved
-    assert hmseg_side.macs_done(artifact, graph, Rounding.PLAIN_SUM) == whole
-    assert (
-        hmseg_side.macs_done(artifact, segmenter(), Rounding.PLAIN_SUM) is None
-    )  # of unknown shapes
+    saved = 2 * (op.macs - hmseg_side.winograd_macs(op))
+    assert hmseg_side.macs_done(artifact, graph, exact=False) == whole - saved
+    assert hmseg_side.macs_done(artifact, graph, exact=True) == whole
+    assert hmseg_side.macs_done(artifact, segmenter(), exact=True) is None  # of unknown shapes
     artifact = SimpleNamespace(kernels=infos, calls=("conv", "conv"))  # all in kernels of ours
-    assert hmseg_side.macs_done(artifact, graph, Rounding.PLAIN_SUM) == 2 * op.macs
-    assert hmseg_side.macs_done(artifact, graph, Rounding.FEWEST_PRODUCTS) == 2 * op.macs - saved
+    assert hmseg_side.macs_done(artifact, graph, exact=True) == 2 * op.macs
+    assert hmseg_side.macs_done(artifact, graph, exact=False) == 2 * op.macs - saved
 
 
 @pytest.fixture(scope="module")

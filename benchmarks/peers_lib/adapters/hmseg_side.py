@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import onnx
 
     from deploy.artifact import Artifact
-    from deploy.precision import Rounding
     from lut.ops import Conv
 
 PACKAGES = ("hmseg", "apache-tvm", "apache-tvm-ffi", "numpy")
@@ -37,10 +36,8 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     from deploy.artifact import TVM
     from deploy.artifact_file import save_artifact
     from deploy.build import build_artifact
-    from deploy.graph.expected import rounding_of
     from deploy.graph.source import open_source
     from deploy.own_file import own_file
-    from deploy.precision import Rounding
     from deploy.targets import resolve_target
     from deploy.tuning.records import SHIPPED, tuned_schedules
 
@@ -51,33 +48,32 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     if work.file is not None:
         source = open_source(str(work.file), input_kind=config.input, output=config.output)
         graph, own = source.graph, own_file(source)
-    deployable = graph or onnx.load(work.onnx)
     times = [("reading", start)]
     artifact, _ = build_artifact(
-        deployable, target, threads=config.threads, own=own, measured=measured,
+        graph or onnx.load(work.onnx), target, threads=config.threads, own=own, measured=measured,
         on_step=lambda step: times.append((step, time.perf_counter())), exact=exact,
     )  # fmt: skip
     end = time.perf_counter()
-    rounding = Rounding.PLAIN_SUM if exact else rounding_of(deployable)
     save_artifact(artifact, work.folder / ARTIFACT)
     compiled = {
         "seconds": end - start,
         "steps": _seconds([*times, ("", end)]),
         "kernels": len(artifact.kernels),
         "left_to_tvm": sum(info.template == TVM for info in artifact.kernels),
-        "macs_done": macs_done(artifact, deployable, rounding),
+        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx), exact=exact),
     }
     write_atomic(work.folder / COMPILED, json.dumps(compiled))
 
 
-def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", rounding: "Rounding") -> int | None:
+def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) -> int | None:
     """Multiply-adds that a frame really does: those of its kernels' operations, Winograd's counted
     by its products; where TVM computes a part, those of the graph less what Winograd saves, None
-    where the graph does not tell. An artifact does not say how an operation is computed:
-    `rounding` is what it was compiled with."""
+    where the graph does not tell. An artifact does not say how an operation is computed: `exact` is
+    how it was compiled."""
     from collections import Counter
 
     from deploy.artifact import TVM
+    from deploy.cpu.kernels import conv_winograd, module_of
     from deploy.graph.float64 import multiply_adds
     from lut.ops import Conv, parse_operation
 
@@ -88,25 +84,20 @@ def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", rounding: "Roundin
         if operation is None:
             continue
         done += calls * operation.macs
-        if isinstance(operation, Conv):
-            saved += calls * (operation.macs - conv_macs(operation, rounding))
+        if isinstance(operation, Conv) and module_of(operation, exact=exact) is conv_winograd:
+            saved += calls * (operation.macs - winograd_macs(operation))
     if set(artifact.calls) <= set(ours):
         return done - saved
     total = multiply_adds(graph) - saved
     return round(total) if isfinite(total) else None
 
 
-def conv_macs(op: "Conv", rounding: "Rounding") -> int:
-    """Of Winograd's filtering the products of its tiles; the transforms, which are sums, are not
-    counted."""
-    from deploy.cpu.kernels import conv_winograd, conv_winograd_small, module_of
+def winograd_macs(op: "Conv") -> int:
+    """The products of its tiles; the transforms, which are sums, are not counted."""
+    from deploy.cpu.kernels import conv_winograd
 
-    module = module_of(op, rounding)
-    transforms = None
-    if module in (conv_winograd, conv_winograd_small):
-        transforms = conv_winograd.transforms(op, large=module is conv_winograd)
-    if transforms is None:
-        return op.macs
+    transforms = conv_winograd.transforms(op)
+    assert transforms is not None
     products = sum(op.cin) // op.groups * op.cout
     for axis, transform in enumerate(transforms):
         size, dilation = op.output[1 + axis], op.dilation[axis]

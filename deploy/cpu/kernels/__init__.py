@@ -28,7 +28,6 @@ from deploy.cpu.kernels import (
     conv_direct,
     conv_multiplied,
     conv_winograd,
-    conv_winograd_small,
     convert,
     depthwise,
     elementwise,
@@ -52,7 +51,6 @@ from deploy.cpu.kernels import (
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
 from deploy.graph.place import Layout
-from deploy.precision import Rounding
 from deploy.schedules import Fields, schedule_fields, with_fields
 from lut import ops
 from lut.ops import Operation
@@ -87,20 +85,19 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
-_WINOGRAD = {
-    Rounding.FEWEST_PRODUCTS: conv_winograd,
-    Rounding.AS_THE_PLAIN_SUM: conv_winograd_small,
-    Rounding.PLAIN_SUM: None,
-}
+# Kernels that round more than the plain sum does, whose work another one does as well.
+INEXACT = (conv_winograd,)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
 
-def module_of(op: Operation, rounding: Rounding = Rounding.FEWEST_PRODUCTS) -> ModuleType:
-    """The kernel module of an operation, of those that add up so; KeyError where there is none."""
-    for each in MODULES[type(op)]:
-        module = _WINOGRAD[rounding] if each is conv_winograd else each
-        if module and (not hasattr(module, "supports") or module.supports(op)):
+def module_of(op: Operation, *, exact: bool = False) -> ModuleType:
+    """The kernel module of an operation, of the exact ones if so asked; KeyError where there is
+    none."""
+    for module in MODULES[type(op)]:
+        if exact and module in INEXACT:
+            continue
+        if not hasattr(module, "supports") or module.supports(op):
             return module
     raise KeyError(op)
 
@@ -127,14 +124,14 @@ class CpuKernels:
     """`deploy.graph.place.Kernels` of one instruction set and number of threads.
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
-    `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it.
-    `rounding` is how they may add up.
+    `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
+    leaves out kernels that round more than the plain sum does.
     """
 
     isa: Isa
     threads: int
     measured: Mapping[str, Fields] = field(default_factory=dict)
-    rounding: Rounding = Rounding.FEWEST_PRODUCTS
+    exact: bool = False
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
@@ -147,10 +144,9 @@ class CpuKernels:
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
         rule, values = self.rule(op), self.measured.get(str(op))
-        if module_of(op, Rounding.PLAIN_SUM) is not module_of(op) and values is not None:
-            # Measured may be another kernel.
-            fits = set(values) == set(schedule_fields(rule)) and self._tunes(op)
-            values = values if fits else None
+        if module_of(op, exact=True) is not module_of(op) and values is not None:
+            # Measured may be the other of the two kernels.
+            values = values if set(values) == set(schedule_fields(rule)) else None
         return rule if values is None else with_fields(rule, values)
 
     def alternatives(self, op: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401 - a Schedule
@@ -161,8 +157,6 @@ class CpuKernels:
         reached one at a time. Then the neighbours of `best`.
         """
         module = self._module(op)
-        if not self._tunes(op):
-            return
         if hasattr(module, "alternatives"):
             yield from module.alternatives(op, self.isa, self.threads)
         yield from neighbours(best, self.isa)
@@ -178,11 +172,7 @@ class CpuKernels:
         return packed
 
     def _module(self, op: Operation) -> ModuleType:
-        return module_of(op, self.rounding)
-
-    def _tunes(self, op: Operation) -> bool:
-        # Records of the two Winograd kernels could not be told apart.
-        return self._module(op) is not conv_winograd_small
+        return module_of(op, exact=self.exact)
 
     def layout(self, op: Operation) -> Layout:
         """Blocked (1, C/c, H, W, c), but for the image and what has its size."""

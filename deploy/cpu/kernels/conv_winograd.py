@@ -41,10 +41,9 @@ class ConvWinogradSchedule:
     by_point: bool
 
 
-def transforms(op: Conv, *, large: bool = True) -> tuple[Transform, Transform] | None:
-    """Of rows and columns, the largest that the map and the caches have room for; without `large`
-    none of six points."""
-    for six in (True, False) if large else (False,):
+def transforms(op: Conv) -> tuple[Transform, Transform] | None:
+    """Of rows and columns, the largest that the map and the caches have room for."""
+    for six in (True, False):
         rows, columns = _axis(op, 0, six=six), _axis(op, 1, six=six)
         if rows is None or columns is None:
             continue
@@ -68,7 +67,7 @@ def _smallest(op: Conv, axis: int) -> int:
     return op.output[1 + axis] // op.dilation[axis]
 
 
-def supports(op: Conv, *, large: bool = True) -> bool:
+def supports(op: Conv) -> bool:
     """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms; in
     groups where those of each fill vectors of every instruction set."""
     plain = op.stride == op.spread == (1, 1) and op.source == "maps"
@@ -82,15 +81,13 @@ def supports(op: Conv, *, large: bool = True) -> bool:
         and dilated
         and wide
         and op.kernel in _WINDOWS
-        and transforms(op, large=large) is not None
+        and transforms(op) is not None
     )
 
 
-def default_schedule(
-    op: Conv, isa: Isa, threads: int = 2, *, large: bool = True
-) -> ConvWinogradSchedule:
+def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedule:
     """Tiles whose transformed inputs and products stay in L2, in a block that wastes few."""
-    rows, columns = _transforms(op, large)
+    rows, columns = _transforms(op)
     cout, channels = op.cout // op.groups, _in_blocks(op, isa) * isa.lanes
     points = rows.points * columns.points
     counts = [
@@ -128,20 +125,20 @@ def _in_blocks(op: Conv, isa: Isa) -> int:
     return sum(isa.blocks(c // op.groups) for c in op.cin)
 
 
-def _transforms(op: Conv, large: bool) -> tuple[Transform, Transform]:
-    pair = transforms(op, large=large)
+def _transforms(op: Conv) -> tuple[Transform, Transform]:
+    pair = transforms(op)
     assert pair is not None
     return pair
 
 
 def pack(
     op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
-    normalisation: dict[str, Any] | None = None, *, large: bool = True,
+    normalisation: dict[str, Any] | None = None,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """Constants in call order: transformed weight (O/c, points, I, c), bias (O/c, c), the steps'
     vectors."""
     del normalisation
-    rows, columns = _transforms(op, large)
+    rows, columns = _transforms(op)
     out, inner = weight.shape[:2]
     window = np.einsum(
         "yh,oihw,xw->yxio", rows.window(), weight.astype(np.float64), columns.window()
@@ -154,22 +151,21 @@ def pack(
     return [np.ascontiguousarray(packed), pack_vector(isa, np.asarray(bias)), *vectors]
 
 
-def emit(op: Conv, schedule: ConvWinogradSchedule, isa: Isa, *, large: bool = True) -> Any:  # noqa: ANN401
+def emit(op: Conv, schedule: ConvWinogradSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(maps, other maps, weight, bias, vectors, y)."""
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
-        return _Kernel(op, schedule, isa, f, large=large).body
+        return _Kernel(op, schedule, isa, f).body
 
     return ir.prim_func("conv", signature)
 
 
 class _Kernel:
     def __init__(
-        self, op: Conv, schedule: ConvWinogradSchedule, isa: Isa, f: ir.PrimFuncBuilder,
-        *, large: bool,
-    ) -> None:  # fmt: skip
+        self, op: Conv, schedule: ConvWinogradSchedule, isa: Isa, f: ir.PrimFuncBuilder
+    ) -> None:
         self.op, self.isa, self.tile = op, isa, schedule.tile
-        self.transforms = _transforms(op, large)
+        self.transforms = _transforms(op)
         rows, columns = self.transforms
         self.points = rows.points * columns.points
         self.inputs = Inputs(isa, f, op)

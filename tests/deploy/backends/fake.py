@@ -22,7 +22,6 @@ from deploy.graph.view import Graph
 from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
-from deploy.precision import Rounding
 from deploy.runtime import Network
 from deploy.schedules import Fields, with_fields
 from deploy.target import Target
@@ -172,12 +171,7 @@ class FakeBackend:
         return FakeKernels().has(operation)
 
     def kernels(
-        self,
-        target: Target,
-        threads: int,
-        measured: Mapping[str, Fields],
-        *,
-        rounding: Rounding = Rounding.FEWEST_PRODUCTS,
+        self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
     ) -> FakeKernels | None:
         return FakeKernels(measured)
 

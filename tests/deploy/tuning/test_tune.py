@@ -89,17 +89,14 @@ class Bench:
         return Measurement("a machine", (1000,) * 5, (self.ns(candidate.text, size),) * 5)
 
 
-JUMPING = {"one that jumps": "careful"}
-
-
 class Backend(SimpleNamespace):
     kernels_version = VERSION
 
     def record_threads(self, threads):
         return threads
 
-    def kernels(self, *_, rounding):
-        return "careful kernels" if rounding == "careful" else "the kernels"
+    def kernels(self, *_, exact):
+        return "exact kernels" if exact else "the kernels"
 
     def versions(self):
         return {"compiler": "1.2"}
@@ -112,13 +109,13 @@ class Backend(SimpleNamespace):
 @pytest.fixture(autouse=True)
 def jumping(monkeypatch):
     """Graphs are texts here."""
-    monkeypatch.setattr(tuning, "rounding_of", lambda graph: JUMPING.get(graph))
+    monkeypatch.setattr(tuning, "compiled_exactly", lambda graph: graph == "one that jumps")
 
 
 def use(bench, patch):
     backend = Backend(bench=bench)
     patch.setattr(tuning, "backend_of", lambda _target: backend)
-    patch.setattr(tuning, "rounding_of", lambda graph: JUMPING.get(graph))
+    patch.setattr(tuning, "compiled_exactly", lambda graph: graph == "one that jumps")
     return backend
 
 
@@ -377,7 +374,7 @@ def test_a_record_can_be_read_without_this_program(bench, tmp_path):
     assert math.isclose(json.loads(line)["rule_ns"][0], 1000)
 
 
-def test_a_graph_that_is_compiled_with_care_is_tuned_so(tmp_path, monkeypatch):
+def test_a_graph_that_is_compiled_exactly_is_tuned_so(tmp_path, monkeypatch):
     backend = use(Bench(), monkeypatch)
     tune("one that jumps", TARGET, tmp_path, "the rule", Limits(trials=1), threads=2)
-    assert backend.asked[1] == "careful kernels"
+    assert backend.asked[1] == "exact kernels"
