@@ -18,7 +18,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
 from deploy.graph.ends import with_logits_output
-from deploy.graph.expected import Expectations, Expected, compiled_exactly
+from deploy.graph.expected import Expectations, Expected
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
@@ -67,8 +67,7 @@ def build_artifact(
     `own` is the user's own file: before anything is compiled, the graph is compared with it.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
-    kernels that round more than the plain sum (Winograd's convolutions); so it is of a graph in
-    which a rounding may choose between values. `dump` is a folder for
+    kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
     the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
     first node that differs, where the graph does not match the file or the binary the graph; then
     there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
@@ -89,7 +88,6 @@ def build_artifact(
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
     expectations = Expectations(complete, inputs)
     golden = expectations["golden"]
-    exact = exact or compiled_exactly(model)
     kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)
     drafted = draft(model, target, golden_image, golden, threads)

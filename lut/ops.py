@@ -212,7 +212,8 @@ class Conv(Operation):
 
     `cin` are the channels of each map. `spread` puts zeros between the input's elements, which lie
     so far apart then: a transposed convolution has its stride there and a mirrored window. `pad`
-    may be negative, which cuts.
+    may be negative, which cuts. `exact` asks for the plain sum of the products, which rounds equal
+    windows alike.
     """
 
     cin: tuple[int, ...]
@@ -227,6 +228,7 @@ class Conv(Operation):
     groups: int = 1
     source: MapSource = "maps"
     then: tuple[Step, ...] = ()
+    exact: bool = False
     dtype: DType = "float32"
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from deploy.graph.ends import with_logits_output
 from deploy.graph.float64 import evaluate, multiply_adds
 from deploy.graph.float64_resize import NoTruthError
 from deploy.graph.reference import OnnxSession, Opener
@@ -66,12 +65,6 @@ class TwoSessions:
         """The outputs of both for one input with its batch axis. Raises UserError where onnxruntime
         fails on it."""
         return self.optimised.run_batch(given, names), self.plain.run_batch(given, names)
-
-
-def compiled_exactly(model: onnx.ModelProto) -> bool:
-    """Whether a graph with both ends gets no kernel that rounds more than it must: where a rounding
-    chooses between values, as ahead of an unpooling."""
-    return jumps(with_logits_output(model))
 
 
 def jumps(graph: onnx.ModelProto) -> bool:

@@ -1,7 +1,7 @@
 """Placing kernels: every operation of a graph that the backend has becomes one call."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from deploy.graph.decisive import decisive_values
 from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
 from deploy.graph.view import Graph, shape_of, values_between
 from lut.ops import Convert, Operation
@@ -32,8 +33,15 @@ class Layout:
 class Kernels(Protocol):
     """The kernels of a backend, each of which computes one operation."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether every operation is wanted so."""
+
     def has(self, operation: Operation) -> bool:
         """Whether there is a kernel for it."""
+
+    def exactly(self, operation: Operation) -> Operation:
+        """The operation, as whose kernel rounds no more than it must, and equal windows alike."""
 
     def emit(self, operation: Operation) -> Any:  # noqa: ANN401 - a PrimFunc
         """The PrimFunc of inputs, constants, output, with the schedule chosen for it."""
@@ -77,6 +85,7 @@ def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
     graph, and none that overlaps what was found before it."""
     found: dict[relax.Var, Found] = {}
     taken: set[relax.Var] = set()
+    decisive = set(graph.vars) if kernels.exact else decisive_values(graph)
 
     def find(match: Matcher, beside: bool) -> None:
         # From the end: an operation is met whole, with its activation, before a part of it.
@@ -88,6 +97,9 @@ def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
                     continue
                 if kernels.has(candidate.operation) and taken.isdisjoint(candidate.inner):
                     found[var] = candidate
+                    if var in decisive:
+                        exact = kernels.exactly(candidate.operation)
+                        found[var] = replace(candidate, operation=exact)
                     taken.update((var, *candidate.inner))
                     # And what an activation of several operators has between them.
                     taken.update(values_between(graph, (var, *candidate.inner), candidate.inputs))

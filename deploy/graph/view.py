@@ -38,7 +38,7 @@ class Graph:
         result = function.body.body
         value = self.definition(result)
         fields = value.fields if isinstance(value, relax.Tuple) else [result]
-        self._results = {field for field in fields if isinstance(field, relax.Var)}
+        self.results = [field for field in fields if isinstance(field, relax.Var)]
         self._uses[result] += 1
 
     @cached_property
@@ -82,7 +82,7 @@ class Graph:
 
     def is_result(self, var: Var) -> bool:
         """Whether the function returns the variable, alone or in a tuple."""
-        return var in self._results
+        return var in self.results
 
     def before_activation(self, var: Var) -> bool:
         """Whether the variable is a convolution, with its bias or still without it, that an

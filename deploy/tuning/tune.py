@@ -20,7 +20,6 @@ from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import Job
 from deploy.devices.network import Remote
-from deploy.graph.expected import compiled_exactly
 from deploy.schedules import TRACE, schedule_fields, with_fields
 from deploy.target import Target
 from deploy.trials.bench import Candidate, Keep, Measurement, TuningBench
@@ -81,7 +80,7 @@ def tune(
     measures it.
     """
     backend = backend_of(target)
-    kernels = backend.kernels(target, threads, {}, exact=compiled_exactly(graph))
+    kernels = backend.kernels(target, threads, {})
     job = Job(graph, target, kernels)
     bench = backend.tuning_bench(job, rule, threads, remote, emulated=emulated)
     key = target.key, backend.record_threads(threads), backend.kernels_version

@@ -297,12 +297,15 @@ def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
     infos = KernelInfo("conv", "conv", str(op), op.macs, 0), KernelInfo("left", TVM, "", 0, 0)
     artifact = SimpleNamespace(kernels=infos, calls=("conv", "left", "conv"))
     saved = 2 * (op.macs - hmseg_side.winograd_macs(op))
-    assert hmseg_side.macs_done(artifact, graph, exact=False) == whole - saved
-    assert hmseg_side.macs_done(artifact, graph, exact=True) == whole
-    assert hmseg_side.macs_done(artifact, segmenter(), exact=True) is None  # of unknown shapes
+    assert hmseg_side.macs_done(artifact, graph) == whole - saved
+    exact = KernelInfo("conv", "conv", str(replace(op, exact=True)), op.macs, 0), infos[1]
+    plain = SimpleNamespace(kernels=exact, calls=artifact.calls)
+    assert hmseg_side.macs_done(plain, graph) == whole
+    assert hmseg_side.macs_done(plain, segmenter()) is None  # of unknown shapes
     artifact = SimpleNamespace(kernels=infos, calls=("conv", "conv"))  # all in kernels of ours
-    assert hmseg_side.macs_done(artifact, graph, exact=True) == 2 * op.macs
-    assert hmseg_side.macs_done(artifact, graph, exact=False) == 2 * op.macs - saved
+    plain = SimpleNamespace(kernels=exact, calls=artifact.calls)
+    assert hmseg_side.macs_done(plain, graph) == 2 * op.macs
+    assert hmseg_side.macs_done(artifact, graph) == 2 * op.macs - saved
 
 
 @pytest.fixture(scope="module")

@@ -60,16 +60,15 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
         "steps": _seconds([*times, ("", end)]),
         "kernels": len(artifact.kernels),
         "left_to_tvm": sum(info.template == TVM for info in artifact.kernels),
-        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx), exact=exact),
+        "macs_done": macs_done(artifact, graph or onnx.load(work.onnx)),
     }
     write_atomic(work.folder / COMPILED, json.dumps(compiled))
 
 
-def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) -> int | None:
+def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int | None:
     """Multiply-adds that a frame really does: those of its kernels' operations, Winograd's counted
     by its products; where TVM computes a part, those of the graph less what Winograd saves, None
-    where the graph does not tell. An artifact does not say how an operation is computed: `exact` is
-    how it was compiled."""
+    where the graph does not tell."""
     from collections import Counter
 
     from deploy.artifact import TVM
@@ -84,7 +83,7 @@ def macs_done(artifact: "Artifact", graph: "onnx.ModelProto", *, exact: bool) ->
         if operation is None:
             continue
         done += calls * operation.macs
-        if isinstance(operation, Conv) and module_of(operation, exact=exact) is conv_winograd:
+        if isinstance(operation, Conv) and module_of(operation) is conv_winograd:
             saved += calls * (operation.macs - winograd_macs(operation))
     if set(artifact.calls) <= set(ours):
         return done - saved

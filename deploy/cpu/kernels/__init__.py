@@ -10,7 +10,7 @@ an operation finds its module.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -51,7 +51,7 @@ from deploy.cpu.kernels import (
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
 from deploy.graph.place import Layout
-from deploy.schedules import Fields, schedule_fields, with_fields
+from deploy.schedules import Fields, with_fields
 from lut import ops
 from lut.ops import Operation
 
@@ -85,18 +85,13 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
-# Kernels that round more than the plain sum does, whose work another one does as well.
-INEXACT = (conv_winograd,)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
 
-def module_of(op: Operation, *, exact: bool = False) -> ModuleType:
-    """The kernel module of an operation, of the exact ones if so asked; KeyError where there is
-    none."""
+def module_of(op: Operation) -> ModuleType:
+    """The kernel module of an operation; KeyError where there is none."""
     for module in MODULES[type(op)]:
-        if exact and module in INEXACT:
-            continue
         if not hasattr(module, "supports") or module.supports(op):
             return module
     raise KeyError(op)
@@ -125,7 +120,7 @@ class CpuKernels:
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
-    leaves out kernels that round more than the plain sum does.
+    asks for plain sums everywhere.
     """
 
     isa: Isa
@@ -137,16 +132,19 @@ class CpuKernels:
         """As `Kernels.has`."""
         return has_kernel(op)
 
+    def exactly(self, op: Operation) -> Operation:
+        """As `Kernels.exactly`: only what rounds otherwise changes its name."""
+        if isinstance(op, ops.Conv) and module_of(op) is conv_winograd:
+            return replace(op, exact=True)
+        return op
+
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""
-        return self._module(op).default_schedule(op, self.isa, self.threads)
+        return module_of(op).default_schedule(op, self.isa, self.threads)
 
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
         rule, values = self.rule(op), self.measured.get(str(op))
-        if module_of(op, exact=True) is not module_of(op) and values is not None:
-            # Measured may be the other of the two kernels.
-            values = values if set(values) == set(schedule_fields(rule)) else None
         return rule if values is None else with_fields(rule, values)
 
     def alternatives(self, op: Operation, best: Any) -> Iterator[Any]:  # noqa: ANN401 - a Schedule
@@ -156,7 +154,7 @@ class CpuKernels:
         and chunks: fields that depend on one another, such as mode, phases and tasks, are not
         reached one at a time. Then the neighbours of `best`.
         """
-        module = self._module(op)
+        module = module_of(op)
         if hasattr(module, "alternatives"):
             yield from module.alternatives(op, self.isa, self.threads)
         yield from neighbours(best, self.isa)
@@ -164,15 +162,12 @@ class CpuKernels:
     def emit(self, op: Operation, schedule: Any = None) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`, or with another schedule."""
         chosen = self.schedule(op) if schedule is None else schedule
-        return self._module(op).emit(op, chosen, self.isa)
+        return module_of(op).emit(op, chosen, self.isa)
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = self._module(op).pack(op, self.isa, **weights)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa, **weights)
         return packed
-
-    def _module(self, op: Operation) -> ModuleType:
-        return module_of(op, exact=self.exact)
 
     def layout(self, op: Operation) -> Layout:
         """Blocked (1, C/c, H, W, c), but for the image and what has its size."""

@@ -70,7 +70,7 @@ def _smallest(op: Conv, axis: int) -> int:
 def supports(op: Conv) -> bool:
     """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms; in
     groups where those of each fill vectors of every instruction set."""
-    plain = op.stride == op.spread == (1, 1) and op.source == "maps"
+    plain = op.stride == op.spread == (1, 1) and op.source == "maps" and not op.exact
     sides = sum(op.cin) // op.groups, op.cout // op.groups
     whole = op.groups == 1 or (len(op.cin) == 1 and all(side % _LANES == 0 for side in sides))
     dilated = all(d == 1 or k > 1 for d, k in zip(op.dilation, op.kernel, strict=True))

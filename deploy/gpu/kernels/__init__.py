@@ -44,9 +44,15 @@ class GpuKernels:
 
     measured: Mapping[str, Fields] = field(default_factory=dict)
 
+    exact = False  # no kernel here rounds more than the plain sum
+
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
         return type(op) in MODULES
+
+    def exactly(self, op: Operation) -> Operation:
+        """As `Kernels.exactly`."""
+        return op
 
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""

@@ -83,7 +83,9 @@ def _moved(
     is transposed; both without the axis of one image, which `ChannelsFirst` leaves out."""
     last = graph.call(value, "relax.reshape")
     turned = None if last is None else graph.call(last.args[0], "relax.permute_dims")
-    first = None if turned is None else graph.call(turned.args[0], "relax.reshape")
+    if turned is None:
+        return None
+    first = graph.call(turned.args[0], "relax.reshape")
     if first is None:
         return None
     shape, axes = list(shape_of(turned.args[0])), [int(axis) for axis in turned.attrs.axes or ()]
@@ -95,10 +97,12 @@ def _moved(
 def _depth_to_space(graph: Graph, value: relax.Var) -> tuple[list[relax.Expr], int]:
     """The maps that are concatenated and become the places of k x k windows, and k."""
     moved = _moved(graph, value, _TO_SPACE)
-    concat = None if moved is None else graph.call(moved[0], "relax.concat")
+    if moved is None:
+        return [], 0
+    k, other, *_ = moved[1]
+    concat = graph.call(moved[0], "relax.concat")
     if concat is None or int(concat.attrs.axis) not in (1, -3):
         return [], 0
-    k, other, *_ = moved[1] if moved else ()
     return (list(concat.args[0].fields), k) if k == other else ([], 0)
 
 

@@ -95,8 +95,8 @@ class Backend(SimpleNamespace):
     def record_threads(self, threads):
         return threads
 
-    def kernels(self, *_, exact):
-        return "exact kernels" if exact else "the kernels"
+    def kernels(self, *_):
+        return "the kernels"
 
     def versions(self):
         return {"compiler": "1.2"}
@@ -106,16 +106,9 @@ class Backend(SimpleNamespace):
         return self.bench
 
 
-@pytest.fixture(autouse=True)
-def jumping(monkeypatch):
-    """Graphs are texts here."""
-    monkeypatch.setattr(tuning, "compiled_exactly", lambda graph: graph == "one that jumps")
-
-
 def use(bench, patch):
     backend = Backend(bench=bench)
     patch.setattr(tuning, "backend_of", lambda _target: backend)
-    patch.setattr(tuning, "compiled_exactly", lambda graph: graph == "one that jumps")
     return backend
 
 
@@ -372,9 +365,3 @@ def test_a_record_can_be_read_without_this_program(bench, tmp_path):
     (line,) = path.read_text().splitlines()
     assert set(json.loads(line)) == set(Record.__dataclass_fields__)
     assert math.isclose(json.loads(line)["rule_ns"][0], 1000)
-
-
-def test_a_graph_that_is_compiled_exactly_is_tuned_so(tmp_path, monkeypatch):
-    backend = use(Bench(), monkeypatch)
-    tune("one that jumps", TARGET, tmp_path, "the rule", Limits(trials=1), threads=2)
-    assert backend.asked[1] == "exact kernels"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, Tile
 from deploy.cpu.kernels import CpuKernels, conv_direct, conv_winograd, module_of
-from deploy.schedules import schedule_fields
 from lut.ops import Conv
 
 from .helpers import ISAS, normal, run, unpack_activation
@@ -170,16 +169,10 @@ def test_winograd_rounds_little_more_than_the_plain_sum(isa):
 def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
     wide = Conv((64,), 64, 16, 32, **SAME)
     assert module_of(wide) is conv_winograd
-    assert module_of(wide, exact=True) is conv_direct
-    measured = {str(wide): {"tile_rows": 1}}
-    exact = CpuKernels(AVX2, 2, measured, exact=True)
-    assert exact.schedule(wide) == conv_direct.default_schedule(wide, AVX2, 2)
-    # Nor the other way round: a record of an exact network is none for another.
-    records = {str(wide): schedule_fields(conv_direct.default_schedule(wide, AVX2, 2))}
-    assert CpuKernels(AVX2, 2, records).schedule(wide) == conv_winograd.default_schedule(
-        wide, AVX2, 2
-    )
-    assert CpuKernels(AVX2, 2, records, exact=True).schedule(wide).rows
+    kernels = CpuKernels(AVX2, 2)
+    assert module_of(kernels.exactly(wide)) is conv_direct
+    strided = replace(wide, stride=(2, 2))
+    assert kernels.exactly(strided) == strided  # it is direct as it is, and its records count
     for op in (
         replace(wide, stride=(2, 2)), replace(wide, cin=(3,)), replace(wide, cout=8),
         replace(wide, groups=8), Conv((64,), 64, 1, 1, **SAME), Conv((64,), 64, 16, 32),

@@ -1,4 +1,4 @@
-"""Unpooling in the form that `deploy.reading` writes, through every pass before kernels are placed."""
+"""Unpooling as `deploy.reading` writes it, through every pass that places kernels."""
 
 import onnx
 import pytest
