@@ -62,7 +62,7 @@ class Source:
     @property
     def name(self) -> str:
         """For people: as it was written, without the password that an address may hold."""
-        return re.sub(r"(?<=://)[^/@]*@", "", self.address) if self.is_stream else self.address
+        return re.sub(r"(?<=://)[^/]*@", "", self.address) if self.is_stream else self.address
 
     @property
     def path(self) -> Path:
@@ -138,7 +138,7 @@ class Reader:
         aspect = self._stream.sample_aspect_ratio or 1
         image = frame.to_ndarray(
             format="rgb24",
-            width=round(frame.width * aspect) if 1 / 4 <= aspect <= 4 else frame.width,
+            width=max(1, round(frame.width * aspect)) if 1 / 4 <= aspect <= 4 else frame.width,
             src_colorspace=None if told else _colours(frame.height),
         ).astype(np.uint8, copy=False)
         matrix = frame.side_data.get("DISPLAYMATRIX")

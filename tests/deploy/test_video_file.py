@@ -208,6 +208,7 @@ class TestReader:
         ("a@b//c.mp4", "a@b//c.mp4", "a@b/c.mp4", False),
         ("rtsp://me:word@host:554/live/cam1?x=1", "rtsp://host:554/live/cam1?x=1", "cam1", True),
         ("rtsp://host", "rtsp://host", "host", True),
+        ("rtsp://me:w@rd@host/a@b", "rtsp://host/a@b", "b", True),
         ("udp://@:1234", "udp://:1234", "stream", True),
     ],
 )
