@@ -1,6 +1,7 @@
 """Image files in, label maps and coloured overlays out."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,49 +120,90 @@ def save_overlay(
     *,
     background: bool = False,
 ) -> None:
-    """Write an RGB image with the classes' colours over it and a legend of those that occur.
+    """Write what `draw_overlay` makes of these."""
+    _save_png(draw_overlay(image, found, classes, background=background), path)
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    found: NDArray[Any],
+    classes: ClassSet,
+    *,
+    background: bool = False,
+    steady: bool = False,
+) -> Image.Image:
+    """An RGB image with the classes' colours over it and a legend of those that occur below.
 
     found: labels (H, W), of which with a `background` class 0 is left as it is in the image; or
-    masks (K, H, W), whose colours are mixed where several meet.
+    masks (K, H, W), whose colours are mixed where several meet. `steady` is for the frames of a
+    video (`_steady_places`).
     """
-    palette = np.array(classes.palette, np.float32)
     if found.ndim == 3:
         counts, covered = found.sum((1, 2)), found.sum(0)
-        colours = np.tensordot(found, palette, (0, 0)) / np.maximum(covered, 1)[..., None]
+        colours = np.tensordot(found, np.array(classes.palette, np.float32), (0, 0))
+        colours /= np.maximum(covered, 1)[..., None]
+        blended = np.where(covered[..., None] > 0, 0.45 * image + 0.55 * colours, image).round()
     else:
-        counts, covered = np.bincount(found.ravel(), minlength=len(classes)), np.ones_like(found)
+        counts = np.bincount(found.ravel(), minlength=len(classes))
+        # The same in twentieths: in floats it would take ten times as long, which a video feels.
+        parts = 11 * np.array(classes.palette, np.uint16)
+        blended = np.multiply(image, 9, dtype=np.uint16) + parts.take(found, 0, mode="clip")
+        blended = (blended + np.uint16(10)) // np.uint16(20)
         if background:
-            covered = found
-        colours = palette[np.minimum(found, len(palette) - 1)]
-    blended = np.where(covered[..., None] > 0, 0.45 * image + 0.55 * colours, image)
-    picture = Image.fromarray(blended.round().astype(np.uint8))
+            blended = np.where(found[..., None] > 0, blended, image)
+    picture = Image.fromarray(blended.astype(np.uint8))
+    area = image.shape[0] * image.shape[1]
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    shares = [(i, counts[i] / covered.size) for i in order if i < len(classes)]
-    _save_png(_with_legend(picture, classes, shares) if shares else picture, path)
+    shares = {i: float(counts[i] / area) for i in order if i < len(classes)}
+    return _with_legend(picture, classes, shares, steady) if shares or steady else picture
 
 
 def _with_legend(
-    picture: Image.Image, classes: ClassSet, shares: list[tuple[int, float]]
+    picture: Image.Image, classes: ClassSet, shares: dict[int, float], steady: bool
 ) -> Image.Image:
     """The picture with a strip below it: a swatch, a name and a share for each class present."""
     size = max(11, min(28, picture.height // 24))
-    font = ImageFont.load_default(size)
-    entries = [f"{classes.names[index]} {share:.0%}" for index, share in shares]
-    cell = max(int(font.getlength(entry)) for entry in entries) + 3 * size
-    columns = max(1, picture.width // cell)
-    rows = -(-len(entries) // columns)
     line = int(size * 1.6)
+    font = ImageFont.load_default(size)
+    entries = {index: f"{classes.names[index]} {share:.0%}" for index, share in shares.items()}
+    if steady:
+        widest = _widest_entry(classes.names, size)
+    else:
+        widest = max(int(font.getlength(entry)) for entry in entries.values())
+    cell = widest + 3 * size
+    columns = max(1, picture.width // cell)
+    if steady:
+        rows = min(-(-len(classes) // columns), max(1, picture.height // 4 // line))
+        places = _steady_places(shares, len(classes), rows * columns)
+    else:
+        rows = -(-len(entries) // columns)
+        places = {index: place for place, index in enumerate(shares)}
     # A picture narrower than one entry is padded, not cut.
     width = max(picture.width, cell)
     canvas = Image.new("RGB", (width, picture.height + rows * line + size // 2), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    for position, (entry, (index, _)) in enumerate(zip(entries, shares, strict=True)):
-        x = (position % columns) * cell + size // 2
-        y = picture.height + (position // columns) * line + size // 3
+    for index, place in places.items():
+        x = (place % columns) * cell + size // 2
+        y = picture.height + (place // columns) * line + size // 3
         draw.rectangle([x, y, x + size, y + size], fill=classes.palette[index], outline="black")
-        draw.text((x + int(size * 1.4), y - size * 0.1), entry, fill="black", font=font)
+        draw.text((x + int(size * 1.4), y - size * 0.1), entries[index], fill="black", font=font)
     return canvas
+
+
+def _steady_places(shares: dict[int, float], classes: int, room: int) -> dict[int, int]:
+    """The classes present, each with its place in a legend that is as large for every frame: its
+    own, so that nothing jumps; where there is no room for all, those that cover most, in order."""
+    if classes <= room:
+        return {index: index for index in shares}
+    return {index: place for place, index in enumerate(sorted(list(shares)[:room]))}
+
+
+@lru_cache(maxsize=8)
+def _widest_entry(names: tuple[str, ...], size: int) -> int:
+    """Pixels that any class's entry needs, whatever its share."""
+    font = ImageFont.load_default(size)
+    return max(int(font.getlength(f"{name} 100%")) for name in names)
 
 
 def _save_png(image: Image.Image, path: Path) -> None:

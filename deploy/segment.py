@@ -47,9 +47,8 @@ def segment_image(
     The image is resized to the network's size, what is found back to the image's by nearest.
     """
     metadata = network.metadata
-    result = network(metadata.network_input(resize_image(image, metadata.resolution)))
-    found = metadata.found_in(result) if metadata.output == "logits" else result
-    found = resize_labels(found, Resolution(*image.shape[:2]))
+    result = network(given_for(metadata, image))
+    found = found_at(metadata, result, Resolution(*image.shape[:2]))
     paths = [folder / f"{prefix}{kind}.png" for kind in result_kinds(metadata)]
     written: dict[str, Any] = {}
     if metadata.finds_masks:
@@ -64,6 +63,17 @@ def segment_image(
         written["overlay"] = str(overlay)
         save_overlay(seen, found, metadata.classes, overlay, background=metadata.scores == 1)
     return written
+
+
+def given_for(metadata: Metadata, image: NDArray[np.uint8]) -> NDArray[Any]:
+    """What the network takes for an image of any size, uint8 (H, W, C)."""
+    return metadata.network_input(resize_image(image, metadata.resolution))
+
+
+def found_at(metadata: Metadata, result: NDArray[Any], size: Resolution) -> NDArray[Any]:
+    """What is found by the network's `result`, as labels (H, W) or masks (K, H, W) of that size."""
+    found = metadata.found_in(result) if metadata.output == "logits" else result
+    return resize_labels(found, size)
 
 
 def result_kinds(metadata: Metadata) -> list[str]:

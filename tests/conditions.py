@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 
@@ -61,6 +62,9 @@ AVX512 = Condition(
 TWO_CORES = Condition("one core", lambda: len(os.sched_getaffinity(0)) >= 2)
 NOT_ROOT = Condition("root may write anywhere", lambda: os.geteuid() != 0)
 MOUNTS = Condition("this machine lets nobody mount a small file system", _mounts)
+PYAV = Condition(
+    "PyAV is not installed: pip install 'hmseg[video]'", lambda: find_spec("av") is not None
+)
 OBJDUMP = Condition("objdump is not installed", lambda: shutil.which("objdump") is not None)
 EMULATED_ARM = Condition(
     "the emulated ARM machine is not set up here: hmseg-deploy device emulate --setup-only",
@@ -70,7 +74,9 @@ CAMVID = Condition(
     "HMSEG_DATA in the environment does not name CamVid's folder",
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
-CONDITIONS = (KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, OBJDUMP, EMULATED_ARM, CAMVID)
+CONDITIONS = (
+    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, OBJDUMP, EMULATED_ARM, CAMVID,
+)  # fmt: skip
 _LACKS = "this CPU lacks "
 
 

@@ -158,11 +158,11 @@ def test_there_are_no_circles():
 # from its own floor; a file that lies lower than its room stands for itself.
 FLOORS = (
     (
-        "coordinates", "gpu.plan", "host", "ir", "measure.clock", "noise", "object_cache",
+        "belt", "coordinates", "gpu.plan", "host", "ir", "measure.clock", "noise", "object_cache",
         "resolution", "schedules",
     ),
     ("bilinear", "images", "metadata", "precision", "street"),
-    ("target",),
+    ("target", "video_file"),
     ("cpu.library", "gpu.program"),  # what an artifact holds
     ("artifact",),
     ("artifact_file",),
@@ -172,7 +172,7 @@ FLOORS = (
     ("loaders", "targets"),
     ("runtime",),
     ("measure", "segment", "verify"),
-    ("devices", "own_file", "profile"),
+    ("devices", "own_file", "profile", "video"),
     ("roofline", "trials"),
     ("backends",),
     ("bench", "quick_timing", "tuning"),

@@ -19,6 +19,7 @@ from deploy.street import draw_street
 from lut.table_file import save_table
 from tests.conftest import ROOT
 from tests.deploy.tuning.test_upgrade import BLOCK, record, write
+from tests.deploy.videos import pictures, read_video, write_video
 from tests.lut.tables import table, visit
 from tests.lut.test_upgrade import as_version_1
 
@@ -50,6 +51,7 @@ def walk(tmp_path_factory, users_folder) -> Walk:
     (folder / "photos").mkdir()
     for name in ("street.png", "photos/a.jpg", "photos/b.png"):
         Image.fromarray(draw_street(Resolution(120, 200))).save(folder / name)
+    write_video(folder / "street.mp4", pictures(10))
     save_table(table(visit("a")), folder / "TABLE.jsonl")
     as_version_1(folder / "TABLE.jsonl")  # what `upgrade` is for
     write(folder / "RECORDS.jsonl", record(BLOCK))
@@ -105,6 +107,7 @@ def test_what_else_they_leave(walk):
     """Results, and what is measured and carried over."""
     left = ["tiny-hmseg-256x512.onnx", "roofline.png", "out/street-overlay.png", "out/a-labels.png"]
     assert all((walk.folder / name).stat().st_size > 0 for name in left)
+    assert len(read_video(walk.folder / "overlay.mp4")) == 10
     assert "rule / records, whole network: " in walk.of("hmseg-deploy tune").stdout
     assert walk.of("hmseg-deploy upgrade").stdout.count("carried over: 1 records") == 2
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deploy.images import (
+    draw_overlay,
     find_images,
     read_image,
     resize_image,
@@ -303,6 +304,35 @@ class TestSave:
         assert not (coloured - present) & found
         # Nothing is cut at the right edge: the last columns are blank.
         assert (legend[:, -2:] == 255).all()
+
+    def test_a_steady_legend_has_a_place_for_each_class(self):
+        """All pictures are as large, and what two have in common stands where it stood."""
+        image = photo(Resolution(400, 1200))
+        one = np.asarray(draw_overlay(image, np.full((400, 1200), 3), CITYSCAPES, steady=True))
+        labels = np.arange(1200).repeat(400).reshape(1200, 400).T % 19
+        labels[0] = 3
+        all_ = np.asarray(draw_overlay(image, labels, CITYSCAPES, steady=True))
+        nothing = np.asarray(draw_overlay(image, np.full((400, 1200), 99), CITYSCAPES, steady=True))
+        assert one.shape == all_.shape == nothing.shape
+        assert (nothing[400:] == 255).all()
+        colour = np.array(CITYSCAPES.palette[3])
+        places = [np.argwhere((shown[400:] == colour).all(-1)) for shown in (one, all_)]
+        np.testing.assert_array_equal(places[0].min(0), places[1].min(0))
+        for index in range(19):
+            assert (all_[400:] == CITYSCAPES.palette[index]).all(-1).any()
+
+    def test_a_steady_legend_without_room_for_all(self):
+        """A quarter of the image's height, for those that cover most."""
+        labels = np.full((240, 320), 700)
+        labels[:80], labels[80:90] = 4, 9
+        image = np.zeros((240, 320, 3), np.uint8)
+        classes = generic_classes(1000)
+        shown = np.asarray(draw_overlay(image, labels, classes, steady=True))
+        assert 240 < shown.shape[0] <= 240 * 5 // 4 + 20
+        for index in (4, 9, 700):
+            assert (shown[240:] == classes.palette[index]).all(-1).any()
+        crowd = np.arange(240 * 320).reshape(240, 320) % 1000
+        assert draw_overlay(image, crowd, classes, steady=True).size == shown.shape[1::-1]
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()

@@ -1,4 +1,12 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -8,9 +16,12 @@ from PIL import Image
 from deploy.images import resize_labels
 from deploy.resolution import Resolution
 from deploy.runtime import load
-from tests.deploy.cli.conftest import files, hmseg, run_program
+from tests import conditions
+from tests.deploy import videos
+from tests.deploy.cli.conftest import PROGRAM, files, hmseg, run_program
 from tests.deploy.graph.ends.files import network, node
 from tests.deploy.graphs import photo, write
+from tests.deploy.videos import FASTSTART, cut, read_video, write_video
 from tests.hmseg.data.folders import make_camvid
 
 
@@ -132,6 +143,7 @@ def test_broken_images(cli, artifact_path, case, tmp_path):
         (["ARTIFACT", "in", "--out", "in/a.png"], "it is a file"),
         (["ARTIFACT", "in", "--out", "/proc/x"], "cannot write"),
         (["ARTIFACT", "in", "--threads", "0"], "--threads 0"),
+        (["ARTIFACT", "in", "--live"], "--live is for videos"),
     ],
 )
 def test_bad_input(cli, artifact_path, pictures, tmp_path, arguments, message):
@@ -141,3 +153,165 @@ def test_bad_input(cli, artifact_path, pictures, tmp_path, arguments, message):
     assert (done.code, done.out) == (2, "")
     assert message in done.error
     assert files(tmp_path) == before
+
+
+def test_broken_images_do_not_stop_the_others(cli, artifact_path, pictures, tmp_path):
+    """Each is named; the exit code is that of failed work."""
+    (tmp_path / "in" / "aa.png").write_bytes(BROKEN["cut"])
+    (tmp_path / "bad.jpg").write_bytes(BROKEN["text"])
+    done = cli("run", artifact_path, "bad.jpg", "in", "--no-overlay")
+    assert done.code == 1
+    assert done.out == "out/a-labels.png\nout/b-labels.png\n"
+    assert done.error == "error: 2 of 4 inputs failed"
+    lines = done.err.splitlines()
+    assert "1/4 bad.jpg failed: not a PNG or JPEG image" in lines
+    assert [line for line in lines if line.startswith("3/4 in/aa.png failed: cannot be decoded")]
+    assert files(tmp_path / "out") == ["a-labels.png", "b-labels.png"]
+    done = cli("run", artifact_path, "bad.jpg", "in/a.png", "--json", "--no-overlay")
+    assert (done.code, done.error) == (1, "error: 1 of 2 inputs failed")
+    assert json.loads(done.out) == [{"image": "in/a.png", "labels": "out/a-labels.png"}]
+
+
+@pytest.fixture
+def street(tmp_path):
+    """A video of 12 frames."""
+    return write_video(tmp_path / "street.mp4", videos.pictures(12))
+
+
+@conditions.PYAV.mark
+class TestVideos:
+    def test_one(self, cli, artifact_path, street, tmp_path):
+        done = cli("run", artifact_path, "street.mp4", "--out", "new/o.mkv").succeeded()
+        assert done.out == "new/o.mkv\n"
+        (line,) = done.err.splitlines()
+        for words in ("1/1 street.mp4", "12 frames, ", " FPS, latency ", " ms (network "):
+            assert words in line
+        assert len(read_video(tmp_path / "new" / "o.mkv")) == 12
+        assert files(tmp_path) == ["new", "new/o.mkv", "street.mp4"]
+
+    def test_json(self, cli, artifact_path, street):
+        done = cli("run", artifact_path, "street.mp4", "--out", "o.mp4", "--json").succeeded()
+        (entry,) = json.loads(done.out)
+        assert entry.pop("fps") > 0
+        assert entry.pop("latency_ms") > entry.pop("network_ms") > 0
+        assert entry == {
+            "video": "street.mp4", "overlay": "o.mp4", "frames": 12, "expected": 12, "dropped": 0,
+            "interrupted": False,
+        }  # fmt: skip
+
+    def test_among_images_and_broken_ones(self, artifact_path, street, pictures, tmp_path):
+        (tmp_path / "street.mkv").write_text("text")
+        (tmp_path / "none.avi").touch()
+        cut(write_video(tmp_path / "short.mp4", videos.noise(12), options=FASTSTART), 0.6)
+        done = run_program(
+            "run", artifact_path, "street.mkv", "in/a.png", "street.mp4", "none.avi",
+            "cut-short.mp4", "--out", "o", cwd=tmp_path,
+        )  # fmt: skip
+        assert (done.code, done.error) == (1, "error: 2 of 5 inputs failed")
+        results = ["o/a-labels.png", "o/street-mp4-overlay.mp4", "o/cut-short-overlay.mp4"]
+        assert done.out.split() == results
+        said = [line for line in done.err.splitlines() if "failed: no video" in line]
+        assert [line.partition(" failed")[0] for line in said] == [
+            "1/5 street.mkv", "4/5 none.avi",
+        ]  # fmt: skip
+        (warning,) = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+        assert warning.startswith("warning: cut-short.mp4: cut short or damaged; the ")
+        assert len(read_video(tmp_path / "o" / "street-mp4-overlay.mp4")) == 12
+        assert 0 < len(read_video(tmp_path / "o" / "cut-short-overlay.mp4")) < 12
+        assert not [name for name in files(tmp_path / "o") if ".hmseg" in name]
+
+    def test_live(self, cli, artifact_path, tmp_path):
+        """Frames too large to be drawn 500 times a second."""
+        write_video(tmp_path / "v.mp4", videos.pictures(100, 480, 640), rate=500)
+        done = cli("run", artifact_path, "v.mp4", "--out", "o.mp4", "--live", "--json").succeeded()
+        (entry,) = json.loads(done.out)
+        assert entry["dropped"] > 0
+        assert entry["frames"] + entry["dropped"] == 100
+        assert len(read_video(tmp_path / "o.mp4")) == entry["frames"]
+        assert f"{entry['dropped']} dropped" in done.err
+
+    def test_an_address(self, cli, artifact_path, street, tmp_path):
+        class Quiet(SimpleHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            address = f"http://127.0.0.1:{server.server_port}"
+            done = cli("run", artifact_path, f"{address}/street.mp4", "--out", "o.mp4").succeeded()
+            missing = cli("run", artifact_path, f"{address}/none.mp4", "--out", "x.mp4")
+            server.shutdown()
+        assert done.out == "o.mp4\n"
+        assert len(read_video(tmp_path / "o.mp4")) == 12
+        assert missing.code == 2
+        assert "none.mp4: cannot be opened (" in missing.error
+        assert files(tmp_path) == ["o.mp4", "street.mp4"]
+
+    def test_interrupting(self, artifact_path, tmp_path):
+        """Ctrl-C in a video that would take a minute more."""
+        write_video(tmp_path / "v.mp4", videos.pictures(1500))
+        process = subprocess.Popen(
+            [*PROGRAM, "run", str(artifact_path), "v.mp4", "-o", "o.mp4", "--live"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob(".hmseg-*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert (process.returncode, out) == (130, "o.mp4\n")
+        assert err.splitlines()[-1] == "error: interrupted"
+        assert "Traceback" not in err
+        times = [float(at) for _, at in read_video(tmp_path / "o.mp4")]
+        assert 2 < len(times) < 1500
+        assert f"{len(times)} frames, " in err
+        assert files(tmp_path) == ["o.mp4", "v.mp4"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["street.mp4"], "name the video to write with --out, such as --out street-overlay"),
+            (["rtsp://me:word@host/cam"], "such as --out cam-overlay.mp4"),
+            (["street.mp4", "--out", "o"], "name a file that ends in .mp4, .mkv"),
+            (["street.mp4", "--out", "o.txt"], "cannot write a video to o.txt"),
+            (["street.mp4", "--out", "in"], "cannot write a video to in"),
+            (["street.mp4", "--out", "/proc/o.mp4"], "cannot write"),
+            (["street.mp4", "--out", "street.mp4"], "street.mp4 would be overwritten"),
+            (["street.mp4", "in", "--out", "o.mp4"], "--out o.mp4: there are several inputs"),
+            (["street.mp4", "--out", "o.mp4", "--no-overlay"], "leave --no-overlay out"),
+            (["none.mp4", "--out", "o.mp4"], "none.mp4: no such file or folder"),
+            (["in/notes.txt", "--out", "o.mp4"], "in/notes.txt: no video, or one cut short"),
+            (["/dev/null", "--out", "o.mp4"], "/dev/null: cannot be opened"),
+            (["rtsp://127.0.0.1:1/x", "--out", "o.mp4"], "rtsp://127.0.0.1:1/x: cannot be opened"),
+        ],
+    )
+    def test_bad_input(self, cli, artifact_path, street, pictures, tmp_path, arguments, message):
+        before = files(tmp_path)
+        done = cli("run", artifact_path, *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert message in done.error
+        assert "word" not in done.error
+        assert files(tmp_path) == before
+
+    def test_without_pyav(self, cli, artifact_path, street, pictures, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "av", None)
+        done = cli("run", artifact_path, "street.mp4", "--out", "o.mp4")
+        assert done.code == 2
+        assert done.error == "error: videos need PyAV: pip install 'hmseg[video]'"
+        done = cli("run", artifact_path, "in/a.png", "street.mp4")
+        assert (done.code, done.error) == (1, "error: 1 of 2 inputs failed")
+        assert "2/2 street.mp4 failed: videos need PyAV: pip install 'hmseg[video]'" in done.err
+        assert "out/a-labels.png" in files(tmp_path)
+
+    def test_without_torch(self, artifact_path, street, tmp_path):
+        (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        run_program(
+            "run", artifact_path, "street.mp4", "-o", "o.mp4", cwd=tmp_path,
+            env={"PYTHONPATH": path},
+        ).succeeded()  # fmt: skip
