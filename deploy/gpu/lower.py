@@ -1,16 +1,14 @@
 """From a module of scheduled kernels to their source and the plan of a frame."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tvm
 import tvm_ffi
-from numpy.typing import NDArray
-from tvm import relax
 
-from deploy.gpu.plan import Entry, Extents, Launch, Life, Plan, Region, aligned, place
+from deploy.arena import Region, aligned
+from deploy.gpu.plan import Entry, Extents, Launch, Plan
+from deploy.graph.frame import Space, Tensor, plan_frame
 from lut.errors import UserError
 
 _AXES = {f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"}
@@ -41,28 +39,34 @@ def lower_module(module: tvm.IRModule, target: tvm.target.Target) -> Lowered:
 
     Raises UserError for an operator that became no PrimFunc.
     """
-    functions = {
-        var.name_hint: function
-        for var, function in module.functions.items()
-        if isinstance(function, tvm.tirx.PrimFunc)
-    }
+    frame = plan_frame(module)
+    functions = {name: module[name] for name in frame.kernels}
     source, codes = lower_kernels(functions, target)
-    constants = _Constants()
-    drafts = {
-        var.name_hint: _Draft(function, codes, constants)
-        for var, function in module.functions.items()
-        if isinstance(function, relax.Function)
+    head = len(frame.constants)
+    given = next(iter(frame.entries.values())).input
+    bases = {Space.CONSTANT: 0, Space.INPUT: head, Space.MAP: head + aligned(given.bytes)}
+
+    def region(tensor: Tensor) -> Region:
+        return Region(bases[tensor.space] + tensor.offset, tensor.bytes)
+
+    entries = {
+        name: Entry(
+            tuple(
+                Launch(
+                    code.kernel,
+                    code.grid,
+                    code.block,
+                    tuple(region(call.arguments[number]) for number in code.arguments),
+                )
+                for call in entry.calls
+                for code in codes[call.kernel]
+            ),
+            region(entry.output),
+        )
+        for name, entry in frame.entries.items()
     }
-    head = constants.size
-    draft = next(iter(drafts.values()))
-    input_ = Region(head, draft.input_bytes)
-    base = head + aligned(draft.input_bytes)
-    entries, end = {}, base
-    for name, draft in drafts.items():
-        entries[name], used = draft.finish(base, input_)
-        end = max(end, base + used)
-    plan = Plan(end, head, input_, entries)
-    return Lowered(source, plan, constants.data())
+    end = bases[Space.MAP] + frame.map_bytes
+    return Lowered(source, Plan(end, head, region(given), entries), frame.constants)
 
 
 def lower_kernels(
@@ -135,94 +139,3 @@ def _launches(function: tvm.tirx.PrimFunc) -> list[KernelCode]:
 def _extents(sizes: dict[str, int], prefix: str) -> Extents:
     x, y, z = (sizes.get(f"{prefix}.{axis}", 1) for axis in "xyz")
     return x, y, z
-
-
-class _Draft:
-    """The launches of one entry, before its maps have their places."""
-
-    def __init__(
-        self,
-        function: relax.Function,
-        codes: dict[str, list[KernelCode]],
-        constants: "_Constants",
-    ) -> None:
-        (image,) = function.params
-        self.input_bytes = _bytes_of(image.ty)
-        self._places: dict[relax.Var, Region | int] = {image: -1}  # a number: that of a map
-        self._calls: list[tuple[KernelCode, list[Region | int]]] = []
-        self._sizes: list[int] = []
-        self._codes, self._constants = codes, constants
-        for block in function.body.blocks:
-            for binding in block.bindings:
-                self._read(binding.var, binding.value)
-        result = self._places[function.body.body]
-        assert isinstance(result, int)
-        self._result = result
-
-    def _read(self, var: relax.Var, value: relax.Expr) -> None:
-        if isinstance(value, relax.Var):
-            self._places[var] = self._places[value]
-            return
-        if not isinstance(value, relax.Call) or value.op.name != "relax.call_tir":
-            name = value.op.name if isinstance(value, relax.Call) else type(value).__name__
-            raise UserError(f"GPU targets cannot lower {name}; replace it in the network")
-        function, arguments = value.args[0], value.args[1].fields
-        places = [self._place(argument) for argument in arguments]
-        self._sizes.append(_bytes_of(var.ty))
-        self._places[var] = len(self._sizes) - 1
-        places.append(self._places[var])
-        for code in self._codes[function.name_hint]:
-            self._calls.append((code, [places[number] for number in code.arguments]))
-
-    def _place(self, argument: relax.Expr) -> Region | int:
-        if isinstance(argument, relax.Var):
-            return self._places[argument]
-        return self._constants.place(argument.value.numpy())
-
-    def finish(self, base: int, input_: Region) -> tuple[Entry, int]:
-        """The entry with its maps behind `base`, and how many bytes they take."""
-        uses: list[list[int]] = [[] for _ in self._sizes]
-        for number, (_, places) in enumerate(self._calls):
-            for place_ in places:
-                if isinstance(place_, int) and place_ >= 0:
-                    uses[place_].append(number)
-        uses[self._result].append(len(self._calls))  # read back when all is done
-        lives = [
-            Life(size, min(used), max(used)) for size, used in zip(self._sizes, uses, strict=True)
-        ]
-        offsets, total = place(lives)
-        regions = [
-            Region(base + offset, size) for offset, size in zip(offsets, self._sizes, strict=True)
-        ]
-
-        def region(place_: Region | int) -> Region:
-            if isinstance(place_, Region):
-                return place_
-            return input_ if place_ < 0 else regions[place_]
-
-        launches = tuple(
-            Launch(code.kernel, code.grid, code.block, tuple(region(p) for p in places))
-            for code, places in self._calls
-        )
-        return Entry(launches, regions[self._result]), total
-
-
-class _Constants:
-    def __init__(self) -> None:
-        self._placed: dict[bytes, Region] = {}
-        self.size = 0
-
-    def place(self, value: NDArray[Any]) -> Region:
-        """Where a constant lies; equal ones share their bytes."""
-        raw = np.ascontiguousarray(value).tobytes()
-        if raw not in self._placed:
-            self._placed[raw] = Region(self.size, len(raw))
-            self.size += aligned(len(raw))
-        return self._placed[raw]
-
-    def data(self) -> bytes:
-        return b"".join(raw.ljust(aligned(len(raw)), b"\0") for raw in self._placed)
-
-
-def _bytes_of(ty: relax.TensorType) -> int:
-    return math.prod(int(size) for size in ty.shape) * np.dtype(str(ty.dtype)).itemsize

@@ -7,22 +7,13 @@ the launches once and replay them.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from deploy.arena import Region
 from lut.errors import UserError
 
-ALIGNMENT = 256  # bytes: CUDA's of an allocation, and more than OpenCL asks of a sub-buffer
-
 Extents: TypeAlias = tuple[int, int, int]
-
-
-class Region(NamedTuple):
-    """Bytes of the arena."""
-
-    offset: int
-    size: int
 
 
 class Launch(NamedTuple):
@@ -102,40 +93,3 @@ def _launch(value: Any, arena: int) -> Launch:  # noqa: ANN401
 def _extents(value: Any) -> Extents:  # noqa: ANN401
     x, y, z = (_count(size) for size in value)
     return x, y, z
-
-
-@dataclass(frozen=True)
-class Life:
-    """A map of a frame: its size and the launches, by number, between which it is needed."""
-
-    size: int
-    first: int
-    last: int
-
-
-def aligned(size: int) -> int:
-    """`size` bytes rounded up to whole places."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def place(lives: Sequence[Life]) -> tuple[list[int], int]:
-    """Offsets of the maps, and the bytes that they take in all: the largest map first, each at the
-    lowest place that is free while it lives."""
-    offsets = [0] * len(lives)
-    placed: list[int] = []
-    for index in sorted(range(len(lives)), key=lambda i: -lives[i].size):
-        life = lives[index]
-        meeting = sorted(
-            (offsets[other], offsets[other] + aligned(lives[other].size))
-            for other in placed
-            if lives[other].first <= life.last and life.first <= lives[other].last
-        )
-        offset = 0
-        for start, stop in meeting:
-            if offset + aligned(life.size) <= start:
-                break
-            offset = max(offset, stop)
-        offsets[index] = offset
-        placed.append(index)
-    total = max((o + aligned(life.size) for o, life in zip(offsets, lives, strict=True)), default=0)
-    return offsets, total
