@@ -11,7 +11,6 @@ its weights and inputs in the nearest cache that holds them.
 import argparse
 import datetime
 import json
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,23 +29,13 @@ from hmseg.operators import Space
 def isolated_us(session: LocalSession, loops: int) -> list[float]:
     """Median microseconds of each kernel call of a frame, repeated hot."""
     found: list[float] = []
-    kernels, library = set(session.network.artifact.calls), session.network.loaded
+    library = session.network.loaded
     assert isinstance(library, LoadedLibrary)
 
-    def repeat(function: Any, name: str, before: bool, arguments: tuple[Any, ...]) -> bool:
-        if not before or name not in kernels:
-            return False
-        samples = []
-        for _ in range(loops):
-            start = time.perf_counter_ns()
-            function(*arguments)
-            samples.append(time.perf_counter_ns() - start)
-        found.append(median(samples[loops // 4 :]) / 1000)
-        return False
-
-    library.instrument(repeat)
-    session.time_frames(1)
-    library.instrument(None)
+    with library.steps(session.given) as frame:
+        for number in range(len(session.network.artifact.calls)):
+            samples = [frame.call(number) for _ in range(loops)]
+            found.append(median(samples[loops // 4 :]) / 1000)
     return found
 
 

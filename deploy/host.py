@@ -1,10 +1,11 @@
 """What this machine is: its architecture and the CPU features it has. Imports nothing heavy."""
 
 import ctypes
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 # LLVM's name of a CPU feature -> the flag in /proc/cpuinfo (x86-64) that promises it. Only what
 # generated code can contain; a binary is refused on a machine that lacks one it was built with.
@@ -30,8 +31,8 @@ ARM_FEATURE_FLAGS = {
 }  # fmt: skip
 FEATURE_FLAGS = {"x86_64": X86_FEATURE_FLAGS, "aarch64": ARM_FEATURE_FLAGS}
 
-# The kernel's flags of 64-bit ARM by their bits in the auxiliary vector (AT_HWCAP, AT_HWCAP2).
-_HWCAP = {
+# The kernel's flags of 64-bit ARM by their bits in the auxiliary vector (ATHWCAP, AT_HWCAP2).
+HWCAP = {
     16: {1: "asimd", 3: "aes", 6: "sha2", 7: "crc32", 8: "atomics", 10: "asimdhp",
          12: "asimdrdm", 13: "jscvt", 14: "fcma", 15: "lrcpc", 17: "sha3", 20: "asimddp",
          22: "sve", 23: "asimdfhm"},
@@ -80,6 +81,48 @@ def max_frequency_khz(cpu: int) -> int:
         return 0
 
 
+def usable_cpus() -> int:
+    """How many CPUs' worth of time this process may use: the CPUs that it may run on, and no more
+    than its container's quota, rounded up."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        groups = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return count
+    return max(1, min([count, *_quotas(groups, Path("/sys/fs/cgroup"))]))
+
+
+def _quotas(groups: str, root: Path) -> Iterator[int]:
+    """Of this process's control groups and those around them, the limits of CPU time; of both
+    versions, named by /proc/self/cgroup."""
+    for line in groups.splitlines():
+        _, _, rest = line.partition(":")
+        kinds, _, group = rest.partition(":")
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        path = PurePosixPath("/" + group.strip("/"))
+        for inner in (path, *path.parents):
+            for mount in (root, root / "cpu", root / "unified"):
+                folder = mount / str(inner).strip("/")
+                quota, period = _quota(folder)
+                if quota > 0 and period > 0:
+                    yield -(-quota // period)
+
+
+def _quota(folder: Path) -> tuple[int, int]:
+    """Microseconds of CPU time and of the period in which they may be used; 0 where there is no
+    limit."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        return int(quota), int(period)
+    except (OSError, ValueError):  # "max" of the newer version is none, too
+        return 0, 0
+
+
 def arm_model(cpuinfo: str, board: str) -> str:
     """ "BOARD, 4 cores 0x41/0xd05, 4 cores 0x41/0xd0a": implementer and part of /proc/cpuinfo, most
     numerous first; empty where neither says anything."""
@@ -108,8 +151,8 @@ def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[
 def _hwcap_flags() -> frozenset[str]:
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    words = {number: int(getauxval(number)) for number in _HWCAP}
+    words = {number: int(getauxval(number)) for number in HWCAP}
     return frozenset(
-        flag for number, bits in _HWCAP.items() for bit, flag in bits.items()
+        flag for number, bits in HWCAP.items() for bit, flag in bits.items()
         if words[number] >> bit & 1
     )  # fmt: skip

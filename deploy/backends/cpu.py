@@ -4,11 +4,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import tvm
 from numpy.typing import NDArray
 
 from deploy import host
@@ -16,6 +13,8 @@ from deploy.artifact import Artifact
 from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
 from deploy.cpu.library import Library, check_machine
+from deploy.cpu.loaded import LoadedLibrary
+from deploy.cpu.network_library import frame_ends
 from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
@@ -74,11 +73,9 @@ class CpuBackend(Backend):
         """As `Backend.run_prefix`."""
         compiled = compile_graph(job)
         if remote is not None:
-            return remote.run_library(link_library(compiled, job.graph.ByteSize()), given)
-        tensor = tvm.runtime.tensor(given[None])
-        output: NDArray[np.float32] = compiled.load()["main"](tensor).numpy()
-        whole: NDArray[Any] = output[0]
-        return whole
+            library = link_library(compiled, job.graph.ByteSize())
+            return remote.run_library(library, frame_ends(compiled.frame), given)
+        return run_compiled(compiled, given)
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
@@ -155,7 +152,12 @@ def link_library(compiled: Compiled, model_bytes: int) -> bytes:
             f"linking needs {needed / 1e6:.0f} MB in {tempfile.gettempdir()}, {free / 1e6:.0f} MB "
             "are free; free the disk or name another folder in TMPDIR"
         )
-    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-        path = Path(folder) / "lib.so"
-        compiled.save(path)
-        return path.read_bytes()
+    return compiled.link()
+
+
+def run_compiled(
+    compiled: Compiled, given: NDArray[Any], threads: int | None = None
+) -> NDArray[Any]:
+    """What the entry ``main`` makes of one input, without a batch axis, in this process."""
+    with LoadedLibrary(compiled.link(), frame_ends(compiled.frame)) as library:
+        return library.run("main", given)

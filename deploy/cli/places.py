@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy import host
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from lut.errors import UserError
 
@@ -141,7 +142,7 @@ def read_threads(threads: int | None) -> int:
     name, text = "--threads", str(threads)
     if threads is None:
         name = "TVM_NUM_THREADS"
-        text = os.environ.get(name) or str(len(os.sched_getaffinity(0)))
+        text = os.environ.get(name) or str(host.usable_cpus())
     count = int(text) if text.isdecimal() and text.isascii() else 0
     if not 1 <= count <= MAX_THREADS:
         raise UserError(f"{name} {text}: write a number from 1 to {MAX_THREADS}")

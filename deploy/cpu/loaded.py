@@ -1,15 +1,20 @@
-"""A CPU's library in this process, with numpy and TVM's runtime: no torch, no onnx, no compiler."""
+"""A CPU's library in this process, with numpy alone.
 
+A library is loaded from memory, where the system can do that, and unloaded when nobody holds it any
+more. Threads may share it: each call has a network of its own (an arena, and threads of its own,
+`deploy/cpu/runtime`), of which there are as many as the CPUs are good for.
+"""
+
+import _ctypes
 import ctypes
-import importlib.util
 import os
-import sys
 import tempfile
 import threading
-import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,182 +25,286 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 from lut.errors import UserError, WorkError
 
-_CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type; TVM's memory manager
-_ONE_CPU_EACH, _ALL_CPUS = -2, -3  # TVM's affinity modes: what each thread gets of a list
-_ALIGNMENT = 64  # bytes, of TVM's tensors
-_CPUS = sorted(os.sched_getaffinity(0))  # before TVM binds this thread to any of them
-_POOL = threading.local()  # its size, where this thread has loaded or called a network
+_ALIGNMENT = 64  # bytes, at which kernels write a caller's memory themselves
+PINNING = "the network's own threads, not bound to CPUs"
+_WRONG_CPU = 3  # `hmseg.h`
+_POINTER = ctypes.c_void_p
 
-Instrument = Callable[[Any, str, bool, tuple[Any, ...]], bool]
+
+class End(NamedTuple):
+    """What a library takes or gives, without the batch axis."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Ends(NamedTuple):
+    """Of a network: `scores` are those of `LoadedLibrary.run`'s entry ``logits``."""
+
+    input: End
+    output: End
+    scores: End
+
+
+def ends_of(metadata: Metadata) -> Ends:
+    """Of a network with this metadata."""
+    return Ends(
+        End(metadata.input_shape, metadata.input_dtype),
+        End(metadata.output_shape, metadata.output_dtype),
+        End((metadata.num_scores, *metadata.resolution), np.float32),
+    )
 
 
 def open_library(
     library: Library, target: Target, metadata: Metadata, name: str, threads: int | None
 ) -> "LoadedLibrary":
-    """Load it into this process, with a pool of `threads` (`size_pool`); raises UserError, in which
-    it is called `name`, where this machine cannot run it."""
+    """Load it into this process, for calls with so many threads; raises UserError, in which it is
+    called `name`, where this machine cannot run it."""
     check_machine(target, name)
-    return LoadedLibrary(library.data, metadata.input_shape, metadata.input_dtype, threads)
+    return LoadedLibrary(library.data, ends_of(metadata), threads)
 
 
 class LoadedLibrary:
-    """A library, loaded: its entries take one input. Threads may share it: calls take turns."""
+    """A library, loaded. `threads` are those of one call, by default what the CPUs and the
+    container's quota allow, or TVM_NUM_THREADS. Raises UserError for what cannot be loaded."""
 
-    def __init__(
-        self, library: bytes, shape: tuple[int, ...], dtype: type[np.generic], threads: int | None
-    ) -> None:
-        self._ffi = ffi = import_runtime()
-        size_pool(ffi, threads)
-        module = _load_library(ffi, library)
-        self._machine = module["vm_load_executable"]()
-        self._machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-        # Generated code reads vectors at this alignment; a caller's array promises none.
-        self._image = aligned((1, *shape), dtype)
-        self._tensor = ffi.from_dlpack(self._image)
-        # TVM's machine has one stack of frames: two threads in it at once corrupt each other.
-        self._lock = threading.Lock()
-        self._entries: dict[str, Callable[[Any], Any]] = {"main": self._machine["main"]}
+    def __init__(self, data: bytes, ends: Ends, threads: int | None = None) -> None:
+        self.threads = default_threads() if threads is None else threads
+        self._ends, self._library = ends, _Library(data)
+        # More calls at once than CPUs would only take turns, with an arena each.
+        self._most = max(1, host.usable_cpus() // self.threads)
+        self._begin()
+        self._finish = weakref.finalize(self, _end, self._library, self._made)
+        self._finish.atexit = False  # the process takes its threads with it
+        self._give(self._take())  # what fails, fails now
+
+    def _begin(self) -> None:
+        self._process, self._changed = os.getpid(), threading.Condition()
+        self._made: list[_POINTER] = []
+        self._free: list[_POINTER] = []
+
+    def close(self) -> None:
+        """Free its memory and unload it; no call may be running, and none follow."""
+        self._finish()
+        self._free, self._made = [], []
+
+    def __enter__(self) -> "LoadedLibrary":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
-        """What an entry, ``main`` or ``logits``, makes of one input; both without a batch axis."""
-        if entry not in self._entries:
-            self._entries[entry] = self._machine[entry]
-        return self._run(self._entries[entry], given)
-
-    def read_clocks(self, given: NDArray[Any], ticks: NDArray[np.int64]) -> None:
-        """Run the entry ``timed`` (`deploy.cpu.passes.insert_clock`) on one input; it appends
-        readings of the clock to `ticks`, in place."""
-        timed = self._machine["timed"]
-        tensor = self._ffi.from_dlpack(ticks)
-        self._run(lambda input_tensor: timed(input_tensor, tensor), given)
-
-    def instrument(self, callback: Instrument | None) -> None:
-        """Call `callback(function, name, before, arguments)` around every kernel; None stops it.
-
-        The names are those in the artifact's list of kernels, and ``vm.builtin...`` for the
-        machine's own steps. Where the callback gives True before a kernel, the kernel is not run:
-        the callback has done its work.
-        """
-
-        def watch(function: Any, name: str, before: bool, _result: Any, *args: Any) -> int:  # noqa: ANN401
-            assert callback is not None
-            return int(callback(function, str(name), bool(before), args))
-
-        function = None if callback is None else self._ffi.convert(watch)
-        self._machine["set_instrument"](function)
-
-    def _run(self, entry: Callable[[Any], Any], given: NDArray[Any]) -> NDArray[Any]:
-        if not hasattr(_POOL, "size"):  # another thread than the one that loaded
-            size_pool(self._ffi, None)
-        with self._lock:
-            np.copyto(self._image[0], given)
-            try:
-                result = entry(self._tensor)
-            except RuntimeError as error:
-                raise WorkError(f"the network failed: {str(error).splitlines()[-1]}") from error
-        output: NDArray[Any] = np.from_dlpack(result)[0]
+        """What an entry, ``main`` or ``logits``, makes of one input; both without a batch axis.
+        Raises UserError when it is closed, WorkError where there is no memory."""
+        scores = entry != "main"
+        end = self._ends.scores if scores else self._ends.output
+        rows, stride = _rows(given, self._ends.input)
+        output = aligned(end.shape, end.dtype)
+        with self._network() as network:
+            at, to = rows.ctypes.data, output.ctypes.data
+            if scores:
+                code = self._library.scores(network, at, stride, to)
+            else:
+                code = self._library.run(network, at, stride, to, 0)
+        self._check(code)
         return output
 
+    def time_kernels(self, given: NDArray[Any]) -> list[int]:
+        """Nanoseconds of every kernel call of one frame, in order."""
+        clock = np.zeros(self._library.calls(0) + 1, np.int64)
+        image = aligned(*self._ends.input)
+        np.copyto(image, given)
+        output = aligned(*self._ends.output)
+        with self._network() as network:
+            at, to = image.ctypes.data, output.ctypes.data
+            self._check(self._library.run_timed(network, at, to, clock.ctypes.data))
+        times: list[int] = np.diff(clock).tolist()
+        return times
 
-def import_runtime() -> Any:  # noqa: ANN401 - a module
-    """Import tvm_ffi and load libtvm_runtime, without the rest of TVM and without torch; raises
-    UserError where they are not installed or cannot be loaded."""
-    if "tvm" not in sys.modules:
-        _import_ffi_without_torch()  # also what libtvm_runtime is linked against
-        spec = importlib.util.find_spec("tvm")
-        if spec is None or spec.origin is None:
-            raise UserError("apache-tvm is not installed; run: pip install -e . in a clone")
-        library = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"
+    @contextmanager
+    def steps(self, given: NDArray[Any]) -> Iterator["Steps"]:
+        """A frame of one input that is taken call by call."""
+        image = aligned(*self._ends.input)
+        np.copyto(image, given)
+        with self._network() as network:
+            self._check(self._library.give(network, image.ctypes.data))
+            yield Steps(self._library, network, self._check)
+
+    def backend(self) -> tuple[int, int, int]:
+        """Addresses of what other code needs to run as this library's kernels do: parallel launch,
+        workspace, end of workspace."""
+        found = (_POINTER * 3)()
+        self._library.backend(found)
+        return tuple(int(address or 0) for address in found)  # type: ignore[return-value]
+
+    @contextmanager
+    def _network(self) -> Iterator[Any]:
+        network = self._take()
         try:
-            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise UserError(f"TVM's runtime cannot be loaded: {error}") from error
-    import tvm_ffi
+            yield network
+        finally:
+            self._give(network)
 
-    return tvm_ffi
+    def _take(self) -> Any:  # noqa: ANN401 - a pointer
+        if self._process != os.getpid():
+            # A forked child: what its parent's other threads were in the middle of stays so.
+            self._begin()
+            self._finish.detach()
+            self._finish = weakref.finalize(self, _end, self._library, self._made)
+            self._finish.atexit = False
+        if not self._finish.alive:
+            raise UserError("the network is closed")
+        with self._changed:
+            while not self._free and len(self._made) >= self._most:
+                self._changed.wait()
+            if self._free:
+                return self._free.pop()
+            network = _POINTER()
+            self._check(self._library.create(self.threads, ctypes.byref(network)))
+            self._made.append(network)
+            return network
+
+    def _give(self, network: Any) -> None:  # noqa: ANN401
+        with self._changed:
+            self._free.append(network)
+            self._changed.notify()
+
+    def _check(self, code: int) -> None:
+        if code:
+            text = ctypes.string_at(self._library.error_text(code)).decode()
+            kind = UserError if code == _WRONG_CPU else WorkError
+            raise kind(f"the network failed: {text}")
 
 
-def _import_ffi_without_torch() -> None:
-    # tvm_ffi imports torch wherever it finds it, which takes seconds and 200 MB. A None in
-    # sys.modules makes that import fail the way it fails where torch is not installed.
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
+class Steps:
+    """A frame that is taken call by call, in order."""
+
+    def __init__(self, library: "_Library", network: Any, check: Callable[[int], None]) -> None:  # noqa: ANN401
+        self._library, self._network, self._check = library, network, check
+
+    def call(self, number: int, other: int | None = None) -> int:
+        """Make one call, of the kernel or of other code at an address; its nanoseconds."""
+        elapsed = ctypes.c_int64()
+        self._check(self._library.step(self._network, 0, number, other, ctypes.byref(elapsed)))
+        return elapsed.value
+
+    def output(self, number: int) -> NDArray[np.uint8]:
+        """The bytes of a call's output, which later calls may write over."""
+        size = ctypes.c_int64()
+        at = self._library.output(self._network, 0, number, ctypes.byref(size))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size.value).from_address(at))
+
+
+class _Library:
+    """Functions of `hmseg.h` and `tools.h`, by their names without the prefix."""
+
+    def __init__(self, data: bytes) -> None:
+        self._handle = load_memory(data)
+        number, pointer, size = ctypes.c_int, _POINTER, ctypes.c_ssize_t
+
+        def function(name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401
+            try:
+                found = getattr(self._handle, f"hmseg_{name}")
+            except AttributeError:
+                raise UserError(
+                    "the library inside the artifact is of another version of hmseg; compile the "
+                    "model again with this one"
+                ) from None
+            found.restype, found.argtypes = result, arguments
+            return found
+
+        self.create = function("create", number, number, pointer)
+        self.destroy = function("destroy", None, pointer)
+        self.run = function("run", number, pointer, pointer, size, pointer, size)
+        self.scores = function("scores", number, pointer, pointer, size, pointer)
+        self.error_text = function("error_text", pointer, number)
+        self.calls = function("calls", number, number)
+        self.run_timed = function("run_timed", number, pointer, pointer, pointer, pointer)
+        self.give = function("give", number, pointer, pointer)
+        self.step = function("step", number, pointer, number, number, pointer, pointer)
+        self.output = function("output", pointer, pointer, number, number, pointer)
+        self.backend = function("backend", None, pointer)
+
+    def unload(self) -> None:
+        """None of its functions may be called any more."""
+        _ctypes.dlclose(self._handle._handle)
+
+
+def _end(library: _Library, made: list[Any]) -> None:
+    for network in made:
+        library.destroy(ctypes.byref(network))
+    library.unload()
+
+
+def load_memory(data: bytes) -> ctypes.CDLL:
+    """A shared library that is nowhere in the file system. Raises UserError."""
     try:
-        importlib.import_module("tvm_ffi")
+        file = os.memfd_create("hmseg", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):  # an old system, or one that forbids it
+        return _load_from_folder(data)
+    try:
+        with os.fdopen(file, "wb", closefd=False) as memory:
+            memory.write(data)
+        return ctypes.CDLL(f"/proc/self/fd/{file}")
+    except OSError as error:
+        if Path("/proc/self/fd").exists():
+            raise _cannot_load(error) from error
+        return _load_from_folder(data)
     finally:
-        if hide:
-            del sys.modules["torch"]
+        os.close(file)
 
 
-def size_pool(ffi: Any, threads: int | None) -> None:  # noqa: ANN401 - a module
-    """Set the size of TVM's pool for this thread and bind its workers, as `pinning` says.
-
-    `ffi` is tvm_ffi; `threads` None takes TVM_NUM_THREADS, or one for each CPU.
-    """
-    # TVM reads the variable when a pool starts, and every thread that calls has a pool of its own.
-    if threads is None:
-        threads = _default_threads()
-    os.environ["TVM_NUM_THREADS"] = str(threads)
-    _POOL.size = started = getattr(_POOL, "size", threads)
-    # Left to itself, TVM binds the pool to the first CPUs of the machine, even where the process
-    # may not use them. It makes as many threads as CPUs are listed.
-    cpus = sorted(_CPUS, key=host.max_frequency_khz, reverse=True)
-    mode = _ONE_CPU_EACH if threads <= len(cpus) else _ALL_CPUS
-    listed = [str(cpus[i % len(cpus)]) for i in range(threads)]
-    callers = os.sched_getaffinity(0)
-    ffi.get_global_func("runtime.config_threadpool")(mode, threads, listed)
-    # The workers stay bound; the caller's thread is the user's, and goes where it may.
-    os.sched_setaffinity(0, callers)
-    if started < min(threads, len(_CPUS)):
-        warnings.warn(
-            f"{threads} threads asked for, but the first network was loaded with {started}, which "
-            "TVM's pool keeps; load the one with the most threads first",
-            RuntimeWarning,
-            stacklevel=7,  # who called `load` or `open_artifact`
-        )
+def _load_from_folder(data: bytes) -> ctypes.CDLL:
+    try:
+        with tempfile.NamedTemporaryFile(prefix="hmseg-", suffix=".so") as file:
+            file.write(data)
+            file.flush()
+            return ctypes.CDLL(file.name)
+    except OSError as error:
+        if isinstance(error.filename, str) or error.errno:
+            raise UserError(
+                f"the library cannot be written to the temporary folder ({error}); free it or name "
+                "another one in TMPDIR"
+            ) from error
+        raise _cannot_load(error) from error
 
 
-def pinning(threads: int) -> str:
-    """How `size_pool` binds a pool of so many threads, in words."""
-    if threads == 1:
-        return "one thread, not bound"
-    if os.environ.get("TVM_BIND_THREADS") == "0":
-        return "TVM's pool, not bound"
-    if threads > len(_CPUS):
-        return f"TVM's pool, more threads than the {len(_CPUS)} CPUs, bound to all of them"
-    return "TVM's pool, the caller not bound, each other thread to one CPU, the fastest first"
+def _cannot_load(error: OSError) -> UserError:
+    return UserError(
+        f"the library inside the artifact cannot be loaded ({str(error).splitlines()[-1]}); "
+        "compile the model again with this version, and if its temporary folder does not allow "
+        "programs, name another one in TMPDIR"
+    )
 
 
-def _default_threads() -> int:
-    # Without the variable TVM takes half of the logical cores of an x86 CPU, whether or not two
-    # share one.
+def default_threads() -> int:
+    """TVM_NUM_THREADS, else one for each CPU that this process may use, within its container's
+    quota. Raises UserError where the variable is no number."""
     given = os.environ.get("TVM_NUM_THREADS")
     if not given:
-        return len(_CPUS)
+        return host.usable_cpus()
     if not given.isdecimal() or int(given) < 1:
         raise UserError(f"TVM_NUM_THREADS is {given!r}; it must be a whole number of at least 1")
     return int(given)
 
 
-def _load_library(ffi: Any, library: bytes) -> Any:  # noqa: ANN401 - a module of the FFI
-    handle, path = tempfile.mkstemp(suffix=".so", prefix="hmseg-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(library)
-        return ffi.load_module(path)
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"the library inside the artifact cannot be loaded ({str(error).splitlines()[-1]}); "
-            "compile the model again with this version"
-        ) from error
-    finally:
-        Path(path).unlink()  # the mapping stays; the name is not needed
+def _rows(given: NDArray[Any], end: End) -> tuple[NDArray[Any], int]:
+    """An input whose rows are whole, and the bytes from one to the next; 0 where they follow each
+    other."""
+    row = int(np.prod(end.shape[1:])) * np.dtype(end.dtype).itemsize
+    if given.flags.c_contiguous:
+        return given, 0
+    whole = given.ndim == len(end.shape) and given[:1].flags.c_contiguous
+    if whole and given.dtype == np.uint8 and given.strides[0] >= row:
+        return given, given.strides[0]
+    return np.ascontiguousarray(given), 0
 
 
-def aligned(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
-    """Zeros at an address that generated code may take for a tensor's."""
+def aligned(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:  # noqa: ANN401 - a numpy type
+    """An array, not filled, at an address that generated code may take for a tensor's."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    buffer = np.zeros(size + _ALIGNMENT, np.uint8)
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[offset : offset + size].view(kind).reshape(shape)
+    array: NDArray[Any] = buffer[offset : offset + size].view(kind).reshape(shape)
+    return array

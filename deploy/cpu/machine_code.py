@@ -1,58 +1,29 @@
-"""From a lowered module to machine code: each kernel by itself, on all cores, then linked. A kernel
-that the cache has is not compiled.
+"""From lowered kernels to machine code: each by itself, on all cores.
 
-What is left of the module, its entries, is code of TVM's virtual machine, which calls the kernels
-by name. `vm_build`'s private functions are TVM's only way to have the two apart.
+A kernel that the cache has is not compiled.
 """
 
 import functools
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
-from tvm.relax import vm_build
 from tvm.target import codegen
 
 from deploy.cpu import lowering
-from deploy.cpu.link import linker_of
 from deploy.cpu.lowering import PIPELINE
 from deploy.cpu.passes.name_kernels import PROGRAM, program_of
 from deploy.ir import EMITTED
 from deploy.object_cache import ObjectCache, key_of
 from deploy.target import Target
-from lut.errors import UserError
 from lut.files import file_digest
 
 # Before TVM's pool binds this thread to one of them.
 _CORES = len(os.sched_getaffinity(0))
-
-
-def split_entries(
-    module: tvm.IRModule,
-) -> tuple[relax.ExecBuilder, dict[str, tvm.tirx.PrimFunc]]:
-    """The entries of a lowered module, as the virtual machine's code, and its kernels by name.
-
-    Raises UserError for an operator that TVM cannot lower.
-    """
-    entries = relax.ExecBuilder()
-    try:
-        left = vm_build._vmcodegen(entries, module)
-    except tvm.error.InternalError as error:
-        if "cannot emit this Relax operator" not in str(error):
-            raise
-        name = str(error).partition("R.")[2].partition("(")[0]
-        raise UserError(
-            f"TVM imports the operator {name} but cannot lower it; replace it in the network, or "
-            "cut the graph before it with onnx.utils.extract_model"
-        ) from error
-    kernels = {var.name_hint: function for var, function in left.functions.items()}
-    return entries, dict(sorted(kernels.items()))
 
 
 def object_files(
@@ -108,35 +79,3 @@ def compile_kernels(functions: dict[str, Any], target: Any) -> Any:  # noqa: ANN
     """A runtime module of PrimFuncs by name, for tests and benchmarks of single kernels."""
     module = tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in functions.items()})
     return tvm.compile(module, target=target, tir_pipeline=PIPELINE)
-
-
-def link_objects(
-    module: tvm.IRModule, objects: Iterable[bytes], target: Target, path: Path
-) -> None:
-    """A shared library of the entries of a lowered module and their kernels' object files.
-
-    Raises UserError where nothing is found that can link. On a full disk LLVM ends the whole
-    process: whoever calls sees to the room.
-    """
-    entries, _ = split_entries(module)  # anew: an ExecBuilder keeps what was linked to it
-    config = tvm.target.Target(target.config)
-    # Without a module of LLVM's at the root the constants would be compiled as text in C.
-    root = tvm.tirx.build(tvm.IRModule({}), config)
-    executable = relax.VMExecutable(vm_build._ffi_api.VMLink(entries, config, root, [], {}))
-    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-        # Numbered: the name of a kernel that TVM fused may be longer than a file's can be.
-        paths = []
-        for number, data in enumerate(objects):
-            paths.append(Path(folder) / f"kernel{number}.o")
-            paths[-1].write_bytes(data)
-        try:
-            executable.export_library(
-                str(path), addons=[*map(str, paths)], fcompile=linker_of(target)
-            )
-        except UserError:
-            raise
-        except (RuntimeError, ValueError, OSError) as error:
-            line = str(error).strip().splitlines()[-1][:200]
-            raise UserError(
-                f"linking failed ({line}); install a C compiler such as gcc, or name it in CXX"
-            ) from error

@@ -1,9 +1,7 @@
 """From the deployable ONNX graph to a library: one list of passes, read from top to bottom."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import tvm
 from tvm import relax
@@ -11,9 +9,9 @@ from tvm import relax
 from deploy.artifact import KernelInfo
 from deploy.cpu.isa import AVX2, AVX512, NEON, Isa
 from deploy.cpu.kernels import CpuKernels
-from deploy.cpu.machine_code import link_objects, object_files, split_entries
+from deploy.cpu.machine_code import object_files
+from deploy.cpu.network_library import link_network
 from deploy.cpu.passes.cancel_layouts import CancelLayouts
-from deploy.cpu.passes.insert_clock import TICK, InsertClock, called_functions
 from deploy.cpu.passes.legalize_sums import LEGALIZED
 from deploy.cpu.passes.name_kernels import NameKernels
 from deploy.cpu.passes.propagate_layouts import PropagateLayouts
@@ -21,12 +19,14 @@ from deploy.cpu.passes.schedule_fallback import ScheduleFallback
 from deploy.graph.channels_first import ChannelsFirst
 from deploy.graph.describe import describe_kernels
 from deploy.graph.ends import with_logits_output
+from deploy.graph.frame import Frame, plan_frame
 from deploy.graph.importer import import_graph
 from deploy.graph.job import Job
 from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
+from deploy.object_cache import ObjectCache
 from deploy.schedules import Fields
 from deploy.target import Target
 
@@ -58,21 +58,9 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         ScheduleFallback(lanes, measured),
-        # To the virtual machine: memory is planned once, kernels are called directly.
+        # A frame is planned from calls of kernels alone: a reshape is the same bytes.
         relax.transform.RewriteDataflowReshape(),
-        relax.transform.ToNonDataflow(),
-        relax.transform.RemovePurityChecking(),
-        relax.transform.CallTIRRewrite(),
-        relax.transform.StaticPlanBlockMemory(),
-        relax.transform.LowerAllocTensor(),
-        relax.transform.KillAfterLastUse(),
-        relax.transform.LowerRuntimeBuiltin(),
-        relax.transform.ComputePrimValue(),
-        relax.transform.VMShapeLower(),
-        relax.transform.AttachGlobalSymbol(),
-        # From here on kernels are as they will be.
         NameKernels(),
-        InsertClock(),
     ]
 
 
@@ -98,43 +86,39 @@ def isa_of(target: Target) -> Isa | None:
 class Compiled:
     """A network in machine code, not linked yet, and how it came about."""
 
-    module: tvm.IRModule  # lowered; its entries call the kernels
+    frame: Frame
     objects: Mapping[str, bytes]  # the kernels' object files, by name
     target: Target
     kernels: tuple[KernelInfo, ...]
-    calls: tuple[str, ...]  # the kernels that a frame calls, by name, in order
+    cache: ObjectCache | None = None
 
-    def load(self) -> relax.VirtualMachine:
-        """Run it in this process; raises UserError as `save` does."""
-        with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-            path = Path(folder) / "lib.so"
-            self.save(path)
-            return relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """The kernels that a frame calls, by name, in order."""
+        return tuple(call.kernel for call in self.frame.entries["main"].calls)
 
-    def save(self, path: Path) -> None:
-        """Link the shared library; raises UserError where nothing is found that can."""
-        link_objects(self.module, self.objects.values(), self.target, path)
+    def link(self) -> bytes:
+        """The shared library; raises UserError where nothing is found that can link."""
+        return link_network(self.frame, self.objects, self.target, self.cache)
 
 
 def compile_graph(job: Job, on_pass: OnPass | None = None) -> Compiled:
     """Compile a graph.
 
-    The library's entries: ``main(image)`` gives the graph's output; where that is the label map,
-    ``logits(image)`` gives the class scores behind it, from the same kernels; ``timed(image,
-    ticks)`` is ``main`` for measuring (`InsertClock`). `on_pass` is `run_passes`'s. Raises
-    UserError for an operator that TVM does not know.
+    The library's entries: ``main`` gives the graph's output; where that is the label map,
+    ``logits`` gives the class scores behind it, from the same kernels. `on_pass` is `run_passes`'s.
+    Raises UserError for an operator that TVM does not know.
     """
     module = lower_graph(job, on_pass)
     if on_pass:
         on_pass("machine code")
     kernels = _kernels_of(job)
+    frame = plan_frame(module)
+    functions = {name: module[name] for name in sorted(frame.kernels)}
     infos = describe_kernels(module, kernels.measured if kernels else {})
-    _, functions = split_entries(module)
     objects = object_files(functions, job.target, job.cache)
-    return Compiled(
-        module, objects, job.target, tuple(info for info in infos if info.name != TICK),
-        tuple(called_functions(module["main"])),
-    )  # fmt: skip
+    called = tuple(info for info in infos if info.name in functions)
+    return Compiled(frame, objects, job.target, called, job.cache)
 
 
 def lower_graph(job: Job, on_pass: OnPass | None = None) -> tvm.IRModule:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.cpu.library import Library, check_target
-from deploy.cpu.passes.insert_clock import ENTRY as TIMED
+from deploy.cpu.loaded import End, Ends, ends_of
 from deploy.devices.describe import check_version
 from deploy.devices.session import Farm, RemoteSession
 from deploy.devices.spread import spread
@@ -22,45 +22,48 @@ T = TypeVar("T")
 class RemoteLibrary:
     """A compiled library loaded on a device (`deploy.loaders.LoadedCode`)."""
 
-    def __init__(self, library: bytes, session: RemoteSession, threads: int) -> None:
-        from tvm import relax
-
-        self.session = session
-        session.set_threads(threads)
-        module = session.upload(library)
-        self._device = session.rpc.cpu()
-        self._machine: Any = session.call(
-            "starting the network", lambda: relax.VirtualMachine(module, self._device)
-        )
+    def __init__(self, library: bytes, session: RemoteSession, threads: int, ends: Ends) -> None:
+        self.session, self._ends = session, ends
+        session.set_threads(threads)  # of single kernels
+        self._module: Any = session.upload(library)
+        session.call("starting the network", lambda: self._module["threads"](threads))
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
         """What an entry makes of one input; both without a batch axis."""
-        pixels = self._tensor(given[None])
-        result = self.session.call("running a frame", lambda: self._machine[entry](pixels))
+        end = self._ends.output if entry == "main" else self._ends.scores
+        pixels, result = self._tensor(given), self._empty(end)
+        self.session.call("running a frame", lambda: self._module[entry](pixels, result))
         output: NDArray[Any] = self.session.call("fetching the result", result.numpy)
-        whole: NDArray[Any] = output[0]
-        return whole
+        return output
 
     def time(self, entry: str, given: NDArray[Any], calls: int) -> list[int]:
         """Nanoseconds of each of `calls` calls, by the device's own clock."""
         if calls == 0:  # which TVM's evaluator does not take
             return []
-        return self._repeat(entry, calls, self._tensor(given[None]))
+        end = self._ends.output if entry == "main" else self._ends.scores
+        return self._repeat(entry, calls, self._tensor(given), self._empty(end))
 
     def time_kernels(self, given: NDArray[Any], frames: int, kernels: int) -> list[list[int]]:
-        """Nanoseconds of every kernel call, `kernels` of them a frame, frame by frame
-        (`deploy.cpu.passes.insert_clock`)."""
-        pixels = self._tensor(given[None])
+        """Nanoseconds of every kernel call, `kernels` of them a frame, frame by frame."""
+        pixels, result = self._tensor(given), self._empty(self._ends.output)
         times: list[list[int]] = []
         most = frames_in_buffer(kernels) - 1
         while len(times) < frames:
             count = min(most, frames - len(times))
             ticks = self._tensor(empty_buffer())
             # TVM's evaluator makes one call that it does not time, before the others.
-            self._repeat(TIMED, count, pixels, ticks)
+            self._repeat("timed", count, pixels, result, ticks)
             readings: NDArray[np.int64] = self.session.call("reading the clock", ticks.numpy)
             times += kernel_times(readings, count + 1)[1:]
         return times
+
+    def _empty(self, end: End) -> Any:  # noqa: ANN401 - a tensor of TVM's
+        import tvm
+
+        kind = np.dtype(end.dtype).name
+        return self.session.call(
+            "taking memory", lambda: tvm.runtime.empty(end.shape, kind, self.session.rpc.cpu())
+        )
 
     def _tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of TVM's
         import tvm
@@ -68,12 +71,14 @@ class RemoteLibrary:
         data = np.ascontiguousarray(array)
         return self.session.call(
             f"sending {data.nbytes / 1e6:.1f} MB",
-            lambda: tvm.runtime.tensor(data, device=self._device),
+            lambda: tvm.runtime.tensor(data, device=self.session.rpc.cpu()),
         )
 
     def _repeat(self, entry: str, calls: int, *tensors: object) -> list[int]:
         def measure() -> list[int]:
-            evaluate = self._machine.time_evaluator(entry, self._device, number=1, repeat=calls)
+            evaluate = self._module.time_evaluator(
+                entry, self.session.rpc.cpu(), number=1, repeat=calls
+            )
             return [round(seconds * 1e9) for seconds in evaluate(*tensors).results]
 
         return self.session.call(f"timing {calls} frames", measure)
@@ -91,10 +96,10 @@ class Remote:
         """`work` on the artifact, loaded on a device; from the start again on another if lost."""
         return self.on_one(lambda session: work(load_on(session, artifact, self.threads)))
 
-    def run_library(self, library: bytes, given: NDArray[Any]) -> NDArray[Any]:
+    def run_library(self, library: bytes, ends: Ends, given: NDArray[Any]) -> NDArray[Any]:
         """What the entry ``main`` of a library makes of one input, without a batch axis."""
         return self.on_one(
-            lambda session: RemoteLibrary(library, session, self.threads).run("main", given)
+            lambda session: RemoteLibrary(library, session, self.threads, ends).run("main", given)
         )
 
     def on_one(self, work: Callable[[RemoteSession], T]) -> T:
@@ -119,4 +124,5 @@ def load_on(session: RemoteSession, artifact: Artifact, threads: int) -> Network
         flags = frozenset(device.flags)
         name = f"device {session.name}"
         check_target(artifact.target, "the artifact", device.architecture, flags, name)
-    return Network(artifact, RemoteLibrary(artifact.code.data, session, threads))
+    ends = ends_of(artifact.metadata)
+    return Network(artifact, RemoteLibrary(artifact.code.data, session, threads, ends))

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from deploy.cpu.loaded import pinning, size_pool
+from deploy.cpu.tvm_runtime import pinning, size_pool
 from deploy.devices.address import LOOPBACK, Address, parse_address
 from deploy.devices.describe import FUNCTION, SIZE_POOL, describe
 from deploy.devices.sockets import open_sockets

@@ -44,7 +44,8 @@ def lower_module(module: tvm.IRModule, target: tvm.target.Target) -> Lowered:
     source, codes = lower_kernels(functions, target)
     head = len(frame.constants)
     given = next(iter(frame.entries.values())).input
-    bases = {Space.CONSTANT: 0, Space.INPUT: head, Space.MAP: head + aligned(given.bytes)}
+    maps = head + aligned(given.bytes)
+    bases = {Space.CONSTANT: 0, Space.INPUT: head, Space.MAP: maps, Space.OUTPUT: maps}
 
     def region(tensor: Tensor) -> Region:
         return Region(bases[tensor.space] + tensor.offset, tensor.bytes)
@@ -65,7 +66,7 @@ def lower_module(module: tvm.IRModule, target: tvm.target.Target) -> Lowered:
         )
         for name, entry in frame.entries.items()
     }
-    end = bases[Space.MAP] + frame.map_bytes
+    end = maps + frame.map_bytes
     return Lowered(source, Plan(end, head, region(given), entries), frame.constants)
 
 

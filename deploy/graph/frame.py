@@ -1,7 +1,6 @@
 """A frame as what is done: kernels called in order, on bytes whose places are known beforehand."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -21,6 +20,7 @@ class Space(Enum):
     MAP = "a map of the arena"
     CONSTANT = "a constant"
     INPUT = "the entry's input"
+    OUTPUT = "the map that the entry gives, in the arena too"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Draft:
         if isinstance(value, relax.Var):
             return self._values[value]
         if isinstance(value, tvm.ir.GenericConst):
-            return self._constants.place(value.numpy())
+            return self._constants.place(value.value.numpy())
         if isinstance(value, relax.Tuple):
             return tuple(self._value(field, None) for field in value.fields)
         if isinstance(value, relax.TupleGetItem):
@@ -151,8 +151,11 @@ class _Draft:
         offsets, total = place(lives)
 
         def placed(tensor: Tensor) -> Tensor:
-            is_map = tensor.space is Space.MAP
-            return replace(tensor, offset=offsets[tensor.offset]) if is_map else tensor
+            if tensor.space is not Space.MAP:
+                return tensor
+            is_result = tensor.offset == self._result.offset
+            space = Space.OUTPUT if is_result else Space.MAP
+            return replace(tensor, space=space, offset=offsets[tensor.offset])
 
         calls = tuple(Call(call.kernel, tuple(map(placed, call.arguments))) for call in self._calls)
         return Entry(calls, self._input, placed(self._result)), total
@@ -175,5 +178,5 @@ class _Constants:
         return b"".join(raw.ljust(aligned(len(raw)), b"\0") for raw in self._placed)
 
 
-def _type(ty: Any) -> tuple[Sequence[int], str]:  # noqa: ANN401
+def _type(ty: Any) -> tuple[tuple[int, ...], str]:  # noqa: ANN401
     return tuple(int(size) for size in ty.shape), str(ty.dtype)

@@ -4,9 +4,8 @@
 the same artifact, and neither changes what it measures.
 
 On a CPU the times of single kernels come from an entry of the library itself, which reads the
-device's own clock (`deploy.cpu.passes.insert_clock`): no instrument of the virtual machine is
-needed (it fails over RPC), the kernels meet the caches as in the network, and one remote call runs
-any number of frames. On a GPU (`deploy.measure.gpu`) events between the launches give them.
+device's own clock: the kernels meet the caches as in the network, and one remote call runs any
+number of frames. On a GPU (`deploy.measure.gpu`) events between the launches give them.
 """
 
 from collections.abc import Callable, Sequence

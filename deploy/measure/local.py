@@ -8,11 +8,10 @@ from typing import Any
 
 from deploy import host
 from deploy.artifact import Artifact
-from deploy.cpu.loaded import LoadedLibrary, pinning
+from deploy.cpu.loaded import PINNING, LoadedLibrary
 from deploy.cpu.pipeline import isa_of
 from deploy.cpu.targets import host_target
 from deploy.measure.ceilings import Ceilings
-from deploy.measure.clock import empty_buffer, frames_in_buffer, kernel_times
 from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
 from deploy.measure.probes import load_here, probe_ceilings
@@ -20,7 +19,7 @@ from deploy.runtime import Network, open_artifact
 
 
 class LocalDevice(OneDevice):
-    """This machine, in this process, with `threads` of TVM's pool."""
+    """This machine, in this process, with `threads` for each call."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -32,7 +31,7 @@ class LocalDevice(OneDevice):
             cpu=host.cpu_model(),
             architecture=host.architecture(),
             cores=len(os.sched_getaffinity(0)),
-            pinning=pinning(self.threads),
+            pinning=PINNING,
             frame="from the image in numpy to the labels in numpy",
             emulated=False,
         )
@@ -79,17 +78,10 @@ class LocalSession(Session):
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         """Nanoseconds of every kernel call, frame by frame."""
-        times: list[list[int]] = []
-        most = frames_in_buffer(len(self.network.artifact.calls))
-        while len(times) < frames:
-            buffer, count = empty_buffer(), min(most, frames - len(times))
-            for _ in range(count):
-                self._library.read_clocks(self.given, buffer)
-            times += kernel_times(buffer, count)
-        return times
+        return [self._library.time_kernels(self.given) for _ in range(frames)]
 
     def ceilings(self, threads: int) -> Ceilings | None:
         """Of this machine, also for a binary that was compiled for less."""
         target = host_target()
         isa = isa_of(target)
-        return None if isa is None else probe_ceilings(load_here(target), isa, threads)
+        return None if isa is None else probe_ceilings(load_here(target, threads), isa, threads)

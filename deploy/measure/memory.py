@@ -71,9 +71,7 @@ def status_kib(field: str) -> int:
 
 def _open_artifact(path: str, threads: int | None) -> tuple[int, Callable[[], object]]:
     from deploy import runtime
-    from deploy.cpu.loaded import import_runtime
 
-    import_runtime()
     base = status_kib("VmRSS")
     network = runtime.load(path, threads=threads)
     image = np.zeros(network.metadata.input_shape, network.metadata.input_dtype)

@@ -10,6 +10,7 @@ import tvm
 from deploy.cpu.isa import Isa
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
+from deploy.cpu.tvm_runtime import import_runtime, size_pool
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.kernels import Kernels
 from deploy.target import Target
@@ -26,11 +27,15 @@ _PAGE_BYTES = 4096
 _FMA_S = 0.3
 
 
-def load_here(target: Target) -> Load:
-    """How kernels are loaded into this process."""
-    return lambda functions: Kernels(
-        compile_kernels(dict(functions), tvm.target.Target(target.config)).jit()
-    )
+def load_here(target: Target, threads: int) -> Load:
+    """How kernels are loaded into this process, where they run in so many threads of TVM's pool."""
+
+    def load(functions: Mapping[str, Any]) -> Kernels:
+        size_pool(import_runtime(), threads)
+        module = compile_kernels(dict(functions), tvm.target.Target(target.config))
+        return Kernels(module.jit())
+
+    return load
 
 
 def probe_ceilings(load: Load, isa: Isa, threads: int, repeat: int = 7) -> Ceilings:

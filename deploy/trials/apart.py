@@ -24,7 +24,7 @@ _OUTSIDE = 3
 _TIMEOUT_S = 60
 
 
-def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled module, its PrimFunc
+def run_apart(data: bytes, function: Any) -> None:  # noqa: ANN401 - a library, its PrimFunc
     """Raise RuntimeError unless a call of ``k`` returns and writes nothing outside its buffers."""
     import tvm
 
@@ -35,7 +35,7 @@ def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled 
     ]
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         library = Path(folder) / "k.so"
-        module.export_library(str(library))
+        library.write_bytes(data)
         command = [sys.executable, "-m", "deploy.trials.apart", str(library), json.dumps(buffers)]
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_S)
@@ -50,7 +50,8 @@ def run_apart(module: Any, function: Any) -> None:  # noqa: ANN401 - a compiled 
 
 
 def _main(library: str, buffers: str) -> int:
-    from deploy.cpu.loaded import aligned, import_runtime
+    from deploy.cpu.loaded import aligned
+    from deploy.cpu.tvm_runtime import import_runtime
 
     ffi = import_runtime()
     call = ffi.load_module(library)["k"]

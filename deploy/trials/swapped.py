@@ -2,18 +2,16 @@
 frame."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-import tvm
 
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.loaded import LoadedLibrary
-from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
 from deploy.cpu.pipeline import lower_graph, network_passes
 from deploy.graph.job import Job
@@ -33,6 +31,7 @@ from deploy.trials.bench import (
     operations_of,
     refusal,
 )
+from deploy.trials.candidate import LoadedCandidate, candidate_library
 
 
 class SwappedBench(TuningBench):
@@ -51,7 +50,7 @@ class SwappedBench(TuningBench):
         self._network = open_artifact(rule, "the network", threads=kernels.threads)
         assert isinstance(self._network.loaded, LoadedLibrary)
         self._library = self._network.loaded
-        self._image = rule.golden_input
+        self._image, self._calls = rule.golden_input, rule.calls
         self._names = {info.spec: info.name for info in rule.kernels if info.spec}
         times = {text: self._kernel_ns(name) for text, name in self._names.items()}
         # A kernel without time belongs to the other entry, of the logits.
@@ -71,15 +70,17 @@ class SwappedBench(TuningBench):
         candidate_ns: list[int] = []
         try:
             function = self._make(candidate)
-            module = compile_kernels({"k": function}, tvm.target.Target(self._target.config))
-            run_apart(module, function)
-            self._check(name, module["k"])
+            library = candidate_library(function, self._target)
+            run_apart(library, function)
+            loaded = LoadedCandidate(library, self._library.backend())
+            kind = np.dtype(str(function.params[-1].dtype))
+            self._check(name, loaded.address, kind)
             for _ in range(ROUNDS):
                 frames: dict[bool, list[int]] = {False: [], True: []}
                 for turn in range(FRAMES):
                     # Each is first as often: the second finds the caches as the other left them.
                     for new in (turn % 2 == 1, turn % 2 == 0):
-                        frames[new].append(self._frame(name, module["k"] if new else None))
+                        frames[new].append(self._frame(name, loaded.address if new else None))
                 rule_ns.append(int(np.median(frames[False])))
                 candidate_ns.append(int(np.median(frames[True])))
         except UNFIT as error:
@@ -96,49 +97,30 @@ class SwappedBench(TuningBench):
         """Median time of a kernel over a few frames, all its calls together."""
         return int(np.median([self._frame(name, None) for _ in range(5)]))
 
-    def _frame(self, name: str, replacement: Any) -> int:  # noqa: ANN401
+    def _frame(self, name: str, replacement: int | None) -> int:
         """Nanoseconds that the kernel `name` took in one frame, its code replaced or not."""
         total = 0
-
-        def swap(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
-            nonlocal total
-            call = replacement or function
-            start = time.perf_counter_ns()
-            call(*args)
-            total += time.perf_counter_ns() - start
-
-        self._run(name, swap)
+        with self._library.steps(self._image) as frame:
+            for number, called in enumerate(self._calls):
+                swapped = called == name
+                elapsed = frame.call(number, replacement if swapped else None)
+                total += elapsed if swapped else 0
         return total
 
-    def _check(self, name: str, replacement: Any) -> None:  # noqa: ANN401
+    def _check(self, name: str, replacement: int, kind: np.dtype[Any]) -> None:
         """Raise AssertionError unless the replacement computes what the kernel computes."""
         errors: list[float] = []
-
-        def both(function: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
-            output = np.from_dlpack(args[-1])
-            output_before = np.full_like(output, 77)
-            np.copyto(output, output_before)  # what is not written must show
-            replacement(*args)
-            found = output.astype(np.float64)
-            function(*args)
-            peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
-            errors.append(float(np.abs(found - output).max()) / peak)
-
-        self._run(name, both)
+        with self._library.steps(self._image) as frame:
+            for number, called in enumerate(self._calls):
+                if called != name:
+                    frame.call(number)
+                    continue
+                output = frame.output(number).view(kind)
+                output[...] = 77  # what is not written must show
+                frame.call(number, replacement)
+                found = output.astype(np.float64)
+                frame.call(number)
+                peak = max(1.0, float(np.abs(output.astype(np.float64)).max()))
+                errors.append(float(np.abs(found - output).max()) / peak)
         if not errors or not max(errors) <= TOLERANCE:
             raise AssertionError(f"wrong result, relative error {max(errors, default=-1):.2g}")
-
-    def _run(self, name: str, instead: Callable[[Any, tuple[Any, ...]], None]) -> None:
-        """A frame in which `instead` gets each call of the kernel `name`."""
-
-        def watch(function: Any, symbol: str, before: bool, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-            if symbol != name or not before:
-                return False
-            instead(function, args)
-            return True
-
-        self._library.instrument(watch)
-        try:
-            self._network(self._image)
-        finally:
-            self._library.instrument(None)

@@ -115,9 +115,7 @@ def _seconds(times: list[tuple[str, float]]) -> dict[str, float]:
 
 
 def load_runtime(threads: int) -> None:
-    from deploy.cpu.loaded import import_runtime
-
-    import_runtime()
+    """Nothing but numpy is needed."""
 
 
 def open_network(work: Work) -> Call:
