@@ -1,4 +1,4 @@
-"""Load and run an artifact with numpy and its backend's runtime: no torch, no onnx, no compiler.
+"""Load and run an artifact with numpy alone: no TVM, no torch, no onnx, no compiler.
 
 labels = load("tiny-mrms.hmseg")(image)   # uint8 (H, W, 3) -> uint8 (H, W)
 """
@@ -39,6 +39,12 @@ class Network:
         check_input(given, self.metadata)
         return self.loaded.run("main", given)
 
+    def close(self) -> None:
+        """Give back its memory, threads and code now, not when the last reference goes; calls are
+        refused from then on."""
+        if close := getattr(self.loaded, "close", None):
+            close()
+
     def logits(self, given: NDArray[Any]) -> NDArray[np.float32]:
         """The class scores, float32 (K, H, W), of one image; every artifact has them."""
         check_input(given, self.metadata)
@@ -61,11 +67,11 @@ def check_input(given: NDArray[Any], metadata: Metadata) -> None:
 def load(path: str | Path, *, threads: int | None = None) -> Network:
     """Load an artifact for this machine.
 
-    `threads` sets the size of TVM's pool for the whole process (TVM_NUM_THREADS); by default that
-    variable or the number of CPUs that the process may use. A pool never grows: a RuntimeWarning
-    where this thread has loaded a network with fewer before. An artifact for a GPU has no pool.
-    Raises UserError for a damaged file, one for another machine or of a newer format, and a
-    TVM_NUM_THREADS that is no number.
+    `threads` are those of one call: by default TVM_NUM_THREADS, or the number of CPUs that the
+    process may use, within its container's quota. Calls from several threads run at the same time,
+    as long as there are CPUs for them. A forked child may go on using it. An artifact for a GPU has
+    no threads. Raises UserError for a damaged file, one for another machine or of a newer format,
+    and a TVM_NUM_THREADS that is no number.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")

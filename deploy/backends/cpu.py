@@ -13,7 +13,6 @@ from deploy.artifact import Artifact
 from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, OnStep
 from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
 from deploy.cpu.library import Library, check_machine
-from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.network_library import frame_ends
 from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
 from deploy.devices.measuring import RemoteDevices
@@ -75,7 +74,8 @@ class CpuBackend(Backend):
         if remote is not None:
             library = link_library(compiled, job.graph.ByteSize())
             return remote.run_library(library, frame_ends(compiled.frame), given)
-        return run_compiled(compiled, given)
+        with compiled.load() as loaded:
+            return loaded.run("main", given)
 
     def try_out(
         self, built: Built, work: Callable[[Network, bool], T], remote: Remote | None,
@@ -153,11 +153,3 @@ def link_library(compiled: Compiled, model_bytes: int) -> bytes:
             "are free; free the disk or name another folder in TMPDIR"
         )
     return compiled.link()
-
-
-def run_compiled(
-    compiled: Compiled, given: NDArray[Any], threads: int | None = None
-) -> NDArray[Any]:
-    """What the entry ``main`` makes of one input, without a batch axis, in this process."""
-    with LoadedLibrary(compiled.link(), frame_ends(compiled.frame)) as library:
-        return library.run("main", given)

@@ -7,6 +7,7 @@ more. Threads may share it: each call has a network of its own (an arena, and th
 
 import _ctypes
 import ctypes
+import itertools
 import os
 import tempfile
 import threading
@@ -29,6 +30,7 @@ _ALIGNMENT = 64  # bytes, at which kernels write a caller's memory themselves
 PINNING = "the network's own threads, not bound to CPUs"
 _WRONG_CPU = 3  # `hmseg.h`
 _POINTER = ctypes.c_void_p
+_NUMBERS = itertools.count(1)  # of libraries that were loaded
 
 
 class End(NamedTuple):
@@ -246,13 +248,21 @@ def load_memory(data: bytes) -> ctypes.CDLL:
     try:
         with os.fdopen(file, "wb", closefd=False) as memory:
             memory.write(data)
-        return ctypes.CDLL(f"/proc/self/fd/{file}")
+        return ctypes.CDLL(_path_of(file))
     except OSError as error:
         if Path("/proc/self/fd").exists():
             raise _cannot_load(error) from error
         return _load_from_folder(data)
     finally:
         os.close(file)
+
+
+def _path_of(file: int) -> str:
+    """A path of an open file that was never used before: the loader knows libraries by theirs, and
+    numbers of files come again."""
+    steps = ("./", ".//")
+    unique = "".join(steps[int(bit)] for bit in f"{next(_NUMBERS):b}")
+    return f"/proc/self/fd/{unique}{file}"
 
 
 def _load_from_folder(data: bytes) -> ctypes.CDLL:

@@ -9,8 +9,9 @@ from tvm import relax
 from deploy.artifact import KernelInfo
 from deploy.cpu.isa import AVX2, AVX512, NEON, Isa
 from deploy.cpu.kernels import CpuKernels
+from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import object_files
-from deploy.cpu.network_library import link_network
+from deploy.cpu.network_library import frame_ends, link_network
 from deploy.cpu.passes.cancel_layouts import CancelLayouts
 from deploy.cpu.passes.legalize_sums import LEGALIZED
 from deploy.cpu.passes.name_kernels import NameKernels
@@ -96,6 +97,10 @@ class Compiled:
     def calls(self) -> tuple[str, ...]:
         """The kernels that a frame calls, by name, in order."""
         return tuple(call.kernel for call in self.frame.entries["main"].calls)
+
+    def load(self) -> LoadedLibrary:
+        """It, in this process; raises UserError as `link` does."""
+        return LoadedLibrary(self.link(), frame_ends(self.frame))
 
     def link(self) -> bytes:
         """The shared library; raises UserError where nothing is found that can link."""

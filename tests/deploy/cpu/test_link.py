@@ -2,13 +2,12 @@ import importlib.util
 import re
 import stat
 import struct
-from pathlib import Path
 
 import pytest
 
 from deploy.cpu.isa import NEON
 from deploy.cpu.kernels import emit
-from deploy.cpu.link import linker_of
+from deploy.cpu.link import compile_c, link_shared, tools_of
 from deploy.devices.kernels import kernel_library
 from deploy.targets import resolve_target
 from lut.errors import UserError
@@ -31,7 +30,10 @@ def needed(library: bytes) -> set[str]:
 
 @pytest.mark.parametrize(
     ("target", "libraries"),
-    [("arm", {"libm.so.6", "libc.so.6"}), ("android", {"libm.so", "libc.so"})],
+    [
+        ("arm", {"libm.so.6", "libpthread.so.0", "libc.so.6"}),
+        ("android", {"libm.so", "libc.so"}),
+    ],
 )
 def test_arm_without_a_toolchain(target, libraries):
     library = kernel_library({"pool": emit(SIGMOID, NEON)}, resolve_target(target))
@@ -53,39 +55,52 @@ def program_alignments(library: bytes) -> list[int]:
 
 
 def test_this_machines_own_compiler_links_for_it():
-    assert linker_of(resolve_target("x86-64")) is None
+    assert "ziglang" not in tools_of(resolve_target("x86-64")).link
 
 
 def test_without_ziglang(monkeypatch):
     monkeypatch.delenv("TVM_NDK_CC", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install ziglang$"):
-        linker_of(resolve_target("arm"))
+        tools_of(resolve_target("arm"))
     with pytest.raises(UserError, match=r"ziglang, or set TVM_NDK_CC to the NDK's"):
-        linker_of(resolve_target("android"))
+        tools_of(resolve_target("android"))
 
 
 def test_the_ndk_where_it_is_named(monkeypatch, tmp_path):
     """Its compiler is called with the objects; no NDK is here, so a script stands for it."""
-    compiler = tmp_path / "clang++"
-    compiler.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/called"\n')
+    compiler = tmp_path / "clang"
+    compiler.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/called"\ntouch lib.so\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("TVM_NDK_CC", str(compiler))
-    link = linker_of(resolve_target("android"))
-    assert link is not None
-    link("out.so", ["a.o", "b.o"])
-    assert (tmp_path / "called").read_text().split()[-4:] == ["-o", "out.so", "a.o", "b.o"]
-    assert linker_of(resolve_target("arm")).__name__ == "link"  # ziglang's
+    assert link_shared(tools_of(resolve_target("android")), [b"a", b"b"], ("x",)) == b""
+    called = (tmp_path / "called").read_text().split()
+    assert called[-4:] == ["-o", "lib.so", "part0.o", "part1.o"]
+    assert "ziglang" in tools_of(resolve_target("arm")).link
     monkeypatch.setenv("TVM_NDK_CC", str(tmp_path / "missing"))
     with pytest.raises(UserError, match="cannot run"):
-        linker_of(resolve_target("android"))("out.so", [])
+        link_shared(tools_of(resolve_target("android")), [], ("x",))
 
 
-def test_an_object_that_cannot_be_linked(tmp_path):
-    broken = tmp_path / "broken.o"
-    broken.write_bytes(b"not an object")
-    link = linker_of(resolve_target("arm"))
+def test_an_object_that_cannot_be_linked():
     with pytest.raises(UserError, match="linking with") as caught:
-        link(str(tmp_path / "out.so"), [str(broken)])
+        link_shared(tools_of(resolve_target("arm")), [b"not an object"], ("x",))
     assert "\n" not in str(caught.value)
-    assert not Path(tmp_path / "out.so").exists()
+
+
+@pytest.mark.parametrize("target", ["x86-64", "arm", "android"])
+def test_the_runtime_asks_for_the_c_library_alone(target):
+    """And nothing but what is named is exported."""
+    tools = tools_of(resolve_target(target))
+    source = "int shown(void) { return 1; }\nint hidden(void) { return 2; }\n"
+    objects = compile_c(tools, {"a.c": source}, ("a.c",))
+    library = link_shared(tools, list(objects.values()), ("shown",))
+    assert library[:4] == b"\x7fELF"
+    assert b"shown\0" in library
+    assert needed(library) <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "libc.so", "libm.so"}
+
+
+def test_a_source_that_is_none():
+    with pytest.raises(UserError, match="compiling with") as caught:
+        compile_c(tools_of(resolve_target("x86-64")), {"a.c": "nonsense"}, ("a.c",))
+    assert "\n" not in str(caught.value)

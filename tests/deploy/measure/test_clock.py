@@ -4,7 +4,6 @@ import pytest
 from deploy.measure.clock import (
     BUFFER_WORDS,
     HEADER,
-    WORDS,
     empty_buffer,
     frames_in_buffer,
     kernel_times,
@@ -14,9 +13,8 @@ from lut.errors import WorkError
 
 def filled(*nanoseconds):
     buffer = empty_buffer()
-    words = [part for ns in nanoseconds for part in divmod(ns, 1_000_000_000)]
-    buffer[0] = len(words)
-    buffer[HEADER : HEADER + len(words)] = words
+    buffer[0] = len(nanoseconds)
+    buffer[HEADER : HEADER + len(nanoseconds)] = nanoseconds
     return buffer
 
 
@@ -36,7 +34,7 @@ def test_an_empty_or_a_full_buffer_is_refused():
     with pytest.raises(WorkError, match="read 0 times"):
         kernel_times(empty_buffer(), 1)
     full = np.zeros(BUFFER_WORDS, np.int64)
-    full[0] = BUFFER_WORDS - HEADER
+    full[0] = BUFFER_WORDS
     with pytest.raises(WorkError):
         kernel_times(full, 1)
 
@@ -48,8 +46,7 @@ def test_as_many_frames_as_a_buffer_holds(kernels):
     assert [len(frame) for frame in kernel_times(filled(*range(readings)), frames)] == (
         [kernels] * frames
     )
-    # One more would not leave the last reading spare.
-    assert HEADER + (readings + kernels + 1) * WORDS + WORDS > BUFFER_WORDS
+    assert HEADER + readings + kernels + 1 > BUFFER_WORDS
 
 
 def test_a_network_of_more_kernels_than_readings_is_refused():

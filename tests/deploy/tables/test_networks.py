@@ -17,11 +17,11 @@ import tvm
 
 from deploy.artifact import NoCode
 from deploy.backends import backend_of
-from deploy.cpu.passes.insert_clock import called_functions
 from deploy.cpu.pipeline import lower_graph, make_kernels
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.pipeline import gpu_passes
 from deploy.graph.ends import with_logits_output
+from deploy.graph.frame import plan_frame
 from deploy.graph.importer import import_graph
 from deploy.graph.job import Job
 from deploy.graph.place import OPERATION
@@ -64,7 +64,8 @@ def calls_of(target, graph):
     """The operations of a frame's kernels, in order, before anything is machine code."""
     if target == CPU:
         module = lower_graph(Job(graph, CPU, make_kernels(CPU, 2, {})))
-        return [str(module[name].attrs[OPERATION]) for name in called_functions(module["main"])]
+        calls = plan_frame(module).entries["main"].calls
+        return [str(module[call.kernel].attrs[OPERATION]) for call in calls]
     module = import_graph(with_logits_output(graph))
     with tvm.target.Target(target.config, host={"kind": "llvm"}):
         for step in gpu_passes(GpuKernels(), target.precision):

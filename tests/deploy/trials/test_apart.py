@@ -6,9 +6,9 @@ import pytest
 import tvm
 
 from deploy.cpu.kernels import emit, inverted_residual
-from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.apart import run_apart
+from deploy.trials.candidate import candidate_library
 from lut.ops import InvertedResidual
 from tests.conditions import KERNELS
 
@@ -20,7 +20,7 @@ def candidate(cpu, schedule_of):
     KERNELS.require()
     rule = inverted_residual.default_schedule(BLOCK, isa, 2)
     function = emit(BLOCK, isa, schedule=schedule_of(rule))
-    return compile_kernels({"k": function}, tvm.target.Target(cpu.config)), function
+    return candidate_library(function, cpu), function
 
 
 def test_the_rule_stays_in_its_buffers(cpu):
@@ -48,6 +48,6 @@ def main(x: T.Buffer((16,), "float32"), y: T.Buffer((16,), "float32")):
             y[T.Cast("int64", vi) * T.int64({last // 16})] = T.float32(1)
 """
     function = tvm.script.from_source(source)
-    module = compile_kernels({"k": function}, tvm.target.Target(cpu.config))
+    library = candidate_library(function, cpu)
     with pytest.raises(RuntimeError, match=message):
-        run_apart(module, function)
+        run_apart(library, function)

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import tvm
+from deploy.cpu.passes.insert_clock import called_functions
 from tvm import relax
 
 from deploy.cpu.isa import AVX2
 from deploy.cpu.kernels import emit
-from deploy.cpu.passes.insert_clock import called_functions
 from deploy.cpu.passes.name_kernels import PROGRAM, NameKernels, program_of
 from deploy.cpu.pipeline import lower_graph, make_kernels, network_passes
 from deploy.graph.job import Job
