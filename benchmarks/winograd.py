@@ -128,7 +128,7 @@ def main() -> None:
         target = resolve_target("cpu")
         isa = isa_of(target)
         assert isa is not None
-        rate = probe_ceilings(load_here(target), isa, 1).fma_gflops / 2
+        rate = probe_ceilings(load_here(target, 1), isa, 1).fma_gflops / 2
         print(f"{rate:6.0f} GMAC/s  at most, by the FMA probe")
 
 

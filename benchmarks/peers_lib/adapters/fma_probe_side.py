@@ -34,5 +34,5 @@ def open_network(work: Work) -> Call:
     if isa is None:
         raise RuntimeError("there is no FMA kernel for this CPU")
     spec = FmaProbeSpec(tasks=work.config.threads)
-    kernels = load_here(target)({"fma": emit_fma(spec, isa)})
+    kernels = load_here(target, work.config.threads)({"fma": emit_fma(spec, isa)})
     return lambda: np.array(fma_gflops(kernels, spec, isa, repeat=5))

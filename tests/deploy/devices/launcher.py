@@ -16,7 +16,7 @@ from typing import Any
 from tvm.rpc import server as tvm_server
 from tvm.rpc import tracker as tvm_tracker
 
-from deploy.cpu import loaded
+from deploy.cpu import tvm_runtime
 from deploy.devices import server, tracker
 from deploy.devices.address import LOOPBACK, Address
 from deploy.devices.session import Farm, open_session
@@ -51,7 +51,7 @@ def _become(job: dict[str, Any]) -> None:
     os.environ.update(job.get("env", {}))
     if cores := job.get("cores"):
         os.sched_setaffinity(0, cores)
-        loaded._CPUS[:] = cores  # as it would have found them
+        tvm_runtime._CPUS[:] = cores  # as it would have found them
     if size := job.get("address_space"):
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     (host, tracker_port), port = job["tracker"], job["port"]

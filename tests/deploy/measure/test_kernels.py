@@ -10,7 +10,7 @@ def test_kernels_fill_run_and_are_timed(cpu):
     KERNELS.require()
     isa = isa_of(cpu)
     spec = ReadProbeSpec(tasks=2, floats=1024, rounds=3)
-    kernels = load_here(cpu)({"ones": emit_ones(spec, isa), "read": emit_read(spec, isa)})
+    kernels = load_here(cpu, 1)({"ones": emit_ones(spec, isa), "read": emit_read(spec, isa)})
     x = kernels.made_by("ones", (2, 1024))
     np.testing.assert_array_equal(x.numpy(), np.ones((2, 1024)))
     out = np.full((2, isa.lanes), -1, np.float32)

@@ -5,7 +5,6 @@ import pytest
 import tvm
 from tvm import relax
 
-from deploy.cpu.machine_code import split_entries
 from deploy.cpu.passes.schedule_fallback import (
     ScheduleFallback,
     apply_trace,
@@ -14,6 +13,7 @@ from deploy.cpu.passes.schedule_fallback import (
     workload_key,
 )
 from deploy.cpu.pipeline import network_passes
+from deploy.graph.frame import plan_frame
 from deploy.graph.importer import import_graph
 from deploy.graph.passes import passes_before, run_passes
 from deploy.graph.place import OPERATION
@@ -97,7 +97,7 @@ def test_an_operator_that_tvm_cannot_lower_is_named():
         builder.emit_func_output(total)
     module = run_passes(builder.get(), network_passes())
     with pytest.raises(UserError, match="cumsum"):
-        split_entries(module)
+        plan_frame(module)
 
 
 @pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v4"])
