@@ -78,8 +78,7 @@ def build_artifact(
     if remote is not None:
         backend.check_place(None, remote)
     if measured is None:
-        key = target.key, backend.record_threads(threads), backend.kernels_version
-        measured = tuned_schedules(*key) if backend.tunes(target) else {}
+        measured = tuned_for(target, threads)
     metadata = read_metadata(model)
     golden_image = to_channels(draw_street(metadata.resolution), metadata.channels)
     images = probe_images(metadata.resolution, golden_image)
@@ -115,6 +114,27 @@ def build_artifact(
     reports = [comparison.to_json() for comparison in comparisons]
     report = {"checked": True, **where, **noise, "comparisons": reports}
     return replace(built.artifact, parity=report), comparisons
+
+
+def package_source(
+    source: Source, artifact: Artifact, folder: Path, *, exact: bool = False,
+    cache: ObjectCache | None = None,
+) -> list[Path]:  # fmt: skip
+    """Write what a C program is built with, of a source that was built into `artifact`; the files.
+    Raises UserError where that cannot be, WorkError where its labels are not the artifact's."""
+    target, threads = artifact.target, artifact.threads
+    backend = backend_of(target)
+    measured = tuned_for(target, threads)
+    kernels = backend.kernels(target, threads, measured, exact=exact)
+    job = Job(source.graph, target, kernels, None, None, cache)
+    return backend.package(job, artifact, folder)
+
+
+def tuned_for(target: Target, threads: int) -> Mapping[str, Fields]:
+    """The schedules that tuning found, where the target takes any."""
+    backend = backend_of(target)
+    key = target.key, backend.record_threads(threads), backend.kernels_version
+    return tuned_schedules(*key) if backend.tunes(target) else {}
 
 
 def _check_reading(

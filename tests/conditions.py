@@ -66,6 +66,8 @@ PYAV = Condition(
     "PyAV is not installed: pip install 'hmseg[video]'", lambda: find_spec("av") is not None
 )
 OBJDUMP = Condition("objdump is not installed", lambda: shutil.which("objdump") is not None)
+VALGRIND = Condition("valgrind is not installed", lambda: shutil.which("valgrind") is not None)
+CMAKE = Condition("cmake is not installed", lambda: shutil.which("cmake") is not None)
 EMULATED_ARM = Condition(
     "the emulated ARM machine is not set up here: hmseg-deploy device emulate --setup-only",
     _emulated_arm,
@@ -75,7 +77,8 @@ CAMVID = Condition(
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
-    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, OBJDUMP, EMULATED_ARM, CAMVID,
+    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, OBJDUMP, VALGRIND, CMAKE,
+    EMULATED_ARM, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
@@ -88,6 +89,15 @@ class Backend(Protocol):
     def compile(self, job: Job, draft: Artifact, on_step: OnStep) -> Built:
         """Compile, and complete the draft of an artifact with its code; `on_step` is told what is
         being done. Raises UserError for an operator that cannot be lowered."""
+
+    def package(self, job: Job, artifact: Artifact, folder: Path) -> list[Path]:
+        """Write what a C program is built with into a folder: of a graph that was compiled, and
+        checked, into `artifact`. Raises UserError where that cannot be."""
+        raise UserError(f"--format c is for CPUs; {job.target.name} has no C library")
+
+    def check_package(self, target: Target, folder: Path) -> None:
+        """Raise UserError where `package` cannot write there, before long work."""
+        raise UserError(f"--format c is for CPUs; {target.name} has no C library")
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """Compile a graph of one float output and run it on one input; no batch axis."""

@@ -4,6 +4,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, O
 from deploy.cpu.kernels import KERNELS_VERSION, CpuKernels, has_kernel
 from deploy.cpu.library import Library, check_machine
 from deploy.cpu.network_library import frame_ends
+from deploy.cpu.package import package_name, write_package
 from deploy.cpu.pipeline import Compiled, compile_graph, make_kernels
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote
@@ -67,6 +70,14 @@ class CpuBackend(Backend):
         artifact = replace(draft, code=library, kernels=compiled.kernels, calls=compiled.calls)
         operations = {info.name: info.spec for info in compiled.kernels}
         return Built(artifact, tuple(operations[name] or name for name in compiled.calls))
+
+    def package(self, job: Job, artifact: Artifact, folder: Path) -> list[Path]:
+        """As `Backend.package`."""
+        return write_package(job, artifact, folder, version("hmseg"))
+
+    def check_package(self, target: Target, folder: Path) -> None:
+        """As `Backend.check_package`."""
+        package_name(folder)
 
     def run_prefix(self, job: Job, given: NDArray[Any], remote: Remote | None) -> NDArray[Any]:
         """As `Backend.run_prefix`."""

@@ -9,6 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
+from lut.errors import UserError
 from lut.files import check_writable
 
 if TYPE_CHECKING:
@@ -33,35 +34,58 @@ def compile_model(
         bool,
         typer.Option("--exact", help="No Winograd convolutions: slower, with less rounding."),
     ] = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="hmseg, or c: a folder with libraries, a header and an example."
+        ),
+    ] = "hmseg",
     dump_passes: Annotated[
         Path | None, typer.Option(help="Write the module after each pass into this folder.")
     ] = None,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compile for a target, check against onnxruntime, write one artifact file."""
-    if out:
+    """Compile for a target, check against onnxruntime, write one artifact file or a C package."""
+    if form not in ("hmseg", "c"):
+        raise UserError(f"--format {form}: write hmseg, an artifact, or c, a folder for C programs")
+    package = form == "c"
+    if out and not package:
         check_writable(out)
     cache = kept.open()
     workers, remote = place.read()
     resolved = on.resolve()
+    if out and package:
+        from deploy.backends import backend_of
+
+        backend_of(resolved).check_package(resolved, out)
     with step(f"exporting {model}"):
         source = options.open_model(model, given, ends)
     from deploy.artifact import SUFFIX, TVM
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
-    from deploy.build import build_source
+    from deploy.build import build_source, package_source
 
-    path = out or Path(f"{source.metadata.file_name}{SUFFIX}")
-    check_writable(path)
+    suffix = "" if package else SUFFIX
+    path = out or Path(f"{source.metadata.file_name}{suffix}")
     backend = backend_of(resolved)
+    if package:
+        backend.check_package(resolved, path)
+    else:
+        check_writable(path)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_source(
             source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
             cache=cache, on_step=progress.at,
         )  # fmt: skip
-        save_artifact(artifact, path)
-        progress.result = f"{path.stat().st_size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
+        files = [path]
+        if package:
+            progress.at("writing the C package")
+            files = package_source(source, artifact, path, exact=exact, cache=cache)
+        else:
+            save_artifact(artifact, path)
+        size = sum(file.stat().st_size for file in files)
+        progress.result = f"{size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
     timing = None
     if comparisons and artifact.calls and remote is None:  # it runs here, and is no emulation
         from deploy.quick_timing import time_quickly

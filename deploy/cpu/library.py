@@ -8,6 +8,7 @@ from deploy import host
 from deploy.target import Target
 from lut.errors import UserError
 
+PREFIX = "hmseg"  # of the names of its functions
 _MEMBER = "lib.so"
 
 

@@ -33,13 +33,14 @@ _ARM_FLAGS = ("-mno-outline-atomics",)
 class Tools:
     """Commands that compile, link and archive for a target.
 
-    `stubs` are the names of the C libraries where they have to be made up for the linker, and
-    `stub` what makes them.
+    `libraries` stand behind the object files; `stubs` are the names of C libraries that have to be
+    made up for the linker first.
     """
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
     archive: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
     stubs: tuple[str, ...] = ()
 
     @property
@@ -55,11 +56,13 @@ def tools_of(target: Target) -> Tools:
     android = _is_android(target)
     if android and (ndk := os.environ.get(NDK)):
         ar = str(Path(ndk).parent / "llvm-ar")
-        return Tools((ndk, *_FLAGS, *_ARM_FLAGS), (ndk, "-shared", _PAGES, "-lm"), (ar,))
+        return Tools((ndk, *_FLAGS, *_ARM_FLAGS), (ndk, "-shared", _PAGES), (ar,), ("-lm",))
     if target.architecture == host.architecture() and not android:
         compiler = host_compiler()
         if compiler is not None:
-            return Tools((*compiler, *_FLAGS), (*compiler, "-shared", "-pthread", "-lm"), ("ar",))
+            return Tools(
+                (*compiler, *_FLAGS), (*compiler, "-shared", "-pthread"), ("ar",), ("-lm",)
+            )
     if importlib.util.find_spec("ziglang") is None:
         raise UserError(
             f"linking for {target.config.get('mtriple')} needs a C compiler for it: "
@@ -77,7 +80,7 @@ def tools_of(target: Target) -> Tools:
         (*zig, "cc", "-target", headers, *_FLAGS, *_ARM_FLAGS * arm),
         (*zig, "cc", "-target", linked, "-nostdlib", "-shared", _PAGES, _KEEP),
         (*zig, "ar"),
-        _BIONIC if android else _GLIBC,
+        stubs=_BIONIC if android else _GLIBC,
     )
 
 
@@ -129,7 +132,7 @@ def link_shared(tools: Tools, objects: Sequence[bytes], exported: Sequence[str])
             soname = f"-Wl,-soname,{stub}"
             _run([*tools.link, soname, "-o", stub, "empty.c"], folder, "linking")
         version = f"-Wl,--version-script={script.name}"
-        command = [*tools.link, version, "-o", "lib.so", *names, *tools.stubs]
+        command = [*tools.link, version, "-o", "lib.so", *names, *tools.libraries, *tools.stubs]
         _run(command, folder, "linking")
         return (Path(folder) / "lib.so").read_bytes()
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import host
-from deploy.cpu.library import Library, check_machine
+from deploy.cpu.library import PREFIX, Library, check_machine
 from deploy.metadata import Metadata
 from deploy.target import Target
 from lut.errors import UserError, WorkError
@@ -67,12 +67,17 @@ def open_library(
 
 
 class LoadedLibrary:
-    """A library, loaded. `threads` are those of one call, by default what the CPUs and the
-    container's quota allow, or TVM_NUM_THREADS. Raises UserError for what cannot be loaded."""
+    """A library, loaded; `prefix` is that of its functions' names.
 
-    def __init__(self, data: bytes, ends: Ends, threads: int | None = None) -> None:
+    `threads` are those of one call, by default what the CPUs and the container's quota allow, or
+    TVM_NUM_THREADS. Raises UserError for what cannot be loaded.
+    """
+
+    def __init__(
+        self, data: bytes, ends: Ends, threads: int | None = None, prefix: str = PREFIX
+    ) -> None:
         self.threads = default_threads() if threads is None else threads
-        self._ends, self._library = ends, _Library(data)
+        self._ends, self._library = ends, _Library(data, prefix)
         # More calls at once than CPUs would only take turns, with an arena each.
         self._most = max(1, host.usable_cpus() // self.threads)
         self._begin()
@@ -201,13 +206,13 @@ class Steps:
 class _Library:
     """Functions of `hmseg.h` and `tools.h`, by their names without the prefix."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, prefix: str) -> None:
         self._handle = load_memory(data)
         number, pointer, size = ctypes.c_int, _POINTER, ctypes.c_ssize_t
 
         def function(name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401
             try:
-                found = getattr(self._handle, f"hmseg_{name}")
+                found = getattr(self._handle, f"{prefix}_{name}")
             except AttributeError:
                 raise UserError(
                     "the library inside the artifact is of another version of hmseg; compile the "

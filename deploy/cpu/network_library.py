@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploy.cpu import source
+from deploy.cpu.library import PREFIX
 from deploy.cpu.link import Tools, compile_c, link_shared, tools_of
 from deploy.cpu.loaded import End, Ends
 from deploy.cpu.symbols import rename_symbols, renamer
@@ -19,7 +20,7 @@ def link_network(
 ) -> bytes:
     """The shared library that artifacts hold, for programs and for TVM's servers. Raises UserError
     where there is no C compiler for the target."""
-    tools, prefix = tools_of(target), source.PREFIX
+    tools, prefix = tools_of(target), PREFIX
     parts = network_objects(frame, objects, target, prefix, cache, served=True)
     return link_shared(tools, parts, (f"{prefix}_*", "__tvm_ffi_*"))
 

@@ -20,7 +20,6 @@ HEADERS, SOURCES, SERVED = (
     ("cpu.c", "network.c", "pool.c"),
     "tvm.c",
 )
-PREFIX = "hmseg"
 _ALIGNMENT = 64  # of the constants: vectors are read at it
 
 

@@ -51,12 +51,13 @@ class Cells:
             )
 
     def join(self, first: ir.Expr, last: ir.Expr) -> None:
-        """From winners at the pixels of rows [first, last) to winners of whole cells, in place."""
-        height, width, winners = self._scores.height, self._scores.width, self._winners
+        """From winners at the pixels of rows [first, last) to winners of whole cells, in place; the
+        last row has none below it."""
+        width, winners = self._scores.width, self._winners
         with ir.loop(first, last) as row, ir.serial(0, width) as column:
             right = ir.bind(ir.minimum(column + 1, width - 1))
             here = ir.bind(row * width)
-            below = ir.bind(ir.minimum(row + 1, height - 1) * width)
+            below = ir.bind(ir.minimum(row + 1, last - 1) * width)
             only = ir.bind(winners[here + column])
             same = ir.both(only == winners[here + right], only == winners[below + column])
             same = ir.both(same, only == winners[below + right])

@@ -68,11 +68,11 @@ HMSEG_API void hmseg_destroy(hmseg_network **network);
 HMSEG_API int hmseg_run(hmseg_network *network, const void *image, ptrdiff_t image_stride,
                         void *output, ptrdiff_t output_stride);
 
-/* The class scores, HMSEG_CLASSES x HMSEG_HEIGHT x HMSEG_WIDTH, of the same input. */
+/* The class scores of the same input: HMSEG_PLANES x HMSEG_HEIGHT x HMSEG_WIDTH. */
 HMSEG_API int hmseg_scores(hmseg_network *network, const void *image, ptrdiff_t image_stride,
                            float *scores);
 
-#ifdef HMSEG_CLASSES
+#ifdef HMSEG_CLASSES /* not where the runtime itself is compiled */
 /* Of each class its colour (red, green, blue) and its name. */
 HMSEG_API extern const unsigned char hmseg_colours[HMSEG_CLASSES][3];
 HMSEG_API extern const char *const hmseg_classes[HMSEG_CLASSES];

@@ -454,12 +454,11 @@ static int quota(void)
 int hmseg_default_threads(void)
 {
     cpu_set_t allowed;
-    long count = sched_getaffinity(0, sizeof allowed, &allowed) ? sysconf(_SC_NPROCESSORS_ONLN)
-                                                                : CPU_COUNT(&allowed);
+    int count = sched_getaffinity(0, sizeof allowed, &allowed) ? 1 : CPU_COUNT(&allowed);
     int most = quota();
     if (most > 0 && most < count)
         count = most;
     if (count > HMSEG_MOST_THREADS)
         count = HMSEG_MOST_THREADS;
-    return count < 1 ? 1 : (int)count;
+    return count < 1 ? 1 : count;
 }
