@@ -14,10 +14,10 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 
 FORMAT = "hmseg-artifact"
-FORMAT_VERSION = 4
-# What older programs can read is still written as their version: 3 for RGB images to labels of up
-# to 255 classes by an arg max; if besides logits are kept at every 8th pixel, that of the code
-# (`Code.format_version`).
+FORMAT_VERSION = 5
+# What older programs can read is still written as their version: that of the code
+# (`Code.format_version`), at least 3 where logits are kept at fewer than every 8th pixel, 4 for
+# other than RGB images to labels of up to 255 classes by an arg max.
 SUFFIX = ".hmseg"
 TVM = "tvm"  # the template of kernels that TVM's own lowering made
 # The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
@@ -151,6 +151,7 @@ class Artifact:
     def _format_version(self) -> int:
         metadata = self.metadata
         decided = metadata.threshold is not None or metadata.found_dtype is not np.uint8
+        needed = 1 if self.golden.stride == LEAST_STRIDE else 3
         if decided or metadata.channels != len("RGB"):
-            return FORMAT_VERSION
-        return self.code.format_version if self.golden.stride == LEAST_STRIDE else 3
+            needed = 4
+        return max(needed, self.code.format_version)

@@ -16,7 +16,7 @@ _MEMBER = "lib.so"
 class Library:
     """A network's machine code (`deploy.artifact.Code`)."""
 
-    format_version: ClassVar[int] = 1  # of the artifacts that hold such code
+    format_version: ClassVar[int] = 5  # before, libraries were for TVM's machine
 
     data: bytes
 

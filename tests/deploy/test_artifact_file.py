@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.artifact import Artifact, Golden, KernelInfo
+from deploy.artifact import Artifact, Golden, KernelInfo, NoCode
 from deploy.artifact_file import load_artifact, parse_artifact, save_artifact
 from deploy.cpu.library import Library
 from deploy.resolution import Resolution
@@ -143,6 +143,10 @@ def test_an_artifact_from_before_the_stride_was_written(data):
     assert same(parse_artifact(old, "old"), ARTIFACT)
 
 
+class OldCode(NoCode):
+    """That every version reads."""
+
+
 def test_of_a_large_image_fewer_logits_are_kept(tmp_path):
     size = Resolution(1024, 2048)
     planes = np.broadcast_to(np.arange(2048, dtype=np.float32), (19, *size))
@@ -153,7 +157,8 @@ def test_of_a_large_image_fewer_logits_are_kept(tmp_path):
     save_artifact(large, tmp_path / "a.hmseg")
     assert same(load_artifact(tmp_path / "a.hmseg"), large)
     # Programs that know one stride only must not read it.
-    assert large.manifest()["format_version"] == 3
+    assert large.manifest()["format_version"] == 5
+    assert replace(large, code=OldCode()).manifest()["format_version"] == 3
 
 
 def test_any_unzip_lists_it_and_the_manifest_says_what_it_is(data):
@@ -162,7 +167,7 @@ def test_any_unzip_lists_it_and_the_manifest_says_what_it_is(data):
         "manifest.json", "lib.so", "golden/image.npy", "golden/labels.npy", "golden/logits.npy",
     ]  # fmt: skip
     manifest = json.loads(members["manifest.json"])
-    assert (manifest["format"], manifest["format_version"]) == ("hmseg-artifact", 1)
+    assert (manifest["format"], manifest["format_version"]) == ("hmseg-artifact", 5)
     assert manifest["input"] == {"name": "image", "dtype": "uint8", "shape": [1, 64, 96, 3]}
     assert manifest["output"] == {"name": "labels", "dtype": "uint8", "shape": [1, 64, 96]}
     assert json.loads(manifest["metadata"]["names"])[0] == "road"
@@ -221,10 +226,10 @@ def test_the_sealing_helper_makes_archives_that_are_taken(data):
     assert same(parse_artifact(sealed(unsealed(data)), "a.hmseg"), ARTIFACT)
 
 
-@pytest.mark.parametrize("version", [5, 99])
+@pytest.mark.parametrize("version", [6, 99])
 def test_a_newer_format_says_to_update(data, version):
     changed = with_manifest(data, lambda m: m | {"format_version": version})
-    refused(changed, f"format version {version} is newer than this program's 4; update hmseg")
+    refused(changed, f"format version {version} is newer than this program's 5; update hmseg")
 
 
 @pytest.mark.parametrize(
@@ -243,8 +248,9 @@ def test_what_older_programs_cannot_read_is_of_a_later_format(change, version):
     scores = RNG.normal(size=(metadata.num_scores, *SIZE)).astype(np.float32)
     golden = Golden.sampled(image, metadata.found_in(scores), scores)
     artifact = replace(ARTIFACT, metadata=metadata, golden=golden)
+    assert replace(artifact, code=OldCode()).manifest()["format_version"] == version
     manifest = artifact.manifest()
-    assert manifest["format_version"] == version
+    assert manifest["format_version"] == 5  # that of a CPU's code
     assert manifest["output"]["shape"] == [1, *metadata.output_shape]
     again = parse_artifact(saved(artifact), "a.hmseg")
     assert again.metadata == metadata
