@@ -336,3 +336,22 @@ def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(scale):
             found = Deviation.between(scores, expected.scores)
             peak = Deviation.size(expected.scores).largest
             assert found.within(FP32.allowed(expected.noise, peak)) == verdict, name
+
+
+def test_of_several_evaluations_of_a_graph_that_jumps_the_furthest_counts():
+    """A number half of a few roundings away from where it is rounded the other way: weights that are
+    off by more of them are off enough."""
+    near = np.float32(0.5 * (1 + 24 * UNIT)) * np.ones((1, 1, 4, 4), np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("Round", ["y"], ["scores"]),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, near.shape)] for n in ("x", "scores")
+    ]
+    graph = model_of(nodes, *ends, {"w": np.ones((1, 1, 1, 1), np.float32)})
+    found, other = module.TwoSessions(graph, jumps=True).run(near)
+    assert (found[0] == 1).all()
+    assert (other[0] == 0).all()  # the fourth, by up to 64 roundings
+    found, other = module.TwoSessions(graph).run(near)
+    np.testing.assert_array_equal(found[0], other[0])
