@@ -22,6 +22,7 @@ from benchmarks.results_lib import (
     gpu,
     latency,
     own_files,
+    runtime,
     search,
     training,
 )
@@ -48,7 +49,12 @@ TOPICS = (
     Topic("The first command", [kept("first-command")], ["2026-11-22-cpu-speed.md"]),
     Topic(
         "Speed on a CPU",
-        [any_network.any_network, cpu.peers, kept("linearity", "profile", "tuning")],
+        [
+            any_network.any_network,
+            runtime.runtime,
+            cpu.peers,
+            kept("linearity", "profile", "tuning"),
+        ],
         ["2026-11-22-cpu-speed.md"],
     ),
     Topic("Kernels", [cpu.kernels]),

@@ -14,6 +14,9 @@ from deploy.graph.frame import Frame
 from deploy.object_cache import ObjectCache, key_of
 from deploy.target import Target
 
+# The runtime's object files by key: some 100 KB, the same for every network.
+_COMPILED: dict[str, bytes] = {}
+
 
 def link_network(
     frame: Frame, objects: Mapping[str, bytes], target: Target, cache: ObjectCache | None = None
@@ -64,10 +67,11 @@ def _runtime(
     found = []
     for name in names:
         key = key_of("the runtime's object file", name, tools.key, *files.values())
-        data = None if cache is None else cache.get(key)
+        data = _COMPILED.get(key) or (None if cache is None else cache.get(key))
         if data is None:
             data = compile_c(tools, files, (name,))[name]
             if cache is not None:
                 cache.put(key, data)
+        _COMPILED[key] = data
         found.append(data)
     return found

@@ -75,7 +75,7 @@ def test_the_ndk_where_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TVM_NDK_CC", str(compiler))
     assert link_shared(tools_of(resolve_target("android")), [b"a", b"b"], ("x",)) == b""
     called = (tmp_path / "called").read_text().split()
-    assert called[-4:] == ["-o", "lib.so", "part0.o", "part1.o"]
+    assert called[-5:] == ["-o", "lib.so", "part0.o", "part1.o", "-lm"]
     assert "ziglang" in tools_of(resolve_target("arm")).link
     monkeypatch.setenv("TVM_NDK_CC", str(tmp_path / "missing"))
     with pytest.raises(UserError, match="cannot run"):

@@ -339,8 +339,8 @@ def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(scale):
 
 
 def test_of_several_evaluations_of_a_graph_that_jumps_the_furthest_counts():
-    """A number half of a few roundings away from where it is rounded the other way: weights that are
-    off by more of them are off enough."""
+    """A number lies some roundings away from where it becomes another: weights that are off by more
+    of them are off enough."""
     near = np.float32(0.5 * (1 + 24 * UNIT)) * np.ones((1, 1, 4, 4), np.float32)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["y"]),
