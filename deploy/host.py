@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -38,6 +39,9 @@ HWCAP = {
          22: "sve", 23: "asimdfhm"},
     26: {1: "sve2", 13: "i8mm", 14: "bf16"},
 }  # fmt: skip
+
+
+_OF_CPU_TIME = re.compile(r"(^|,)cpu(,|$)")  # among the kinds of a control group
 
 
 def architecture() -> str:
@@ -98,7 +102,7 @@ def _quotas(groups: str, root: Path) -> Iterator[int]:
     for line in groups.splitlines():
         _, _, rest = line.partition(":")
         kinds, _, group = rest.partition(":")
-        if kinds and "cpu" not in kinds.split(","):
+        if kinds and not _OF_CPU_TIME.search(kinds):  # of the second version there are no kinds
             continue
         path = PurePosixPath("/" + group.strip("/"))
         for inner in (path, *path.parents):

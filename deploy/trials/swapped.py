@@ -10,6 +10,7 @@ import onnx
 
 from deploy import host
 from deploy.artifact import Artifact
+from deploy.cpu.candidate import LoadedCandidate, candidate_library
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.passes.schedule_fallback import apply_trace, left_to_tvm, workload_key
@@ -31,7 +32,6 @@ from deploy.trials.bench import (
     operations_of,
     refusal,
 )
-from deploy.trials.candidate import LoadedCandidate, candidate_library
 
 
 class SwappedBench(TuningBench):

@@ -1,4 +1,7 @@
+import os
 import platform
+
+import pytest
 
 from deploy import host
 
@@ -39,3 +42,29 @@ def test_every_name_is_one_llvm_knows():
     assert set(host.ARM_FEATURE_FLAGS) <= {
         str(name) for name in codegen.llvm_get_cpu_features(target)
     }
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "50000 100000"}, [1]),
+        ("0::/a/b\n", {"a/b/cpu.max": "250000 100000", "cpu.max": "max 100000"}, [3]),
+        ("0::/\n", {"unified/cpu.max": "200000 100000"}, [2]),
+        ("4:cpu,cpuacct:/d/x\n5:memory:/d\n",
+         {"cpu/d/x/cpu.cfs_quota_us": "150000", "cpu/d/x/cpu.cfs_period_us": "100000",
+          "cpu/d/cpu.cfs_quota_us": "-1", "cpu/d/cpu.cfs_period_us": "100000"}, [2]),
+        ("4:cpuset:/d\n", {"cpu.max": "100000 100000"}, []),
+        ("0::/a\n", {"a/cpu.max": "nonsense"}, []),
+        ("", {}, []),
+    ],
+)  # fmt: skip
+def test_quotas_of_both_versions(tmp_path, groups, files, limits):
+    """Whatever the groups around this process's allow counts too."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert list(host._quotas(groups, tmp_path)) == limits
+
+
+def test_usable_cpus_are_at_least_one_and_at_most_those_of_the_process():
+    assert 1 <= host.usable_cpus() <= len(os.sched_getaffinity(0))

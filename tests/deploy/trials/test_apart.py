@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import tvm
 
+from deploy.cpu.candidate import candidate_library
 from deploy.cpu.kernels import emit, inverted_residual
 from deploy.cpu.pipeline import isa_of
 from deploy.trials.apart import run_apart
-from deploy.trials.candidate import candidate_library
 from lut.ops import InvertedResidual
 from tests.conditions import KERNELS
 
