@@ -21,7 +21,8 @@ def module_of(build):
 
 
 def kinds(entry):
-    return [call.kernel.rstrip("0123456789") for call in entry.calls]
+    names = (call.kernel.removeprefix("tir_") for call in entry.calls)
+    return [name.rstrip("0123456789") for name in names]
 
 
 def test_calls_in_order_on_places_that_do_not_meet():
