@@ -159,12 +159,12 @@ class Transcript:
         value = binding.value
         if not isinstance(value, self._call):
             return f"{self._text(binding.var)} = {self._text(value)}"
-        if isinstance(value.op, self._ir.GlobalVar):
-            self.calls.append(value.op.name_hint)
-            name = self._kernels.setdefault(value.op.name_hint, f"k{len(self._kernels)}")
-        else:
-            name = value.op.name if isinstance(value.op, self._ir.Op) else str(value.op)
-        arguments = ", ".join(self._text(argument) for argument in value.args)
+        given, name = value.args, getattr(value.op, "name", str(value.op))
+        if name == "relax.call_tir":
+            kernel, given = value.args[0].name_hint, value.args[1].fields
+            self.calls.append(kernel)
+            name = self._kernels.setdefault(kernel, f"k{len(self._kernels)}")
+        arguments = ", ".join(self._text(argument) for argument in given)
         types = [str(type_) for type_ in value.ty_args]
         return f"{self._text(binding.var)} = {name}({arguments}) {types} {value.attrs}"
 

@@ -112,9 +112,9 @@ def compile_c(
         for name, content in files.items():
             data = content.encode() if isinstance(content, str) else content
             (Path(folder) / name).write_bytes(data)
-        _run([*tools.compile, "-c", *sources], folder, "compiling")
         for name in sources:
-            objects[name] = (Path(folder) / name).with_suffix(".o").read_bytes()
+            _run([*tools.compile, "-c", name, "-o", "out.o"], folder, "compiling")
+            objects[name] = (Path(folder) / "out.o").read_bytes()
     return objects
 
 

@@ -9,6 +9,7 @@ from tvm import relax
 
 PROGRAM = "hmseg.program"  # attribute of a PrimFunc: the SHA-256 of its program
 _LONGEST, _DIGITS = 80, 12
+_NO_NAME = re.compile(r"\W", re.ASCII)  # in C
 _NUMBER = re.compile(r"(?<=[a-z])\d+(?=_|$)")  # add3, conv2d1; not the 2 of conv2d
 
 
@@ -31,7 +32,7 @@ class NameKernels:
                 continue
             program = program_of(function)
             if program not in programs:
-                name = _NUMBER.sub("", var.name_hint)[:_LONGEST]
+                name = _NO_NAME.sub("_", _NUMBER.sub("", var.name_hint))[:_LONGEST]
                 symbol = f"{name}_{program[:_DIGITS]}"
                 marked = function.with_attrs({"global_symbol": symbol, PROGRAM: program})
                 programs[program] = builder.add_func(marked, symbol)

@@ -4,6 +4,7 @@ says of each operation of a graph what the schedule says that is chosen for it."
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -193,6 +194,12 @@ class FakeBackend:
             calls=tuple(names[op] for op in calls), versions=draft.versions | self.versions(),
         )  # fmt: skip
         return Built(artifact, tuple(map(str, calls)))
+
+    def package(self, job: Job, artifact: Artifact, folder: Path) -> list[Path]:
+        raise UserError("--format c: paper has no C library")
+
+    def check_package(self, target: Target, folder: Path) -> None:
+        raise UserError("--format c: paper has no C library")
 
     def run_prefix(self, job: Job, given: np.ndarray, remote: Any) -> np.ndarray:
         output = OnnxSession(job.graph).run(given)[0]

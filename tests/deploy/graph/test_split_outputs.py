@@ -2,9 +2,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from deploy.cpu.pipeline import network_passes
+from deploy.cpu.pipeline import compile_graph
 from deploy.graph.ends import with_logits_output
 from deploy.graph.importer import import_graph
+from deploy.graph.job import Job
 from deploy.graph.reference import Reference
 from deploy.graph.split_outputs import SplitOutputs
 from tests.deploy.graphs import deployable, photo, segmenter
@@ -54,14 +55,8 @@ def test_a_module_with_one_output_is_left_as_it_is(tmp_path):
 
 
 def test_numbers(small_graph, cpu):
-    module = import_graph(with_logits_output(small_graph))
-    with tvm.target.Target(cpu.config):
-        for step in network_passes():
-            module = step(module)
-    executable = relax.build(module, tvm.target.Target(cpu.config), relax_pipeline=None)
-    machine = relax.VirtualMachine(executable, tvm.cpu())
+    library = compile_graph(Job(small_graph, cpu)).load()
     image = photo()
     labels, logits = Reference(small_graph)(image)
-    tensor = tvm.runtime.tensor(image[None])
-    np.testing.assert_allclose(machine["logits"](tensor).numpy()[0], logits, atol=1e-4)
-    assert (machine["main"](tensor).numpy()[0] != labels).mean() < 1e-3
+    np.testing.assert_allclose(library.run("logits", image), logits, atol=1e-4)
+    assert (library.run("main", image) != labels).mean() < 1e-3

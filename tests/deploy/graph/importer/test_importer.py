@@ -16,8 +16,7 @@ from tests.deploy.graphs import deployable, model_of, photo, segmenter
 
 def run_graph(model: onnx.ModelProto, target: Target, image: np.ndarray) -> np.ndarray:
     """What the compiled graph makes of one input, without a batch axis."""
-    machine = compile_graph(Job(model, target)).load()
-    return machine["main"](tvm.runtime.tensor(image[None])).numpy()[0]
+    return compile_graph(Job(model, target)).load().run("main", image)
 
 
 def operators(module: tvm.IRModule) -> list[str]:
