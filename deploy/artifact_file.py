@@ -50,7 +50,8 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     golden: list[NDArray[Any]] = [
         artifact.golden.image, artifact.golden.labels, artifact.golden.logits
     ]  # fmt: skip
-    members = artifact.code.members() | {
+    code = artifact.code.members()
+    members = code | {
         name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
     }
     hashes = {
@@ -62,9 +63,9 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in ({_MANIFEST: manifest} | members).items():
             # A fixed date: equal contents give equal bytes.
-            archive.writestr(
-                zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED
-            )
+            # Code, most of which is weights, gets hardly smaller, and loading waits for it.
+            packed = zipfile.ZIP_STORED if name in code else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, packed)
         archive.comment = b"0" * _DIGEST_BYTES
     body = buffer.getvalue()[:-_DIGEST_BYTES]
     write_atomic(path, body + hashlib.sha256(body).hexdigest().encode())

@@ -20,6 +20,7 @@
 #include "hmseg.h"
 
 #define SPIN_NS 200000 /* a thread's patience, before it sleeps */
+#define MOVE_EVERY 32 /* loops */
 #define STACK_BYTES (1 << 20)
 #define BLOCKS 32 /* of scratch memory that a kernel asks for at once */
 #define LINE 64
@@ -42,10 +43,13 @@ typedef struct {
     context context;
     pthread_t thread;
     int running;
+    unsigned moved; /* the loop at which it last changed its CPU by itself */
 } member;
 
 struct hmseg_pool {
     int threads, flags;
+    int apart;            /* whether there are CPUs enough for each thread to have its own */
+    atomic_short *places; /* the CPU on which each thread was seen last */
     atomic_int process; /* that the threads belong to: a forked child has none of them */
     pthread_mutex_t turn;
     member *members; /* the first is whoever calls */
@@ -145,6 +149,55 @@ static int claim(hmseg_pool *pool, int index, unsigned loop)
                                                    memory_order_acq_rel, memory_order_relaxed);
 }
 
+/* Lets the calling thread run only where no other of its pool is, and says where it might before;
+ * 0 where there is no such CPU. */
+static int leave_others(hmseg_pool *pool, int index, cpu_set_t *before)
+{
+    if (sched_getaffinity(0, sizeof *before, before))
+        return 0;
+    cpu_set_t rest = *before;
+    for (int i = 0; i < pool->threads; i++) {
+        int taken = atomic_load_explicit(&pool->places[i], memory_order_relaxed);
+        if (i != index && taken >= 0 && taken < CPU_SETSIZE)
+            CPU_CLR(taken, &rest);
+    }
+    return CPU_COUNT(&rest) > 0 && sched_setaffinity(0, sizeof rest, &rest) == 0;
+}
+
+/* Two threads on one CPU would wait for each other until the system moves one, milliseconds later:
+ * the one with the higher number goes where no other is. What it may run on is as before. */
+static void keep_apart(hmseg_pool *pool, int index, unsigned loop)
+{
+    member *me = &pool->members[index];
+    int cpu = sched_getcpu(), alone = 1;
+    if (cpu != atomic_load_explicit(&pool->places[index], memory_order_relaxed))
+        atomic_store_explicit(&pool->places[index], (short)cpu, memory_order_relaxed);
+    for (int i = 0; i < index; i++)
+        alone &= cpu != atomic_load_explicit(&pool->places[i], memory_order_relaxed);
+    if (alone || index == 0 || loop - me->moved < MOVE_EVERY)
+        return;
+    cpu_set_t allowed;
+    if (!leave_others(pool, index, &allowed))
+        return;
+    sched_setaffinity(0, sizeof allowed, &allowed);
+    me->moved = loop;
+    atomic_store_explicit(&pool->places[index], (short)sched_getcpu(), memory_order_relaxed);
+}
+
+/* Who sleeps is to wake where it slept: if the caller has come there meanwhile, it goes. */
+static void make_way(hmseg_pool *pool)
+{
+    int cpu = atomic_load_explicit(&pool->places[0], memory_order_relaxed);
+    cpu_set_t allowed;
+    for (int i = 1; i < pool->threads; i++)
+        if (cpu == atomic_load_explicit(&pool->places[i], memory_order_relaxed)) {
+            if (leave_others(pool, 0, &allowed))
+                sched_setaffinity(0, sizeof allowed, &allowed);
+            atomic_store_explicit(&pool->places[0], (short)sched_getcpu(), memory_order_relaxed);
+            return;
+        }
+}
+
 int hmseg_launch(hmseg_body body, void *data, int tasks)
 {
     context *mine = no_key ? NULL : pthread_getspecific(key);
@@ -158,10 +211,14 @@ int hmseg_launch(hmseg_body body, void *data, int tasks)
     }
     unsigned loop = atomic_load_explicit(&pool->loop, memory_order_relaxed) + 1;
     pool->body = body, pool->data = data;
+    if (pool->apart)
+        keep_apart(pool, 0, loop);
     atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->pending, pool->threads, memory_order_relaxed);
     atomic_store(&pool->loop, loop);
     if (atomic_load(&pool->sleepers) > 0) {
+        if (pool->apart)
+            make_way(pool);
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
@@ -178,7 +235,7 @@ int hmseg_launch(hmseg_body body, void *data, int tasks)
 }
 
 /* Waits for a loop after `seen`; its number, or `seen` when the pool ends. */
-static unsigned next_loop(hmseg_pool *pool, unsigned seen)
+static unsigned next_loop(hmseg_pool *pool, int index, unsigned seen)
 {
     int64_t until = 0;
     for (unsigned turns = 1;; turns++) {
@@ -194,12 +251,17 @@ static unsigned next_loop(hmseg_pool *pool, unsigned seen)
         if (now > until)
             break;
     }
+    /* Who is woken goes where the waker runs, if it may, and waits there for it to end. */
+    cpu_set_t allowed;
+    int narrowed = pool->apart && leave_others(pool, index, &allowed);
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1);
     while (atomic_load(&pool->loop) == seen && !atomic_load(&pool->stop))
         pthread_cond_wait(&pool->wake, &pool->lock);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->lock);
+    if (narrowed)
+        sched_setaffinity(0, sizeof allowed, &allowed);
     return atomic_load_explicit(&pool->loop, memory_order_acquire);
 }
 
@@ -250,9 +312,11 @@ static void *work(void *given)
     if (pool->flags & HMSEG_PIN)
         bind_thread(me->context.index);
     for (;;) {
-        unsigned loop = next_loop(pool, seen);
+        unsigned loop = next_loop(pool, me->context.index, seen);
         if (loop == seen)
             return NULL;
+        if (pool->apart)
+            keep_apart(pool, me->context.index, loop);
         if (claim(pool, me->context.index, loop))
             run_task(pool, me->context.index);
         seen = loop;
@@ -273,6 +337,9 @@ static int start(hmseg_pool *pool)
     atomic_store(&pool->loop, 0);
     atomic_store(&pool->sleepers, 0);
     atomic_store(&pool->stop, 0);
+    cpu_set_t allowed;
+    int cpus = sched_getaffinity(0, sizeof allowed, &allowed) ? 0 : CPU_COUNT(&allowed);
+    pool->apart = pool->threads <= cpus && !(pool->flags & HMSEG_PIN);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     sigfillset(&all); /* the program's signals are for its own threads */
@@ -281,7 +348,8 @@ static int start(hmseg_pool *pool)
         member *each = &pool->members[i];
         atomic_store(&each->claimed, 0);
         each->context.pool = pool, each->context.index = i;
-        each->running = 0;
+        each->running = 0, each->moved = 0u - MOVE_EVERY;
+        atomic_store(&pool->places[i], -1);
         for (int b = 0; b < BLOCKS; b++)
             each->context.blocks[b].used = 0;
         if (i == 0 || failed)
@@ -324,7 +392,9 @@ int hmseg_pool_create(int threads, int flags, hmseg_pool **made)
     pool->threads = threads ? threads : hmseg_default_threads();
     pool->flags = flags;
     size_t bytes = (size_t)pool->threads * sizeof(member);
-    if (posix_memalign((void **)&pool->members, LINE, bytes)) {
+    pool->places = calloc((size_t)pool->threads, sizeof *pool->places);
+    if (pool->places == NULL || posix_memalign((void **)&pool->members, LINE, bytes)) {
+        free(pool->places);
         free(pool);
         return HMSEG_NO_MEMORY;
     }
@@ -349,6 +419,7 @@ void hmseg_pool_destroy(hmseg_pool **given)
         for (int b = 0; b < BLOCKS; b++)
             free(pool->members[i].context.blocks[b].memory);
     free(pool->members);
+    free(pool->places);
     free(pool);
 }
 
