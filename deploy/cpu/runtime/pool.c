@@ -229,8 +229,10 @@ int hmseg_launch(hmseg_body body, void *data, int tasks)
     for (int turns = 0; atomic_load_explicit(&pool->pending, memory_order_acquire) > 0; turns++)
         if (turns < 2000)
             pause_briefly();
-        else
+        else if (turns < 4000)
             sched_yield(); /* more threads than CPUs */
+        else
+            nanosleep(&(struct timespec){0, 20000}, NULL); /* and the system favours this one */
     return atomic_load_explicit(&pool->failed, memory_order_relaxed) ? -1 : 0;
 }
 
@@ -254,6 +256,8 @@ static unsigned next_loop(hmseg_pool *pool, int index, unsigned seen)
     /* Who is woken goes where the waker runs, if it may, and waits there for it to end. */
     cpu_set_t allowed;
     int narrowed = pool->apart && leave_others(pool, index, &allowed);
+    if (narrowed)
+        atomic_store_explicit(&pool->places[index], (short)sched_getcpu(), memory_order_relaxed);
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1);
     while (atomic_load(&pool->loop) == seen && !atomic_load(&pool->stop))
