@@ -15,7 +15,7 @@ def runtime(store: Store) -> list[Table]:
     rows = [
         [
             f"{result['artifact']}", str(row["threads"]), f"{row['ms']['new']:.2f}",
-            bar(row["ratio"]["high"] >= 1, ratio(row["ratio"], 3)),
+            bar(row["ratio"]["median"] >= 1, ratio(row["ratio"], 3)),
             f"{row['p90_ms']['old'] / row['p90_ms']['new']:.3f}",
             _idle(row), "{new:.1f} ({old:.1f})".format(**row["cpu_ms_after_pauses"]),
         ]
