@@ -29,6 +29,7 @@ class Code(Protocol):
     """What a backend compiles a network to, as an artifact holds it."""
 
     format_version: ClassVar[int]  # of the format, the first whose readers know such code
+    compressed: ClassVar[bool]  # in an artifact
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""
@@ -39,6 +40,7 @@ class NoCode:
     """Of a draft."""
 
     format_version: ClassVar[int] = 1
+    compressed: ClassVar[bool] = True
 
     def members(self) -> dict[str, bytes]:
         """None."""

@@ -63,8 +63,8 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in ({_MANIFEST: manifest} | members).items():
             # A fixed date: equal contents give equal bytes.
-            # Code, most of which is weights, gets hardly smaller, and loading waits for it.
-            packed = zipfile.ZIP_STORED if name in code else zipfile.ZIP_DEFLATED
+            stored = name in code and not artifact.code.compressed
+            packed = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, packed)
         archive.comment = b"0" * _DIGEST_BYTES
     body = buffer.getvalue()[:-_DIGEST_BYTES]

@@ -17,6 +17,8 @@ class Library:
     """A network's machine code (`deploy.artifact.Code`)."""
 
     format_version: ClassVar[int] = 5  # before, libraries were for TVM's machine
+    # Most of it is weights, which get hardly smaller, and loading would wait for it.
+    compressed: ClassVar[bool] = False
 
     data: bytes
 

@@ -30,6 +30,7 @@ class GpuProgram:
     """
 
     format_version: ClassVar[int] = 2  # of the artifacts that hold such code
+    compressed: ClassVar[bool] = True
 
     plan: Plan
     constants: bytes
