@@ -154,14 +154,14 @@ class LoadedLibrary:
             self._give(network)
 
     def _take(self) -> Any:  # noqa: ANN401 - a pointer
+        if not self._finish.alive:  # in a child of who closed it, too
+            raise UserError("the network is closed")
         if self._process != os.getpid():
             # A forked child: what its parent's other threads were in the middle of stays so.
             self._begin()
             self._finish.detach()
             self._finish = weakref.finalize(self, _end, self._library, self._made)
             self._finish.atexit = False
-        if not self._finish.alive:
-            raise UserError("the network is closed")
         with self._changed:
             while not self._free and len(self._made) >= self._most:
                 self._changed.wait()

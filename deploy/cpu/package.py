@@ -123,11 +123,7 @@ def _plain(text: str) -> str:
 
 
 def _renamed(text: str, name: str) -> str:
-    return (
-        text.replace("hmseg_", f"{name}_")
-        .replace("HMSEG_", f"{name.upper()}_")
-        .replace('"hmseg.h"', f'"{name}.h"')
-    )
+    return source.with_prefix(text, name).replace('"hmseg.h"', f'"{name}.h"')
 
 
 def _example(file: str) -> str:

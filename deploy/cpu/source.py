@@ -32,6 +32,11 @@ def runtime_text(name: str, prefix: str) -> str:
         "TVMFFIErrorSetRaisedFromCStrParts",
     ):  # fmt: skip
         text = text.replace(symbol, rename(symbol))
+    return with_prefix(text, prefix)
+
+
+def with_prefix(text: str, prefix: str) -> str:
+    """C whose names have another prefix than the runtime's own."""
     return text.replace("hmseg_", f"{prefix}_").replace("HMSEG_", f"{prefix.upper()}_")
 
 
@@ -73,7 +78,7 @@ def frame_text(frame: Frame, target: Target, prefix: str) -> str:
         "",
     ]
     text = "\n".join(lines)
-    return text.replace("hmseg_", f"{prefix}_").replace("HMSEG_", f"{prefix.upper()}_")
+    return with_prefix(text, prefix)
 
 
 def constants_text(prefix: str) -> str:

@@ -267,6 +267,27 @@ def test_a_closed_network_is_refused(small_artifact):
         network(photo())
 
 
+CLOSED = """
+import os, sys
+from deploy.runtime import load
+from lut.errors import UserError
+network = load(sys.argv[1], threads=2)
+network.close()
+child = os.fork()
+if not child:
+    try:
+        network(network.artifact.golden.image)
+    except UserError:
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_closed_network_is_refused_in_a_child_too(artifact_path):
+    assert run_python(CLOSED, artifact_path) == "7"
+
+
 def test_no_folder_is_needed(artifact_path, tmp_path):
     code = (
         "import sys\nfrom deploy.runtime import load\nnetwork = load(sys.argv[1])\n"
