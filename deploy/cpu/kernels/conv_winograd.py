@@ -3,10 +3,11 @@
 A task has some tiles of outputs, all in the caches: their inputs are transformed, multiplied for
 each of the transform's points as a 1x1 convolution is, some output channels at a time, and
 transformed back with everything that follows. With a dilation of d the d * d maps of every d-th
-row and column are convolved each by itself.
+row and column are convolved each by itself; a task has tiles of several where they are small, or it
+would read all weights for one or two tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +27,21 @@ from lut.ops import Conv
 _WINDOWS = {(3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5)}
 _LANES = 16  # of the widest vectors
 _WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
+_FAR = 8  # tiles whose products take as long as reading a task's weights from beyond L2
 
 
 @dataclass(frozen=True)
 class ConvWinogradSchedule:
-    """Rows and columns of tiles of a task, register tile of the products, in how many parts the
-    output channels are cut, and whether all channels are done for one point before the next, for
-    inputs that L2 does not hold."""
+    """Rows and columns of tiles of a task, on how many of a dilation's maps, register tile of the
+    products, in how many parts the output channels are cut, and whether all channels are done for
+    one point before the next, for inputs that L2 does not hold."""
 
     tile_rows: int
     tile_columns: int
     tile: Tile
     splits: int
     by_point: bool
+    maps: int = 1
 
 
 def transforms(op: Conv) -> tuple[Transform, Transform] | None:
@@ -102,22 +105,35 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
     far = tile_bytes * cout > isa.l2_bytes // 2
     most = 48 if far else max(4, int(0.75 * isa.l2_bytes) // tile_bytes)
     transform = 9 / cout
-    best, best_cost = (1, 1, 1), float("inf")
+    best, best_cost = (1, 1, 1, 1), float("inf")
     for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
-        for high in range(1, counts[0] + 1):
-            for wide in range(1, min(counts[1], max(1, most // high)) + 1):
-                tiles = high * wide
-                tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps * splits
-                halo = 1 + 0.05 * (1 / high + 1 / wide)
-                time = tiles * (halo / splits + transform) + (8 if far else 1) / splits
-                # Among equals small blocks, whose inputs stay in L1.
-                cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
-                if cost < best_cost:
-                    best, best_cost = (high, wide, splits), cost
-    high, wide, splits = best
-    by_point = high * wide * tile_bytes > isa.l2_bytes // 2
-    tile = best_tile(isa, high * wide, blocks // splits)
-    return ConvWinogradSchedule(high, wide, tile, splits, by_point)
+        for high, wide, of in _blocks_of_tiles(op, (counts[0], counts[1]), most):
+            tiles = high * wide * of
+            tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps // of * splits
+            halo = 1 + 0.05 * (1 / high + 1 / wide)
+            time = tiles * (halo / splits + transform) + (_FAR if far else 1) / splits
+            # Among equals small blocks, whose inputs stay in L1.
+            cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
+            if cost < best_cost:
+                best, best_cost = (high, wide, of, splits), cost
+    high, wide, of, splits = best
+    by_point = high * wide * of * tile_bytes > isa.l2_bytes // 2
+    tile = best_tile(isa, high * wide * of, blocks // splits)
+    return ConvWinogradSchedule(high, wide, tile, splits, by_point, of)
+
+
+def _blocks_of_tiles(
+    op: Conv, counts: tuple[int, int], most: int
+) -> Iterator[tuple[int, int, int]]:
+    """Rows and columns of tiles and maps of a task, of at most so many tiles where that can be;
+    several maps where each is whole."""
+    for high in range(1, counts[0] + 1):
+        for wide in range(1, min(counts[1], max(1, most // high)) + 1):
+            yield high, wide, 1
+    tiles, maps = counts[0] * counts[1], op.dilation[0] * op.dilation[1]
+    for of in range(2, min(maps, most // tiles) + 1):
+        if maps % of == 0:
+            yield *counts, of
 
 
 def _in_blocks(op: Conv, isa: Isa) -> int:
@@ -187,7 +203,8 @@ class _Kernel:
         self.counts = tuple(-(-n // t.outputs) for n, t in zip(sizes, self.transforms, strict=True))
         self.high = min(schedule.tile_rows, self.counts[0])
         self.wide = min(schedule.tile_columns, self.counts[1])
-        self.tiles = self.high * self.wide
+        self.maps = schedule.maps
+        self.tiles = self.maps * self.high * self.wide
         self.in_blocks = _in_blocks(op, isa)
         # A line more than a power of two, or all points of a tile would meet in one set of L1.
         self.plane = (self.tiles * self.in_blocks + 1) * isa.lanes
@@ -196,31 +213,30 @@ class _Kernel:
         down, across = (
             -(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True)
         )
-        dilation, maps = self.op.dilation, self.op.dilation[0] * self.op.dilation[1]
-        with ir.parallel(0, maps * down * across * self.parts) as index:
+        tasks = self.op.dilation[0] * self.op.dilation[1] // self.maps * down * across
+        with ir.parallel(0, tasks * self.parts) as index:
             # Neighbouring tasks share weights, which are larger than maps where they are cut.
-            part, task = (
-                ir.bind(index // (maps * down * across)),
-                ir.bind(index % (maps * down * across)),
-            )
+            part, task = ir.bind(index // tasks), ir.bind(index % tasks)
             of, block = ir.bind(task // (down * across)), ir.bind(task % (down * across))
-            axes = [
-                _TaskAxis(self.op, axis, self.transforms[axis].outputs, remainder, first)
-                for axis, (remainder, first) in enumerate(
-                    (
-                        (of // dilation[1], self._first(0, block // across)),
-                        (of % dilation[1], self._first(1, block % across)),
-                    )
-                )
-            ]
-            self._task((axes[0], axes[1]), part)
+            first = self._first(0, block // across), self._first(1, block % across)
+            self._task(lambda number: self._axes(of * self.maps + number, first), part)
+
+    def _axes(self, of: ir.Expr, first: tuple[ir.Expr, ir.Expr]) -> "_Axes":
+        """Of the tiles on one of the dilation's maps."""
+        rows, columns = self.transforms
+        across = self.op.dilation[1]
+        return (
+            _TaskAxis(self.op, 0, rows.outputs, of // across, first[0]),
+            _TaskAxis(self.op, 1, columns.outputs, of % across, first[1]),
+        )
 
     def _first(self, axis: int, index: ir.Expr) -> ir.Expr:
         """The first tile of a task: the last tasks overlap instead of being smaller."""
         size = (self.high, self.wide)[axis]
         return ir.minimum(index * size, self.counts[axis] - size)
 
-    def _task(self, task: "_Axes", part: ir.Expr) -> None:
+    def _task(self, on_map: "Callable[[ir.Expr], _Axes]", part: ir.Expr) -> None:
+        """`on_map` gives the axes of the tiles on the map of a number in the task."""
         op, transforms = self.op, self.transforms
         reach = tuple(
             n * t.outputs + t.taps - 1
@@ -229,13 +245,15 @@ class _Kernel:
         blocks_of_group = self.in_blocks if op.groups > 1 else None
         band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
         assert isinstance(band, MapBand)
-        band.fill(
-            ir.bind(task[0].output(0) - op.pad[0]),
-            ir.bind(task[1].output(0) - op.pad[1]),
-            part // self.splits * self.in_blocks,
-        )
         v = ir.scratch(self.points * self.plane)
-        self._transform_inputs(band, v, task)
+        with ir.serial(0, self.maps) as number:
+            task = on_map(number)
+            band.fill(
+                ir.bind(task[0].output(0) - op.pad[0]),
+                ir.bind(task[1].output(0) - op.pad[1]),
+                part // self.splits * self.in_blocks,
+            )
+            self._transform_inputs(band, v, task, ir.bind(number * (self.high * self.wide)))
         blocks, c = self.blocks // self.parts, self.isa.lanes
         begin = ir.bind(part * blocks)
         held = blocks if self.by_point else min(self.tile.ob, blocks)
@@ -244,7 +262,9 @@ class _Kernel:
         def transform_back(first_held: ir.Expr, out: ir.Expr, ob: int) -> None:
             with ir.serial(0, ob) as o:
                 source = products, held, ir.bind(first_held + o)
-                self._transform_outputs(source, task, ir.bind(out + o))
+                with ir.serial(0, self.maps) as number:
+                    first = ir.bind(number * (self.high * self.wide))
+                    self._transform_outputs(source, on_map(number), first, ir.bind(out + o))
 
         if self.by_point:
             with ir.serial(0, self.points) as point:
@@ -263,7 +283,10 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: "_Axes") -> None:
+    def _transform_inputs(
+        self, band: MapBand, v: ir.Buffer, task: "_Axes", first: ir.Expr
+    ) -> None:
+        """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
         between = ir.scratch(self.points * c)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
@@ -275,7 +298,7 @@ class _Kernel:
                     ]
                     for y, value in enumerate(rows.inputs(given, c)):
                         ir.store(between, value, (y * columns.points + x) * c, lanes=c)
-                at = ir.bind(((i * self.wide + j) * self.in_blocks + block) * c)
+                at = ir.bind(((first + i * self.wide + j) * self.in_blocks + block) * c)
                 with ir.serial(0, rows.points) as y:
                     given = [
                         ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
@@ -327,15 +350,15 @@ class _Kernel:
         matmul_tile(self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc)
 
     def _transform_outputs(
-        self, source: tuple[ir.Buffer, int, ir.Expr], task: "_Axes", out: ir.Expr
+        self, source: tuple[ir.Buffer, int, ir.Expr], task: "_Axes", first: ir.Expr, out: ir.Expr
     ) -> None:
-        """One output block of every tile."""
+        """One output block of every tile on one map, the first of which has that number."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
         products, held, number = source
         between = ir.scratch(rows.outputs * columns.points * c)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = task[0].begin(i), task[1].begin(j)
-            tile = ir.bind((i * self.wide + j) * held + number)
+            tile = ir.bind((first + i * self.wide + j) * held + number)
             with ir.serial(0, columns.points) as x:
 
                 def product(y: int, x: ir.Expr = x, tile: ir.Expr = tile) -> ir.Expr:

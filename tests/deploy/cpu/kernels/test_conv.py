@@ -133,6 +133,7 @@ def filtered(draw):
 @example(op=Conv((20, 33), 40, 9, 17, **SAME, then=("add", "gelu")))
 @example(op=Conv((16,), 16, 3, 2, **SAME))
 @example(op=Conv((32,), 32, 19, 30, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), then=("relu",)))
+@example(op=Conv((32,), 32, 9, 17, (3, 3), (1, 1), (4, 4), pad=(4, 4, 4, 4), then=("relu",)))
 def test_winograd(isa, op):
     check(isa, op, conv_winograd, tolerance=5e-6)
 
@@ -153,6 +154,14 @@ def test_winograd_in_groups(isa, op):
 def test_any_winograd_schedule_gives_the_same(isa, block, splits, by_point):
     op = Conv((40,), 64, 9, 17, **SAME, then=("relu",))
     schedule = conv_winograd.ConvWinogradSchedule(*block, Tile(2, 2), splits, by_point)
+    check(isa, op, conv_winograd, schedule, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("maps", [1, 2, 3, 6])
+def test_a_winograd_task_may_have_several_of_a_dilations_maps(isa, maps):
+    op = Conv((20,), 33, 9, 17, (3, 3), (1, 1), (2, 3), pad=(2, 2, 3, 3), then=("relu",))
+    schedule = conv_winograd.ConvWinogradSchedule(3, 3, Tile(2, 2), 1, False, maps)
     check(isa, op, conv_winograd, schedule, tolerance=5e-6)
 
 
