@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.arena import Life, aligned, place
+from deploy.graph.place import KERNEL, OPERATION
 from lut.errors import UserError
+from lut.ops import ChannelSlice, Concat, Operation, parse_operation
+
+VIEW_ALIGNMENT = 64  # bytes; a vector of any CPU is read at it
 
 
 class Space(Enum):
@@ -72,13 +76,13 @@ class Frame:
 
 def plan_frame(module: tvm.IRModule) -> Frame:
     """The plan of a module whose ``main`` (and other entries) call PrimFuncs only; reshapes are
-    the same bytes.
+    the same bytes, and so are the channels of a concatenation or a slice that are whole blocks.
 
     Raises UserError for an operator that became no PrimFunc.
     """
     constants = _Constants()
     planned = {
-        var.name_hint: _Draft(function, constants).finish()
+        var.name_hint: _Draft(function, constants, _operations(module)).finish()
         for var, function in module.functions.items()
         if isinstance(function, relax.Function)
     }
@@ -92,9 +96,11 @@ def plan_frame(module: tvm.IRModule) -> Frame:
 class _Draft:
     """The calls of one entry, before its maps have their places: their offsets are numbers."""
 
-    def __init__(self, function: relax.Function, constants: "_Constants") -> None:
+    def __init__(
+        self, function: relax.Function, constants: "_Constants", operations: dict[str, Operation]
+    ) -> None:
         (given,) = function.params
-        self._constants = constants
+        self._constants, self._operations = constants, operations
         self._input = Tensor(Space.INPUT, 0, *_type(given.ty))
         self._values: dict[relax.Var, Any] = {given: self._input}  # a tensor or a tuple of some
         self._calls: list[Call] = []
@@ -139,26 +145,90 @@ class _Draft:
 
     def finish(self) -> tuple[Entry, int]:
         """The entry with its maps in an arena of their own, and how many bytes that has."""
-        uses: list[list[int]] = [[] for _ in self._sizes]
-        for number, call in enumerate(self._calls):
+        views = _Views(self._result.offset)
+        kept = [c for c in self._calls if not views.copies_nothing(self._operations, c)]
+        uses: dict[int, list[int]] = {}  # of the maps that lie in no other
+        for number, call in enumerate(kept):
             for tensor in call.arguments:
                 if tensor.space is Space.MAP:
-                    uses[tensor.offset].append(number)
-        uses[self._result.offset].append(len(self._calls))  # read back when all is done
-        lives = [
-            Life(size, min(used), max(used)) for size, used in zip(self._sizes, uses, strict=True)
-        ]
-        offsets, total = place(lives)
+                    uses.setdefault(views.place(tensor.offset)[0], []).append(number)
+        uses[self._result.offset].append(len(kept))  # read back when all is done
+        lives = [Life(self._sizes[n], min(used), max(used)) for n, used in uses.items()]
+        places, total = place(lives)
+        first = dict(zip(uses, places, strict=True))
 
         def placed(tensor: Tensor) -> Tensor:
             if tensor.space is not Space.MAP:
                 return tensor
             is_result = tensor.offset == self._result.offset
             space = Space.OUTPUT if is_result else Space.MAP
-            return replace(tensor, space=space, offset=offsets[tensor.offset])
+            owner, inside = views.place(tensor.offset)
+            return replace(tensor, space=space, offset=first[owner] + inside)
 
-        calls = tuple(Call(call.kernel, tuple(map(placed, call.arguments))) for call in self._calls)
+        calls = tuple(Call(call.kernel, tuple(map(placed, call.arguments))) for call in kept)
         return Entry(calls, self._input, placed(self._result)), total
+
+
+class _Views:
+    """Maps that lie in others, so that nobody copies: in the blocked layout (1, C/c, H, W, c) whole
+    blocks of channels are bytes behind one another."""
+
+    def __init__(self, result: int) -> None:
+        self._result = result  # a map of its own, which is given back
+        self._inside: dict[int, tuple[int, int]] = {}  # the map that one lies in, and from where on
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The map that lies in no other, and how many bytes behind its first one."""
+        offset = 0
+        while number in self._inside:
+            number, further = self._inside[number]
+            offset += further
+        return number, offset
+
+    def copies_nothing(self, operations: dict[str, Operation], call: Call) -> bool:
+        """Whether a call only copies what can lie where it would be copied to; then it does."""
+        operation, (*inputs, output) = operations.get(call.kernel), call.arguments
+        if isinstance(operation, ChannelSlice):
+            whole, part, begins = inputs[0], output, [operation.begin]
+            parts, ends = [part], [operation.begin + operation.count]
+            last = operation.channels
+        elif isinstance(operation, Concat):
+            whole, parts = output, inputs
+            ends = [sum(operation.cin[: n + 1]) for n in range(len(parts))]
+            begins, last = [0, *ends[:-1]], ends[-1]
+        else:
+            return False
+        lanes = whole.shape[-1]
+        block = whole.bytes // whole.shape[1]
+        places = [begin // lanes * block for begin in begins]
+        blocked = (
+            len(whole.shape) == 5
+            and all(begin % lanes == 0 for begin in begins)
+            # Behind the last channel a map has zeros.
+            and all(end % lanes == 0 or end == last for end in ends)
+            and all(place % VIEW_ALIGNMENT == 0 for place in places)
+        )
+        numbers = [part.offset for part in parts]
+        free = (
+            all(tensor.space is Space.MAP for tensor in (whole, *parts))
+            and len(set(numbers)) == len(numbers)
+            and self._inside.keys().isdisjoint(numbers)
+            and self._result not in numbers
+            and self.place(whole.offset)[0] not in {*numbers, self._result}
+        )
+        if blocked and free:
+            for number, place_ in zip(numbers, places, strict=True):
+                self._inside[number] = whole.offset, place_
+        return blocked and free
+
+
+def _operations(module: tvm.IRModule) -> dict[str, Operation]:
+    """Those of the kernels that say what they compute, by the kernels' names."""
+    return {
+        var.name_hint: parse_operation(str(function.attrs[OPERATION]))
+        for var, function in module.functions.items()
+        if function.attrs and KERNEL in function.attrs
+    }
 
 
 class _Constants:

@@ -283,9 +283,7 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _transform_inputs(
-        self, band: MapBand, v: ir.Buffer, task: "_Axes", first: ir.Expr
-    ) -> None:
+    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: "_Axes", first: ir.Expr) -> None:
         """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
         between = ir.scratch(self.points * c)
