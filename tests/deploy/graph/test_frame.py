@@ -130,7 +130,7 @@ def test_whole_blocks_of_channels_are_not_copied():
     [(relu(24), [-1], 24), (relu(32), [-1], 32), (Concat((24, 32), 4, 6), [0, 1], 56)],
     [(relu(32), [-1], 32), (Concat((32, 32), 4, 6), [0, 0], 64), (relu(64), [1], 64)],
     [(relu(32), [-1], 32), (relu(32), [-1], 32), (Concat((32, 32), 4, 6), [0, 1], 64)],
-], ids=["off a block", "half a block", "image", "between blocks", "twice", "given back"])  # fmt: skip
+], ids=["off a block", "half of one", "image", "between", "twice", "given back"])  # fmt: skip
 def test_what_cannot_lie_there_is_copied(calls):
     assert len(_blocked(calls, len(calls) - 1).calls) == len(calls)
 
