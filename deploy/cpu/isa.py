@@ -42,33 +42,34 @@ class Tile:
 
 
 def best_tile(isa: Isa, pixels: int, blocks: int) -> Tile:
-    """The tile that needs the fewest cycles for `pixels` x `blocks` outputs, by port counts.
+    """The tile that needs the fewest cycles for `pixels` x `blocks` outputs (`tile_cycles`)."""
+    best, best_cost = Tile(1, 1), float("inf")
+    for ob in range(1, min(blocks, 6) + 1):
+        found = tile_cycles(isa, pixels, blocks, ob)
+        if found is not None and found[1] < best_cost:
+            best, best_cost = Tile(found[0], ob), found[1]
+    return best
 
-    One step of the reduction issues px*ob FMAs and px+ob loads, and cannot be shorter than an
-    FMA's latency; px*ob accumulators, ob weights and one broadcast have to fit the registers.
+
+def tile_cycles(isa: Isa, pixels: int, blocks: int, ob: int) -> tuple[int, float] | None:
+    """Pixels of a register tile of `ob` blocks, and the cycles of one step of the reduction for
+    `pixels` x `blocks` outputs, by port counts; None where the registers are too few.
+
+    One step issues px*ob FMAs and px+ob loads, and cannot be shorter than an FMA's latency; px*ob
+    accumulators, ob weights and one broadcast have to fit the registers.
     """
     # With 32 registers two are left free: tiles of 27 to 28 accumulators were 3-10% slower.
     usable = isa.registers - (2 if isa.registers > 16 else 0)
-    best, best_cost = Tile(1, 1), float("inf")
-    for ob in range(1, min(blocks, 6) + 1):
-        px_max = (usable - 1 - ob) // ob
-        if px_max < 1:
-            break
-        px_max = min(px_max, pixels)
-        count = -(-pixels // px_max)
-        px = -(-pixels // count)
-        cost = 0.0
-        for width, times in ((ob, blocks // ob), (blocks % ob, 1)):
-            if width and times:
-                step = max(
-                    px * width / isa.fma_per_cycle,
-                    (px + width) / isa.loads_per_cycle,
-                    float(isa.fma_latency),
-                )
-                # Half a cycle a step and a little for each load: among tiles that are equal by
-                # the counts, larger and squarer ones ride out late loads better (measured).
-                loads = (px + width) / isa.loads_per_cycle
-                cost += times * count * (step + 0.5 + 0.15 * loads)
-        if cost < best_cost:
-            best, best_cost = Tile(px, ob), cost
-    return best
+    px_max = (usable - 1 - ob) // ob
+    if px_max < 1:
+        return None
+    count = -(-pixels // min(px_max, pixels))
+    px, cost = -(-pixels // count), 0.0
+    for width, times in ((ob, blocks // ob), (blocks % ob, 1)):
+        if width and times:
+            loads = (px + width) / isa.loads_per_cycle
+            step = max(px * width / isa.fma_per_cycle, loads, float(isa.fma_latency))
+            # Half a cycle a step and a little for each load: among tiles that are equal by the
+            # counts, larger and squarer ones ride out late loads better (measured).
+            cost += times * count * (step + 0.5 + 0.15 * loads)
+    return px, cost

@@ -286,7 +286,7 @@ def test_winograd_is_counted_by_its_products(kernel, dilation, size, products):
     op = Conv((32,), 64, *size, kernel=kernel, dilation=dilation, pad=pad)
     assert op.output == (64, *size)
     assert module_of(op) is conv_winograd
-    assert hmseg_side.winograd_macs(op) == products * 32 * 64 < op.macs
+    assert conv_winograd.products(op) == products * 32 * 64 < op.macs
 
 
 def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
@@ -296,7 +296,7 @@ def test_what_a_frame_does_is_the_graph_less_what_winograd_saves():
     op = Conv((32,), 64, 16, 32, kernel=(3, 3), pad=(1, 1, 1, 1))
     infos = KernelInfo("conv", "conv", str(op), op.macs, 0), KernelInfo("left", TVM, "", 0, 0)
     artifact = SimpleNamespace(kernels=infos, calls=("conv", "left", "conv"))
-    saved = 2 * (op.macs - hmseg_side.winograd_macs(op))
+    saved = 2 * (op.macs - conv_winograd.products(op))
     assert hmseg_side.macs_done(artifact, graph) == whole - saved
     exact = KernelInfo("conv", "conv", str(replace(op, exact=True)), op.macs, 0), infos[1]
     plain = SimpleNamespace(kernels=exact, calls=artifact.calls)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import onnx
 
     from deploy.artifact import Artifact
-    from lut.ops import Conv
 
 PACKAGES = ("hmseg", "apache-tvm", "apache-tvm-ffi", "numpy")
 PER_THREADS = True
@@ -67,14 +66,14 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
 
 def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int | None:
     """Multiply-adds that a frame really does: those of its kernels' operations, Winograd's counted
-    by its products; where TVM computes a part, those of the graph less what Winograd saves, None
-    where the graph does not tell."""
+    by its products and without taps that are left out; where TVM computes a part, those of the
+    graph less what is saved, None where the graph does not tell."""
     from collections import Counter
 
     from deploy.artifact import TVM
-    from deploy.cpu.kernels import conv_winograd, module_of
+    from deploy.cpu.kernels import module_of
     from deploy.graph.float64 import multiply_adds
-    from lut.ops import Conv, parse_operation
+    from lut.ops import parse_operation
 
     done = saved = 0
     ours = {info.name: info.spec for info in artifact.kernels if info.template != TVM}
@@ -83,27 +82,13 @@ def macs_done(artifact: "Artifact", graph: "onnx.ModelProto") -> int | None:
         if operation is None:
             continue
         done += calls * operation.macs
-        if isinstance(operation, Conv) and module_of(operation) is conv_winograd:
-            saved += calls * (operation.macs - winograd_macs(operation))
+        module = module_of(operation)
+        if hasattr(module, "products"):
+            saved += calls * (operation.macs - module.products(operation))
     if set(artifact.calls) <= set(ours):
         return done - saved
     total = multiply_adds(graph) - saved
     return round(total) if isfinite(total) else None
-
-
-def winograd_macs(op: "Conv") -> int:
-    """The products of its tiles; the transforms, which are sums, are not counted."""
-    from deploy.cpu.kernels import conv_winograd
-
-    transforms = conv_winograd.transforms(op)
-    assert transforms is not None
-    products = sum(op.cin) // op.groups * op.cout
-    for axis, transform in enumerate(transforms):
-        size, dilation = op.output[1 + axis], op.dilation[axis]
-        # Of every d-th row, from each first one.
-        lines = [-(-(size - first) // dilation) for first in range(dilation)]
-        products *= transform.points * sum(-(-n // transform.outputs) for n in lines)
-    return products
 
 
 def _seconds(times: list[tuple[str, float]]) -> dict[str, float]:

@@ -88,6 +88,17 @@ def supports(op: Conv) -> bool:
     )
 
 
+def products(op: Conv) -> int:
+    """Multiply-adds of its tiles; the transforms, which are sums, are not counted."""
+    count = sum(op.cin) // op.groups * op.cout
+    for axis, transform in enumerate(_transforms(op)):
+        size, dilation = op.output[1 + axis], op.dilation[axis]
+        # Of every d-th row, from each first one.
+        lines = [-(-(size - first) // dilation) for first in range(dilation)]
+        count *= transform.points * sum(-(-n // transform.outputs) for n in lines)
+    return count
+
+
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedule:
     """Tiles whose transformed inputs and products stay in L2, in a block that wastes few."""
     rows, columns = _transforms(op)

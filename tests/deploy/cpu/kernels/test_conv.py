@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, Tile
-from deploy.cpu.kernels import CpuKernels, conv_direct, conv_winograd, module_of
+from deploy.cpu.kernels import CpuKernels, conv_dilated, conv_direct, conv_winograd, module_of
 from lut.ops import Conv
 
 from .helpers import ISAS, normal, run, unpack_activation
@@ -112,6 +112,60 @@ def test_direct_from_the_image(isa, source):
     y = run(func, isa, arrays, layout.activation_shape(isa, *op.output))
     expected = Given(op.then, op.output).apply(reference(op, planes, w, b))
     np.testing.assert_allclose(unpack_activation(y, 20), expected, atol=3e-5)
+
+
+@st.composite
+def far_apart(draw):
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 3), (3, 1), (1, 3), (2, 4)]))
+    groups = draw(st.sampled_from([1, 1, 2]))
+    cin = draw(st.sampled_from([(7,), (16,), (20, 17)])) if groups == 1 else (32,)
+    try:
+        op = Conv(
+            cin, draw(st.integers(1, 40)) * groups, draw(st.integers(1, 20)),
+            draw(st.integers(4, 40)), kernel, (1, 1),
+            (draw(st.integers(1, 20)), draw(st.integers(1, 20))),
+            tuple(draw(st.integers(0, 20)) for _ in range(4)), groups=groups, then=draw(THEN),
+        )  # fmt: skip
+    except ValueError:  # no output
+        reject()
+    return op if conv_dilated.supports(op) else reject()
+
+
+def atrous(channels, size, dilation, groups=1, then=()):
+    return Conv(
+        (channels,), channels, *size, (3, 3), (1, 1), (dilation,) * 2, (dilation,) * 4,
+        groups=groups, then=then,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@drawn(op=far_apart())
+@example(op=atrous(40, (16, 32), 18, then=("add", "relu")))
+@example(op=atrous(20, (9, 40), 6, then=("prelu", "gelu")))
+@example(op=atrous(64, (16, 32), 14, groups=4))
+@example(op=atrous(20, (3, 5), 30))  # but for the middle every tap is outside
+def test_dilated(isa, op):
+    check(isa, op, conv_dilated)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("tile", "rows"), [(Tile(1, 1), 1), (Tile(5, 2), 4), (Tile(3, 3), 9)])
+def test_any_dilated_schedule_gives_the_same(isa, tile, rows):
+    op = atrous(20, (9, 17), 6, then=("relu",))
+    check(isa, op, conv_dilated, conv_dilated.ConvDilatedSchedule(tile, rows))
+
+
+def test_taps_outside_are_left_out_where_that_saves_more_than_winograd():
+    for op in (atrous(64, (16, 32), 12), atrous(64, (16, 32), 18), atrous(8, (64, 128), 4)):
+        assert module_of(op) is conv_dilated, op
+        inside = reference(replace(op, then=()), *(np.ones(s) for s in (
+            (1, op.cin[0], *op.output[1:]), (op.cout, op.cin[0], 3, 3), op.cout)))  # fmt: skip
+        assert conv_dilated.products(op) == float((inside - 1).sum())
+    assert module_of(atrous(64, (64, 128), 4)) is conv_winograd
+    assert module_of(atrous(64, (16, 32), 2)) is conv_winograd
+    assert module_of(atrous(8, (16, 32), 2)) is conv_direct
+    assert conv_direct.supports(atrous(64, (16, 32), 12))
 
 
 @st.composite
