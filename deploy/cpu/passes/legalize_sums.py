@@ -1,16 +1,15 @@
 """Sums and means as loop nests whose rounding errors stay small."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tvm import relax, te, tirx, topi
 
+from deploy.cpu.passes.legalize_functions import FUNCTIONS, Legalize, elementwise, exp
 from deploy.graph.importer.node import Scalar, reduction, shape_of, sizes, spread
 
 _PART = 32  # numbers that are added up one after the other
 _LONG = 256  # products, of a matrix's rows and columns, from which on they are added up in parts
-
-Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 
 def _sum(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -29,8 +28,13 @@ def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     if shape_of(x)[axis] <= _PART:
         return _usual(builder, call)
     most = builder.emit(builder.call_te(topi.max, x, axis, True))
-    powers = builder.emit(builder.call_te(lambda x, most: topi.exp(x - most), x, most))
+    powers = builder.emit(builder.call_te(_powers, x, most, primfunc_name_hint="exp"))
     return builder.call_te(topi.divide, powers, _added_up(builder, powers, [axis], True))
+
+
+def _powers(x: te.Tensor, most: te.Tensor) -> te.Tensor:
+    shifted = topi.subtract(x, most)
+    return elementwise(exp, shifted) if x.dtype == "float32" else topi.exp(shifted)
 
 
 def _usual(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -109,6 +113,7 @@ def _parts(x: te.Tensor, axis: int, part: int) -> te.Tensor:
 
 
 LEGALIZED: dict[str, Legalize] = {
+    **FUNCTIONS,
     "relax.matmul": _matmul,
     "relax.mean": _mean,
     "relax.nn.softmax": _softmax,

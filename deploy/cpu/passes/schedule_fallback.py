@@ -15,6 +15,7 @@ from lut.errors import UserError
 # Below, a fork and join (1.5 us) costs more than it saves: operations of the whole loop nest.
 _PARALLEL_WORK = 1 << 15
 _MANY_TASKS = 16  # enough for threads to share evenly
+_REGISTERS = 12  # sums that are held at once; half of them hide an FMA's latency
 
 
 @tvm.transform.module_pass(opt_level=0, name="ScheduleFallback")
@@ -23,8 +24,8 @@ class ScheduleFallback:
 
     Before: plain loop nests. After: the trace of the tuning record where there is one for exactly
     this loop nest; else each nest parallel over its outer loops and vectorised over its innermost
-    one, sums held in registers. `lanes` is the vector's length in floats. Runs after FuseTIR.
-    Raises UserError where a record does not fit.
+    one, sums of some rows held in registers. `lanes` is the vector's length in floats. Runs after
+    FuseTIR. Raises UserError where a record does not fit.
     """
 
     def __init__(self, lanes: int, measured: Mapping[str, Fields]) -> None:
@@ -142,22 +143,39 @@ def _schedule_nest(schedule: Any, block: Any, lanes: int) -> None:  # noqa: ANN4
     *outer, last = spatial
     width = _vector(int(schedule.get(last).extent), lanes)
     column, lane = schedule.split(last, [None, width])
+    rows, rows_inside = 1, []
+    if sums and outer and len(schedule.get(block).writes) == 1:
+        most = _REGISTERS * lanes // max(width, lanes)
+        rows = _divisor(int(schedule.get(outer[-1]).extent), most)
+        outer[-1], row = schedule.split(outer[-1], [None, rows])
+        rows_inside = [row]
     if math.prod(extents) >= _PARALLEL_WORK:
         # Rows, not single columns, unless a row is all there is.
-        rows = outer[:-1] if math.prod(extents[: len(outer) - 1]) >= _MANY_TASKS else outer
-        schedule.parallel(schedule.fuse(*rows) if rows else column)
+        before = math.prod(int(schedule.get(loop).extent) for loop in outer[:-1])
+        shared = outer[:-1] if before >= _MANY_TASKS else outer
+        schedule.parallel(schedule.fuse(*shared) if shared else column)
     vectorize = schedule.vectorize if width > 1 else lambda _: None
     if not sums:
         vectorize(lane)
     elif len(schedule.get(block).writes) == 1:
-        schedule.reorder(column, *sums, lane)
+        schedule.reorder(column, *sums, *rows_inside, lane)
         written = schedule.cache_write(block, 0, "global")  # as small as it becomes: registers
         schedule.reverse_compute_at(written, column)
-        vectorize(lane)
-        vectorize(schedule.get_loops(written)[-1])
+
+        def in_registers(nest: Any) -> None:  # noqa: ANN401
+            inner = schedule.get_loops(nest)
+            vectorize(inner[-1])
+            if rows > 1:
+                schedule.unroll(inner[-2])
+
+        in_registers(block)
+        in_registers(written)
         # Last: TVM binds no loop around a sum whose start is a block of its own.
-        start = schedule.decompose_reduction(block, sums[0])
-        vectorize(schedule.get_loops(start)[-1])
+        in_registers(schedule.decompose_reduction(block, sums[0]))
+
+
+def _divisor(extent: int, most: int) -> int:
+    return next(n for n in range(most, 0, -1) if extent % n == 0)
 
 
 def _vector(extent: int, lanes: int) -> int:
