@@ -25,6 +25,7 @@ _BINARY = frozenset(
     for name in ("add", "divide", "maximum", "minimum", "multiply", "power", "subtract")
 )
 
+_WORTH_A_COPY = 32  # of rows, channels and columns of a product, the fewest
 _EITHER_ORDER = frozenset(("relax.add", "relax.multiply"))
 
 # Which method of the mutator knows an operator.
@@ -156,12 +157,14 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         # Some channels of maps, by the map and which ones they are.
         self.picked: dict[tuple[relax.Var, bytes], relax.Var] = {}
         self.planar: dict[relax.Var, relax.Var] = {}  # tensors made from views
+        self.origins: dict[relax.Var, relax.Var] = {}  # of maps: the first that was one, before
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         """Write a binding on maps, or as it was."""
         view = self._as_view(binding.var, binding.value)
         if view is not None:
             self.views[binding.var] = view
+            self.origins.setdefault(view.map, binding.var)
             return
         for var in relax.analysis.free_vars(binding.value):
             if var in self.views:
@@ -326,7 +329,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return self.picked[key]
 
     def _pick(self, value: relax.Var, channels: Places) -> relax.Var:
-        call: Any = self.written.get(value)
+        call: Any = self.written.get(value) if self._cut_alone(value) else None
         name = str(call.op.name) if call is not None else ""
         if name == "relax.nn.conv2d":
             weight = call.args[1].value.numpy()[channels]
@@ -338,6 +341,17 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         if last - first + 1 == len(channels):
             return self._emit(relax.op.strided_slice(value, [1], [first], [last + 1]))
         return self._emit(relax.op.take(value, relax.const(channels.astype("int64")), axis=1))
+
+    def _cut_alone(self, value: relax.Var) -> bool:
+        """Whether a map has one reader, or slices alone: who computes its parts apart does nothing
+        twice."""
+        todo, readers = [self.origins[value]] if value in self.origins else [], []
+        while todo:
+            for reader in self.graph.readers(todo.pop()):
+                moved = self.graph.call(reader, "relax.permute_dims", "relax.reshape")
+                (readers if moved is None else todo).append(reader)
+        cuts = [self.graph.call(reader, "relax.strided_slice") is not None for reader in readers]
+        return len(readers) <= 1 or all(cuts)
 
     def _part(self, arg: relax.Expr, channels: Places) -> relax.Expr:
         if isinstance(arg, tvm.ir.GenericConst):
@@ -352,11 +366,29 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         weight = self.graph.constant(call.args[1])
         if weight is None:
             return self._attention(var, call)
-        view = self._view(call.args[0])
-        if view is None or weight.ndim != 2 or view.order[-1] != _all_channels(view):
+        view = self._view(call.args[0]) if weight.ndim == 2 else None
+        if weight.ndim == 2 and (view is None or view.order[-1] != _all_channels(view)):
+            view = self._copied(call.args[0], weight.shape[1])
+        if view is None:
             return None
         result = self._emit(_pointwise(view.map, weight.T[..., None, None]))
         return _View(result, tidy([*view.order[:-1], (Atom("C", weight.shape[1], 1),)]))
+
+    def _copied(self, tensor: relax.Expr, cout: int) -> _View | None:
+        """A tensor (..., C) that is no view, such as tokens of several windows, as a map; None
+        where a product with so many columns is not worth the copy."""
+        shape = shape_of(tensor)
+        sizes = (math.prod(shape[:-1]), shape[-1], cout)
+        if len(shape) < 2 or min(sizes) < _WORTH_A_COPY or not isinstance(tensor, relax.Var):
+            return None
+        known = tensor in self.views or tensor in self.planar
+        planar = self._tensor(tensor) if known else self.visit_expr(tensor)
+        emit = self.builder_.emit
+        plane = math.prod(shape[:-2]), shape[-2]
+        lines = emit(relax.op.reshape(planar, (1, *plane, shape[-1])))
+        copied = emit(relax.op.permute_dims(lines, [0, 3, 1, 2]))
+        order = reshaped(((), (Atom("P", math.prod(plane), 1),), (Atom("C", shape[-1], 1),)), shape)
+        return None if order is None else _View(copied, order)
 
     def _attention(self, var: relax.Var, call: relax.Call) -> _View | None:
         """softmax([scale *] q k) v, of heads whose channels lie together."""

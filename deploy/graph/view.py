@@ -29,11 +29,13 @@ class Graph:
         self.function = function
         self._definitions: dict[Var, Expr] = {}
         self._uses: dict[Var, int] = defaultdict(int)
+        self._readers: dict[Var, list[Var]] = defaultdict(list)
         for block in function.body.blocks:
             for binding in block.bindings:
                 self._definitions[binding.var] = binding.value
                 for var in relax.analysis.free_vars(binding.value):
                     self._uses[var] += _count(binding.value, var)
+                    self._readers[var].append(binding.var)
         self.vars: Sequence[Var] = list(self._definitions)  # bound variables in the graph's order
         result = function.body.body
         value = self.definition(result)
@@ -111,6 +113,10 @@ class Graph:
     def uses(self, var: Var) -> int:
         """How often bindings, and the function's result, read the variable."""
         return self._uses[var]
+
+    def readers(self, var: Var) -> Sequence[Var]:
+        """The variables whose bindings read the variable, in order."""
+        return self._readers[var]
 
     def used_once(self, var: Var) -> bool:
         """Whether one binding, or the function's result, reads the variable, once."""

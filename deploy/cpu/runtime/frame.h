@@ -105,4 +105,8 @@ int hmseg_launch(hmseg_body body, void *data, int tasks);
 void *hmseg_workspace(int type, int id, uint64_t bytes, int code, int bits);
 int hmseg_workspace_done(int type, int id, void *memory);
 
+/* Memory for `free`, in huge pages where it is aligned to them and the system has any; 0 for done. */
+#define HMSEG_HUGE_PAGE ((size_t)2 << 20)
+int hmseg_pages(void **memory, size_t alignment, size_t bytes);
+
 #endif

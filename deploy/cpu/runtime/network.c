@@ -3,7 +3,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include "frame.h"
@@ -11,7 +10,6 @@
 #include "tools.h"
 
 #define LINE 64
-#define HUGE_PAGE (2u << 20)
 #define POINTER 7 /* TVM's number for an argument that is a pointer to a tensor */
 
 /* What kernels ask for; they are compiled with weak variables of these names. */
@@ -114,15 +112,11 @@ static int create(hmseg_pool *pool, hmseg_pool *own, hmseg_network **made)
     if (network) {
         void *arena = NULL;
         size_t bytes = hmseg_frame.arena_bytes;
-        size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : LINE;
+        size_t alignment = bytes >= HMSEG_HUGE_PAGE ? HMSEG_HUGE_PAGE : LINE;
         network->pool = pool, network->own = own;
         atomic_flag_clear(&network->busy);
-        if (posix_memalign(&arena, alignment, bytes))
+        if (hmseg_pages(&arena, alignment, bytes))
             code = HMSEG_NO_MEMORY;
-#ifdef MADV_HUGEPAGE
-        else if (alignment == HUGE_PAGE)
-            madvise(arena, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#endif
         network->arena = arena;
         if (code == HMSEG_OK)
             code = prepare(network, hmseg_frame.main, &network->main);

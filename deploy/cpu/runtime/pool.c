@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -93,7 +94,18 @@ static int64_t now_ns(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Scratch memory. */
+/* Memory. */
+
+int hmseg_pages(void **memory, size_t alignment, size_t bytes)
+{
+    if (posix_memalign(memory, alignment, bytes))
+        return -1;
+#ifdef MADV_HUGEPAGE
+    if (alignment >= HMSEG_HUGE_PAGE)
+        madvise(*memory, bytes / HMSEG_HUGE_PAGE * HMSEG_HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return 0;
+}
 
 void *hmseg_workspace(int type, int id, uint64_t bytes, int code, int bits)
 {
@@ -109,9 +121,11 @@ void *hmseg_workspace(int type, int id, uint64_t bytes, int code, int bits)
     if (found == NULL)
         return NULL;
     if (found->bytes < bytes) {
+        /* The tiles of a convolution lie far apart: small pages would be missed again and again. */
+        size_t unit = bytes >= HMSEG_HUGE_PAGE / 32 ? HMSEG_HUGE_PAGE : LINE;
         free(found->memory);
-        found->bytes = (bytes + LINE - 1) / LINE * LINE;
-        if (posix_memalign(&found->memory, LINE, found->bytes)) {
+        found->bytes = (bytes + unit - 1) / unit * unit;
+        if (hmseg_pages(&found->memory, unit, found->bytes)) {
             found->memory = NULL, found->bytes = 0;
             return NULL;
         }

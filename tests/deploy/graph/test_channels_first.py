@@ -1,6 +1,7 @@
 """Tokens and channels-last maps, as transformers and MLPs write them, computed as maps."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -156,6 +157,42 @@ def test_some_channels_of_tokens():
     model = net.model(net.back(net.op("Mul", *halves)))
     assert max_error(model, TARGETS[0]) < 1e-4
     assert "relax.strided_slice" not in operations_of(model, TARGETS[0])
+
+
+def cut(net, x, *bounds):
+    return [
+        net.op("Slice", x, *(net.integers(v) for v in (begin, end, 2)))
+        for begin, end in pairwise(bounds)
+    ]
+
+
+def test_what_something_else_reads_is_computed_once():
+    """Of a sum along a residual chain both halves are wanted, and the whole: they are cut out."""
+    net = Tokens()
+    x = net.op("Add", net.linear(net.tokens(net.map), C, C), net.linear(net.tokens(net.map), C, C))
+    product = net.op("Mul", *cut(net, x, 0, 16, 32))
+    wide = net.op("Add", x, net.linear(product, 16, C))
+    model = net.model(net.back(wide))
+    assert max_error(model, TARGETS[0]) < 1e-4
+    operations = operations_of(model, TARGETS[0])
+    assert operations.count("relax.strided_slice") == 0
+    kernels = kernels_of(model, TARGETS[0])
+    assert kernels.count("channel_slice") == 2, kernels
+    assert kernels.count("pointwise") + kernels.count("conv") == 4, kernels
+
+
+def test_tokens_of_several_windows_are_copied_to_a_map():
+    """(windows, tokens, channels) is no order of the map that it was cut from here, as the rows of
+    windows are mixed by an operator that is not known."""
+    net = Tokens(64)
+    x = net.turn(net.reshape(net.map, 1, 64, N), 0, 2, 1)
+    x = net.op("CumSum", x, net._weight(np.array(1, np.int64)))
+    x = net.reshape(x, 4, N // 4, 64)
+    y = net.linear(net.gelu(net.linear(net.linear(x, 64, 64), 64, 96)), 96, 64)
+    model = net.model(net.back(net.reshape(y, 1, N, 64), 64))
+    assert max_error(model, TARGETS[0]) < 5e-4
+    operations = operations_of(model, TARGETS[0])
+    assert "relax.matmul" not in operations
 
 
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
