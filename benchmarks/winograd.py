@@ -1,4 +1,5 @@
-"""Winograd's points and kernels, for docs/decisions/0038-winograd.md.
+"""Winograd's points and kernels, for docs/decisions/0038-winograd.md, and convolutions of far
+dilations, for 0042-dilated.md.
 
     python -m benchmarks.winograd           # rounding errors, then GMAC/s on one core
     python -m benchmarks.winograd --errors  # rounding errors alone
@@ -29,6 +30,13 @@ SHAPES = (
     Conv((128,), 128, 16, 32, groups=8, **SAME),
     Conv((32,), 32, 128, 256, stride=(2, 2), **SAME),
     Conv((64,), 128, 32, 64, stride=(2, 2), **SAME),
+)  # fmt: skip
+DILATED = tuple(
+    Conv((channels,), cout, *size, (3, 3), (1, 1), (d, d), (d, d, d, d), groups=groups)
+    for channels, cout, size, d, groups in (
+        (320, 256, (16, 32), 6, 1), (320, 256, (16, 32), 12, 1), (320, 256, (16, 32), 18, 1),
+        (128, 128, (16, 32), 14, 8), (256, 256, (8, 16), 2, 1),
+    )
 )  # fmt: skip
 _CHANNELS, _TILES, _OUTPUTS = 64, 200, 32
 _SECONDS = 0.5
@@ -72,8 +80,8 @@ def errors(transform: Transform) -> tuple[float, float]:
     return tuple(float(np.sqrt(np.square(y - truth).mean()) / size) for y in (found, plain))  # type: ignore[return-value]
 
 
-def speed(op: Conv) -> float:
-    """GMAC/s of the kernel that the rule takes, one thread."""
+def speed(op: Conv, module: Any = None) -> float:  # noqa: ANN401
+    """GMAC/s of a kernel, else of the one that the rule takes, one thread."""
     import tvm
 
     from deploy.cpu.kernels import module_of
@@ -83,7 +91,7 @@ def speed(op: Conv) -> float:
     from deploy.targets import resolve_target
 
     target = resolve_target("cpu")
-    isa, module = isa_of(target), module_of(op)
+    isa, module = isa_of(target), module or module_of(op)
     assert isa is not None
     rng = np.random.default_rng(0)
 
@@ -121,6 +129,12 @@ def main() -> None:
     for op in () if options.errors else SHAPES:
         print(f"{speed(op):6.0f} GMAC/s  {op}", flush=True)
     if not options.errors:
+        from deploy.cpu.kernels import conv_direct, module_of
+
+        for op in DILATED:
+            name = module_of(op).__name__.rpartition(".")[2]
+            tap_by_tap = speed(op, conv_direct)
+            print(f"{speed(op):6.0f} GMAC/s {name}, conv_direct {tap_by_tap:.0f}  {op}", flush=True)
         from deploy.cpu.pipeline import isa_of
         from deploy.measure.probes import load_here, probe_ceilings
         from deploy.targets import resolve_target

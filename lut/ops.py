@@ -33,7 +33,7 @@ DType = Literal["float32"]  # of the maps in memory
 # sums and products with another map of the output's shape, of one value per channel, or per pixel.
 Step = Literal[
     "relu", "relu6", "hswish", "sigmoid", "hsigmoid", "swish", "tanh", "gelu", "gelu_tanh", "prelu",
-    "scale", "add", "mul", "add_channel", "mul_channel", "mul_pixel",
+    "scale", "add", "sub", "mul", "add_channel", "sub_channel", "mul_channel", "mul_pixel",
 ]  # fmt: skip
 Pair = tuple[int, int]  # rows, columns
 Sides = tuple[int, int, int, int]  # top, left, bottom, right

@@ -18,8 +18,10 @@ Place = tuple[ir.Expr, ir.Expr]  # row, column
 # Steps that read another map, and its shape by the output's.
 OPERANDS: dict[Step, Any] = {
     "add": lambda c, h, w: (c, h, w),
+    "sub": lambda c, h, w: (c, h, w),
     "mul": lambda c, h, w: (c, h, w),
     "add_channel": lambda c, h, w: (c, 1, 1),
+    "sub_channel": lambda c, h, w: (c, 1, 1),
     "mul_channel": lambda c, h, w: (c, 1, 1),
     "mul_pixel": lambda c, h, w: (1, h, w),
 }
@@ -95,7 +97,7 @@ class Epilogue:
         for step in self.then:
             if step in OPERANDS:
                 other = _operand(next(maps), step, block, row, column)
-                value = value + other if step.startswith("add") else value * other
+                value = _with_other(value, step, other)
             elif step in CONSTANTS:
                 given = [
                     ir.load(next(vectors), block, 0, lanes=lanes) for _ in range(CONSTANTS[step])
@@ -147,6 +149,12 @@ def _operand(of: Map, step: Step, block: ir.Expr, row: ir.Expr, column: ir.Expr)
     if step.endswith("_channel"):
         return of.vector(block, 0, 0)
     return of.vector(block, row, column)
+
+
+def _with_other(value: ir.Expr, step: Step, other: ir.Expr) -> ir.Expr:
+    if step.startswith("add"):
+        return value + other
+    return value - other if step.startswith("sub") else value * other
 
 
 def _with_constants(value: ir.Expr, step: Step, given: list[ir.Expr], lanes: int) -> ir.Expr:

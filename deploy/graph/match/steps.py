@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 from tvm import relax
@@ -105,13 +106,26 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) ->
         if slope is not None:
             yield steps.after(found[0], "prelu", (), (slope,))
         return
-    for name, pairs in (("add", sum_of(graph, var)), ("mul", product_of(graph, var))):
+    apart = graph.call(var, "relax.subtract")
+    difference = [tuple(apart.args)] if apart is not None else []
+    ways = (("add", sum_of(graph, var)), ("sub", difference), ("mul", product_of(graph, var)))
+    for name, pairs in ways:
         for value, other in pairs:
-            kind = None if graph.constant(other) is not None else _operand(other, shape)
+            if graph.constant(other) is not None or graph.constant(value) is not None:
+                continue
+            kind = _operand(other, shape)
             if kind is not None and (not alone or graph.used_once(value)):
                 step = f"{name}{kind}"
-                if step != "add_pixel":
+                if step in get_args(Step):
                     yield steps.after(value, step, (other,))  # type: ignore[arg-type]
+    for other, value in difference:  # other - value
+        kind = _operand(other, shape) if graph.constant(other) is None else None
+        if kind in ("", "_channel") and (not alone or graph.used_once(value)):
+            minus = np.full(shape[0], -1, np.float32), np.zeros(shape[0], np.float32)
+            added = steps.after(value, f"add{kind}", (other,))  # type: ignore[arg-type]
+            yield replace(
+                added, then=("scale", *added.then), vectors=(*minus, *added.vectors)
+            )
     yield from _with_constant(graph, steps, shape[0], alone=alone)
 
 

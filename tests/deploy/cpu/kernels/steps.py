@@ -53,6 +53,8 @@ def follow(y: np.ndarray, then, maps, vectors) -> np.ndarray:
             value = value * channel() + channel()
         elif step.startswith("add"):
             value = value + torch.from_numpy(next(maps)).double()
+        elif step.startswith("sub"):
+            value = value - torch.from_numpy(next(maps)).double()
         else:
             assert step.startswith("mul")
             value = value * torch.from_numpy(next(maps)).double()
