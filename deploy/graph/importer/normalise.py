@@ -5,7 +5,16 @@ import math
 import numpy as np
 from tvm import relax, te, tirx
 
-from deploy.graph.importer.node import Expr, Node, Result, Scalar, constant, reduction, sizes
+from deploy.graph.importer.node import (
+    Expr,
+    Node,
+    Result,
+    Scalar,
+    constant,
+    reduction,
+    shape_of,
+    sizes,
+)
 
 
 def softmax(node: Node) -> Expr:
@@ -67,8 +76,12 @@ def layer_normalization(node: Node) -> Result:
 def instance_normalization(node: Node) -> Expr:
     """Each channel of each image over its map."""
     epsilon = node.attribute("epsilon", 1e-5)
-    rank = len(node.shape())
-    normal, *_ = _normalised(node, node.tensor(0), list(range(2, rank)), epsilon)
+    shape, rank = node.shape(), len(node.shape())
+    of = _map_behind(node)
+    if of is None:
+        normal, *_ = _normalised(node, node.tensor(0), list(range(2, rank)), epsilon)
+    else:
+        normal = relax.op.reshape(_normalised_map(node, of, shape[1], epsilon), shape)
     return _per_channel(node, normal, rank)
 
 
@@ -84,6 +97,8 @@ def group_normalization(node: Node) -> Expr:
             f"{groups} groups of {shape[1]} channels with a scale of shape {node.shape(1)}; "
             "the file is not valid ONNX"
         )
+    if _is_map(shape) and not per_group:
+        return _per_channel(node, _normalised_map(node, node.tensor(0), groups, epsilon), 4)
     grouped = (shape[0], groups, shape[1] // groups, *shape[2:])
     x = node.bind(relax.op.reshape(node.tensor(0), grouped))
     normal, *_ = _normalised(node, x, list(range(2, len(grouped))), epsilon)
@@ -149,6 +164,46 @@ def _normalised(node: Node, x: Expr, axes: list[int], epsilon: float) -> tuple[E
     deviation = relax.op.sqrt(relax.op.add(variance, constant(epsilon, node.dtype())))
     inverse = node.bind(relax.op.divide(constant(1, node.dtype()), deviation))
     return relax.op.multiply(centred, inverse), average, inverse
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[0] == 1
+
+
+def _map_behind(node: Node) -> Expr | None:
+    """The map (1, C, H, W) that the input is, or of which it has all, in groups of channels: as
+    exporters write a group norm."""
+    x, shape = node.tensor(0), node.shape()
+    if _is_map(shape):
+        return x
+    made = node.builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+    if not isinstance(made, relax.Call) or getattr(made.op, "name", "") != "relax.reshape":
+        return None
+    of = made.args[0]
+    channels = shape_of(of)[1] if _is_map(shape_of(of)) else 0
+    return of if channels and shape[0] == 1 and channels % shape[1] == 0 else None
+
+
+def _normalised_map(node: Node, x: Expr, groups: int, epsilon: float) -> Expr:
+    """A map (1, C, H, W) with mean 0 and deviation 1 over each group of channels, by numbers for
+    each channel: nothing of the map's size takes another shape."""
+    channels, dtype = shape_of(x)[1], str(x.ty.dtype)
+
+    def over_groups(value: Expr) -> Expr:
+        """The mean over the map and the group, (1, C, 1, 1)."""
+        each = node.bind(relax.op.mean(value, axis=[2, 3], keepdims=True))
+        if groups == channels:
+            return each
+        grouped = relax.op.reshape(each, (groups, channels // groups))
+        average = node.bind(relax.op.mean(grouped, axis=[1], keepdims=True))
+        whole = relax.op.broadcast_to(average, (groups, channels // groups))
+        return node.bind(relax.op.reshape(whole, (1, channels, 1, 1)))
+
+    centred = node.bind(relax.op.subtract(x, over_groups(x)))
+    variance = over_groups(node.bind(relax.op.multiply(centred, centred)))
+    deviation = relax.op.sqrt(relax.op.add(variance, constant(epsilon, dtype)))
+    inverse = node.bind(relax.op.divide(constant(1, dtype), deviation))
+    return node.bind(relax.op.multiply(centred, inverse))
 
 
 def _per_channel(node: Node, normal: Expr, rank: int) -> Expr:
