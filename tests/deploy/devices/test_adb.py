@@ -63,7 +63,7 @@ def test_what_adb_is_told(phone, tmp_path, small_artifact):
         "adb -s FA7A shell getprop ro.product.model",
         "adb -s FA7A shell -T uname -m && mktemp -d /data/local/tmp/hmseg-XXXXXX",
     ]
-    folder = said[3].split()[6].removesuffix("/player")
+    folder = said[3].split()[7].removesuffix("/player")
     assert said[3:] == [
         f"adb -s FA7A shell -T cat > {folder}/player && chmod 700 {folder}/player",
         f"adb -s FA7A shell -T trap '' HUP;  {folder}/player {folder} 60; code=$?; "
@@ -116,7 +116,9 @@ def test_a_phone_that_is_unplugged(phone, small_artifact, monkeypatch):
     """Before, and in the middle."""
     place = named_place("adb", 5.0)
     with place.open() as session:
-        session._program.kill()
+        program = session._program
+        subprocess.run(["pkill", "-KILL", "-P", str(program.pid)], check=True)  # of the phone
+        program.kill()
         monkeypatch.setenv("UNPLUGGED", "1")
         with pytest.raises(DeviceLostError, match="device adb:FA7A was lost while"):
             session.call("timing 3 frames", lambda: session.ask("about"))
