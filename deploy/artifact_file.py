@@ -81,7 +81,7 @@ def load_artifact(path: Path) -> Artifact:
 def parse_artifact(data: bytes, name: str) -> Artifact:
     """`load_artifact` on the bytes of a file called `name`."""
     body, digest = memoryview(data)[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if body[:2] != b"PK" or len(body) < _END_RECORD_BYTES:
+    if data[:2] != b"PK" or len(body) < _END_RECORD_BYTES:
         raise UserError(f"{name}: not an hmseg artifact; make one with hmseg-deploy compile")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise UserError(

@@ -9,19 +9,27 @@ ANSWER_S = 60.0  # of a script that does nothing long; a slow line may send a pr
 
 
 class Shell(Protocol):
-    """How scripts get to a device.
+    """How scripts get to a device."""
 
-    `name` is what the user calls it, `base` a folder there that programs may run in, as a word of
-    the shell, `target` what is compiled for it where its architecture alone does not say, `board`
-    what it calls itself (empty: a file of its own says), `runner` a command that runs a program
-    there.
-    """
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
 
-    name: str
-    base: str
-    target: str | None
-    board: str
-    runner: str
+    @property
+    def base(self) -> str:
+        """A folder there that programs may run in, as a word of the shell."""
+
+    @property
+    def target(self) -> str | None:
+        """What is compiled for it where its architecture alone does not say."""
+
+    @property
+    def board(self) -> str:
+        """What it calls itself; empty where a file of its own says."""
+
+    @property
+    def runner(self) -> str:
+        """The command that runs a program there, of an emulator; empty where none is needed."""
 
     def command(self, script: str) -> list[str]:
         """The command here that runs a script of POSIX's shell there, its standard input and output

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lut
 from deploy.artifact_file import load_artifact, save_artifact
 from deploy.devices.named import named_place
 from deploy.devices.network import Remote
@@ -125,7 +126,13 @@ class TestMistakes:
         ],
     )
     def test_no_connection(self, cli, saved, device, message):  # noqa: F811
-        for command in (("verify", saved[0]), ("bench", "-m", saved[1])):
+        commands = [("verify", saved[0])]
+        if device == "ssh:nobody":  # all the commands that take one
+            table = Path(lut.__file__).parent / "data" / "zen5-256x512-width0.5-2threads.jsonl"
+            model = ("-m", saved[1])
+            commands += [("bench", *model), ("compile", *model), ("tune", *model)]
+            commands += [("profile", saved[0]), ("lut", "build"), ("lut", "check", table)]
+        for command in commands:
             done = cli(*command, "--device", device)
             assert done.code == 2
             assert re.search(message, done.error), done.error
