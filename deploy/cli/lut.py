@@ -117,7 +117,7 @@ def check(
     path: TablePath,
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
-    place: places.TablePlaceOptions,
+    place: places.DeviceTablePlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:

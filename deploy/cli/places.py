@@ -121,13 +121,12 @@ class TablePlaceOptions:
     rpc_tracker: Tracker = None
     rpc_key: Key = None
     rpc_limit: CallLimit = CALL_LIMIT_S
-    device: Device = None
 
     def open(self, identity: "Identity", target: str | None = None) -> "tuple[Target, Devices]":
         """The target that the text names, by default the table's own, and what measures it. Raises
         UserError as `PlaceOptions.read` and `resolve_measured_target`."""
         place = PlaceOptions(identity.threads, **vars(self))
-        named = read_key(self.rpc_key) or self.rpc_tracker or self.device
+        named = read_key(self.rpc_key) or self.rpc_tracker or vars(self).get("device")
         if not identity.threads and named is not None:
             raise UserError(
                 f"{identity.target_text} is measured on its own machine: leave --device, "
@@ -138,6 +137,13 @@ class TablePlaceOptions:
 
         resolved = resolve_measured_target(target or identity.target_text, identity.precision)
         return resolved, backend_of(resolved).devices(workers, remote)
+
+
+@dataclass(frozen=True)
+class DeviceTablePlaceOptions(TablePlaceOptions):
+    """The same, also over ssh and adb; for commands without a --device of their own."""
+
+    device: Device = None
 
 
 def read_tracker(text: str | None) -> Address:
