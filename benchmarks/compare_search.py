@@ -50,8 +50,8 @@ from hmseg.search.run import SearchRun
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import Stage, TrainConfig, read_optimizer
 from lut.errors import UserError
-from lut.files import atomic_path, file_digest
-from lut.jsonl import append_record, read_records
+from lut.files import atomic_path
+from lut.jsonl import append_record, content_digest, read_records
 from lut.table_file import load_table
 
 TABLE_6: dict[str, tuple[str, ...]] = {
@@ -117,7 +117,7 @@ class Comparison:
         self.results = arguments.out / "results.jsonl"
         self.budget = parse_budget(arguments.budget)
         self.table = load_table(arguments.cost)
-        self.digest = file_digest(arguments.cost)
+        self.digest = content_digest(arguments.cost)
         identity = self.table.identity
         height, width = map(int, identity.resolution.split("x"))
         self.size, self.width, self.classes = (height, width), identity.width, identity.num_classes

@@ -43,7 +43,8 @@ from hmseg.network_file import read_network, read_search
 from hmseg.search.budget import show_cost
 from hmseg.train.compute import open_device
 from lut.errors import UserError, WorkError
-from lut.files import check_writable, file_digest, read_file, write_atomic
+from lut.files import check_writable, read_file, write_atomic
+from lut.jsonl import content_digest
 
 EVALUATIONS = 8  # of each training
 MARGIN = 0.1  # of the time, which a plan leaves free
@@ -80,7 +81,7 @@ class Schedule:
         and for a folder that holds runs and no plan."""
         costs = {f"{width}_cost": getattr(self.options, f"{width}_cost") for width in WIDTHS}
         settings = {name: getattr(self.options, name) for name in SETTINGS}
-        settings |= {name: path and file_digest(path) for name, path in costs.items()}
+        settings |= {name: path and content_digest(path) for name, path in costs.items()}
         path = self.out / "plan.json"
         if not path.exists():
             if any(self.out.glob("*/last.safetensors")):

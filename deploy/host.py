@@ -41,6 +41,7 @@ HWCAP = {
 }  # fmt: skip
 
 
+BOARD = "/proc/device-tree/model"
 _OF_CPU_TIME = re.compile(r"(^|,)cpu(,|$)")  # among the kinds of a control group
 
 
@@ -52,8 +53,13 @@ def architecture() -> str:
 def cpu_flags() -> frozenset[str]:
     """The CPU flags that the kernel reports for this machine."""
     if architecture() == "aarch64":  # an emulator shows its host's /proc/cpuinfo
-        return _hwcap_flags()
-    for name, value in _cpuinfo(Path("/proc/cpuinfo").read_text()):
+        return hwcap_flags(_hwcap())
+    return cpuinfo_flags(Path("/proc/cpuinfo").read_text())
+
+
+def cpuinfo_flags(text: str) -> frozenset[str]:
+    """The CPU flags in the /proc/cpuinfo of an x86-64 machine."""
+    for name, value in _cpuinfo(text):
         if name == "flags":
             return frozenset(value.split())
     return frozenset()
@@ -62,18 +68,21 @@ def cpu_flags() -> frozenset[str]:
 def cpu_model() -> str:
     """The CPU's name as the kernel reports it; on 64-bit ARM, where it has none, the board's and
     the cores' numbers."""
-    text = Path("/proc/cpuinfo").read_text()
-    if architecture() == "aarch64":
-        try:
-            board = Path("/proc/device-tree/model").read_text().rstrip("\0").strip()
-        except OSError:  # a server or a virtual machine
-            board = ""
-        if name := arm_model(text, board):
-            return name
-    for name, value in _cpuinfo(text):
+    try:
+        board = Path(BOARD).read_text()
+    except OSError:  # a server or a virtual machine
+        board = ""
+    return model_of(architecture(), Path("/proc/cpuinfo").read_text(), board)
+
+
+def model_of(architecture: str, cpuinfo: str, board: str) -> str:
+    """`cpu_model` of a machine with this /proc/cpuinfo and this file `BOARD`."""
+    if architecture == "aarch64" and (name := arm_model(cpuinfo, board.rstrip("\0").strip())):
+        return name
+    for name, value in _cpuinfo(cpuinfo):
         if name == "model name":
             return value
-    return platform.processor() or "unknown"
+    return "unknown"
 
 
 def max_frequency_khz(cpu: int) -> int:
@@ -152,10 +161,14 @@ def missing_features(features: tuple[str, ...], flags: frozenset[str]) -> tuple[
     return tuple(name for name in features if flag_of.get(name, name) not in flags)
 
 
-def _hwcap_flags() -> frozenset[str]:
+def _hwcap() -> dict[int, int]:
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    words = {number: int(getauxval(number)) for number in HWCAP}
+    return {number: int(getauxval(number)) for number in HWCAP}
+
+
+def hwcap_flags(words: dict[int, int]) -> frozenset[str]:
+    """The CPU flags of a 64-bit ARM machine with these entries of the auxiliary vector."""
     return frozenset(
         flag for number, bits in HWCAP.items() for bit, flag in bits.items()
         if words[number] >> bit & 1

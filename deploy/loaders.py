@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from deploy.artifact import Artifact
 from deploy.cpu.library import Library
-from deploy.gpu.program import GpuProgram
 from lut.errors import UserError
 
 
@@ -23,11 +22,13 @@ def load_code(artifact: Artifact, name: str, threads: int | None) -> LoadedCode:
     Raises UserError, in which it is called `name`, where this machine cannot run it.
     """
     code, target, metadata = artifact.code, artifact.target, artifact.metadata
-    # Imported here: each needs nothing of the other.
+    # Imported here: neither needs anything of the other.
     if isinstance(code, Library):
         from deploy.cpu.loaded import open_library
 
         return open_library(code, target, metadata, name, threads)
+    from deploy.gpu.program import GpuProgram
+
     if isinstance(code, GpuProgram):
         from deploy.gpu.network import open_program
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +45,8 @@ def check_writable(path: Path) -> None:
 
     Creates nothing: folders that are missing are made when the file is written.
     """
+    import tempfile  # late, here and below: a program that only reads does not wait for it
+
     folder = _destination(path).parent
     try:
         while not folder.exists():
@@ -72,6 +73,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     one. Missing folders are made; a link is followed. Raises UserError where the file cannot be
     written (no permission, no regular file, disk full); then nothing is left behind.
     """
+    import tempfile
+
     destination = _destination(path)
     temporary: Path | None = None
     try:

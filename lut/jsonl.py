@@ -1,6 +1,10 @@
-"""JSON Lines files: append-only, one complete record per line, a torn last line is dropped."""
+"""JSON Lines files: append-only, one complete record per line, a torn last line is dropped.
+
+A file that is only read any more may be packed by xz: PATH.xz is read where PATH is named.
+"""
 
 import fcntl
+import hashlib
 import json
 import os
 import warnings
@@ -13,6 +17,7 @@ from lut.errors import HmsegWarning, UserError
 from lut.files import read_file, size_of, write_atomic
 
 Record = dict[str, Any]
+PACKED = ".xz"
 
 
 class TornLineWarning(HmsegWarning):
@@ -44,9 +49,10 @@ def read_records(path: Path) -> list[Record]:
     A last line that was cut off by a crash is dropped with a warning. Raises UserError naming the
     line for damage anywhere else, and where the file cannot be read.
     """
-    if size_of(path) is None:
+    found = stored(path)
+    if found is None:
         return []
-    *lines, rest = read_file(path).split(b"\n")
+    *lines, rest = _content(found).split(b"\n")
     if rest:
         warnings.warn(
             TornLineWarning(f"{path}: the last line was cut short and is dropped"), stacklevel=2
@@ -64,8 +70,38 @@ def read_records(path: Path) -> list[Record]:
 
 
 def rewrite_records(path: Path, records: list[Record]) -> None:
-    """Replace the file's records, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    """Replace the file's records, whole or not at all; packed where its name says so."""
+    data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if path.suffix == PACKED:
+        import lzma
+
+        data = lzma.compress(data)
+    write_atomic(path, data)
+
+
+def stored(path: Path) -> Path | None:
+    """The file that is read where `path` is named: itself, or it, packed; None where there is
+    neither. Raises UserError as `size_of`."""
+    packed = path.with_name(path.name + PACKED)
+    return next((each for each in (path, packed) if size_of(each) is not None), None)
+
+
+def content_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, packed or not, in hexadecimal; raises UserError where there
+    is none."""
+    return hashlib.sha256(_content(stored(path) or path)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    data = read_file(path)
+    if path.suffix != PACKED:
+        return data
+    import lzma
+
+    try:
+        return lzma.decompress(data)
+    except (lzma.LZMAError, EOFError) as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 from lut.errors import UserError, WorkError
 from lut.files import size_of
-from lut.jsonl import append_record, read_records, rewrite_records
+from lut.jsonl import PACKED, append_record, read_records, rewrite_records, stored
 from lut.provenance import Provenance, checked
 from lut.record import Visit
 from lut.table import Identity, Measure, Merge, Table
@@ -37,7 +37,7 @@ def load_table(path: Path) -> Table:
 
     A last line that was cut short is dropped with a warning.
     """
-    if size_of(path) is None:
+    if stored(path) is None:
         raise UserError(f"{path}: no such table; measure one", mend=Measure(None, str(path)))
     return parse_table(read_records(path), str(path))
 
@@ -135,6 +135,8 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
     begun anew. Raises UserError where another builder is at work, where the table is for something
     else or of another provenance, and for a file that is no table: it is left as it is.
     """
+    if (packed := stored(path)) and packed.suffix == PACKED:
+        raise UserError(f"{packed} is packed, and cannot grow; run: unxz {packed}")
     with lock_table(path):
         table = Table(identity, ((provenance, ()),), str(path))
         found = parse_table(read_records(path), str(path)) if size_of(path) else None

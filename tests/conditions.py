@@ -45,6 +45,18 @@ def _mounts() -> bool:
     )
 
 
+def qemu() -> str:
+    """qemu's emulator of a program for 64-bit ARM; empty where there is none."""
+    names = ("qemu-aarch64", "qemu-aarch64-static")
+    return next((name for name in names if shutil.which(name)), "")
+
+
+def _sshd() -> bool:
+    """Debian has the server where only root's PATH looks."""
+    path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
+    return all(shutil.which(name, path=path) for name in ("ssh", "ssh-keygen", "sshd"))
+
+
 def _emulated_arm() -> bool:
     from deploy.devices import emulated
 
@@ -72,13 +84,16 @@ EMULATED_ARM = Condition(
     "the emulated ARM machine is not set up here: hmseg-deploy device emulate --setup-only",
     _emulated_arm,
 )
+QEMU = Condition("qemu-aarch64 is not installed (Debian: qemu-user)", lambda: bool(qemu()))
+SSHD = Condition("OpenSSH's server is not installed (Debian: openssh-server)", _sshd)
+ADB = Condition("adb is not installed (Debian: adb)", lambda: shutil.which("adb") is not None)
 CAMVID = Condition(
     "HMSEG_DATA in the environment does not name CamVid's folder",
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
     KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, OBJDUMP, VALGRIND, CMAKE,
-    EMULATED_ARM, CAMVID,
+    EMULATED_ARM, QEMU, SSHD, ADB, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "
 

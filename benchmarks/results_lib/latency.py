@@ -18,21 +18,21 @@ def tables(store: Store) -> list[Table]:
     """The tables that ship."""
     rows, sources = [], []
     builds = store.json("lut-builds.json")["builds"]
-    for path in sorted((store.root / "lut" / "data").glob("*.jsonl")):
-        name = f"/lut/data/{path.name}"
-        table = load_table(store.path(name))
+    for path in sorted((store.root / "lut" / "data").glob("*.jsonl.xz")):
+        name, stem = f"/lut/data/{path.stem}", path.name.partition(".jsonl")[0]
+        table = load_table(store.path(f"/lut/data/{path.name}"))
         spread = table.occasions_spread
         last, _ = table.runs[-1]
         source = store.source(
-            name, of=path.stem, chip=last.cpu, date=last.date, versions=last.versions,
-            command=build_command(table.identity, f"lut/data/{path.name}").partition(" (")[0],
+            name, of=stem, chip=last.cpu, date=last.date, versions=last.versions,
+            command=build_command(table.identity, name[1:]).partition(" (")[0],
         )  # fmt: skip
         sources.append(source)
         noisy = sum(entry.noisy for entry in table.entries.values())
         rows.append([
-            path.stem, source.machine, len(table.entries), noisy, len(table.visits),
+            stem, source.machine, len(table.entries), noisy, len(table.visits),
             len({visit.network for visit in table.visits}), f"{median(spread):.1%}",
-            f"{spread[-1]:.1%}", *_build(builds.get(path.stem)),
+            f"{spread[-1]:.1%}", *_build(builds.get(stem)),
         ])  # fmt: skip
     columns = ["table", "machine", "entries", "of them noisy", "visits", "networks",
                "a network's visits differ by, median", "at most",

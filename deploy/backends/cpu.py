@@ -149,7 +149,7 @@ class CpuBackend(Backend):
 
     def where(self, target: Target) -> str:
         """On a device."""
-        return "on the device: hmseg-deploy verify {} --rpc-key KEY"
+        return "on the device: hmseg-deploy verify {} --device ssh:HOST, adb, or with --rpc-key KEY"
 
 
 def link_library(compiled: Compiled, model_bytes: int) -> bytes:

@@ -195,7 +195,10 @@ class CudaBackend(Backend):
     def check_place(self, threads: int | None, remote: Remote | None) -> None:
         """Its own machine, which has no threads; raises UserError for those of another."""
         if remote is not None:
-            raise UserError("GPU code does not run over RPC: leave --rpc-key and its variable out")
+            raise UserError(
+                "GPU code runs on this machine alone: leave --device, --rpc-key and its variable "
+                "out"
+            )
         if threads is not None:
             raise UserError("--threads is of a CPU; leave it out for a GPU")
 

@@ -43,5 +43,5 @@ def build_command(identity: Identity, path: str) -> str:
     if not identity.threads:
         precision = f" --precision {identity.precision}" if identity.precision else ""
         return f"{what}{precision} {place}"
-    device = "(with --rpc-key where it is a table of a device)"
+    device = "(with --device or --rpc-key where it is a table of a device)"
     return f"{what} --threads {identity.threads} {place} {device}"

@@ -55,8 +55,8 @@ def bench(
 ) -> None:
     """Time the compiled network beside onnxruntime, in turn, from image to output.
 
-    With --rpc-key on a device, the network alone. With --target cuda on this machine's GPU, beside
-    what else runs there.
+    With --device or --rpc-key on a device, the network alone. With --target cuda on this machine's
+    GPU, beside what else runs there.
     """
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # NVIDIA's libraries read it when they are loaded
     from deploy.measure.interleave import Protocol
@@ -69,11 +69,11 @@ def bench(
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     from deploy.backends import backend_of
 
-    resolved = on.resolve()
+    resolved = on.resolve(remote)
     backend = backend_of(resolved)
     backend.check_place(place.threads, remote)
     if artifact is None and on.arch is None:
-        resolved = backend.measured_target(resolved, on.target)
+        resolved = backend.measured_target(resolved, options.target_text(on.target, remote))
     with step(f"exporting {model}"):
         source = options.open_model(model, given, ends)
     from deploy.bench import PEER
@@ -88,7 +88,7 @@ def bench(
     options.check_precision(on.precision, built)
     size, channels = source.metadata.resolution, source.metadata.channels
     pixels = resize_image(read_image(image, channels), size) if image else built.golden.image
-    where = f" on {remote.farm.key}" if remote else ""
+    where = f" on {remote.place.name}" if remote else ""
     with step(f"timing{where}, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
             built, source, pixels, protocol, threads=workers, remote=remote, profiled=profile,

@@ -54,7 +54,7 @@ def compile_model(
         check_writable(out)
     cache = kept.open()
     workers, remote = place.read()
-    resolved = on.resolve()
+    resolved = on.resolve(remote)
     if out and package:
         from deploy.backends import backend_of
 

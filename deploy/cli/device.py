@@ -1,4 +1,4 @@
-"""hmseg-deploy device: tracker, serve, list, doctor, emulate."""
+"""hmseg-deploy device: list, doctor; of TVM's RPC tracker, serve, emulate."""
 
 import logging
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
 from lut.errors import UserError, WorkError
 
 app = typer.Typer(
-    help="Devices over TVM's RPC: its tracker, its servers, and what is wrong with them.",
+    help="Devices: phones on a cable, TVM's tracker and its servers, and what is wrong with them.",
     no_args_is_help=True,
 )
 
@@ -69,8 +69,19 @@ def serve(
 
 
 @app.command("list")
-def list_devices(rpc_tracker: places.Tracker = None, as_json: options.Json = False) -> None:
-    """The keys that a tracker knows, their devices, and how many are free."""
+def list_devices(
+    rpc_tracker: places.Tracker = None,
+    phones: Annotated[
+        bool, typer.Option("--adb", help="The phones that adb sees, for --device.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """The keys that a tracker knows, their devices, and how many are free; or phones on a cable."""
+    if phones:
+        if rpc_tracker is not None:
+            raise UserError("--adb lists phones, --rpc-tracker a tracker's devices; leave one out")
+        _list_phones(as_json)
+        return
     from deploy.devices.tracker import states
 
     found = states(places.read_tracker(rpc_tracker))
@@ -83,8 +94,19 @@ def list_devices(rpc_tracker: places.Tracker = None, as_json: options.Json = Fal
     )  # fmt: skip
 
 
+def _list_phones(as_json: bool) -> None:
+    from deploy.devices.adb import phones
+
+    found = phones()
+    if as_json:
+        print_json([{"device": f"adb:{serial}", "state": state} for serial, state in found])
+        return
+    print_table("phones", ("device", "state"), [(f"adb:{s}", state) for s, state in found])
+
+
 @app.command()
 def doctor(
+    device: places.Device = None,
     rpc_key: places.Key = None,
     rpc_tracker: places.Tracker = None,
     rpc_limit: places.CallLimit = 30.0,
@@ -92,21 +114,32 @@ def doctor(
         str | None, typer.Option("--target", "-t", help="What is compiled for it; default: fits.")
     ] = None,
     threads: places.Threads = None,
-    adb: Annotated[bool, typer.Option("--adb", help="It is a phone on a cable.")] = False,
+    adb: Annotated[
+        bool, typer.Option("--adb", help="Behind the tracker is the app of a phone on a cable.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Walk the chain from here to a device; name the first broken link and its cure."""
     key = places.read_key(rpc_key)
-    if key is None:
-        raise UserError("device doctor: name the device with --rpc-key")
+    if key is None and device is None:
+        raise UserError("device doctor: name the device with --device or --rpc-key")
+    if device is not None and (rpc_key is not None or rpc_tracker is not None or adb):
+        raise UserError(f"--device {device}: leave --rpc-key, --rpc-tracker and --adb out")
     if threads is not None and not 1 <= threads <= places.MAX_THREADS:
         raise UserError(f"--threads {threads}: write a number from 1 to {places.MAX_THREADS}")
     from deploy.devices.doctor import diagnose
+    from deploy.devices.named import named_place
+    from deploy.devices.place import Place
     from deploy.devices.session import Farm
 
-    farm = Farm(places.read_tracker(rpc_tracker), key, call_limit_s=rpc_limit, wait_s=rpc_limit)
+    place: Place
+    if device is not None:
+        place = named_place(device, rpc_limit)
+    else:
+        tracker = places.read_tracker(rpc_tracker)
+        place = Farm(tracker, key or "", call_limit_s=rpc_limit, wait_s=rpc_limit)
     findings = []
-    for finding in diagnose(farm, target=target, threads=threads, phone=adb):
+    for finding in diagnose(place, target=target, threads=threads, phone=adb):
         findings.append(finding)
         if not as_json:
             print(f"{finding.link:<14}{finding.state:<8}{finding.detail}", flush=True)

@@ -34,7 +34,7 @@ TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
 @grouped
 def build(
     *,
-    target: options.TargetText = "cpu",
+    target: options.TargetText = None,
     resolution: options.ResolutionText = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
     precision: options.PrecisionText = None,
@@ -62,7 +62,7 @@ def build(
     from deploy.backends import backend_of
     from deploy.tables.build import Plan, build_table, default_path
 
-    resolved = places.resolve_measured_target(target, precision)
+    resolved = places.resolve_measured_target(options.target_text(target, remote), precision)
     backend = backend_of(resolved)
     backend.check_place(place.threads, remote)
     workers = backend.record_threads(workers)
@@ -117,7 +117,7 @@ def check(
     path: TablePath,
     target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
     networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
-    place: places.TablePlaceOptions,
+    place: places.DeviceTablePlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:

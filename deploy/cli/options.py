@@ -15,6 +15,7 @@ from lut.errors import UserError
 
 if TYPE_CHECKING:
     from deploy.artifact import Artifact
+    from deploy.devices.network import Remote
     from deploy.graph.source import Source
     from deploy.target import Target
 
@@ -65,12 +66,13 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
 TargetText = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--target",
         "-t",
-        help="cpu (this machine), arm, android, cuda, adreno, x86-64-v2|v3|v4, LLVM's name of a "
-        "CPU, a tag of TVM such as nvidia/geforce-gtx-1080-ti, or JSON.",
+        help="cpu (this machine, the default; with --device what fits it), arm, android, cuda, "
+        "adreno, x86-64-v2|v3|v4, LLVM's name of a CPU, a tag of TVM such as "
+        "nvidia/geforce-gtx-1080-ti, or JSON.",
     ),
 ]
 Architectures = Annotated[
@@ -121,15 +123,20 @@ class EndOptions:
 class TargetOptions:
     """What it is compiled for."""
 
-    target: TargetText = "cpu"
+    target: TargetText = None
     arch: Architectures = None
     precision: PrecisionText = None
 
-    def resolve(self) -> "Target":
+    def resolve(self, remote: "Remote | None" = None) -> "Target":
         """The target; raises UserError as `resolve_target` does."""
         from deploy.targets import resolve_target
 
-        return resolve_target(self.target, self.arch, self.precision)
+        return resolve_target(target_text(self.target, remote), self.arch, self.precision)
+
+
+def target_text(text: str | None, remote: "Remote | None") -> str:
+    """The option, else what fits the device, else this machine."""
+    return text or (remote and remote.fitting) or "cpu"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,14 @@ Key = Annotated[
 CallLimit = Annotated[
     float, typer.Option("--rpc-limit", help="Seconds that one call of a device may take.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Work on a machine behind ssh (ssh:HOST, ssh:USER@HOST, ssh:HOST:PORT) or a phone on "
+        "a cable (adb, adb:SERIAL): a program is sent there, nothing has to be installed.",
+    ),
+]
 CALL_LIMIT_S = 120.0
 
 
@@ -47,12 +55,15 @@ class PlaceOptions:
     rpc_tracker: Tracker = None
     rpc_key: Key = None
     rpc_limit: CallLimit = CALL_LIMIT_S
+    device: Device = None
 
     def read(self) -> "tuple[int, Remote | None]":
         """The number of threads, and the devices that the options name: None where the work is
         done on this machine. Without a number in --threads or TVM_NUM_THREADS it is that of the
         cores which do the work. Raises UserError for options that are wrong or do not go together,
         and for a tracker or a device that does not answer."""
+        if self.device is not None:
+            return self._read_device(self.device)
         word = read_key(self.rpc_key)
         if word is None:
             if self.rpc_tracker is not None:
@@ -61,8 +72,7 @@ class PlaceOptions:
                 )
             return read_threads(self.threads), None
         address = read_tracker(self.rpc_tracker)
-        if not 0 < self.rpc_limit < math.inf:
-            raise UserError(f"--rpc-limit {self.rpc_limit}: write a number of seconds above 0")
+        self._check_limit()
         from deploy.cli.console import say
         from deploy.devices.network import Remote
         from deploy.devices.session import Farm
@@ -81,6 +91,28 @@ class PlaceOptions:
             workers = device.cores
         return workers, Remote(farm, workers, on_lost=say)
 
+    def _read_device(self, text: str) -> "tuple[int, Remote]":
+        if self.rpc_key is not None or self.rpc_tracker is not None:
+            raise UserError(f"--device {text} and --rpc-key name two devices; leave one out")
+        self._check_limit()
+        from deploy.cli.console import say, step
+        from deploy.devices.fitting import fitting_target
+        from deploy.devices.named import named_place
+        from deploy.devices.network import Remote
+
+        place = named_place(text, self.rpc_limit)
+        with step(f"asking {place.name} what it is") as progress, place.open() as session:
+            found = session.describe()
+            progress.result = f"{found.cpu}, {found.architecture}, {found.cores} cores"
+        given = self.threads is not None or os.environ.get("TVM_NUM_THREADS")
+        workers = read_threads(self.threads) if given else found.cores
+        fitting = place.shell.target or fitting_target(found)
+        return workers, Remote(place, workers, say, fitting)
+
+    def _check_limit(self) -> None:
+        if not 0 < self.rpc_limit < math.inf:
+            raise UserError(f"--rpc-limit {self.rpc_limit}: write a number of seconds above 0")
+
 
 @dataclass(frozen=True)
 class TablePlaceOptions:
@@ -94,16 +126,24 @@ class TablePlaceOptions:
         """The target that the text names, by default the table's own, and what measures it. Raises
         UserError as `PlaceOptions.read` and `resolve_measured_target`."""
         place = PlaceOptions(identity.threads, **vars(self))
-        if not identity.threads and (read_key(self.rpc_key) or self.rpc_tracker is not None):
+        named = read_key(self.rpc_key) or self.rpc_tracker or vars(self).get("device")
+        if not identity.threads and named is not None:
             raise UserError(
-                f"{identity.target_text} is measured on its own machine: leave --rpc-key, "
-                "--rpc-tracker out"
+                f"{identity.target_text} is measured on its own machine: leave --device, "
+                "--rpc-key, --rpc-tracker out"
             )
         workers, remote = place.read() if identity.threads else (0, None)
         from deploy.backends import backend_of
 
         resolved = resolve_measured_target(target or identity.target_text, identity.precision)
         return resolved, backend_of(resolved).devices(workers, remote)
+
+
+@dataclass(frozen=True)
+class DeviceTablePlaceOptions(TablePlaceOptions):
+    """The same, also over ssh and adb; for commands without a --device of their own."""
+
+    device: Device = None
 
 
 def read_tracker(text: str | None) -> Address:

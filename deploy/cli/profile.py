@@ -32,7 +32,7 @@ def profile(
 ) -> None:
     """Time each kernel of a frame against the machine's ceilings.
 
-    On this machine, or with --rpc-key on a device.
+    On this machine, or with --device or --rpc-key on a device.
     """
     if out:
         check_writable(out)
@@ -44,7 +44,7 @@ def profile(
 
     built = load_artifact(artifact)
     require_timed(built, str(artifact))
-    where = f" on {remote.farm.key}" if remote else ""
+    where = f" on {remote.place.name}" if remote else ""
     with step(f"timing {repeat} frames and the ceilings{where}") as progress:
         devices = backend_of(built.target).devices(workers, remote)
         result, includes = devices.use(

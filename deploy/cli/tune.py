@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tune(
     *,
     model: options.Model = options.DEFAULT_MODEL,
-    target: options.TargetText = "cpu",
+    target: options.TargetText = None,
     precision: options.PrecisionText = None,
     given: options.SourceOptions,
     trials: Annotated[
@@ -46,7 +46,7 @@ def tune(
     """
     cache = kept_objects.open()
     workers, remote = place.read()
-    resolved = places.resolve_measured_target(target, precision)
+    resolved = places.resolve_measured_target(options.target_text(target, remote), precision)
     from deploy.backends import backend_of
 
     backend = backend_of(resolved)

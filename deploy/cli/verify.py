@@ -36,7 +36,7 @@ def verify(
 ) -> None:
     """Check an artifact, or torch, onnxruntime and TVM against each other.
 
-    On this machine, or with --rpc-key on a device.
+    On this machine, or with --device or --rpc-key on a device.
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
@@ -50,7 +50,7 @@ def verify(
         found, comparisons = loaded.target.precision, [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
-        resolved = on.resolve()
+        resolved = on.resolve(remote)
         found = resolved.precision
         comparisons = _compare_all(model, resolved, given, workers, remote, cache)
     if as_json:
@@ -70,7 +70,7 @@ def _replay(
     from deploy.runtime import open_artifact
     from deploy.verify import replay_golden
 
-    where = f" on {remote.farm.key}" if remote else ""
+    where = f" on {remote.place.name}" if remote else ""
     with step(f"replaying the golden image of {path.name}{where}"):
         if remote is None:
             return replay_golden(open_artifact(artifact, str(path), threads=threads))

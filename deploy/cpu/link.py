@@ -25,7 +25,10 @@ _KEEP = "-Wl,--no-as-needed"
 _PAGES = "-Wl,-z,max-page-size=16384"
 NDK = "TVM_NDK_CC"  # the NDK's clang, as TVM calls it
 # The C library's functions alone: no calls of helpers that a compiler would bring along.
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread", "-fno-stack-protector")
+_FLAGS = (
+    "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread", "-fno-stack-protector",
+    "-U_FORTIFY_SOURCE",
+)  # fmt: skip
 _ARM_FLAGS = ("-mno-outline-atomics",)
 
 
@@ -113,7 +116,7 @@ def compile_c(
             data = content.encode() if isinstance(content, str) else content
             (Path(folder) / name).write_bytes(data)
         for name in sources:
-            _run([*tools.compile, "-c", name, "-o", "out.o"], folder, "compiling")
+            run_tool([*tools.compile, "-c", name, "-o", "out.o"], folder, "compiling")
             objects[name] = (Path(folder) / "out.o").read_bytes()
     return objects
 
@@ -130,10 +133,10 @@ def link_shared(tools: Tools, objects: Sequence[bytes], exported: Sequence[str])
             (Path(folder) / "empty.c").write_text("")
         for stub in tools.stubs:
             soname = f"-Wl,-soname,{stub}"
-            _run([*tools.link, soname, "-o", stub, "empty.c"], folder, "linking")
+            run_tool([*tools.link, soname, "-o", stub, "empty.c"], folder, "linking")
         version = f"-Wl,--version-script={script.name}"
         command = [*tools.link, version, "-o", "lib.so", *names, *tools.libraries, *tools.stubs]
-        _run(command, folder, "linking")
+        run_tool(command, folder, "linking")
         return (Path(folder) / "lib.so").read_bytes()
 
 
@@ -141,7 +144,7 @@ def archive(tools: Tools, objects: Sequence[bytes]) -> bytes:
     """A static library of object files. Raises UserError as `link_shared`."""
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         names = _write_objects(folder, objects)
-        _run([*tools.archive, "rcs", "lib.a", *names], folder, "archiving")
+        run_tool([*tools.archive, "rcs", "lib.a", *names], folder, "archiving")
         return (Path(folder) / "lib.a").read_bytes()
 
 
@@ -158,7 +161,8 @@ def _is_android(target: Target) -> bool:
     return "android" in target.config.get("mtriple", "")
 
 
-def _run(command: Sequence[str], folder: str, doing: str) -> None:
+def run_tool(command: Sequence[str], folder: str, doing: str) -> None:
+    """Run a compiler or linker in a folder; raises UserError where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     except OSError as error:

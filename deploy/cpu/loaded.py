@@ -9,7 +9,6 @@ import _ctypes
 import ctypes
 import itertools
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -271,6 +270,8 @@ def _path_of(file: int) -> str:
 
 
 def _load_from_folder(data: bytes) -> ctypes.CDLL:
+    import tempfile
+
     try:
         with tempfile.NamedTemporaryFile(prefix="hmseg-", suffix=".so") as file:
             file.write(data)

@@ -1,4 +1,5 @@
-"""What a device is, as it says itself; runs there, with TVM's Python package and nothing else."""
+"""What a device is, as it says itself; `describe` runs there, with TVM's Python package and nothing
+else."""
 
 import json
 import os
@@ -21,7 +22,7 @@ class Description:
     """A machine that serves. `cores` are those that the server may use, `max_mhz` and `governors`
     what Linux says of them (empty in most virtual machines)."""
 
-    tvm_version: str
+    tvm_version: str | None  # of a server of TVM's RPC
     architecture: str
     cpu: str
     cores: int
@@ -66,18 +67,19 @@ def describe() -> str:
 
 
 def check_version(device: Description, name: str) -> None:
-    """Raise UserError unless the device has this machine's version of TVM."""
+    """Raise UserError where the device has TVM, of another version than this machine's."""
     ours = version("apache-tvm")
-    if device.tvm_version != ours:
+    if device.tvm_version not in (None, ours):
         raise UserError(
             f"device {name} has TVM {device.tvm_version}, this machine {ours}; install "
             f"apache-tvm=={ours} there"
         )
 
 
-def available_mib() -> int:
-    """Memory that programs can still get."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+def available_mib(text: str | None = None) -> int:
+    """Memory that programs can still get, by this machine's /proc/meminfo or another's `text`."""
+    text = Path("/proc/meminfo").read_text() if text is None else text
+    for line in text.splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) // 1024

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from deploy.cpu.targets import ARCHITECTURES
 from deploy.devices.adb import check_phone
 from deploy.devices.describe import Description, check_version
+from deploy.devices.fitting import fitting_target
 from deploy.devices.kernels import kernel_library, remote_kernels
-from deploy.devices.session import Farm, RemoteSession, open_session
+from deploy.devices.place import DeviceSession, Place
+from deploy.devices.session import Farm
 from deploy.devices.tracker import require_key, states
 from deploy.target import Target
 from deploy.targets import resolve_target
@@ -36,7 +38,7 @@ class Finding:
 
 
 def diagnose(
-    farm: Farm, *, target: str | None = None, threads: int | None = None, phone: bool = False
+    place: Place, *, target: str | None = None, threads: int | None = None, phone: bool = False
 ) -> Iterator[Finding]:
     """The links in order; the last one is broken, with its cure, or all of them hold.
 
@@ -45,20 +47,24 @@ def diagnose(
     """
     link = "adb"
     try:
-        if phone:
-            yield Finding(link, "ok", f"{check_phone(farm.tracker)}, port {farm.tracker.port}")
-        link = "tracker"
-        keys = states(farm.tracker)
-        yield Finding(link, "ok", f"{farm.tracker}, {len(keys)} keys")
-        link = "key"
-        state = require_key(farm.tracker, farm.key)
-        yield Finding(link, "ok", f"{farm.key}: {len(state.devices)} devices, {state.free} free")
+        if isinstance(place, Farm):
+            if phone:
+                port = place.tracker.port
+                yield Finding(link, "ok", f"{check_phone(place.tracker)}, port {port}")
+            link = "tracker"
+            keys = states(place.tracker)
+            yield Finding(link, "ok", f"{place.tracker}, {len(keys)} keys")
+            link = "key"
+            state = require_key(place.tracker, place.key)
+            found = f"{len(state.devices)} devices, {state.free} free"
+            yield Finding(link, "ok", f"{place.key}: {found}")
         link = "connection"
-        with open_session(farm) as session:
+        with place.open() as session:
             yield Finding(link, "ok", session.name)
-            link = "TVM version"
             device = session.describe()
-            yield Finding(link, *_version(device, session.name))
+            if isinstance(place, Farm):
+                link = "TVM version"
+                yield Finding(link, *_version(device, session.name))
             link = "memory"
             yield Finding(link, *_memory(device))
             link = "architecture"
@@ -105,11 +111,7 @@ def _target(text: str | None, device: Description | None) -> Target:
         return target
     if device is None:
         raise UserError("its server does not say what it is; name it: --target arm or android")
-    if device.architecture == "aarch64":
-        return resolve_target("arm")
-    if device.architecture == "x86_64":
-        return resolve_target("x86-64-v3" if "avx2" in device.flags else "x86-64")
-    raise UserError(f"it is {device.architecture}; this version compiles for x86_64 and aarch64")
+    return resolve_target(fitting_target(device))
 
 
 def _architecture(target: Target, device: Description | None) -> tuple[State, str]:
@@ -128,7 +130,7 @@ def _architecture(target: Target, device: Description | None) -> tuple[State, st
 class _Probe:
     """Multiply-adds in one thread and in several, on a device."""
 
-    def __init__(self, session: RemoteSession, target: Target, threads: int) -> None:
+    def __init__(self, session: DeviceSession, target: Target, threads: int) -> None:
         from deploy.cpu.isa import AVX2
         from deploy.cpu.pipeline import isa_of
         from deploy.cpu.probe import FmaProbeSpec, emit_fma

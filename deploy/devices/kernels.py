@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.cpu.link import link_shared, tools_of
 from deploy.cpu.machine_code import object_files
-from deploy.devices.session import RemoteSession
+from deploy.devices.place import DeviceSession
 from deploy.measure.kernels import Kernels
 from deploy.target import Target
 
@@ -17,6 +17,6 @@ def kernel_library(functions: Mapping[str, Any], target: Target) -> bytes:
     return link_shared(tools_of(target), list(objects.values()), ("__tvm_ffi_*", "__TVM*"))
 
 
-def remote_kernels(session: RemoteSession, library: bytes) -> Kernels:
+def remote_kernels(session: DeviceSession, library: bytes) -> Kernels:
     """The kernels of a library, loaded on a device."""
-    return Kernels(session.upload(library), session.rpc.cpu(), session.call)
+    return Kernels(session.upload(library), session)

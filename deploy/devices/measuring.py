@@ -1,4 +1,4 @@
-"""The devices of a farm for `deploy.measure`: the remote side of its protocols."""
+"""The devices of a place for `deploy.measure`: the remote side of its protocols."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from deploy.artifact import Artifact
 from deploy.cpu.pipeline import isa_of
 from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.network import Remote, RemoteLibrary, load_on
-from deploy.devices.session import RemoteSession
+from deploy.devices.place import DeviceSession
 from deploy.devices.spread import spread
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Device, DeviceInfo, Item, Result, Session
@@ -21,7 +21,7 @@ from lut.errors import UserError, WorkError
 
 
 class RemoteDevices:
-    """The devices behind one key, which must be of one description: their latencies are mixed.
+    """The devices of one place, which must be of one description: their latencies are mixed.
 
     Raises UserError where there is no device, WorkError where its server does not say what it is.
     """
@@ -48,9 +48,9 @@ class RemoteDevices:
     ) -> None:
         """See `deploy.measure.device.Devices`; what a lost device measured, another does again."""
         info = self.info  # before the devices are taken: asking takes one
-        loaded: dict[RemoteSession, tuple[RemoteDevice, RemoteMeasuring]] = {}
+        loaded: dict[DeviceSession, tuple[RemoteDevice, RemoteMeasuring]] = {}
 
-        def work_in(session: RemoteSession, item: Item) -> Result:
+        def work_in(session: DeviceSession, item: Item) -> Result:
             if session not in loaded:
                 self._check(session, info)
                 device = RemoteDevice(session, self._remote.threads)
@@ -58,10 +58,10 @@ class RemoteDevices:
             return work(*loaded[session], item)
 
         spread(
-            self._remote.farm, items, work_in, on_result=on_result, on_lost=self._remote.on_lost
+            self._remote.place, items, work_in, on_result=on_result, on_lost=self._remote.on_lost
         )  # fmt: skip
 
-    def _info_of(self, session: RemoteSession) -> DeviceInfo:
+    def _info_of(self, session: DeviceSession) -> DeviceInfo:
         device = session.describe()
         if device is None:
             raise WorkError(
@@ -77,7 +77,7 @@ class RemoteDevices:
             emulated=device.emulated,
         )
 
-    def _check(self, session: RemoteSession, wanted: DeviceInfo) -> None:
+    def _check(self, session: DeviceSession, wanted: DeviceInfo) -> None:
         """Raise UserError unless a device is what the first one is."""
         wrong = [
             f"{name} {value!r}, not {getattr(wanted, name)!r}"
@@ -94,7 +94,7 @@ class RemoteDevices:
 class RemoteDevice:
     """One device, held for as long as it measures."""
 
-    def __init__(self, session: RemoteSession, threads: int) -> None:
+    def __init__(self, session: DeviceSession, threads: int) -> None:
         self.session, self._threads = session, threads
 
     @contextmanager

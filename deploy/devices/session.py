@@ -1,17 +1,22 @@
-"""A session with one device: every call has a time limit, every failure is one line."""
+"""A session with one device behind TVM's RPC: every call has a time limit, every failure is one
+line."""
 
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deploy.devices.address import Address
 from deploy.devices.describe import FUNCTION, SIZE_POOL, Description
 from deploy.devices.sockets import hang_up, open_sockets
-from deploy.devices.tracker import Grant, request
+from deploy.devices.tracker import Grant, request, require_key
+from deploy.measure.kernels import TvmModule
 from lut.errors import UserError, WorkError
 
 T = TypeVar("T")
@@ -35,6 +40,19 @@ class Farm:
     key: str
     call_limit_s: float = CALL_LIMIT_S
     wait_s: float = 600.0
+
+    @property
+    def name(self) -> str:
+        """As `Place.name`."""
+        return self.key
+
+    def count(self) -> int:
+        """As `Place.count`."""
+        return len(require_key(self.tracker, self.key).devices)
+
+    def open(self, patience_s: float = 0.0) -> "AbstractContextManager[RemoteSession]":
+        """As `Place.open`."""
+        return open_session(self, patience_s=patience_s)
 
 
 class RemoteSession:
@@ -114,7 +132,7 @@ class RemoteSession:
             "emulated": device.emulated if device else unknown,
         }
 
-    def upload(self, library: bytes) -> Any:  # noqa: ANN401 - a remote module
+    def upload(self, library: bytes) -> TvmModule:
         """Send a shared library and load it; raises DeviceLostError where the upload is cut off."""
         # Each under a name of its own: writing over a library that is loaded crashes the session.
         self._uploads += 1
@@ -126,7 +144,30 @@ class RemoteSession:
         remove = self.function("tvm.rpc.server.remove")
         if remove is not None:
             self.call("removing the upload", lambda: remove(name))
-        return module
+        return TvmModule(module, self.rpc.cpu())
+
+    def tensor(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - of TVM's
+        """As `Machine.tensor`."""
+        import tvm
+
+        data = np.ascontiguousarray(array)
+        return self.call(
+            f"sending {data.nbytes / 1e6:.1f} MB",
+            lambda: tvm.runtime.tensor(data, device=self.rpc.cpu()),
+        )
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:  # noqa: ANN401 - of TVM's
+        """As `Machine.empty`."""
+        import tvm
+
+        return self.call(
+            "taking memory", lambda: tvm.runtime.empty(tuple(shape), dtype, self.rpc.cpu())
+        )
+
+    def read(self, tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - of TVM's
+        """As `Machine.read`."""
+        found: NDArray[Any] = self.call("fetching the result", tensor.numpy)
+        return found
 
     def set_threads(self, threads: int) -> str:
         """The size of the device's pool of threads, for this session; how they are bound."""

@@ -1,12 +1,12 @@
-"""Work spread over the devices behind one key; what a lost device was doing is done by another."""
+"""Work spread over the devices of one place; what a lost device was doing is done by another."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deploy.devices.session import DeviceLostError, Farm, RemoteSession, open_session
-from deploy.devices.tracker import require_key
+from deploy.devices.place import DeviceSession, Place
+from deploy.devices.session import DeviceLostError
 from lut.errors import HmsegError
 
 Item = TypeVar("Item")
@@ -17,14 +17,14 @@ _RETURN_S = 30.0  # in which a device or a tracker that was restarted is back
 
 
 def spread(
-    farm: Farm,
+    place: Place,
     items: Sequence[Item],
-    work: Callable[[RemoteSession, Item], Result],
+    work: Callable[[DeviceSession, Item], Result],
     *,
     on_result: Callable[[Item, Result], None] = lambda _item, _result: None,
     on_lost: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Do `work` on every item, on as many devices as have the key; results in the items' order.
+    """Do `work` on every item, on as many devices as there are; results in the items' order.
 
     `on_result` is called for each item as it is done, one at a time: what it saves is not lost
     when a later item fails. An item whose device is lost (`on_lost` is told how) goes to the next
@@ -33,7 +33,7 @@ def spread(
     """
     if not items:
         return []
-    devices = len(require_key(farm.tracker, farm.key).devices)
+    devices = place.count()
     serving = min(devices, len(items))
     queue = deque(enumerate(items))
     tries = [0] * len(items)
@@ -46,7 +46,7 @@ def spread(
         with lock:
             return None if failures or not queue else queue.popleft()
 
-    def work_in(session: RemoteSession) -> None:
+    def work_in(session: DeviceSession) -> None:
         while found := next_item():
             index, item = found
             try:
@@ -76,7 +76,7 @@ def spread(
             connected = False
             try:
                 # An item is taken with a device in hand: who waits for one holds up nothing.
-                with open_session(farm, patience_s=patience_s) as session:
+                with place.open(patience_s) as session:
                     connected, patience_s = True, _RETURN_S
                     work_in(session)
             except Exception as error:  # handed to the caller's thread

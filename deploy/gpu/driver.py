@@ -4,6 +4,7 @@ Prototypes follow cuda.h; a test compiles a stand-in against that header and run
 """
 
 import ctypes
+import os
 from ctypes import (
     POINTER,
     byref,
@@ -23,7 +24,7 @@ from lut.errors import UserError, WorkError
 LIBRARY = "libcuda.so.1"
 LEAST_VERSION = 12000  # what loads machine code of CUDA 12's compiler: CUDA 12.0, driver 525
 
-_OUT_OF_MEMORY, _NO_DEVICE = 2, 100
+_OUT_OF_MEMORY, _NOT_INITIALISED, _NO_DEVICE = 2, 3, 100
 _NO_BINARY, _UNSUPPORTED_PTX = 209, 222
 _MINOR, _MAJOR = 76, 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
@@ -80,6 +81,19 @@ class NoGpuError(UserError):
     """There is no NVIDIA GPU here, or no driver for it."""
 
 
+class ForkedError(UserError):
+    """The driver was started by this process's parent, before it forked: NVIDIA's driver then works
+    in the parent alone."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(
+            text
+            or "this process was forked from one that uses the GPU, and NVIDIA's driver works "
+            "in that one alone; use the GPU behind the fork and not before it, or start processes "
+            'with multiprocessing\'s "spawn"'
+        )
+
+
 class Driver:
     """The library, and one GPU's primary context: that which torch and others share."""
 
@@ -97,6 +111,8 @@ class Driver:
                 raise _too_old("") from error
             function.argtypes, function.restype = arguments, c_int
         status = self._library.cuInit(0)
+        if status == _NOT_INITIALISED:
+            raise ForkedError
         if status:
             text = "no NVIDIA GPU" if status == _NO_DEVICE else f"no GPU: {self._text(status)}"
             raise NoGpuError(f"{text} on this machine; a GPU is needed")
@@ -116,7 +132,13 @@ class Driver:
         )
         self.capability = 10 * major + minor
         self._context = self.handle("cuDevicePrimaryCtxRetain", self._device)
+        self._process = os.getpid()
         self.enter()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that started the driver."""
+        return self._process != os.getpid()
 
     @property
     def architecture(self) -> str:

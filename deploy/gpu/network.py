@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.gpu.driver import NON_BLOCKING, THREAD_LOCAL, Driver
+from deploy.gpu.driver import NON_BLOCKING, THREAD_LOCAL, Driver, ForkedError
 from deploy.gpu.plan import Launch
 from deploy.gpu.program import GpuProgram, choose_code, result_of
 from deploy.metadata import Metadata
@@ -48,7 +48,8 @@ def open_program(
 
 
 class GpuNetwork:
-    """A program, loaded (`deploy.loaders.LoadedCode`). Threads may share it: calls take turns."""
+    """A program, loaded (`deploy.loaders.LoadedCode`). Threads may share it: calls take turns. In a
+    forked child calls raise ForkedError, which says what to do."""
 
     def __init__(
         self, program: GpuProgram, metadata: Metadata, driver: Driver | None = None
@@ -152,7 +153,7 @@ class GpuNetwork:
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
         """As `deploy.loaders.LoadedCode.run`."""
-        with self._lock:
+        with self._turn():
             self._begin(given)
             self._enqueue_upload()
             self._driver.call("cuGraphLaunch", self._graphs[entry], self._stream)
@@ -160,6 +161,14 @@ class GpuNetwork:
             self._driver.call("cuStreamSynchronize", self._stream)
             raw = self._results[entry].copy()  # the next frame overwrites pinned memory
         return result_of(raw, entry, self._metadata)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        # Before the lock, which another thread of the parent may have held when it forked.
+        if self._driver.forked:
+            raise ForkedError
+        with self._lock:
+            yield
 
     def warm_up(self, given: NDArray[Any], seconds: float = WARM_S) -> None:
         """Run frames for so long, at least one, in which a GPU that idled raises its clock."""
@@ -177,7 +186,7 @@ class GpuNetwork:
         launched it is in no part.
         """
         driver, launches = self._driver, self._program.plan.entries["main"].launches
-        with self._lock, self._events(6) as events:
+        with self._turn(), self._events(6) as events:
             self._begin(given)
             start, given_at, first, last, computed_at, stop = events
             graph = self._record(lambda: self._launch_timed(launches, [0], [first, last]))
@@ -216,7 +225,7 @@ class GpuNetwork:
         if firsts.pop() != len(launches):
             raise WorkError(f"the network has {len(launches)} launches, not {sum(parts or ())}")
         times: list[tuple[str, list[float]]] = [(launches[i].kernel, []) for i in firsts]
-        with self._lock, self._events(len(firsts) + 1) as events:
+        with self._turn(), self._events(len(firsts) + 1) as events:
             self._begin(given)
             self._enqueue_upload()
             graph = self._record(lambda: self._launch_timed(launches, firsts, events))
@@ -260,7 +269,11 @@ class GpuNetwork:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Give the GPU's memory back; also what happens when nothing refers to the network."""
+        """Give the GPU's memory back; also what happens when nothing refers to the network. In a
+        forked child it is the parent's, and stays."""
+        if self._driver.forked:
+            self._owned.pop_all()
+            return
         with self._lock:
             with contextlib.suppress(WorkError, UserError):
                 self._driver.enter()

@@ -12,7 +12,7 @@ from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.probe import FmaProbeSpec, ReadProbeSpec, emit_fma, emit_ones, emit_read
 from deploy.cpu.tvm_runtime import import_runtime, size_pool
 from deploy.measure.ceilings import Ceilings
-from deploy.measure.kernels import Kernels
+from deploy.measure.kernels import Here, Kernels, TvmModule
 from deploy.target import Target
 
 # Compiles PrimFuncs by name, and loads them on the machine.
@@ -33,7 +33,7 @@ def load_here(target: Target, threads: int) -> Load:
     def load(functions: Mapping[str, Any]) -> Kernels:
         size_pool(import_runtime(), threads)
         module = compile_kernels(dict(functions), tvm.target.Target(target.config))
-        return Kernels(module.jit())
+        return Kernels(TvmModule(module.jit(), tvm.cpu()), Here())
 
     return load
 

@@ -108,8 +108,8 @@ def build_table(
     if architecture != devices.info.architecture:
         raise UserError(
             f"the target {target.name} is {architecture}, and what would measure it is "
-            f"{devices.info.architecture}; name another --target, or the device: perhaps --rpc-key "
-            "is missing"
+            f"{devices.info.architecture}; name another --target, or the device: perhaps --device "
+            "or --rpc-key is missing"
         )
     schedules = schedules_of(plan.space, target, plan.threads)
     provenance = provenance_of(devices.info, target, schedules, plan.protocol)

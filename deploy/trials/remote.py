@@ -1,4 +1,4 @@
-"""Candidates on the devices of a farm: whole networks that differ in one kernel, several at once,
+"""Candidates on the devices of a place: whole networks that differ in one kernel, several at once,
 timed by the device's own clock."""
 
 import time
@@ -11,9 +11,8 @@ from deploy.artifact import Artifact
 from deploy.cpu.kernels import CpuKernels
 from deploy.devices.measuring import RemoteMeasuring
 from deploy.devices.network import Remote, load_on
-from deploy.devices.session import RemoteSession
+from deploy.devices.place import DeviceSession
 from deploy.devices.spread import spread
-from deploy.devices.tracker import require_key
 from deploy.measure.device import Session
 from deploy.trials.bench import (
     FRAMES,
@@ -51,14 +50,14 @@ class RemoteBench(TuningBench):
         times = _sums(frames, rule)
         self.operations = operations_of(rule, times)
         self.times_ns = {text: int(np.median(times[text])) for text in self.operations}
-        self.at_once = len(require_key(remote.farm.tracker, remote.farm.key).devices)
+        self.at_once = remote.place.count()
         self.per_kernel = self.at_once
 
     def measure(self, batch: Sequence[Candidate], keep: Keep, end: float) -> None:
         """As `TuningBench.measure`."""
         items = [(c, *self._try_to_build(c)) for c in batch if time.monotonic() < end]
         spread(
-            self._remote.farm,
+            self._remote.place,
             items,
             lambda session, item: self._measure(session, *item),
             on_result=lambda item, measured: keep(item[0], measured),
@@ -76,7 +75,7 @@ class RemoteBench(TuningBench):
             return None, refusal(error)
 
     def _measure(
-        self, session: RemoteSession, candidate: Candidate, other: Artifact | None, refused: str
+        self, session: DeviceSession, candidate: Candidate, other: Artifact | None, refused: str
     ) -> Measurement:
         machine = self._machine(session)
         if other is None:
@@ -92,7 +91,7 @@ class RemoteBench(TuningBench):
                 samples[side].append(int(np.median(sums)))
         return Measurement(machine, tuple(samples[0]), tuple(samples[1]))
 
-    def _machine(self, session: RemoteSession) -> str:
+    def _machine(self, session: DeviceSession) -> str:
         """The device of this session; raises UserError for an emulated one that is not wanted."""
         device = session.report()
         if device["emulated"] is not True:
@@ -104,7 +103,7 @@ class RemoteBench(TuningBench):
             )
         return f"{device['machine']} (emulated)"
 
-    def _load(self, session: RemoteSession, artifact: Artifact) -> RemoteMeasuring:
+    def _load(self, session: DeviceSession, artifact: Artifact) -> RemoteMeasuring:
         return RemoteMeasuring(load_on(session, artifact, self.kernels.threads))
 
 

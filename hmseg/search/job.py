@@ -22,7 +22,7 @@ from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import wait_for_all
 from hmseg.zoo import network_config
 from lut.errors import UserError
-from lut.files import file_digest
+from lut.jsonl import content_digest
 from lut.table import Table
 from lut.table_file import load_table
 
@@ -94,7 +94,7 @@ class SearchJob:
         space = objective.cost.space
         return SearchConfig(
             self.recipe, str(self.budget),
-            file_digest(self.table) if self.of_time and self.table else self.budget.unit,
+            content_digest(self.table) if self.of_time and self.table else self.budget.unit,
             (space.resolution[0], space.resolution[1]), space.num_classes, self.dimensions,
             round(self.warmup * self.recipe.steps), self.estimator, self.samples,
             self.arch_learning_rate, cost_weight=self.cost_weight,
@@ -152,7 +152,7 @@ def _provenance(job: SearchJob, table: Table | None) -> dict[str, Any]:
         return {}
     return {
         "table": job.table.name,
-        "sha256": file_digest(job.table),
+        "sha256": content_digest(job.table),
         "identity": asdict(table.identity),
         "measured": [provenance.to_json() for provenance, _ in table.runs],
     }

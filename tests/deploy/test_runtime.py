@@ -131,6 +131,22 @@ def test_running_imports_neither_torch_nor_onnx_nor_the_compiler(artifact_path):
     assert run_python(IMPORTS.format(before="", after=after), artifact_path) == "(64, 64) []"
 
 
+LIGHT = """
+import sys
+from deploy.runtime import load
+load(sys.argv[1], threads=1)
+late = {"deploy.gpu.program", "deploy.gpu.plan", "tempfile", "random", "subprocess"}
+before = set(sys.argv[2].split())
+print(sorted(late & set(sys.modules) - before))
+"""
+
+
+def test_loading_imports_only_what_it_needs(artifact_path):
+    """Nothing of GPUs, and of the standard library no slow part that numpy does not need."""
+    numpys = run_python("import sys, numpy; print(*sys.modules)")
+    assert run_python(LIGHT, artifact_path, numpys) == "[]"
+
+
 @pytest.mark.parametrize("before", ["import torch", "import tvm"])  # which imports tvm_ffi
 def test_loading_after_other_imports(artifact_path, before):
     out = run_python(IMPORTS.format(before=before, after="import torch"), artifact_path)

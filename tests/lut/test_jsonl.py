@@ -1,9 +1,17 @@
+import hashlib
 import threading
 
 import pytest
 
 from lut.errors import UserError
-from lut.jsonl import append_record, hold_records, read_records, rewrite_records
+from lut.jsonl import (
+    append_record,
+    content_digest,
+    hold_records,
+    read_records,
+    rewrite_records,
+    stored,
+)
 
 
 def test_records_read_back_in_order(tmp_path):
@@ -65,3 +73,34 @@ def test_what_is_appended_while_a_file_is_rewritten_is_in_the_new_one(tmp_path):
 def test_an_unwritable_place(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         append_record(tmp_path, {"a": 1})
+
+
+def test_a_packed_file_is_read_where_its_name_without_the_ending_is(tmp_path):
+    path, packed = tmp_path / "r.jsonl", tmp_path / "r.jsonl.xz"
+    records = [{"a": n} for n in range(1000)]
+    rewrite_records(packed, records)
+    assert packed.read_bytes().startswith(b"\xfd7zXZ\0")
+    assert stored(path) == packed
+    assert read_records(path) == read_records(packed) == records
+    rewrite_records(path, records[:1])
+    assert stored(path) == path  # what can grow goes first
+    assert read_records(path) == records[:1]
+
+
+def test_the_digest_is_of_what_is_in_it(tmp_path):
+    path, packed = tmp_path / "a.jsonl", tmp_path / "b.jsonl.xz"
+    for each in (path, packed):
+        rewrite_records(each, [{"a": 1}])
+    assert content_digest(path) == content_digest(packed) == content_digest(tmp_path / "b.jsonl")
+    assert content_digest(path) == hashlib.sha256(b'{"a": 1}\n').hexdigest()
+    with pytest.raises(UserError, match="no such file"):
+        content_digest(tmp_path / "none")
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: b"x" + d, lambda d: b""])
+def test_a_packed_file_that_is_damaged(tmp_path, damage):
+    packed = tmp_path / "r.jsonl.xz"
+    rewrite_records(packed, [{"a": 1}])
+    packed.write_bytes(damage(packed.read_bytes()))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_records(packed)

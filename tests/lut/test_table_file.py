@@ -215,3 +215,17 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path):
         assert len(names) >= before
         before = len(names)
     assert before > 10
+
+
+def test_a_packed_table_is_read_and_cannot_grow(path, tmp_path):
+    packed = tmp_path / "t.jsonl.xz"
+    save_table(load_table(path), packed)
+    path.unlink()
+    assert load_table(path).runs == load_table(packed).runs
+    for named in (path, packed):
+        with (
+            pytest.raises(UserError, match="is packed, and cannot grow; run: unxz"),
+            open_table(named, IDENTITY, PROVENANCE),
+        ):
+            pass
+    assert not path.exists()

@@ -16,6 +16,12 @@
 static int wanted; /* threads */
 static hmseg_network *served;
 
+/* A server that unloads one network for the next is to keep neither its memory nor its threads. */
+__attribute__((destructor)) static void end_served(void)
+{
+    hmseg_destroy(&served);
+}
+
 static hmseg_tensor *tensor_of(const hmseg_any *argument)
 {
     const unsigned char *pointer = argument->value.pointer;

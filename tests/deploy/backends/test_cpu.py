@@ -84,5 +84,5 @@ def test_what_it_says_of_itself(cpu):
     assert (BACKEND.record_threads(3), BACKEND.architecture(cpu)) == (3, cpu.architecture)
     assert BACKEND.measured_target(cpu, "cpu") is cpu
     assert BACKEND.where(replace(cpu, name="arm")).format("a.hmseg") == (
-        "on the device: hmseg-deploy verify a.hmseg --rpc-key KEY"
+        "on the device: hmseg-deploy verify a.hmseg --device ssh:HOST, adb, or with --rpc-key KEY"
     )

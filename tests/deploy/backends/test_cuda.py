@@ -212,11 +212,11 @@ class TestBench:
 class TestPlace:
     def test_options_of_other_machines(self):
         BACKEND.check_place(None, None)
-        with pytest.raises(UserError, match="GPU code does not run over RPC"):
+        with pytest.raises(UserError, match="GPU code runs on this machine alone"):
             BACKEND.check_place(None, object())
         with pytest.raises(UserError, match="--threads is of a CPU"):
             BACKEND.check_place(2, None)
-        with pytest.raises(UserError, match="GPU code does not run over RPC"):
+        with pytest.raises(UserError, match="GPU code runs on this machine alone"):
             BACKEND.devices(1, object())
 
     def test_only_this_machines_gpu_is_measured(self, driver):

@@ -162,7 +162,10 @@ def test_a_torn_last_line_is_dropped(cli, path):
         (["build", "--stage", "s9"], "unknown stage 's9'"),
         (["build", "--target", "x86-64-v2"], "no kernels for x86-64-v2"),
         (["build", "-o", "/dev/null"], "not a regular file"),
-        (["build", "--target", "arm"], "target arm is aarch64, .*perhaps --rpc-key is missing"),
+        (
+            ["build", "--target", "arm"],
+            "target arm is aarch64, .*perhaps --device or --rpc-key is missing",
+        ),
         (["show", "none.jsonl"], "no such table"),
         (["check", "none.jsonl"], "no such table"),
         (["merge", "none.jsonl", "x.jsonl", "-o", "m.jsonl"], "no such table"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.devices import spread
+from deploy.devices import session as sessions
 from deploy.devices.address import LOOPBACK, Address
 from deploy.devices.describe import Description
 from deploy.devices.session import DeviceLostError, Farm, RemoteSession
@@ -73,9 +73,9 @@ class Played:
 
     def use(self, patch: pytest.MonkeyPatch) -> "Played":
         """Work is spread over them."""
-        patch.setattr(spread, "open_session", self.open_session)
+        patch.setattr(sessions, "open_session", self.open_session)
         key = SimpleNamespace(devices=tuple(self.devices))
-        patch.setattr(spread, "require_key", lambda *_: key)
+        patch.setattr(sessions, "require_key", lambda *_: key)
         return self
 
 

@@ -163,7 +163,7 @@ class TestCommands:
         monkeypatch.setenv("TVM_TRACKER_PORT", str(x86.tracker.port))
         monkeypatch.setenv("TVM_TRACKER_KEY", "x86")
         _, remote = places.PlaceOptions(1, None, None, 60.0).read()
-        assert (remote.farm.tracker, remote.farm.key) == (x86.tracker, "x86")
+        assert (remote.place.tracker, remote.place.key) == (x86.tracker, "x86")
 
     def test_compile_checks_on_the_device(self, cli, on_x86, user_onnx):  # noqa: F811
         done = cli("compile", "-m", user_onnx, *on_x86, "-o", "a.hmseg", "--json").succeeded()

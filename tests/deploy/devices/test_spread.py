@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from deploy.devices import session as sessions
 from deploy.devices import spread as spreading
 from deploy.devices.session import DeviceLostError
 from deploy.devices.spread import TRIES, spread
@@ -40,7 +41,7 @@ def test_no_more_sessions_than_items(monkeypatch):
     played = boards(monkeypatch, "a", "b", "c")
     assert spread(played.farm, [1], lambda _s, x: x) == [1]
     assert len(played.sessions) == 1
-    monkeypatch.setattr(spreading, "require_key", None)
+    monkeypatch.setattr(sessions, "require_key", None)
     assert spread(played.farm, [], lambda _s, x: x) == []  # nobody is asked
 
 

@@ -8,6 +8,7 @@
 #include <cuda.h>
 #include <dlfcn.h>
 #include <elf.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -50,6 +51,7 @@ struct Graph {
   std::vector<Work> work;
 };
 long context_, ticks, capturing;
+pid_t started;  // the process that called cuInit; a child of it must call nothing else
 bool failed;  // after an access outside of memory a context answers nothing any more
 
 char* host(CUdeviceptr address) {
@@ -104,6 +106,8 @@ void run(const Work& work) {
 
 CUresult cuInit(unsigned flags) {
   if (flags) return CUDA_ERROR_INVALID_VALUE;
+  if (started && started != getpid()) return CUDA_ERROR_NOT_INITIALIZED;  // as NVIDIA's does
+  started = getpid();
   return setting("STAND_IN_DEVICES", 1) ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 CUresult cuDriverGetVersion(int* version) {
@@ -142,6 +146,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice) { return CUDA_SUCCESS; }
 CUresult cuCtxSetCurrent(CUcontext context) {
+  if (started != getpid()) abort();
   return context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 CUresult cuMemGetInfo(size_t* free, size_t* total) {

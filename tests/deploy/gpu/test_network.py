@@ -1,14 +1,18 @@
 """The way of a frame through the driver: the product's own code on a stand-in for libcuda that
 runs the emulated kernels. What a GPU does with it, no test here says."""
 
+import contextlib
 import math
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from deploy.build import build_artifact
+from deploy.gpu.driver import ForkedError
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
 from deploy.runtime import load, open_artifact
@@ -53,6 +57,47 @@ def test_threads_take_turns(network, artifact):
     for worker in workers:
         worker.join()
     assert not failures
+
+
+def test_many_threads_share_it(network, artifact):
+    """More than there are cores, each with images of its own."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, artifact.golden.image.shape, np.uint8) for _ in range(8)]
+    want = [network(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(network, images))
+    assert all(map(np.array_equal, found, want))
+
+
+def test_a_forked_child_is_told_what_to_do(network, artifact):
+    """At once, also where another thread of the parent is in a call; the parent goes on. The
+    stand-in ends a child that calls it."""
+    before, image = network(artifact.golden.image), artifact.golden.image
+    with network.loaded._lock:  # as a thread in a call has it
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:  # nothing of pytest's may run here
+            with contextlib.suppress(BaseException):
+                os.write(writer, said(lambda: network(image)))
+                os.write(writer, said(lambda: open_artifact(artifact, "a")))
+                network.close()
+                os.write(writer, b"closed\n")
+            os._exit(0)
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    with os.fdopen(reader, "rb") as pipe:
+        lines = pipe.read().decode().splitlines()
+    assert lines == [str(ForkedError()), f"a: {ForkedError()}", "closed"]
+    assert "spawn" in lines[0]
+    np.testing.assert_array_equal(network(image), before)
+
+
+def said(work) -> bytes:
+    try:
+        work()
+    except UserError as error:
+        return f"{error}\n".encode()
+    return b"nothing\n"
 
 
 def test_device_and_chosen_code(network):

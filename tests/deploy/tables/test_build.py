@@ -304,7 +304,10 @@ class TestRefused:
         ("changes", "message"),
         [
             ({"target": resolve_target("x86-64-v2")}, "no kernels for x86-64-v2"),
-            ({"target": resolve_target("arm")}, "is aarch64, .* perhaps --rpc-key is missing"),
+            (
+                {"target": resolve_target("arm")},
+                "is aarch64, .* perhaps --device or --rpc-key is missing",
+            ),
             ({"stages": ("s1", "s9")}, "unknown stage 's9'"),
         ],
     )

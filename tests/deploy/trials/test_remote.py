@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deploy.artifact import TVM, KernelInfo
+from deploy.devices import session as sessions
 from deploy.devices.network import Remote
 from deploy.trials import remote as trials
 from deploy.trials.bench import FRAMES, ROUNDS, Candidate
@@ -80,7 +81,7 @@ def log(monkeypatch):
 
 def bench_of(monkeypatch, played, *, emulated=False, build=artifact):
     key = SimpleNamespace(devices=tuple(played.devices))
-    monkeypatch.setattr(trials, "require_key", lambda *_: key)
+    monkeypatch.setattr(sessions, "require_key", lambda *_: key)
     remote = Remote(played.farm, 2)
     return RemoteBench(Kernels(), artifact(Kernels()), build, remote, emulated=emulated)
 
