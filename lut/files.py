@@ -12,12 +12,16 @@ from pathlib import Path
 from lut.errors import UserError
 
 TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
+NO_HOME = "this user has no home folder; name a folder to keep things in with HMSEG_HOME"
 _UMASK = threading.Lock()  # reading it sets it, for the whole process, to another for a moment
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; raises UserError where it is missing or cannot be read."""
+    """The content of a file; raises UserError where it is missing, cannot be read, or is a device
+    that has no end."""
     try:
+        if stat.S_ISCHR(path.stat().st_mode):
+            raise UserError(f"{path}: a device, not a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -58,10 +62,15 @@ def check_writable(path: Path) -> None:
 
 def cache_folder() -> Path:
     """The user's folder for what can be made again: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or
-    ~/.cache/hmseg."""
-    home = os.environ.get("HMSEG_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) if home else Path(cache) / "hmseg"
+    ~/.cache/hmseg. Raises UserError for a user without a home folder, as in many containers."""
+    if home := os.environ.get("HMSEG_HOME"):
+        return Path(home)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "hmseg"
+    try:
+        return Path.home() / ".cache" / "hmseg"
+    except RuntimeError as error:
+        raise UserError(NO_HOME) from error
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from typing import Any
 
 from lut.errors import UserError, WorkError
 from lut.files import size_of
+from lut.json_text import checked
 from lut.jsonl import append_record, read_records, rewrite_records
-from lut.provenance import Provenance, checked
+from lut.provenance import Provenance
 from lut.record import Visit
 from lut.table import Identity, Measure, Merge, Table
 

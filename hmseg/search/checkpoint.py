@@ -8,6 +8,7 @@ from typing import Any
 from hmseg.search.config import SearchConfig
 from hmseg.train.checkpoint import Tensors, loading, save_groups
 from hmseg.train.place import Place
+from lut.json_text import parse_json
 
 FORMAT_VERSION = "search 2"
 
@@ -53,11 +54,11 @@ class SearchCheckpoint:
             return SearchCheckpoint(
                 SearchConfig.from_json(header["config"]),
                 int(header["step"]),
-                tuple(json.loads(header["classes"])),
+                tuple(parse_json(header["classes"])),
                 groups["weights"],
                 groups["architecture"],
                 groups.get("optimizer", {}),
                 groups.get("arch_optimizer", {}),
-                tuple(json.loads(header["before"])),
-                tuple(json.loads(header.get("places", "[]"))),
+                tuple(parse_json(header["before"])),
+                tuple(parse_json(header.get("places", "[]"))),
             )

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from hmseg.search.space import DIMENSIONS
 from hmseg.train.config import TrainConfig
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 # How the task's loss reaches the architecture (docs/decisions/0030).
 Estimator = Literal["straight-through", "score"]
@@ -89,7 +90,7 @@ class SearchConfig:
     def from_json(text: str) -> "SearchConfig":
         """Read `to_json`'s form; raises UserError where it is something else."""
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = parse_json(text)
             recipe = TrainConfig.from_json(json.dumps(fields.pop("recipe")))
             for name in ("resolution", "dimensions", "arch_betas", "temperature"):
                 fields[name] = tuple(fields[name])

@@ -17,6 +17,7 @@ from hmseg.train.config import TrainConfig
 from hmseg.train.place import Place
 from lut.errors import UserError
 from lut.files import atomic_path
+from lut.json_text import parse_json
 
 FORMAT_VERSION = 2
 Tensors = dict[str, Tensor]
@@ -78,15 +79,15 @@ class Checkpoint:
             return Checkpoint(
                 TrainConfig.from_json(header["config"]),
                 int(header["step"]),
-                tuple(json.loads(header["classes"])),
+                tuple(parse_json(header["classes"])),
                 groups["weights"],
                 groups.get("average", {}),
                 groups.get("optimizer", {}),
                 schedules=tuple(
-                    (int(at), str(text)) for at, text in json.loads(header["schedules"])
+                    (int(at), str(text)) for at, text in parse_json(header["schedules"])
                 ),
-                before=tuple(json.loads(header["before"])),
-                places=tuple(json.loads(header.get("places", "[]"))),
+                before=tuple(parse_json(header["before"])),
+                places=tuple(parse_json(header.get("places", "[]"))),
             )
 
 

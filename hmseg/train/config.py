@@ -11,6 +11,7 @@ from hmseg.data.batches import BatchSpec
 from hmseg.data.transforms import Augmentation
 from hmseg.train.losses import BoostedLoss, PixelLoss
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -201,7 +202,7 @@ class TrainConfig(Learning):
     def from_json(text: str) -> "TrainConfig":
         """Read `to_json`'s form; raises UserError where it is something else."""
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = parse_json(text)
             stages = tuple(Stage.parse(stage) for stage in fields.pop("stages"))
             scale = tuple(fields.pop("scale"))
             return TrainConfig(stages=stages, scale=scale, **fields)
