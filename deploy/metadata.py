@@ -187,7 +187,7 @@ class Metadata:
         except KeyError as error:
             raise UserError(f"metadata: the field {error} is missing") from error
         except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-            if isinstance(error, UserError):
+            if str(error).startswith("metadata"):
                 raise
             raise UserError(f"metadata: malformed ({error})") from error
 

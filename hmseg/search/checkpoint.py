@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hmseg.search.config import SearchConfig
-from hmseg.train.checkpoint import Tensors, loading, save_groups
+from hmseg.train.checkpoint import Tensors, loading, read_classes, read_step, save_groups
 from hmseg.train.place import Place
 from lut.json_text import parse_json
 
@@ -51,10 +51,11 @@ class SearchCheckpoint:
     def load(path: Path) -> "SearchCheckpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
         with loading(path, FORMAT_VERSION, "a search") as (header, groups):
+            config = SearchConfig.from_json(header["config"])
             return SearchCheckpoint(
-                SearchConfig.from_json(header["config"]),
-                int(header["step"]),
-                tuple(parse_json(header["classes"])),
+                config,
+                read_step(header, config.steps),
+                read_classes(header),
                 groups["weights"],
                 groups["architecture"],
                 groups.get("optimizer", {}),

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ class SearchRun:
             },
         )  # fmt: skip
         # A run without a step of its own: what the weights have seen is the search.
-        seen = sum(spec.size for spec in islice(recipe.batches(), searcher.step))
+        seen = recipe.images_after(searcher.step)
         inherited = Checkpoint(
             replace(recipe, model=to_line(path.genotype, width)), 0,
             searcher.classes, inherited_weights(searcher.supernet, path), {}, {},

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ class Checkpoint:
         """What a run that begins with these weights says about their making."""
         if self.step == 0:
             return self.before
-        images = sum(spec.size for spec in islice(self.config.batches(), self.step))
+        images = self.config.images_after(self.step)
         own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
         own["schedules"] = [list(entry) for entry in self.schedules]
         return (*self.before, own | {"computed_on": list(self.places)})
@@ -76,10 +75,11 @@ class Checkpoint:
     def load(path: Path) -> "Checkpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
         with loading(path, str(FORMAT_VERSION), "a training run") as (header, groups):
+            config = TrainConfig.from_json(header["config"])
             return Checkpoint(
-                TrainConfig.from_json(header["config"]),
-                int(header["step"]),
-                tuple(parse_json(header["classes"])),
+                config,
+                read_step(header, config.steps),
+                read_classes(header),
                 groups["weights"],
                 groups.get("average", {}),
                 groups.get("optimizer", {}),
@@ -112,7 +112,7 @@ def loading(
     """Read what `save_groups` wrote: header and groups, for a block that makes something of them.
 
     Raises UserError for a file that is missing, of another kind or version, or cut short, and
-    where the block finds that something is missing or no number.
+    where the block does not get along with what the header says.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -126,14 +126,31 @@ def loading(
                 group, name = key.split("/", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
         yield header, groups
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
+    except Exception as error:  # a header that was made up may bring about anything
+        if str(error).startswith(str(path)):
             raise
         raise UserError(f"{path}: not a whole checkpoint ({error})") from error
 
 
+def read_step(header: dict[str, str], most: int) -> int:
+    """How many steps were taken; raises UserError where there cannot be so many."""
+    step = int(header["step"])
+    if not 0 <= step <= most:
+        raise UserError(f"step {step} of {most}")
+    return step
+
+
+def read_classes(header: dict[str, str]) -> tuple[str, ...]:
+    """The classes' names; raises UserError for anything else."""
+    classes = parse_json(header["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"the classes are {classes!r:.40}, not a list of texts")
+    return tuple(classes)
+
+
 def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
-    """Load weights; raises UserError, naming the first tensor, where the network is another."""
+    """Load weights; raises UserError, naming the first tensor, where the network is another, and
+    where one is not finite."""
     own = model.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors:
@@ -144,5 +161,12 @@ def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
             raise UserError(
                 f"{path}: another network: {name} is {tuple(tensors[name].shape)}, "
                 f"not {tuple(own[name].shape)}"
+            )
+        if own[name].is_floating_point() != tensors[name].is_floating_point():
+            raise UserError(f"{path}: {name} is {tensors[name].dtype}, not {own[name].dtype}")
+        if not tensors[name].isfinite().all():
+            raise UserError(
+                f"{path}: {name} has values that are not finite (NaN or infinite): the training "
+                "has diverged; take an earlier checkpoint"
             )
     model.load_state_dict(tensors)

@@ -214,8 +214,8 @@ def test_a_sealed_archive_of_anything_else(data):
     refused(sealed({}), "not a sound")
     refused(sealed({"manifest.json": b"{}"}), "not an hmseg artifact")
     refused(sealed({"manifest.json": b"[1]"}), "not an hmseg artifact")
-    refused(sealed({"manifest.json": b"\xff\xfe"}), "not a sound")
-    refused(sealed({"manifest.json": b"[" * 100_000}), "not a sound")
+    refused(sealed({"manifest.json": b"\xff\xfe"}), "not JSON")
+    refused(sealed({"manifest.json": b"[" * 100_000}), "not JSON")
     for member in ("lib.so", "golden/labels.npy"):
         members = unsealed(data)
         del members[member]
@@ -256,7 +256,7 @@ def test_what_older_programs_cannot_read_is_of_a_later_format(change, version):
     assert again.metadata == metadata
     np.testing.assert_array_equal(again.golden.labels, golden.labels)
     wrong = replace(artifact, golden=replace(golden, labels=golden.labels.astype(np.int32)))
-    with pytest.raises(UserError, match=r"golden/labels\.npy, int32"):
+    with pytest.raises(UserError, match=r"golden/labels\.npy is int32"):
         parse_artifact(saved(wrong), "a.hmseg")
 
 
@@ -298,7 +298,7 @@ def test_golden_arrays_of_another_shape_or_type(data):
         "golden/labels.npy": np.zeros((64, 96), np.int64),
         "golden/logits.npy": np.zeros((18, 8, 12), np.float32),
     }.items():
-        refused(with_member(data, name, npy(array)), f"{name}.*does not fit")
+        refused(with_member(data, name, npy(array)), f"{name} is of shape" if array.dtype != np.int64 else f"{name} is int64")
 
 
 def paths_in(value, prefix=()):
