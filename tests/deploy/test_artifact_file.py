@@ -298,7 +298,10 @@ def test_golden_arrays_of_another_shape_or_type(data):
         "golden/labels.npy": np.zeros((64, 96), np.int64),
         "golden/logits.npy": np.zeros((18, 8, 12), np.float32),
     }.items():
-        refused(with_member(data, name, npy(array)), f"{name} is of shape" if array.dtype != np.int64 else f"{name} is int64")
+        refused(
+            with_member(data, name, npy(array)),
+            f"{name} is of shape" if array.dtype != np.int64 else f"{name} is int64",
+        )
 
 
 def paths_in(value, prefix=()):
