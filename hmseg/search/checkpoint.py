@@ -1,10 +1,11 @@
 """A search's checkpoint: one safetensors file, as a training run's."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hmseg.data.fingerprint import Fingerprint, parse_fingerprints
 from hmseg.search.config import SearchConfig
 from hmseg.train.checkpoint import Tensors, loading, read_classes, read_step, save_groups
 from hmseg.train.place import Place
@@ -28,6 +29,8 @@ class SearchCheckpoint:
     """The runs, oldest first, whose weights the supernet began with."""
     places: tuple[Place, ...] = ()
     """What it computed on, one after the other."""
+    frames: dict[str, Fingerprint] = field(default_factory=dict)
+    """The splits that it learned from and was evaluated on."""
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
@@ -38,6 +41,7 @@ class SearchCheckpoint:
             "classes": json.dumps(self.classes),
             "before": json.dumps(self.before),
             "places": json.dumps(self.places),
+            "frames": json.dumps(self.frames),
         }
         groups = {
             "weights": self.weights,
@@ -62,4 +66,5 @@ class SearchCheckpoint:
                 groups.get("arch_optimizer", {}),
                 tuple(parse_json(header["before"])),
                 tuple(parse_json(header.get("places", "[]"))),
+                parse_fingerprints(parse_json(header.get("frames", "{}"))),
             )

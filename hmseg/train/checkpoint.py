@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hmseg.data.fingerprint import Fingerprint, parse_fingerprints
 from hmseg.train.config import TrainConfig
 from hmseg.train.place import Place
 from lut.errors import UserError
@@ -42,6 +43,8 @@ class Checkpoint:
     """The runs, oldest first, whose weights this one began with (see `as_history`)."""
     places: tuple[Place, ...] = ()
     """What it computed on, one after the other."""
+    frames: dict[str, Fingerprint] = field(default_factory=dict)
+    """The splits that it learned from and was evaluated on."""
 
     def as_history(self) -> tuple[dict[str, Any], ...]:
         """What a run that begins with these weights says about their making."""
@@ -67,6 +70,7 @@ class Checkpoint:
             "schedules": json.dumps(self.schedules),
             "before": json.dumps(self.before),
             "places": json.dumps(self.places),
+            "frames": json.dumps(self.frames),
         }
         groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
         save_groups(path, groups, header)
@@ -88,6 +92,7 @@ class Checkpoint:
                 ),
                 before=tuple(parse_json(header["before"])),
                 places=tuple(parse_json(header.get("places", "[]"))),
+                frames=parse_fingerprints(parse_json(header.get("frames", "{}"))),
             )
 
 
