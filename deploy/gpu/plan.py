@@ -65,6 +65,8 @@ class Plan:
                 )
                 for name, entry in values["entries"].items()
             }
+            if "main" not in entries:
+                raise ValueError("it has no entry 'main'")
             constants = _region([0, values["constant_bytes"]], arena).size
             return Plan(arena, constants, _region(values["input"], arena), entries)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
