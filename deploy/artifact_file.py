@@ -97,8 +97,11 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             if hashlib.sha256(content).hexdigest() != manifest["members"][member]["sha256"]:
                 raise UserError(f"{name}: the member {member} does not match its checksum")
         metadata = Metadata.from_strings(manifest["metadata"])
+        code = kind.from_members({member: members[member] for member in own})
+        if isinstance(code, GpuProgram):
+            code.check_ends(metadata)
         return Artifact(
-            code=kind.from_members({member: members[member] for member in own}),
+            code=code,
             target=_read_target(manifest["target"]),
             metadata=metadata,
             golden=_read_golden(members, metadata, manifest),

@@ -1,5 +1,6 @@
 """What an artifact for a GPU holds instead of a library: plan, constants, and code. No TVM."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.arena import Region
 from deploy.gpu.parameters import (
     parameters_in_cubin,
     parameters_in_opencl,
@@ -78,6 +80,20 @@ class GpuProgram:
         )
         program._check_launches()
         return program
+
+    def check_ends(self, metadata: Metadata) -> None:
+        """Raise UserError unless it takes and gives as many bytes as a network with this
+        metadata."""
+        sizes: list[tuple[Region, tuple[int, ...], Any]] = [
+            (self.plan.input, metadata.input_shape, metadata.input_dtype),
+            (self.plan.entries["main"].output, metadata.output_shape, metadata.output_dtype),
+        ]
+        if scores := self.plan.entries.get("logits"):
+            shape = (metadata.num_scores, *metadata.resolution)
+            sizes.append((scores.output, shape, np.float32))
+        for region, shape, kind in sizes:
+            if region.size != math.prod(shape) * np.dtype(kind).itemsize:
+                raise UserError(f"the GPU program takes or gives {region.size} bytes, not {shape}")
 
     def _check_launches(self) -> None:
         launches: dict[str, set[int]] = {}
