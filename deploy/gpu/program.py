@@ -89,8 +89,8 @@ class GpuProgram:
             (self.plan.entries["main"].output, metadata.output_shape, metadata.output_dtype),
         ]
         if scores := self.plan.entries.get("logits"):
-            shape = (metadata.num_scores, *metadata.resolution)
-            sizes.append((scores.output, shape, np.float32))
+            wanted = (metadata.num_scores, *metadata.resolution)
+            sizes.append((scores.output, wanted, np.float32))
         for region, shape, kind in sizes:
             if region.size != math.prod(shape) * np.dtype(kind).itemsize:
                 raise UserError(f"the GPU program takes or gives {region.size} bytes, not {shape}")
