@@ -120,7 +120,7 @@ def draw_overlay(
             counts = np.pad(counts, (0, len(seen) - len(counts))) + seen
             blended[rows] = _blend_labels(image[rows], found[rows], classes, background=background)
         else:
-            counts += masks[:, rows].sum((1, 2))
+            counts += masks[:, rows].sum((1, 2), dtype=np.int64)
             blended[rows] = _blend_masks(image[rows], masks[:, rows], classes)
     area = image.shape[0] * image.shape[1]
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -58,12 +58,16 @@ def _written(write: Callable[[Path], object]) -> bytes:
 
 @cache
 def _artifacts() -> Seeds:
-    from dataclasses import replace
-
-    from tests.deploy.gpu.test_program import program
+    from deploy.arena import Region
+    from deploy.gpu.plan import Entry, Launch, Plan
+    from deploy.gpu.program import GpuProgram
+    from tests.deploy.gpu.test_program import PTX
     from tests.deploy.test_artifact_file import ARTIFACT
 
-    gpu = replace(ARTIFACT, code=program(ptx={"compute_61": b"// nothing"}))
+    image, labels = Region(256, 64 * 96 * 3), Region(256 + 64 * 96 * 3, 64 * 96)
+    launch = Launch("k", (4, 2, 1), (32, 1, 1), (Region(0, 8), image))
+    plan = Plan(1 << 16, 256, image, {"main": Entry((launch,), labels)})
+    gpu = replace(ARTIFACT, code=GpuProgram(plan, bytes(256), ptx={"compute_61": PTX}))
     return [_written(lambda path, a=a: save_artifact(a, path)) for a in (ARTIFACT, gpu)]
 
 
@@ -125,7 +129,9 @@ def _networks() -> Seeds:
     x = plain("Conv", x, plain.weights(5, 8, 1, 1), plain.weights(5))
     x = plain("Resize", x, "", "", plain.const(np.array([1, 5, 64, 96])), mode="linear")
     first = plain.model(plain("ArgMax", x, axis=1, keepdims=0))
-    helper.set_model_props(first, {"names": json.dumps(list("abcde")), "palette": "[[0, 0, 0]]"})
+    helper.set_model_props(
+        first, {"names": json.dumps(list("abcde")), "palette": str([[9, 9, 9]] * 5)}
+    )
     first.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
 
     mixed = Network(shape=("N", 3, "H", "W"))
@@ -196,13 +202,13 @@ def _damage_checkpoint(data: bytes, rng: Random, other: bytes) -> bytes:
 
 
 @cache
-def _model() -> Any:
-    return create_model("tiny-mrms", num_classes=11)
+def _model(classes: int) -> Any:
+    return create_model("tiny-mrms", num_classes=classes)
 
 
 def _read_checkpoint(path: Path) -> object:
     checkpoint = Checkpoint.load(path)
-    load_into(_model(), checkpoint.released, path)
+    load_into(_model(3 if len(checkpoint.classes) == 3 else 11), checkpoint.released, path)
     return checkpoint.as_history()
 
 
