@@ -1,76 +1,47 @@
-"""Image files in, label maps and coloured overlays out."""
+"""Where images lie, their sizes, label maps and coloured overlays out."""
 
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from deploy.resolution import Resolution
 from hmseg.data.classes import ClassSet
+from hmseg.data.files import files_in
+from hmseg.data.image_file import FORMATS, SUFFIXES, to_array
+from hmseg.data.image_file import read_image as read_image  # what is run reads as training does
 from lut.errors import UserError
 from lut.files import atomic_path
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
-SUFFIXES = (".png", ".jpg", ".jpeg")
+_ROWS = 64  # drawn over at once: what is between a large picture and its overlay takes memory
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The image files named, and those directly inside the folders named, in order.
+def find_images(path: Path) -> list[Path]:
+    """An image file, or those directly inside a folder, in order; hidden files, such as those that
+    a Mac leaves beside others, and those with other suffixes are passed over (`files_in`).
 
-    Raises UserError for a path that does not exist and a folder without PNG or JPEG files.
-    """
-    found: list[Path] = []
-    for path in paths:
-        try:
-            found += _images_in(path) if path.is_dir() else [path]
-            path.stat()
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file or folder") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return found
-
-
-def _images_in(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise UserError(f"{folder}: no PNG or JPEG files in this folder")
-    return files
-
-
-def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG as uint8 (H, W, C), turned upright as its EXIF data says: grey, RGB or,
-    opaque where it has no alpha, RGBA.
-
-    Raises UserError for a file that is missing, empty, cut short or no PNG or JPEG.
+    Raises UserError for a path that does not exist and a folder without images.
     """
     try:
-        with Image.open(path, formats=["PNG", "JPEG"]) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit grey: convert would cut it off at 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return _array_of(upright, channels)
+        if not path.is_dir():
+            path.stat()
+            return [path]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not a PNG or JPEG image") from None
-    # Pillow reports damage as OSError, SyntaxError (PNG chunks) or ValueError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error})") from error
+        raise UserError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    files = files_in(path, SUFFIXES, below=False)
+    if not files:
+        raise UserError(f"{path}: no {FORMATS} files in this folder")
+    return files
 
 
 def to_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """An RGB image uint8 (H, W, 3) as (H, W, C): grey, itself, or opaque RGBA."""
-    return image if channels == image.shape[2] else _array_of(Image.fromarray(image), channels)
-
-
-def _array_of(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    array: NDArray[np.uint8] = np.asarray(image.convert(_MODES[channels]))
-    return array.reshape(*array.shape[:2], channels)
+    return image if channels == image.shape[2] else to_array(Image.fromarray(image), channels)
 
 
 def resize_image(image: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
@@ -138,24 +109,46 @@ def draw_overlay(
     masks (K, H, W), whose colours are mixed where several meet. `steady` is for the frames of a
     video (`_steady_places`).
     """
-    if found.ndim == 3:
-        counts, covered = found.sum((1, 2)), found.sum(0)
-        colours = np.tensordot(found, np.array(classes.palette, np.float32), (0, 0))
-        colours /= np.maximum(covered, 1)[..., None]
-        blended = np.where(covered[..., None] > 0, 0.45 * image + 0.55 * colours, image).round()
-    else:
-        counts = np.bincount(found.ravel(), minlength=len(classes))
-        # The same in twentieths: in floats it would take ten times as long, which a video feels.
-        parts = 11 * np.array(classes.palette, np.uint16)
-        blended = np.multiply(image, 9, dtype=np.uint16) + parts.take(found, 0, mode="clip")
-        blended = (blended + np.uint16(10)) // np.uint16(20)
-        if background:
-            blended = np.where(found[..., None] > 0, blended, image)
-    picture = Image.fromarray(blended.astype(np.uint8))
+    masks = found if found.ndim == 3 else None
+    kinds = len(classes) if masks is None else len(masks)
+    counts = np.zeros(kinds, np.int64)
+    blended = np.empty(image.shape, np.uint8)
+    for first in range(0, len(image), _ROWS):
+        rows = np.s_[first : first + _ROWS]
+        if masks is None:
+            seen = np.bincount(found[rows].ravel(), minlength=kinds)
+            counts = np.pad(counts, (0, len(seen) - len(counts))) + seen
+            blended[rows] = _blend_labels(image[rows], found[rows], classes, background=background)
+        else:
+            counts += masks[:, rows].sum((1, 2), dtype=np.int64)
+            blended[rows] = _blend_masks(image[rows], masks[:, rows], classes)
     area = image.shape[0] * image.shape[1]
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     shares = {i: float(counts[i] / area) for i in order if i < len(classes)}
+    picture = Image.fromarray(blended)
+    del blended
     return _with_legend(picture, classes, shares, steady) if shares or steady else picture
+
+
+def _blend_labels(
+    image: NDArray[np.uint8], found: NDArray[Any], classes: ClassSet, *, background: bool
+) -> NDArray[np.uint8]:
+    # In twentieths: in floats it would take ten times as long, which a video feels.
+    parts = 11 * np.array(classes.palette, np.uint16)
+    sums = np.multiply(image, 9, dtype=np.uint16) + parts.take(found, 0, mode="clip")
+    blended: NDArray[np.uint8] = ((sums + np.uint16(10)) // np.uint16(20)).astype(np.uint8)
+    return np.where(found[..., None] > 0, blended, image) if background else blended
+
+
+def _blend_masks(
+    image: NDArray[np.uint8], masks: NDArray[np.uint8], classes: ClassSet
+) -> NDArray[np.uint8]:
+    covered = masks.sum(0)
+    sums = np.tensordot(masks, np.array(classes.palette, np.float32), (0, 0))
+    colours = sums / np.maximum(covered, 1)[..., None]
+    blended = np.where(covered[..., None] > 0, 0.45 * image + 0.55 * colours, image).round()
+    rounded: NDArray[np.uint8] = blended.astype(np.uint8)
+    return rounded
 
 
 def _with_legend(

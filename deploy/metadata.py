@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +151,8 @@ class Metadata:
     def from_strings(strings: Mapping[str, Any]) -> "Metadata":
         """Inverse of `to_strings`; raises UserError naming a missing or malformed field."""
         try:
-            names = tuple(str(name) for name in json.loads(strings["names"]))
-            palette = tuple(_colour(colour) for colour in json.loads(strings["palette"]))
+            names = tuple(str(name) for name in parse_json(strings["names"]))
+            palette = tuple(_colour(colour) for colour in parse_json(strings["palette"]))
             texts = {name: strings[name] for name in ("model", "classes", "license", "version")}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise UserError("metadata: model, classes, license and version must be texts")
@@ -163,9 +164,9 @@ class Metadata:
                 raise UserError(f"metadata: unknown input {kind!r}")
             # From here on fields that files from before there was a choice do not have.
             channels = _channels(strings.get("channels", "3"))
-            mean, std = (_values(json.loads(strings[name]), channels) for name in ("mean", "std"))
-            scores = json.loads(strings.get("scores", "null"))
-            threshold = _number(json.loads(strings.get("threshold", "null")))
+            mean, std = (_values(parse_json(strings[name]), channels) for name in ("mean", "std"))
+            scores = parse_json(strings.get("scores", "null"))
+            threshold = _number(parse_json(strings.get("threshold", "null")))
             _check_decision(output, len(names), scores, threshold)
             if kind == "tensor" and (mean is None or std is None):
                 raise UserError("metadata: an input tensor needs mean and std")
@@ -186,7 +187,7 @@ class Metadata:
         except KeyError as error:
             raise UserError(f"metadata: the field {error} is missing") from error
         except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-            if isinstance(error, UserError):
+            if str(error).startswith("metadata"):
                 raise
             raise UserError(f"metadata: malformed ({error})") from error
 

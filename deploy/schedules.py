@@ -22,10 +22,16 @@ def with_fields(rule: Any, values: Fields) -> Any:  # noqa: ANN401 - any Schedul
             f"a tuning record for {type(rule).__name__} has the fields {sorted(values)}, not "
             f"{sorted(names)}; delete it and tune again"
         )
-    typed = {name: _typed(getattr(rule, name), value) for name, value in values.items()}
-    return type(rule)(**typed)
+    return type(rule)(**{name: _typed(getattr(rule, name), values[name], name) for name in names})
 
 
-def _typed(rule: Any, value: Any) -> Any:  # noqa: ANN401 - of a field
+def _typed(rule: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - of a field
     """A field that is a dataclass itself, such as a tile, is a dictionary in JSON."""
-    return type(rule)(**value) if is_dataclass(type(rule)) else value
+    if is_dataclass(type(rule)) and isinstance(value, dict):
+        return with_fields(rule, value)
+    if type(value) is not type(rule):
+        raise UserError(
+            f"a tuning record has {value!r:.40} for {name}, where {rule!r:.40} would be one; "
+            "delete it and tune again"
+        )
+    return value

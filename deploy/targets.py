@@ -1,6 +1,5 @@
 """Targets by name: each kind of machine knows its own words."""
 
-import json
 from typing import Any
 
 from deploy.cpu import targets as cpu
@@ -8,6 +7,7 @@ from deploy.gpu import targets as gpu
 from deploy.precision import FP32, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 
 def resolve_target(
@@ -44,7 +44,7 @@ def resolve_target(
 
 def _read_json(text: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"target: not JSON ({error})") from error
+        config = parse_json(text)
+    except UserError as error:
+        raise UserError(f"target: {error}") from error
     return config if isinstance(config, dict) else {}

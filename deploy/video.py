@@ -1,12 +1,13 @@
 """A video in, the same with coloured overlays out: decoding, the network and drawing overlap."""
 
+import re
 import stat
 import statistics
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,18 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.belt import Belt
-from deploy.images import SUFFIXES, draw_overlay, find_images, to_channels
+from deploy.images import draw_overlay, find_images, to_channels
 from deploy.resolution import Resolution
 from deploy.runtime import Network
 from deploy.segment import found_at, given_for
 from deploy.video_file import Reader, Source, Writer, kind_of
+from hmseg.data.image_file import SUFFIXES
 from lut.errors import HmsegWarning, UserError
 from lut.files import atomic_path, check_writable
 
 _ROOM = 2  # frames that wait for the network, and for drawing
 _RECENT = 100  # frames that the medians of a report are of
 _LEAVE_S = 1.0  # for the thread that decodes, which may wait for a camera
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG's, JPEG's
+# How a PNG, a JPEG, a TIFF and a WebP begin.
+_SIGNATURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
 
 
 class VideoWarning(HmsegWarning):
@@ -47,18 +50,26 @@ class VideoReport:
     interrupted: bool = False
 
 
-def find_inputs(words: Iterable[str]) -> list[Path | Source]:
-    """The images named, those directly inside the folders named, and the videos, in order.
+def find_inputs(words: Sequence[str]) -> tuple[list[Path | Source], list[UserError]]:
+    """The images named, those directly inside the folders named, and the videos, in order; and why
+    others are none (`find_images`). Whether an address answers is not asked.
 
-    Raises UserError as `find_images`; whether an address answers is not asked.
+    Raises UserError where nothing is found.
     """
     found: list[Path | Source] = []
+    broken: list[UserError] = []
     for word in words:
         source = Source(word)
-        paths = [] if source.is_stream else find_images([Path(word)])
+        try:
+            paths = [] if source.is_stream else find_images(Path(word))
+        except UserError as error:
+            broken.append(error)
+            continue
         video = source.is_stream or not (Path(word).is_dir() or _is_image(Path(word)))
         found += [source] if video else paths
-    return found
+    if not found:
+        raise broken[0]
+    return found, broken
 
 
 def _is_image(path: Path) -> bool:
@@ -69,7 +80,7 @@ def _is_image(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(8).startswith(_SIGNATURES)
+            return _SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return False  # whoever opens it says why
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 EXPANSIONS = (1, 3, 6)
 KERNELS = (3, 5, 7)
@@ -110,9 +111,9 @@ class Genotype:
     def from_json(text: str) -> "Genotype":
         """Read `to_json`'s form; raises UserError naming the field that is wrong."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"genotype: not JSON ({error})") from error
+            data = parse_json(text)
+        except UserError as error:
+            raise UserError(f"genotype: {error}") from error
         if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
             raise UserError(f"genotype: expected a JSON object of format_version {FORMAT_VERSION}")
         ops, ratios = data.get("ops"), data.get("ratios")

@@ -12,6 +12,7 @@ from typing import Any
 from hmseg.genotype import Genotype, parse_genotype
 from lut.errors import UserError
 from lut.files import read_file, write_atomic
+from lut.json_text import parse_json
 
 PREFIX = "width "
 
@@ -32,7 +33,7 @@ def read_network(path: Path) -> tuple[Genotype, float, int | None]:
     try:
         text = read_file(path).decode()
         genotype = Genotype.from_json(text)
-        fields = json.loads(text)
+        fields = parse_json(text)
         width, num_classes = fields.get("width"), fields.get("num_classes")
         if width not in (0.5, 1.0) or isinstance(width, bool):
             raise UserError(f"genotype: the width is {width!r}, not 0.5 or 1.0")
@@ -47,7 +48,8 @@ def read_network(path: Path) -> tuple[Genotype, float, int | None]:
 
 def read_search(path: Path) -> dict[str, Any]:
     """What a file says about how its network was found; raises UserError where it does not."""
-    search = json.loads(read_file(path)).get("search")
+    fields = _fields(path)
+    search = fields.get("search") if isinstance(fields, dict) else None
     if not isinstance(search, dict) or not isinstance(search.get("config"), dict):
         raise UserError(f"{path}: it does not say how it was found, as a search writes it")
     return search
@@ -55,9 +57,16 @@ def read_search(path: Path) -> dict[str, Any]:
 
 def add_measurement(path: Path, measured: dict[str, Any]) -> None:
     """Write beside the estimate what the network found was measured at."""
-    fields = json.loads(read_file(path))
+    fields = _fields(path)
     fields["search"]["measured"] = measured
     write_atomic(path, json.dumps(fields, indent=1) + "\n")
+
+
+def _fields(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return parse_json(read_file(path))
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
 
 
 def to_line(genotype: Genotype, width: float) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hmseg.mend import Train
 from lut.errors import UserError
 from lut.files import write_atomic
+from lut.json_text import parse_json
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -48,12 +49,12 @@ def load_released(name: str, data: str, folder: Path = FOLDER) -> Released:
         )  # fmt: skip
     path = folder / f"{name}-{data}.safetensors"
     try:
-        card = json.loads(path.with_suffix(".json").read_text())
+        card = parse_json(path.with_suffix(".json").read_text())
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != card["sha256"]:
             raise UserError(f"{path}: damaged (its sha256 is not the card's); install hmseg again")
         return Released(load(content), card)
-    except (OSError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise UserError(f"{path}: damaged ({error}); install hmseg again") from error
 
 

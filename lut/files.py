@@ -1,22 +1,28 @@
 """Where files are kept, reading one, and writing one whole or not at all."""
 
+import fcntl
 import hashlib
 import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from lut.errors import UserError
 
 TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
+NO_HOME = "this user has no home folder; name a folder to keep things in with HMSEG_HOME"
 _UMASK = threading.Lock()  # reading it sets it, for the whole process, to another for a moment
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; raises UserError where it is missing or cannot be read."""
+    """The content of a file; raises UserError where it is missing, cannot be read, or is a device
+    that has no end."""
     try:
+        if stat.S_ISCHR(path.stat().st_mode):
+            raise UserError(f"{path}: a device, not a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -59,10 +65,15 @@ def check_writable(path: Path) -> None:
 
 def cache_folder() -> Path:
     """The user's folder for what can be made again: HMSEG_HOME, XDG_CACHE_HOME/hmseg, or
-    ~/.cache/hmseg."""
-    home = os.environ.get("HMSEG_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) if home else Path(cache) / "hmseg"
+    ~/.cache/hmseg. Raises UserError for a user without a home folder, as in many containers."""
+    if home := os.environ.get("HMSEG_HOME"):
+        return Path(home)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "hmseg"
+    try:
+        return Path.home() / ".cache" / "hmseg"
+    except RuntimeError as error:
+        raise UserError(NO_HOME) from error
 
 
 @contextmanager
@@ -115,6 +126,49 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` whole or not at all (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def hold_lock(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file until the block ends, and remove it then, with its folder where that was
+    made for it and nothing else is there; the kernel gives it back when the process ends.
+
+    Raises UserError, which says that it is `taken`, where another process holds it, and where it
+    cannot be written.
+    """
+    made = not lock.parent.exists()
+    with _open_lock(lock, taken):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):
+                    lock.parent.rmdir()
+
+
+def _open_lock(lock: Path, taken: str) -> IO[str]:
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+            file.close()  # whoever held it has removed it since it was opened
+        except BlockingIOError:
+            file.close()
+            raise UserError(taken) from None
+        except OSError as error:
+            raise _unwritable(lock, error) from error
+
+
+def lock_folder(folder: Path, work: str) -> AbstractContextManager[None]:
+    """Hold a folder for a work, such as "training", as its only one (`hold_lock`)."""
+    return hold_lock(
+        Path(os.path.realpath(folder)) / f".{work}.lock",
+        f"another process is {work} in {folder}; wait for it, or name another folder",
+    )
 
 
 def _destination(path: Path) -> Path:

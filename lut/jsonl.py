@@ -15,6 +15,7 @@ from typing import Any
 
 from lut.errors import HmsegWarning, UserError
 from lut.files import read_file, size_of, write_atomic
+from lut.json_text import parse_json
 
 Record = dict[str, Any]
 PACKED = ".xz"
@@ -60,9 +61,9 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+            record = parse_json(line)
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object")
         records.append(record)

@@ -1,10 +1,9 @@
 """Where a table's figures come from."""
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lut.errors import UserError
+from lut.json_text import checked, texts_by_name
 
 
 @dataclass(frozen=True)
@@ -42,31 +41,5 @@ class Provenance:
     def from_json(values: dict[str, Any]) -> "Provenance":
         """Read `to_json`'s fields; raises UserError naming one that is wrong."""
         known = checked(Provenance, values)
-        versions = known["versions"]
-        if not isinstance(versions, dict) or not all(isinstance(v, str) for v in versions.values()):
-            raise UserError(f"versions are {versions!r:.40}, not texts by name")
+        texts_by_name("versions", known["versions"])
         return Provenance(**known)
-
-
-def checked(kind: type, values: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
-    """The fields of a dataclass, each of its type; raises UserError naming one that is not.
-
-    Only plain types are checked; the caller looks into what is nested.
-    """
-    wanted = {f.name: f.type for f in fields(kind)}
-    if not isinstance(values, dict):
-        raise UserError(f"expected a JSON object, not {values!r:.40}")
-    missing, unknown = wanted.keys() - values.keys(), values.keys() - wanted.keys()
-    if missing:
-        raise UserError(f"the field {min(missing)!r} is missing")
-    if unknown:
-        raise UserError(f"unknown field {min(unknown)!r}; a newer program may have written it")
-    for name, kind_of in wanted.items():
-        if isinstance(kind_of, type) and kind_of in (str, int, bool, float):
-            value = values[name]
-            allowed = (int, float) if kind_of is float else (kind_of,)
-            wrong = not isinstance(value, allowed)
-            wrong = wrong or (kind_of is not bool and isinstance(value, bool))
-            if wrong or (kind_of is float and not math.isfinite(value)):
-                raise UserError(f"the field {name!r} is {value!r:.40}, not {kind_of.__name__}")
-    return dict(values)

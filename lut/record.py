@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any, Literal
 
 from lut.errors import UserError
+from lut.json_text import checked
 from lut.ops import Operation, parse_operation
-from lut.provenance import checked
 
 Role = Literal["entries", "calibration"]
 Rounds = tuple[tuple[float, ...], ...]  # microseconds: rounds of frames

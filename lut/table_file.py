@@ -4,7 +4,6 @@ JSON lines, append-only: a header that says what the table is for, then for each
 its provenance, followed by its visits.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import UserError, WorkError
-from lut.files import size_of
+from lut.files import hold_lock, size_of
+from lut.json_text import checked
 from lut.jsonl import PACKED, append_record, read_records, rewrite_records, stored
-from lut.provenance import Provenance, checked
+from lut.provenance import Provenance
 from lut.record import Visit
 from lut.table import Identity, Measure, Merge, Table
 
@@ -157,22 +157,8 @@ def open_table(path: Path, identity: Identity, provenance: Provenance) -> Iterat
 
 @contextmanager
 def lock_table(path: Path) -> Iterator[None]:
-    """Hold the lock file beside a table; the kernel gives it back when the process ends.
-
-    Raises UserError where another process holds it.
-    """
+    """Hold the lock file beside a table (`hold_lock`)."""
     path = Path(os.path.realpath(path))  # a link's lock is that of its file
     lock = path.with_name(f".{path.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is building {path}; wait for it, or name another file"
-            ) from None
+    with hold_lock(lock, f"another process is building {path}; wait for it, or name another file"):
         yield

@@ -1,5 +1,6 @@
 """How the programs speak: data on stdout, progress and prose on stderr, one line per error."""
 
+import io
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import typer
 
 from lut.errors import HmsegError, HmsegWarning
+from lut.files import NO_HOME
 
 _INTERRUPTED = 130
 _PYTHONS_FORMAT = warnings.formatwarning
@@ -26,6 +28,11 @@ def run_main(main: Callable[[], object]) -> None:
     """Run a program's main function, here or a script's, and exit: 0 done, 1 failed, 2 the user's
     mistake, 130 interrupted; another number is what it returns."""
     warnings.formatwarning = _format_warning
+    _mend_streams()
+    # Pillow's, of pictures that are read all the same.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    if home := os.environ.get("HMSEG_HOME"):
+        os.environ.setdefault("XDG_CACHE_HOME", home)  # TVM asks for a home when it is imported
     try:
         code = main()
         sys.stdout.flush()  # here, where a full disk can still be reported
@@ -48,6 +55,10 @@ def run_main(main: Callable[[], object]) -> None:
     except OSError as error:
         _discard_stdout()
         _fail(f"cannot write the output: {error.strerror or error}", 2)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # Path.home(), when TVM is imported
+            raise
+        _fail(NO_HOME, 2)
     except MemoryError:
         _fail("out of memory; choose a smaller resolution", 2)
     if code == _INTERRUPTED:  # typer swallows the KeyboardInterrupt of a command
@@ -124,6 +135,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     # Piped, a table is as wide as it is: wrapping or cutting would lose data.
     width = None if sys.stdout.isatty() else 400
     Console(highlight=False, width=width, markup=False).print(table)
+
+
+def _mend_streams() -> None:
+    """Streams that can be written to. A name that the terminal has no letters for, or that is no
+    text, is shown in escapes; what goes to a stdout that is closed fails when it is flushed, as on
+    a full disk."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # else the next file that is opened would take its place
+            held = os.open(os.devnull, os.O_RDONLY if name != "stderr" else os.O_WRONLY)
+            if held != number:
+                os.dup2(held, number)
+                os.close(held)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_stdout() -> None:

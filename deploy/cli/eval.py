@@ -9,13 +9,14 @@ import typer
 from deploy.cli import options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.resolution import Resolution
-from lut.errors import UserError
+from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from deploy.metadata import Metadata
+    from hmseg.data.dataset import SegmentationData
     from hmseg.train.metrics import Predictor
 
 
@@ -33,34 +34,62 @@ def evaluate_network(
     threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure mIoU and per-class IoU over a split: own size, single scale, no flip."""
+    """Measure mIoU and per-class IoU over a split: own size, single scale, no flip.
+
+    One broken frame does not stop the others: each is named, and the exit code is 1.
+    """
     from hmseg.data.registry import open_dataset
     from hmseg.train.metrics import evaluate
 
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
-    first, _ = frames.load(0)
-    predict, classes = _open_predictor(network, dataset, first.shape[:2], workers)
+    size = _first_size(frames)
+    predict, classes = _open_predictor(network, dataset, size, workers)
     if classes != len(frames.classes):
         raise UserError(
             f"{network} tells {classes} classes apart, {dataset} has {len(frames.classes)}: name "
             "the data set that it was trained on with --dataset"
         )
+    broken: list[str] = []
     with step(f"evaluating {len(frames)} frames") as current:
-        confusion = evaluate(predict, frames, classes)
+        confusion = evaluate(predict, frames, classes, on_broken=lambda e: broken.append(str(e)))
+        if len(broken) == len(frames):
+            raise UserError(f"no frame can be evaluated: {broken[0]}")
         current.result = f"mIoU {100 * confusion.miou:.2f}%"
+    for message in broken:
+        say(f"failed: {message}")
+    used = len(frames) - len(broken)
     iou = dict(zip(frames.classes.names, confusion.iou_or_none, strict=True))
     if as_json:
         print_json(
             {
-                "network": network, "dataset": dataset, "split": split, "frames": len(frames),
+                "network": network, "dataset": dataset, "split": split, "frames": used,
                 "miou": confusion.miou, "iou": iou,
             }
         )  # fmt: skip
+        _require_all(broken, len(frames))
         return
     rows = [(name, "absent" if v is None else f"{100 * v:.1f}") for name, v in iou.items()]
-    say(f"{network} on {dataset} {split}, {len(frames)} frames")
+    say(f"{network} on {dataset} {split}, {used} frames")
     print_table("", ("class", "IoU %"), [*rows, ("mean", f"{100 * confusion.miou:.2f}")])
+    _require_all(broken, len(frames))
+
+
+def _first_size(frames: "SegmentationData") -> tuple[int, int]:
+    """Height and width of the first frame whose head can be read."""
+    from hmseg.data.image_file import image_size
+
+    for frame in frames.frames:
+        try:
+            return image_size(frame.image)
+        except UserError as error:
+            first = error
+    raise first
+
+
+def _require_all(broken: list[str], frames: int) -> None:
+    if broken:
+        raise WorkError(f"{len(broken)} of {frames} frames failed; the mIoU is that of the others")
 
 
 def _open_predictor(

@@ -161,12 +161,17 @@ def open_model(
     check_normalisation(means, stds)
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise UserError(f"--threshold {options.threshold}: it must be a finite number")
+    read = None
+    if model.endswith(".onnx") and options.classes is None:
+        from deploy.reading import read_model
+
+        read = read_model(Path(model), size)  # before torch takes its memory: it may be hostile
     from deploy.graph.source import open_source
 
     source = open_source(
         model, resolution=size, input_kind=ends.input_, output=ends.output,
         num_classes=options.classes, mean=means, std=stds, output_name=options.output_name,
-        threshold=options.threshold,
+        threshold=options.threshold, read=read,
     )  # fmt: skip
     if source.imported and source.imported.note:
         say(f"{model}: {source.imported.note}")

@@ -28,8 +28,8 @@ def run(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="PNG or JPEG files, folders of them, and videos: files, addresses such as "
-            "rtsp://HOST/PATH, cameras such as /dev/video0."
+            help="PNG, JPEG, WebP, BMP or TIFF files, folders of them, and videos: files, "
+            "addresses such as rtsp://HOST/PATH, cameras such as /dev/video0."
         ),
     ],
     out: Annotated[
@@ -60,18 +60,21 @@ def run(
     from deploy.runtime import load
     from deploy.video import find_inputs
 
-    found = find_inputs(inputs)
+    found, broken = find_inputs(inputs)
+    for error in broken:
+        say(f"failed: {error}")
     results = _plan(found, out, overlay=overlay, live=live)
     network = load(artifact, threads=places.read_threads(threads))
     _check_not_overwritten(found, results, network.metadata)
     done: list[dict[str, Any]] = []
-    failed, interrupted = 0, False
+    failed, interrupted = len(broken), False
+    several = len(found) + failed > 1
     for index, (item, result) in enumerate(zip(found, results, strict=True)):
         place = f"{index + 1}/{len(found)} {_name(item)}"
         try:
             written = _segment(network, item, result, place, overlay=overlay, live=live)
         except HmsegError as error:
-            if len(found) == 1:
+            if not several:
                 raise
             failed += 1
             say(f"{place} failed: {str(error).removeprefix(f'{_name(item)}: ')}")
@@ -86,7 +89,7 @@ def run(
     if interrupted:
         raise KeyboardInterrupt
     if failed:
-        raise WorkError(f"{failed} of {len(found)} inputs failed")
+        raise WorkError(f"{failed} of {len(found) + len(broken)} inputs failed")
 
 
 def _plan(found: "Sequence[Input]", out: Path | None, *, overlay: bool, live: bool) -> list[Path]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli.console import say
+from lut.errors import UserError, WorkError
 from lut.files import read_file
 from lut.table_file import FORMAT
 
@@ -16,12 +18,23 @@ def upgrade(
 ) -> None:
     """Carry latency tables and tuning records of earlier versions over to this one.
 
-    Each file is rewritten in place, whole or not at all; what was measured stays as it is.
+    Each file is rewritten in place, whole or not at all; what was measured stays as it is. One
+    broken file of several does not stop the others.
     """
+    failed = 0
     for path in files:
-        count = _carry_over(path)
+        try:
+            count = _carry_over(path)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            say(f"failed: {error}")
+            continue
         done = "is of this version already" if count is None else f"carried over: {count} records"
         print(f"{path}: {done}", flush=True)
+    if failed:
+        raise WorkError(f"{failed} of {len(files)} files failed")
 
 
 def _carry_over(path: Path) -> int | None:

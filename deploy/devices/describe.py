@@ -11,6 +11,7 @@ from typing import Any
 from deploy import host
 from deploy.devices.emulated import EMULATED
 from lut.errors import UserError, WorkError
+from lut.json_text import parse_json
 
 FUNCTION = "hmseg.describe_device"  # the global function by which a server of ours tells it
 SIZE_POOL = "hmseg.size_pool"  # that sets the number of threads and says how they are bound
@@ -36,7 +37,7 @@ class Description:
     def from_json(text: str) -> "Description":
         """What `describe` returned; raises WorkError for another shape."""
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text)
             known = {field.name for field in fields(Description)}
             values = {name: value for name, value in values.items() if name in known}
             for name in ("flags", "governors", "max_mhz"):

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -24,10 +25,11 @@ from types import FrameType, ModuleType
 from deploy.cpu.tvm_runtime import pinning, size_pool
 from deploy.devices.address import LOOPBACK, Address, parse_address
 from deploy.devices.describe import FUNCTION, SIZE_POOL, describe
-from deploy.devices.sockets import open_sockets
+from deploy.devices.sockets import Connection, hang_up, open_sockets
 
 PORTS = (9090, 9199)
 _PR_SET_PDEATHSIG = 1
+_SILENT_S = 3.5  # until a connection must have said whose it is; it is looked at twice a second
 _PAUSE_S = 1.0  # before a server that failed is started again
 
 log = logging.getLogger("hmseg.device")
@@ -68,12 +70,41 @@ def serve(
         )
         log.info("key %s, serving at %s:%d, tracker %s", key, host, state.port, tracker)
         bound[0] = state.port
+        seen: dict[tuple[int, Connection], float] = {}
         while state.thread.is_alive():
             state.thread.join(0.5)
+            _drop_silent(state.port, seen)
         state.sock.close()
         os.chdir(folder)  # it was in that session's temporary folder
         log.warning("the server stopped; starting it again")
         time.sleep(_PAUSE_S)
+
+
+def _drop_silent(port: int, seen: dict[tuple[int, Connection], float]) -> None:
+    """End connections that do not say within `_SILENT_S` whose they are: TVM's server waits for one
+    after the other. `seen` says since when each is open; a session's, in a process of its own, may
+    be as long as it likes."""
+    now = time.monotonic()
+    waiting = set() if _has_session() else {each for each in open_sockets() if _is_at(port, each)}
+    for known in seen.keys() - waiting:
+        del seen[known]
+    for descriptor, connection in waiting:
+        if now - seen.setdefault((descriptor, connection), now) > _SILENT_S:
+            log.warning("a connection from %s said nothing; it is dropped", connection.peer[0])
+            with suppress(OSError):
+                hang_up(descriptor, port)
+
+
+def _is_at(port: int, socket: tuple[int, Connection]) -> bool:
+    return socket[1].local_port == port
+
+
+def _has_session() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _size_pool(ffi: ModuleType, threads: int) -> str:

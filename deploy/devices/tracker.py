@@ -12,7 +12,6 @@ from deploy.devices.address import Address
 from lut.errors import HmsegError, UserError, WorkError
 
 _ANSWER_S = 10.0  # a tracker does nothing but answer
-_PORTS = 10
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Grant:
 def run_tracker(address: Address, on_port: Callable[[Address], None] = lambda _: None) -> None:
     """Run TVM's tracker in this process until it is ended.
 
-    Where the port is taken, the next ones are tried.
-    `on_port` is told the address in use. Raises UserError where none is free.
+    `on_port` is told the address in use. Raises UserError where the port is taken: whoever asks for
+    a tracker there would ask another.
     """
     import asyncio
 
@@ -52,18 +51,18 @@ def run_tracker(address: Address, on_port: Callable[[Address], None] = lambda _:
 
 def _listen(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    reason = ""
-    for port in range(address.port, min(address.port + _PORTS, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address.host, port))
-            listener.listen()
-            return listener
-        except OSError as error:
-            listener.close()
-            reason = error.strerror or str(error)
-    raise UserError(f"the tracker cannot listen at {address}: {reason}; choose another with --port")
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(tuple(address))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"the tracker cannot listen at {address} ({error.strerror or error}); choose another "
+            "with --port"
+        ) from error
+    return listener
 
 
 def states(tracker: Address) -> list[KeyState]:

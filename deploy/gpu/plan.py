@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from deploy.arena import Region
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 Extents: TypeAlias = tuple[int, int, int]
 
@@ -55,7 +56,7 @@ class Plan:
     def from_json(text: str) -> "Plan":
         """Read and check a plan: no argument lies outside the arena. Raises UserError."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             arena = _count(values["arena_bytes"])
             entries = {
                 str(name): Entry(
@@ -64,6 +65,8 @@ class Plan:
                 )
                 for name, entry in values["entries"].items()
             }
+            if "main" not in entries:
+                raise ValueError("it has no entry 'main'")
             constants = _region([0, values["constant_bytes"]], arena).size
             return Plan(arena, constants, _region(values["input"], arena), entries)
         except (LookupError, TypeError, ValueError, AttributeError) as error:

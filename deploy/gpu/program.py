@@ -1,5 +1,6 @@
 """What an artifact for a GPU holds instead of a library: plan, constants, and code. No TVM."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.arena import Region
+from deploy.gpu.parameters import (
+    parameters_in_cubin,
+    parameters_in_opencl,
+    parameters_in_ptx,
+    wrong_launch,
+)
 from deploy.gpu.plan import Plan
 from deploy.metadata import Metadata
 from lut.errors import UserError
@@ -54,7 +62,8 @@ class GpuProgram:
 
     @staticmethod
     def from_members(members: Mapping[str, bytes]) -> "GpuProgram":
-        """The inverse of `members`; raises UserError where a file is missing or unknown."""
+        """The inverse of `members`; raises UserError where a file is missing or unknown, and where
+        the plan gives a kernel more or fewer arguments than it has parameters."""
         unknown = [name for name in members if not GpuProgram.is_member(name)]
         if unknown or not {_PLAN, _CONSTANTS} <= set(members):
             raise UserError(f"not the files of a GPU program: {sorted(members)}")
@@ -62,13 +71,42 @@ class GpuProgram:
         constants = members[_CONSTANTS]
         if len(constants) != plan.constant_bytes:
             raise UserError("the GPU program's constants are not those of its plan")
-        return GpuProgram(
+        program = GpuProgram(
             plan,
             constants,
             {m[1]: data for name, data in members.items() if (m := _CUBIN.fullmatch(name))},
             {m[1]: data for name, data in members.items() if (m := _PTX.fullmatch(name))},
             members.get(_OPENCL, b"").decode(),
         )
+        program._check_launches()
+        return program
+
+    def check_ends(self, metadata: Metadata) -> None:
+        """Raise UserError unless it takes and gives as many bytes as a network with this
+        metadata."""
+        sizes: list[tuple[Region, tuple[int, ...], Any]] = [
+            (self.plan.input, metadata.input_shape, metadata.input_dtype),
+            (self.plan.entries["main"].output, metadata.output_shape, metadata.output_dtype),
+        ]
+        if scores := self.plan.entries.get("logits"):
+            wanted = (metadata.num_scores, *metadata.resolution)
+            sizes.append((scores.output, wanted, np.float32))
+        for region, shape, kind in sizes:
+            if region.size != math.prod(shape) * np.dtype(kind).itemsize:
+                raise UserError(f"the GPU program takes or gives {region.size} bytes, not {shape}")
+
+    def _check_launches(self) -> None:
+        launches: dict[str, set[int]] = {}
+        for entry in self.plan.entries.values():
+            for launch in entry.launches:
+                launches.setdefault(launch.kernel, set()).add(len(launch.arguments))
+        for code in (
+            *(parameters_in_cubin(data) for data in self.cubins.values()),
+            *(parameters_in_ptx(data.decode()) for data in self.ptx.values()),
+            parameters_in_opencl(self.opencl),
+        ):
+            if wrong := wrong_launch(launches, code):
+                raise UserError(f"the plan of the GPU's launches is not sound ({wrong})")
 
 
 def result_of(raw: NDArray[np.uint8], entry: str, metadata: Metadata) -> NDArray[Any]:

@@ -1,6 +1,5 @@
 """What a user's file is made to give: labels, class scores or masks, of which classes."""
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from deploy.graph.ends.tensors import quoted
 from deploy.metadata import Metadata, OutputKind
 from hmseg.data.classes import ClassSet, Colour, binary_classes, classes_for, generic_classes
 from lut.errors import UserError
+from lut.json_text import parse_json
 
 _EVEN = 0.5  # the probability above which a class is there
 _COLOURS = "[red, green, blue], 0 to 255 each"
@@ -99,8 +99,8 @@ def _read_list(strings: Mapping[str, str], field: str) -> list[object] | None:
     if field not in strings:
         return None
     try:
-        found = json.loads(strings[field])
-    except (ValueError, RecursionError):
+        found = parse_json(strings[field])
+    except UserError:
         found = None
     if not isinstance(found, list) or not found:
         raise _malformed(field, "texts" if field == "names" else _COLOURS)

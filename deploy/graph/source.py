@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from deploy.graph.export import Imported, export_network, import_file, read_metadata
+from deploy.graph.export import Imported, export_network, make_deployable, read_metadata
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
+from deploy.reading import ReadModel, read_model
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
 from hmseg.mrms import MRMS
@@ -46,8 +47,10 @@ def open_source(
     std: Values | None = None,
     output_name: str | None = None,
     threshold: float | None = None,
+    read: ReadModel | None = None,
 ) -> Source:
-    """Export a zoo network, or import an ONNX file (`import_file`), with both ends.
+    """Export a zoo network, or import an ONNX file (`import_file`) with both ends, which may have
+    been `read` before.
 
     Without an `output` it is what the classes ask for: labels where they exclude each other, as
     those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
@@ -57,9 +60,9 @@ def open_source(
     if model not in zoo.list_models() and _names_a_file(model):
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
-        found = import_file(
-            Path(model), resolution=resolution, output_name=output_name, input_kind=input_kind,
-            output=output, mean=mean, std=std, threshold=threshold,
+        found = make_deployable(
+            read or read_model(Path(model), resolution), output_name=output_name,
+            input_kind=input_kind, output=output, mean=mean, std=std, threshold=threshold,
         )  # fmt: skip
         return Source(found.graph, None, "those in the file", found)
     if mean or std:

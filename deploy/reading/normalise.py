@@ -11,6 +11,7 @@ import onnx
 
 from deploy.reading.axes import real_inputs
 from deploy.reading.file import UserFile, opset_of, skeleton
+from deploy.reading.finite import check_finite
 from deploy.reading.float32 import float32_type
 from deploy.reading.functions import inline_functions
 from deploy.reading.graph import Graph, TensorType, node_of
@@ -40,6 +41,7 @@ def normalise(file: UserFile) -> Graph:
     opset = opset_of(file.model)
     graph = _graph_of(file.model)
     remove_dead_nodes(graph)
+    check_finite(graph)
     settle(graph, opset)
     for step in STEPS:
         step(graph)

@@ -7,13 +7,14 @@ schedule are stored as text and as fields, so that a record can be read without 
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.schedules import Fields
 from lut.errors import UserError
 from lut.files import cache_folder
+from lut.json_text import checked, texts_by_name
 from lut.jsonl import append_record, read_records
 from lut.table_file import CarryOver
 
@@ -59,26 +60,37 @@ def default_folder() -> Path:
 def load_records(folders: Iterable[Path]) -> list[Record]:
     """Every record in the ``*.jsonl`` files of these folders.
 
-    Raises UserError naming the file for a record with a missing or unknown field, and for one from
-    before operations had a text of their own.
+    Raises UserError naming the file and the record where a field is missing, unknown or of another
+    type, and for one from before operations had a text of their own.
     """
-    names = {field.name for field in fields(Record)}
     records = []
     for folder in folders:
         for path in sorted(folder.glob("*.jsonl")):
             for number, values in enumerate(read_records(path), 1):
-                if set(values) != names:
-                    odd = ", ".join(sorted(set(values) ^ names))
-                    raise UserError(f"{path}, record {number}: missing or unknown fields: {odd}")
-                if is_old(values["spec"]):
+                if is_old(values.get("spec")):
                     raise UserError(
                         f"{path}, record {number}: from before operations had a text of their own; "
                         "carry it over", mend=CarryOver(str(path)),
                     )  # fmt: skip
-                values["rule_ns"] = tuple(values["rule_ns"])
-                values["candidate_ns"] = tuple(values["candidate_ns"])
-                records.append(Record(**values))
+                try:
+                    records.append(_read(values))
+                except UserError as error:
+                    raise UserError(f"{path}, record {number}: {error}") from error
     return records
+
+
+def _read(values: dict[str, Any]) -> Record:
+    known = checked(Record, values)
+    texts_by_name("versions", known["versions"])
+    if not isinstance(known["schedule"], dict):
+        raise UserError(f"the schedule is {known['schedule']!r:.40}, not fields by name")
+    times = {name: known[name] for name in ("rule_ns", "candidate_ns")}
+    for name, rounds in times.items():
+        if not isinstance(rounds, list) or not all(type(ns) is int and ns > 0 for ns in rounds):
+            raise UserError(f"{name} is {rounds!r:.40}, not nanoseconds of each round")
+    if len(known["rule_ns"]) != len(known["candidate_ns"]):
+        raise UserError("rule_ns and candidate_ns are of different numbers of rounds")
+    return Record(**known | {name: tuple(rounds) for name, rounds in times.items()})
 
 
 def is_old(spec: object) -> bool:

@@ -32,6 +32,7 @@ from deploy.tuning.records import (
     trials_without_gain,
     winners,
 )
+from lut.files import lock_folder
 
 SEARCH_TRIALS = 64  # of MetaSchedule for one loop nest, over all runs
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
@@ -77,7 +78,7 @@ def tune(
     most, each of which counts as a trial; the fastest is then measured like any other. What the
     folder already holds is not measured again, so an interrupted run goes on where it was. Returns
     all matching records. Raises UserError for a target without kernels of ours, and where nothing
-    measures it.
+    measures it, or another process tunes into the folder.
     """
     backend = backend_of(target)
     kernels = backend.kernels(target, threads, {})
@@ -87,7 +88,6 @@ def tune(
     name = f"{target.machine}-{key[1]}-threads" if key[1] else target.machine
     path = folder / f"{name}{target.precision.suffix}.jsonl"
     tools = {tool: version(tool) for tool in TOOLS} | backend.versions()
-    run = _Run(bench, limits, matching(load_records([folder]), *key), on_trial)
 
     def keep(candidate: Candidate, measured: Measurement) -> None:
         date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -99,15 +99,17 @@ def tune(
         run.add(record)
 
     searched: set[str] = set()
-    while not run.over:
-        batch, nest = run.next_batch(searched)
-        if batch:
-            bench.measure(batch, keep, run.end)
-        elif nest:
-            searched.add(nest)
-            run.search(nest, target, folder, threads, keep)
-        else:
-            break
+    with lock_folder(folder, "tuning"):
+        run = _Run(bench, limits, matching(load_records([folder]), *key), on_trial)
+        while not run.over:
+            batch, nest = run.next_batch(searched)
+            if batch:
+                bench.measure(batch, keep, run.end)
+            elif nest:
+                searched.add(nest)
+                run.search(nest, target, folder, threads, keep)
+            else:
+                break
     return run.records
 
 

@@ -29,7 +29,10 @@ def cityscapes(root: Path, split: str) -> SegmentationData:
         masks = root / "gtFine" / split
         frames = pair(
             {path.name.removesuffix(IMAGE_END): path for path in images},
-            {p.name.removesuffix(MASK_END): p for p in list_files(masks, MASK_END, LAYOUT)},
+            {
+                path.name.removesuffix(MASK_END): path
+                for path in list_files(masks, MASK_END, LAYOUT, among_others=True)
+            },
             masks,
         )
     return SegmentationData(CITYSCAPES, split, frames, LABEL_MAP)

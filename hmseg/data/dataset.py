@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hmseg.data.classes import ClassSet
+from hmseg.data.files import files_in
+from hmseg.data.image_file import image_size, read_image, read_mask
 from lut.errors import UserError
 
 Array = NDArray[np.uint8]
+_NAMED = 5  # broken files
 VOID = 255  # label of pixels that count nowhere
 
 
@@ -57,7 +59,7 @@ class SegmentationData:
 
     def load_image(self, index: int) -> Array:
         """RGB uint8 (H, W, 3); raises UserError naming a file that cannot be read."""
-        return np.asarray(_open(self.frames[index].image, "RGB"))
+        return read_image(self.frames[index].image)
 
     def load(self, index: int) -> tuple[Array, Array]:
         """Image and labels of one frame.
@@ -69,9 +71,7 @@ class SegmentationData:
         if frame.mask is None:
             raise UserError(f"{frame.image}: the {self.split} split has no labels")
         image = self.load_image(index)
-        mask = np.asarray(_open(frame.mask, None))
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise UserError(f"{frame.mask}: expected a mask of one 8-bit channel")
+        mask = read_mask(frame.mask)
         if mask.shape != image.shape[:2]:
             raise UserError(
                 f"{frame.mask}: the mask is {mask.shape[0]}x{mask.shape[1]}, "
@@ -107,7 +107,15 @@ def open_source(data: SegmentationData, limit_bytes: int = 4 << 30) -> Segmentat
     Either way every file's header is read first: a mask that is missing or of another size raises
     UserError before the training starts, not hours into it.
     """
-    total = sum(_check_header(frame) for frame in data.frames)
+    total, broken = 0, []
+    for frame in data.frames:
+        try:
+            total += _check_header(frame)
+        except UserError as error:
+            broken.append(str(error))
+    if broken:
+        more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+        raise UserError("; ".join(broken[:_NAMED]) + more)
     return InMemory(data) if total <= limit_bytes else data
 
 
@@ -124,11 +132,12 @@ def pair(
     return tuple(Frame(image, masks[key]) for key, image in images.items())
 
 
-def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
-    """The files below `folder` with this suffix, sorted; raises UserError where there is none."""
+def list_files(folder: Path, suffix: str, what: str, *, among_others: bool = False) -> list[Path]:
+    """The files below `folder` with this suffix (`files_in`), sorted; raises UserError where there
+    is none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the data's folder must be the root of {what}")
-    paths = sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
+    paths = files_in(folder, (suffix,), among_others=among_others)
     if not paths:
         raise UserError(
             f"{folder}: no {suffix} files; the data's folder must be the root of {what}"
@@ -138,27 +147,9 @@ def list_files(folder: Path, suffix: str, what: str) -> list[Path]:
 
 def _check_header(frame: Frame) -> int:
     """Bytes of the decoded image and labels."""
-    width, height = _size(frame.image)
-    if frame.mask is not None and _size(frame.mask) != (width, height):
-        mask_width, mask_height = _size(frame.mask)
+    height, width = image_size(frame.image)
+    if frame.mask is not None and (found := image_size(frame.mask)) != (height, width):
         raise UserError(
-            f"{frame.mask}: the mask is {mask_height}x{mask_width}, its image {height}x{width}"
+            f"{frame.mask}: the mask is {found[0]}x{found[1]}, its image {height}x{width}"
         )
     return width * height * 4
-
-
-def _size(path: Path) -> tuple[int, int]:
-    return _open(path, None, decode=False).size
-
-
-def _open(path: Path, mode: str | None, *, decode: bool = True) -> Image.Image:
-    try:
-        with Image.open(path, formats=["PNG", "JPEG"]) as file:
-            if not decode:
-                return file
-            file.load()
-            return file.convert(mode) if mode else file
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; is the copy complete?") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a whole image file ({error})") from error

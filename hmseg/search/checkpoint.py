@@ -1,13 +1,15 @@
 """A search's checkpoint: one safetensors file, as a training run's."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hmseg.data.fingerprint import Fingerprint, parse_fingerprints
 from hmseg.search.config import SearchConfig
-from hmseg.train.checkpoint import Tensors, loading, save_groups
+from hmseg.train.checkpoint import Tensors, loading, read_classes, read_step, save_groups
 from hmseg.train.place import Place
+from lut.json_text import parse_json
 
 FORMAT_VERSION = "search 2"
 
@@ -27,6 +29,8 @@ class SearchCheckpoint:
     """The runs, oldest first, whose weights the supernet began with."""
     places: tuple[Place, ...] = ()
     """What it computed on, one after the other."""
+    frames: dict[str, Fingerprint] = field(default_factory=dict)
+    """The splits that it learned from and was evaluated on."""
 
     def save(self, path: Path) -> None:
         """Write whole or not at all; raises UserError for a full disk, and the old file stays."""
@@ -37,6 +41,7 @@ class SearchCheckpoint:
             "classes": json.dumps(self.classes),
             "before": json.dumps(self.before),
             "places": json.dumps(self.places),
+            "frames": json.dumps(self.frames),
         }
         groups = {
             "weights": self.weights,
@@ -50,14 +55,16 @@ class SearchCheckpoint:
     def load(path: Path) -> "SearchCheckpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
         with loading(path, FORMAT_VERSION, "a search") as (header, groups):
+            config = SearchConfig.from_json(header["config"])
             return SearchCheckpoint(
-                SearchConfig.from_json(header["config"]),
-                int(header["step"]),
-                tuple(json.loads(header["classes"])),
+                config,
+                read_step(header, config.steps),
+                read_classes(header),
                 groups["weights"],
                 groups["architecture"],
                 groups.get("optimizer", {}),
                 groups.get("arch_optimizer", {}),
-                tuple(json.loads(header["before"])),
-                tuple(json.loads(header.get("places", "[]"))),
+                tuple(parse_json(header["before"])),
+                tuple(parse_json(header.get("places", "[]"))),
+                parse_fingerprints(parse_json(header.get("frames", "{}"))),
             )

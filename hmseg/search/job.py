@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hmseg.data.dataset import open_source
+from hmseg.data.fingerprint import fingerprint
 from hmseg.data.registry import open_dataset
 from hmseg.network_file import add_measurement
 from hmseg.operators import Size
@@ -129,6 +130,7 @@ def search(
                 config, objective, open_source(split), split.classes.names, world=world,
                 device=device, loader_threads=job.compute.loader_threads, released=released,
             )  # fmt: skip
+            searcher.frames = {split.split: fingerprint(split)}
             run = SearchRun(job.folder, searcher, _provenance(job, table), job.options, world)
             if watcher:
                 run.watch = watcher.step

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hmseg.data.batches import BatchSpec, Loader, Source, normalise_on
 from hmseg.data.dataset import Array
+from hmseg.data.fingerprint import Fingerprint, check_same
 from hmseg.inherit import inherit_released
 from hmseg.pretrained import Released
 from hmseg.search.architecture import (
@@ -143,6 +144,7 @@ class Searcher:
         self.step = 0
         self.before: tuple[dict[str, Any], ...] = ()
         self.places: tuple[Place, ...] = (place_of(device),)
+        self.frames: dict[str, Fingerprint] = {}  # what it learns from, if a run is to keep it
         if released:
             self.before = inherit_released(self.supernet, released, classes)
 
@@ -249,6 +251,7 @@ class Searcher:
             optimizer_tensors(self.architecture, self.arch_optimizer),
             self.before,
             self.places,
+            self.frames,
         )
 
     def resume(self, checkpoint: SearchCheckpoint, path: FilePath) -> None:
@@ -261,6 +264,7 @@ class Searcher:
                 f"({self.config.difference(checkpoint.config)}); go on with its own options, or "
                 "search in another folder"
             )
+        check_same(checkpoint.frames, self.frames, str(path))
         load_into(self.supernet, checkpoint.weights, path)
         load_into(self.architecture, checkpoint.architecture, path)
         restore_optimizer(self.supernet, self.optimizer, checkpoint.optimizer)

@@ -9,9 +9,9 @@ FOLDER/network.png, probabilities.png, cost.png
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 from lut.estimate import Estimate
-from lut.files import check_writable, remove_leftovers
+from lut.files import check_writable, lock_folder, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
 
 
@@ -76,9 +76,14 @@ class SearchRun:
     def start(self, *, resume: bool) -> Found:
         """Search to the end and write what was found.
 
-        A folder that holds a search is only touched with `resume`, and only where it is the same:
-        else UserError, as for a folder that cannot be written.
+        A folder that holds a search is only touched with `resume`, and only where it is the same
+        and no other process is searching there: else UserError, as for a folder that cannot be
+        written.
         """
+        with lock_folder(self.folder, "searching") if self.world.is_main else nullcontext():
+            return self._start(resume=resume)
+
+    def _start(self, *, resume: bool) -> Found:
         if resume:
             self._resume()
         elif self.last.exists():
@@ -172,7 +177,7 @@ class SearchRun:
             },
         )  # fmt: skip
         # A run without a step of its own: what the weights have seen is the search.
-        seen = sum(spec.size for spec in islice(recipe.batches(), searcher.step))
+        seen = recipe.images_after(searcher.step)
         inherited = Checkpoint(
             replace(recipe, model=to_line(path.genotype, width)), 0,
             searcher.classes, inherited_weights(searcher.supernet, path), {}, {},

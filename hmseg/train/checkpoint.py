@@ -3,8 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hmseg.data.fingerprint import Fingerprint, parse_fingerprints
 from hmseg.train.config import TrainConfig
 from hmseg.train.place import Place
 from lut.errors import UserError
 from lut.files import atomic_path
+from lut.json_text import parse_json
 
 FORMAT_VERSION = 2
 Tensors = dict[str, Tensor]
@@ -42,12 +43,14 @@ class Checkpoint:
     """The runs, oldest first, whose weights this one began with (see `as_history`)."""
     places: tuple[Place, ...] = ()
     """What it computed on, one after the other."""
+    frames: dict[str, Fingerprint] = field(default_factory=dict)
+    """The splits that it learned from and was evaluated on."""
 
     def as_history(self) -> tuple[dict[str, Any], ...]:
         """What a run that begins with these weights says about their making."""
         if self.step == 0:
             return self.before
-        images = sum(spec.size for spec in islice(self.config.batches(), self.step))
+        images = self.config.images_after(self.step)
         own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
         own["schedules"] = [list(entry) for entry in self.schedules]
         return (*self.before, own | {"computed_on": list(self.places)})
@@ -67,6 +70,7 @@ class Checkpoint:
             "schedules": json.dumps(self.schedules),
             "before": json.dumps(self.before),
             "places": json.dumps(self.places),
+            "frames": json.dumps(self.frames),
         }
         groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
         save_groups(path, groups, header)
@@ -75,18 +79,20 @@ class Checkpoint:
     def load(path: Path) -> "Checkpoint":
         """Read `save`'s form; raises UserError for a file that is missing, cut short or other."""
         with loading(path, str(FORMAT_VERSION), "a training run") as (header, groups):
+            config = TrainConfig.from_json(header["config"])
             return Checkpoint(
-                TrainConfig.from_json(header["config"]),
-                int(header["step"]),
-                tuple(json.loads(header["classes"])),
+                config,
+                read_step(header, config.steps),
+                read_classes(header),
                 groups["weights"],
                 groups.get("average", {}),
                 groups.get("optimizer", {}),
                 schedules=tuple(
-                    (int(at), str(text)) for at, text in json.loads(header["schedules"])
+                    (int(at), str(text)) for at, text in parse_json(header["schedules"])
                 ),
-                before=tuple(json.loads(header["before"])),
-                places=tuple(json.loads(header.get("places", "[]"))),
+                before=tuple(parse_json(header["before"])),
+                places=tuple(parse_json(header.get("places", "[]"))),
+                frames=parse_fingerprints(parse_json(header.get("frames", "{}"))),
             )
 
 
@@ -111,7 +117,7 @@ def loading(
     """Read what `save_groups` wrote: header and groups, for a block that makes something of them.
 
     Raises UserError for a file that is missing, of another kind or version, or cut short, and
-    where the block finds that something is missing or no number.
+    where the block does not get along with what the header says.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -125,14 +131,31 @@ def loading(
                 group, name = key.split("/", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
         yield header, groups
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
+    except Exception as error:  # a header that was made up may bring about anything
+        if str(error).startswith(str(path)):
             raise
         raise UserError(f"{path}: not a whole checkpoint ({error})") from error
 
 
+def read_step(header: dict[str, str], most: int) -> int:
+    """How many steps were taken; raises UserError where there cannot be so many."""
+    step = int(header["step"])
+    if not 0 <= step <= most:
+        raise UserError(f"step {step} of {most}")
+    return step
+
+
+def read_classes(header: dict[str, str]) -> tuple[str, ...]:
+    """The classes' names; raises UserError for anything else."""
+    classes = parse_json(header["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"the classes are {classes!r:.40}, not a list of texts")
+    return tuple(classes)
+
+
 def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
-    """Load weights; raises UserError, naming the first tensor, where the network is another."""
+    """Load weights; raises UserError, naming the first tensor, where the network is another, and
+    where one is not finite."""
     own = model.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors:
@@ -143,5 +166,12 @@ def load_into(model: torch.nn.Module, tensors: Tensors, path: Path) -> None:
             raise UserError(
                 f"{path}: another network: {name} is {tuple(tensors[name].shape)}, "
                 f"not {tuple(own[name].shape)}"
+            )
+        if own[name].is_floating_point() != tensors[name].is_floating_point():
+            raise UserError(f"{path}: {name} is {tensors[name].dtype}, not {own[name].dtype}")
+        if not tensors[name].isfinite().all():
+            raise UserError(
+                f"{path}: {name} has values that are not finite (NaN or infinite): the training "
+                "has diverged; take an earlier checkpoint"
             )
     model.load_state_dict(tensors)

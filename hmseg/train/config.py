@@ -11,6 +11,7 @@ from hmseg.data.batches import BatchSpec
 from hmseg.data.transforms import Augmentation
 from hmseg.train.losses import BoostedLoss, PixelLoss
 from lut.errors import UserError
+from lut.json_text import check_types, parse_json
 
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -175,8 +176,24 @@ class TrainConfig(Learning):
         All is equal but the stages, and those agree on every batch so far: what is left may be
         made longer or shorter.
         """
-        same_start = list(islice(self.batches(), step)) == list(islice(other.batches(), step))
+        same_start = self._taken(step) == other._taken(step)
         return same_start and replace(self, stages=other.stages) == other
+
+    def _taken(self, step: int) -> list[Stage]:
+        """The stages of the first `step` steps; what follows on its like is one with it."""
+        taken: list[Stage] = []
+        for stage in self.stages:
+            part = replace(stage, steps=min(step, stage.steps))
+            step -= part.steps
+            if taken and (taken[-1].crop, taken[-1].batch) == (part.crop, part.batch):
+                taken[-1] = replace(part, steps=taken[-1].steps + part.steps)
+            elif part.steps:
+                taken.append(part)
+        return taken
+
+    def images_after(self, step: int) -> int:
+        """Images of the first `step` steps."""
+        return sum(stage.batch * stage.steps for stage in self._taken(step))
 
     def difference(self, other: "TrainConfig") -> str:
         """The first thing in which another run differs, in words."""
@@ -201,9 +218,12 @@ class TrainConfig(Learning):
     def from_json(text: str) -> "TrainConfig":
         """Read `to_json`'s form; raises UserError where it is something else."""
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = parse_json(text)
             stages = tuple(Stage.parse(stage) for stage in fields.pop("stages"))
-            scale = tuple(fields.pop("scale"))
-            return TrainConfig(stages=stages, scale=scale, **fields)
+            low, high = (float(end) for end in fields.pop("scale"))
+            check_types(TrainConfig, fields)
+            fields["precision"] = read_precision(fields["precision"])
+            fields["optimizer"] = read_optimizer(fields["optimizer"])
+            return TrainConfig(stages=stages, scale=(low, high), **fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"not the configuration of a training run ({error})") from error

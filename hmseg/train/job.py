@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hmseg.data.dataset import SegmentationData, open_source
+from hmseg.data.fingerprint import fingerprint
 from hmseg.data.registry import open_dataset
 from hmseg.pretrained import Released, load_released
 from hmseg.train.checkpoint import Checkpoint
@@ -97,6 +98,7 @@ def train(
             config, open_source(split), split.classes.names,
             world=world, device=device, loader_threads=job.compute.loader_threads,
         )  # fmt: skip
+        trainer.frames = {each.split: fingerprint(each) for each in (split, validation)}
         if job.begin_with is not None:
             trainer.begin_with(Checkpoint.load(job.begin_with), job.begin_with)
         if released is not None:

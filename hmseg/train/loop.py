@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source, normalise_on
+from hmseg.data.fingerprint import Fingerprint, check_same
 from hmseg.inherit import inherit_released
 from hmseg.pretrained import Released
 from hmseg.train.checkpoint import Checkpoint, load_into
@@ -84,6 +85,7 @@ class Trainer:
         self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
         self.before: tuple[dict[str, Any], ...] = ()
         self.places: tuple[Place, ...] = (place_of(device),)
+        self.frames: dict[str, Fingerprint] = {}  # what it learns from, if a run is to keep it
 
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
@@ -159,6 +161,7 @@ class Trainer:
             self.schedules,
             self.before,
             self.places,
+            self.frames,
         )
 
     def begin_with(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -191,6 +194,7 @@ class Trainer:
                 f"{path}: a run of another configuration ({differing}); go on with the options "
                 "that it was started with, or train into another folder"
             )
+        check_same(checkpoint.frames, self.frames, str(path))
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:
             load_into(self.average, checkpoint.average, path)

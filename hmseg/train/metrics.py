@@ -93,14 +93,25 @@ def torch_predictor(model: nn.Module) -> Predictor:
     return predict
 
 
-def evaluate(predict: Predictor, source: Source, classes: int, world: World = ALONE) -> Confusion:
+def evaluate(
+    predict: Predictor, source: Source, classes: int, world: World = ALONE,
+    on_broken: Callable[[UserError], None] | None = None,
+) -> Confusion:  # fmt: skip
     """Run `predict` over a whole split, one image at a time, at the images' own size.
 
-    The processes of `world` share the images out and all get the sum.
+    The processes of `world` share the images out and all get the sum. An image that cannot be read
+    or is not taken ends it, or goes to `on_broken`, and the others count.
     """
     confusion = Confusion(classes)
     for index in range(world.rank, len(source), world.size):
-        image, labels = source.load(index)
-        confusion.add(labels, predict(image))
+        try:
+            image, labels = source.load(index)
+            found = predict(image)
+        except UserError as error:
+            if on_broken is None:
+                raise
+            on_broken(error)
+            continue
+        confusion.add(labels, found)
     confusion.matrix = world.sum(torch.from_numpy(confusion.matrix)).numpy()
     return confusion

@@ -5,6 +5,7 @@ from torch import nn
 
 from hmseg.train.checkpoint import Tensors
 from hmseg.train.config import TrainConfig
+from lut.errors import UserError
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -29,10 +30,13 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ten
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimiser the state that `optimizer_tensors` named."""
+    """Give an optimiser the state that `optimizer_tensors` named; raises UserError for another
+    network's."""
     parameters = dict(model.named_parameters())
     for name, saved in tensors.items():
-        owner, key = name.rsplit("/", 1)
+        owner, _, key = name.rpartition("/")
+        if owner not in parameters or (saved.dim() and saved.shape != parameters[owner].shape):
+            raise UserError(f"the optimiser's state {name} is not of this network")
         if saved.dim():
             # The layout too: it decides the order of sums in the optimiser's kernels.
             saved = torch.empty_like(parameters[owner]).copy_(saved).detach()

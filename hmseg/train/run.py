@@ -9,6 +9,7 @@ FOLDER/samples/*.png      validation frames with the predicted classes over them
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from hmseg.train.distributed import ALONE, World
 from hmseg.train.loop import StepReport, Trainer
 from hmseg.train.metrics import Confusion, evaluate, torch_predictor
 from lut.errors import UserError
-from lut.files import check_writable, remove_leftovers
+from lut.files import check_writable, lock_folder, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
 
 DrawOverlay = Callable[[Array, Array, ClassSet, Path], None]
@@ -85,8 +86,13 @@ class Run:
     def start(self, *, resume: bool) -> None:
         """Train to the end; raises what `Trainer.run` raises and UserError for the folder.
 
-        A folder that holds a run is only touched with `resume`, and only where it is the same run.
+        A folder that holds a run is only touched with `resume`, and only where it is the same run
+        and no other process is training there.
         """
+        with lock_folder(self.folder, "training") if self.world.is_main else nullcontext():
+            self._start(resume=resume)
+
+    def _start(self, *, resume: bool) -> None:
         if resume:
             self._resume()
         elif self.last.exists():

@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from deploy.images import (
 )
 from deploy.resolution import Resolution
 from hmseg.data.classes import CITYSCAPES, generic_classes
+from hmseg.data.files import PassedOverWarning
 from lut.errors import UserError
 from tests.deploy.graphs import photo
 
@@ -142,10 +144,10 @@ class TestRead:
     @pytest.mark.parametrize(
         "content",
         [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a" + bytes(50),
-         encoded(Image.fromarray(PHOTO), "BMP"), encoded(Image.fromarray(PHOTO), "GIF")],
+         encoded(Image.fromarray(PHOTO), "PPM"), encoded(Image.fromarray(PHOTO), "GIF")],
     )  # fmt: skip
-    def test_files_that_are_no_png_or_jpeg(self, read, content):
-        with pytest.raises(UserError, match=r"not a PNG or JPEG|cannot be decoded") as caught:
+    def test_files_of_other_forms(self, read, content):
+        with pytest.raises(UserError, match=r"not a PNG, JPEG|cannot be decoded") as caught:
             read(content)
         assert "\n" not in str(caught.value)
 
@@ -216,17 +218,19 @@ class TestFind:
         (tmp_path / "folder.png").mkdir()
         (tmp_path / "deeper").mkdir()
         (tmp_path / "deeper" / "z.png").touch()
-        names = [path.name for path in find_images([tmp_path / "notes.txt", tmp_path])]
         # A file named is believed; in a folder the suffix decides, and nothing below is looked at.
-        assert names == ["notes.txt", "a.JPG", "b.png", "c.jpeg"]
+        assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+        with pytest.warns(PassedOverWarning, match="1 hidden, 1 not"):
+            names = [path.name for path in find_images(tmp_path)]
+        assert names == ["a.JPG", "b.png", "c.jpeg"]
 
     def test_what_is_not_there(self, tmp_path):
         with pytest.raises(UserError, match="no such file or folder"):
-            find_images([tmp_path / "none.png"])
-        with pytest.raises(UserError, match="no PNG or JPEG files"):
-            find_images([tmp_path])
+            find_images(tmp_path / "none.png")
+        with pytest.raises(UserError, match="no PNG, JPEG, WebP, BMP or TIFF files"):
+            find_images(tmp_path)
         with pytest.raises(UserError, match="cannot be read"):
-            find_images([tmp_path / ("n" * 300)])
+            find_images(tmp_path / ("n" * 300))
 
 
 class TestResize:
@@ -343,3 +347,39 @@ class TestSave:
             with pytest.raises(UserError, match="cannot write"):
                 save(tmp_path / "file" / "l.png")
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_large_picture_takes_a_few_copies_of_itself(masks):
+    """Below 30 bytes a pixel, whatever is drawn over it; the rest of them is Pillow's."""
+    size = 1500, 2000
+    image = np.full((*size, 3), 90, np.uint8)
+    found = np.zeros((2, *size), np.uint8) if masks else np.zeros(size, np.uint8)
+    tracemalloc.start()
+    picture = draw_overlay(image, found, generic_classes(2))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert picture.width == 2000
+    assert most < 8 * image[..., 0].size
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("background", [False, True])
+def test_bands_of_rows_are_the_whole_picture(masks, background):
+    """As it is drawn at once; a height that no number of bands makes up."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (150, 64, 3), dtype=np.uint8)
+    classes = generic_classes(4)
+    shape = (4, 150, 64) if masks else (150, 64)
+    found = rng.integers(0, 2 if masks else 4, shape, dtype=np.uint8)
+    drawn = np.asarray(draw_overlay(image, found, classes, background=background))[:150, :64]
+    palette = np.array(classes.palette, float)
+    if masks:
+        count = found.sum(0)[..., None]
+        colours = np.tensordot(found, palette, (0, 0)) / np.maximum(count, 1)
+        expected = np.where(count > 0, 0.45 * image + 0.55 * colours, image)
+    else:
+        expected = 0.45 * image + 0.55 * palette[found]
+        if background:
+            expected = np.where(found[..., None] > 0, expected, image)
+    assert np.abs(drawn - expected).max() <= 0.5 + 1e-6

@@ -10,8 +10,11 @@ import pytest
 from lut.errors import UserError
 from lut.files import (
     atomic_path,
+    cache_folder,
     check_writable,
     file_digest,
+    hold_lock,
+    lock_folder,
     read_file,
     remove_leftovers,
     write_atomic,
@@ -186,3 +189,64 @@ def test_file_digest(tmp_path: Path):
     assert file_digest(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
     with pytest.raises(UserError, match="no such file"):
         file_digest(tmp_path / "b")
+
+
+def test_a_device_without_an_end_is_no_file():
+    with pytest.raises(UserError, match="/dev/zero: a device, not a file"):
+        read_file(Path("/dev/zero"))
+
+
+def test_a_locked_folder_is_refused_by_name(tmp_path: Path):
+    folder = tmp_path / "run"
+    held = (
+        "import sys; from pathlib import Path; from lut.files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1]), 'training'): print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", held, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        (tmp_path / "link").symlink_to(folder)
+        for name in (folder, tmp_path / "link"):
+            with (
+                pytest.raises(UserError, match=f"another process is training in {name}; wait"),
+                lock_folder(name, "training"),
+            ):
+                raise AssertionError
+        with lock_folder(folder, "tuning"):  # another work
+            pass
+        other.kill()  # the kernel gives it back
+    with lock_folder(folder, "training"):
+        assert (folder / ".training.lock").exists()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path: Path):
+    with hold_lock(tmp_path / "new" / ".lock", "taken"):
+        assert (tmp_path / "new" / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with hold_lock(tmp_path / "new" / ".lock", "taken"):
+        (tmp_path / "new" / "result").write_text("")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result"]
+    with (
+        pytest.raises(UserError, match="cannot write"),
+        hold_lock(Path("/proc/none/.lock"), "taken"),
+    ):
+        raise AssertionError
+
+
+def test_the_users_folder(monkeypatch, tmp_path: Path):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HMSEG_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache" / "hmseg"
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match=r"no home folder; name a folder .* with HMSEG_HOME"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_folder() == Path("/xdg/hmseg")
+    monkeypatch.setenv("HMSEG_HOME", "/own")
+    assert cache_folder() == Path("/own")

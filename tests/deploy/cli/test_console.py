@@ -10,6 +10,7 @@ import typer
 from deploy.cli import console
 from lut.errors import UserError, WorkError
 from lut.table import Measure
+from tests.conftest import ROOT
 from tests.deploy.cli.conftest import PROGRAM, run_program
 
 
@@ -153,3 +154,57 @@ def test_no_color(no_color):
     assert "tiny-mrms" in done.out
     colours = [code for code in ("\x1b[3", "\x1b[4", "\x1b[9") if code in done.out + done.err]
     assert not colours or not no_color
+
+
+# A program of ours that prints a name and says something, with nothing heavy in it.
+SPEAKS = """
+import sys
+from deploy.cli.console import run_main, say
+def main():
+    say("prose")
+    print(sys.argv[1])
+run_main(main)
+"""
+
+
+def speak(name: bytes, closing: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["sh", "-c", f'exec "$0" -c "$1" "$2" {closing}', sys.executable, SPEAKS, name]
+    return subprocess.run(
+        command, capture_output=True, check=False, env=os.environ | environment, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [
+        (b"stra\xdfe.png", "utf-8:strict", b"stra\\udcdfe.png\n"),
+        ("\u4e2d.png".encode(), "latin-1", b"\\u4e2d.png\n"),
+        ("\u4e2d.png".encode(), "utf-8", "\u4e2d.png\n".encode()),
+    ],
+)
+def test_a_name_that_cannot_be_shown_is_escaped(name, encoding, shown):
+    done = speak(name, PYTHONIOENCODING=encoding, PYTHONUTF8="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, b"prose\n")
+
+
+def test_a_closed_stdout_is_said_at_the_end():
+    done = speak(b"name", ">&-")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"prose\nerror: cannot write the output: Bad file descriptor\n"
+
+
+def test_a_closed_stderr_keeps_prose_out_of_the_data():
+    done = speak(b"name", "2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"name\n", b"")
+
+
+def test_no_home_is_one_line(monkeypatch, capfd):
+    def no_home() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    with pytest.raises(SystemExit) as ended:
+        console.run_main(no_home)
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.startswith("error: this user has no home folder; name a folder")
+    with pytest.raises(RuntimeError, match="something else"):
+        console.run_main(lambda: (_ for _ in ()).throw(RuntimeError("something else")))

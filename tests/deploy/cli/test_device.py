@@ -84,6 +84,17 @@ def test_the_tracker_listens_on_loopback_and_says_so():
         assert program.wait(20) == 130
 
 
+def test_a_tracker_takes_no_other_port_than_it_is_told(cli):
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        done = cli("device", "tracker", "--port", str(port))
+    assert (done.code, done.out) == (2, "")
+    assert done.error == (
+        f"error: the tracker cannot listen at {LOOPBACK}:{port} (Address already in use); choose "
+        "another with --port"
+    )
+
+
 def test_a_server_ends_by_interrupt():
     with subprocess.Popen(
         [*PROGRAM, "device", "serve", "--rpc-key", "k", "--rpc-tracker", f"{LOOPBACK}:1"],

@@ -137,7 +137,7 @@ def test_broken_images(cli, artifact_path, case, tmp_path):
     ("arguments", "message"),
     [
         (["ARTIFACT", "none.png"], "no such file or folder"),
-        (["ARTIFACT", "empty"], "no PNG or JPEG files"),
+        (["ARTIFACT", "empty"], "no PNG, JPEG, WebP, BMP or TIFF files"),
         (["none.hmseg", "in"], "no such file"),
         (["in/a.png", "in"], "not an hmseg artifact"),
         (["ARTIFACT", "in", "--out", "in/a.png"], "it is a file"),
@@ -164,7 +164,7 @@ def test_broken_images_do_not_stop_the_others(cli, artifact_path, pictures, tmp_
     assert done.out == "out/a-labels.png\nout/b-labels.png\n"
     assert done.error == "error: 2 of 4 inputs failed"
     lines = done.err.splitlines()
-    assert "1/4 bad.jpg failed: not a PNG or JPEG image" in lines
+    assert "1/4 bad.jpg failed: not a PNG, JPEG, WebP, BMP or TIFF image" in lines
     assert [line for line in lines if line.startswith("3/4 in/aa.png failed: cannot be decoded")]
     assert files(tmp_path / "out") == ["a-labels.png", "b-labels.png"]
     done = cli("run", artifact_path, "bad.jpg", "in/a.png", "--json", "--no-overlay")

@@ -3,13 +3,16 @@ nothing left behind. test_spread.py plays what needs no process to end."""
 
 import os
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
+from deploy.devices.address import parse_address
 from deploy.devices.session import DeviceLostError, open_session
 from deploy.devices.spread import spread
+from deploy.devices.tracker import states
 from lut.errors import UserError, WorkError
 from tests.deploy.devices.farm import alive, children, until
 from tests.deploy.devices.naps import library, nap
@@ -79,6 +82,18 @@ def test_a_session_that_crashes_leaves_a_server_that_serves_again(farm, server):
             nap(session, 0)
     with open_session(farm.farm("one"), patience_s=20) as session:
         assert nap(session, 0, 4.0) == 5.0
+
+
+@pytest.mark.parametrize("said", [b"", b"\x03\x02"])
+def test_a_connection_that_stays_silent_keeps_nobody_out(farm, server, said):
+    (state,) = (state for state in states(farm.tracker) if state.key == "one")
+    place = parse_address(state.devices[0])
+    with socket.create_connection(place, timeout=30) as silent:
+        silent.sendall(said)
+        time.sleep(0.3)  # it is the first in the queue
+        with open_session(farm.farm("one"), patience_s=30) as session:
+            assert nap(session, 0, 4.0) == 5.0
+        assert silent.recv(1) == b""  # dropped
 
 
 def test_a_kernel_that_never_ends(farm, server):

@@ -21,6 +21,7 @@ def test_json():
         {"input": [1000, 100]}, {"input": [0]}, {"entries": {"main": {}}}, {"entries": 5},
         {"entries": {"main": {"output": [0, 1], "launches": [["k", [1, 1], [1, 1, 1], []]]}}},
         {"entries": {"main": {"output": [0, 9999], "launches": []}}},
+        {"entries": {}}, {"entries": {"logits": {"output": [512, 16], "launches": []}}},
     ],
 )  # fmt: skip
 def test_an_unsound_plan(change):

@@ -22,6 +22,31 @@ def test_members():
         GpuProgram.from_members(whole.members() | {"gpu/constants.bin": b""})
 
 
+PTX = b".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u64 k_param_1\n)\n{ ret; }"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (PTX.replace(b",\n\t.param .u64 k_param_1", b""), "'k' has 1 parameters, it is given 2"),
+        (PTX.replace(b"_1\n", b"_1,\n\t.param .u64 k_param_2\n"), "'k' has 3 .* given 2"),
+        (PTX.replace(b"entry k(", b"entry other("), "no kernel 'k'"),
+    ],
+)
+def test_launches_with_other_arguments_than_the_code_has_are_refused(code, message):
+    assert GpuProgram.from_members(program(ptx={"compute_90": PTX}).members())
+    with pytest.raises(UserError, match=f"launches is not sound .*{message}"):
+        GpuProgram.from_members(program(ptx={"compute_90": code}).members())
+    opencl = "__kernel void k(__global float* a) { }"
+    with pytest.raises(UserError, match="'k' has 1 parameters"):
+        GpuProgram.from_members(program(opencl=opencl).members())
+
+
+def test_ends_of_other_sizes_than_the_metadata_says():
+    with pytest.raises(UserError, match="takes or gives 64 bytes"):
+        program().check_ends(METADATA)
+
+
 @pytest.mark.parametrize(
     ("capability", "name"),
     [

@@ -113,6 +113,39 @@ def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
         load_records([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule_ns": None}, "rule_ns is None, not nanoseconds"), ({"rule_ns": "abc"}, "rule_ns is"),
+        ({"candidate_ns": [0, 0, 0]}, "candidate_ns is"), ({"rule_ns": [True] * 3}, "rule_ns is"),
+        ({"rule_ns": [float("nan")] * 3}, "rule_ns is"),
+        ({"rule_ns": [1]}, "different numbers of rounds"), ({"spec": [1]}, "'spec' is"),
+        ({"schedule": "x"}, "schedule is 'x', not fields"),
+        ({"versions": {"a": 1}}, "versions are"),
+        ({"threads": "2"}, "'threads' is '2', not int"),
+    ],
+)  # fmt: skip
+def test_fields_of_another_type_are_named(record, tmp_path, change, message):
+    (tmp_path / "r.jsonl").write_text(json.dumps(asdict(record) | change) + "\n")
+    with pytest.raises(UserError, match=f"r.jsonl, record 1: .*{message}"):
+        load_records([tmp_path])
+
+
+@pytest.mark.parametrize("line", [b"\0" * 50, b"[" * 100_000, b"", b"\xff", b"5"])
+def test_lines_that_are_no_records(tmp_path, line):
+    (tmp_path / "r.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match=r"r\.jsonl, line 1: "):
+        load_records([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "change", [{"segments": "2"}, {"segments": 2.0}, {"tile": {"px": None, "ob": 2}}, {"tile": 5}]
+)
+def test_a_schedule_with_a_value_of_another_type(change):
+    with pytest.raises(UserError, match="tune again"):
+        with_fields(RULE, schedule_fields(RULE) | change)
+
+
 def test_kernels_take_what_was_measured():
     kernels = CpuKernels(AVX2, 2, {str(OP): schedule_fields(OTHER)})
     assert kernels.schedule(OP) == OTHER

@@ -103,7 +103,7 @@ def test_a_half_copied_folder_names_the_frame(tmp_path: Path):
 
 def test_a_file_cut_short_is_named(tmp_path: Path):
     data, mask = broken(tmp_path, lambda p: p.write_bytes(p.read_bytes()[:90]))
-    with pytest.raises(UserError, match=f"{mask}: not a whole image file"):
+    with pytest.raises(UserError, match=f"{mask}: cannot be decoded"):
         InMemory(data)
 
 

@@ -1,8 +1,12 @@
 """Checkpoints: exact round trip, and every kind of file that is no checkpoint."""
 
+import itertools
+import json
 import resource
 import signal
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +77,54 @@ def test_another_architecture_is_named():
     larger = checkpoint.weights | {"head.new": torch.zeros(1)}
     with pytest.raises(UserError, match=r"another network: its head\.new is not in this one"):
         load_into(create_model("tiny-mrms", num_classes=11), larger, path)
+
+
+def header_of(data: bytes) -> tuple[dict[str, Any], bytes]:
+    (length,) = struct.unpack_from("<Q", data)
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("step", "-1", "step -1 of 15"), ("step", str(1 << 60), "of 15"), ("step", "x", "invalid"),
+        ("classes", "[1]", "not a list of texts"), ("classes", "[" * 100_000, "nested too deeply"),
+        ("schedules", "5", "not iterable"), ("before", "null", "not iterable"),
+        ("config", "[]", "configuration"), ("config", "{}", "configuration"),
+        ("config", CONFIG.to_json().replace('"seed": 3', '"seed": "3"'), "'seed' is '3', not int"),
+        ("config", CONFIG.to_json().replace("float32", "int4"), "unknown precision 'int4'"),
+        ("frames", '{"train": 1}', "not texts by frame"),
+    ],
+)  # fmt: skip
+def test_a_made_up_header_is_one_line(tmp_path: Path, field: str, value: str, message: str):
+    path = tmp_path / "last.safetensors"
+    make(2).save(path)
+    header, tensors = header_of(path.read_bytes())
+    header["__metadata__"][field] = value
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+    with pytest.raises(UserError, match=f"{path}: not a whole checkpoint .*{message}"):
+        Checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(float("nan"), "not finite"), (float("inf"), "not finite"), (None, "torch.int64, not")],
+)
+def test_weights_that_are_no_numbers_are_called_so(value: float | None, message: str):
+    weights = dict(make().weights)
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name] = weights[name].long() if value is None else weights[name] * value
+    with pytest.raises(UserError, match=f"a.safetensors: {name} .*{message}"):
+        load_into(create_model("tiny-mrms", num_classes=11), weights, Path("a.safetensors"))
+
+
+def test_images_of_so_many_steps():
+    """Counted batch by batch; a made-up number of steps is counted as fast."""
+    for step in (0, 3, 10, 12, 15):
+        batches = itertools.islice(CONFIG.batches(), step)
+        assert CONFIG.images_after(step) == sum(spec.size for spec in batches)
+    assert CONFIG.images_after(1 << 60) == 50
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path):

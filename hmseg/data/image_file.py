@@ -1,0 +1,94 @@
+"""Image files in: the one reader of training, evaluation and running, so that all see the same
+pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lut.errors import UserError
+
+T = TypeVar("T")
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = "PNG, JPEG, WebP, BMP or TIFF"
+_FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF"]  # Pillow knows many more, few of them well
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
+_TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange height and width
+_ORIENTATION = 0x0112
+
+
+def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode an image as uint8 (H, W, C), turned upright as its EXIF data says: grey, RGB or,
+    opaque where it has no alpha, RGBA. Of 16 bits the high ones count; of several pages the first.
+
+    Raises UserError for a file that is missing, empty, cut short, or no image that is read here.
+    """
+    return to_array(_open(path, _upright), channels)
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Decode a mask as uint8 (H, W): values, or places in a palette, as they are stored. Raises
+    UserError as `read_image`, and for more than one channel of 8 bits."""
+    return np.asarray(_open(path, _mask))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width, upright, from a file's head; raises UserError as `read_image`."""
+    return _open(path, _size)
+
+
+def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """An image in memory as uint8 (H, W, C)."""
+    mode = _MODES[channels]
+    array: NDArray[np.uint8] = np.asarray(image if image.mode == mode else image.convert(mode))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def _open(path: Path, read: Callable[[Image.Image], T]) -> T:
+    """What `read` makes of a file: the one door through which images come."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return read(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a {FORMATS} image") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be decoded ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: there is not enough memory to decode it") from error
+    except Exception as error:  # Pillow's readers of damaged files raise whatever they meet
+        raise UserError(f"{path}: cannot be decoded ({error})") from error
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _mask(image: Image.Image) -> Image.Image:
+    if image.mode not in ("L", "P"):
+        raise UserError(f"expected a mask of one 8-bit channel, not {image.mode}")
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode[0] not in "IF":
+        return image
+    # The high 8 of 16 bits: `convert` would cut off at 255.
+    pixels = np.asarray(image)
+    if image.mode == "F":
+        raise UserError("its pixels are floats; save it with 8 or 16 bits")
+    if pixels.dtype.itemsize > 2 and (pixels.min() < 0 or pixels.max() > 65535):
+        raise UserError("its pixels have 32 bits; save it with 8 or 16")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))

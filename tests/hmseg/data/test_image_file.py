@@ -1,0 +1,106 @@
+"""The one reader of images. What Pillow itself makes of each form is the reference."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.images import read_image as read_by_run
+from hmseg.data.image_file import SUFFIXES, image_size, read_image, read_mask
+from hmseg.data.registry import open_dataset
+from lut.errors import UserError
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (20, 30), dtype=np.uint16)
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp"])
+def test_forms_without_loss(tmp_path, suffix):
+    path = tmp_path / f"i{suffix}"
+    Image.fromarray(COLOURS).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    assert suffix in SUFFIXES
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+    assert image_size(path) == (20, 30)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_keep_their_high_byte(tmp_path, suffix):
+    path = tmp_path / f"i{suffix}"
+    Image.fromarray(DEEP).save(path)
+    high = (DEEP >> 8).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(path), np.dstack([high] * 3))
+    np.testing.assert_array_equal(read_image(path, 1), high[..., None])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((4, 5), 0.5, np.float32), "floats; save it with 8 or 16 bits"),
+        (np.full((4, 5), 1 << 20, np.int32), "32 bits; save it with 8 or 16"),
+        (np.full((4, 5), -1, np.int32), "32 bits"),
+    ],
+)
+def test_pixels_of_other_kinds_are_refused(tmp_path, pixels, message):
+    path = tmp_path / "i.tif"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(UserError, match=f"i.tif: its pixels .*{message}"):
+        read_image(path)
+
+
+def test_the_size_is_that_of_the_upright_image(tmp_path):
+    path = tmp_path / "i.jpg"
+    Image.fromarray(COLOURS).save(path, exif=turned())
+    assert image_size(path) == (30, 20)
+    assert read_image(path).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "1", "I;16", "LA"])
+def test_training_sees_what_run_sees(tmp_path, mode):
+    """Whatever the form of a frame."""
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder).mkdir()
+    image = Image.fromarray(DEEP) if mode == "I;16" else Image.fromarray(COLOURS).convert(mode)
+    if mode == "CMYK":
+        image.save(tmp_path / "f.tif")
+        (tmp_path / "f.tif").rename(tmp_path / "train" / "f.png")  # content counts, not the name
+    else:
+        image.save(tmp_path / "train" / "f.png", exif=turned())
+    size = (30, 20) if mode == "CMYK" else (20, 30)
+    Image.new("L", size).save(tmp_path / "trainannot" / "f.png")
+    seen, labels = open_dataset("camvid", tmp_path, "train").load(0)
+    np.testing.assert_array_equal(seen, read_by_run(tmp_path / "train" / "f.png"))
+    assert seen.shape[:2] == labels.shape
+
+
+def test_masks_are_read_as_they_are_stored(tmp_path):
+    path = tmp_path / "m.png"
+    values = RNG.integers(0, 12, (20, 30), dtype=np.uint8)
+    palette = Image.fromarray(values, mode="P")
+    palette.putpalette([7] * 36)
+    for mask in (Image.fromarray(values), palette):
+        mask.save(path)
+        np.testing.assert_array_equal(read_mask(path), values)
+
+
+@pytest.mark.parametrize("image", [DEEP, COLOURS, COLOURS[..., 0] > 99])
+def test_masks_of_more_than_eight_bits_or_one_channel(tmp_path, image):
+    path = tmp_path / "m.png"
+    Image.fromarray(image).save(path)
+    with pytest.raises(UserError, match="expected a mask of one 8-bit channel, not"):
+        read_mask(path)
+
+
+def test_what_is_no_image(tmp_path):
+    path = tmp_path / "i.png"
+    path.write_bytes(b"text")
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(UserError, match=r"i\.png: not a PNG, JPEG, WebP, BMP or TIFF image"):
+            read(path)
+        with pytest.raises(UserError, match="no such file"):
+            read(tmp_path / "none.png")
