@@ -81,6 +81,7 @@ class Learning:
     ema_decay: float = 0.0
     ohem: bool = False
     label_smoothing: float = 0.0
+    backbone_rate: float = 1.0  # share of the learning rate that stem and stages have
     class_balance: float = 0.0  # c of the weights 1 / log(c + share of the class); 0: none
     precision: Precision = "float32"
     channels_last: bool = True
@@ -94,6 +95,8 @@ class Learning:
             raise UserError(f"seed {self.seed}: must be at least 0")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning rate {self.learning_rate:g}: must be a number above 0")
+        if not 0 < self.backbone_rate <= 1:
+            raise UserError(f"backbone rate {self.backbone_rate:g}: must be in (0, 1]")
         for name in ("momentum", "label_smoothing", "colour"):
             if not 0 <= getattr(self, name) < 1:
                 words = name.replace("_", " ")

@@ -16,6 +16,8 @@ from hmseg.train.run import DrawOverlay, Run, RunOptions, Watcher
 from hmseg.zoo import entry, lasting_name
 from lut.errors import UserError
 
+LITE0 = "lite0"  # the one initialisation of other makers' weights
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -38,7 +40,8 @@ class Passes:
 class TrainJob:
     """What is asked for: `data` is the data set's root, `model` a zoo name, a genotype's file or a
     network in one line. The run begins with a checkpoint's weights, with what fits of the released
-    weights of a zoo name, or with random ones; resumed, it goes on with its own."""
+    weights of a zoo name or of Lite0's (`init`), or with random ones; resumed, it goes on with its
+    own."""
 
     model: str
     dataset: str
@@ -48,20 +51,26 @@ class TrainJob:
     learning: Learning = field(default_factory=Learning)
     begin_with: Path | None = None
     pretrained: str | None = None
+    init: str | None = None
     compute: Compute = field(default_factory=Compute)
     options: RunOptions = field(default_factory=RunOptions)
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.begin_with is not None and self.pretrained is not None:
+        first = {
+            "a checkpoint": self.begin_with,
+            "pretrained weights": self.pretrained,
+            "an initialisation": self.init,
+        }
+        given = [name for name, value in first.items() if value is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given[:2])} both give the first weights; leave one out")
+        if self.resume and given:
             raise UserError(
-                "a checkpoint and pretrained weights both give the first weights; leave one out"
+                f"a run that is resumed goes on with its own weights; leave {given[0]} out"
             )
-        if self.resume and (self.begin_with is not None or self.pretrained is not None):
-            raise UserError(
-                "a run that is resumed goes on with its own weights; leave the checkpoint or the "
-                "pretrained weights out"
-            )
+        if self.init not in (None, LITE0):
+            raise UserError(f"unknown initialisation {self.init!r}: there is {LITE0}")
 
     def config(self, split: SegmentationData) -> TrainConfig:
         """The run on a training split."""
@@ -101,6 +110,8 @@ def train(
             trainer.begin_with(Checkpoint.load(job.begin_with), job.begin_with)
         if released is not None:
             trainer.begin_with_released(released)
+        if job.init is not None:
+            trainer.begin_with_lite0()
         watchers = list(watch(config)) if world.is_main else []
         run = Run(
             job.folder, trainer, open_source(validation), validation.classes, job.options,

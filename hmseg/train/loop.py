@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source, normalise_on
 from hmseg.inherit import inherit_released
+from hmseg.lite0 import inherit_lite0
 from hmseg.pretrained import Released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
@@ -111,7 +112,7 @@ class Trainer:
 
     def _take_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             outputs = self.model(images)
@@ -179,6 +180,12 @@ class Trainer:
         for model in (self.model, self.average):
             if model is not None:
                 self.before = inherit_released(model, released, self.classes)
+
+    def begin_with_lite0(self) -> None:
+        """Take what fits of Lite0's ImageNet weights (`hmseg.lite0`); the head keeps its own."""
+        for model in (self.model, self.average):
+            if model is not None:
+                self.before = (inherit_lite0(model),)
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint of the same run; raises UserError for one of another.
