@@ -109,8 +109,9 @@ def load_lite0(path: Path | None = None) -> Lite0:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         return from_tensors(tensors)
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: not Lite0's weights ({str(error).splitlines()[0]}); install {PACKAGE} again"
+            f"{path}: not Lite0's weights ({reason}); install {PACKAGE} again"
         ) from error
 
 
