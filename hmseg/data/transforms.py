@@ -1,4 +1,5 @@
-"""The one augmentation of all data sets: random scale, crop, flip and colour.
+"""The one augmentation of all data sets: random scale, crop, flip and colour; where asked for, also
+blur, grey pictures, and classes of another frame pasted in.
 
 All randomness of a sample comes from the generator that is handed in, so a sample can be made
 again, by any process, from its number alone.
@@ -7,7 +8,7 @@ again, by any process, from its number alone.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageStat
+from PIL import Image, ImageEnhance, ImageFilter, ImageStat
 
 from hmseg.data.dataset import VOID, Array
 from hmseg.data.normalise import MEAN
@@ -18,11 +19,15 @@ FILL = tuple(round(255 * value) for value in MEAN)  # normalises to about zero
 @dataclass(frozen=True)
 class Augmentation:
     """Ranges of the random changes; `colour` is the largest relative change of brightness,
-    contrast and saturation (0: none)."""
+    contrast and saturation (0: none), `blur` the largest radius in pixels, `grey` and `mix` are
+    probabilities. What is 0 draws no random number: samples are as if it were not there."""
 
     scale: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
     colour: float = 0.3
+    blur: float = 0.0
+    grey: float = 0.0
+    mix: float = 0.0
 
     def __call__(
         self, image: Array, labels: Array, crop: tuple[int, int], rng: np.random.Generator
@@ -41,7 +46,7 @@ class Augmentation:
         size, box = (out_right - out_left, out_bottom - out_top), (left, top, right, bottom)
         patch = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)
         mask = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST, box=box)
-        patch = self._recolour(patch, rng)
+        patch = self._spoil(self._recolour(patch, rng), rng)
         if self.flip and rng.random() < 0.5:
             # Before the padding: numpy takes ten times as long to copy a mirrored image.
             patch, mask = (
@@ -65,6 +70,26 @@ class Augmentation:
         grey = int(ImageStat.Stat(patch.convert("L")).mean[0] + 0.5)
         patch = _blend_with(grey, patch, contrast)
         return ImageEnhance.Color(patch).enhance(saturation)
+
+    def _spoil(self, patch: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """What takes information away."""
+        if self.blur:
+            patch = patch.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, self.blur))))
+        if self.grey and rng.random() < self.grey:
+            patch = patch.convert("L").convert("RGB")
+        return patch
+
+
+def paste_classes(
+    image: Array, labels: Array, other: Array, other_labels: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """A crop with half of the classes of another one pasted in, chosen at random (ClassMix, Olsson
+    et al., WACV 2021); unchanged where the other is all void."""
+    there = np.unique(other_labels)
+    there = there[there != VOID]
+    chosen = rng.permutation(there)[: (len(there) + 1) // 2]
+    pasted = np.isin(other_labels, chosen)
+    return np.where(pasted[..., None], other, image), np.where(pasted, other_labels, labels)
 
 
 def _blend_with(level: int, patch: Image.Image, factor: float) -> Image.Image:

@@ -191,7 +191,7 @@ class Searcher:
 
     def _weight_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         loss = self.task_loss(images, labels, self.weight_path(self.step))
         # None, not zero: what the path does not use is left alone, by weight decay too. (Of shared
         # weights the parts that it does not use have a gradient of zero, and do decay.)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from hmseg.data.batches import BatchSpec
 from hmseg.data.transforms import Augmentation
+from hmseg.train.distill import DistillationLoss
 from hmseg.train.losses import BoostedLoss, PixelLoss
 from lut.errors import UserError
 from lut.json_text import check_types, parse_json
@@ -82,7 +83,16 @@ class Learning:
     ema_decay: float = 0.0
     ohem: bool = False
     label_smoothing: float = 0.0
+    backbone_rate: float = 1.0  # share of the learning rate that stem and stages have
     class_balance: float = 0.0  # c of the weights 1 / log(c + share of the class); 0: none
+    # Of a teacher beside the network (`hmseg.train.distill`); they say nothing without one.
+    soft_weight: float = 1.0
+    temperature: float = 1.0
+    feature_weight: float = 0.0
+    # Augmentation that the paper does not have.
+    mix: float = 0.0
+    blur: float = 0.0
+    grey: float = 0.0
     precision: Precision = "float32"
     channels_last: bool = True
 
@@ -95,11 +105,21 @@ class Learning:
             raise UserError(f"seed {self.seed}: must be at least 0")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning rate {self.learning_rate:g}: must be a number above 0")
+        if not 0 < self.backbone_rate <= 1:
+            raise UserError(f"backbone rate {self.backbone_rate:g}: must be in (0, 1]")
         for name in ("momentum", "label_smoothing", "colour"):
             if not 0 <= getattr(self, name) < 1:
                 words = name.replace("_", " ")
                 raise UserError(f"{words} {getattr(self, name):g}: must be in [0, 1)")
-        for name in ("weight_decay", "auxiliary_weight", "warmup_steps"):
+        for name in ("mix", "grey"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name):g}: a probability, 0 to 1")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"temperature {self.temperature:g}: must be a number above 0")
+        for name in (
+            "weight_decay", "auxiliary_weight", "warmup_steps", "soft_weight", "feature_weight",
+            "blur",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 words = name.replace("_", " ")
                 raise UserError(f"{words} {getattr(self, name):g}: must be at least 0")
@@ -109,7 +129,9 @@ class Learning:
     @property
     def augmentation(self) -> Augmentation:
         """The augmentation that is asked for."""
-        return Augmentation(scale=self.scale, colour=self.colour)
+        return Augmentation(
+            scale=self.scale, colour=self.colour, mix=self.mix, blur=self.blur, grey=self.grey
+        )
 
     @property
     def element_size(self) -> int:
@@ -121,6 +143,10 @@ class Learning:
         pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
         return BoostedLoss(pixel, self.auxiliary_weight)
 
+    def distillation(self) -> DistillationLoss:
+        """The loss against a teacher."""
+        return DistillationLoss(self.soft_weight, self.temperature, self.feature_weight)
+
 
 @dataclass(frozen=True)
 class TrainConfig(Learning):
@@ -129,6 +155,7 @@ class TrainConfig(Learning):
     model: str
     data: str
     stages: tuple[Stage, ...]
+    teacher: str | None = None  # network and sha256 of its weights (`Teacher.name`)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -200,15 +227,18 @@ class TrainConfig(Learning):
         theirs = other.to_dict()
         # The stages last: those that are left may differ (`continues`).
         for name, value in sorted(self.to_dict().items(), key=lambda item: item[0] == "stages"):
-            if value != theirs[name]:
-                return f"{name.replace('_', ' ')}: {theirs[name]} there, {value} here"
+            if value != theirs.get(name):
+                return f"{name.replace('_', ' ')}: {theirs.get(name)} there, {value} here"
+        if other.teacher and not self.teacher:
+            return f"teacher: {other.teacher} there, None here"
         return "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
         stages = [str(stage) for stage in self.stages]
         own = {field.name: getattr(self, field.name) for field in fields(Learning)}
-        return {"model": self.model, "data": self.data, "stages": stages, **own}
+        taught = {"teacher": self.teacher} if self.teacher else {}
+        return {"model": self.model, "data": self.data, "stages": stages, **taught, **own}
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""

@@ -14,8 +14,11 @@ from hmseg.train.config import Learning, Stage, TrainConfig
 from hmseg.train.distributed import wait_for_all
 from hmseg.train.loop import Trainer
 from hmseg.train.run import DrawOverlay, Run, RunOptions, Watcher
+from hmseg.train.teacher import Teacher
 from hmseg.zoo import entry, lasting_name
 from lut.errors import UserError
+
+LITE0 = "lite0"  # the one initialisation of other makers' weights
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Passes:
 class TrainJob:
     """What is asked for: `data` is the data set's root, `model` a zoo name, a genotype's file or a
     network in one line. The run begins with a checkpoint's weights, with what fits of the released
-    weights of a zoo name, or with random ones; resumed, it goes on with its own."""
+    weights of a zoo name or of Lite0's (`init`), or with random ones; resumed, it goes on with its
+    own. `teacher` is a checkpoint whose network it also learns from, resumed too."""
 
     model: str
     dataset: str
@@ -49,27 +53,35 @@ class TrainJob:
     learning: Learning = field(default_factory=Learning)
     begin_with: Path | None = None
     pretrained: str | None = None
+    init: str | None = None
+    teacher: Path | None = None
     compute: Compute = field(default_factory=Compute)
     options: RunOptions = field(default_factory=RunOptions)
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.begin_with is not None and self.pretrained is not None:
+        first = {
+            "a checkpoint": self.begin_with,
+            "pretrained weights": self.pretrained,
+            "an initialisation": self.init,
+        }
+        given = [name for name, value in first.items() if value is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given[:2])} both give the first weights; leave one out")
+        if self.resume and given:
             raise UserError(
-                "a checkpoint and pretrained weights both give the first weights; leave one out"
+                f"a run that is resumed goes on with its own weights; leave {given[0]} out"
             )
-        if self.resume and (self.begin_with is not None or self.pretrained is not None):
-            raise UserError(
-                "a run that is resumed goes on with its own weights; leave the checkpoint or the "
-                "pretrained weights out"
-            )
+        if self.init not in (None, LITE0):
+            raise UserError(f"unknown initialisation {self.init!r}: there is {LITE0}")
 
-    def config(self, split: SegmentationData) -> TrainConfig:
-        """The run on a training split."""
+    def config(self, split: SegmentationData, teacher: str | None = None) -> TrainConfig:
+        """The run on a training split, with a teacher of that name."""
         schedule = self.schedule
         stages = (schedule.stage(split),) if isinstance(schedule, Passes) else schedule
         model = lasting_name(self.model)
-        return TrainConfig(model, self.dataset, stages, **asdict(self.learning))
+        learning = asdict(self.learning)
+        return TrainConfig(model, self.dataset, stages, teacher=teacher, **learning)
 
     def released(self) -> Released | None:
         """The pretrained weights; raises UserError where there are none, naming what is near."""
@@ -91,18 +103,22 @@ def train(
     missing or does not fit, and what `Run.start` raises.
     """
     split, validation = (open_dataset(job.dataset, job.data, name) for name in ("train", "val"))
-    config = job.config(split)
+    names = split.classes.names
+    teacher = None if job.teacher is None else Teacher.load(job.teacher, names)
+    config = job.config(split, teacher.name if teacher else None)
     released = job.released()
     with joined(job.compute) as (world, device):
         trainer = Trainer(
-            config, open_source(split), split.classes.names,
-            world=world, device=device, loader_threads=job.compute.loader_threads,
+            config, open_source(split), names, world=world, device=device,
+            loader_threads=job.compute.loader_threads, teacher=teacher,
         )  # fmt: skip
         trainer.frames = {each.split: fingerprint(each) for each in (split, validation)}
         if job.begin_with is not None:
             trainer.begin_with(Checkpoint.load(job.begin_with), job.begin_with)
         if released is not None:
             trainer.begin_with_released(released)
+        if job.init is not None:
+            trainer.begin_with_lite0()
         watchers = list(watch(config)) if world.is_main else []
         run = Run(
             job.folder, trainer, open_source(validation), validation.classes, job.options,

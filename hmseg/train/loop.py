@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from hmseg.data.batches import Loader, Source, normalise_on
 from hmseg.data.fingerprint import Fingerprint, check_same
 from hmseg.inherit import inherit_released
+from hmseg.inherit_lite0 import inherit_lite0
+from hmseg.mrms import image_size
 from hmseg.pretrained import Released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
@@ -23,6 +25,7 @@ from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from hmseg.train.place import UNKNOWN, Place, add_place, place_of
+from hmseg.train.teacher import Teacher
 from hmseg.zoo import create_model
 from lut.errors import UserError
 
@@ -56,6 +59,7 @@ class Trainer:
         world: World = ALONE,
         device: torch.device = CPU,
         loader_threads: int = 2,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config, self.classes, self.world, self.device = config, classes, world, device
         check_batches(config, len(source), world)
@@ -75,6 +79,12 @@ class Trainer:
         self.model = model
         self.dtype = next(model.parameters()).dtype
         self.optimizer = make_optimizer(config, model)
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.network.to(device, self.dtype)
+            if config.channels_last:
+                teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.distillation = config.distillation()
         self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
         self.loader = Loader(
             source, config.augmentation, seed=config.seed,
@@ -83,7 +93,7 @@ class Trainer:
         )  # fmt: skip
         self.step = 0
         self.schedules: tuple[tuple[int, str], ...] = ((0, config.schedule),)
-        self.before: tuple[dict[str, Any], ...] = ()
+        self.before: tuple[dict[str, Any], ...] = (teacher.about,) if teacher else ()
         self.places: tuple[Place, ...] = (place_of(device),)
         self.frames: dict[str, Fingerprint] = {}  # what it learns from, if a run is to keep it
 
@@ -113,13 +123,13 @@ class Trainer:
 
     def _take_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = self.model(images)
+            outputs, distilled = self._outputs(images)
         totals, weights = self.loss.sums(outputs, labels)
         weights = self.world.sum(weights)
-        loss = self.loss.combine(totals, weights)
+        loss = self.loss.combine(totals, weights) + distilled
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.world.sum_gradients(self.model.parameters())
@@ -129,6 +139,16 @@ class Trainer:
         # At the end: to read a number is to wait until a GPU has done all that it was told to. A
         # loss that is not finite has spoilt the weights by now, but they are saved nowhere.
         return finite_loss(self.world.sum(loss.detach()).item(), self.step)
+
+    def _outputs(self, images: Tensor) -> tuple[Sequence[Tensor], Tensor | float]:
+        """The network's three maps of scores, and its loss against the teacher: this process's
+        share of the mean over all."""
+        if self.teacher is None:
+            return self.model(images), 0.0
+        maps = self.model.features(images)  # what `MRMS.forward` does, with the maps in between
+        outputs = self.model.outputs(*maps, image_size(images))
+        loss = self.distillation(outputs[0], maps[1:], self.teacher.ask(images))
+        return outputs, loss / self.world.size
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -174,14 +194,25 @@ class Trainer:
         for model in (self.model, self.average):
             if model is not None:
                 load_into(model, checkpoint.weights, path)
-        self.before = checkpoint.as_history()
+        self._begin_after(checkpoint.as_history())
 
     def begin_with_released(self, released: Released) -> None:
         """Take what fits of released weights, of this or another network of the space, instead of
         random ones; raises UserError where nothing can (`hmseg.inherit`)."""
         for model in (self.model, self.average):
             if model is not None:
-                self.before = inherit_released(model, released, self.classes)
+                before = inherit_released(model, released, self.classes)
+        self._begin_after(before)
+
+    def begin_with_lite0(self) -> None:
+        """Take what fits of Lite0's ImageNet weights (`hmseg.lite0`); the head keeps its own."""
+        for model in (self.model, self.average):
+            if model is not None:
+                before = (inherit_lite0(model),)
+        self._begin_after(before)
+
+    def _begin_after(self, runs: tuple[dict[str, Any], ...]) -> None:
+        self.before = (*runs, *((self.teacher.about,) if self.teacher else ()))
 
     def resume(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint of the same run; raises UserError for one of another.

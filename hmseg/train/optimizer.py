@@ -1,5 +1,7 @@
 """The optimiser of a recipe, and its state as tensors with names."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -7,16 +9,30 @@ from hmseg.train.checkpoint import Tensors
 from hmseg.train.config import TrainConfig
 from lut.errors import UserError
 
+BACKBONE = ("stem.", "stages.")  # what the names of a network's backbone begin with
+
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that a recipe asks for, over all of a model's parameters."""
     rate, decay = config.learning_rate, config.weight_decay
+    groups = parameter_groups(config, model)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
     return torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=config.momentum,
-        weight_decay=decay, nesterov=config.nesterov,
-    )  # fmt: skip
+        groups, lr=rate, momentum=config.momentum, weight_decay=decay, nesterov=config.nesterov
+    )
+
+
+def parameter_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """All parameters in one group, or the backbone's in one of their own; `share` is what a group
+    has of the learning rate."""
+    if config.backbone_rate == 1:
+        return [{"params": list(model.parameters()), "share": 1.0}]
+    backbone: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (backbone if name.startswith(BACKBONE) else rest).append(parameter)
+    return [{"params": backbone, "share": config.backbone_rate}, {"params": rest, "share": 1.0}]
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:

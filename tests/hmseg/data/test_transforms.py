@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from hmseg.data.normalise import MEAN, STD, normalise
-from hmseg.data.transforms import Augmentation
+from hmseg.data.transforms import Augmentation, paste_classes
 
 
 def columns(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,3 +120,41 @@ def test_normalise_against_float64():
     result = normalise(image)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
+def test_blur_and_grey_leave_the_labels_alone():
+    image, labels = columns(64, 64, 8)
+    image = image * np.array([1, 0, 1], np.uint8)
+    still = {"scale": (1.0, 1.0), "colour": 0.0, "flip": False}
+    blurred, same = Augmentation(**still, blur=4)(image, labels, (64, 64), np.random.default_rng(3))
+    np.testing.assert_array_equal(same, labels)
+    steps = [np.abs(np.diff(x[..., 0].astype(int), axis=1)).max() for x in (image, blurred)]
+    assert steps[1] < steps[0]
+    grey, same = Augmentation(**still, grey=1)(image, labels, (64, 64), np.random.default_rng(3))
+    np.testing.assert_array_equal(same, labels)
+    assert (grey == grey[..., :1]).all()
+    plain, _ = Augmentation(**still)(image, labels, (64, 64), np.random.default_rng(3))
+    np.testing.assert_array_equal(plain, image)
+
+
+def test_half_of_the_classes_of_another_crop_are_pasted_whole():
+    image, labels = columns(64, 64, 16)  # classes 0 to 3
+    other_labels = np.repeat(np.array([4, 5, 6, 255], np.uint8), 16)[:, None].repeat(64, 1)
+    other = np.repeat((other_labels // 2)[..., None], 3, 2)
+    seen = set()
+    for seed in range(20):
+        out, out_labels = paste_classes(
+            image, labels, other, other_labels, np.random.default_rng(seed)
+        )
+        pasted = tuple(c for c in (4, 5, 6) if (out_labels == c).any())
+        seen.add(pasted)
+        assert len(pasted) == 2
+        taken = np.isin(other_labels, pasted)
+        np.testing.assert_array_equal(out[taken], other[taken])
+        np.testing.assert_array_equal(out[~taken], image[~taken])
+        np.testing.assert_array_equal(out_labels, np.where(taken, other_labels, labels))
+    assert len(seen) == 3
+    void = np.full_like(labels, 255)
+    out, out_labels = paste_classes(image, labels, other, void, np.random.default_rng(0))
+    np.testing.assert_array_equal(out_labels, labels)
+    np.testing.assert_array_equal(out, image)

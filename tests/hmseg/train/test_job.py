@@ -84,7 +84,11 @@ def test_the_run_is_what_was_asked_for(job: TrainJob, data: Path, tmp_path: Path
 def test_two_kinds_of_first_weights_are_refused(job: TrainJob):
     with pytest.raises(UserError, match="both give the first weights; leave one out"):
         replace(job, begin_with=Path("a"), pretrained="tiny-mrms")
-    for first in ({"begin_with": Path("a")}, {"pretrained": "tiny-mrms"}):
+    with pytest.raises(UserError, match="pretrained weights and an initialisation both give"):
+        replace(job, init="lite0", pretrained="tiny-mrms")
+    with pytest.raises(UserError, match="unknown initialisation 'lite4': there is lite0"):
+        replace(job, init="lite4")
+    for first in ({"begin_with": Path("a")}, {"pretrained": "tiny-mrms"}, {"init": "lite0"}):
         with pytest.raises(UserError, match="goes on with its own weights"):
             replace(job, resume=True, **first)
 

@@ -1,9 +1,12 @@
 """The optimiser of a recipe; its state by name goes from one to another."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.train.config import OptimizerName, Stage, TrainConfig
 from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 
@@ -53,3 +56,21 @@ def test_the_settings_are_those_of_the_recipe():
     (group,) = make_optimizer(config, network(0)).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.5, 0.1)
     assert group["nesterov"]
+
+
+def test_the_backbone_has_its_share_of_the_rate():
+    config = replace(recipe("sgd"), backbone_rate=0.25, momentum=0.0, weight_decay=0.0)
+    model = MRMS(MRMSConfig(width=0.5, num_classes=4))
+    optimizer = make_optimizer(config, model)
+    before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5 * group["share"]
+    optimizer.step()
+    for name, tensor in model.named_parameters():
+        moved = 0.125 if name.startswith(("stem", "stages")) else 0.5
+        torch.testing.assert_close(tensor, before[name] - moved, msg=name)
+    assert {name.split(".")[0] for name in before} == {
+        "stem", "stages", "head", "aux_medium", "aux_low",
+    }  # fmt: skip
