@@ -196,8 +196,8 @@ class CudaBackend(Backend):
         """Its own machine, which has no threads; raises UserError for those of another."""
         if remote is not None:
             raise UserError(
-                "GPU code runs on this machine alone: leave --device, --rpc-key and its variable "
-                "out"
+                "GPU code runs on this machine alone: leave --rpc-key, its variable and "
+                "--device out"
             )
         if threads is not None:
             raise UserError("--threads is of a CPU; leave it out for a GPU")

@@ -129,8 +129,8 @@ class TablePlaceOptions:
         named = read_key(self.rpc_key) or self.rpc_tracker or vars(self).get("device")
         if not identity.threads and named is not None:
             raise UserError(
-                f"{identity.target_text} is measured on its own machine: leave --device, "
-                "--rpc-key, --rpc-tracker out"
+                f"{identity.target_text} is measured on its own machine: leave --rpc-key, "
+                "--rpc-tracker and --device out"
             )
         workers, remote = place.read() if identity.threads else (0, None)
         from deploy.backends import backend_of
