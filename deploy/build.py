@@ -26,13 +26,14 @@ from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
 from deploy.own_file import OwnFile, check_reading, first_misread, own_file
+from deploy.reading.text import one_line
 from deploy.runtime import Network
 from deploy.schedules import Fields
 from deploy.street import draw_street
 from deploy.target import Target
 from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
-from lut.errors import WorkError
+from lut.errors import HmsegError, UserError, WorkError
 
 _READ_ON = 2  # images: a file that is misread is so on any
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
@@ -72,7 +73,7 @@ def build_artifact(
     first node that differs, where the graph does not match the file or the binary the graph; then
     there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
     that it was not checked, and there are no comparisons of it; a device that cannot run it is an
-    error.
+    error. Raises UserError where TVM fails on a user's file.
     """
     backend = backend_of(target)
     if remote is not None:
@@ -91,7 +92,17 @@ def build_artifact(
     job = Job(model, target, kernels, passes, dump, cache)
     drafted = draft(model, target, golden_image, golden, threads)
     noise = {"noise": asdict(golden.noise)}
-    built = backend.compile(job, drafted, on_step)
+    try:
+        built = backend.compile(job, drafted, on_step)
+    except HmsegError:
+        raise
+    except Exception as error:
+        if own is None:
+            raise  # of a network of ours, it is a mistake of ours
+        raise UserError(
+            f"this network cannot be compiled ({one_line(error, 300)}); export it anew, with "
+            "another opset or without its newest operators"
+        ) from error
 
     def check(network: Network, slow: bool) -> list[Comparison]:
         return verify_network(

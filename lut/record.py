@@ -1,13 +1,12 @@
 """One measurement: a network's kernels inside its frames, with raw samples."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from statistics import median
 from typing import Any, Literal
 
 from lut.errors import UserError
-from lut.json_text import checked
+from lut.json_text import checked, is_number
 from lut.ops import Operation, parse_operation
 
 Role = Literal["entries", "calibration"]
@@ -100,7 +99,8 @@ def _rounds(name: str, value: Any, count: int | None = None) -> Rounds:  # noqa:
         if not isinstance(frames, list) or not frames:
             raise UserError(f"{name} has a round without samples")
         for sample in frames:
-            number = isinstance(sample, int | float) and not isinstance(sample, bool)
-            if not number or not math.isfinite(sample) or sample <= 0:
-                raise UserError(f"{name} has the sample {sample!r}; microseconds are above zero")
+            if not is_number(sample) or sample <= 0:
+                raise UserError(
+                    f"{name} has the sample {sample!r:.40}; microseconds are above zero"
+                )
     return tuple(tuple(float(sample) for sample in frames) for frames in value)

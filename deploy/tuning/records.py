@@ -22,6 +22,7 @@ SHIPPED = Path(__file__).parent / "data"
 # A candidate replaces the rule only where it is this much faster inside the whole network; less
 # is within what repeating the measurement gives.
 MIN_GAIN = 1.05
+_MOST_NS = 1 << 63  # of a time: JSON's integers may be of any size
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def _read(values: dict[str, Any]) -> Record:
         raise UserError(f"the schedule is {known['schedule']!r:.40}, not fields by name")
     times = {name: known[name] for name in ("rule_ns", "candidate_ns")}
     for name, rounds in times.items():
-        if not isinstance(rounds, list) or not all(type(ns) is int and ns > 0 for ns in rounds):
+        if not isinstance(rounds, list) or not all(
+            type(ns) is int and 0 < ns < _MOST_NS for ns in rounds
+        ):
             raise UserError(f"{name} is {rounds!r:.40}, not nanoseconds of each round")
     if len(known["rule_ns"]) != len(known["candidate_ns"]):
         raise UserError("rule_ns and candidate_ns are of different numbers of rounds")

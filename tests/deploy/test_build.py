@@ -23,7 +23,7 @@ from deploy.verify import probe_images, verify_torch
 from hmseg import zoo
 from hmseg.genotype import parse_genotype, random_genotype
 from hmseg.mrms import MRMSConfig
-from lut.errors import WorkError
+from lut.errors import UserError, WorkError
 from tests.deploy import graphs
 from tests.deploy.graphs import SIZE, deployable, segmenter
 from tests.deploy.test_artifact_file import same
@@ -111,15 +111,36 @@ def test_a_pass_that_changes_nothing_is_taken(small_graph, cpu):
     assert all(comparison.passed for comparison in comparisons)
 
 
-def test_a_network_that_gives_nan_is_refused(cpu, tmp_path):
+def test_a_network_that_gives_nan_is_refused(small_graph, cpu):
+    passes = [scale_weight_of_conv(1, float("nan")), *network_passes()]
+    with pytest.raises(WorkError, match="logit error nan"):
+        build_artifact(small_graph, cpu, threads=2, passes=passes)
+
+
+def test_weights_that_are_nan_are_called_so(tmp_path):
     model = segmenter()
     for tensor in model.graph.initializer:
         if tensor.name == "b2":
             tensor.CopyFrom(
                 graphs.numpy_helper.from_array(np.full(graphs.CLASSES, np.nan, np.float32), "b2")
             )
-    with pytest.raises(WorkError, match="logit error nan"):
-        build_artifact(deployable(model, tmp_path), cpu, threads=2)
+    with pytest.raises(UserError, match="its weight 'b2' has 5 values that are NaN"):
+        deployable(model, tmp_path)
+
+
+def test_what_tvm_cannot_compile_of_a_users_file_is_one_line(cpu, tmp_path):
+    """Of a network of ours it is a mistake of ours, and shown whole."""
+
+    @tvm.transform.module_pass(opt_level=0, name="Fail")
+    def fail(_module, _context):
+        raise tvm.error.InternalError("Check failed:\nno such kernel")
+
+    source = open_source(str(graphs.write(segmenter(), tmp_path / "own.onnx")))
+    with pytest.raises(UserError, match=r"cannot be compiled .*no such kernel") as caught:
+        build_source(source, cpu, threads=2, passes=[fail])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(tvm.error.InternalError, match="no such kernel"):
+        build_artifact(source.graph, cpu, threads=2, passes=[fail])
 
 
 def test_a_file_that_was_misread_is_refused_before_anything_is_compiled(cpu, tmp_path):

@@ -87,7 +87,7 @@ def _damage_artifact(data: bytes, rng: Random, other: bytes) -> bytes:
         case 1 if name.endswith(".json"):
             members[name] = json_text(damage_json(json.loads(members[name]), rng))
         case 2:
-            members[name] = bytes(rng.choice((0, 1 << 16, 1 << 26)))
+            members[name] = bytes(rng.choice((0, 1 << 16, 1 << 24)))
     manifest["members"] = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in members.items()

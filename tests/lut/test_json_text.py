@@ -55,7 +55,9 @@ def test_fields_of_their_types():
         ({"name": 5}, "'name' is 5, not str"), ({"count": 1.0}, "'count' is 1.0, not int"),
         ({"count": True}, "'count' is True, not int"), ({"known": 1}, "'known' is 1, not bool"),
         ({"share": "1"}, "'share' is '1', not float"), ({"share": math.nan}, "'share' is nan"),
-        ({"share": math.inf}, "'share' is inf"), ({"other": 1}, "unknown field 'other'"),
+        ({"share": math.inf}, "'share' is inf"),
+        ({"share": 10**400}, "'share' is 1000"),
+        ({"other": 1}, "unknown field 'other'"),
     ],
 )  # fmt: skip
 def test_a_field_of_another_type(change, message):

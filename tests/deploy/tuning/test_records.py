@@ -119,6 +119,7 @@ def test_unknown_and_missing_fields_are_named(record, tmp_path, change):
         ({"rule_ns": None}, "rule_ns is None, not nanoseconds"), ({"rule_ns": "abc"}, "rule_ns is"),
         ({"candidate_ns": [0, 0, 0]}, "candidate_ns is"), ({"rule_ns": [True] * 3}, "rule_ns is"),
         ({"rule_ns": [float("nan")] * 3}, "rule_ns is"),
+        ({"rule_ns": [10**400] * 3}, "rule_ns is"),
         ({"rule_ns": [1]}, "different numbers of rounds"), ({"spec": [1]}, "'spec' is"),
         ({"schedule": "x"}, "schedule is 'x', not fields"),
         ({"versions": {"a": 1}}, "versions are"),
