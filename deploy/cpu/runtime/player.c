@@ -1,4 +1,4 @@
-/* The program that is sent to a device (deploy/devices/player.py): it loads libraries and calls
+/* The program that is sent to a device (deploy/devices/player_link.py): it loads libraries and calls
  * their functions, as it is told on its standard input, until that ends.
  *
  * A request is a line of words, some with bytes behind it whose number is the last word; the answer
