@@ -71,7 +71,11 @@ TOPICS = (
     Topic("Code for GPUs", [gpu.frames], ["2026-11-28-h100-frames.md"]),
     Topic(
         "Training on CamVid",
-        [training.weights, training.runs, kept("own-files", "grid-limit", "trainer-speed")],
+        [
+            training.weights,
+            training.runs,
+            kept("own-files", "grid-limit", "grid-fitted", "trainer-speed"),
+        ],
         ["2026-11-23-training.md", "2026-11-28-training-h100.md", "2026-11-30-pretrained.md"],
     ),
     Topic("Short equal schedules", [training.table4, training.options], ["2026-11-23-training.md"]),
