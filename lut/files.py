@@ -14,6 +14,7 @@ from lut.errors import UserError
 
 TEMPORARY = ".hmseg-"  # how the names of unfinished files begin
 NO_HOME = "this user has no home folder; name a folder to keep things in with HMSEG_HOME"
+_LOCK_ATTEMPTS = 1000  # to find a lock where others take it and remove it all the time
 _UMASK = threading.Lock()  # reading it sets it, for the whole process, to another for a moment
 
 
@@ -148,26 +149,36 @@ def hold_lock(lock: Path, taken: str) -> Iterator[None]:
 
 
 def _open_lock(lock: Path, taken: str) -> IO[str]:
-    while True:
+    for _ in range(_LOCK_ATTEMPTS):
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            file = lock.open("w")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                return file
-            file.close()  # whoever held it has removed it since it was opened
+            with suppress(FileNotFoundError):  # whoever held it has removed it, or its folder
+                file = lock.open("w")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(file, lock):
+                    return file
+                file.close()
         except BlockingIOError:
             file.close()
             raise UserError(taken) from None
         except OSError as error:
             raise _unwritable(lock, error) from error
+    raise UserError(taken)
 
 
-def lock_folder(folder: Path, work: str) -> AbstractContextManager[None]:
-    """Hold a folder for a work, such as "training", as its only one (`hold_lock`)."""
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def lock_folder(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder as the only one that works in it, whatever the work (`hold_lock`): works of
+    several kinds write files of one name."""
     return hold_lock(
-        Path(os.path.realpath(folder)) / f".{work}.lock",
-        f"another process is {work} in {folder}; wait for it, or name another folder",
+        Path(os.path.realpath(folder)) / ".hmseg.lock",
+        f"another process is at work in {folder}; wait for it, or name another folder",
     )
 
 

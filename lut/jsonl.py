@@ -19,6 +19,10 @@ from lut.json_text import parse_json
 
 Record = dict[str, Any]
 PACKED = ".xz"
+# What a file becomes when it is unpacked: at most so many times its size, and so much beside. The
+# shipped tables become up to 5 times as large.
+_MOST_RATIO, _SPARE_BYTES = 20, 16 << 20
+_UNPACKING_BYTES = 128 << 20  # xz's own largest setting takes 65 MiB
 
 
 class TornLineWarning(HmsegWarning):
@@ -97,12 +101,28 @@ def _content(path: Path) -> bytes:
     data = read_file(path)
     if path.suffix != PACKED:
         return data
+    try:
+        return _unpacked(data)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What one stream of xz holds. Raises ValueError for anything else, and for one that becomes
+    larger, or takes more memory to unpack, than ours can."""
     import lzma
 
+    most = _SPARE_BYTES + _MOST_RATIO * len(data)
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, _UNPACKING_BYTES)
     try:
-        return lzma.decompress(data)
-    except (lzma.LZMAError, EOFError) as error:
-        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from error
+        content = unpacker.decompress(data, most)
+    except lzma.LZMAError as error:
+        raise ValueError(error) from error
+    if not unpacker.eof and len(content) == most:
+        raise ValueError(f"its {len(data)} bytes would become more than {most}")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("it does not end where its content does")
+    return content
 
 
 @contextmanager

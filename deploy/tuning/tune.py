@@ -99,7 +99,7 @@ def tune(
         run.add(record)
 
     searched: set[str] = set()
-    with lock_folder(folder, "tuning"):
+    with lock_folder(folder):
         run = _Run(bench, limits, matching(load_records([folder]), *key), on_trial)
         while not run.over:
             batch, nest = run.next_batch(searched)

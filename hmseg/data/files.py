@@ -1,6 +1,7 @@
 """Files in folders: which are there, and how many were passed over."""
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,14 +40,28 @@ def files_in(
 
 
 def _files(folder: Path, below: bool, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Also links that lead nowhere: who opens one says so."""
+    """Also links that lead nowhere: who opens one says so. Pipes, sockets and devices are none."""
     above = (*above, os.path.realpath(folder))
     try:
-        entries = sorted(folder.iterdir())
+        entries = [(path, _kind(path)) for path in sorted(folder.iterdir())]
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    for path in entries:
-        if not path.is_dir():
+    for path, kind in entries:
+        if kind in (stat.S_IFREG, stat.S_IFLNK):
             yield path
+        elif kind != stat.S_IFDIR:
+            continue
         elif below and not path.name.startswith(".") and os.path.realpath(path) not in above:
             yield from _files(path, below, above)
+
+
+def _kind(path: Path) -> int:
+    """Of what a path leads to, as `stat.S_IFMT`; a link's that leads nowhere, or round and round.
+    Raises OSError for one that cannot be looked at."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except OSError:
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            raise
+        return stat.S_IFLNK

@@ -37,7 +37,12 @@ def parse_fingerprints(value: Any) -> dict[str, Fingerprint]:  # noqa: ANN401 - 
 def check_same(before: dict[str, Fingerprint], now: dict[str, Fingerprint], what: str) -> None:
     """Raise UserError, saying in what they differ, where the splits are no longer those that `what`
     began with. A checkpoint from before they were kept has none, and is taken."""
-    for split in sorted(before.keys() & now.keys()):
+    if before and before.keys() != now.keys():
+        raise UserError(
+            f"{what}: it began with the splits {', '.join(before)}, these are {', '.join(now)}; "
+            "give it its own data, or begin anew in another folder"
+        )
+    for split in sorted(before):
         if list(before[split].items()) != list(now[split].items()):
             difference = _difference(before[split], now[split])
             raise UserError(

@@ -1,6 +1,8 @@
 """Image files in: the one reader of training, evaluation and running, so that all see the same
 pixels."""
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from lut.errors import UserError
 
@@ -19,6 +22,8 @@ _FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF"]  # Pillow knows many more, few
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 _TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange height and width
 _ORIENTATION = 0x0112
+_PNG_MAGIC_BYTES = 8
+_PNG_TELLING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks in which EXIF is kept
 
 
 def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
@@ -68,8 +73,27 @@ def _open(path: Path, read: Callable[[Image.Image], T]) -> T:
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
-    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    # A PNG's own `getexif` decodes the whole picture, for what may stand behind it.
+    head_is_all = isinstance(image, PngImageFile) and not _tells_behind(image)
+    exif = Image.Image.getexif(image) if head_is_all else image.getexif()
+    turned = exif.get(_ORIENTATION) in _TURNED
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _tells_behind(image: PngImageFile) -> bool:
+    """Whether a PNG has a chunk behind its pixels that may hold EXIF."""
+    file, behind = image.fp, False
+    assert file is not None
+    place = file.tell()
+    file.seek(_PNG_MAGIC_BYTES)
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if behind and name in _PNG_TELLING:
+            break
+        behind = behind or name == b"IDAT"
+        file.seek(length + 4, os.SEEK_CUR)  # a checksum besides
+    file.seek(place)
+    return bool(head)
 
 
 def _mask(image: Image.Image) -> Image.Image:
@@ -86,9 +110,9 @@ def _upright(image: Image.Image) -> Image.Image:
     if image.mode[0] not in "IF":
         return image
     # The high 8 of 16 bits: `convert` would cut off at 255.
-    pixels = np.asarray(image)
     if image.mode == "F":
         raise UserError("its pixels are floats; save it with 8 or 16 bits")
-    if pixels.dtype.itemsize > 2 and (pixels.min() < 0 or pixels.max() > 65535):
+    pixels = np.asarray(image)
+    if pixels.dtype.itemsize > 2:  # how many of the bits count, nothing says
         raise UserError("its pixels have 32 bits; save it with 8 or 16")
     return Image.fromarray((pixels >> 8).astype(np.uint8))

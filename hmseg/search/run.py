@@ -9,7 +9,7 @@ FOLDER/network.png, probabilities.png, cost.png
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,13 +77,22 @@ class SearchRun:
         """Search to the end and write what was found.
 
         A folder that holds a search is only touched with `resume`, and only where it is the same
-        and no other process is searching there: else UserError, as for a folder that cannot be
+        and no other process is at work there: else UserError, as for a folder that cannot be
         written.
         """
-        with lock_folder(self.folder, "searching") if self.world.is_main else nullcontext():
-            return self._start(resume=resume)
+        with ExitStack() as held:
+            self.world.together(lambda: self._take_folder(held, resume=resume))
+            # Every process has looked before the first one writes.
+            if self.world.is_main:
+                remove_leftovers(self.folder)
+                if self.searcher.step == 0:
+                    self.searcher.checkpoint().save(self.last)
+            self.searcher.run(self._after_step)
+            return self._finish()
 
-    def _start(self, *, resume: bool) -> Found:
+    def _take_folder(self, held: ExitStack, *, resume: bool) -> None:
+        if self.world.is_main:
+            held.enter_context(lock_folder(self.folder))
         if resume:
             self._resume()
         elif self.last.exists():
@@ -92,13 +101,6 @@ class SearchRun:
                 mend=Resume("search", self.folder),
             )
         check_writable(self.last)
-        self.world.wait()  # every process has looked before the first one writes
-        if self.world.is_main:
-            remove_leftovers(self.folder)
-            if self.searcher.step == 0:
-                self.searcher.checkpoint().save(self.last)
-        self.searcher.run(self._after_step)
-        return self._finish()
 
     def _resume(self) -> None:
         checkpoint = SearchCheckpoint.load(self.last)

@@ -3,7 +3,7 @@ over one: summed gradients, summed loss counts and synchronised batch norm.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hmseg.train.losses import at_least_float32
+from lut.errors import HmsegError
 
 CPU = torch.device("cpu")
 
@@ -37,9 +38,20 @@ class World:
         dist.all_reduce(total)
         return total.to(tensor.device)
 
-    def wait(self) -> None:
-        """Until every process has come here."""
-        self.sum(torch.zeros(1))
+    def together(self, work: Callable[[], None]) -> None:
+        """Do what may be refused, such as taking a folder, and return when every process has. Where
+        one refuses, its HmsegError is raised in all: none waits for what another has given up."""
+        refusals: list[HmsegError | None] = [None]
+        try:
+            work()
+        except HmsegError as error:
+            refusals = [error]
+        if self.size > 1:
+            (own,), refusals = refusals, [None] * self.size
+            dist.all_gather_object(refusals, own)
+        for refusal in refusals:
+            if refusal is not None:
+                raise refusal
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes, in one message."""

@@ -9,7 +9,7 @@ FOLDER/samples/*.png      validation frames with the predicted classes over them
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,12 +87,20 @@ class Run:
         """Train to the end; raises what `Trainer.run` raises and UserError for the folder.
 
         A folder that holds a run is only touched with `resume`, and only where it is the same run
-        and no other process is training there.
+        and no other process is at work there.
         """
-        with lock_folder(self.folder, "training") if self.world.is_main else nullcontext():
-            self._start(resume=resume)
+        with ExitStack() as held:
+            self.world.together(lambda: self._take_folder(held, resume=resume))
+            # Every process has looked before the first one writes.
+            if self.world.is_main:
+                remove_leftovers(self.folder)
+                if self.trainer.step == 0:
+                    self.trainer.checkpoint().save(self.last)
+            self.trainer.run(self._after_step)
 
-    def _start(self, *, resume: bool) -> None:
+    def _take_folder(self, held: ExitStack, *, resume: bool) -> None:
+        if self.world.is_main:
+            held.enter_context(lock_folder(self.folder))
         if resume:
             self._resume()
         elif self.last.exists():
@@ -101,12 +109,6 @@ class Run:
                 mend=Resume("train", self.folder),
             )
         check_writable(self.last)
-        self.world.wait()  # every process has looked before the first one writes
-        if self.world.is_main:
-            remove_leftovers(self.folder)
-            if self.trainer.step == 0:
-                self.trainer.checkpoint().save(self.last)
-        self.trainer.run(self._after_step)
 
     def best_record(self) -> dict[str, Any]:
         """The log's record of the best evaluation; raises UserError where there is none."""

@@ -4,6 +4,7 @@ them, as far as a program goes with them before it computes."""
 import hashlib
 import io
 import json
+import lzma
 import struct
 import tempfile
 import zipfile
@@ -251,6 +252,25 @@ def _read_table(path: Path) -> object:
 
 
 @cache
+def _packed() -> Seeds:
+    return [lzma.compress(table) for table in _tables()]
+
+
+@cache
+def _bomb() -> bytes:
+    """10 KB that become 64 MiB; several are one file too."""
+    return lzma.compress(bytes(64 << 20), preset=0)
+
+
+def _damage_packed(data: bytes, rng: Random, other: bytes) -> bytes:
+    if rng.random() < 0.05:
+        return _bomb() * rng.choice((1, 32))
+    if rng.random() < 0.5:
+        return damage_bytes(data, rng, other)
+    return lzma.compress(_damage_lines(lzma.decompress(data), rng, lzma.decompress(other)))
+
+
+@cache
 def _genotypes() -> Seeds:
     from hmseg.genotype import MRMS_GENOTYPE
 
@@ -299,6 +319,7 @@ KINDS: dict[str, Kind] = {
     "checkpoint": Kind(".safetensors", _checkpoints, _damage_checkpoint, _read_checkpoint),
     "tuning": Kind(".jsonl", _tuning, _damage_lines, _read_tuning),
     "table": Kind(".jsonl", _tables, _damage_lines, _read_table),
+    "packed": Kind(".jsonl.xz", _packed, _damage_packed, _read_table),
     "network": Kind(".json", _genotypes, _damage_object, read_network),
     "image": Kind(".png", _images, damage_bytes, read_image),
 }

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import stat
@@ -200,7 +201,7 @@ def test_a_locked_folder_is_refused_by_name(tmp_path: Path):
     folder = tmp_path / "run"
     held = (
         "import sys; from pathlib import Path; from lut.files import lock_folder\n"
-        "with lock_folder(Path(sys.argv[1]), 'training'): print('held', flush=True); input()"
+        "with lock_folder(Path(sys.argv[1])): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", held, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -209,15 +210,13 @@ def test_a_locked_folder_is_refused_by_name(tmp_path: Path):
         (tmp_path / "link").symlink_to(folder)
         for name in (folder, tmp_path / "link"):
             with (
-                pytest.raises(UserError, match=f"another process is training in {name}; wait"),
-                lock_folder(name, "training"),
+                pytest.raises(UserError, match=f"another process is at work in {name}; wait"),
+                lock_folder(name),
             ):
                 raise AssertionError
-        with lock_folder(folder, "tuning"):  # another work
-            pass
         other.kill()  # the kernel gives it back
-    with lock_folder(folder, "training"):
-        assert (folder / ".training.lock").exists()
+    with lock_folder(folder):
+        assert (folder / ".hmseg.lock").exists()
     assert list(folder.iterdir()) == []
 
 
@@ -233,6 +232,23 @@ def test_a_lock_leaves_nothing_behind(tmp_path: Path):
         hold_lock(Path("/proc/none/.lock"), "taken"),
     ):
         raise AssertionError
+
+
+def test_a_lock_that_is_removed_meanwhile_is_made_anew(tmp_path: Path, monkeypatch):
+    """By another process, between any two looks at it."""
+    lock, flock, left = tmp_path / "new" / ".lock", fcntl.flock, [2]
+
+    def slowly(file: object, how: int) -> None:
+        flock(file, how)
+        if left[0]:
+            left[0] -= 1
+            lock.unlink()
+            lock.parent.rmdir()
+
+    monkeypatch.setattr(fcntl, "flock", slowly)
+    with hold_lock(lock, "taken"):
+        assert lock.exists()
+    assert left == [0]
 
 
 def test_the_users_folder(monkeypatch, tmp_path: Path):

@@ -1,4 +1,5 @@
 import hashlib
+import lzma
 import threading
 
 import pytest
@@ -103,4 +104,22 @@ def test_a_packed_file_that_is_damaged(tmp_path, damage):
     rewrite_records(packed, [{"a": 1}])
     packed.write_bytes(damage(packed.read_bytes()))
     with pytest.raises(UserError, match="damaged or cut short"):
+        read_records(packed)
+
+
+def test_a_packed_file_that_would_take_all_memory(tmp_path):
+    packed = tmp_path / "r.jsonl.xz"
+    packed.write_bytes(lzma.compress(bytes(40 << 20), preset=0))
+    with pytest.raises(UserError, match=r"its \d+ bytes would become more than"):
+        read_records(packed)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    packed.write_bytes(lzma.compress(b"{}\n", filters=filters))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_records(packed)
+
+
+def test_a_packed_file_with_something_behind_it(tmp_path):
+    packed = tmp_path / "r.jsonl.xz"
+    packed.write_bytes(lzma.compress(b"{}\n") * 2)
+    with pytest.raises(UserError, match="does not end where its content does"):
         read_records(packed)

@@ -1,11 +1,13 @@
 """Lists of files neither shrink nor stop without a word."""
 
+import os
 import warnings
 
 import pytest
 
 from hmseg.data.files import PassedOverWarning, files_in
 from lut.errors import UserError
+from tests.conditions import NOT_ROOT
 
 
 def make(folder, *names):
@@ -32,6 +34,26 @@ def test_a_link_that_leads_nowhere_is_left_to_who_opens_it(tmp_path):
     make(tmp_path, "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
     assert names(files_in(tmp_path, (".png",)), tmp_path) == ["a.png", "b.png"]
+
+
+def test_what_is_no_file_is_left_out(tmp_path):
+    """To open a pipe is to wait for who writes into it."""
+    make(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "d.png").symlink_to(tmp_path / "d.png")  # round and round
+    assert names(files_in(tmp_path, (".png",)), tmp_path) == ["a.png", "d.png"]
+
+
+@NOT_ROOT.mark
+def test_a_folder_whose_files_cannot_be_looked_at(tmp_path):
+    make(tmp_path, "in/a.png")
+    (tmp_path / "in").chmod(0o600)  # names can be read, nothing else
+    try:
+        with pytest.raises(UserError, match=r"in: cannot be read \(Permission denied\)"):
+            files_in(tmp_path / "in", (".png",))
+    finally:
+        (tmp_path / "in").chmod(0o700)
 
 
 def test_what_is_passed_over_is_counted(tmp_path):

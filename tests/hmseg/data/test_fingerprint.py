@@ -50,6 +50,14 @@ def test_a_checkpoint_that_has_none_is_taken(split):
     check_same({}, {"train": fingerprint(split)}, "run")
 
 
+def test_other_splits(split):
+    """Of which none could be compared."""
+    own = fingerprint(split)
+    for now in ({}, {"val": own}, {"train": own, "val": own}):
+        with pytest.raises(UserError, match="run: it began with the splits train, these are"):
+            check_same({"train": own}, now, "run")
+
+
 @pytest.mark.parametrize("value", [None, 1, [], {"train": 1}, {"train": {"a": 1}}, {"a": ["b"]}])
 def test_what_is_no_fingerprint(value):
     with pytest.raises(UserError, match="not texts by frame"):

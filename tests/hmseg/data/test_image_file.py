@@ -42,6 +42,7 @@ def test_sixteen_bits_keep_their_high_byte(tmp_path, suffix):
     ("pixels", "message"),
     [
         (np.full((4, 5), 0.5, np.float32), "floats; save it with 8 or 16 bits"),
+        (np.full((4, 5), 200, np.int32), "32 bits; save it with 8 or 16"),
         (np.full((4, 5), 1 << 20, np.int32), "32 bits; save it with 8 or 16"),
         (np.full((4, 5), -1, np.int32), "32 bits"),
     ],
@@ -58,6 +59,29 @@ def test_the_size_is_that_of_the_upright_image(tmp_path):
     Image.fromarray(COLOURS).save(path, exif=turned())
     assert image_size(path) == (30, 20)
     assert read_image(path).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_the_size_is_read_without_decoding(tmp_path, exif):
+    """What stands behind a PNG's head is cut off: nothing can be decoded."""
+    path = tmp_path / "i.png"
+    Image.fromarray(COLOURS).save(path, exif=turned() if exif else b"")
+    path.write_bytes(path.read_bytes().partition(b"IDAT")[0] + b"IDAT" + bytes(4))
+    assert image_size(path) == ((30, 20) if exif else (20, 30))
+    with pytest.raises(UserError, match="cannot be decoded"):
+        read_image(path)
+
+
+def test_exif_behind_the_pixels_counts(tmp_path):
+    """PNG lets it stand there; both readers see it."""
+    path = tmp_path / "i.png"
+    Image.fromarray(COLOURS).save(path, exif=turned())
+    data = path.read_bytes()
+    at = data.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(data[at : at + 4])
+    last = len(data) - 12  # IEND
+    path.write_bytes(data[:at] + data[end:last] + data[at:end] + data[last:])
+    assert image_size(path) == (30, 20) == read_image(path).shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "1", "I;16", "LA"])

@@ -17,7 +17,10 @@ from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.loop import Trainer
 from hmseg.train.metrics import evaluate, torch_predictor
+from lut.errors import UserError
+from lut.files import lock_folder
 from tests.hmseg.data.folders import make_camvid
+from tests.hmseg.train.test_run import make_run
 
 STEPS = 4
 
@@ -121,3 +124,32 @@ def test_without_synchronisation_the_curves_part(tmp_path: Path):
     halves = [trainer.loss.sums(model(images[i : i + 2]), labels[i : i + 2]) for i in (0, 2)]
     split = trainer.loss.combine(*(a + b for a, b in zip(*halves, strict=True)))
     assert split.item() != pytest.approx(whole.item(), rel=1e-3)
+
+
+def refused_worker(rank: int, world: World, folder: Path) -> None:
+    run = make_run(folder / "data", folder / "run")
+    run.world = world
+    with pytest.raises(UserError, match="another process is at work in") as refusal:
+        run.start(resume=False)
+    (folder / f"rank{rank}.txt").write_text(str(refusal.value))
+
+
+def test_a_folder_that_is_taken_is_refused_by_all(tmp_path: Path):
+    """Only the first process asks for it; the other would wait for it, and fail when it is gone."""
+    make_camvid(tmp_path / "data")
+    with lock_folder(tmp_path / "run"):
+        in_two_processes(partial(refused_worker, folder=tmp_path))
+    texts = {(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)}
+    assert len(texts) == 1
+
+
+def test_together_alone():
+    done: list[int] = []
+    ALONE.together(lambda: done.append(1))
+    assert done == [1]
+
+    def refuse() -> None:
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        ALONE.together(refuse)
