@@ -111,6 +111,7 @@ def test_what_fails_is_named(phone):
 
 def test_an_adb_that_does_not_run(phone, tmp_path):
     (tmp_path / "bin" / "adb").write_bytes(b"\x7fELF of another machine")
+    phone.setenv("PATH", str(tmp_path / "bin"))  # without a real one behind it
     with pytest.raises(UserError, match="cannot run adb: Exec format error"):
         adb_shell("FA7A")
 
