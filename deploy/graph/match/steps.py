@@ -123,9 +123,7 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) ->
         if kind in ("", "_channel") and (not alone or graph.used_once(value)):
             minus = np.full(shape[0], -1, np.float32), np.zeros(shape[0], np.float32)
             added = steps.after(value, f"add{kind}", (other,))  # type: ignore[arg-type]
-            yield replace(
-                added, then=("scale", *added.then), vectors=(*minus, *added.vectors)
-            )
+            yield replace(added, then=("scale", *added.then), vectors=(*minus, *added.vectors))
     yield from _with_constant(graph, steps, shape[0], alone=alone)
 
 
