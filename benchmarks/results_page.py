@@ -71,8 +71,8 @@ TOPICS = (
     Topic("Code for GPUs", [gpu.frames], ["2026-11-28-h100-frames.md"]),
     Topic(
         "Training on CamVid",
-        [training.weights, training.runs, kept("own-files", "trainer-speed")],
-        ["2026-11-23-training.md", "2026-11-28-training-h100.md"],
+        [training.weights, training.runs, kept("own-files", "grid-limit", "trainer-speed")],
+        ["2026-11-23-training.md", "2026-11-28-training-h100.md", "2026-11-30-pretrained.md"],
     ),
     Topic("Short equal schedules", [training.table4, training.options], ["2026-11-23-training.md"]),
     Topic(

@@ -80,7 +80,7 @@ def errors(transform: Transform) -> tuple[float, float]:
     return tuple(float(np.sqrt(np.square(y - truth).mean()) / size) for y in (found, plain))  # type: ignore[return-value]
 
 
-def speed(op: Conv, module: Any = None) -> float:  # noqa: ANN401
+def speed(op: Conv, module: Any = None) -> float:
     """GMAC/s of a kernel, else of the one that the rule takes, one thread."""
     import tvm
 

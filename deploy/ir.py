@@ -207,8 +207,8 @@ def first_lanes(count: int, lanes: int) -> Expr:
 
 
 def const_int(value: int, lanes: int) -> Expr:
-    """A vector of equal int32."""
-    return T.broadcast(T.int32(value), lanes)
+    """A vector of equal int32; one for one lane."""
+    return splat(T.int32(value), lanes)
 
 
 def call_c(name: str, *arguments: Expr) -> None:

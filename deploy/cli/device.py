@@ -127,6 +127,7 @@ def doctor(
         raise UserError(f"--device {device}: leave --rpc-key, --rpc-tracker and --adb out")
     if threads is not None and not 1 <= threads <= places.MAX_THREADS:
         raise UserError(f"--threads {threads}: write a number from 1 to {places.MAX_THREADS}")
+    places.check_limit(rpc_limit)
     from deploy.devices.doctor import diagnose
     from deploy.devices.named import named_place
     from deploy.devices.place import Place

@@ -136,7 +136,9 @@ class TargetOptions:
 
 def target_text(text: str | None, remote: "Remote | None") -> str:
     """The option, else what fits the device, else this machine."""
-    return text or (remote and remote.fitting) or "cpu"
+    if text is not None:
+        return text
+    return (remote and remote.fitting) or "cpu"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Where commands do their work: the options of threads and of devices, and what they mean."""
 
-import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +44,7 @@ Device = Annotated[
     ),
 ]
 CALL_LIMIT_S = 120.0
+MAX_LIMIT_S = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class PlaceOptions:
                 )
             return read_threads(self.threads), None
         address = read_tracker(self.rpc_tracker)
-        self._check_limit()
+        check_limit(self.rpc_limit)
         from deploy.cli.console import say
         from deploy.devices.network import Remote
         from deploy.devices.session import Farm
@@ -94,7 +94,7 @@ class PlaceOptions:
     def _read_device(self, text: str) -> "tuple[int, Remote]":
         if self.rpc_key is not None or self.rpc_tracker is not None:
             raise UserError(f"--device {text} and --rpc-key name two devices; leave one out")
-        self._check_limit()
+        check_limit(self.rpc_limit)
         from deploy.cli.console import say, step
         from deploy.devices.fitting import fitting_target
         from deploy.devices.named import named_place
@@ -109,10 +109,6 @@ class PlaceOptions:
         fitting = place.shell.target or fitting_target(found)
         return workers, Remote(place, workers, say, fitting)
 
-    def _check_limit(self) -> None:
-        if not 0 < self.rpc_limit < math.inf:
-            raise UserError(f"--rpc-limit {self.rpc_limit}: write a number of seconds above 0")
-
 
 @dataclass(frozen=True)
 class TablePlaceOptions:
@@ -126,8 +122,8 @@ class TablePlaceOptions:
         """The target that the text names, by default the table's own, and what measures it. Raises
         UserError as `PlaceOptions.read` and `resolve_measured_target`."""
         place = PlaceOptions(identity.threads, **vars(self))
-        named = read_key(self.rpc_key) or self.rpc_tracker or vars(self).get("device")
-        if not identity.threads and named is not None:
+        named = (read_key(self.rpc_key), self.rpc_tracker, vars(self).get("device"))
+        if not identity.threads and named != (None, None, None):
             raise UserError(
                 f"{identity.target_text} is measured on its own machine: leave --rpc-key, "
                 "--rpc-tracker and --device out"
@@ -135,7 +131,8 @@ class TablePlaceOptions:
         workers, remote = place.read() if identity.threads else (0, None)
         from deploy.backends import backend_of
 
-        resolved = resolve_measured_target(target or identity.target_text, identity.precision)
+        text = identity.target_text if target is None else target
+        resolved = resolve_measured_target(text, identity.precision)
         return resolved, backend_of(resolved).devices(workers, remote)
 
 
@@ -144,6 +141,14 @@ class DeviceTablePlaceOptions(TablePlaceOptions):
     """The same, also over ssh and adb; for commands without a --device of their own."""
 
     device: Device = None
+
+
+def check_limit(limit_s: float) -> None:
+    """Raise UserError for what is no limit of a call: alarms and timers take only so much."""
+    if not 0 < limit_s <= MAX_LIMIT_S:
+        raise UserError(
+            f"--rpc-limit {limit_s:g}: write a number of seconds above 0, at most {MAX_LIMIT_S}"
+        )
 
 
 def read_tracker(text: str | None) -> Address:

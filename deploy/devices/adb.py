@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 
 from deploy.devices.address import Address
-from deploy.devices.shell import last_line
+from deploy.devices.shell import UnreachableError, last_line
 from lut.errors import HmsegError, UserError
 
 ABI = "arm64-v8a"
@@ -25,6 +25,7 @@ class AdbShell:
     base: str = "/data/local/tmp"
     target: str | None = "android"
     runner: str = ""
+    cure: str = "its maker or its owner forbids that; another phone is needed"
 
     @property
     def name(self) -> str:
@@ -40,32 +41,34 @@ class AdbShell:
         line = last_line(error, "")
         if not line.startswith(_OWN_ERRORS):
             return None
-        return UserError(f"{self.name}: {line}; unlock the phone, plug it in, allow debugging")
+        kind = UserError if "unauthorized" in line else UnreachableError
+        return kind(f"{self.name}: {line}; unlock the phone, plug it in, allow debugging")
 
 
 def adb_shell(serial: str | None) -> AdbShell:
     """Of the phone with this serial number, by default the only one. Raises UserError, with the
-    cure, unless it is there and authorised."""
+    cure, unless it is there, authorised and of 64-bit ARM."""
     serial = find_phone(serial)
-    return AdbShell(serial, _adb("-s", serial, "shell", "getprop", "ro.product.model").strip())
+    _check_abi(serial)
+    return AdbShell(serial, _property(serial, "ro.product.model"))
 
 
 def check_phone(tracker: Address) -> str:
     """The phone's name; raises UserError, with the cure, unless it can reach the tracker by cable.
 
-    Exactly one phone must be connected and authorised, be of 64-bit ARM, and have the tracker's
+    One phone must be ready, or named by ANDROID_SERIAL, be of 64-bit ARM, and have the tracker's
     port reversed, so that 127.0.0.1 there is this machine.
     """
-    find_phone(None)
-    abi = _adb("shell", "getprop", "ro.product.cpu.abi").strip()
-    if abi != ABI:
-        raise UserError(f"the phone is {abi or 'of an unknown kind'}; target android is {ABI}")
+    serial = find_phone(None)
+    _check_abi(serial)
     port = f"tcp:{tracker.port}"
-    if not any(port in line.split() for line in _adb("reverse", "--list").splitlines()):
+    reversed_ = _adb("reverse", "--list", serial=serial)
+    if not any(port in line.split() for line in reversed_.splitlines()):
         raise UserError(
-            f"the phone cannot reach the tracker over the cable; run: adb reverse {port} {port}"
+            f"the phone cannot reach the tracker over the cable; run: adb -s {serial} reverse "
+            f"{port} {port}"
         )
-    return _adb("shell", "getprop", "ro.product.model").strip() or "phone"
+    return _property(serial, "ro.product.model") or "phone"
 
 
 def phones() -> list[tuple[str, str]]:
@@ -112,14 +115,27 @@ def find_phone(serial: str | None) -> str:
     return ready[0]
 
 
-def _adb(*arguments: str, limit_s: float = _ANSWER_S) -> str:
+def _check_abi(serial: str) -> None:
+    abi = _property(serial, "ro.product.cpu.abi")
+    if abi != ABI:
+        raise UserError(f"the phone is {abi or 'of an unknown kind'}; target android is {ABI}")
+
+
+def _property(serial: str, name: str) -> str:
+    return _adb("shell", "getprop", name, serial=serial).strip()
+
+
+def _adb(*arguments: str, serial: str | None = None, limit_s: float = _ANSWER_S) -> str:
+    phone = ("-s", serial) if serial else ()
     try:
         done = subprocess.run(
-            ("adb", *arguments), capture_output=True, text=True, check=False, timeout=limit_s
+            ("adb", *phone, *arguments), capture_output=True, check=False, timeout=limit_s
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"adb {arguments[0]} does not answer; run: adb kill-server") from None
+    except OSError as error:
+        raise UserError(f"cannot run adb: {error.strerror}") from error
     if done.returncode:
-        line = last_line(done.stderr, f"exit {done.returncode}")
+        line = last_line(done.stderr.decode(errors="replace"), f"exit {done.returncode}")
         raise UserError(f"adb {arguments[0]} failed: {line}")
-    return done.stdout
+    return done.stdout.decode(errors="replace")

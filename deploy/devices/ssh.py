@@ -5,7 +5,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 
-from deploy.devices.shell import last_line
+from deploy.devices.shell import UnreachableError, last_line
 from lut.errors import HmsegError, UserError
 
 # Nobody is asked for a password; a host that is gone is noticed.
@@ -16,9 +16,11 @@ _OPTIONS = (
 _WORD = r"[^\s:@-][^\s:@]*"  # never an option of ssh
 _ADDRESS = re.compile(rf"(?P<host>({_WORD}@)?{_WORD})(:(?P<port>[0-9]+))?")
 _FAILED = 255  # ssh itself; every other code is the script's
-_CURES = (
+_FORBIDDEN = (
     ("Permission denied", "put your key there (ssh-copy-id) or into ssh-agent"),
     ("Host key verification failed", "connect once by hand and accept its key"),
+)
+_CURES = (
     ("Could not resolve", "is the name right?"),
     ("refused", "is an ssh server running there, at this port?"),
     ("timed out", "is it on, and in this network?"),
@@ -36,6 +38,7 @@ class SshShell:
     target: str | None = None
     board: str = ""
     runner: str = ""
+    cure: str = "name another folder in TMPDIR there"
 
     @property
     def name(self) -> str:
@@ -52,8 +55,11 @@ class SshShell:
         if code != _FAILED:
             return None
         line = last_line(error, "the connection broke")
+        for words, cure in _FORBIDDEN:
+            if words in line:
+                return UserError(f"{self.name}: {line}; {cure}")
         cure = next((cure for words, cure in _CURES if words in line), f"try: ssh {self.host}")
-        return UserError(f"{self.name}: {line}; {cure}")
+        return UnreachableError(f"{self.name}: {line}; {cure}")
 
 
 def ssh_shell(text: str) -> SshShell:

@@ -25,14 +25,15 @@ def parameters_in_opencl(text: str) -> dict[str, int]:
     }
 
 
-def parameters_in_cubin(data: bytes) -> dict[str, int]:
+def parameters_in_cubin(data: bytes) -> dict[str, int | None]:
     """Of the kernels in a cubin, an ELF file; none of what is no such file, which no driver
-    loads."""
-    found: dict[str, int] = {}
+    loads. None for a kernel whose section does not tell: other compilers may say it in another way.
+    """
+    found: dict[str, int | None] = {}
     try:
         for name, content in _sections(data):
             if name.startswith(_INFO):
-                found[name.removeprefix(_INFO).decode()] = _count(content)
+                found[name.removeprefix(_INFO).decode()] = _count(content) or None
     except (struct.error, IndexError, ValueError, OverflowError):
         return {}
     return found
@@ -59,13 +60,13 @@ def _count(content: bytes) -> int:
     return found
 
 
-def wrong_launch(launches: Mapping[str, set[int]], code: Mapping[str, int]) -> str:
+def wrong_launch(launches: Mapping[str, set[int]], code: Mapping[str, int | None]) -> str:
     """What is wrong with launches, the numbers of arguments by kernel; "" where nothing is, or
     where the code does not tell."""
     for kernel, counts in launches.items() if code else ():
         if kernel not in code:
             return f"its code has no kernel {kernel!r:.80}"
-        if counts != {code[kernel]}:
+        if code[kernel] is not None and counts != {code[kernel]}:
             given = ", ".join(map(str, sorted(counts)))
             return f"the kernel {kernel!r:.80} has {code[kernel]} parameters, it is given {given}"
     return ""

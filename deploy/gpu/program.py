@@ -100,11 +100,12 @@ class GpuProgram:
         for entry in self.plan.entries.values():
             for launch in entry.launches:
                 launches.setdefault(launch.kernel, set()).add(len(launch.arguments))
-        for code in (
+        codes: list[Mapping[str, int | None]] = [
             *(parameters_in_cubin(data) for data in self.cubins.values()),
             *(parameters_in_ptx(data.decode()) for data in self.ptx.values()),
             parameters_in_opencl(self.opencl),
-        ):
+        ]
+        for code in codes:
             if wrong := wrong_launch(launches, code):
                 raise UserError(f"the plan of the GPU's launches is not sound ({wrong})")
 

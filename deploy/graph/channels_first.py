@@ -345,7 +345,8 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
     def _cut_alone(self, value: relax.Var) -> bool:
         """Whether a map has one reader, or slices alone: who computes its parts apart does nothing
         twice."""
-        todo, readers = [self.origins[value]] if value in self.origins else [], []
+        todo = [self.origins[value]] if value in self.origins else []
+        readers: list[relax.Var] = []
         while todo:
             for reader in self.graph.readers(todo.pop()):
                 moved = self.graph.call(reader, "relax.permute_dims", "relax.reshape")

@@ -57,13 +57,13 @@ def soft_labels(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def likeness(mine: Tensor, theirs: Tensor) -> Tensor:
     """Mean squared difference of the cosines between any two places of an image, in two maps
     (N, C, h, w) of any widths; the larger one is averaged to the smaller one's size."""
-    size = [min(sides) for sides in zip(mine.shape[-2:], theirs.shape[-2:], strict=True)]
+    size = min(mine.shape[-2], theirs.shape[-2]), min(mine.shape[-1], theirs.shape[-1])
     return (_cosines(mine, size) - _cosines(theirs, size)).square().mean()
 
 
-def _cosines(features: Tensor, size: list[int]) -> Tensor:
+def _cosines(features: Tensor, size: tuple[int, int]) -> Tensor:
     features = at_least_float32(features)
-    if list(features.shape[-2:]) != size:
+    if tuple(features.shape[-2:]) != size:
         features = F.adaptive_avg_pool2d(features, size)
     places = F.normalize(features.flatten(2), dim=1)
     return places.transpose(1, 2) @ places

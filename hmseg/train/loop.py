@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +146,7 @@ class Trainer:
         if self.teacher is None:
             return self.model(images), 0.0
         maps = self.model.features(images)  # what `MRMS.forward` does, with the maps in between
-        outputs = self.model.outputs(*maps, image_size(images))
+        outputs = cast(Sequence[Tensor], self.model.outputs(*maps, image_size(images)))
         loss = self.distillation(outputs[0], maps[1:], self.teacher.ask(images))
         return outputs, loss / self.world.size
 

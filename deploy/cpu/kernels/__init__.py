@@ -57,7 +57,7 @@ from lut import ops
 from lut.ops import Operation
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 3
+KERNELS_VERSION = 4
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),

@@ -215,6 +215,8 @@ class _Kernel:
         self.high = min(schedule.tile_rows, self.counts[0])
         self.wide = min(schedule.tile_columns, self.counts[1])
         self.maps = schedule.maps
+        if op.dilation[0] * op.dilation[1] % self.maps:
+            raise ValueError(f"{self.maps} maps at once do not divide those of {op}")
         self.tiles = self.maps * self.high * self.wide
         self.in_blocks = _in_blocks(op, isa)
         # A line more than a power of two, or all points of a tile would meet in one set of L1.

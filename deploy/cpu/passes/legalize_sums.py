@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 from tvm import relax, te, tirx, topi
 
-from deploy.cpu.passes.legalize_functions import FUNCTIONS, Legalize, elementwise, exp
+from deploy.cpu import functions
+from deploy.cpu.passes.legalize_functions import FUNCTIONS, Legalize, elementwise
 from deploy.graph.importer.node import Scalar, reduction, shape_of, sizes, spread
 
 _PART = 32  # numbers that are added up one after the other
+_VECTOR = 16  # floats, the longest
+_WORTH_A_COPY = 1 << 20  # multiply-adds, beside which a copy of a matrix is small
 _LONG = 256  # products, of a matrix's rows and columns, from which on they are added up in parts
 
 
@@ -34,7 +37,7 @@ def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 def _powers(x: te.Tensor, most: te.Tensor) -> te.Tensor:
     shifted = topi.subtract(x, most)
-    return elementwise(exp, shifted) if x.dtype == "float32" else topi.exp(shifted)
+    return elementwise(functions.exp, shifted) if x.dtype == "float32" else topi.exp(shifted)
 
 
 def _usual(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -56,12 +59,25 @@ def _added_up(
 
 
 def _matmul(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """In parts of each sum where it is long, as in attention over many places."""
-    a, b = (shape_of(arg) for arg in call.args)
-    if min(len(a), len(b)) < 2 or a[-1] < _LONG or str(call.ty.dtype) != "float32":
+    """In parts of each sum where it is long, as in attention over many places; with columns of
+    zeros up to whole vectors where some are left over, as of tokens with one for the class."""
+    (a, b), shape = (shape_of(arg) for arg in call.args), shape_of(call)
+    if min(len(a), len(b)) < 2 or str(call.ty.dtype) != "float32":
         return _usual(builder, call)
-    parts = builder.emit(builder.call_te(_products, *call.args, shape_of(call)))
-    return builder.call_te(topi.sum, parts, 0, False)
+    first, second = call.args
+    columns, spare = shape[-1], -shape[-1] % _VECTOR
+    if columns > _VECTOR and spare and math.prod(shape) * a[-1] >= _WORTH_A_COPY:
+        behind = [0] * (len(b) - 1) + [spare]
+        second = builder.emit(builder.call_te(topi.nn.pad, second, [0] * len(b), behind))
+        shape = (*shape[:-1], columns + spare)
+    if a[-1] < _LONG and shape == shape_of(call):
+        return _usual(builder, call)
+    parts = builder.emit(builder.call_te(_products, first, second, shape))
+    product = builder.call_te(topi.sum, parts, 0, False)
+    if shape == shape_of(call):
+        return product
+    begin, end = [0] * len(shape), list(shape_of(call))
+    return builder.call_te(topi.strided_slice, builder.emit(product), begin, end)
 
 
 def _products(a: te.Tensor, b: te.Tensor, shape: Sequence[int]) -> te.Tensor:

@@ -1,6 +1,5 @@
 """What is done to each vector of a kernel's output before it is stored."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,12 @@ OPERANDS: dict[Step, Any] = {
 }
 CONSTANTS: dict[Step, int] = {"prelu": 1, "scale": 2}  # vectors of a value per channel
 
+_FUNCTIONS: dict[Step, Any] = {
+    "sigmoid": functions.sigmoid, "swish": functions.swish, "tanh": functions.tanh,
+    "gelu": functions.gelu, "gelu_tanh": functions.gelu_tanh,
+}  # fmt: skip
 # Long formulas, which are written once in a loop: unrolled, TVM takes minutes for them.
-LONG: frozenset[Step] = frozenset(("sigmoid", "swish", "tanh", "gelu", "gelu_tanh"))
+LONG: frozenset[Step] = frozenset(_FUNCTIONS)
 
 
 class Epilogue:
@@ -123,24 +126,11 @@ def function(value: ir.Expr, step: Step, lanes: int) -> ir.Expr:
     if step == "relu" or step == "relu6" or step == "hswish":
         return ir.activate(value, step, lanes)
     value = ir.bind(value)
-    half, one = ir.const(0.5, lanes), ir.const(1, lanes)
-    if step == "sigmoid":
-        return functions.sigmoid(value, lanes)
     if step == "hsigmoid":  # relu6(value + 3) / 6
         shifted = ir.activate(value + ir.const(3, lanes), "relu6", lanes)
         return shifted * ir.const(1 / 6, lanes)
-    if step == "swish":
-        return value * functions.sigmoid(value, lanes)
-    if step == "tanh":
-        return functions.tanh(value, lanes)
-    if step == "gelu":
-        normal = functions.erf(value * ir.const(1 / math.sqrt(2), lanes), lanes)
-        return half * value * (one + normal)
-    if step == "gelu_tanh":
-        cubic = value + ir.const(0.044715, lanes) * value * value * value
-        inner = ir.const(math.sqrt(2 / math.pi), lanes) * cubic
-        return half * value * (one + functions.tanh(inner, lanes))
-    raise AssertionError(step)
+    found: ir.Expr = _FUNCTIONS[step](value, lanes)
+    return found
 
 
 def _operand(of: Map, step: Step, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:

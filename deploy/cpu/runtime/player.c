@@ -1,4 +1,4 @@
-/* The program that is sent to a device (deploy/devices/player.py): it loads libraries and calls
+/* The program that is sent to a device (deploy/devices/player_link.py): it loads libraries and calls
  * their functions, as it is told on its standard input, until that ends.
  *
  * A request is a line of words, some with bytes behind it whose number is the last word; the answer
@@ -15,11 +15,13 @@
  *   time L NAME CALLS WHAT...   the same once, then CALLS times: the nanoseconds of each, int64
  *   free T, unload L
  *
- * Arguments: a folder to write in, and the seconds that one request may take: after them the program
- * ends, so that none is left on a device whose user has given up. */
+ * Arguments: a folder to write in, the seconds that one request may take, and those that may pass
+ * between two: after them the program ends, so that none is left on a device whose user has given up
+ * or whose link broke without a word. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,7 @@
 #define POINTER 7 /* TVM's numbers of an argument's type */
 #define INTEGER 1
 #define LINE 64
+#define ALONE 3 /* the exit code after the seconds between two requests */
 
 typedef struct {
     hmseg_tensor tensor;
@@ -343,14 +346,30 @@ static int obey(char *line)
     return 0;
 }
 
+static void left_alone(int signal)
+{
+    (void)signal;
+    _exit(ALONE);
+}
+
+static int next_line(char *line, int room, unsigned idle_s)
+{
+    signal(SIGALRM, left_alone);
+    alarm(idle_s);
+    char *got = fgets(line, room, stdin);
+    alarm(0);
+    signal(SIGALRM, SIG_DFL);
+    return got != NULL;
+}
+
 int main(int count, char **arguments)
 {
     char line[8192];
-    if (count != 3)
+    if (count != 4)
         return 2;
     folder = arguments[1];
-    unsigned limit_s = (unsigned)number(arguments[2]);
-    while (fgets(line, sizeof line, stdin)) {
+    unsigned limit_s = (unsigned)number(arguments[2]), idle_s = (unsigned)number(arguments[3]);
+    while (next_line(line, sizeof line, idle_s)) {
         line[strcspn(line, "\n")] = 0;
         wrong[0] = 0;
         alarm(limit_s);

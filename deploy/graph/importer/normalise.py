@@ -97,8 +97,9 @@ def group_normalization(node: Node) -> Expr:
             f"{groups} groups of {shape[1]} channels with a scale of shape {node.shape(1)}; "
             "the file is not valid ONNX"
         )
-    if _is_map(shape) and not per_group:
-        return _per_channel(node, _normalised_map(node, node.tensor(0), groups, epsilon), 4)
+    if _is_map(shape):
+        normal = _normalised_map(node, node.tensor(0), groups, epsilon)
+        return _per_channel(node, normal, 4, shape[1] // groups if per_group else 1)
     grouped = (shape[0], groups, shape[1] // groups, *shape[2:])
     x = node.bind(relax.op.reshape(node.tensor(0), grouped))
     normal, *_ = _normalised(node, x, list(range(2, len(grouped))), epsilon)
@@ -206,10 +207,11 @@ def _normalised_map(node: Node, x: Expr, groups: int, epsilon: float) -> Expr:
     return node.bind(relax.op.multiply(centred, inverse))
 
 
-def _per_channel(node: Node, normal: Expr, rank: int) -> Expr:
-    """Times the second input plus the third, along axis 1."""
-    shape = (math.prod(node.shape(1)), *[1] * (rank - 2))
+def _per_channel(node: Node, normal: Expr, rank: int, each: int = 1) -> Expr:
+    """Times the second input plus the third, along axis 1, of which each number is for `each`."""
+    shape = (math.prod(node.shape(1)) * each, *[1] * (rank - 2))
     scale, bias = (
-        constant(node.parameter(i, what).reshape(shape)) for i, what in ((1, "scale"), (2, "bias"))
+        constant(np.repeat(node.parameter(i, what), each).reshape(shape))
+        for i, what in ((1, "scale"), (2, "bias"))
     )
     return relax.op.add(relax.op.multiply(normal, scale), bias)

@@ -119,7 +119,9 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) ->
                 if step in get_args(Step):
                     yield steps.after(value, step, (other,))  # type: ignore[arg-type]
     for other, value in difference:  # other - value
-        kind = _operand(other, shape) if graph.constant(other) is None else None
+        if graph.constant(other) is not None or graph.constant(value) is not None:
+            continue
+        kind = _operand(other, shape)
         if kind in ("", "_channel") and (not alone or graph.used_once(value)):
             minus = np.full(shape[0], -1, np.float32), np.zeros(shape[0], np.float32)
             added = steps.after(value, f"add{kind}", (other,))  # type: ignore[arg-type]

@@ -31,6 +31,9 @@ TRACKER = Address(LOOPBACK, 9190)
         (("doctor",), "--rpc-key"),
         (("doctor", "--rpc-key", "a", "--rpc-tracker", "nonsense:x"), "HOST:PORT"),
         (("doctor", "--rpc-key", "a", "--threads", "0"), "--threads 0"),
+        (("doctor", "--device", "ssh:a", "--rpc-limit", "inf"), "--rpc-limit inf"),
+        (("doctor", "--device", "ssh:a", "--rpc-limit", "nan"), "--rpc-limit nan"),
+        (("doctor", "--rpc-key", "a", "--rpc-limit", "1e10"), "at most 1000000"),
         (("list", "--rpc-tracker", "127.0.0.1:1"), "no tracker answers at 127.0.0.1:1"),
     ],
 )
@@ -118,8 +121,12 @@ def test_addresses():
 
 # No phone is here: a script answers as adb does.
 ADB = """#!/bin/sh
+if [ "$1" = devices ]; then printf 'List of devices attached\\n%b' "$PHONES"; exit; fi
+if [ "$1" = -s ]; then shift 2
+elif [ "$(printf '%b' "$PHONES" | wc -l)" != 1 ]; then
+  echo "error: more than one device/emulator" >&2; exit 1
+fi
 case "$1 $2" in
-  "devices ") printf 'List of devices attached\\n%b' "$PHONES" ;;
   "shell getprop") case "$3" in ro.product.cpu.abi) echo "$ABI" ;; *) echo "Pixel 2" ;; esac ;;
   "reverse --list") printf '%b' "$REVERSED" ;;
   *) echo "unknown command" >&2; exit 1 ;;
@@ -155,6 +162,11 @@ def test_one_of_two_phones_is_named(phone):
         check_phone(TRACKER)
 
 
+def test_the_ready_one_of_two_phones_is_taken(phone):
+    phone.setenv("PHONES", "FA7A\\tdevice\\nFB\\tunauthorized\\n")
+    assert check_phone(TRACKER) == "Pixel 2"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "cure"),
     [
@@ -162,8 +174,8 @@ def test_one_of_two_phones_is_named(phone):
         ("PHONES", "FA7A\\tunauthorized\\n", "allow USB debugging"),
         ("PHONES", "FA7A\\tdevice\\nFB\\tdevice\\n", "ANDROID_SERIAL"),
         ("ABI", "armeabi-v7a", "android is arm64-v8a"),
-        ("REVERSED", "", "run: adb reverse tcp:9190 tcp:9190"),
-        ("REVERSED", "UsbFfs tcp:91900 tcp:9190x\\n", "adb reverse"),
+        ("REVERSED", "", "run: adb -s FA7A reverse tcp:9190 tcp:9190"),
+        ("REVERSED", "UsbFfs tcp:91900 tcp:9190x\\n", "adb -s FA7A reverse"),
     ],
 )
 def test_a_phone_that_is_not(phone, name, value, cure):

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cli.options import SourceOptions, open_model, read_resolution, read_values
+from deploy.cli.options import (
+    SourceOptions,
+    TargetOptions,
+    open_model,
+    read_resolution,
+    read_values,
+    target_text,
+)
 from lut.errors import UserError
 
 
@@ -54,3 +61,10 @@ def test_refused_before_the_file_is_opened(given_options, message):
 def test_nothing_given():
     assert read_resolution(None) is None
     assert read_values("--mean", None) is None
+
+
+def test_an_empty_target_is_not_this_machine():
+    """A variable of a script that is not set, perhaps."""
+    assert target_text(None, None) == "cpu"
+    with pytest.raises(UserError, match="target"):
+        TargetOptions(target="").resolve()

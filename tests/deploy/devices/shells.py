@@ -1,7 +1,10 @@
 """Devices whose shell is this machine's own, for what needs no connection."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from deploy.devices.ssh import SshShell
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,7 @@ class LocalShell:
     target: str | None = None
     board: str = ""
     runner: str = ""
+    cure: str = "another folder is needed"
     prefix: list[str] = field(default_factory=list)
 
     def command(self, script: str) -> list[str]:
@@ -20,6 +24,21 @@ class LocalShell:
 
     def refusal(self, code: int, error: str) -> None:
         del code, error
+
+
+@dataclass(frozen=True)
+class RefusingShell(SshShell):
+    """What ssh says where the connections with these numbers, from 1, are refused; the others are
+    made. `scripts` are those that were to run."""
+
+    refused: dict[int, str] = field(default_factory=dict)
+    scripts: list[str] = field(default_factory=list)
+
+    def command(self, script: str) -> list[str]:
+        self.scripts.append(script)
+        if line := self.refused.get(len(self.scripts)):
+            script = f"echo {shlex.quote(line)} >&2; exit 255"
+        return ["sh", "-c", script]
 
 
 def emulated_shell(folder: Path, emulator: str, cpu: str = "cortex-a72") -> LocalShell:

@@ -41,9 +41,10 @@ Host *
 
 
 class Sshd:
-    """`bin` is a folder with the client, for the front of PATH."""
+    """`bin` is a folder with the client, for the front of PATH; `more` are lines of the server's
+    configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self.folder, self.port = folder, free_port()
         self.bin = folder / "bin"
         self.bin.mkdir()
@@ -53,7 +54,7 @@ class Sshd:
         host_key = (folder / "host.pub").read_text()
         (folder / "known").write_text(f"[{LOOPBACK}]:{self.port} {host_key}")
         places = {"folder": folder, "port": self.port, "loopback": LOOPBACK}
-        (folder / "server").write_text(_SERVER.format(**places))
+        (folder / "server").write_text(_SERVER.format(**places) + more)
         config = folder / "client"
         config.write_text(_CLIENT.format(**places, nobody=free_port()))
         client = self.bin / "ssh"

@@ -4,6 +4,7 @@ a phone would run; what the real client says without a phone is asked of it."""
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ case "$1" in
   devices) printf 'List of devices attached\\n%b' "$PHONES"; exit ;;
 esac
 if [ -n "$UNPLUGGED" ]; then echo "error: device '$2' not found" >&2; exit 1; fi
+case "$3 $4 $5" in
+  "shell getprop ro.product.cpu.abi") echo "$ABI"; exit ;;
+  "shell getprop ro.product.model") printf "$MODEL\\n"; exit ;;
+esac
 case "$3 $4" in
-  "shell getprop") echo "Pixel 2"; exit ;;
   "shell -T") exec sh -c "$(printf '%s' "$5" | sed "s#/data/local/tmp#$ADB_FOLDER#g")" ;;
 esac
 echo "adb: unknown command $*" >&2; exit 1
@@ -47,6 +51,8 @@ def phone(tmp_path, monkeypatch):
     monkeypatch.setenv("ADB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("ADB_FOLDER", str(tmp_path / "data"))
     monkeypatch.setenv("PHONES", "FA7A\\tdevice\\n")
+    monkeypatch.setenv("ABI", "arm64-v8a")
+    monkeypatch.setenv("MODEL", "Pixel 2")
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     return monkeypatch
 
@@ -58,16 +64,18 @@ def test_what_adb_is_told(phone, tmp_path, small_artifact):
     labels = remote.use(small_artifact, lambda n: n(small_artifact.golden.image))
     np.testing.assert_array_equal(labels, small_artifact.golden.labels)
     said = (tmp_path / "log").read_text().splitlines()
-    assert said[:3] == [
+    begin = "adb -s FA7A shell -T echo hmseg begins;"
+    assert said[:4] == [
         "adb devices",
+        "adb -s FA7A shell getprop ro.product.cpu.abi",
         "adb -s FA7A shell getprop ro.product.model",
-        "adb -s FA7A shell -T uname -m && mktemp -d /data/local/tmp/hmseg-XXXXXX",
+        f"{begin} uname -m && mktemp -d /data/local/tmp/hmseg-XXXXXX",
     ]
-    folder = said[3].split()[7].removesuffix("/player")
-    assert said[3:] == [
-        f"adb -s FA7A shell -T cat > {folder}/player && chmod 700 {folder}/player",
-        f"adb -s FA7A shell -T trap '' HUP;  {folder}/player {folder} 60; code=$?; "
-        f"rm -rf {folder}; exit $code",
+    folder = said[4].split()[10].removesuffix("/player")
+    assert said[4:] == [
+        f"{begin} cat > {folder}/player && chmod 700 {folder}/player",
+        f"{begin} trap '' HUP;  {folder}/player {folder} 60 3600; code=$?; rm -rf {folder}; "
+        "exit $code",
     ]
     assert not list((tmp_path / "data").iterdir())
 
@@ -82,6 +90,42 @@ def test_the_report_names_the_phone(phone, cli, small_artifact, tmp_path):  # no
 def test_android_is_what_fits_a_phone(phone):
     assert adb_shell("FA7A").target == "android"
     assert adb_shell(None).board == "Pixel 2"
+
+
+def test_a_phone_of_another_kind(phone):
+    phone.setenv("ABI", "armeabi-v7a")
+    with pytest.raises(UserError, match="the phone is armeabi-v7a; target android is arm64-v8a"):
+        named_place("adb", 5.0)
+
+
+def test_a_name_that_is_no_text(phone):
+    phone.setenv("MODEL", "Pixel \\377")
+    assert adb_shell("FA7A").board == "Pixel \ufffd"
+
+
+def test_what_fails_is_named(phone):
+    phone.setenv("UNPLUGGED", "1")
+    with pytest.raises(UserError, match="adb shell failed: error: device 'FA7A' not found"):
+        adb_shell("FA7A")
+
+
+def test_an_adb_that_does_not_run(phone, tmp_path):
+    (tmp_path / "bin" / "adb").write_bytes(b"\x7fELF of another machine")
+    with pytest.raises(UserError, match="cannot run adb: Exec format error"):
+        adb_shell("FA7A")
+
+
+def test_programs_are_forbidden_there(phone, tmp_path):
+    """The folder by its own name, and nothing of TMPDIR, which no phone has."""
+    place = named_place("adb", 5.0)
+    shell = replace(place.shell, runner="/dev/null")
+    with (
+        pytest.raises(
+            UserError, match=r"adb:FA7A does not run programs in /data/local/tmp .*owner"
+        ),
+        replace(place, shell=shell).open(),
+    ):
+        pass
 
 
 def test_one_of_two_phones(phone):
@@ -116,7 +160,7 @@ def test_a_phone_that_is_unplugged(phone, small_artifact, monkeypatch):
     """Before, and in the middle."""
     place = named_place("adb", 5.0)
     with place.open() as session:
-        program = session._program
+        program = session.link.program
         subprocess.run(["pkill", "-KILL", "-P", str(program.pid)], check=True)  # of the phone
         program.kill()
         monkeypatch.setenv("UNPLUGGED", "1")

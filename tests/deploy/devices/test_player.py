@@ -2,6 +2,7 @@
 qemu's emulator of a user's program. No phone ran it."""
 
 import os
+import shlex
 import subprocess
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from deploy.build import build_artifact
 from deploy.cpu.loaded import ends_of
+from deploy.devices import player, player_link
 from deploy.devices.measuring import RemoteDevices
 from deploy.devices.network import Remote, RemoteLibrary
 from deploy.devices.player import PlayerPlace
@@ -26,7 +28,7 @@ from lut.errors import UserError, WorkError
 from lut.ops import Resize
 from tests.conditions import MOUNTS, QEMU, qemu
 from tests.deploy.devices.farm import until
-from tests.deploy.devices.shells import LocalShell, emulated_shell
+from tests.deploy.devices.shells import LocalShell, RefusingShell, emulated_shell
 from tests.deploy.tables.fakes import SHALLOW
 
 
@@ -112,7 +114,7 @@ class TestHere:
                 library.run("main", image)
             del library
             session.ask("about")
-            program = children_of(session._program.pid)[0]
+            program = children_of(session.link.program.pid)[0]
             status = Path(f"/proc/{program}/status").read_text()
             assert "Threads:\t2\n" in status  # of the pool for single kernels
             assert len(session._numbers["free"]) == len(session._numbers["unload"]) == 4096
@@ -131,6 +133,23 @@ class TestHere:
             with pytest.raises(WorkError, match="enough memory; choose a smaller resolution"):
                 session.empty((1 << 60,), "float32")
             assert session.describe()  # it goes on
+
+    def test_a_number_is_given_back_where_nothing_was_made(self, place):
+        with place.open() as session:
+            for _ in range(2):
+                with pytest.raises(WorkError, match="enough memory"):
+                    session.empty((1 << 60,), "float32")
+                with pytest.raises(WorkError, match="cannot be loaded"):
+                    session.upload(b"nonsense")
+            assert len(session._numbers["free"]) == len(session._numbers["unload"]) == 4096
+
+    @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32"])
+    def test_what_is_written_is_read(self, place, dtype):
+        array = np.arange(6).reshape(2, 3).astype(dtype)
+        with place.open() as session:
+            found = session.read(session.tensor(array))
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
 
     def test_what_is_no_library(self, place):
         with place.open() as session:
@@ -157,17 +176,27 @@ class TestHere:
     def test_it_ends_when_its_user_is_gone(self, place, folder):
         """As on a phone that is unplugged: the end of its input is all that it hears."""
         with place.open() as session:
-            program = children_of(session._program.pid)[0]
+            program = children_of(session.link.program.pid)[0]
             assert left(folder)
-            session._program.stdin.close()
+            session.link.program.stdin.close()
             until(lambda: left(folder) == [], 20, "the folder's removal")
             assert not Path(f"/proc/{program}").exists()
             with pytest.raises(DeviceLostError, match="was lost while starting"):
                 session.ask("about")
 
+    def test_it_ends_when_nothing_is_asked(self, folder, monkeypatch):
+        """As where the link breaks and nobody says so: its input does not end."""
+        monkeypatch.setattr(player_link, "IDLE_S", 1)
+        with PlayerPlace(LocalShell(str(folder)), call_limit_s=60).open() as session:
+            until(lambda: left(folder) == [], 20, "the folder's removal")
+            with pytest.raises(DeviceLostError, match="nothing was asked of it for"):
+                session.ask("about")
+
     def test_a_program_that_is_killed(self, place, folder):
         with place.open() as session:
-            subprocess.run(["kill", "-9", str(children_of(session._program.pid)[0])], check=True)
+            subprocess.run(
+                ["kill", "-9", str(children_of(session.link.program.pid)[0])], check=True
+            )
             with pytest.raises(DeviceLostError, match="for want of memory perhaps"):
                 session.call("timing 3 frames", lambda: session.ask("about"))
         assert left(folder) == []
@@ -187,6 +216,48 @@ class TestHere:
         with pytest.raises(UserError, match="does not run programs in"), PlayerPlace(shell).open():
             pass
         assert left(folder) == []
+
+    def test_a_folder_with_a_space_in_its_name(self, tmp_path, small_artifact):
+        """A shell would split it: what stands beside it stays."""
+        folder, beside = tmp_path / "my dir's", tmp_path / "my"
+        folder.mkdir()
+        beside.mkdir()
+        place = PlayerPlace(LocalShell(shlex.quote(str(folder))), call_limit_s=60)
+        image = small_artifact.golden.image
+        labels = Remote(place, threads=1).use(small_artifact, lambda network: network(image))
+        np.testing.assert_array_equal(labels, small_artifact.golden.labels)
+        assert left(folder) == []
+        assert beside.exists()
+
+    @pytest.mark.parametrize("base", [".", "relative dir"])
+    def test_a_folder_that_is_not_named_from_the_root(self, tmp_path, monkeypatch, base):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / base).mkdir(exist_ok=True)
+        shell = LocalShell(shlex.quote(base))
+        with (
+            pytest.raises(UserError, match="its TMPDIR must begin with /"),
+            PlayerPlace(shell).open(),
+        ):
+            pass
+        assert left(tmp_path / base) == []
+
+    @pytest.mark.parametrize(
+        "printed", ["welcome\\n", "ok 3\\nabc", "hmseg\\n\\377\\n", "a\\nb\\nc"]
+    )
+    def test_what_the_login_prints_is_no_answer(self, folder, small_artifact, printed):
+        noise = f'printf "{printed}"; exec "$@"'
+        shell = LocalShell(str(folder), prefix=["sh", "-c", noise, "sh"])
+        image = small_artifact.golden.image
+        labels = Remote(PlayerPlace(shell), 1).use(small_artifact, lambda network: network(image))
+        np.testing.assert_array_equal(labels, small_artifact.golden.labels)
+
+    def test_a_login_that_runs_no_commands(self, folder):
+        shell = LocalShell(str(folder), prefix=["echo", "This account is not available."])
+        with (
+            pytest.raises(WorkError, match="does not run commands: it says 'This account"),
+            PlayerPlace(shell).open(),
+        ):
+            pass
 
     @pytest.mark.parametrize("kilobytes", [16, 0], ids=["program", "library"])
     def test_no_room(self, tmp_path, small_artifact, kilobytes):
@@ -210,6 +281,71 @@ class TestHere:
                 assert listed.stdout == b""
             finally:
                 held.kill()
+
+
+class TestConnections:
+    """The first asks what it is, the second sends the program, the third runs it."""
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_one_that_is_refused_leaves_nothing(self, folder, number):
+        shell = RefusingShell("board", base=str(folder), refused={number: "Connection refused"})
+        error = DeviceLostError if number == 3 else UserError
+        with pytest.raises(error, match="ssh:board: Connection refused"), PlayerPlace(shell).open():
+            pass
+        assert len(shell.scripts) == number + 1  # the last removes the folder
+        assert left(folder) == []
+
+    def test_the_command_that_reaches_it_is_gone(self, folder):
+        """As where its package is removed meanwhile."""
+
+        class Gone(RefusingShell):
+            def command(self, script):
+                made = super().command(script)
+                return ["/nowhere/ssh"] if len(self.scripts) == 3 else made
+
+        shell = Gone("board", base=str(folder))
+        with (
+            pytest.raises(UserError, match="cannot run /nowhere/ssh: No such file"),
+            PlayerPlace(shell).open(),
+        ):
+            pass
+        assert left(folder) == []
+
+    def test_a_program_that_fails_at_its_first_question(self, folder):
+        shell = RefusingShell("board", base=str(folder), runner="sh -c 'exit 1'")
+        with pytest.raises(DeviceLostError, match="lost while starting"), PlayerPlace(shell).open():
+            pass
+        assert left(folder) == []
+
+    def test_who_is_not_there_yet_is_waited_for(self, folder, monkeypatch):
+        monkeypatch.setattr(player, "_RETRY_S", 0)
+        refused = {1: "Connection refused", 2: "No route to host", 5: "Connection closed by board"}
+        shell = RefusingShell("board", base=str(folder), refused=refused)
+        with PlayerPlace(shell).open(patience_s=60) as session:
+            assert session.about["architecture"]
+        assert left(folder) == []
+
+    @pytest.mark.parametrize("number", [1, 3])
+    def test_who_does_not_let_us_in_is_not_asked_again(self, folder, number):
+        refused = {number: "me@board: Permission denied (publickey)."}
+        shell = RefusingShell("board", base=str(folder), refused=refused)
+        with (
+            pytest.raises(UserError, match="put your key there"),
+            PlayerPlace(shell).open(patience_s=60),
+        ):
+            pass
+        assert len(shell.scripts) == (1 if number == 1 else 4)
+
+    def test_what_is_missing_here_is_told_at_once(self, folder, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+        shell = RefusingShell("board", base=str(folder))
+        with (
+            pytest.raises(UserError, match="pip install ziglang"),
+            PlayerPlace(shell).open(patience_s=60),
+        ):
+            pass
+        assert len(shell.scripts) == 2
+        assert left(folder) == []
 
 
 class TestArm:
@@ -253,7 +389,7 @@ def test_the_program_is_static_and_small(architecture, tmp_path):
     headers = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "INTERP" not in headers
     assert "DYNAMIC" not in headers
-    assert (tmp_path / "player").stat().st_size < 3e6
+    assert (tmp_path / "player").stat().st_size < 256 * 1024
 
 
 def player_neighbour() -> bytes:

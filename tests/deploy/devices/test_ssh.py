@@ -111,6 +111,28 @@ class TestCommands:
         assert result["threads"] == len(os.sched_getaffinity(0))
 
 
+def test_a_login_with_a_greeting_and_a_folder_of_its_own(tmp_path, monkeypatch, small_artifact):
+    """Its .bashrc prints, and its TMPDIR has a space in it: both by the server's configuration."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text("echo welcome; echo ok 5; printf '%s' no-newline\n")
+    (tmp_path / "my dir").mkdir()
+    (tmp_path / "sshd").mkdir()
+    settings = f'SetEnv "HOME={home}" "TMPDIR={tmp_path}/my dir"\n'
+    greeting = Sshd(tmp_path / "sshd", settings)
+    try:
+        monkeypatch.setenv("PATH", f"{greeting.bin}{os.pathsep}{os.environ['PATH']}")
+        asked = ["ssh", "board", 'echo "$TMPDIR"']
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        assert said == f"welcome\nok 5\nno-newline{tmp_path}/my dir\n"
+        remote = Remote(named_place("ssh:board", 60.0), threads=1)
+        labels = remote.use(small_artifact, lambda n: n(small_artifact.golden.image))
+        np.testing.assert_array_equal(labels, small_artifact.golden.labels)
+        assert not list((tmp_path / "my dir").iterdir())
+    finally:
+        greeting.stop()
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("device", "message"),
@@ -173,7 +195,7 @@ class TestMistakes:
         def work(network):
             session = network.loaded.session
             if next(tries):
-                session._program.send_signal(signal.SIGKILL)
+                session.link.program.send_signal(signal.SIGKILL)
             return network(small_artifact.golden.image)
 
         again = Remote(remote.place, 1, on_lost=lost.append)

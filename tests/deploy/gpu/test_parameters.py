@@ -26,6 +26,17 @@ def test_what_nvrtc_writes(architecture):
     assert parameters_in_ptx(compile_ptx(SOURCE, f"compute_{architecture}").decode()) == wanted
 
 
+def test_a_kernel_that_does_not_tell():
+    """The entries of its parameters, those of attribute 0x17 in its section, made others."""
+    from deploy.gpu.nvrtc import compile_cubin
+
+    data = compile_cubin(SOURCE, "sm_61").replace(b"\x04\x17\x0c\x00", b"\x04\x7f\x0c\x00")
+    found = parameters_in_cubin(data)
+    assert found == {"one": None, "two": None}
+    assert wrong_launch({"one": {3}, "two": {7}}, found) == ""
+    assert wrong_launch({"three": {3}}, found) == "its code has no kernel 'three'"
+
+
 def test_opencl():
     text = """
     __kernel __attribute__((reqd_work_group_size(8, 8, 1))) void k(

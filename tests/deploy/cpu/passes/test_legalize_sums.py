@@ -43,6 +43,17 @@ def product(length: int) -> onnx.ModelProto:
     )
 
 
+def wide_product() -> onnx.ModelProto:
+    """More multiply-adds than a copy is worth, and a column more than vectors hold."""
+    return model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 65, 70])],
+        [helper.make_empty_tensor_value_info("y")],
+        {"w": drawn(3, 70, 65)},
+        20,
+    )
+
+
 def softmax(axis: int) -> onnx.ModelProto:
     return model_of(
         [helper.make_node("Softmax", ["x"], ["y"], axis=axis)],
@@ -66,6 +77,7 @@ def library(tmp_path_factory):
     graphs = {name: model(*form) for name, form in SUMS.items()}
     graphs |= {f"MatMul {length}": product(length) for length in LENGTHS}
     graphs |= {f"Softmax {axis}": softmax(axis) for axis in AXES}
+    graphs["wide"] = wide_product()
     return Library(
         {name: imported(graph) for name, graph in graphs.items()}, tmp_path_factory.mktemp("sums")
     )
@@ -95,6 +107,13 @@ def test_a_product_of_matrices(library, length):
     truth = x.astype(np.float64) @ w.astype(np.float64)
     assert found.shape == truth.shape
     np.testing.assert_allclose(found, truth, rtol=(64 if length < 256 else 24) * 2.0**-24)
+
+
+def test_a_product_with_columns_left_over(library):
+    x, w = drawn(2, 3, 65, 70), drawn(3, 70, 65)
+    (found,) = library.run("wide", [x])
+    truth = x.astype(np.float64) @ w.astype(np.float64)
+    np.testing.assert_allclose(found, truth, rtol=64 * 2.0**-24)
 
 
 @pytest.mark.parametrize("axis", AXES)
