@@ -21,6 +21,10 @@ fix:
 ci:
     .ci/run
 
+# Damaged files of every kind, by default 5,000
+fuzz *ARGS:
+    nice -n 19 python -m tests.fuzz {{ARGS}}
+
 # docs/results.md anew, from benchmarks/results/
 results *ARGS:
     python -m benchmarks.results_page {{ARGS}}

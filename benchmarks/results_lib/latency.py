@@ -37,7 +37,11 @@ def tables(store: Store) -> list[Table]:
     columns = ["table", "machine", "entries", "of them noisy", "visits", "networks",
                "a network's visits differ by, median", "at most",
                f"build, s, bar {BAR_BUILD_S:,}", "beside it"]  # fmt: skip
-    return [Table("Tables that ship", columns, rows, sources)]
+    note = (
+        "They are packed by xz, and a packed table cannot grow: `unxz` it to add to it, or to "
+        "measure it anew name another file."
+    )
+    return [Table("Tables that ship", columns, rows, sources, note)]
 
 
 def _build(found: dict[str, Any] | None) -> list[str]:

@@ -63,18 +63,18 @@ def run(
     found, broken = find_inputs(inputs)
     for error in broken:
         say(f"failed: {error}")
-    results = _plan(found, out, overlay=overlay, live=live)
+    count = len(found) + len(broken)
+    results = _plan(found, out, several=count > 1, overlay=overlay, live=live)
     network = load(artifact, threads=places.read_threads(threads))
     _check_not_overwritten(found, results, network.metadata)
     done: list[dict[str, Any]] = []
     failed, interrupted = len(broken), False
-    several = len(found) + failed > 1
-    for index, (item, result) in enumerate(zip(found, results, strict=True)):
-        place = f"{index + 1}/{len(found)} {_name(item)}"
+    for number, (item, result) in enumerate(zip(found, results, strict=True), 1 + failed):
+        place = f"{number}/{count} {_name(item)}"
         try:
             written = _segment(network, item, result, place, overlay=overlay, live=live)
         except HmsegError as error:
-            if not several:
+            if count == 1:
                 raise
             failed += 1
             say(f"{place} failed: {str(error).removeprefix(f'{_name(item)}: ')}")
@@ -89,10 +89,12 @@ def run(
     if interrupted:
         raise KeyboardInterrupt
     if failed:
-        raise WorkError(f"{failed} of {len(found) + len(broken)} inputs failed")
+        raise WorkError(f"{failed} of {count} inputs failed")
 
 
-def _plan(found: "Sequence[Input]", out: Path | None, *, overlay: bool, live: bool) -> list[Path]:
+def _plan(
+    found: "Sequence[Input]", out: Path | None, *, several: bool, overlay: bool, live: bool
+) -> list[Path]:
     """Where each result goes: a video's file, an image's FOLDER/NAME, which "-labels.png" and the
     like are added to. Raises UserError for options that do not go with these inputs."""
     from deploy.segment import OVERLAY, output_names
@@ -104,7 +106,7 @@ def _plan(found: "Sequence[Input]", out: Path | None, *, overlay: bool, live: bo
         raise UserError("--live is for videos; leave it out")
     if videos and not overlay:
         raise UserError("of a video the overlays are written; leave --no-overlay out")
-    if videos and len(found) == 1:
+    if videos and not several:
         if out is None:
             name = f"{videos[0].path.stem}-{OVERLAY}.mp4"
             raise UserError(f"name the video to write with --out, such as --out {name}")

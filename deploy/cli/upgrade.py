@@ -7,7 +7,7 @@ import typer
 
 from deploy.cli.console import say
 from lut.errors import UserError, WorkError
-from lut.files import read_file
+from lut.jsonl import read_records, stored
 from lut.table_file import FORMAT
 
 
@@ -38,10 +38,14 @@ def upgrade(
 
 
 def _carry_over(path: Path) -> int | None:
-    if FORMAT.encode() in read_file(path).partition(b"\n")[0]:
+    found = stored(path)
+    if found is None:
+        raise UserError(f"{path}: no such file")
+    # One that is packed is rewritten so.
+    if any(record.get("kind") == FORMAT for record in read_records(found)[:1]):
         from lut.upgrade import upgrade_table
 
-        return upgrade_table(path)
+        return upgrade_table(found)
     from deploy.tuning.upgrade import upgrade_tuning
 
-    return upgrade_tuning(path)
+    return upgrade_tuning(found)

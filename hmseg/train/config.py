@@ -17,6 +17,7 @@ from lut.json_text import check_types, parse_json
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
 OptimizerName = Literal["sgd", "adamw"]
+_OF_A_TEACHER = ("soft_weight", "temperature", "feature_weight")  # fields of `Learning`
 
 
 def read_precision(text: str) -> Precision:
@@ -161,6 +162,11 @@ class TrainConfig(Learning):
         if not self.stages:
             raise UserError("a training run needs at least one stage, e.g. 360x480:8:2000")
         super().__post_init__()
+        if self.teacher is None:
+            for f in fields(Learning):
+                if f.name in _OF_A_TEACHER and getattr(self, f.name) != f.default:
+                    words = f.name.replace("_", " ")
+                    raise UserError(f"{words} is of a teacher: name one, or leave it out")
 
     @property
     def steps(self) -> int:

@@ -220,6 +220,15 @@ class TestVideos:
         assert 0 < len(read_video(tmp_path / "o" / "cut-short-overlay.mp4")) < 12
         assert not [name for name in files(tmp_path / "o") if ".hmseg" in name]
 
+    def test_beside_one_that_is_not_there(self, cli, artifact_path, street, tmp_path):
+        done = cli("run", artifact_path, "none.png", "street.mp4", "--out", "o")
+        assert (done.code, done.error) == (1, "error: 1 of 2 inputs failed")
+        assert done.out == "o/street-overlay.mp4\n"
+        assert "2/2 street.mp4" in done.err
+        done = cli("run", artifact_path, "none.png", "street.mp4", "--out", "one.mp4")
+        assert done.code == 2
+        assert "there are several inputs; name a folder" in done.error
+
     def test_live(self, cli, artifact_path, tmp_path):
         """Frames too large to be drawn 500 times a second."""
         write_video(tmp_path / "v.mp4", videos.pictures(100, 480, 640), rate=500)
