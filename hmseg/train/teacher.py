@@ -23,7 +23,7 @@ class Teacher:
 
     @staticmethod
     def load(path: Path, classes: tuple[str, ...]) -> "Teacher":
-        """From a checkpoint of `hmseg train`; raises UserError for one of other classes, and what
+        """From a training's checkpoint; raises UserError for one of other classes, and what
         `Checkpoint.load` raises."""
         checkpoint = Checkpoint.load(path)
         if checkpoint.classes != classes:
