@@ -9,13 +9,14 @@ from benchmarks.results_lib.table import MISSED, Table
 # The same at two sizes, with fewer of the opsets at the larger one.
 NAMES = "own-files-128x256.jsonl", "own-files.jsonl"
 HOSTILE = "hostile-files.jsonl"
+DAMAGED = "fuzz.jsonl"
 _LARGE = 50  # MB
 
 
 def own_files(store: Store) -> list[Table]:
     """A row for each network and size: the gate's verdict on each file, the slowest compilation;
-    and what it takes to refuse files that are made to take everything."""
-    return [*(_compiled(store, name) for name in NAMES), _hostile(store)]
+    what it takes to refuse files that are made to take everything; and damaged files."""
+    return [*(_compiled(store, name) for name in NAMES), _hostile(store), _damaged(store)]
 
 
 def _compiled(store: Store, name: str) -> Table:
@@ -72,6 +73,18 @@ def _hostile(store: Store) -> Table:
         "count twice."
     )
     return Table("Hostile files", columns, rows, [store.source(HOSTILE)], note)
+
+
+def _damaged(store: Store) -> Table:
+    rows = [
+        [row["kind"], row["files"], len(row["escaped"]), row["MiB"]] for row in store.lines(DAMAGED)
+    ]
+    columns = ["kind", "files", "escaped, bar 0", "MiB at most"]
+    note = (
+        "Each is read until the program would compute. What escapes: a traceback, the end of the "
+        "process, more than 1 GB of memory or 20 s of CPU time. MiB: resident, with the program."
+    )
+    return Table("Damaged files", columns, rows, [store.source(DAMAGED)], note)
 
 
 def _verdict(row: dict[str, Any], found: dict[str, Any] | None) -> str:
