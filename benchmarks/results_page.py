@@ -55,7 +55,7 @@ TOPICS = (
             cpu.peers,
             kept("linearity", "profile", "tuning"),
         ],
-        ["2026-11-22-cpu-speed.md"],
+        ["2026-11-22-cpu-speed.md", "2026-11-30-xeon-networks.md"],
     ),
     Topic("Kernels", [cpu.kernels]),
     Topic(

@@ -8,6 +8,7 @@ from lut.errors import UserError
 
 # Operators whose constants are weights: an infinite one elsewhere may be meant, as in a mask.
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
+_MAY_BE_NAN = {"Clip"}  # a bound that is NaN is no bound
 
 
 def check_finite(graph: Graph) -> None:
@@ -17,7 +18,7 @@ def check_finite(graph: Graph) -> None:
             values = graph.constants.get(name)
             if values is None or not np.issubdtype(values.dtype, np.floating):
                 continue
-            wrong = np.isnan(values)
+            wrong = np.isnan(values) & (node.op not in _MAY_BE_NAN)
             if node.op in _WEIGHTED:
                 wrong |= np.isinf(values)
             if wrong.any():
