@@ -54,6 +54,7 @@ SMALL = (  # no tile divides these sizes
     Pointwise(9, 11, 8, 10, "relu6", "low", low_height=4, low_width=5),
     Conv((9, 5), 11, 7, 13, (3, 5), (2, 1), pad=(1, 2, 0, 1), then=("add", "prelu")),
     Conv((17,), 19, 7, 13, (3, 3), pad=(1, 1, 1, 1), then=("mul_channel",)),
+    Conv((17,), 19, 7, 13, (3, 3), (1, 1), (4, 4), (4, 4, 4, 4), then=("relu",)),
     Conv((9,), 9, 7, 13, (5, 3), pad=(2, 1, 2, 1), groups=9, then=("gelu",)),
     Conv((5,), 15, 7, 13, (3, 3), pad=(1, 1, 1, 1), groups=5),
     Pool(9, 7, 13, (3, 2), (2, 3), pad=(1, 0, 1, 1), reduce="mean"),
