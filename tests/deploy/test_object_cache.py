@@ -287,7 +287,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
 
 
 READ_ONLY = """
-import os, sys, warnings
+import os, sys, tempfile, warnings  # the standard library may lie where that user reads nothing
 from pathlib import Path
 from lut.errors import UserError
 

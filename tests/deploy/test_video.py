@@ -331,10 +331,10 @@ class TestInputs:
         }.items():
             (tmp_path / name).write_bytes(content)
         words = ["folder", "b.JPG", "rtsp://host/x", "c", "v.mp4", "d", "e", "f", "/dev/null"]
-        assert find_inputs(words) == [
+        assert find_inputs(words) == ([
             Path("folder/a.png"), Path("b.JPG"), Source("rtsp://host/x"), Path("c"),
             Source("v.mp4"), Path("d"), Source("e"), Source("f"), Source("/dev/null"),
-        ]  # fmt: skip
+        ], [])  # fmt: skip
 
     @pytest.mark.parametrize("word", ["none.mp4", "none.png", "/dev/video77"])
     def test_not_there(self, tmp_path, monkeypatch, word):
