@@ -13,7 +13,8 @@ from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import object_files
 from deploy.cpu.network_library import frame_ends, link_network
 from deploy.cpu.passes.cancel_layouts import CancelLayouts
-from deploy.cpu.passes.legalize_sums import LEGALIZED
+from deploy.cpu.passes.legalize_functions import FUNCTIONS
+from deploy.cpu.passes.legalize_sums import SUMS
 from deploy.cpu.passes.name_kernels import NameKernels
 from deploy.cpu.passes.propagate_layouts import PropagateLayouts
 from deploy.cpu.passes.schedule_fallback import ScheduleFallback
@@ -53,7 +54,7 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
         ),
         SplitOutputs(),
         # What no kernel of ours covers: each operator becomes a loop nest, neighbours are fused.
-        relax.transform.LegalizeOps(LEGALIZED),
+        relax.transform.LegalizeOps(FUNCTIONS | SUMS),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),

@@ -54,9 +54,7 @@ def run_command(shell: Shell, folder: str, *seconds: int) -> list[str]:
     place = shlex.quote(folder)
     limits = " ".join(map(str, seconds))
     program = f"{shell.runner} {_path(folder)} {place} {limits}"
-    return shell.command(
-        marked(f"trap '' HUP; {program}; code=$?; rm -rf {place}; exit $code")
-    )  # fmt: skip
+    return shell.command(marked(f"trap '' HUP; {program}; code=$?; rm -rf {place}; exit $code"))
 
 
 def remove(shell: Shell, folder: str) -> None:

@@ -158,6 +158,7 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         self.picked: dict[tuple[relax.Var, bytes], relax.Var] = {}
         self.planar: dict[relax.Var, relax.Var] = {}  # tensors made from views
         self.origins: dict[relax.Var, relax.Var] = {}  # of maps: the first that was one, before
+        self.copies: dict[relax.Var, _View] = {}  # of tensors that were no views
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         """Write a binding on maps, or as it was."""
@@ -376,8 +377,10 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return _View(result, tidy([*view.order[:-1], (Atom("C", weight.shape[1], 1),)]))
 
     def _copied(self, tensor: relax.Expr, cout: int) -> _View | None:
-        """A tensor (..., C) that is no view, such as tokens of several windows, as a map; None
-        where a product with so many columns is not worth the copy."""
+        """A tensor (..., C) that is no view, such as tokens of several windows, as a map, copied
+        once for all that read it; None where a product with so many columns is not worth that."""
+        if tensor in self.copies:
+            return self.copies[tensor]
         shape = shape_of(tensor)
         sizes = (math.prod(shape[:-1]), shape[-1], cout)
         if len(shape) < 2 or min(sizes) < _WORTH_A_COPY or not isinstance(tensor, relax.Var):
@@ -389,7 +392,9 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         lines = emit(relax.op.reshape(planar, (1, *plane, shape[-1])))
         copied = emit(relax.op.permute_dims(lines, [0, 3, 1, 2]))
         order = reshaped(((), (Atom("P", math.prod(plane), 1),), (Atom("C", shape[-1], 1),)), shape)
-        return None if order is None else _View(copied, order)
+        assert order is not None  # an axis of pixels may be cut anywhere
+        self.copies[tensor] = _View(copied, order)
+        return self.copies[tensor]
 
     def _attention(self, var: relax.Var, call: relax.Call) -> _View | None:
         """softmax([scale *] q k) v, of heads whose channels lie together."""

@@ -217,8 +217,8 @@ class _Views:
             and self.place(whole.offset)[0] not in {*numbers, self._result}
         )
         if blocked and free:
-            for number, place_ in zip(numbers, places, strict=True):
-                self._inside[number] = whole.offset, place_
+            for number, offset in zip(numbers, places, strict=True):
+                self._inside[number] = whole.offset, offset
         return blocked and free
 
 

@@ -58,7 +58,7 @@ def supports(op: Conv) -> bool:
     whole = op.groups == 1 or len(op.cin) == 1
     if not (plain and apart and whole and min(s.columns for s in _segments(op)) >= _LEAST):
         return False
-    return not conv_winograd.supports(op) or (products(op) < _WINOGRAD * conv_winograd.products(op))
+    return not conv_winograd.supports(op) or products(op) < _WINOGRAD * conv_winograd.products(op)
 
 
 def products(op: Conv) -> int:

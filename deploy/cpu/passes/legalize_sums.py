@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tvm import relax, te, tirx, topi
 
 from deploy.cpu import functions
-from deploy.cpu.passes.legalize_functions import FUNCTIONS, Legalize, elementwise
+from deploy.cpu.passes.legalize_functions import Legalize, elementwise
 from deploy.graph.importer.node import Scalar, reduction, shape_of, sizes, spread
 
 _PART = 32  # numbers that are added up one after the other
@@ -128,8 +128,7 @@ def _parts(x: te.Tensor, axis: int, part: int) -> te.Tensor:
     return te.compute(sizes(shape), element, name="parts")
 
 
-LEGALIZED: dict[str, Legalize] = {
-    **FUNCTIONS,
+SUMS: dict[str, Legalize] = {
     "relax.matmul": _matmul,
     "relax.mean": _mean,
     "relax.nn.softmax": _softmax,

@@ -195,6 +195,18 @@ def test_tokens_of_several_windows_are_copied_to_a_map():
     assert "relax.matmul" not in operations
 
 
+def test_what_several_products_read_is_copied_once():
+    net = Tokens(64)
+    x = net.turn(net.reshape(net.map, 1, 64, N), 0, 2, 1)
+    x = net.reshape(net.op("CumSum", x, net._weight(np.array(1, np.int64))), 4, N // 4, 64)
+    y = net.op("Add", net.linear(x, 64, 64), net.linear(x, 64, 64))
+    model = net.model(net.back(net.reshape(y, 1, N, 64), 64))
+    assert max_error(model, TARGETS[0]) < 5e-4
+    operations = operations_of(model, TARGETS[0])
+    behind = operations[operations.index("relax.call_tir") :]
+    assert behind.count("relax.permute_dims") == behind.count("pack") == 1, operations
+
+
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 
