@@ -5,13 +5,17 @@ from typing import Any
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import Table, bar, ratio
 
-_FILE = "runtime.jsonl"
+_FILES = "runtime*.jsonl"  # one for each machine
 _IDLE, _CALLERS, _P99, _EXIT_S, _LOAD_MS = 1.10, 1.85, 1.5, 0.2, 50
 
 
 def runtime(store: Store) -> list[Table]:
-    """Frames beside TVM's runtime; callers, loading and ending by themselves."""
-    found: list[dict[str, Any]] = store.lines(_FILE)
+    """Of each machine: frames beside TVM's runtime; callers, loading and ending by themselves."""
+    return [table for name in store.names(_FILES) for table in _tables(store, name)]
+
+
+def _tables(store: Store, name: str) -> list[Table]:
+    found: list[dict[str, Any]] = store.lines(name)
     rows = [
         [
             f"{result['artifact']}", str(row["threads"]), f"{row['ms']['new']:.2f}",
@@ -26,7 +30,7 @@ def runtime(store: Store) -> list[Table]:
         "artifact", "threads", "ms", "TVM's runtime / ours, bar 1", "p90, TVM's / ours",
         f"after 20 ms of idleness / warm (TVM's), bar {_IDLE}", "CPU ms a frame then (TVM's)",
     ]  # fmt: skip
-    frames = Table("The runtime", columns, rows, [store.source(_FILE)], "")
+    frames = Table("The runtime", columns, rows, [store.source(name)], "")
     alone = [_alone(result) for result in found]
     columns = [
         "artifact", f"frames/s of 2 callers with 1 thread each over 1, bar {_CALLERS}",
@@ -34,7 +38,7 @@ def runtime(store: Store) -> list[Table]:
         f"their p99 / median of the first 20, bar {_P99}",
         f"exit, s, bar {_EXIT_S}", f"load beside numpy, ms (median of 7), bar {_LOAD_MS}",
     ]  # fmt: skip
-    return [frames, Table("The runtime, by itself", columns, alone, [store.source(_FILE)], "")]
+    return [frames, Table("The runtime, by itself", columns, alone, [store.source(name)], "")]
 
 
 def _idle(row: dict[str, Any]) -> str:
