@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -33,6 +34,22 @@ class Code(Protocol):
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""
+
+
+class StoredCode(Code, Protocol):
+    """Code that an artifact's file holds, by files of its own."""
+
+    @staticmethod
+    def is_member(name: str) -> bool:
+        """Whether an artifact's file is this code's."""
+
+    @staticmethod
+    def from_members(members: Mapping[str, bytes]) -> "StoredCode":
+        """The inverse of `members`; raises an error where they are not sound."""
+
+    def check_ends(self, metadata: Metadata) -> None:
+        """Raise UserError unless it takes and gives what a network with this metadata does, as far
+        as that can be said without running it."""
 
 
 @dataclass(frozen=True)

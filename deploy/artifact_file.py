@@ -11,9 +11,9 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from deploy.artifact import (
     Artifact,
     Golden,
     KernelInfo,
+    StoredCode,
     coarse_size,
 )
 from deploy.cpu.library import Library
@@ -34,9 +35,6 @@ from deploy.target import Target
 from lut.errors import UserError
 from lut.files import read_file, write_atomic
 from lut.json_text import parse_json
-
-if TYPE_CHECKING:
-    from deploy.gpu.program import GpuProgram
 
 T = TypeVar("T")
 
@@ -97,8 +95,7 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             members = _unpack(archive, [*own, *_GOLDEN], len(data))
         metadata = Metadata.from_strings(manifest["metadata"])
         code = kind.from_members({member: members[member] for member in own})
-        if not isinstance(code, Library):
-            code.check_ends(metadata)
+        code.check_ends(metadata)
         return Artifact(
             code=code,
             target=_read_target(manifest["target"]),
@@ -149,16 +146,26 @@ def _check_format(manifest: Any, name: str) -> None:  # noqa: ANN401 - any JSON 
         )
 
 
-def _code_members(
-    members: Iterable[str],
-) -> "tuple[type[GpuProgram] | type[Library], list[str]]":
-    """The kind of code that an artifact's files are, and which of them are its."""
-    if own := [name for name in members if Library.is_member(name)]:
-        return Library, own
+def _library() -> type[StoredCode]:
+    return Library
+
+
+def _gpu_program() -> type[StoredCode]:
     from deploy.gpu.program import GpuProgram
 
-    if own := [name for name in members if GpuProgram.is_member(name)]:
-        return GpuProgram, own
+    return GpuProgram
+
+
+# In the order in which an artifact's files are looked at; a kind is imported when it is asked.
+_CODES: tuple[Callable[[], type[StoredCode]], ...] = (_library, _gpu_program)
+
+
+def _code_members(members: Iterable[str]) -> tuple[type[StoredCode], list[str]]:
+    """The kind of code that an artifact's files are, and which of them are its."""
+    for code in _CODES:
+        kind = code()
+        if own := [name for name in members if kind.is_member(name)]:
+            return kind, own
     raise ValueError("it holds no code")
 
 

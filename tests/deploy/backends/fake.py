@@ -23,6 +23,7 @@ from deploy.graph.view import Graph
 from deploy.measure.device import DeviceInfo, OneDevice
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
+from deploy.metadata import Metadata
 from deploy.runtime import Network
 from deploy.schedules import Fields, with_fields
 from deploy.target import Target
@@ -79,6 +80,9 @@ class FakeCode:
     def from_members(members: Mapping[str, bytes]) -> "FakeCode":
         times = tuple(int(n) for n in members["paper.times"].decode().strip("[]").split(","))
         return FakeCode(members[FakeCode.MEMBER], times)
+
+    def check_ends(self, metadata: Metadata) -> None:
+        pass
 
 
 @dataclass
@@ -258,5 +262,5 @@ def register(patch: pytest.MonkeyPatch, backend: FakeBackend) -> None:
     """In the registries: of backends by their kind, of targets by their words, of the kinds of code
     that an artifact may hold. No other file is touched."""
     patch.setitem(backends._BACKENDS, KIND, backend)
-    patch.setattr(artifact_file, "_CODES", (*artifact_file._CODES, FakeCode))
+    patch.setattr(artifact_file, "_CODES", (*artifact_file._CODES, lambda: FakeCode))
     patch.setattr("deploy.targets.resolve_target", lambda *_: TARGET)
