@@ -13,6 +13,7 @@ from deploy.graph.ends import LOGITS
 from deploy.graph.frame import Frame
 from deploy.object_cache import ObjectCache, key_of
 from deploy.target import Target
+from lut.errors import UserError
 
 # The runtime's object files by key: some 100 KB, the same for every network.
 _COMPILED: dict[str, bytes] = {}
@@ -29,13 +30,14 @@ def link_network(
 
 
 def frame_ends(frame: Frame) -> Ends:
-    """What the library takes and gives."""
+    """What the library takes and gives: a batch of one image, without its axis. Raises UserError
+    for another batch, which would be written behind the memory that a call is given."""
     main = frame.entries["main"]
     scores = frame.entries.get(LOGITS, main)
-    input_, output, found = (
-        End(tensor.shape[1:], np.dtype(tensor.dtype).type)
-        for tensor in (main.input, main.output, scores.output)
-    )
+    ends = main.input, main.output, scores.output
+    if any(tensor.shape[:1] != (1,) for tensor in ends):
+        raise UserError(f"the network's ends {[t.shape for t in ends]} are no batches of one image")
+    input_, output, found = (End(tensor.shape[1:], np.dtype(tensor.dtype).type) for tensor in ends)
     return Ends(input_, output, found)
 
 

@@ -5,6 +5,36 @@ from collections.abc import Callable
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile
 
+# A float32 sum of n terms in one row is off by about sqrt(n / 2) roundings of its size. One that is
+# longer than LONG terms is taken in parts of about PART and the parts are added, as other libraries
+# do: a vision transformer's scores were else 5 times as far from the truth as onnxruntime's. It
+# costs an addition in memory for each accumulator and part.
+LONG, PART = 128, 64
+
+
+def sum_in_parts(
+    acc: ir.Registers, count: int, lanes: int, steps: int, each: int,
+    body: Callable[[ir.Expr], None],
+) -> None:  # fmt: skip
+    """body(step) of so many steps, which add to `count` accumulators: `each` steps in a sum of
+    their own."""
+    parts, rest = divmod(steps, each)
+    total = ir.Registers(count, lanes)
+    for number in range(count):
+        total[number] = acc[number]
+    with ir.serial(0, parts) as part:
+        for number in range(count):
+            acc[number] = ir.const(0, lanes)
+        with ir.serial(0, each) as step:
+            body(part * each + step)
+        for number in range(count):
+            total[number] = total[number] + acc[number]
+    for number in range(count):
+        acc[number] = total[number]
+    if rest:
+        with ir.serial(0, rest) as step:
+            body(parts * each + step)
+
 
 def reduce_channels(isa: Isa, channels: int, step: Callable[[ir.Expr, ir.Expr], None]) -> None:
     """Loop over channels as (block, lane): whole blocks, then the real lanes of the last one."""
@@ -49,7 +79,19 @@ def matmul_tile(
             for o in range(ob):
                 acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
 
-    reduce_channels(isa, channels, step)
+    if channels > LONG:
+        full, tail = divmod(channels, isa.lanes)
+
+        def block(number: ir.Expr) -> None:
+            with ir.serial(0, isa.lanes) as lane:
+                step(number, lane)
+
+        sum_in_parts(acc, px * ob, isa.lanes, full, PART // isa.lanes, block)
+        if tail:
+            with ir.serial(0, tail) as lane:
+                step(full, lane)
+    else:
+        reduce_channels(isa, channels, step)
     for p in range(px):
         for o in range(ob):
             finish(p, o, acc[p * ob + o])

@@ -90,14 +90,20 @@ def bisect(
 
 
 def _float_nodes(model: onnx.ModelProto) -> Sequence[onnx.NodeProto]:
-    """Nodes, in the graph's order, that give a float tensor which depends on the image."""
-    types = {
-        v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)
-    }
+    """Nodes, in the graph's order, that give a float tensor which depends on the image and whose
+    first axis is the batch of one image: tokens of (N, 1, C) have none that a run could leave
+    out."""
+    types = {v.name: v.type.tensor_type for v in (*model.graph.value_info, *model.graph.output)}
     reached, nodes = {model.graph.input[0].name}, []
     for node in model.graph.node:
         if reached.intersection(node.input):
             reached.update(node.output)
-            if types.get(node.output[0]) == onnx.TensorProto.FLOAT:
+            if _is_batch_of_floats(types.get(node.output[0])):
                 nodes.append(node)
     return nodes
+
+
+def _is_batch_of_floats(tensor: onnx.TypeProto.Tensor | None) -> bool:
+    if tensor is None or tensor.elem_type != onnx.TensorProto.FLOAT:
+        return False
+    return [axis.dim_value for axis in tensor.shape.dim[:1]] == [1]

@@ -20,6 +20,7 @@ from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.band import Band, InPlace, Inputs
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map
+from deploy.cpu.tiles import LONG, PART, sum_in_parts
 from lut.ops import Conv
 
 
@@ -204,11 +205,23 @@ class _Kernel:
         self, phase: Phase, at: ir.Expr, band: Band, places: list[tuple[ir.Expr, ir.Expr]],
         acc: ir.Registers, out: ir.Expr, ob: int,
     ) -> None:  # fmt: skip
-        """Add the products of all channels and taps."""
+        """Add the products of all channels and taps; long sums in parts (`deploy.cpu.tiles`)."""
         c, rows, columns = self.isa.lanes, phase.rows, phase.columns
+        long = sum(self.grouping.cin) * phase.taps > LONG
 
         def channels(part: int, block: ir.Expr, base: ir.Expr, lanes: int) -> None:
-            with ir.serial(0, rows.kernel) as ky, ir.serial(0, columns.kernel) as kx:
+            row = columns.kernel * lanes
+            if long and lanes * phase.taps > LONG:
+                sum_in_parts(
+                    acc, len(places) * ob, c, rows.kernel, max(1, PART // row),
+                    lambda ky: taps(part, block, base, lanes, ky),
+                )  # fmt: skip
+            else:
+                with ir.serial(0, rows.kernel) as ky:
+                    taps(part, block, base, lanes, ky)
+
+        def taps(part: int, block: ir.Expr, base: ir.Expr, lanes: int, ky: ir.Expr) -> None:
+            with ir.serial(0, columns.kernel) as kx:
                 tap = ir.bind(base + (ky * columns.kernel + kx) * lanes)
                 with ir.serial(0, lanes) as lane:
                     weights = [
@@ -229,7 +242,14 @@ class _Kernel:
 
         for part, cin in enumerate(self.grouping.cin):
             full, tail = divmod(cin, c)
-            if full:
+            if full and long and c * phase.taps <= LONG:
+                sum_in_parts(
+                    acc, len(places) * ob, c, full, max(1, PART // (c * phase.taps)),
+                    lambda block, part=part, at=at: channels(
+                        part, block, at + block * (phase.taps * c), c
+                    ),
+                )  # fmt: skip
+            elif full:
                 with ir.serial(0, full) as block:
                     channels(part, block, at + block * (phase.taps * c), c)
             if tail:

@@ -7,7 +7,7 @@ from deploy.graph.ends import IMAGE
 from deploy.graph.first_difference import first_difference
 from deploy.graph.reference import OnnxSession
 from lut.errors import UserError
-from tests.deploy.graphs import photo, segmenter
+from tests.deploy.graphs import deployable, photo, segmenter
 
 
 def honest(prefix: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
@@ -104,6 +104,25 @@ class TestOfASmallGraph:
         text = self.found(small_graph, fail)
         assert text.startswith("first difference: Clip 'clip'")
         assert "cannot be compiled up to here: no such kernel" in text
+
+    def test_nothing_is_asked_of_tensors_without_a_batch_axis(self, tmp_path):
+        """Their first axis is no image's: a run would give all of it and the judge see a part."""
+        turned, back = (
+            helper.make_node("Transpose", [given], [made], name=made, perm=[1, 0, 2, 3])
+            for given, made in [("features", "turned"), ("positive", "activated")]
+        )
+        relu = helper.make_node("Relu", ["turned"], ["positive"], name="positive")
+        graph = deployable(segmenter(extra=[turned, relu, back]), tmp_path)
+        seen = []
+
+        def run(prefix: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+            seen.append(prefix.graph.output[0].name)
+            return honest(prefix, image) + any(n.name == "positive" for n in prefix.graph.node)
+
+        found = first_difference(graph, photo(), run)
+        assert found is not None
+        assert found.node == "activated"
+        assert not {"turned", "positive"} & set(seen)
 
     def test_where_onnxruntime_fails_it_is_a_line(self):
         model = segmenter(extra=[

@@ -114,6 +114,22 @@ def test_direct_from_the_image(isa, source):
     np.testing.assert_allclose(unpack_activation(y, 20), expected, atol=3e-5)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "op",
+    [
+        Conv((2048,), 32, 2, 16, (1, 1)), Conv((64,), 32, 9, 17, (6, 6)),
+        Conv((8,), 32, 20, 40, (16, 16)),
+    ],
+    ids=["1x1", "channels", "taps"],
+)  # fmt: skip
+def test_long_sums_round_as_little_as_short_ones(isa, op):
+    """A sum in one row of 2000 terms would be off by 3e-6 of its size on average."""
+    y, expected = compute(isa, op, conv_direct)
+    error = np.sqrt(np.square(y - expected).mean() / np.square(expected).mean())
+    assert error < 6e-7
+
+
 @st.composite
 def far_apart(draw):
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 3), (3, 1), (1, 3), (2, 4)]))
@@ -226,7 +242,7 @@ def test_winograd_rounds_little_more_than_the_plain_sum(isa):
     for module in (conv_winograd, conv_direct):
         y, expected = compute(isa, op, module)
         errors.append(np.sqrt(np.square(y - expected).mean()))
-    assert errors[0] <= 4 * errors[1]
+    assert errors[0] <= 6 * errors[1]
 
 
 def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
