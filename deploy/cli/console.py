@@ -30,7 +30,7 @@ def run_main(main: Callable[[], object]) -> None:
     warnings.formatwarning = _format_warning
     _mend_streams()
     # Pillow's, of pictures that are read all the same.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if home := os.environ.get("HMSEG_HOME"):
         os.environ.setdefault("XDG_CACHE_HOME", home)  # TVM asks for a home when it is imported
     try:

@@ -1,6 +1,7 @@
 """hmseg eval."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +45,8 @@ def evaluate_network(
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
     size = _first_size(frames)
-    predict, classes = _open_predictor(network, dataset, size, workers)
+    predict, classes, channels = _open_predictor(network, dataset, size, workers)
+    frames = replace(frames, channels=channels)
     if classes != len(frames.classes):
         raise UserError(
             f"{network} tells {classes} classes apart, {dataset} has {len(frames.classes)}: name "
@@ -94,8 +96,9 @@ def _require_all(broken: list[str], frames: int) -> None:
 
 def _open_predictor(
     network: str, dataset: str, size: tuple[int, ...], threads: int
-) -> tuple["Predictor", int]:
-    """The function from an image to its labels, and how many classes they have."""
+) -> tuple["Predictor", int, int]:
+    """The function from an image to its labels, how many classes they have, and the image's
+    channels."""
     path = Path(network)
     if path.suffix == ".onnx":
         return _open_onnx(path, size, threads)
@@ -110,14 +113,14 @@ def _open_predictor(
     torch.set_num_threads(threads)
     if path.suffix != ".safetensors":
         model = create_model(network, pretrained=dataset)
-        return torch_predictor(model), model.config.num_classes
+        return torch_predictor(model), model.config.num_classes, 3
     checkpoint = Checkpoint.load(path)
     model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
     load_into(model, checkpoint.released, path)
-    return torch_predictor(model), len(checkpoint.classes)
+    return torch_predictor(model), len(checkpoint.classes), 3
 
 
-def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
+def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
     from deploy.graph.export import import_file, read_metadata
     from deploy.graph.reference import OnnxSession
     from deploy.reading.axes import real_inputs
@@ -130,7 +133,7 @@ def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predic
     return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 
 
-def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
+def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
     from deploy.runtime import load
 
     network = load(path, threads=threads)
@@ -140,10 +143,8 @@ def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Pr
 def _predictor(
     path: Path, metadata: "Metadata", size: tuple[int, ...],
     run: "Callable[[NDArray[Any]], NDArray[Any]]",
-) -> tuple["Predictor", int]:  # fmt: skip
+) -> tuple["Predictor", int, int]:  # fmt: skip
     """Of what takes and gives what the metadata says."""
-    from deploy.images import to_channels
-
     if metadata.finds_masks:
         raise UserError(
             f"{path} finds a mask of each class, and these may overlap: a data set has one class a "
@@ -153,10 +154,10 @@ def _predictor(
 
     def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
         _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
-        result = run(metadata.network_input(to_channels(image, metadata.channels)))
+        result = run(metadata.network_input(image))
         return metadata.found_in(result) if metadata.output == "logits" else result
 
-    return predict, len(metadata.classes)
+    return predict, len(metadata.classes), metadata.channels
 
 
 def _check_size(path: Path, metadata: "Metadata", size: tuple[int, ...]) -> None:

@@ -35,13 +35,15 @@ class Frame:
 class SegmentationData:
     """One split of a data set.
 
-    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error.
+    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error. Images
+    have `channels`, as `read_image` makes them.
     """
 
     classes: ClassSet
     split: str
     frames: tuple[Frame, ...]
     label_map: Mapping[int, int]
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -58,8 +60,8 @@ class SegmentationData:
         return all(frame.mask is not None for frame in self.frames)
 
     def load_image(self, index: int) -> Array:
-        """RGB uint8 (H, W, 3); raises UserError naming a file that cannot be read."""
-        return read_image(self.frames[index].image)
+        """uint8 (H, W, C); raises UserError naming a file that cannot be read."""
+        return read_image(self.frames[index].image, self.channels)
 
     def load(self, index: int) -> tuple[Array, Array]:
         """Image and labels of one frame.
