@@ -40,13 +40,14 @@ def evaluate_network(
     One broken frame does not stop the others: each is named, and the exit code is 1.
     """
     from hmseg.data.registry import open_dataset
-    from hmseg.train.metrics import evaluate
 
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
     size = _first_size(frames)
     predict, classes, channels = _open_predictor(network, dataset, size, workers)
     frames = replace(frames, channels=channels)
+    from hmseg.train.metrics import evaluate
+
     if classes != len(frames.classes):
         raise UserError(
             f"{network} tells {classes} classes apart, {dataset} has {len(frames.classes)}: name "
@@ -121,14 +122,13 @@ def _open_predictor(
 
 
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
-    from deploy.graph.export import import_file, read_metadata
-    from deploy.graph.reference import OnnxSession
-    from deploy.reading.axes import real_inputs
-    from deploy.reading.file import parse
+    from deploy.reading import read_model
 
-    taken = [v.type.tensor_type.shape.dim for v in real_inputs(parse(path).graph)]
-    is_fixed = all(dim.dim_value for dims in taken for dim in dims[1:])
-    graph = import_file(path, resolution=None if is_fixed else Resolution(*size)).graph
+    read = read_model(path, Resolution(*size))  # before torch takes its memory: it may be hostile
+    from deploy.graph.export import make_deployable, read_metadata
+    from deploy.graph.reference import OnnxSession
+
+    graph = make_deployable(read).graph
     session = OnnxSession(graph, threads=threads)
     return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 

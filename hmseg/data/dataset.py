@@ -147,6 +147,20 @@ def list_files(folder: Path, suffix: str, what: str, *, among_others: bool = Fal
     return paths
 
 
+def files_by_key(
+    folder: Path, suffix: str, what: str, *, among_others: bool = False
+) -> dict[str, Path]:
+    """What `list_files` finds, by the place below `folder` without the suffix; raises UserError
+    also where two have the same."""
+    found: dict[str, Path] = {}
+    for path in list_files(folder, suffix, what, among_others=among_others):
+        key = str(path.relative_to(folder))[: -len(suffix)]
+        if other := found.get(key):
+            raise UserError(f"{path} and {other} have the same name; remove one of them")
+        found[key] = path
+    return found
+
+
 def _check_header(frame: Frame) -> int:
     """Bytes of the decoded image and labels."""
     height, width = image_size(frame.image)

@@ -139,5 +139,6 @@ def _upright(image: Image.Image) -> Image.Image:
         raise UserError("its pixels have 32 bits; save it with 8 or 16")
     # The high 8 of all bits: `convert` would cut off at 255.
     high = (pixels >> (tags.get(BITSPERSAMPLE, (16,))[0] - 8)).astype(np.uint8)
-    # Which Pillow minds for fewer bits only.
-    return Image.fromarray(~high if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else high)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow minds it for fewer bits
+        high = ~high
+    return Image.fromarray(high)

@@ -165,7 +165,7 @@ def test_axes_that_cannot_be_fixed_are_refused(shape: tuple, words: str):
 
 
 def test_a_resolution_that_contradicts_the_file_is_refused():
-    with pytest.raises(UserError, match="height is fixed, --resolution says 64x96"):
+    with pytest.raises(UserError, match="height is fixed, 64x96 is asked for"):
         normal_form(_network(), Resolution(64, 96))
 
 
