@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -80,6 +80,14 @@ def printable(text: str) -> str:
     )
 
 
+def print_line(text: str) -> None:
+    """Data on stdout as it is made: the work goes on where its reader has left."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _discard_stdout()
+
+
 def print_json(data: object) -> None:
     """Data for a program, on stdout."""
     print(json.dumps(data, indent=1))
@@ -148,9 +156,25 @@ def _mend_streams() -> None:
                 os.dup2(held, number)
                 os.close(held)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        sys.stderr = _Prose(
+            sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True
+        )
+
+
+class _Prose(io.TextIOWrapper):
+    """A stderr that no work stops for, where its disk is full or its reader has left."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 def _discard_stdout() -> None:
