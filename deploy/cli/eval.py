@@ -101,9 +101,10 @@ def _open_predictor(
     """The function from an image to its labels, how many classes they have, and the image's
     channels."""
     path = Path(network)
-    if path.suffix == ".onnx":
+    kind = _kind_of(path)
+    if kind == ".onnx":
         return _open_onnx(path, size, threads)
-    if path.suffix == ".hmseg":
+    if kind == ".hmseg":
         return _open_artifact(path, size, threads)
     import torch
 
@@ -112,13 +113,30 @@ def _open_predictor(
     from hmseg.zoo import create_model
 
     torch.set_num_threads(threads)
-    if path.suffix != ".safetensors":
+    if kind != ".safetensors":
         model = create_model(network, pretrained=dataset)
         return torch_predictor(model), model.config.num_classes, 3
     checkpoint = Checkpoint.load(path)
     model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
     load_into(model, checkpoint.released, path)
     return torch_predictor(model), len(checkpoint.classes), 3
+
+
+def _kind_of(path: Path) -> str:
+    """The usual suffix of what is in a file, whose name may have any or none; "" for no file, and
+    for what is none of these."""
+    if (suffix := path.suffix.lower()) in (".onnx", ".hmseg", ".safetensors"):
+        return suffix
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return ""  # a network's name
+    if head.startswith(b"PK"):
+        return ".hmseg"
+    if head[8:] == b"{":
+        return ".safetensors"
+    return ".onnx" if head.startswith(b"\x08") else ""
 
 
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
