@@ -292,7 +292,7 @@ def refuse(path: Path) -> Row:
         process.returncode = os.waitstatus_to_exitcode(ended[1])
         seconds = time.perf_counter() - start
         said.seek(0)
-        text = said.read()
+        text = said.read().replace(f"{path.parent}/", "")
     lines = [line for line in text.splitlines() if line.startswith("error:")]
     size = path.stat().st_size if path.is_file() else 0
     return {
