@@ -6,11 +6,11 @@ import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
@@ -116,7 +116,8 @@ def _tells_behind(image: PngImageFile) -> bool:
 def _mask(image: Image.Image) -> Image.Image:
     if image.mode not in ("L", "P"):
         raise UserError(f"expected a mask of one 8-bit channel, not {image.mode}")
-    stored = image.tile[0][3]  # gone when the pixels are read
+    assert isinstance(image, ImageFile.ImageFile)
+    stored: Any = image.tile[0][3]  # gone when the pixels are read
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
     if stretched := _STRETCHED.get(stored if isinstance(stored, str) else stored[0]):

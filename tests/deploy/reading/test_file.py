@@ -217,5 +217,5 @@ def test_names_that_take_memory_are_refused(tmp_path: Path, part: str):
         getattr(node, part)[0] = "\x1b" * 20_000
     else:
         setattr(node, part, "\x1b" * 20_000)
-    with pytest.raises(UserError, match="^it has a name of 20000 letters; it is damaged"):
+    with pytest.raises(UserError, match=r"^it has a name of 20000 letters; it is damaged"):
         door.parse(_save(tmp_path / "n.onnx", model))
