@@ -59,7 +59,10 @@ def resize_labels(labels: NDArray[Any], size: Resolution) -> NDArray[Any]:
     if labels.shape[-2:] == size:
         return labels
     if labels.ndim == 3:
-        return np.stack([resize_labels(mask, size) for mask in labels])
+        masks = np.empty((len(labels), *size), labels.dtype)
+        for index, mask in enumerate(labels):  # each alone: those of a large picture are large
+            masks[index] = resize_labels(mask, size)
+        return masks
     return _resized(labels, size, Image.Resampling.NEAREST)
 
 

@@ -26,7 +26,8 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits", "masks")
 Values = tuple[float, ...]  # one for each channel
 CHANNELS = (1, 3, 4)  # of an image: grey, RGB, RGBA
 MOST_CLASSES = 65535  # labels are uint16 at most
-_MOST_SMALL = 255  # above, labels are no longer uint8
+_LEAST_STD = 1e-6  # of an image in 0..1: scores of what is divided by less are no numbers
+_MOST_SMALL = 255  # of uint8
 
 
 @dataclass(frozen=True)
@@ -235,17 +236,17 @@ def _check_decision(output: str, classes: int, scores: Any, threshold: float | N
 
 def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     """Raise UserError where mean or standard deviation cannot be those of an image in 0..1."""
-    if std and min(std) <= 0:
-        raise UserError(f"--std {_listed(std)}: the numbers must be above 0")
+    if std and min(std) < _LEAST_STD:
+        raise UserError(f"--std {_listed(std)}: the numbers must be above 0, at least {_LEAST_STD}")
     if mean and min(mean) < 0:
         raise UserError(f"--mean {_listed(mean)}: the numbers must lie in 0..1, as the image does")
     for name, values in (("mean", mean), ("std", std)):
         if values and max(values) > 1:
-            right = _listed([value / 255 for value in values])
-            raise UserError(
-                f"--{name} {_listed(values)}: the numbers must lie in 0..1, as the image does; "
-                f"those of an image in 0..255 are divided by 255: --{name} {right}"
-            )
+            said = f"--{name} {_listed(values)}: the numbers must lie in 0..1, as the image does"
+            if max(values) <= _MOST_SMALL:
+                right = _listed([value / 255 for value in values])
+                said += f"; those of an image in 0..255 are divided by 255: --{name} {right}"
+            raise UserError(said)
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -186,6 +186,9 @@ def _destination(path: Path) -> Path:
     """The file behind `path`, which is a regular one or none yet."""
     try:
         destination = Path(os.path.realpath(path))
+    except OSError as error:  # the folder that this process works in is gone
+        raise _unwritable(path, error) from error
+    try:
         # Renaming onto a device, /dev/null say, would take it away from the whole machine.
         mode = destination.lstat().st_mode
     except FileNotFoundError:

@@ -69,8 +69,8 @@ def _hostile(store: Store) -> Table:
     ]  # fmt: skip
     note = (
         "`hmseg-deploy compile` of files that are made to take all memory or time. MiB: resident, "
-        "of all its processes together, less the file's size; libraries that two of them share "
-        "count twice."
+        "of all its processes together, with what the program is by itself; libraries that two of "
+        "them share count twice."
     )
     return Table("Hostile files", columns, rows, [store.source(HOSTILE)], note)
 

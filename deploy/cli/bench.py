@@ -67,6 +67,7 @@ def bench(
     workers, remote = place.read()
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
+    read = options.read_file(model, given)
     from deploy.backends import backend_of
 
     resolved = on.resolve(remote)
@@ -75,7 +76,7 @@ def bench(
     if artifact is None and on.arch is None:
         resolved = backend.measured_target(resolved, options.target_text(on.target, remote))
     with step(f"exporting {model}"):
-        source = options.open_model(model, given, ends)
+        source = options.open_model(model, given, ends, read)
     from deploy.bench import PEER
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image

@@ -54,13 +54,14 @@ def compile_model(
         check_writable(out)
     cache = kept.open()
     workers, remote = place.read()
+    read = options.read_file(model, given)
     resolved = on.resolve(remote)
     if out and package:
         from deploy.backends import backend_of
 
         backend_of(resolved).check_package(resolved, out)
     with step(f"exporting {model}"):
-        source = options.open_model(model, given, ends)
+        source = options.open_model(model, given, ends, read)
     from deploy.artifact import SUFFIX, TVM
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of

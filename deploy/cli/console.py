@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -30,7 +30,7 @@ def run_main(main: Callable[[], object]) -> None:
     warnings.formatwarning = _format_warning
     _mend_streams()
     # Pillow's, of pictures that are read all the same.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if home := os.environ.get("HMSEG_HOME"):
         os.environ.setdefault("XDG_CACHE_HOME", home)  # TVM asks for a home when it is imported
     try:
@@ -78,6 +78,14 @@ def printable(text: str) -> str:
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def print_line(text: str) -> None:
+    """Data on stdout as it is made: the work goes on where its reader has left."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _discard_stdout()
 
 
 def print_json(data: object) -> None:
@@ -148,9 +156,25 @@ def _mend_streams() -> None:
                 os.dup2(held, number)
                 os.close(held)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        sys.stderr = _Prose(
+            sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True
+        )
+
+
+class _Prose(io.TextIOWrapper):
+    """A stderr that no work stops for, where its disk is full or its reader has left."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 def _discard_stdout() -> None:

@@ -1,6 +1,7 @@
 """hmseg eval."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,12 +40,14 @@ def evaluate_network(
     One broken frame does not stop the others: each is named, and the exit code is 1.
     """
     from hmseg.data.registry import open_dataset
-    from hmseg.train.metrics import evaluate
 
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
     size = _first_size(frames)
-    predict, classes = _open_predictor(network, dataset, size, workers)
+    predict, classes, channels = _open_predictor(network, dataset, size, workers)
+    frames = replace(frames, channels=channels)
+    from hmseg.train.metrics import evaluate
+
     if classes != len(frames.classes):
         raise UserError(
             f"{network} tells {classes} classes apart, {dataset} has {len(frames.classes)}: name "
@@ -94,12 +97,14 @@ def _require_all(broken: list[str], frames: int) -> None:
 
 def _open_predictor(
     network: str, dataset: str, size: tuple[int, ...], threads: int
-) -> tuple["Predictor", int]:
-    """The function from an image to its labels, and how many classes they have."""
+) -> tuple["Predictor", int, int]:
+    """The function from an image to its labels, how many classes they have, and the image's
+    channels."""
     path = Path(network)
-    if path.suffix == ".onnx":
+    kind = _kind_of(path)
+    if kind == ".onnx":
         return _open_onnx(path, size, threads)
-    if path.suffix == ".hmseg":
+    if kind == ".hmseg":
         return _open_artifact(path, size, threads)
     import torch
 
@@ -108,29 +113,45 @@ def _open_predictor(
     from hmseg.zoo import create_model
 
     torch.set_num_threads(threads)
-    if path.suffix != ".safetensors":
+    if kind != ".safetensors":
         model = create_model(network, pretrained=dataset)
-        return torch_predictor(model), model.config.num_classes
+        return torch_predictor(model), model.config.num_classes, 3
     checkpoint = Checkpoint.load(path)
     model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
     load_into(model, checkpoint.released, path)
-    return torch_predictor(model), len(checkpoint.classes)
+    return torch_predictor(model), len(checkpoint.classes), 3
 
 
-def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
-    from deploy.graph.export import import_file, read_metadata
+def _kind_of(path: Path) -> str:
+    """The usual suffix of what is in a file, whose name may have any or none; "" for no file, and
+    for what is none of these."""
+    if (suffix := path.suffix.lower()) in (".onnx", ".hmseg", ".safetensors"):
+        return suffix
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return ""  # a network's name
+    if head.startswith(b"PK"):
+        return ".hmseg"
+    if head[8:] == b"{":
+        return ".safetensors"
+    return ".onnx" if head.startswith(b"\x08") else ""
+
+
+def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
+    from deploy.reading import read_model
+
+    read = read_model(path, Resolution(*size))  # before torch takes its memory: it may be hostile
+    from deploy.graph.export import make_deployable, read_metadata
     from deploy.graph.reference import OnnxSession
-    from deploy.reading.axes import real_inputs
-    from deploy.reading.file import parse
 
-    taken = [v.type.tensor_type.shape.dim for v in real_inputs(parse(path).graph)]
-    is_fixed = all(dim.dim_value for dims in taken for dim in dims[1:])
-    graph = import_file(path, resolution=None if is_fixed else Resolution(*size)).graph
+    graph = make_deployable(read).graph
     session = OnnxSession(graph, threads=threads)
     return _predictor(path, read_metadata(graph), size, lambda given: session.run(given)[0])
 
 
-def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int]:
+def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:
     from deploy.runtime import load
 
     network = load(path, threads=threads)
@@ -140,10 +161,8 @@ def _open_artifact(path: Path, size: tuple[int, ...], threads: int) -> tuple["Pr
 def _predictor(
     path: Path, metadata: "Metadata", size: tuple[int, ...],
     run: "Callable[[NDArray[Any]], NDArray[Any]]",
-) -> tuple["Predictor", int]:  # fmt: skip
+) -> tuple["Predictor", int, int]:  # fmt: skip
     """Of what takes and gives what the metadata says."""
-    from deploy.images import to_channels
-
     if metadata.finds_masks:
         raise UserError(
             f"{path} finds a mask of each class, and these may overlap: a data set has one class a "
@@ -153,10 +172,10 @@ def _predictor(
 
     def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
         _check_size(path, metadata, image.shape[:2])  # the frames of a data set may differ
-        result = run(metadata.network_input(to_channels(image, metadata.channels)))
+        result = run(metadata.network_input(image))
         return metadata.found_in(result) if metadata.output == "logits" else result
 
-    return predict, len(metadata.classes)
+    return predict, len(metadata.classes), metadata.channels
 
 
 def _check_size(path: Path, metadata: "Metadata", size: tuple[int, ...]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deploy.artifact import Artifact
     from deploy.devices.network import Remote
     from deploy.graph.source import Source
+    from deploy.reading import ReadModel
     from deploy.target import Target
 
 DEFAULT_MODEL = "tiny-hmseg"
@@ -152,22 +153,28 @@ class CacheOptions:
         return None if self.no_cache else default_cache()
 
 
-def open_model(
-    model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
-) -> "Source":
-    """The graph that the model options name; checks every text before the heavy imports, and says
-    what its user should know."""
-    options, ends = options or SourceOptions(), ends or EndOptions()
-    size = read_resolution(options.resolution)
-    means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
-    check_normalisation(means, stds)
-    if options.threshold is not None and not math.isfinite(options.threshold):
-        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
-    read = None
-    if model.endswith(".onnx") and options.classes is None:
-        from deploy.reading import read_model
+def read_file(model: str, options: SourceOptions) -> "ReadModel | None":
+    """The ONNX file that the model options name, if they name one. To be read before TVM and torch
+    take their memory, as resolving a target makes them: it may be hostile."""
+    if not model.endswith(".onnx") or options.classes is not None:
+        return None
+    size = _checked(options)[0]
+    from deploy.reading import read_model
 
-        read = read_model(Path(model), size)  # before torch takes its memory: it may be hostile
+    return read_model(Path(model), size)
+
+
+def open_model(
+    model: str,
+    options: SourceOptions | None = None,
+    ends: EndOptions | None = None,
+    read: "ReadModel | None" = None,
+) -> "Source":
+    """The graph that the model options name, of a file what was `read` of it; checks every text
+    before the heavy imports, and says what its user should know."""
+    options, ends = options or SourceOptions(), ends or EndOptions()
+    size, means, stds = _checked(options)
+    read = read or read_file(model, options)
     from deploy.graph.source import open_source
 
     source = open_source(
@@ -178,6 +185,16 @@ def open_model(
     if source.imported and source.imported.note:
         say(f"{model}: {source.imported.note}")
     return source
+
+
+def _checked(options: SourceOptions) -> tuple[Resolution | None, Values | None, Values | None]:
+    """The resolution, the mean and the standard deviation; raises UserError for texts of no use."""
+    size = read_resolution(options.resolution)
+    means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
+    check_normalisation(means, stds)
+    if options.threshold is not None and not math.isfinite(options.threshold):
+        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
+    return size, means, stds
 
 
 def check_precision(asked: str | None, artifact: "Artifact") -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.cli import options, places
-from deploy.cli.console import Step, print_json, say, step
+from deploy.cli.console import Step, print_json, print_line, say, step
 from lut.errors import HmsegError, UserError, WorkError
 from lut.files import check_writable
 
@@ -81,7 +81,8 @@ def run(
             continue
         done.append(written)
         if not as_json:
-            print("\n".join(written.get("masks", [written.get("labels", written.get("overlay"))])))
+            one = written.get("labels", written.get("overlay"))
+            print_line("\n".join(written.get("masks", [one])))
         if interrupted := written.get("interrupted", False):
             break
     if as_json:

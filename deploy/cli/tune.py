@@ -46,13 +46,14 @@ def tune(
     """
     cache = kept_objects.open()
     workers, remote = place.read()
+    read = options.read_file(model, given)
     resolved = places.resolve_measured_target(options.target_text(target, remote), precision)
     from deploy.backends import backend_of
 
     backend = backend_of(resolved)
     backend.check_place(place.threads, remote)
     with step(f"exporting {model}"):
-        source = options.open_model(model, given)
+        source = options.open_model(model, given, read=read)
     from deploy.build import build_source
     from deploy.measure.interleave import Protocol
     from deploy.schedules import TRACE

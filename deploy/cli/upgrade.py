@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.console import say
+from deploy.cli.console import print_line, say
 from lut.errors import UserError, WorkError
 from lut.jsonl import read_records, stored
 from lut.table_file import FORMAT
@@ -32,7 +32,7 @@ def upgrade(
             say(f"failed: {error}")
             continue
         done = "is of this version already" if count is None else f"carried over: {count} records"
-        print(f"{path}: {done}", flush=True)
+        print_line(f"{path}: {done}")
     if failed:
         raise WorkError(f"{failed} of {len(files)} files failed")
 

@@ -13,6 +13,7 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     from deploy.artifact import Artifact
     from deploy.devices.network import Remote
+    from deploy.graph.source import Source
     from deploy.object_cache import ObjectCache
     from deploy.precision import Precision
     from deploy.target import Target
@@ -50,9 +51,12 @@ def verify(
         found, comparisons = loaded.target.precision, [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
+        read = options.read_file(model, given)
         resolved = on.resolve(remote)
         found = resolved.precision
-        comparisons = _compare_all(model, resolved, given, workers, remote, cache)
+        with step(f"exporting {model}"):
+            source = options.open_model(model, given, read=read)
+        comparisons = _compare_all(source, resolved, workers, remote, cache)
     if as_json:
         print_json([comparison.to_json() for comparison in comparisons])
     else:
@@ -79,11 +83,9 @@ def _replay(
 
 
 def _compare_all(
-    model: str, target: "Target", given: options.SourceOptions, threads: int,
-    remote: "Remote | None", cache: "ObjectCache | None",
+    source: "Source", target: "Target", threads: int, remote: "Remote | None",
+    cache: "ObjectCache | None",
 ) -> "list[Comparison]":  # fmt: skip
-    with step(f"exporting {model}"):
-        source = options.open_model(model, given)
     from deploy.build import build_source
     from deploy.verify import probe_images, verify_torch
 

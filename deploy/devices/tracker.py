@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from deploy.devices.address import Address
 from lut.errors import HmsegError, UserError, WorkError
 
 _ANSWER_S = 10.0  # a tracker does nothing but answer
+_SILENT_S, _LOOK_MS = 3.5, 500
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,29 @@ def run_tracker(address: Address, on_port: Callable[[Address], None] = lambda _:
     """
     import asyncio
 
+    from tornado.ioloop import PeriodicCallback
     from tvm.rpc.tracker import TrackerServerHandler
 
     listener = _listen(address)
     on_port(Address(address.host, listener.getsockname()[1]))
     asyncio.set_event_loop(asyncio.new_event_loop())
     # The stop key lets whoever knows it end a tracker over the network: ours ends by a signal.
-    TrackerServerHandler(listener, os.urandom(16).hex()).run()
+    tracker = TrackerServerHandler(listener, os.urandom(16).hex())
+    since: dict[Any, float] = {}
+    PeriodicCallback(lambda: _drop_silent(tracker, since), _LOOK_MS).start()
+    tracker.run()
+
+
+def _drop_silent(tracker: Any, since: dict[Any, float]) -> None:  # noqa: ANN401 - TVM's
+    """End connections that do not say within `_SILENT_S` that they want a tracker: each holds one
+    of the files that a process may have open. `since` says since when each is waited for."""
+    now = time.monotonic()
+    waiting = {each for each in tracker._connections if each._init_req_nbytes}
+    for known in since.keys() - waiting:
+        del since[known]
+    for connection in waiting:
+        if now - since.setdefault(connection, now) > _SILENT_S:
+            connection.close()
 
 
 def _listen(address: Address) -> socket.socket:

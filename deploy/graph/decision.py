@@ -1,5 +1,6 @@
 """What a user's file is made to give: labels, class scores or masks, of which classes."""
 
+import ast
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from lut.errors import UserError
 from lut.json_text import parse_json
 
 _EVEN = 0.5  # the probability above which a class is there
+_LONGEST = 1 << 16  # characters that are tried as Python's
 _COLOURS = "[red, green, blue], 0 to 255 each"
 
 
@@ -72,7 +74,7 @@ def decide(
 
 
 def read_classes(strings: Mapping[str, str], ends: GraphEnds) -> ClassSet:
-    """The classes of a file by its ``metadata_props``: ``names`` and ``palette``, JSON lists, each
+    """The classes of a file by its ``metadata_props``: ``names`` and ``palette``, lists, each
     of which may be missing. Of one class the background need not be named. Raises UserError for
     malformed ones; how many there are is not checked."""
     usual = binary_classes() if ends.is_binary else classes_for(ends.num_classes)
@@ -98,12 +100,25 @@ def read_classes(strings: Mapping[str, str], ends: GraphEnds) -> ClassSet:
 def _read_list(strings: Mapping[str, str], field: str) -> list[object] | None:
     if field not in strings:
         return None
-    try:
-        found = parse_json(strings[field])
-    except UserError:
-        found = None
+    found = _value(strings[field])
+    if isinstance(found, dict):  # Ultralytics writes them by number
+        numbered = {str(number): value for number, value in found.items()}
+        found = [numbered.get(str(number)) for number in range(len(numbered))]
     if not isinstance(found, list) or not found:
         raise _malformed(field, "texts" if field == "names" else _COLOURS)
+    return found
+
+
+def _value(text: str) -> object:
+    """What a text says as JSON, or as Python writes it; None where it is neither."""
+    try:
+        return parse_json(text)
+    except UserError:
+        pass
+    try:
+        found: object = ast.literal_eval(text) if len(text) <= _LONGEST else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
     return found
 
 

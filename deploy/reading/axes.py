@@ -63,8 +63,8 @@ def _fix(dims: list[onnx.TensorShapeProto.Dimension], title: str, asked: Resolut
             raise UserError(f"{title} is {text}: its {name} is dynamic; give --resolution HxW")
         if asked and sides[axis] not in (0, side):
             raise UserError(
-                f"{title} is {text}: its {name} is fixed, --resolution says {asked}; leave it out "
-                "or export the file again"
+                f"{title} is {text}: its {name} is fixed, {asked} is asked for: export the "
+                "file again for that size, or leave --resolution out"
             )
         if not sides[axis]:
             dims[axis].dim_value = side

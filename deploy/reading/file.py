@@ -22,6 +22,7 @@ from lut.errors import UserError
 
 OLDEST_OPSET = 7
 MOST_NODES = 100_000
+_LONGEST_NAME = 10_000  # letters; errors copy names, again and again
 _LARGEST_PROTOBUF = (1 << 31) - 1
 _APART = 1024  # bytes of a weight that a skeleton does not carry
 _OTHER_FILES = {
@@ -84,10 +85,9 @@ def complete(path: Path, model: onnx.ModelProto, resolution: Resolution | None) 
 
 def parse(path: Path) -> onnx.ModelProto:
     """What a file says, without the weights that lie in others; raises UserError."""
-    content = _read(path)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(content)
+        model.ParseFromString(_read(path))
     except (DecodeError, RecursionError) as error:
         raise UserError(
             "it is no ONNX file, or a truncated one; export or download it anew"
@@ -102,6 +102,13 @@ def parse(path: Path) -> onnx.ModelProto:
         )
     if len(graph.node) > MOST_NODES:
         raise UserError(f"it has {len(graph.node)} nodes; at most {MOST_NODES} are read")
+    for node in graph.node:
+        for name in (node.op_type, node.name, node.domain, *node.input, *node.output):
+            if len(name) > _LONGEST_NAME:
+                raise UserError(
+                    f"it has a name of {len(name)} letters; it is damaged, or made to take memory: "
+                    "export the network anew"
+                )
     if graph.sparse_initializer:
         raise UserError("it has sparse weights; export the network with dense ones")
     opset_of(model)

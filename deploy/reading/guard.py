@@ -29,7 +29,8 @@ try:
 except ImportError:  # a system without such limits
     resource = None  # type: ignore[assignment]
 
-_SPARE_BYTES = 640 << 20  # beside four times what the file takes
+# Beside four times what the file takes: to take it apart, and to work on what is in it then.
+_PARSING_BYTES, _SPARE_BYTES = 256 << 20, 640 << 20
 _SECONDS, _BYTES_PER_SECOND = 12, 64 << 20  # of CPU time
 _LONGEST_WAIT = 20  # times as long may pass until then, on a busy machine
 _START = "import sys; sys.path[:] = {path!r}; from deploy.reading.guard import main; main()"
@@ -108,12 +109,13 @@ def read_here(
 
 
 def _limit(path: Path, model: onnx.ModelProto | None = None) -> None:
-    """Bound what this process may take to read a file and, where it is known, its weights'."""
+    """Bound what this process may take to read a file and, once that is parsed, its weights'."""
     size = size_on_disk(path, model) if path.is_file() else 0
+    spare = _SPARE_BYTES if model else _PARSING_BYTES
     if resource is not None:
         seconds = _SECONDS + size // _BYTES_PER_SECOND
         for kind, limit in (
-            (resource.RLIMIT_DATA, _SPARE_BYTES + 4 * size),
+            (resource.RLIMIT_DATA, spare + 4 * size),
             (resource.RLIMIT_CPU, seconds),
             (resource.RLIMIT_CORE, 0),
         ):

@@ -7,7 +7,7 @@ Brostow, Fauqueur, Cipolla, Pattern Recognition Letters 30(2), 2009. Masks hold 
 from pathlib import Path
 
 from hmseg.data.classes import CAMVID
-from hmseg.data.dataset import VOID, SegmentationData, list_files, pair
+from hmseg.data.dataset import VOID, SegmentationData, files_by_key, pair
 
 LABEL_MAP = {index: index for index in range(len(CAMVID))} | {len(CAMVID): VOID}
 LAYOUT = "CamVid (train/, trainannot/, val/, valannot/)"
@@ -17,8 +17,6 @@ def camvid(root: Path, split: str) -> SegmentationData:
     """One split; raises UserError for a folder that is missing or half-copied."""
     masks = root / f"{split}annot"
     frames = pair(
-        {path.name: path for path in list_files(root / split, ".png", LAYOUT)},
-        {path.name: path for path in list_files(masks, ".png", LAYOUT)},
-        masks,
+        files_by_key(root / split, ".png", LAYOUT), files_by_key(masks, ".png", LAYOUT), masks
     )
     return SegmentationData(CAMVID, split, frames, LABEL_MAP)

@@ -7,7 +7,7 @@ ids, the rest is void. The test split's masks are withheld, so it has no labels 
 from pathlib import Path
 
 from hmseg.data.classes import CITYSCAPES
-from hmseg.data.dataset import VOID, Frame, SegmentationData, list_files, pair
+from hmseg.data.dataset import VOID, Frame, SegmentationData, files_by_key, pair
 
 IMAGE_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 LAYOUT = "Cityscapes (leftImg8bit/, gtFine/)"
@@ -22,17 +22,10 @@ LABEL_MAP = (
 
 def cityscapes(root: Path, split: str) -> SegmentationData:
     """One split; raises UserError for a folder that is missing or half-copied."""
-    images = list_files(root / "leftImg8bit" / split, IMAGE_END, LAYOUT)
+    images = files_by_key(root / "leftImg8bit" / split, IMAGE_END, LAYOUT)
     if split == "test":
-        frames = tuple(Frame(path, None) for path in images)
+        frames = tuple(Frame(path, None) for path in images.values())
     else:
         masks = root / "gtFine" / split
-        frames = pair(
-            {path.name.removesuffix(IMAGE_END): path for path in images},
-            {
-                path.name.removesuffix(MASK_END): path
-                for path in list_files(masks, MASK_END, LAYOUT, among_others=True)
-            },
-            masks,
-        )
+        frames = pair(images, files_by_key(masks, MASK_END, LAYOUT, among_others=True), masks)
     return SegmentationData(CITYSCAPES, split, frames, LABEL_MAP)

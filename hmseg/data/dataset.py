@@ -35,13 +35,15 @@ class Frame:
 class SegmentationData:
     """One split of a data set.
 
-    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error.
+    `label_map[v]` is the class of mask value v, 255 for void; values not in it are an error. Images
+    have `channels`, as `read_image` makes them.
     """
 
     classes: ClassSet
     split: str
     frames: tuple[Frame, ...]
     label_map: Mapping[int, int]
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -58,8 +60,8 @@ class SegmentationData:
         return all(frame.mask is not None for frame in self.frames)
 
     def load_image(self, index: int) -> Array:
-        """RGB uint8 (H, W, 3); raises UserError naming a file that cannot be read."""
-        return read_image(self.frames[index].image)
+        """uint8 (H, W, C); raises UserError naming a file that cannot be read."""
+        return read_image(self.frames[index].image, self.channels)
 
     def load(self, index: int) -> tuple[Array, Array]:
         """Image and labels of one frame.
@@ -143,6 +145,20 @@ def list_files(folder: Path, suffix: str, what: str, *, among_others: bool = Fal
             f"{folder}: no {suffix} files; the data's folder must be the root of {what}"
         )
     return paths
+
+
+def files_by_key(
+    folder: Path, suffix: str, what: str, *, among_others: bool = False
+) -> dict[str, Path]:
+    """What `list_files` finds, by the place below `folder` without the suffix; raises UserError
+    also where two have the same."""
+    found: dict[str, Path] = {}
+    for path in list_files(folder, suffix, what, among_others=among_others):
+        key = str(path.relative_to(folder))[: -len(suffix)]
+        if other := found.get(key):
+            raise UserError(f"{path} and {other} have the same name; remove one of them")
+        found[key] = path
+    return found
 
 
 def _check_header(frame: Frame) -> int:

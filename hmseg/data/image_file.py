@@ -2,15 +2,23 @@
 pixels."""
 
 import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PHOTOMETRIC_INTERPRETATION,
+    TiffImageFile,
+)
 
 from lut.errors import UserError
 
@@ -22,17 +30,20 @@ _FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF"]  # Pillow knows many more, few
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 _TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange height and width
 _ORIENTATION = 0x0112
+_WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
+_STRETCHED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey of so few bits by
 _PNG_MAGIC_BYTES = 8
 _PNG_TELLING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks in which EXIF is kept
 
 
 def read_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
     """Decode an image as uint8 (H, W, C), turned upright as its EXIF data says: grey, RGB or,
-    opaque where it has no alpha, RGBA. Of 16 bits the high ones count; of several pages the first.
+    opaque where it has no alpha, RGBA. Of 12 and 16 bits the high ones count; of several pages the
+    first.
 
     Raises UserError for a file that is missing, empty, cut short, or no image that is read here.
     """
-    return to_array(_open(path, _upright), channels)
+    return _open(path, lambda image: to_array(_upright(image), channels))
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -47,8 +58,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """An image in memory as uint8 (H, W, C)."""
+    """An image in memory as uint8 (H, W, C). Grey is that of the RGB image, whatever the form."""
     mode = _MODES[channels]
+    if mode == "L" and image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
     array: NDArray[np.uint8] = np.asarray(image if image.mode == mode else image.convert(mode))
     return array.reshape(*array.shape[:2], channels)
 
@@ -56,6 +69,8 @@ def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 def _open(path: Path, read: Callable[[Image.Image], T]) -> T:
     """What `read` makes of a file: the one door through which images come."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise UserError("a pipe or a device, not a file")  # which may have no end
         with Image.open(path, formats=_FORMATS) as image:
             return read(image)
     except FileNotFoundError:
@@ -76,8 +91,10 @@ def _size(image: Image.Image) -> tuple[int, int]:
     # A PNG's own `getexif` decodes the whole picture, for what may stand behind it.
     head_is_all = isinstance(image, PngImageFile) and not _tells_behind(image)
     exif = Image.Image.getexif(image) if head_is_all else image.getexif()
-    turned = exif.get(_ORIENTATION) in _TURNED
-    return (image.width, image.height) if turned else (image.height, image.width)
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # whose `size` Pillow may have turned already
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
 
 
 def _tells_behind(image: PngImageFile) -> bool:
@@ -99,20 +116,30 @@ def _tells_behind(image: PngImageFile) -> bool:
 def _mask(image: Image.Image) -> Image.Image:
     if image.mode not in ("L", "P"):
         raise UserError(f"expected a mask of one 8-bit channel, not {image.mode}")
+    assert isinstance(image, ImageFile.ImageFile)
+    stored: Any = image.tile[0][3]  # gone when the pixels are read
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
+    if stretched := _STRETCHED.get(stored if isinstance(stored, str) else stored[0]):
+        return image.point(lambda value: value // stretched)
     return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    tags = dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        return image.convert("RGBA")
     if image.mode[0] not in "IF":
         return image
-    # The high 8 of 16 bits: `convert` would cut off at 255.
     if image.mode == "F":
         raise UserError("its pixels are floats; save it with 8 or 16 bits")
     pixels = np.asarray(image)
     if pixels.dtype.itemsize > 2:  # how many of the bits count, nothing says
         raise UserError("its pixels have 32 bits; save it with 8 or 16")
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
+    # The high 8 of all bits: `convert` would cut off at 255.
+    high = (pixels >> (tags.get(BITSPERSAMPLE, (16,))[0] - 8)).astype(np.uint8)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow minds it for fewer bits
+        high = ~high
+    return Image.fromarray(high)

@@ -16,7 +16,7 @@ from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 
 Predictor = Callable[[Array], NDArray[np.integer]]
-"""uint8 RGB image (H, W, 3) -> class labels (H, W)."""
+"""uint8 image (H, W, C) -> class labels (H, W)."""
 
 
 @dataclass

@@ -266,3 +266,14 @@ def test_the_users_folder(monkeypatch, tmp_path: Path):
     assert cache_folder() == Path("/xdg/hmseg")
     monkeypatch.setenv("HMSEG_HOME", "/own")
     assert cache_folder() == Path("/own")
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch):
+    """A shell may stand in one: a path that is relative has no place then."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    for write in (check_writable, lambda path: write_atomic(path, "")):
+        with pytest.raises(UserError, match="cannot write out/x: No such file or directory"):
+            write(Path("out/x"))

@@ -142,7 +142,7 @@ def test_the_parity_gate_writes_nothing_and_keeps_the_old_file(
         (["-t", "{"], "not JSON"),
         (["--threads", "0"], "--threads 0"),
         (["-o", "."], "it is a folder"),
-        (["-r", "128x128"], "its height is fixed, --resolution says 128x128"),
+        (["-r", "128x128"], "its height is fixed, 128x128 is asked for"),
         (["--classes", "5"], "--classes goes with a zoo model"),
     ],
 )

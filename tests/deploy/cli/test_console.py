@@ -198,6 +198,39 @@ def test_a_closed_stderr_keeps_prose_out_of_the_data():
     assert (done.returncode, done.stdout, done.stderr) == (0, b"name\n", b"")
 
 
+@pytest.mark.parametrize("to", ["2>/dev/full", "2</dev/null", "2> >(true)"])
+def test_no_work_stops_for_a_stderr_that_cannot_be_written_to(to):
+    """A full disk, a descriptor to be read from, a reader that has left."""
+    call = f'sleep 0.2; exec "$0" -c "$1" name {to}'
+    done = subprocess.run(
+        ["bash", "-c", call, sys.executable, SPEAKS], capture_output=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"name\n", b"")
+
+
+LINES = """
+import time
+from deploy.cli.console import print_line, run_main
+def main():
+    print_line("first")
+    time.sleep(0.3)
+    for _ in range(2):
+        print_line("more")
+    open("done", "w").close()
+run_main(main)
+"""
+
+
+def test_a_list_is_done_to_its_end_without_a_reader(tmp_path):
+    call = '"$0" -c "$1" | head -1; exit ${PIPESTATUS[0]}'
+    done = subprocess.run(
+        ["bash", "-c", call, sys.executable, LINES], capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (tmp_path / "done").exists()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "first\n", "")
+
+
 def test_no_home_is_one_line(monkeypatch, capfd):
     def no_home() -> None:
         raise RuntimeError("Could not determine home directory.")

@@ -38,6 +38,21 @@ def test_help_imports_nothing_heavy(arguments):
     assert not {"torch", "tvm", "tvm_ffi", "onnx", "onnxruntime", "numpy", "PIL"} & imported
 
 
+@pytest.mark.parametrize("command", ["compile", "export", "bench", "tune", "verify"])
+def test_a_file_is_read_before_the_memory_is_taken(command, tmp_path):
+    """What a hostile file takes comes on top of what the program holds."""
+    (tmp_path / "n.onnx").write_bytes(b"no network")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *PROGRAM[1:], command, "--model", tmp_path / "n.onnx"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "n.onnx: it is no ONNX file" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "deploy.reading" in imported
+    assert not {"torch", "tvm", "tvm_ffi"} & imported
+
+
 def test_help_answers_at_once():
     """Against an empty Python: the limit of 0.5 s is a ratio, which a busy machine keeps."""
 

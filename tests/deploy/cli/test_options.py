@@ -49,6 +49,8 @@ def test_bad_values(text):
         ),
         (SourceOptions(std="58.395,57.12,57.375"), r"divided by 255: --std 0.229,0.224,0.225$"),
         (SourceOptions(mean="-1,0,0"), r"--mean -1,0,0: the numbers must lie in 0..1"),
+        (SourceOptions(std="1e-30,1,1"), r"--std 1e-30,1,1: the numbers must be above 0, at least"),
+        (SourceOptions(mean="300,0,0"), r"--mean 300,0,0: the numbers must lie in 0..1, as the im"),
         (SourceOptions(std="1,0,1"), r"--std 1,0,1: the numbers must be above 0"),
         (SourceOptions(threshold=math.nan), "--threshold nan"),
     ],

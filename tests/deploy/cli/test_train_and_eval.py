@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
 from tests.conditions import LITE0
 from tests.deploy.cli.conftest import hmseg
-from tests.hmseg.data.folders import make_camvid, make_cityscapes
+from tests.deploy.reading.files import Network
+from tests.hmseg.data.folders import make_camvid, make_cityscapes, save
 
 TRAIN = ("train", "--stage", "64x96:4:3", "--evaluate-every", "3", "--lr", "0.05", "--threads", "1")
 
@@ -65,9 +67,30 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
     for other in others:
         assert first["iou"] == pytest.approx(other["iou"], abs=0.001)
     assert first["frames"] == 3
+    for file in files:  # whatever it is called
+        file.rename(file.with_suffix(".bin"))
+        named = hmseg("eval", file.with_suffix(".bin"), "--data", data, "--json")
+        assert named.code == 0, named.err
+        assert json.loads(named.out)["iou"] == json.loads(done[files.index(file)].out)["iou"]
+        file.with_suffix(".bin").rename(file)
     table = hmseg("eval", path, "--data", data)
     assert f"{100 * first['miou']:.2f}" in table.out
     assert "bicyclist" in table.out
+
+
+def test_the_alpha_of_a_frame_is_evaluated_as_run_sees_it(tmp_path: Path):
+    """A network of four channels that decides by the last: onnxruntime on the user's own file."""
+    alpha = np.random.default_rng(0).choice([0, 255], (64, 96)).astype(np.uint8)
+    save(tmp_path / "val" / "f.png", np.dstack([np.full((64, 96, 3), 99, np.uint8), alpha]))
+    save(tmp_path / "valannot" / "f.png", (alpha > 0).astype(np.uint8))
+    weight, bias = np.zeros((11, 4, 1, 1), np.float32), np.zeros(11, np.float32)
+    weight[1, 3], bias[0], bias[2:] = 1, 0.5, -1
+    n = Network(shape=(1, 4, 64, 96))
+    file = tmp_path / "n.onnx"
+    file.write_bytes(n.model(n("Conv", "x", n.const(weight), n.const(bias))).SerializeToString())
+    done = hmseg("eval", file, "--data", tmp_path, "--threads", "1", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["miou"] == 1
 
 
 def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):

@@ -96,6 +96,14 @@ def test_a_connection_that_stays_silent_keeps_nobody_out(farm, server, said):
         assert silent.recv(1) == b""  # dropped
 
 
+def test_the_tracker_drops_who_says_nothing_and_keeps_who_registered(farm, server):
+    with socket.create_connection(farm.tracker, timeout=30) as silent:
+        assert [state.key for state in states(farm.tracker)].count("one") == 1
+        assert silent.recv(1) == b""  # dropped
+    (state,) = (state for state in states(farm.tracker) if state.key == "one")
+    assert state.free == 1
+
+
 def test_a_kernel_that_never_ends(farm, server):
     start = time.monotonic()
     with (

@@ -63,7 +63,7 @@ def test_a_zoo_name_is_never_a_file(tmp_path, monkeypatch):
         (
             "FILE",
             {"resolution": Resolution(128, 128)},
-            "its height is fixed, --resolution says 128x128",
+            "its height is fixed, 128x128 is asked for",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_axes_that_cannot_be_fixed_are_refused(shape: tuple, words: str):
 
 
 def test_a_resolution_that_contradicts_the_file_is_refused():
-    with pytest.raises(UserError, match="height is fixed, --resolution says 64x96"):
+    with pytest.raises(UserError, match="height is fixed, 64x96 is asked for"):
         normal_form(_network(), Resolution(64, 96))
 
 
@@ -207,3 +207,15 @@ def test_a_crash_of_a_library_is_one_line():
     assert "more time" in guard._why_it_ended(-24, "")
     assert "more memory" in guard._why_it_ended(-6, "what():  std::bad_alloc")
     assert guard._why_it_ended(1, "\x1b[31m").isprintable()
+
+
+@pytest.mark.parametrize("part", ["op_type", "name", "domain", "input", "output"])
+def test_names_that_take_memory_are_refused(tmp_path: Path, part: str):
+    model = _network()
+    node = model.graph.node[1]
+    if part in ("input", "output"):
+        getattr(node, part)[0] = "\x1b" * 20_000
+    else:
+        setattr(node, part, "\x1b" * 20_000)
+    with pytest.raises(UserError, match=r"^it has a name of 20000 letters; it is damaged"):
+        door.parse(_save(tmp_path / "n.onnx", model))

@@ -101,6 +101,30 @@ def test_a_half_copied_folder_names_the_frame(tmp_path: Path):
         open_dataset("camvid", tmp_path, "train")
 
 
+def test_frames_in_several_folders_may_be_called_the_same(tmp_path: Path):
+    root, again = make_camvid(tmp_path / "a", train=2), make_camvid(tmp_path / "b", train=2)
+    for part in ("train", "trainannot"):
+        (again / part).rename(root / part / "evening")
+    frames = open_dataset("camvid", root, "train").frames
+    assert len(frames) == 4
+    for frame in frames:
+        assert frame.image.relative_to(root / "train") == frame.mask.relative_to(
+            root / "trainannot"
+        )
+    next((root / "trainannot" / "evening").iterdir()).unlink()
+    with pytest.raises(UserError, match=r"evening/.*no mask for it"):
+        open_dataset("camvid", root, "train")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path):
+    """None takes the other's place without a word."""
+    root = make_camvid(tmp_path, train=1)
+    (image,) = (root / "train").iterdir()
+    shutil.copy(image, image.with_suffix(".PNG"))
+    with pytest.raises(UserError, match=r"\.png and .*\.PNG have the same name"):
+        open_dataset("camvid", root, "train")
+
+
 def test_a_file_cut_short_is_named(tmp_path: Path):
     data, mask = broken(tmp_path, lambda p: p.write_bytes(p.read_bytes()[:90]))
     with pytest.raises(UserError, match=f"{mask}: cannot be decoded"):

@@ -1,5 +1,10 @@
 """The one reader of images. What Pillow itself makes of each form is the reference."""
 
+import os
+import struct
+import warnings
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,3 +133,90 @@ def test_what_is_no_image(tmp_path):
             read(path)
         with pytest.raises(UserError, match="no such file"):
             read(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_sizes_fit_the_pixels_in_every_form(tmp_path, suffix, orientation):
+    """The head of a mask is compared with its image's before a training starts."""
+    exif, path = Image.Exif(), tmp_path / f"i{suffix}"
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS).save(path, exif=exif)
+    assert image_size(path) == read_image(path).shape[:2]
+    assert image_size(path) == ((20, 30) if orientation < 5 else (30, 20))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_are_made_of_the_same_colours(tmp_path, mode, channels):
+    path = tmp_path / "i.tif"
+    if mode == "LAB":
+        Image.frombytes("LAB", (30, 20), COLOURS.tobytes()).save(path)
+    else:
+        Image.fromarray(COLOURS).convert(mode).save(path)
+    colours = read_image(path)
+    given = np.asarray(Image.fromarray(colours).convert("L"))[..., None]
+    seen = read_image(path, channels)
+    np.testing.assert_array_equal(seen[..., :3], given if channels == 1 else colours)
+
+
+def tiff(bits: int, photometric: int, pixels: bytes) -> bytes:
+    """One strip of 30x20 grey pixels, written by hand: Pillow writes neither form."""
+    entries = ((256, 30), (257, 20), (258, bits), (259, 1), (262, photometric), (273, 110),
+               (277, 1), (278, 20))  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries)
+    return (head + bytes(4)).ljust(110, b"\0") + pixels
+
+
+def test_twelve_bits_fill_the_whole_range(tmp_path):
+    path, dark = tmp_path / "i.tif", DEEP >> 4
+    even, odd = dark[:, ::2].astype(int), dark[:, 1::2].astype(int)
+    packed = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], -1).astype(np.uint8)
+    path.write_bytes(tiff(12, 1, packed.tobytes()))
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], DEEP >> 8)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_may_be_zero(tmp_path, bits):
+    path = tmp_path / "i.tif"
+    path.write_bytes(tiff(bits, 0, (~DEEP).astype("<u2" if bits == 16 else np.uint8).tobytes()))
+    expected = DEEP >> 8 if bits == 16 else DEEP & 255
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_masks_of_few_bits_keep_their_values(tmp_path, bits):
+    values = RNG.integers(0, 1 << bits, (20, 32), dtype=np.uint8)
+    each = 8 // bits
+    rows = sum(values[:, i::each].astype(int) << (8 - bits * (i + 1)) for i in range(each))
+    lines = b"".join(b"\0" + row.tobytes() for row in np.asarray(rows, np.uint8))
+    path = tmp_path / "m.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 20, bits, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
+    np.testing.assert_array_equal(read_mask(path), values)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
+    path = tmp_path / "i.png"
+    image = Image.fromarray(COLOURS).quantize(16)
+    image.save(path, transparency=bytes(range(0, 256, 16)))
+    with warnings.catch_warnings(action="error"):
+        np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))
+        assert len(np.unique(read_image(path, 4)[..., 3])) > 8
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "i.png"
+    os.mkfifo(path)
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(UserError, match=r"i\.png: a pipe or a device, not a file"):
+            read(path)

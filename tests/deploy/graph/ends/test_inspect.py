@@ -431,6 +431,17 @@ class TestMetadata:
         assert self.read(tmp_path, names=NAMES).names[0] == "lane"
         assert self.read(tmp_path, palette=palette).names[0] == "class 0"
 
+    @pytest.mark.parametrize(
+        "names",
+        [
+            "{0: 'lane', 1: 'kerb', 2: 'marking', 3: 'grass', 4: 'sky'}",  # as Ultralytics has it
+            '{"0": "lane", "1": "kerb", "2": "marking", "3": "grass", "4": "sky"}',
+            "['lane', 'kerb', 'marking', 'grass', 'sky']",
+        ],
+    )
+    def test_names_as_others_write_them(self, names, tmp_path):
+        assert self.read(tmp_path, names=names).names == ("lane", "kerb", "marking", "grass", "sky")
+
     def test_one_class_may_be_named_alone(self, tmp_path):
         assert self.read(tmp_path, 1, names='["road"]').names == ("background", "road")
         assert self.read(tmp_path, 1, names='["no", "yes"]').names == ("no", "yes")
@@ -439,7 +450,10 @@ class TestMetadata:
         ("strings", "message"),
         [
             ({"names": '["a", "b"]'}, "names 2 classes, the graph gives 5"),
-            ({"names": "{0: 'a'}"}, "'names' must be a JSON list of texts"),
+            ({"names": "{0: 'a'}"}, "names 1 classes, the graph gives 5"),
+            ({"names": "{0: 'a', 2: 'b'}"}, "'names' must be a JSON list of texts"),
+            ({"names": "a, b, c, d, e"}, "'names' must be a JSON list of texts"),
+            ({"names": "[" * 99_999}, "'names' must be a JSON list of texts"),
             ({"names": "[1, 2, 3, 4, 5]"}, "'names' must be a JSON list of texts"),
             ({"names": NAMES, "palette": "[[1, 2, 3]]"}, "5 names, 1 colours"),
             ({"names": NAMES, "palette": "[[256, 0, 0]]"}, "'palette' must be a JSON list of"),
