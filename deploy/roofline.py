@@ -107,12 +107,13 @@ def _name_ceilings(axes: "Axes", ceilings: Ceilings, low: float) -> None:
         # In turn at the line's beginning and in its middle: two rates may be nearly the same.
         at = low * 1.15 if index % 2 == 0 else (low * knee) ** 0.5
         axes.text(
-            at, at * rate, f"{_size(size)} a thread: {rate:.0f} GB/s", fontsize=8, color="0.35",
+            at, at * rate, f"{size_text(size)} a thread: {rate:.0f} GB/s", fontsize=8, color="0.35",
             va="bottom", rotation=degrees(atan2(up, right)), rotation_mode="anchor", clip_on=True,
         )  # fmt: skip
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
+    """Bytes in words: ``16 KiB``."""
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
