@@ -58,7 +58,14 @@ def _anchor(kind: Kind[Any]) -> str:
 def _files(folder: Folder) -> Markup:
     """Every file that has figures on the page, and those that have none."""
     rows: list[list[Cell]] = [
-        [source.file, kind.title, source.what, source.device, source.date, source.versions_text]
+        [
+            source.file,
+            kind.title,
+            source.what,
+            source.device,
+            source.date_text,
+            source.versions_text,
+        ]
         for kind, results in folder.found
         for source in (result.source for result in results)
     ]

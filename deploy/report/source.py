@@ -1,5 +1,6 @@
 """Where figures come from, and how a page says so."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +22,18 @@ class Source:
     emulated: bool = False
 
     @property
+    def date_text(self) -> str:
+        """The date, times to the minute."""
+        return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.+Z-]*", r"\1 \2", self.date)
+
+    @property
     def versions_text(self) -> str:
         """``numpy 2.4.6, ...``."""
         return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
     def line(self) -> Markup:
         """The file and what it says, and what it does not."""
-        known = {"device": self.device, "versions": self.versions_text, "date": self.date}
+        known = {"device": self.device, "versions": self.versions_text, "date": self.date_text}
         missing = [name for name, value in known.items() if not value]
         words = [value for value in known.values() if value]
         silent = f"the file names no {' and no '.join(missing)}" if missing else None

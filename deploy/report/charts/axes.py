@@ -12,13 +12,15 @@ _TICKS = 6
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to pixels; logarithmic ones are for values above 0."""
+    """From values to pixels; logarithmic ones are for values above 0, `whole` ones for numbers of
+    things."""
 
     low: float
     high: float
     begin: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def at(self, value: float) -> float:
         """The pixel of a value; one outside is drawn at the edge."""
@@ -33,6 +35,7 @@ class Scale:
         """Round values inside."""
         if not self.log:
             step = _round_up((self.high - self.low) / _TICKS)
+            step = max(step, 1.0) if self.whole else step
             first = ceil(self.low / step - 1e-9)
             return [n * step for n in range(first, floor(self.high / step + 1e-9) + 1)]
         decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
@@ -44,8 +47,9 @@ class Scale:
 
 
 def scale(
-    values: Iterable[float], begin: float, end: float, *, log: bool = False, zero: bool = False
-) -> Scale:
+    values: Iterable[float], begin: float, end: float, *, log: bool = False, zero: bool = False,
+    whole: bool = False,
+) -> Scale:  # fmt: skip
     """A scale around values, with some air; from 0 on with `zero`."""
     found = [value for value in values if value > 0 or not log] or [1.0]
     low, high = min(found), max(found)
@@ -61,7 +65,7 @@ def scale(
         high = high + span / 2
         span = high - low
     air = span * 0.06
-    return Scale(low if zero and low == 0 else low - air, high + air, begin, end)
+    return Scale(low if zero and low == 0 else low - air, high + air, begin, end, whole=whole)
 
 
 def _round_up(step: float) -> float:
@@ -105,8 +109,11 @@ def y_axis(scale: Scale, left: float, right: float, label: str) -> Markup:
     return join(*parts, tag("text", label, x=4.0, y=14.0, class_="label"))
 
 
-def figure(caption: str, names: Sequence[str], body: Markup, width: float, height: float) -> Markup:
-    """A picture with its caption and, where there are several series, their colours."""
+def figure(
+    kind: str, caption: str, names: Sequence[str], body: Markup, width: float, height: float
+) -> Markup:
+    """A picture with its caption and, where there are several series, their colours. By its kind
+    the page knows how wide it may be."""
     keys = [
         tag("li", tag("svg", tag("circle", cx=6.0, cy=6.0, r=5.0, class_=colour(index)),
             width="12", height="12", aria_hidden="true"), name)
@@ -121,7 +128,13 @@ def figure(caption: str, names: Sequence[str], body: Markup, width: float, heigh
         tag("figcaption", caption),
         tag("ul", *keys, class_="legend") if len(keys) > 1 else None,
         tag("div", picture, class_="scroll"),
+        class_=kind,
     )
+
+
+def side_by_side(*figures: Markup | None) -> Markup:
+    """Pictures beside each other, where the page is wide enough."""
+    return tag("div", *figures, class_="figures")
 
 
 def colour(index: int) -> str:

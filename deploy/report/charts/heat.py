@@ -44,7 +44,7 @@ def heat_chart(
                 transform=f"rotate(-60 {at:.1f} {bottom + 8:.1f})")
         )  # fmt: skip
     height = bottom + 20 + 0.87 * _LETTER * max(map(len, columns), default=0)
-    return figure(caption, (), join(*parts), left + _CELL * len(columns) + 8, height)
+    return figure("heat", caption, (), join(*parts), left + _CELL * len(columns) + 8, height)
 
 
 def _shade(value: float, low: float, high: float, *, log_scale: bool) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from deploy.report.charts.axes import Scale, clipped, colour, figure, scale, x_axis
 from deploy.report.markup import Markup, join, tag
 
-WIDTH = 720.0
+WIDTH = 880.0
 _ROW, _TOP, _BOTTOM, _RIGHT = 24.0, 8.0, 48.0, 24.0
-_LETTER, _MOST_LETTERS = 6.6, 48  # pixels of a letter beside a row
+_LETTER, _MOST_LETTERS = 6.6, 60  # pixels of a letter beside a row
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def rows_chart(
         if row.tick is not None:
             x = across.at(row.tick)
             parts.append(tag("line", x1=x, x2=x, y1=y - 9, y2=y + 9, class_="goal"))
-    return figure(caption, names, join(*parts), WIDTH, bottom + _BOTTOM)
+    return figure("wide", caption, names, join(*parts), WIDTH, bottom + _BOTTOM)
 
 
 def _dot(mark: Mark, across: Scale, y: float) -> Markup:

@@ -142,7 +142,7 @@ def _rounds(one: BenchFile) -> Markup:
             points.append(Point(index, median, f"{name}, round {index}: median {median:.3f} ms"))
         series.append(Series(name, points))
     return xy_chart("Median of each round: whether the machine was steady", series, "round",
-                    "milliseconds", log_y=True)  # fmt: skip
+                    "milliseconds", log_y=True, whole=True)  # fmt: skip
 
 
 KIND = Kind("Beside other runtimes", _recognises, _read, _draw)

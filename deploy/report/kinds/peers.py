@@ -9,7 +9,7 @@ from deploy.report.charts.rows import Mark, Row, rows_chart
 from deploy.report.content import Content, Fields
 from deploy.report.kind import Kind
 from deploy.report.markup import Markup, join, tag
-from deploy.report.source import Source, article
+from deploy.report.source import Source, article, threads_text
 from deploy.report.table import Cell, Number, number, ratio_cell, table
 from lut.errors import UserError
 
@@ -27,10 +27,17 @@ class Compared:
     failed: str = ""
 
     @property
-    def label(self) -> str:
-        """For a row."""
-        network, resolution, threads, _ = self.what
-        return f"{network} {resolution}, {threads}"
+    def order(self) -> tuple[str, str, int, int]:
+        """Networks by name, each by what it does, small images first."""
+        network, _, threads, job = self.what
+        return network, job, threads, self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Of an image."""
+        height, _, width = self.what[1].partition("x")
+        digits = height.isdecimal() and width.isdecimal() and len(height + width) < 20
+        return int(height) * int(width) if digits else 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,6 @@ def _read(content: Content) -> PeersFile:
         config = fields.inside("config")
         # All of it: an exporter, too, makes a configuration another.
         key = tuple(f"{name}={value}" for name, value in sorted(config.values.items()))
-        found.pop(key, None)  # the last one's place is the last one's
         found[key] = _compared(fields, config)
         devices[fields.inside("machine").text("cpu")] = None
         dates.append(fields.text("date"))
@@ -69,7 +75,7 @@ def _read(content: Content) -> PeersFile:
         {name: " and ".join(each) for name, each in versions.items()},
         " to ".join(dict.fromkeys((min(dates), max(dates)))),
     )  # fmt: skip
-    return PeersFile(source, tuple(found.values()))
+    return PeersFile(source, tuple(sorted(found.values(), key=lambda each: each.order)))
 
 
 def _compared(fields: Fields, config: Fields) -> Compared:
@@ -98,30 +104,39 @@ def _draw(found: Sequence[PeersFile]) -> Markup:
 
 def _article(one: PeersFile) -> Markup:
     peers = list(dict.fromkeys(name for each in one.compared for name in each.ratios))
-    rows = [
-        Row(each.label, [
+    # What is the same of all stands above the picture, not in every row.
+    same = [len({each.what[field] for each in one.compared}) == 1 for field in range(4)]
+    rows = []
+    for each in one.compared:
+        label = _words(each, [not alike for alike in same])
+        marks = [
             Mark(peers.index(name), r.median,
-                 f"{each.label}: {name} / {OURS} {r.median:.2f} [{r.low:.2f}..{r.high:.2f}]",
+                 f"{label}: {name} / {OURS} {r.median:.2f} [{r.low:.2f}..{r.high:.2f}]",
                  r.low, r.high)
             for name, r in each.ratios.items()
-        ])
-        for each in one.compared
-        if each.ratios
-    ]  # fmt: skip
+        ]  # fmt: skip
+        if marks:
+            rows.append(Row(label, marks))
+    of = _words(one.compared[0], same)
     picture = rows_chart(
-        f"Each runtime's time over {OURS}'s, by network, size and threads; right of the line "
-        f"{OURS} is faster", peers, rows, f"time / {OURS}'s", log=True, line=1.0,
+        f"Each runtime's time over {OURS}'s{', ' * bool(of)}{of}; right of the line {OURS} is "
+        "faster", peers, rows, f"time / {OURS}'s", log=True, line=1.0,
     )  # fmt: skip
     return article(one.source, picture if rows else None, _table(one, peers))
+
+
+def _words(each: Compared, wanted: Sequence[bool]) -> str:
+    """The fields of a configuration that are wanted."""
+    network, resolution, threads, job = each.what
+    words = (network, resolution, threads_text(threads).removeprefix(", "), job)
+    return ", ".join(word for word, want in zip(words, wanted, strict=True) if want and word)
 
 
 def _table(one: PeersFile, peers: Sequence[str]) -> Markup:
     rows: list[list[Cell]] = []
     for each in one.compared:
         network, resolution, threads, job = each.what
-        height, _, width = resolution.partition("x")
-        size = int(height) * int(width) if height.isdecimal() and width.isdecimal() else 0
-        row: list[Cell] = [network, Number(resolution, size), number(threads, 0), job]
+        row: list[Cell] = [network, Number(resolution, each.pixels), number(threads, 0), job]
         if each.failed:
             row.append(tag("span", "failed", title=each.failed, class_="bad"))
         else:

@@ -129,16 +129,20 @@ def _roofline(profile: Profile) -> Markup | None:
         fma = profile.ceilings.fma_gflops
         low = min(p.x for s in series for p in s.points)
         high = max(p.x for s in series for p in s.points)
-        for size, rate in profile.ceilings.reads:
+        for index, (size, rate) in enumerate(profile.ceilings.reads):
             knee = fma / rate
             start = min(low, knee)
             text = f"{size_text(size)} a thread: {rate:.0f} GB/s"
-            guides.append(Guide((start, start * rate), (knee, fma), text))
+            guides.append(
+                Guide((start, start * rate), (knee, fma), text, 0.03 + 0.36 * (index % 2))
+            )
         first = fma / max(rate for _, rate in profile.ceilings.reads)
-        guides.append(Guide((first, fma), (max(high, first), fma), f"FMA {fma:.0f} GFLOP/s"))
+        end = max(high, first)
+        guides.append(Guide((first, fma), (end, fma), f"FMA {fma:.0f} GFLOP/s", 0.4))
     return xy_chart(
         "Rate of each kernel over its arithmetic intensity; area is time", series,
         "FLOP per byte of the arguments", "GFLOP/s", log=True, guides=guides,
+        wide=True,
     )  # fmt: skip
 
 

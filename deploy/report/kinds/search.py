@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from deploy.report.charts.axes import side_by_side
 from deploy.report.charts.heat import heat_chart
 from deploy.report.charts.xy import Point, Series, xy_chart
 from deploy.report.content import Content, Fields
 from deploy.report.kind import Kind
 from deploy.report.markup import Markup, join, tag
 from deploy.report.source import Source, article
-from deploy.report.table import Cell, number, table
+from deploy.report.table import Cell, folded, number, table
 from hmseg.genotype import EXPANSIONS, GROUPS, KERNELS, RATIO_TENTHS, Genotype, Op
 from lut.errors import UserError
 
@@ -98,7 +99,7 @@ def _read_found(content: Content) -> Found:
     search = fields.inside("search")
     estimate = search.inside("estimate")
     measured = search.optional("measured")
-    versions = search.optional("versions").texts()
+    versions = search.optional("versions").texts() | _torch(search)
     source = Source(
         content.name, _run_of(content.name), _computed_on(search), versions,
         search.text("date", ""),
@@ -110,12 +111,18 @@ def _read_found(content: Content) -> Found:
     )  # fmt: skip
 
 
+def _places(search: Fields) -> list[Fields]:
+    """What it computed on, one after the other; searches of earlier versions do not say."""
+    return list(search.each("computed_on")) if "computed_on" in search else []
+
+
 def _computed_on(search: Fields) -> str:
-    places = search.values.get("computed_on")
-    names = [
-        str(place.get("device", "")) for place in places or () if isinstance(place, dict)
-    ] if isinstance(places, list) else []  # fmt: skip
-    return ", ".join(filter(None, dict.fromkeys(names)))
+    return ", ".join(dict.fromkeys(place.text("device", "") for place in _places(search)))
+
+
+def _torch(search: Fields) -> dict[str, str]:
+    found = dict.fromkeys(place.text("torch") for place in _places(search) if "torch" in place)
+    return {"torch": " and ".join(found)} if found else {}
 
 
 def _run_of(name: str) -> str:
@@ -131,7 +138,6 @@ def _draw(found: Sequence[Log | Found]) -> Markup:
     logs = [one for one in found if isinstance(one, Log)]
     return join(
         _networks(networks) if networks else None,
-        *(article(one.source) for one in networks),
         *map(_article, logs),
     )
 
@@ -144,28 +150,30 @@ def _networks(found: Sequence[Found]) -> Markup:
             one.source.file, number(one.width, 2), number(one.estimate / by, 3),
             number(one.upper / by, 3), unit,
             "" if one.measured_us is None else number(one.measured_us / 1e3, 3),
-            tag("code", one.genotype),
+            one.genotype,
         ])  # fmt: skip
     columns = ["file", "width", "estimate", "upper bound", "in", "measured, ms", "network found"]
-    return table(columns, rows, "Networks found")
+    return join(
+        table(columns, rows, "Networks found"),
+        folded("Where these are from", *(article(one.source) for one in found)),
+    )
 
 
 def _article(one: Log) -> Markup:
     moving = [entry for entry in one.logged if entry.expected is not None]
     return article(
         one.source,
-        xy_chart(
+        side_by_side(xy_chart(
             "Cost over the steps, in the unit of the budget",
             [_line("expected", moving, lambda entry: entry.expected or 0.0),
              _line("most probable network, upper bound", one.logged, lambda entry: entry.upper)],
-            "step", "cost",
-        ),
-        xy_chart(
+            "step", "cost", whole=True,
+        ), xy_chart(
             "Both losses",
             [_line("architecture's half", moving, lambda entry: entry.architecture_loss or 0.0),
              _line("weights' half", one.logged, lambda entry: entry.loss)],
-            "step", "loss (Eq. 1)",
-        ),
+            "step", "loss (Eq. 1)", whole=True,
+        )),
         _heat(one),
     )  # fmt: skip
 

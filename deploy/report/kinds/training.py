@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from deploy.report.charts.axes import side_by_side
 from deploy.report.charts.xy import Point, Series, xy_chart
 from deploy.report.content import Content
 from deploy.report.kind import Kind
@@ -71,10 +72,11 @@ def _read(content: Content) -> TrainingFile:
 
 def _draw(found: Sequence[TrainingFile]) -> Markup:
     return join(
+        side_by_side(
         _curves("Validation mIoU", "mIoU, %", found,
                 [[(e.step, 100 * e.miou) for e in one.evaluated] for one in found]),
         _curves("Loss (Eq. 1), as logged", "loss", found,
-                [[(e.step, e.loss) for e in one.logged] for one in found]),
+                [[(e.step, e.loss) for e in one.logged] for one in found])),
         _overview(found),
         _classes(found),
         folded("Where these are from", *(article(one.source) for one in found)),
@@ -91,7 +93,7 @@ def _curves(
         for one, pairs in zip(found, values, strict=True)
         if pairs
     ]  # fmt: skip
-    return xy_chart(caption, series, "step", label) if series else None
+    return xy_chart(caption, series, "step", label, whole=True) if series else None
 
 
 def _overview(found: Sequence[TrainingFile]) -> Markup:
