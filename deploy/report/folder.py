@@ -42,25 +42,29 @@ def read_folder(path: Path) -> Folder:
     for file in _files(path):
         name = file.relative_to(path).as_posix()
         try:
-            content = read_content(file, name)
-        except NoResultError:
-            folder.passed_over.append(name)
-            continue
+            found = read_result(file, name)
         except UserError as error:
             folder.damaged[name] = _reason(error, file)
             continue
-        kind = next((kind for kind in KINDS if kind.recognises(content)), None)
-        if kind is None:
+        if found is None:
             folder.passed_over.append(name)
-            continue
-        try:
-            folder.results.setdefault(kind.title, []).append(kind.read(content))
-        except UserError as error:
-            folder.damaged[name] = _reason(error, file)
-    folder.results = {title: found for title, found in folder.results.items() if found}
+        else:
+            kind, result = found
+            folder.results.setdefault(kind.title, []).append(result)
     if not (folder.results or folder.passed_over or folder.damaged):
         raise UserError(f"{path} is empty: there is nothing to report")
     return folder
+
+
+def read_result(path: Path, name: str) -> tuple[Kind[Any], Result] | None:
+    """What a regular file holds, and of which kind it is; None for no result. Raises UserError for
+    a damaged one."""
+    try:
+        content = read_content(path, name)
+    except NoResultError:
+        return None
+    kind = next((kind for kind in KINDS if kind.recognises(content)), None)
+    return kind and (kind, kind.read(content))
 
 
 def _files(folder: Path) -> Iterator[Path]:
