@@ -69,7 +69,7 @@ def look(page: str, folder: Path, script: str, *, dark: bool = False, width: int
 
 
 def _asked(log: dict[str, Any]) -> Iterator[str]:
-    """The addresses that pages asked for; the browser has wishes of its own, of no page's origin."""
+    """The addresses that pages asked for; what the browser itself asks for has no origin."""
     started = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
     for event in log["events"]:
         given = event.get("params", {})
