@@ -11,6 +11,7 @@ from lut.json_text import is_number, parse_json
 from lut.jsonl import PACKED, read_records
 
 MOST_BYTES = 64 << 20  # no result is as large; data sets' descriptions are
+_MOST, _MOST_THINGS = 1e30, 1 << 53  # of figures, and of numbers of things
 _NAMED = (".json", ".jsonl")  # such a file ought to be JSON
 
 
@@ -87,7 +88,8 @@ def _checked(name: str, records: list[dict[str, Any]]) -> Content:
 @dataclass(frozen=True)
 class Fields:
     """An object of a file. What is asked for and is not there, or is something else, raises
-    UserError naming it."""
+    UserError naming it. No figure is as large, or as near to 0, that products and quotients of
+    some would be beyond a float."""
 
     values: dict[str, Any]
     where: str = ""
@@ -101,23 +103,23 @@ class Fields:
         return UserError(f"{self.where}{name!r} is {self.values[name]!r:.40}, not {wanted}")
 
     def number(self, name: str) -> float:
-        """A finite number."""
+        """A number, up to 1e30."""
         value = self.values.get(name)
-        if not is_number(value):
-            raise self._wrong(name, "a number")
+        if not is_number(value) or abs(value) > _MOST:  # type: ignore[arg-type]
+            raise self._wrong(name, "a number up to 1e30")
         return float(value)  # type: ignore[arg-type]
 
     def positive(self, name: str) -> float:
         """A number above 0."""
         value = self.number(name)
-        if value <= 0:
+        if value < 1 / _MOST:
             raise self._wrong(name, "above 0")
         return value
 
     def whole(self, name: str) -> int:
         """A number of things, 0 or more."""
         value = self.values.get(name)
-        if type(value) is not int or not is_number(value) or value < 0:
+        if type(value) is not int or not 0 <= value <= _MOST_THINGS:
             raise self._wrong(name, "a whole number")
         return value
 
@@ -174,7 +176,7 @@ class Fields:
         if not found or not all(
             isinstance(block, list)
             and block
-            and all(is_number(sample) and sample > 0 for sample in block)
+            and all(is_number(sample) and 1 / _MOST < sample < _MOST for sample in block)
             for block in found
         ):
             raise self._wrong(name, "samples, round by round")

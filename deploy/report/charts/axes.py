@@ -8,6 +8,7 @@ from deploy.report.markup import Markup, join, tag
 
 COLOURS = 8  # of series, in page.css
 _TICKS = 6
+_FAR = 1e100  # no scale goes farther: what lies there is drawn at the edge
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Scale:
         decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
         few = log10(self.high / self.low)
         steps = (1,) if few > 3 else (1, 3) if few > 2 else (1, 2, 5) if few > 0.6 else range(1, 10)
-        # A float takes no power of ten beyond these.
-        found = [step * 10.0**n for n in decades if -300 < n < 300 for step in steps]
+        found = [step * 10.0**n for n in decades for step in steps]
         return [value for value in found if self.low <= value <= self.high]
 
 
@@ -51,10 +51,11 @@ def scale(
     whole: bool = False,
 ) -> Scale:  # fmt: skip
     """A scale around values, with some air; from 0 on with `zero`."""
-    found = [value for value in values if value > 0 or not log] or [1.0]
+    found = [min(max(v, -_FAR), _FAR) for v in values if v > 0 or not log] or [1.0]
     low, high = min(found), max(found)
     if log:
-        air = max((high / low) ** 0.06, 1.15) if high / low < 1e300 else 1.0
+        low, high = max(low, 1 / _FAR), max(high, 1 / _FAR)
+        air = max((high / low) ** 0.06, 1.15)
         return Scale(low / air, high * air, begin, end, log=True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
