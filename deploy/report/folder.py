@@ -64,7 +64,7 @@ def read_result(path: Path, name: str) -> tuple[Kind[Any], Result] | None:
     except NoResultError:
         return None
     kind = next((kind for kind in KINDS if kind.recognises(content)), None)
-    return kind and (kind, kind.read(content))
+    return None if kind is None else (kind, kind.read(content))
 
 
 def _files(folder: Path) -> Iterator[Path]:

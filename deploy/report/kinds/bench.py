@@ -44,7 +44,7 @@ def _read(content: Content) -> BenchFile:
     rounds = fields.inside("samples_ns")
     samples = {name: rounds.rounds(name) for name in rounds.values}
     ratios = {
-        name: Ratio(*(f.positive(k) for k in ("median", "low", "high")), f.whole("rounds"))
+        name: Ratio(f.positive("median"), f.positive("low"), f.positive("high"), f.whole("rounds"))
         for name, f in fields.inside("ratios").named()
     }
     memory = {
@@ -59,8 +59,11 @@ def _read(content: Content) -> BenchFile:
 
 
 def _summary(fields: Fields) -> Summary:
-    times = [fields.positive(f"{k}_ms") for k in ("min", "mean", "median", "p90", "p95", "p99")]
-    return Summary(fields.whole("n"), *times, fields.number("std_ms"))
+    return Summary(
+        fields.whole("n"), fields.positive("min_ms"), fields.positive("mean_ms"),
+        fields.positive("median_ms"), fields.positive("p90_ms"), fields.positive("p95_ms"),
+        fields.positive("p99_ms"), fields.number("std_ms"),
+    )  # fmt: skip
 
 
 def _remarks(fields: Fields) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def _overview(found: Sequence[TrainingFile]) -> Markup:
     rows: list[list[Cell]] = []
     for one in found:
         best, logged = one.best, one.logged
-        steps = [entry.step for entry in (*logged, *one.evaluated)]
+        steps = [*(entry.step for entry in logged), *(entry.step for entry in one.evaluated)]
         rows.append([
             one.source.file, number(max(steps), 0),
             share(best.miou, 2) if best else "", number(best.step, 0) if best else "",
