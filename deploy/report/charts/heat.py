@@ -7,7 +7,7 @@ from deploy.report.charts.axes import figure
 from deploy.report.markup import Markup, join, tag
 
 SHADES = 10  # in page.css
-_CELL, _ROW, _TOP, _LETTER = 34.0, 22.0, 8.0, 6.6
+_CELL, _ROW, _TOP, _LETTER = 29.0, 22.0, 8.0, 6.6
 
 
 def heat_chart(

@@ -35,10 +35,10 @@ def test_one_damaged_file_does_not_stop_the_others(tmp_path):
     found = read_folder(tmp_path)
     assert list(found.damaged) == ["cut.json", "wrong.json"]
     assert found.damaged["cut.json"].startswith("not JSON")
-    assert found.damaged["wrong.json"] == "latency: hmseg: 'min_ms' is missing"
+    assert found.damaged["wrong.json"] == "latency: hmseg: 'n' is missing"
     page = page_of(found, "t")
     assert "<code>good.json</code>" in page
-    assert "wrong.json: latency: hmseg: &#x27;min_ms&#x27; is missing" in page
+    assert "wrong.json: latency: hmseg: &#x27;n&#x27; is missing" in page
 
 
 def test_what_is_no_result_is_passed_over(tmp_path):
