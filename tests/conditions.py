@@ -51,6 +51,12 @@ def qemu() -> str:
     return next((name for name in names if shutil.which(name)), "")
 
 
+def chromium() -> str:
+    """A browser that draws pages without a screen; empty where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((name for name in names if shutil.which(name)), "")
+
+
 def _sshd() -> bool:
     """Debian has the server where only root's PATH looks."""
     path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
@@ -91,13 +97,14 @@ EMULATED_ARM = Condition(
 QEMU = Condition("qemu-aarch64 is not installed (Debian: qemu-user)", lambda: bool(qemu()))
 SSHD = Condition("OpenSSH's server is not installed (Debian: openssh-server)", _sshd)
 ADB = Condition("adb is not installed (Debian: adb)", lambda: shutil.which("adb") is not None)
+CHROMIUM = Condition("no Chromium is installed (Debian: chromium)", lambda: bool(chromium()))
 CAMVID = Condition(
     "HMSEG_DATA in the environment does not name CamVid's folder",
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
     KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, VALGRIND, CMAKE,
-    EMULATED_ARM, QEMU, SSHD, ADB, CAMVID,
+    EMULATED_ARM, QEMU, SSHD, ADB, CHROMIUM, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "
 

@@ -12,6 +12,7 @@ from deploy.cli import (
     models,
     profile,
     quickstart,
+    report,
     run,
     tune,
     upgrade,
@@ -35,6 +36,7 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
+app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("cache")(cache.cache)
 app.add_typer(device.app, name="device")

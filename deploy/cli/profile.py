@@ -80,21 +80,23 @@ def title_of(
 
 def print_profile(metadata: "Metadata", result: "Profile") -> None:
     """The table of kernels and the share of the ceiling, if there is one."""
+    from lut.words import kernel_in_words
+
     rows = []
     for kernel in result.kernels:
         share = kernel.share_of_ceiling(result.ceilings)
         rows.append(
             (
-                f"{kernel.name} x{kernel.calls}",
+                kernel_in_words(kernel.spec) or kernel.name,
                 f"{kernel.median_ms:.3f}",
                 f"{kernel.median_ms / result.frame_ms:.1%}",
                 f"{kernel.gflops:.1f}",
                 f"{kernel.gbytes_per_s:.1f}",
                 "" if share is None else f"{share:.0%}",
-                kernel.spec,
+                f"{kernel.name} x{kernel.calls}",
             )
         )
-    columns = ("kernel", "ms", "of frame", "GFLOP/s", "GB/s", "of ceiling", "what")
+    columns = ("what", "ms", "of frame", "GFLOP/s", "GB/s", "of ceiling", "kernel")
     print_table(title_of(metadata, result.threads, result.machine), columns, rows)
     if result.ceilings:
         print(

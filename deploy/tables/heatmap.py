@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hmseg.genotype import Op
 from hmseg.operators import OPERATORS, Space
 from lut.errors import UserError
 from lut.files import atomic_path
@@ -25,6 +26,11 @@ def heatmap_columns(space: Space) -> dict[str, list[Operation]]:
     return {name: list(keys) for name, keys in columns.items()}
 
 
+def operator_in_words(op: Op) -> str:
+    """A row of the picture: ``expansion 3, 5x5``."""
+    return f"expansion {op.expansion}, {op.kernel}x{op.kernel}"
+
+
 def draw_heatmap(table: Table, space: Space, path: Path) -> None:
     """Write a PNG, microseconds of a call; what has not been measured stays white.
 
@@ -44,11 +50,13 @@ def draw_heatmap(table: Table, space: Space, path: Path) -> None:
     figure = Figure(figsize=(2 + 0.42 * len(columns), 5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, norm="log", cmap="viridis", aspect="auto")
-    axes.set_yticks(range(len(OPERATORS)), [str(op) for op in OPERATORS])
+    axes.set_yticks(range(len(OPERATORS)), [operator_in_words(op) for op in OPERATORS])
     axes.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=7)
+    colours = image.to_rgba(values)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="w")
+            ink = _ink(*colours[row, column, :3])
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
     identity = table.identity
     axes.set_title(
         f"microseconds of a call inside networks: {table.cpus}, {identity.threads} "
@@ -58,3 +66,12 @@ def draw_heatmap(table: Table, space: Space, path: Path) -> None:
     figure.colorbar(image, ax=axes, label="microseconds")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _ink(red: float, green: float, blue: float) -> str:
+    """Black or white, whichever is easier to read on a colour of sRGB, by the contrast of WCAG 2:
+    white is as far above a relative luminance of 0.18 as black is below it."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
+    ]
+    return "w" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18 else "k"

@@ -7,7 +7,6 @@ from deploy.cpu.pipeline import isa_of
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.local import LocalDevice
 from deploy.profile import KernelProfile, Profile, profile, require_timed, summarise_kernels
-from deploy.roofline import draw_roofline
 from lut.errors import UserError
 
 CEILINGS = Ceilings(2, 100.0, ((16 << 10, 400.0), (1 << 30, 20.0)))
@@ -71,12 +70,3 @@ def test_without_ceilings():
     data = json.loads(json.dumps(result.to_json()))
     assert data["kernels"][0]["share_of_ceiling"] is data["ceilings"] is None
     assert data["kernels"][0]["gflops"] == pytest.approx(40)
-
-
-@pytest.mark.parametrize("ceilings", [CEILINGS, None])
-def test_roofline_is_a_picture(tmp_path, ceilings):
-    from PIL import Image
-
-    path = tmp_path / "roofline.png"
-    draw_roofline(replace(PROFILE, ceilings=ceilings), "title", path)
-    assert Image.open(path).size[0] > 400

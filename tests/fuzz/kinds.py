@@ -24,6 +24,7 @@ from deploy.tuning.records import load_records, winners
 from hmseg.network_file import read_network, write_network
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
+from lut.jsonl import PACKED
 from lut.table_file import load_table, save_table
 from tests.fuzz.mutations import damage_bytes, damage_json, damage_message, json_text
 
@@ -289,6 +290,42 @@ def _damage_object(data: bytes, rng: Random, other: bytes) -> bytes:
     return json_text(damage_json(json.loads(data), rng))
 
 
+# --- results, for a report -----------------------------------------------------------------------
+
+
+@cache
+def _results() -> Seeds:
+    """A result of each kind, of its lines the first ones alone."""
+    from tests.deploy.report.samples import FILES, bench_json, write_samples
+    from tests.deploy.test_profile import PROFILE
+
+    found = [json_text(bench_json(PROFILE))]
+    with tempfile.TemporaryDirectory() as folder:
+        write_samples(Path(folder))
+        for name in FILES:
+            if not name.endswith(PACKED):  # a latency table is a kind of its own
+                data = (Path(folder) / name).read_bytes()
+                if name.endswith(".json"):
+                    data = json_text(json.loads(data))
+                found.append(b"".join(data.splitlines(keepends=True)[:3]))
+    return found + _tables()
+
+
+def _damage_result(data: bytes, rng: Random, other: bytes) -> bytes:
+    return (_damage_lines if data.count(b"\n") > 1 else _damage_object)(data, rng, other)
+
+
+def _read_results(path: Path) -> object:
+    """The page too: what was read is drawn."""
+    from deploy.report.folder import Folder, read_result
+    from deploy.report.page import page_of
+
+    if (found := read_result(path, path.name)) is None:
+        return None
+    kind, result = found
+    return page_of(Folder(path.parent, {kind.title: [result, result]}), path.name).encode()
+
+
 # --- images --------------------------------------------------------------------------------------
 
 
@@ -321,5 +358,6 @@ KINDS: dict[str, Kind] = {
     "table": Kind(".jsonl", _tables, _damage_lines, _read_table),
     "packed": Kind(".jsonl.xz", _packed, _damage_packed, _read_table),
     "network": Kind(".json", _genotypes, _damage_object, read_network),
+    "results": Kind(".jsonl", _results, _damage_result, _read_results),
     "image": Kind(".png", _images, damage_bytes, read_image),
 }

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -75,7 +76,7 @@ def damage_json(value: Any, rng: Rng) -> Any:
             case 3 if isinstance(inside, list):
                 inside[key:key] = [inside[key]] * rng.choice((1, 2, 300))
             case _:
-                inside[key] = rng.choice(_VALUES)
+                inside[key] = deepcopy(rng.choice(_VALUES))  # it may be changed in its turn
     return copy
 
 

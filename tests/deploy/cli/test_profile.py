@@ -16,6 +16,9 @@ def test_table_and_roofline(cli, path, small_artifact, tmp_path):
     done = cli("profile", path, "--repeat", "2", "-o", "r.png").succeeded()
     for name in dict.fromkeys(small_artifact.calls):
         assert f"{name} x1" in done.out
+    for kernel in small_artifact.kernels:
+        assert kernel.spec not in done.out
+    assert "convolution 3→" in done.out
     assert "the frame's time includes the copy of the uint8 image in" in done.err
     assert Image.open(tmp_path / "r.png").size[0] > 400
 
