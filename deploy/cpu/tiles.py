@@ -58,12 +58,13 @@ def matmul_tile(
     init: Callable[[int, int], ir.Expr] | None,
     finish: Callable[[int, int, ir.Expr], None],
     registers: ir.Registers | None = None,
+    in_parts: bool = True,
 ) -> None:
     """px pixels x ob channel blocks of a 1x1 convolution, in registers.
 
     x(pixel, block, lane) is one float, w(output block, block, lane) a vector, init and finish give
     and take the vector of (pixel, output block). With init None, `registers` hold the start
-    (pixel-major). The weights are loaded once per channel and each broadcast is used ob times:
+    (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded once per channel and each broadcast is used ob times:
     the other nesting needs px broadcasts at once and spills.
     """
     acc = registers or ir.Registers(px * ob, isa.lanes)
@@ -79,7 +80,7 @@ def matmul_tile(
             for o in range(ob):
                 acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
 
-    if channels > LONG:
+    if in_parts and channels > LONG:
         full, tail = divmod(channels, isa.lanes)
 
         def block(number: ir.Expr) -> None:
