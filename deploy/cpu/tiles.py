@@ -64,8 +64,9 @@ def matmul_tile(
 
     x(pixel, block, lane) is one float, w(output block, block, lane) a vector, init and finish give
     and take the vector of (pixel, output block). With init None, `registers` hold the start
-    (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded once per channel and each broadcast is used ob times:
-    the other nesting needs px broadcasts at once and spills.
+    (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded once per
+    channel and each broadcast is used ob times: the other nesting needs px broadcasts at once and
+    spills.
     """
     acc = registers or ir.Registers(px * ob, isa.lanes)
     if init is not None:
