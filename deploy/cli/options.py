@@ -1,15 +1,18 @@
 """The options that commands share, and what their texts mean."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.cli import completion
 from deploy.cli.console import say
 from deploy.metadata import CHANNELS, InputKind, OutputKind, Values, check_normalisation
 from deploy.object_cache import ObjectCache, default_cache
+from deploy.precision import parse_precision
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -19,10 +22,56 @@ if TYPE_CHECKING:
     from deploy.graph.source import Source
     from deploy.target import Target
 
+
+def refusing(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """An option's callback: `check` raises UserError for a wrong value as soon as it is read,
+    before the command imports what takes seconds."""
+
+    def callback(value: Any) -> Any:  # noqa: ANN401 - whatever the option's type is
+        if value is not None:
+            check(value)
+        return value
+
+    return callback
+
+
+def check_model(model: str) -> None:
+    """As `deploy.graph.source.check_model`."""
+    from deploy.graph.source import check_model
+
+    check_model(model)
+
+
+def check_network(model: str) -> None:
+    """Raise UserError for what names no network of the search space."""
+    from hmseg import zoo
+
+    zoo.network_config(model)
+
+
+def check_target(text: str) -> None:
+    """As `deploy.targets.check_target`."""
+    from deploy.targets import check_target
+
+    check_target(text)
+
+
+def _check_threshold(value: float) -> None:
+    if not math.isfinite(value):
+        raise UserError(f"--threshold {value}: it must be a finite number")
+
+
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A zoo name (hmseg-deploy models) or an ONNX file.",
+        callback=refusing(check_model),
+        autocompletion=completion.models,
+    ),
 ]
 ResolutionText = Annotated[
     str | None,
@@ -30,6 +79,8 @@ ResolutionText = Annotated[
         "--resolution",
         "-r",
         help="HEIGHTxWIDTH of a zoo model (256x512) or of an ONNX file that does not fix it.",
+        callback=refusing(parse_resolution),
+        autocompletion=completion.resolutions,
     ),
 ]
 Input = Annotated[
@@ -51,7 +102,8 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
-        "score, 0.5 of a sigmoid)."
+        "score, 0.5 of a sigmoid).",
+        callback=refusing(_check_threshold),
     ),
 ]
 Classes = Annotated[
@@ -62,9 +114,17 @@ Mean = Annotated[
     typer.Option(
         "--mean",
         help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet); grey: one number.",
+        callback=refusing(lambda text: check_normalisation(read_values("--mean", text), None)),
     ),
 ]
-Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        "--std",
+        help="R,G,B, as --mean.",
+        callback=refusing(lambda text: check_normalisation(None, read_values("--std", text))),
+    ),
+]
 TargetText = Annotated[
     str | None,
     typer.Option(
@@ -73,6 +133,8 @@ TargetText = Annotated[
         help="cpu (this machine, the default; with --device what fits it), arm, android, cuda, "
         "adreno, x86-64-v2|v3|v4, LLVM's name of a CPU, a tag of TVM such as "
         "nvidia/geforce-gtx-1080-ti, or JSON.",
+        callback=refusing(check_target),
+        autocompletion=completion.targets,
     ),
 ]
 Architectures = Annotated[
@@ -89,6 +151,7 @@ PrecisionText = Annotated[
         "--precision",
         help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
         "fp32.",
+        callback=refusing(parse_precision),
     ),
 ]
 NoCache = Annotated[
@@ -155,25 +218,19 @@ class CacheOptions:
 def open_model(
     model: str, options: SourceOptions | None = None, ends: EndOptions | None = None
 ) -> "Source":
-    """The graph that the model options name; checks every text before the heavy imports, and says
-    what its user should know."""
+    """The graph that the model options name; says what its user should know."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size = read_resolution(options.resolution)
     means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
     check_normalisation(means, stds)
-    if options.threshold is not None and not math.isfinite(options.threshold):
-        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
-    read = None
-    if model.endswith(".onnx") and options.classes is None:
-        from deploy.reading import read_model
-
-        read = read_model(Path(model), size)  # before torch takes its memory: it may be hostile
+    if options.threshold is not None:
+        _check_threshold(options.threshold)
     from deploy.graph.source import open_source
 
     source = open_source(
         model, resolution=size, input_kind=ends.input_, output=ends.output,
         num_classes=options.classes, mean=means, std=stds, output_name=options.output_name,
-        threshold=options.threshold, read=read,
+        threshold=options.threshold,
     )  # fmt: skip
     if source.imported and source.imported.note:
         say(f"{model}: {source.imported.note}")

@@ -6,7 +6,12 @@ other names of the same CPUs (`ARM_ALIASES`): those were found among all texts i
 asking LLVM for each.
 """
 
-X86 = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+X86 = _names(
     """
     alderlake amdfam10 arrowlake arrowlake-s arrowlake_s athlon athlon-4 athlon-fx athlon-mp
     athlon-tbird athlon-xp athlon64 athlon64-sse3 atom atom_sse4_2 atom_sse4_2_movbe barcelona
@@ -24,9 +29,9 @@ X86 = frozenset(
     sierraforest silvermont skx skylake skylake-avx512 skylake_avx512 slm tigerlake tremont
     westmere wildcatlake winchip-c6 winchip2 x86-64 x86-64-v2 x86-64-v3 x86-64-v4 yonah znver1
     znver2 znver3 znver4 znver5
-    """.split()
+    """
 )
-ARM = frozenset(
+ARM = _names(
     """
     a64fx ampere1 ampere1a ampere1b ampere1c apple-a10 apple-a11 apple-a12 apple-a13 apple-a14
     apple-a15 apple-a16 apple-a17 apple-a7 apple-m4 apple-m5 c1-nano c1-premium c1-pro c1-ultra
@@ -38,12 +43,12 @@ ARM = frozenset(
     generic grace kryo neoverse-512tvb neoverse-e1 neoverse-n1 neoverse-n2 neoverse-n3
     neoverse-v1 neoverse-v2 neoverse-v3 neoverse-v3ae olympus oryon-1 saphira thunderx
     thunderx2t99 thunderx3t110 thunderxt81 thunderxt83 thunderxt88 tsv110
-    """.split()
+    """
 )
-ARM_ALIASES = frozenset(
+ARM_ALIASES = _names(
     """
     apple-a18 apple-a19 apple-a8 apple-a9 apple-latest apple-m1 apple-m2 apple-m3 apple-s10
     apple-s4 apple-s5 apple-s6 apple-s7 apple-s8 apple-s9 cobalt-100 cyclone
-    """.split()
+    """
 )
 CPU_NAMES = {"x86_64": X86, "aarch64": ARM | ARM_ALIASES}  # by architecture, as uname -m prints it
