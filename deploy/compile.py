@@ -12,6 +12,7 @@ from deploy.cpu.loaded import default_threads
 from deploy.graph.source import check_model, open_source
 from deploy.metadata import InputKind, OutputKind
 from deploy.object_cache import default_cache
+from deploy.precision import parse_precision
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -64,6 +65,8 @@ def compile_model(
     not checked.
     """
     check_target(target)
+    if precision is not None:
+        parse_precision(precision)
     if isinstance(model, str | Path):
         check_model(str(model))
     if threads is not None and threads < 1:

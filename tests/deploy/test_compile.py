@@ -96,7 +96,7 @@ EARLY = """
 import sys, hmseg
 for model, options in (
     ("tiny-mrsm", {}), ("none.onnx", {}), ("tiny-mrms", {"target": "znver9"}),
-    ("tiny-mrms", {"resolution": "64"}),
+    ("tiny-mrms", {"resolution": "64"}), ("tiny-mrms", {"precision": "fp8"}),
 ):
     try:
         hmseg.compile(model, **options)
@@ -112,7 +112,15 @@ def test_names_are_refused_before_anything_heavy_is_imported(tmp_path):
         env={"PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
     lines = done.stdout.split("\n")
-    expected = ("did you mean tiny-mrms", "none.onnx: no such file", "znver5", "'64'", "", "")
+    expected = (
+        "did you mean tiny-mrms",
+        "none.onnx: no such file",
+        "znver5",
+        "'64'",
+        "'fp8'",
+        "",
+        "",
+    )
     assert len(lines) == len(expected)
     assert all(text in line for text, line in zip(expected, lines, strict=True))
     assert lines[-2] == ""
