@@ -2,15 +2,16 @@
 
 Two statistics, as each is blind to what the other sees: the root mean square over all scores finds
 a weight that is off by a little everywhere, the largest finds a border that is off in one pixel.
-Imports neither torch, onnx nor TVM: a device checks its artifact with it.
+Imports neither torch, onnx nor TVM: a device checks its artifact with it. numpy only where it
+computes: what names a precision needs none.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # What rounding one number to float32 changes it by at most, of its size.
 UNIT = 2.0**-24
@@ -24,9 +25,11 @@ class Deviation:
     largest: float
 
     @staticmethod
-    def between(scores: NDArray[Any], reference: NDArray[Any]) -> "Deviation":
+    def between(scores: "NDArray[Any]", reference: "NDArray[Any]") -> "Deviation":
         """Of one array from another of its shape. NaN anywhere makes both NaN, infinity infinite,
         unless both sides have the same infinity there."""
+        import numpy as np
+
         squares = largest = 0.0
         for plane, wanted in zip(_planes(scores), _planes(reference), strict=True):
             with np.errstate(invalid="ignore"):
@@ -38,8 +41,10 @@ class Deviation:
         return Deviation(math.sqrt(squares / max(1, scores.size)), largest)
 
     @staticmethod
-    def size(scores: NDArray[Any]) -> "Deviation":
+    def size(scores: "NDArray[Any]") -> "Deviation":
         """Of scores from zero, infinite ones left out."""
+        import numpy as np
+
         squares = peak = 0.0
         for plane in _planes(scores):
             finite = np.abs(plane[np.isfinite(plane)], dtype=np.float64)
@@ -71,7 +76,7 @@ class Deviation:
         return self.rms <= allowed.rms < math.inf and self.largest <= allowed.largest < math.inf
 
 
-def _planes(array: NDArray[Any]) -> NDArray[Any]:
+def _planes(array: "NDArray[Any]") -> "NDArray[Any]":
     """What is taken to double at a time, so that memory does not hold all of it."""
     return array if array.ndim > 1 else array.reshape(1, -1)
 

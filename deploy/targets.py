@@ -9,6 +9,19 @@ from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
 
+WORDS = (*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:])
+_LISTED = ", ".join(WORDS)
+
+
+def check_target(text: str) -> None:
+    """Raise UserError, as `resolve_target`, for whatever TVM need not be asked about: it takes
+    seconds to import."""
+    config = _read_json(text) if text.lstrip().startswith("{") else None
+    if not gpu.names_cuda(text, config):
+        _check_kind(config)
+        if not gpu.names_adreno(text):
+            cpu.check_cpu(text, config, _LISTED)
+
 
 def resolve_target(
     text: str, architectures: str | None = None, precision: str | None = None
@@ -25,14 +38,9 @@ def resolve_target(
     config = _read_json(text) if text.lstrip().startswith("{") else None
     if gpu.names_cuda(text, config):
         return gpu.resolve_cuda(text, config, architectures, wanted)
-    if config is not None and config.get("kind") != "llvm":
-        raise UserError(
-            'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '
-            '{"kind": "cuda", "arch": ...} only'
-        )
-    words = ", ".join((*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:]))
+    _check_kind(config)
     adreno = gpu.names_adreno(text)
-    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, words)
+    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, _LISTED)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
     if wanted is not FP32:
@@ -40,6 +48,14 @@ def resolve_target(
             f"--precision {precision} is for --target cuda, not for {text}, which is fp32 only"
         )
     return target
+
+
+def _check_kind(config: dict[str, Any] | None) -> None:
+    if config is not None and config.get("kind") != "llvm":
+        raise UserError(
+            'target: this version compiles for {"kind": "llvm", "mcpu": ...} and '
+            '{"kind": "cuda", "arch": ...} only'
+        )
 
 
 def _read_json(text: str) -> dict[str, Any]:

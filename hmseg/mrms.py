@@ -8,8 +8,7 @@ The reconstruction and what in it is fact or inference: docs/networks.md.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,36 +21,12 @@ from hmseg.blocks import (
     global_average,
     resize,
 )
-from hmseg.genotype import GROUPS, MRMS_GENOTYPE, Genotype, Group, Op
-from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH, scale_channels
+from hmseg.genotype import GROUPS, Group, Op
+from hmseg.mrms_config import MRMSConfig
+from hmseg.widths import HEAD_WIDTH, STEM_WIDTH, TAIL_WIDTH
 from lut.errors import UserError
 
 MIN_SIDE = 64  # pixels; below it the lowest branch has no pixel left to dilate over
-
-# Rows of the paper's Table 4: (a) concatenation, (b) with LGE, (c) LCF, (d) LCF with LGE.
-Head = Literal["concat", "concat-lge", "lcf", "lcf-lge"]
-
-
-@dataclass(frozen=True)
-class MRMSConfig:
-    """Everything that determines the network; widths are derived here, once."""
-
-    genotype: Genotype = MRMS_GENOTYPE
-    width: float = 1.0
-    num_classes: int = 19
-    head: Head = "lcf-lge"
-
-    def __post_init__(self) -> None:
-        if self.width not in (0.5, 1.0):
-            raise UserError(f"width {self.width} is not built; choose 0.5 or 1.0")
-        if not 2 <= self.num_classes <= 255:
-            raise UserError(
-                f"num_classes is {self.num_classes}; labels are uint8 and 255 is void: 2 to 255"
-            )
-
-    def scaled(self, channels: int) -> int:
-        """MobileNetV2's rounding of channels * width to a multiple of 8, never below 90%."""
-        return scale_channels(channels, self.width)
 
 
 class MultiResolution(nn.Module):

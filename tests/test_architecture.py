@@ -58,11 +58,25 @@ def test_the_reader_of_imports_sees_them_all():
     assert {"deploy.runtime", "hmseg.mrms", "lut.files"} <= set(FILES)
 
 
+# The front door hands on what lies above it: for types, and by name when it is used.
+FRONT_DOOR = {"hmseg.__init__": {"deploy.compile", "deploy.runtime"}}
+# Beside it, where a module of deploy is named in a text: the entry points of the programs.
+NAMES_DEPLOY = {*FRONT_DOOR, "hmseg.packages"}
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_rooms_import_only_what_lies_below_them(module: str):
     allowed = ROOMS[: ROOMS.index(top(module)) + 1]
-    assert not {name for name in GRAPH[module] if top(name) not in allowed}  # for types too
+    above = {name for name in GRAPH[module] if top(name) not in allowed}  # for types too
+    assert above == FRONT_DOOR.get(module, set())
     assert not {name for name in imports_of(module) if top(name) in ("tests", "benchmarks")}
+
+
+def test_only_the_front_door_names_what_lies_above():
+    """So too what is imported by its name (`importlib`)."""
+    texts = re.compile(r"""["']deploy(\.\w+)*["']""")
+    below = [module for module in FILES if top(module) != "deploy"]
+    assert {name for name in below if texts.search(FILES[name].read_text())} == NAMES_DEPLOY
 
 
 @pytest.mark.parametrize("module", FILES)
@@ -178,7 +192,7 @@ FLOORS = (
     ("backends",),
     ("bench", "quick_timing", "tuning"),
     ("build",),
-    ("tables",),
+    ("compile", "tables"),
     ("report",),
     ("cli",),
 )  # fmt: skip

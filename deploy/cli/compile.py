@@ -62,13 +62,13 @@ def compile_model(
         backend_of(resolved).check_package(resolved, out)
     with step(f"exporting {model}"):
         source = options.open_model(model, given, ends, read)
-    from deploy.artifact import SUFFIX, TVM
+    from deploy.artifact import TVM
     from deploy.artifact_file import save_artifact
     from deploy.backends import backend_of
     from deploy.build import build_source, package_source
+    from deploy.compile import default_path
 
-    suffix = "" if package else SUFFIX
-    path = out or Path(f"{source.metadata.file_name}{suffix}")
+    path = out or (default_path(source, "") if package else default_path(source))
     backend = backend_of(resolved)
     if package:
         backend.check_package(resolved, path)

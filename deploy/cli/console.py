@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,8 +20,31 @@ _PYTHONS_FORMAT = warnings.formatwarning
 
 
 def run_program(app: typer.Typer) -> None:
-    """Run a program and exit (see `run_main`)."""
-    run_main(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    """Run a program and exit (see `run_main`). It is called by its name however it was started:
+    help, and the variable by which a shell asks for completions, have it."""
+    run_main(
+        lambda: app(sys.argv[1:] or ["--help"], prog_name=app.info.name, standalone_mode=False)
+    )
+
+
+def add_version(app: typer.Typer) -> None:
+    """Give a program the option --version."""
+
+    def show(asked: bool) -> None:
+        if asked:
+            from importlib.metadata import version  # late: it reads the installed packages
+
+            print(f"{app.info.name} {version('hmseg')}")
+            raise typer.Exit
+
+    @app.callback()
+    def program(
+        version: Annotated[
+            bool,
+            typer.Option("--version", help="Show the version.", is_eager=True, callback=show),
+        ] = False,
+    ) -> None:
+        del version
 
 
 def run_main(main: Callable[[], object]) -> None:

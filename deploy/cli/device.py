@@ -2,14 +2,17 @@
 
 import logging
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options, places
+from deploy.cli import completion, options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address
 from lut.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    from deploy.devices.place import Place
 
 app = typer.Typer(
     help="Devices: phones on a cable, TVM's tracker and its servers, and what is wrong with them.",
@@ -111,7 +114,14 @@ def doctor(
     rpc_tracker: places.Tracker = None,
     rpc_limit: places.CallLimit = 30.0,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="What is compiled for it; default: fits.")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="What is compiled for it; default: fits.",
+            callback=options.refusing(options.check_target),
+            autocompletion=completion.targets,
+        ),
     ] = None,
     threads: places.Threads = None,
     adb: Annotated[
@@ -125,20 +135,19 @@ def doctor(
         raise UserError("device doctor: name the device with --device or --rpc-key")
     if device is not None and (rpc_key is not None or rpc_tracker is not None or adb):
         raise UserError(f"--device {device}: leave --rpc-key, --rpc-tracker and --adb out")
-    if threads is not None and not 1 <= threads <= places.MAX_THREADS:
-        raise UserError(f"--threads {threads}: write a number from 1 to {places.MAX_THREADS}")
     places.check_limit(rpc_limit)
-    from deploy.devices.doctor import diagnose
-    from deploy.devices.named import named_place
-    from deploy.devices.place import Place
-    from deploy.devices.session import Farm
-
     place: Place
     if device is not None:
-        place = named_place(device, rpc_limit)
+        from deploy.devices.named import named_place
+
+        place = named_place(device, rpc_limit)  # first: it need not be there
     else:
         tracker = places.read_tracker(rpc_tracker)
+        from deploy.devices.session import Farm
+
         place = Farm(tracker, key or "", call_limit_s=rpc_limit, wait_s=rpc_limit)
+    from deploy.devices.doctor import diagnose
+
     findings = []
     for finding in diagnose(place, target=target, threads=threads, phone=adb):
         findings.append(finding)

@@ -4,7 +4,7 @@ import typer
 
 from deploy.cli import eval as evaluate
 from deploy.cli import search, train
-from deploy.cli.console import run_program
+from deploy.cli.console import add_version, run_program
 
 app = typer.Typer(
     name="hmseg",
@@ -13,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+add_version(app)
 app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate_network)

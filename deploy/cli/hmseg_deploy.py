@@ -18,7 +18,7 @@ from deploy.cli import (
     upgrade,
     verify,
 )
-from deploy.cli.console import run_program
+from deploy.cli.console import add_version, run_program
 
 app = typer.Typer(
     name="hmseg-deploy",
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+add_version(app)
 app.command("quickstart")(quickstart.quickstart)
 app.command("models")(models.models)
 app.command("export")(export.export)

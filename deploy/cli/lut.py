@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import options, places
+from deploy.cli import completion, options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
@@ -115,7 +115,14 @@ def show(
 def check(
     *,
     path: TablePath,
-    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="By default the table's own.",
+            callback=options.refusing(options.check_target),
+            autocompletion=completion.targets,
+        ),
+    ] = None,
     networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
     place: places.DeviceTablePlaceOptions,
     kept: options.CacheOptions,

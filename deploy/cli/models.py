@@ -4,14 +4,20 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import options
+from deploy.cli import completion, options
 from deploy.cli.console import print_json, print_table
 from deploy.resolution import parse_resolution
 
 
 def models(
     resolution: Annotated[
-        str, typer.Option("--resolution", "-r", help="HEIGHTxWIDTH to count MACs at.")
+        str,
+        typer.Option(
+            "--resolution",
+            "-r",
+            help="HEIGHTxWIDTH to count MACs at.",
+            autocompletion=completion.resolutions,
+        ),
     ] = "768x1536",
     as_json: options.Json = False,
 ) -> None:

@@ -1,15 +1,18 @@
 """The options that commands share, and what their texts mean."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.cli import completion
 from deploy.cli.console import say
 from deploy.metadata import CHANNELS, InputKind, OutputKind, Values, check_normalisation
 from deploy.object_cache import ObjectCache, default_cache
+from deploy.precision import parse_precision
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -20,10 +23,56 @@ if TYPE_CHECKING:
     from deploy.reading import ReadModel
     from deploy.target import Target
 
+
+def refusing(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """An option's callback: `check` raises UserError for a wrong value as soon as it is read,
+    before the command imports what takes seconds."""
+
+    def callback(value: Any) -> Any:  # noqa: ANN401 - whatever the option's type is
+        if value is not None:
+            check(value)
+        return value
+
+    return callback
+
+
+def check_model(model: str) -> None:
+    """As `deploy.graph.source.check_model`."""
+    from deploy.graph.source import check_model
+
+    check_model(model)
+
+
+def check_network(model: str) -> None:
+    """Raise UserError for what names no network of the search space."""
+    from hmseg import zoo
+
+    zoo.network_config(model)
+
+
+def check_target(text: str) -> None:
+    """As `deploy.targets.check_target`."""
+    from deploy.targets import check_target
+
+    check_target(text)
+
+
+def _check_threshold(value: float) -> None:
+    if not math.isfinite(value):
+        raise UserError(f"--threshold {value}: it must be a finite number")
+
+
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or an ONNX file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A zoo name (hmseg-deploy models) or an ONNX file.",
+        callback=refusing(check_model),
+        autocompletion=completion.models,
+    ),
 ]
 ResolutionText = Annotated[
     str | None,
@@ -31,6 +80,8 @@ ResolutionText = Annotated[
         "--resolution",
         "-r",
         help="HEIGHTxWIDTH of a zoo model (256x512) or of an ONNX file that does not fix it.",
+        callback=refusing(parse_resolution),
+        autocompletion=completion.resolutions,
     ),
 ]
 Input = Annotated[
@@ -52,7 +103,8 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
-        "score, 0.5 of a sigmoid)."
+        "score, 0.5 of a sigmoid).",
+        callback=refusing(_check_threshold),
     ),
 ]
 Classes = Annotated[
@@ -63,9 +115,17 @@ Mean = Annotated[
     typer.Option(
         "--mean",
         help="R,G,B of the image in 0..1, for a float ONNX file (ImageNet); grey: one number.",
+        callback=refusing(lambda text: check_normalisation(read_values("--mean", text), None)),
     ),
 ]
-Std = Annotated[str | None, typer.Option("--std", help="R,G,B, as --mean.")]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        "--std",
+        help="R,G,B, as --mean.",
+        callback=refusing(lambda text: check_normalisation(None, read_values("--std", text))),
+    ),
+]
 TargetText = Annotated[
     str | None,
     typer.Option(
@@ -74,6 +134,8 @@ TargetText = Annotated[
         help="cpu (this machine, the default; with --device what fits it), arm, android, cuda, "
         "adreno, x86-64-v2|v3|v4, LLVM's name of a CPU, a tag of TVM such as "
         "nvidia/geforce-gtx-1080-ti, or JSON.",
+        callback=refusing(check_target),
+        autocompletion=completion.targets,
     ),
 ]
 Architectures = Annotated[
@@ -90,6 +152,7 @@ PrecisionText = Annotated[
         "--precision",
         help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
         "fp32.",
+        callback=refusing(parse_precision),
     ),
 ]
 NoCache = Annotated[
@@ -192,8 +255,8 @@ def _checked(options: SourceOptions) -> tuple[Resolution | None, Values | None, 
     size = read_resolution(options.resolution)
     means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
     check_normalisation(means, stds)
-    if options.threshold is not None and not math.isfinite(options.threshold):
-        raise UserError(f"--threshold {options.threshold}: it must be a finite number")
+    if options.threshold is not None:
+        _check_threshold(options.threshold)
     return size, means, stds
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy import host
+from deploy.cli.options import refusing
 from deploy.devices.address import LOOPBACK, TRACKER_PORT, Address, parse_address
 from lut.errors import UserError
 
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
     from lut.table import Identity
 
 MAX_THREADS = 1024
+
+
+def check_threads(threads: int) -> None:
+    """Raise UserError for what is no number of threads."""
+    _count_threads("--threads", str(threads))
+
+
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", help="Threads of a call; TVM_NUM_THREADS, else its machine's cores."),
+    typer.Option(
+        "--threads",
+        help="Threads of a call; TVM_NUM_THREADS, else its machine's cores.",
+        callback=refusing(check_threads),
+    ),
 ]
 Tracker = Annotated[
     str | None,
@@ -74,11 +86,12 @@ class PlaceOptions:
         address = read_tracker(self.rpc_tracker)
         check_limit(self.rpc_limit)
         from deploy.cli.console import say
-        from deploy.devices.network import Remote
-        from deploy.devices.session import Farm
         from deploy.devices.tracker import require_key
 
-        require_key(address, word)  # before long work
+        require_key(address, word)  # before long work, and before it is imported
+        from deploy.devices.network import Remote
+        from deploy.devices.session import Farm
+
         farm = Farm(address, word, call_limit_s=self.rpc_limit)
         if self.threads is not None or os.environ.get("TVM_NUM_THREADS"):
             workers = read_threads(self.threads)
@@ -96,11 +109,12 @@ class PlaceOptions:
             raise UserError(f"--device {text} and --rpc-key name two devices; leave one out")
         check_limit(self.rpc_limit)
         from deploy.cli.console import say, step
-        from deploy.devices.fitting import fitting_target
         from deploy.devices.named import named_place
-        from deploy.devices.network import Remote
 
         place = named_place(text, self.rpc_limit)
+        from deploy.devices.fitting import fitting_target
+        from deploy.devices.network import Remote
+
         with step(f"asking {place.name} what it is") as progress, place.open() as session:
             found = session.describe()
             progress.result = f"{found.cpu}, {found.architecture}, {found.cores} cores"
@@ -188,8 +202,13 @@ def read_threads(threads: int | None) -> int:
     if threads is None:
         name = "TVM_NUM_THREADS"
         text = os.environ.get(name) or str(host.usable_cpus())
+    count = _count_threads(name, text)
+    os.environ["TVM_NUM_THREADS"] = str(count)
+    return count
+
+
+def _count_threads(name: str, text: str) -> int:
     count = int(text) if text.isdecimal() and text.isascii() else 0
     if not 1 <= count <= MAX_THREADS:
         raise UserError(f"{name} {text}: write a number from 1 to {MAX_THREADS}")
-    os.environ["TVM_NUM_THREADS"] = str(count)
     return count

@@ -32,11 +32,11 @@ def quickstart(
         source = options.open_model(model, options.SourceOptions(resolution))
         size = source.metadata.resolution
         progress.result = f"{size}, {len(source.metadata.classes)} classes"
-    from deploy.artifact import SUFFIX
     from deploy.artifact_file import save_artifact
     from deploy.bench import bench
     from deploy.build import build_source
     from deploy.cli.bench import print_result
+    from deploy.compile import default_path
     from deploy.images import to_channels
     from deploy.measure.interleave import Protocol
     from deploy.runtime import load
@@ -58,7 +58,7 @@ def quickstart(
             checked = verify_torch(source.network, source.graph, images)
             require(checked)
             progress.result = f"logit error {max(c.max_logit_error for c in checked):.1e}"
-    path = out / f"{source.metadata.file_name}{SUFFIX}"
+    path = out / default_path(source)
     save_artifact(artifact, path)
     channels = source.metadata.channels
     seen = read_image(image) if image else draw_street(size)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import options, places, training_options
+from deploy.cli import completion, options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
+from deploy.resolution import parse_resolution
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,14 @@ class SpaceOptions:
     """What is searched, on which frames, how, and from where."""
 
     model: Annotated[
-        str, typer.Option("--model", "-m", help="tiny-mrms or mrms: the width to search at.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="tiny-mrms or mrms: the width to search at.",
+            callback=options.refusing(options.check_network),
+            autocompletion=completion.networks,
+        ),
     ] = options.HAND_MADE_MODEL
     space: Annotated[str, typer.Option(help="What is searched; the rest is MRMS's.")] = (
         "operators,depth,resolution"
@@ -111,6 +119,8 @@ def search(
             "--resolution",
             "-r",
             help="HEIGHTxWIDTH at which the budget counts; the table's, else 256x512.",
+            callback=options.refusing(parse_resolution),
+            autocompletion=completion.resolutions,
         ),
     ] = None,
     space: SpaceOptions,

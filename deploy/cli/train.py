@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli import options, training_options
+from deploy.cli import completion, options, training_options
 from deploy.cli.console import print_json, print_table, say
 from deploy.cli.groups import grouped
 from deploy.resolution import parse_resolution
@@ -117,7 +117,13 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")],
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="A zoo name (hmseg-deploy models) or genotype.json."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A zoo name (hmseg-deploy models) or genotype.json.",
+            callback=options.refusing(options.check_network),
+            autocompletion=completion.networks,
+        ),
     ] = options.HAND_MADE_MODEL,
     dataset: training_options.Dataset = "camvid",
     schedule: ScheduleOptions,

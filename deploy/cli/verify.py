@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options, places
+from deploy.cli import completion, options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from lut.errors import UserError
@@ -27,7 +27,14 @@ def verify(
         Path | None, typer.Argument(help="An artifact: its golden input is replayed.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Compile this and compare all three sides.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Compile this and compare all three sides.",
+            callback=options.refusing(options.check_model),
+            autocompletion=completion.models,
+        ),
     ] = None,
     on: options.TargetOptions,
     given: options.SourceOptions,

@@ -1,8 +1,10 @@
 """CPUs as targets: by alias, x86-64 level, LLVM's name, TVM's tag or JSON."""
 
+import difflib
 from typing import Any
 
 from deploy import host
+from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.target import Target
 from lut.errors import UserError
 
@@ -26,6 +28,15 @@ _DEFAULTS = {
 }
 
 
+def check_cpu(text: str, config: dict[str, Any] | None, known: str) -> None:
+    """Raise UserError, as `resolve_cpu`, for what is known to be none without TVM's help: it is
+    asked for tags, and for features in JSON."""
+    if config is not None:
+        _named(config, "json", known)
+    elif text != "cpu" and text not in ALIASES and not text.startswith("arm/"):
+        _named({"mtriple": _triple_of(text), "mcpu": text}, text, known)
+
+
 def resolve_cpu(text: str, config: dict[str, Any] | None, known: str) -> Target:
     """The target of an alias, a name, a tag, or of TVM's JSON, read as `config`; `known` names all
     words that stand for a target. Raises UserError for anything else."""
@@ -42,13 +53,13 @@ def resolve_cpu(text: str, config: dict[str, Any] | None, known: str) -> Target:
 
 def host_target() -> Target:
     """This machine's CPU, with features that the hypervisor hides switched off."""
-    from tvm.target import codegen
-
     if host.architecture() not in _DEFAULTS:
         raise UserError(
             f"target cpu: this machine is {host.architecture()}; this version compiles for "
             f"{' and '.join(_DEFAULTS)}"
         )
+    from tvm.target import codegen
+
     triple, _ = _DEFAULTS[host.architecture()]
     config = {"kind": "llvm", "mtriple": triple, "mcpu": codegen.llvm_get_system_cpu()}
     plain = _cpu_target("cpu", config)
@@ -77,17 +88,12 @@ def _target_from_tag(tag: str) -> Target:
 
 def _triple_of(mcpu: str) -> str:
     """The family that knows a CPU's name; x86-64's for a name that none knows."""
-    from tvm.target import codegen
-
-    triples = [triple for triple, _ in _DEFAULTS.values()]
-    known = [triple for triple in triples if codegen.llvm_is_valid_cpu(mcpu, triple)]
-    return (known or triples)[0]
+    known = [family for family in _DEFAULTS if mcpu in CPU_NAMES[family]]
+    return _DEFAULTS[(known or list(_DEFAULTS))[0]][0]
 
 
-def _cpu_target(name: str, config: dict[str, Any], known: str = "") -> Target:
-    import tvm
-    from tvm.target import codegen
-
+def _named(config: dict[str, Any], name: str, known: str) -> tuple[str, str, str]:
+    """The triple, architecture and CPU that TVM's JSON names or leaves out."""
     triple = config.get("mtriple", _DEFAULTS["x86_64"][0])
     architecture = _ARCHITECTURES.get(str(triple).partition("-")[0])
     if architecture is None:
@@ -95,11 +101,22 @@ def _cpu_target(name: str, config: dict[str, Any], known: str = "") -> Target:
             f"target {name!r}: this version compiles for x86_64 and aarch64, not {triple!r}"
         )
     mcpu = config.get("mcpu", _DEFAULTS[architecture][1])
-    if not isinstance(mcpu, str) or not codegen.llvm_is_valid_cpu(mcpu, triple):
+    if not isinstance(mcpu, str) or mcpu not in CPU_NAMES[architecture]:
+        words = [*known.split(", "), *sorted(CPU_NAMES[architecture])]
+        near = difflib.get_close_matches(str(mcpu), words, n=1, cutoff=0.7)  # a gpu is no cpu
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"unknown target {mcpu!r}: use {known}, "
+            f"unknown target {mcpu!r}: {hint}use {known}, "
             "a CPU name of LLVM such as skylake-avx512 or cortex-a76, or TVM's JSON"
         )
+    return str(triple), architecture, mcpu
+
+
+def _cpu_target(name: str, config: dict[str, Any], known: str = "") -> Target:
+    triple, architecture, mcpu = _named(config, name, known)
+    import tvm
+    from tvm.target import codegen
+
     config = {"mtriple": triple, **config, "mcpu": mcpu}
     try:
         target = tvm.target.Target(config)

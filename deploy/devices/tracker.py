@@ -1,5 +1,10 @@
-"""TVM's tracker: running one, and asking one for devices."""
+"""TVM's tracker: running one, and asking one for devices.
 
+What a tracker is asked is written here, not imported: TVM takes seconds to import, and most who ask
+wait for nothing else.
+"""
+
+import json
 import os
 import socket
 import struct
@@ -14,6 +19,9 @@ from lut.errors import HmsegError, UserError, WorkError
 
 _ANSWER_S = 10.0  # a tracker does nothing but answer
 _SILENT_S, _LOOK_MS = 3.5, 500
+# As in tvm.rpc.base. A message is JSON behind its length; what is asked and answered has numbers.
+_MAGIC = 0x2F271
+_SUCCESS, _REQUEST, _SUMMARY = 0, 4, 6
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,9 @@ def _listen(address: Address) -> socket.socket:
 
 def states(tracker: Address) -> list[KeyState]:
     """Every key that the tracker knows, by name; raises UserError where no tracker answers."""
-    from tvm.rpc.base import TrackerCode
-
     with _connection(tracker) as ask:
-        code, summary = ask([TrackerCode.SUMMARY])
-    if code != TrackerCode.SUCCESS:
+        code, summary = ask([_SUMMARY])
+    if code != _SUCCESS:
         raise WorkError(f"the tracker at {tracker} refused to list its devices")
     devices: dict[str, list[str]] = {}
     for server in summary["server_info"]:
@@ -127,12 +133,10 @@ def request(tracker: Address, key: str, *, wait_s: float) -> Grant:
 
     Raises UserError for a key without devices, WorkError where all stay busy.
     """
-    from tvm.rpc.base import TrackerCode
-
     state = require_key(tracker, key)
     with _connection(tracker, answer_s=wait_s) as ask:
         try:
-            _, (host, port, match_key) = ask([TrackerCode.REQUEST, key, "", 1])
+            _, (host, port, match_key) = ask([_REQUEST, key, "", 1])
         except TimeoutError:
             raise WorkError(
                 f"all {len(state.devices)} devices with the key {key!r} stayed busy for "
@@ -146,8 +150,6 @@ def _connection(
     tracker: Address, answer_s: float = _ANSWER_S
 ) -> Iterator[Callable[[list[Any]], Any]]:
     """A connection that sends a message and returns the answer; closed when the block ends."""
-    from tvm.rpc.base import RPC_TRACKER_MAGIC, recvall, recvjson, sendjson
-
     try:
         connection = socket.create_connection(tracker, timeout=_ANSWER_S)
     except OSError as error:
@@ -158,13 +160,15 @@ def _connection(
 
     def ask(message: list[Any]) -> Any:  # noqa: ANN401 - JSON
         connection.settimeout(answer_s)
-        sendjson(connection, message)
-        return recvjson(connection)
+        data = json.dumps(message).encode()
+        connection.sendall(struct.pack("<i", len(data)) + data)
+        (size,) = struct.unpack("<i", _receive(connection, 4))
+        return json.loads(_receive(connection, size))
 
     with connection:
         try:
-            connection.sendall(struct.pack("<i", RPC_TRACKER_MAGIC))
-            if struct.unpack("<i", recvall(connection, 4))[0] != RPC_TRACKER_MAGIC:
+            connection.sendall(struct.pack("<i", _MAGIC))
+            if struct.unpack("<i", _receive(connection, 4))[0] != _MAGIC:
                 raise UserError(f"what answers at {tracker} is not a TVM tracker")
             yield ask
         except HmsegError:
@@ -173,3 +177,13 @@ def _connection(
             raise UserError(f"what answers at {tracker} is not a TVM tracker") from error
         except (OSError, ValueError, struct.error) as error:
             raise WorkError(f"the tracker at {tracker} broke off ({error}); try again") from error
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(min(size - len(data), 1 << 16))
+        if not part:
+            raise ConnectionError("the connection ended")
+        data += part
+    return bytes(data)

@@ -23,6 +23,7 @@ from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
 from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
 from deploy.reading import ReadModel, read_model
 from deploy.reading.file import UserFile
+from deploy.reading.text import one_line
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
@@ -92,6 +93,19 @@ def export_network(
     )
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
     return _finish(graph, metadata, inspect_ends(graph))[0]
+
+
+def export_module(module: nn.Module, resolution: Resolution, path: Path) -> None:
+    """Write a user's module as an ONNX file, as the user would: float (1, 3, H, W) to whatever it
+    gives, in eval mode. Raises UserError where torch cannot export it."""
+    try:
+        graph = _export_float_graph(fold_pairs(module).cpu(), resolution)
+    except Exception as error:  # of the module's own code, or of any part of the exporter
+        raise UserError(
+            f"torch cannot export this {type(module).__name__} at {resolution} "
+            f"({one_line(error, 300)}); it has to take a float32 image (1, 3, H, W)"
+        ) from error
+    save_onnx(graph, path)
 
 
 class Imported(NamedTuple):

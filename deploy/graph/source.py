@@ -1,19 +1,24 @@
-"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own."""
+"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own.
+
+Light to import: a wrong name is refused without torch and onnx.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
-import torch
-
-from deploy.graph.export import Imported, export_network, make_deployable, read_metadata
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
-from deploy.reading import ReadModel, read_model
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
-from hmseg.mrms import MRMS
-from hmseg.pretrained import list_released
 from lut.errors import UserError
+from lut.files import size_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy.graph.export import Imported
+    from deploy.reading import ReadModel
+    from hmseg.mrms import MRMS
 
 SEED = 0
 
@@ -25,15 +30,25 @@ class Source:
     `imported` says how a user's file became that graph.
     """
 
-    graph: onnx.ModelProto
-    network: MRMS | None
+    graph: "onnx.ModelProto"
+    network: "MRMS | None"
     weights: str
-    imported: Imported | None = None
+    imported: "Imported | None" = None
 
     @property
     def metadata(self) -> Metadata:
         """What the graph says about itself."""
+        from deploy.graph.export import read_metadata
+
         return read_metadata(self.graph)
+
+
+def check_model(model: str) -> None:
+    """Raise UserError where a text names neither a network of the zoo nor a file."""
+    if not _names_a_file(model):
+        zoo.network_config(model)
+    elif size_of(Path(model)) is None:
+        raise UserError(f"{model}: no such file")
 
 
 def open_source(
@@ -47,22 +62,28 @@ def open_source(
     std: Values | None = None,
     output_name: str | None = None,
     threshold: float | None = None,
-    read: ReadModel | None = None,
+    read: "ReadModel | None" = None,
 ) -> Source:
-    """Export a zoo network, or import an ONNX file (`import_file`) with both ends, which may have
-    been `read` before.
+    """Export a zoo network, or import an ONNX file (`import_file`) with both ends.
 
     Without an `output` it is what the classes ask for: labels where they exclude each other, as
     those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
-    and `num_classes` is not given; else the same random weights every time. Raises UserError for an
-    unknown name, and for options that contradict the file.
+    and `num_classes` is not given; else the same random weights every time. `read` is what was read
+    of the file before. Raises UserError for an unknown name, and for options that contradict the
+    file.
     """
-    if model not in zoo.list_models() and _names_a_file(model):
+    if _names_a_file(model):
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
+        from deploy.reading import read_model
+
+        # Before torch takes its memory: the file may be hostile.
+        read = read or read_model(Path(model), resolution)
+        from deploy.graph.export import make_deployable
+
         found = make_deployable(
-            read or read_model(Path(model), resolution), output_name=output_name,
-            input_kind=input_kind, output=output, mean=mean, std=std, threshold=threshold,
+            read, output_name=output_name, input_kind=input_kind, output=output, mean=mean,
+            std=std, threshold=threshold,
         )  # fmt: skip
         return Source(found.graph, None, "those in the file", found)
     if mean or std:
@@ -73,6 +94,11 @@ def open_source(
         raise UserError(
             "--output masks goes with an ONNX file; a zoo model's classes exclude each other"
         )
+    import torch
+
+    from deploy.graph.export import export_network
+    from hmseg.pretrained import list_released
+
     torch.manual_seed(SEED)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
@@ -90,7 +116,8 @@ def open_source(
 
 
 def _names_a_file(model: str) -> bool:
+    """A name of the zoo is none, whatever lies in the folder."""
     try:
-        return model.endswith(".onnx") or Path(model).is_file()
-    except OSError:  # a name longer than the file system takes
+        return model not in zoo.list_models() and (model.endswith(".onnx") or Path(model).is_file())
+    except (OSError, ValueError):  # a name longer than the file system takes, or with a null
         return False

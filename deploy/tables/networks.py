@@ -34,7 +34,8 @@ from deploy.street import draw_street
 from deploy.tables.entries import entries_of
 from deploy.target import Target
 from hmseg.genotype import Genotype
-from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.mrms import MRMS
+from hmseg.mrms_config import MRMSConfig
 from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.ops import Operation

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from hmseg.blocks import InvertedResidual, downsample
 from hmseg.genotype import Group
-from hmseg.mrms import MRMS, MRMSConfig, MultiResolution, image_size, make_block
+from hmseg.mrms import MRMS, MultiResolution, image_size, make_block
+from hmseg.mrms_config import MRMSConfig
 from hmseg.search.architecture import Path
 from hmseg.search.shared import share_weights
 from hmseg.search.space import LAYERS, SearchSpace, to_genotype

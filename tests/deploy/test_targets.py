@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.targets import resolve_target
+from deploy.targets import check_target, resolve_target
 from lut.errors import UserError
 
 
@@ -21,6 +21,7 @@ from lut.errors import UserError
     ],
 )
 def test_each_kind_knows_its_words(text, kind, name):
+    check_target(text)
     target = resolve_target(text)
     assert (target.config["kind"], target.name) == (kind, name)
 
@@ -31,6 +32,9 @@ def test_each_kind_knows_its_words(text, kind, name):
         ("", "unknown target ''"),
         # Every word that there is stands in the message.
         ("foo", "unknown target 'foo': use cpu, arm, android, cuda, adreno, x86-64, x86-64-v2"),
+        ("znver9", "unknown target 'znver9': did you mean znver5"),
+        ('{"kind": "llvm", "mcpu": 3}', "unknown target 3"),
+        ('{"kind": "llvm", "mtriple": "riscv64-linux"}', "not 'riscv64-linux'"),
         ("{", "not JSON"),
         ("{}", "llvm"),
         ('{"kind": "vulkan"}', "llvm"),
@@ -40,6 +44,9 @@ def test_bad_targets(text, message):
     with pytest.raises(UserError, match=message) as caught:
         resolve_target(text)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError) as early:
+        check_target(text)
+    assert str(early.value) == str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -62,4 +69,6 @@ def test_options_of_another_kind(text, options, message):
 @given(st.text(max_size=30) | st.from_regex(r"\A\{.{0,20}\}\Z"))
 def test_any_text(text):
     with suppress(UserError):
-        assert resolve_target(text).architecture in ("x86_64", "aarch64", "cuda", "opencl")
+        target = resolve_target(text)
+        check_target(text)  # no more is refused early than late
+        assert target.architecture in ("x86_64", "aarch64", "cuda", "opencl")

@@ -67,19 +67,6 @@ def test_residual_only_where_the_shape_stays():
             assert block.residual == same
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"width": 0.75}, "width"),
-        ({"num_classes": 1}, "num_classes"),
-        ({"num_classes": 256}, "255"),
-    ],
-)
-def test_impossible_configurations(arguments, message):
-    with pytest.raises(UserError, match=message):
-        MRMSConfig(**arguments)
-
-
 def test_too_small_an_image():
     with pytest.raises(UserError, match="63x64"):
         create_model("tiny-mrms")(torch.randn(1, 3, 63, 64))

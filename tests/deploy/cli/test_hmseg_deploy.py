@@ -1,12 +1,14 @@
+import json
 import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
 from lut.errors import WorkError
-from tests.deploy.cli.conftest import PROGRAM, run_program
+from tests.deploy.cli.conftest import PROGRAM, hmseg, run_program
 
 COMMANDS = (
     "quickstart", "models", "export", "compile", "verify", "bench", "profile", "tune", "lut", "run",
@@ -84,6 +86,59 @@ def test_usage(cli, arguments, message):
     assert done.code == 2
     assert message in done.error
     assert done.out == ""
+
+
+def test_version(cli):
+    done = cli("--version").succeeded()
+    assert (done.out, done.err) == (f"hmseg-deploy {version('hmseg')}\n", "")
+    assert hmseg("--version").out == f"hmseg {version('hmseg')}\n"
+
+
+REFUSED = {
+    "compile -r 64": "resolution '64': write HEIGHTxWIDTH",
+    "lut build -r 1x1": "resolution 1x1: both sides",
+    "compile --model nonsense": "unknown model 'nonsense'",
+    "quickstart -m tiny-mrsm": "did you mean tiny-mrms?",
+    "verify -m none.onnx": "none.onnx: no such file",
+    "compile -t nonsense": "unknown target 'nonsense'",
+    "tune -t znver": "did you mean znver5?",
+    "bench -t {": "target: not JSON",
+    "lut check TABLE --target riscv": "unknown target 'riscv'",
+    "compile --precision fp8": "unknown precision 'fp8'",
+    "export --mean 3,3,3": "--mean 3,3,3: the numbers must lie in 0..1",
+    "export --std a": "--std 'a': write one number",
+    "compile --threshold nan": "--threshold nan",
+    "profile none --threads 0": "--threads 0",
+    "device list --rpc-tracker 127.0.0.1:1": "no tracker answers at 127.0.0.1:1",
+    "device list --adb": "adb is not installed",
+    "compile --device adb": "adb is not installed",
+    "device doctor --device adb:a": "adb is not installed",
+    "bench --device nonsense": "--device nonsense: write ssh:HOST",
+    "compile --rpc-key a --rpc-tracker 127.0.0.1:1": "no tracker answers at 127.0.0.1:1",
+}
+IN_TURN = """
+import json, sys
+from deploy.cli.hmseg_deploy import main
+heavy = {"torch", "tvm", "tvm_ffi", "onnx", "onnxruntime", "numpy", "PIL"}
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words.split()
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code, *heavy & set(sys.modules))
+"""
+
+
+def test_what_is_wrong_is_refused_before_anything_heavy_is_imported(tmp_path):
+    """All in one process: what one imports, the others show."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(list(REFUSED))], capture_output=True, text=True,
+        check=False, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
+    )  # fmt: skip
+    assert done.stdout.split("\n") == ["2"] * len(REFUSED) + [""], done.stderr
+    for words, line in zip(REFUSED, done.stderr.splitlines(), strict=True):
+        assert line.startswith("error: "), words
+        assert REFUSED[words] in line
 
 
 @pytest.mark.parametrize("command", ["quickstart", "compile", "verify", "bench", "tune"])
