@@ -114,7 +114,8 @@ class Command:
     @property
     def options(self) -> set[str]:
         """Every spelling of every option."""
-        return {text for p in self.context.command.params for text in (*p.opts, *p.secondary_opts)}
+        params = self.context.command.params
+        return {text for p in params for text in (*p.opts, *p.secondary_opts) if text[0] == "-"}
 
 
 def commands() -> list[Command]:
