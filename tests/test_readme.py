@@ -285,5 +285,29 @@ def test_ci_runs_the_same_test_command():
     assert command in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.parametrize(
+    ("shown", "measured"),
+    [
+        ("| `tiny-hmseg` | 68.6% | 0.47 M | 1.52 ms |", "| tiny-hmseg | 68.58 |"),
+        ("| 0.47 M |", "| tiny-hmseg | 0.473 |"),
+        ("| 1.52 ms | onnxruntime 2.80 |", "| 1.524 [1.494..1.529] |"),
+        ("| onnxruntime 2.80 |", "| 2.80 [2.65..3.01] |"),
+        ("| 1.90 ms (1024x2048) | 1.78 |", "| 1024x2048 | 1.899 | 2.92 [2.87..2.93] | 1.78 "),
+        ("| `tiny-mrms` | 68.4% | 0.62 M |", "| tiny-mrms | 68.44 |"),
+        ("| 0.62 M |", "| tiny-mrms | 0.622 |"),
+        ("| 1.59 ms | LiteRT 2.38, onnxruntime 2.71 |",
+         "| labels | 2 | 1.59 | 74.3% | litert | 2.38 [2.26..2.54] | 2.71 |"),
+        ("| 1.20 ms (768x1536) | 1.91 |", "| 768x1536 | 1.197 | 2.96 [2.94..2.98] | 1.91 "),
+        ("| 4.01 ms | LiteRT 1.78, onnxruntime 2.07 |",
+         "| labels | 2 | 4.01 | 78.6% | litert | 1.78 [1.74..1.78] | 2.07 |"),
+        ("| 1.97 ms (768x1536) | 1.88 |", "| 768x1536 | 1.966 | 2.30 [2.29..2.31] | 1.88 "),
+    ],
+)  # fmt: skip
+def test_its_figures_are_those_of_the_results(shown, measured):
+    """Rounded; where a figure is measured anew, both places change."""
+    assert shown in README.read_text()
+    assert measured in (ROOT / "docs" / "results.md").read_text()
+
+
 def test_the_readme_is_short():
     assert len(README.read_text().split()) < 600
