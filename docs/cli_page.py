@@ -158,7 +158,9 @@ def _section(command: Command) -> str:
         f"| `{name.replace('|', chr(92) + '|')}` | {_cell(words)} |"
         for name, words in command.records
     ]
-    parts += [f"`{command.usage}`", "\n".join(["| | |", "|---|---|", *rows]) if rows else ""]
+    if len(command.usage.split()) > len(command.name.split()) + 1:  # arguments, not options alone
+        parts.append(f"`{command.usage}`")
+    parts.append("\n".join(["| | |", "|---|---|", *rows]) if rows else "")
     return "\n\n".join(filter(None, parts))
 
 

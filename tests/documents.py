@@ -44,6 +44,12 @@ def all_lines() -> dict[str, str]:
     return found
 
 
+def inline_commands(text: str) -> Iterator[str]:
+    """Calls of our programs that stand within sentences."""
+    for span in re.findall(r"`((?:hmseg-deploy|hmseg) [^`]+)`", _FENCE.sub("", text)):
+        yield " ".join(span.split())
+
+
 def programs(line: str) -> Iterator[list[str]]:
     """The calls of our programs in a line, as words, with what it shows as optional and without
     what it leaves out."""

@@ -27,17 +27,19 @@ from deploy.cli import hmseg as hmseg_program
 from deploy.cli import hmseg_deploy
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from deploy.street import draw_street
+from docs.cli_page import PAGE
 from lut.table_file import save_table
 from tests.conftest import ROOT
 from tests.deploy.graphs import segmenter
 from tests.deploy.graphs import write as write_onnx
 from tests.deploy.tuning.test_upgrade import BLOCK, record, write
 from tests.deploy.videos import pictures, read_video, write_video
-from tests.documents import README, all_lines, parse, programs
+from tests.documents import MANUAL, README, all_lines, inline_commands, parse, programs
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import table, visit
 from tests.lut.test_upgrade import as_version_1
 
+RESULTS = ROOT / "docs" / "results.md"
 SMALL = Resolution(64, 128)
 # In this order, as each may need what one before it has written; and what is run instead, where the
 # line itself would cost minutes or hang on the machine's speed. The street's photographs are small.
@@ -112,8 +114,12 @@ def test_every_line_is_run_or_it_is_said_why_not():
 
 
 def test_their_programs_know_every_option():
-    read = [parse(words) for line in all_lines() for words in programs(line)]
-    assert len(read) > 60
+    """In sentences too, of every page that is written by hand and is no record of what was done."""
+    pages = {*MANUAL, *(ROOT / "docs").glob("*.md")} - {PAGE, RESULTS}
+    within = [line for page in pages for line in inline_commands(page.read_text())]
+    assert len(within) > 10
+    read = [parse(words) for line in (*all_lines(), *within) for words in programs(line)]
+    assert len(read) > 80
 
 
 @pytest.mark.parametrize("line", sorted(line for line in all_lines() if line.startswith("python ")))
@@ -306,7 +312,7 @@ def test_ci_runs_the_same_test_command():
 def test_its_figures_are_those_of_the_results(shown, measured):
     """Rounded; where a figure is measured anew, both places change."""
     assert shown in README.read_text()
-    assert measured in (ROOT / "docs" / "results.md").read_text()
+    assert measured in RESULTS.read_text()
 
 
 def test_the_readme_is_short():
