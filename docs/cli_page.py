@@ -148,12 +148,10 @@ def page() -> str:
 
 
 def _section(command: Command) -> str:
-    help_text = " ".join((command.context.command.help or "").split())
-    guides = [
-        f"[{Path(at).name.partition('.')[0]}](guides/{at})" for at in GUIDES.get(command.name, ())
-    ]
-    parts = [f"## {command.name}", help_text + (f" Guides: {', '.join(guides)}." if guides else "")]
-    parts += ["\n".join(f"    {line}" for line in [*EXAMPLES.get(command.name, ())])]
+    parts = [f"## {command.name}", _cell(" ".join((command.context.command.help or "").split()))]
+    if guides := [_guide(at) for at in GUIDES.get(command.name, ())]:
+        parts.append(f"Guides: {'; '.join(guides)}.")
+    parts.append("\n".join(f"    {line}" for line in EXAMPLES.get(command.name, ())))
     rows = [
         f"| `{name.replace('|', chr(92) + '|')}` | {_cell(words)} |"
         for name, words in command.records
@@ -162,6 +160,11 @@ def _section(command: Command) -> str:
         parts.append(f"`{command.usage}`")
     parts.append("\n".join(["| | |", "|---|---|", *rows]) if rows else "")
     return "\n\n".join(filter(None, parts))
+
+
+def _guide(at: str) -> str:
+    title = (PAGE.parent / "guides" / at.partition("#")[0]).read_text().partition("\n")[0]
+    return f"[{title.removeprefix('# ')}](guides/{at})"
 
 
 def _cell(words: str) -> str:
