@@ -30,7 +30,7 @@ from deploy.street import draw_street
 from docs.cli_page import PAGE
 from lut.table_file import save_table
 from tests.conftest import ROOT
-from tests.deploy.graphs import segmenter
+from tests.deploy.graphs import SIZE, segmenter
 from tests.deploy.graphs import write as write_onnx
 from tests.deploy.tuning.test_upgrade import BLOCK, record, write
 from tests.deploy.videos import pictures, read_video, write_video
@@ -42,7 +42,8 @@ from tests.lut.test_upgrade import as_version_1
 RESULTS = ROOT / "docs" / "results.md"
 SMALL = Resolution(64, 128)
 # In this order, as each may need what one before it has written; and what is run instead, where the
-# line itself would cost minutes or hang on the machine's speed. The street's photographs are small.
+# line itself would cost much or hang on the machine's speed: a small resolution, one trial, the small
+# network that the guides call my-network.onnx.
 RUN = {
     "pip install -e . && hmseg-deploy quickstart": "hmseg-deploy quickstart",
     "hmseg-deploy quickstart": "true",  # the same
@@ -51,12 +52,13 @@ RUN = {
     "hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg":
         f"hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg -r {SMALL}",
     "hmseg-deploy compile --model tiny-hmseg --resolution 256x512 --format c -o tiny/":
-        f"hmseg-deploy compile --model tiny-hmseg --resolution {SMALL} --format c -o tiny/",
+        "hmseg-deploy compile --model my-network.onnx --format c -o tiny/",
     "cc tiny/example.c tiny/libtiny.a -Itiny -lm -pthread -o example": "",
     "c++ segment.cpp tiny/libtiny.a -Itiny -lm -pthread -o segment"
     " && ./segment < street.rgb > labels": "",
     "hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg":
-        f"hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg -r {SMALL}",
+        "hmseg-deploy compile --model my-network.onnx --target cuda --arch sm_61,sm_90"
+        " -o tiny-gpu.hmseg",
     "hmseg-deploy verify tiny.hmseg": "",
     "hmseg-deploy verify --model tiny-hmseg": f"hmseg-deploy verify --model tiny-hmseg -r {SMALL}",
     "hmseg-deploy bench --resolution 256x512": f"hmseg-deploy bench --resolution {SMALL}",
@@ -191,7 +193,7 @@ def walk(tmp_path_factory, users_folder) -> Walk:
     (folder / "photos").mkdir()
     for name in ("street.png", "photos/a.jpg", "photos/b.png"):
         Image.fromarray(draw_street(Resolution(120, 200))).save(folder / name)
-    (folder / "street.rgb").write_bytes(draw_street(SMALL).tobytes())
+    (folder / "street.rgb").write_bytes(draw_street(SIZE).tobytes())
     guide = (ROOT / "docs" / "guides" / "embed.md").read_text()
     source = re.search(r"```cpp\n(.*?)```", guide, re.DOTALL)
     assert source
@@ -270,8 +272,8 @@ def test_what_else_they_leave(walk):
     assert all((walk.folder / name).stat().st_size > 0 for name in left)
     for video in ("overlay.mp4", "my-overlay.mp4"):
         assert len(read_video(walk.folder / video)) == 10
-    labels = np.frombuffer((walk.folder / "labels").read_bytes(), np.uint8).reshape(SMALL)
-    kept = load_artifact(walk.folder / "tiny.hmseg").golden  # of the same drawing
+    labels = np.frombuffer((walk.folder / "labels").read_bytes(), np.uint8).reshape(SIZE)
+    kept = load_artifact(walk.folder / "my-network.hmseg").golden  # of the same drawing
     assert (labels == kept.labels).all()
     assert "rule / records, whole network: " in walk.said["hmseg-deploy tune --trials 4"].out
     upgraded = walk.said["hmseg-deploy upgrade TABLE.jsonl RECORDS.jsonl"].out
