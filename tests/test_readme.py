@@ -42,8 +42,8 @@ from tests.lut.test_upgrade import as_version_1
 RESULTS = ROOT / "docs" / "results.md"
 SMALL = Resolution(64, 128)
 # In this order, as each may need what one before it has written; and what is run instead, where the
-# line itself would cost much or hang on the machine's speed: a small resolution, one trial, the small
-# network that the guides call my-network.onnx.
+# line itself would cost much or hang on the machine's speed: a small resolution, one trial, the
+# small network that the guides call my-network.onnx.
 RUN = {
     "pip install -e . && hmseg-deploy quickstart": "hmseg-deploy quickstart",
     "hmseg-deploy quickstart": "true",  # the same
@@ -52,7 +52,8 @@ RUN = {
     "hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg":
         f"hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg -r {SMALL}",
     "hmseg-deploy compile --model tiny-hmseg --resolution 256x512 --format c -o tiny/":
-        "hmseg-deploy compile --model my-network.onnx --format c -o tiny/",
+        "hmseg-deploy compile --model my-network.onnx --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5"
+        " --format c -o tiny/",
     "cc tiny/example.c tiny/libtiny.a -Itiny -lm -pthread -o example": "",
     "c++ segment.cpp tiny/libtiny.a -Itiny -lm -pthread -o segment"
     " && ./segment < street.rgb > labels": "",
