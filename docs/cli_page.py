@@ -101,12 +101,6 @@ class Command:
     context: typer.Context
 
     @property
-    def records(self) -> list[tuple[str, str]]:
-        """Its arguments and options as its help shows them, each with its words; not `--help`."""
-        found = [p.get_help_record(self.context) for p in self.context.command.params]
-        return [(name, words) for name, words in filter(None, found) if name != "--help"]
-
-    @property
     def usage(self) -> str:
         """The pieces of its usage line."""
         return " ".join([self.name, *self.context.command.collect_usage_pieces(self.context)])
@@ -116,6 +110,12 @@ class Command:
         """Every spelling of every option."""
         params = self.context.command.params
         return {text for p in params for text in (*p.opts, *p.secondary_opts) if text[0] == "-"}
+
+
+def records(context: typer.Context) -> list[tuple[str, str]]:
+    """Arguments and options as a help shows them, each with its words; not `--help`."""
+    found = [p.get_help_record(context) for p in context.command.params]
+    return [(name, words) for name, words in filter(None, found) if name != "--help"]
 
 
 def commands() -> list[Command]:
@@ -143,8 +143,15 @@ def page() -> str:
         raise UserError(f"{Path(__file__).name}: there is no command {unknown[0]!r}")
     json = ", ".join(f"`{command.name}`" for command in found if "--json" in command.options)
     rows = [f"| [`{c.name}`](#{c.name.replace(' ', '-')}) | {_cell(c.line)} |" for c in found]
-    parts = [INTRO.format(json=json), "\n".join(["| command | what it does |", "|---|---|", *rows])]
-    return "\n\n".join([part.strip() for part in parts] + [_section(c) for c in found]) + "\n"
+    program = typer.Context(get_command(hmseg_deploy.app), info_name="hmseg-deploy")
+    parts = [
+        INTRO.format(json=json),
+        "\n".join(["| command | what it does |", "|---|---|", *rows]),
+        "Both programs themselves take these:",
+        _table(records(program)),
+        *map(_section, found),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _section(command: Command) -> str:
@@ -152,14 +159,16 @@ def _section(command: Command) -> str:
     if guides := [_guide(at) for at in GUIDES.get(command.name, ())]:
         parts.append(f"Guides: {'; '.join(guides)}.")
     parts.append("\n".join(f"    {line}" for line in EXAMPLES.get(command.name, ())))
-    rows = [
-        f"| `{name.replace('|', chr(92) + '|')}` | {_cell(words)} |"
-        for name, words in command.records
-    ]
     if len(command.usage.split()) > len(command.name.split()) + 1:  # arguments, not options alone
         parts.append(f"`{command.usage}`")
-    parts.append("\n".join(["| | |", "|---|---|", *rows]) if rows else "")
+    parts.append(_table(records(command.context)))
     return "\n\n".join(filter(None, parts))
+
+
+def _table(found: list[tuple[str, str]]) -> str:
+    bar = "\\|"
+    rows = [f"| `{name.replace('|', bar)}` | {_cell(words)} |" for name, words in found]
+    return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
 
 
 def _guide(at: str) -> str:
