@@ -39,7 +39,6 @@ EXAMPLES = {
         "hmseg-deploy verify --model tiny-hmseg",
     ],
     "hmseg-deploy bench": [
-        "hmseg-deploy bench --resolution 256x512",
         "hmseg-deploy bench --resolution 256x512 --fail-below 1.2 --profile",
         "hmseg-deploy bench --device ssh:pi@board",
     ],

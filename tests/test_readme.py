@@ -62,7 +62,6 @@ RUN = {
         " -o tiny-gpu.hmseg",
     "hmseg-deploy verify tiny.hmseg": "",
     "hmseg-deploy verify --model tiny-hmseg": f"hmseg-deploy verify --model tiny-hmseg -r {SMALL}",
-    "hmseg-deploy bench --resolution 256x512": f"hmseg-deploy bench --resolution {SMALL}",
     "hmseg-deploy bench --resolution 256x512 --fail-below 1.2 --profile":
         f"hmseg-deploy bench --resolution {SMALL} --fail-below 0.01 --profile",
     "hmseg-deploy profile tiny.hmseg -o roofline.png": "",
