@@ -29,6 +29,10 @@ fuzz *ARGS:
 results *ARGS:
     python -m benchmarks.results_page {{ARGS}}
 
+# docs/cli.md anew, from the programs' help
+cli *ARGS:
+    python -m docs.cli_page {{ARGS}}
+
 # The main job
 quickstart *ARGS:
     hmseg-deploy quickstart {{ARGS}}

@@ -1,15 +1,17 @@
-"""What the documents' Python examples name is there."""
+"""What the documents' Python examples name, and where their links lead, is there."""
 
 import ast
 import importlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.documents import anchors
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [
     pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
@@ -40,6 +42,31 @@ def imported(package: str, name: str) -> object:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_what_an_example_names_is_there(example):
     assert list(named(example))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    assert [link for link in links(page) if not leads_somewhere(page, link)] == []
+
+
+def links(page: Path) -> list[str]:
+    """Within the project, pictures too."""
+    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def test_what_leads_nowhere_is_seen():
+    readme = ROOT / "README.md"
+    assert len(links(readme)) > 10
+    assert leads_somewhere(readme, "docs/results.md#code-for-gpus")
+    assert not leads_somewhere(readme, "docs/results.md#code-for-gnus")
+    assert not leads_somewhere(readme, "docs/no-such.md")
 
 
 @pytest.mark.parametrize(
