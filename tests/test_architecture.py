@@ -179,6 +179,7 @@ FLOORS = (
     ("bench", "quick_timing", "tuning"),
     ("build",),
     ("tables",),
+    ("paper",),
     ("cli",),
 )  # fmt: skip
 FLOOR_OF = {f"deploy.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}

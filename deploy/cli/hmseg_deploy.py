@@ -10,6 +10,7 @@ from deploy.cli import (
     export,
     lut,
     models,
+    paper,
     profile,
     quickstart,
     run,
@@ -37,6 +38,7 @@ app.add_typer(lut.app, name="lut")
 app.command("run")(run.run)
 app.command("upgrade")(upgrade.upgrade)
 app.command("cache")(cache.cache)
+app.command("paper")(paper.paper)
 app.add_typer(device.app, name="device")
 
 

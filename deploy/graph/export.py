@@ -78,7 +78,7 @@ def export_network(
     The image is normalised with ImageNet's mean and standard deviation, as in training: by the
     graph, or, where it takes a ``tensor``, by whoever calls it.
     """
-    graph = _export_float_graph(fold_batch_norm(model), resolution)
+    graph = export_float_graph(fold_batch_norm(model), resolution)
     metadata = Metadata(
         model=name,
         classes=classes or classes_for(num_classes),
@@ -221,7 +221,9 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
     return Metadata.from_strings({prop.key: prop.value for prop in model.metadata_props})
 
 
-def _export_float_graph(model: nn.Module, resolution: Resolution) -> onnx.ModelProto:
+def export_float_graph(model: nn.Module, resolution: Resolution) -> onnx.ModelProto:
+    """A network in eval mode as torch's exporter writes it: ``tensor``, float (1, 3, H, W), to
+    ``scores``. Raises what the exporter raises."""
     example = torch.zeros(1, 3, *resolution)
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,0 +1,89 @@
+"""A network of the paper as something to compile: weights whose activations keep their scale, or
+those that were released, at the size that is asked for."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from deploy.graph.export import export_float_graph, export_network
+from deploy.graph.source import Source, open_source
+from deploy.paper.jobs import Job
+from deploy.reading.text import one_line
+from hmseg import families, network_file, zoo
+from hmseg.count import count_macs, count_parameters
+from hmseg.families.calibrate import calibrate_batch_norm
+from hmseg.mrms import MRMS
+from hmseg.pretrained import Released, list_released, load_released
+from lut.errors import UserError, WorkError
+
+SEED = 0
+CALIBRATED = f"random (seed {SEED}), batch norm calibrated at this size"
+
+
+def create(name: str, classes: int) -> nn.Module:
+    """A network of the zoo, of `hmseg.families` or of one line, with the same random weights every
+    time. Raises UserError for an unknown name."""
+    torch.manual_seed(SEED)
+    if name in families.list_networks():
+        return families.create_network(name, classes)
+    return zoo.create_model(name, num_classes=classes)
+
+
+def absent(name: str) -> str:
+    """Why this version has no network of that name; empty where it has."""
+    known = {*families.list_networks(), *zoo.list_models()}
+    if name in known or name.startswith(network_file.PREFIX):
+        return ""
+    return f"this version has no network {name!r}"
+
+
+@cache
+def count(job: Job) -> tuple[int, int]:
+    """Multiply-accumulates and parameters by the paper's rule (`hmseg.count`)."""
+    network = create(job.network, job.classes)
+    return count_macs(network, *job.resolution), count_parameters(network)
+
+
+def released(name: str, classes: int) -> Released | None:
+    """The released weights of a network for so many classes, if there are any."""
+    for model, data in list_released():
+        if model == name and (found := load_released(model, data)).num_classes == classes:
+            return found
+    return None
+
+
+def open_network(job: Job) -> Source:
+    """A job's network, to be compiled. What is not of our own zoo takes the road of a user's file.
+
+    Raises WorkError where it cannot be exported, and UserError for a full disk.
+    """
+    if released(job.network, job.classes):
+        return open_source(job.network, resolution=job.resolution)
+    network = create(job.network, job.classes)
+    calibrate_batch_norm(network, SEED, tuple(job.resolution))
+    try:
+        if isinstance(network, MRMS):
+            graph = export_network(network, job.network, job.resolution, num_classes=job.classes)
+            return Source(graph, network, CALIBRATED)
+        graph = export_float_graph(network, job.resolution)
+    except Exception as error:  # the exporter raises whatever its parts raise
+        raise WorkError(f"{job}: not exported: {one_line(error, 200)}") from error
+    return _as_a_file(graph, job.network)
+
+
+def _as_a_file(graph: onnx.ModelProto, name: str) -> Source:
+    try:
+        with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
+            path = Path(folder) / f"{name}.onnx"
+            onnx.save(graph, path)
+            found = open_source(str(path))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {name}.onnx for a moment: {error.strerror or error}; free the disk or "
+            "name another folder in TMPDIR"
+        ) from error
+    return Source(found.graph, found.network, CALIBRATED, found.imported)

@@ -1,0 +1,155 @@
+"""The tables: networks with their counts, their times and the print."""
+
+from collections.abc import Iterable, Sequence
+
+from deploy.paper import plot
+from deploy.paper.cells import (
+    NONE,
+    OURS,
+    frames_per_s,
+    giga,
+    median_ms,
+    mega,
+    milliseconds,
+    per_s,
+    ratio_text,
+)
+from deploy.paper.networks import absent, count, released
+from deploy.paper.page import Page, marks_of, newest, peers_of, why_not
+from deploy.paper.printed import About, Row
+from deploy.paper.records import Found, Record
+from deploy.paper.views import View
+
+
+def networks_table(view: View, found: Found) -> Page:
+    """A row for each network, of one setting."""
+    records = {row.key: newest(view, row, found) for row in view.rows}
+    peers = peers_of(list(records.values()))
+    page = Page(view, [
+        "network", "measured as", "input", "GMACs", "printed", "Mparams", "printed", "mIoU %",
+        "ms", "FPS", *(f"{peer} {what}" for peer in peers for what in ("ms", "/ hmseg")),
+        "printed FPS", "printed ms",
+    ])  # fmt: skip
+    for row in view.rows:
+        record = records[row.key]
+        timed = [NONE] * (2 + 2 * len(peers))
+        if record and record.result:
+            timed = [milliseconds(record.samples[OURS]), frames_per_s(record.samples[OURS])]
+            for peer in peers:
+                there = peer in record.samples
+                timed.append(milliseconds(record.samples[peer]) if there else NONE)
+                timed.append(ratio_text(record, peer) if there else NONE)
+        else:
+            timed[0] += page.mark(why_not(row, record))
+        counted = [NONE, NONE]
+        if row.network and not absent(row.network):
+            macs, parameters = count(view.jobs(row)[0])
+            counted = [giga(macs), mega(parameters)]
+        printed = row.printed
+        page.rows.append([
+            row.label + marks_of(page, row, "network"), _short(row.network), row.sizes[0],
+            counted[0], _printed(page, row, "gmacs", printed.gmacs),
+            counted[1], _printed(page, row, "mparams", printed.mparams),
+            _miou(page, row), *timed, _printed(page, row, "fps", printed.fps), printed.ms or NONE,
+        ])  # fmt: skip
+    _tell_absent(page, records.values())
+    if view.kind == "latency":
+        _tell_spread(page, list(records.values()))
+        _drop_columns(page, ("measured as", "printed", "printed FPS", "printed ms"))
+    sides = {OURS: OURS, **{peer: peer for peer in peers}}
+    speeds: dict[str, list[float | None]] = {
+        name: [per_s(median_ms(records[row.key], side)) for row in view.rows]
+        for name, side in sides.items()
+    }
+    speeds["printed"] = [float(row.printed.fps) if row.printed.fps else None for row in view.rows]
+    labels = [f"{row.label}, {row.sizes[0]}" for row in view.rows]
+    if any(speeds[OURS]):
+        page.draw = lambda path: plot.bars(path, view.title, labels, speeds, "frames per second")
+    return page
+
+
+def devices_table(view: View, everywhere: Found) -> Page:
+    """A group of columns for each machine that the records know."""
+    jobs = [job for row in view.rows for job in view.jobs(row)]
+    machines = {
+        f"{setting}, {setting.target_name}": setting  # the newest of its name
+        for setting in everywhere.settings()
+        if any(everywhere.only(lambda r, s=setting: r.setting == s).newest(job) for job in jobs)
+    }
+    page = Page(view, ["network", "input"])
+    columns: list[list[Record | None]] = []
+    for name, setting in machines.items():
+        own = everywhere.only(lambda r, s=setting: r.setting == s)
+        columns.append([newest(view, row, own) for row in view.rows])
+        emulated = " (EMULATED: means nothing)" if setting.provenance.emulated else ""
+        page.columns += [f"{name}{emulated}: ms", "FPS"]
+        page.columns += [f"{peer} / hmseg" for peer in peers_of(columns[-1])]
+    for number, row in enumerate(view.rows):
+        cells = [row.label + marks_of(page, row, "network"), row.sizes[0]]
+        for column in columns:
+            record, peers = column[number], peers_of(column)
+            if record and record.result:
+                rounds = record.samples[OURS]
+                cells += [milliseconds(rounds), frames_per_s(rounds)]
+                cells += [ratio_text(record, p) if p in record.samples else NONE for p in peers]
+            else:
+                cells += [NONE + page.mark(why_not(row, record))] + [NONE] * (1 + len(peers))
+        if not columns:
+            cells[0] += page.mark(why_not(row, None))
+        page.rows.append(cells)
+    speeds = {
+        name: [per_s(median_ms(record)) for record in column]
+        for name, column in zip(machines, columns, strict=True)
+    }
+    labels = [f"{row.label}, {row.sizes[0]}" for row in view.rows]
+    if any(any(values) for values in speeds.values()):
+        page.draw = lambda path: plot.bars(path, view.title, labels, speeds, "frames per second")
+    return page
+
+
+def _printed(page: Page, row: Row, about: About, text: str) -> str:
+    """A printed cell; one that is wrong is struck out."""
+    wrong = any(note.corrected for note in row.notes if note.about == about)
+    return (f"~~{text}~~" if wrong and text else text or NONE) + marks_of(page, row, about)
+
+
+def _miou(page: Page, row: Row) -> str:
+    """Of released weights that were evaluated, else the project's own, else the printed one."""
+    own = released(row.network, row.classes) if row.network else None
+    if own:
+        validation = own.card["validation"]
+        note = f"measured: released weights of {own.card['data']}, {validation['protocol']}"
+        return f"{validation['miou_percent']:.1f}" + page.mark(note)
+    marks = marks_of(page, row, "miou")
+    if row.miou:
+        return row.miou + marks
+    return f"{row.printed.miou} (print){marks}" if row.printed.miou else NONE
+
+
+def _short(network: str | None) -> str:
+    return NONE if network is None else network if len(network) < 50 else "its genotype"
+
+
+def _tell_absent(page: Page, records: Iterable[Record | None]) -> None:
+    """Peers that were not timed, a line for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for record in filter(None, records):
+        for peer, why in record.absent.items():
+            reasons.setdefault((peer, why), []).append(record.job.network)
+    for (peer, why), networks in reasons.items():
+        few = ", ".join(dict.fromkeys(networks)) if len(networks) <= 3 else f"{len(networks)} rows"
+        page.remarks.append(f"{peer} is not timed ({few}): {why}")
+
+
+def _tell_spread(page: Page, records: Sequence[Record | None]) -> None:
+    times = [ms for record in records if (ms := median_ms(record)) is not None]
+    if len(times) > 1:
+        page.remarks.append(
+            f"The slowest takes {max(times) / min(times) - 1:.1%} longer than the fastest."
+        )
+
+
+def _drop_columns(page: Page, names: Sequence[str]) -> None:
+    kept = [n for n, column in enumerate(page.columns) if column not in names]
+    page.columns = [page.columns[n] for n in kept]
+    page.rows = [[row[n] for n in kept] for row in page.rows]
