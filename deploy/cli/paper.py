@@ -12,6 +12,7 @@ from deploy.cli.groups import grouped
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
+    from deploy.object_cache import ObjectCache
     from deploy.paper.measure import Bench
     from deploy.paper.page import Page
     from deploy.paper.records import Records, Setting
@@ -92,7 +93,7 @@ def _split(text: str | None) -> list[str]:
 
 def _bench(
     on: options.TargetOptions, place: places.PlaceOptions, rounds: int,
-    cache: "options.ObjectCache | None",
+    cache: "ObjectCache | None",
 ) -> "Bench":  # fmt: skip
     from deploy.backends import backend_of
     from deploy.paper.measure import Bench
@@ -127,11 +128,9 @@ def _write(
     """Print a page, unless it is for --json, and write it with its picture."""
     from deploy.paper.markdown import to_markdown
     from deploy.paper.pages import make_page
-    from deploy.paper.records import Found
     from lut.files import write_atomic
 
-    everywhere = Found(records.all)
-    page = make_page(view, records.of(setting) if setting else Found([]), everywhere)
+    page = make_page(view, records.of(setting) if setting else records, records)
     picture = out / f"{view.name}.png"
     if page.draw:
         page.draw(picture)

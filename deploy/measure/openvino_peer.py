@@ -1,5 +1,7 @@
 """OpenVINO as a peer, where the user has installed it."""
 
+from typing import Any
+
 import onnx
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from lut.errors import UserError
 SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
-def start_openvino(graph: onnx.ModelProto, given: NDArray[object], threads: int) -> Peer:
+def start_openvino(graph: onnx.ModelProto, given: NDArray[Any], threads: int) -> Peer:
     """A session on this CPU, in float32, with as many threads; `given` has no batch axis.
 
     Raises UserError where OpenVINO is not installed.

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from statistics import median
 
+from deploy.bench import OURS
 from deploy.measure.statistics import Ratio, ratio_of_rounds
 from deploy.paper.records import Record
 
 NONE = "-"
-OURS = "hmseg"
 
 
 def milliseconds(rounds: Sequence[Sequence[int]]) -> str:

@@ -1,7 +1,8 @@
 """The figures: networks in parts, their stages, their speed at several sizes."""
 
+from deploy.bench import OURS
 from deploy.paper import plot
-from deploy.paper.cells import NONE, OURS, frames_per_s, giga, median_ms, mega
+from deploy.paper.cells import NONE, frames_per_s, giga, median_ms, mega
 from deploy.paper.networks import absent
 from deploy.paper.page import Page, peers_of, why_not
 from deploy.paper.parts import ENLARGED, OTHER, split, stages

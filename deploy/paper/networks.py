@@ -64,7 +64,7 @@ def open_network(job: Job) -> Source:
     if released(job.network, job.classes):
         return open_source(job.network, resolution=job.resolution)
     network = create(job.network, job.classes)
-    calibrate_batch_norm(network, SEED, tuple(job.resolution))
+    calibrate_batch_norm(network, SEED, (job.resolution.height, job.resolution.width))
     try:
         if isinstance(network, MRMS):
             graph = export_network(network, job.network, job.resolution, num_classes=job.classes)

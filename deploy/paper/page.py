@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.paper.cells import OURS
+from deploy.bench import OURS
 from deploy.paper.networks import absent
 from deploy.paper.printed import About, Row
 from deploy.paper.records import Found, Record

@@ -4,7 +4,7 @@ A line says of itself all that it means: ``"kind": "paper"``, the network, its s
 it was measured on (`Setting`), and the result with its raw samples, or why there is none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,22 +102,6 @@ class Record:
         return found
 
 
-class Records:
-    """The lines of one file. Raises UserError for one that is damaged or of another kind."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.all = path, list(_read(path))
-
-    def append(self, record: Record) -> None:
-        """It is on disk when this returns; raises UserError where it cannot be written."""
-        jsonl.append_record(self.path, record.to_json())
-        self.all.append(record)
-
-    def of(self, setting: Setting) -> "Found":
-        """Those of one setting."""
-        return Found([record for record in self.all if record.setting == setting])
-
-
 class Found:
     """Some records, the newest of each job."""
 
@@ -129,15 +113,29 @@ class Found:
         where there is no other."""
         fits = [record for record in self.all if _serves(record.job, job)]
         done = [record for record in fits if record.result is not None]
-        return (done or (fits if failed else []) or [None])[-1]
+        best = done or (fits if failed else [])
+        return best[-1] if best else None
 
     def settings(self) -> list[Setting]:
         """Each once, in the order of their first records."""
         return list(dict.fromkeys(record.setting for record in self.all))
 
-    def only(self, keep: Callable[[Record], bool]) -> "Found":
-        """Those that `keep` says."""
-        return Found([record for record in self.all if keep(record)])
+    def of(self, setting: Setting) -> "Found":
+        """Those of one setting."""
+        return Found([record for record in self.all if record.setting == setting])
+
+
+class Records(Found):
+    """The lines of one file. Raises UserError for one that is damaged or of another kind."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(list(_read(path)))
+        self.path = path
+
+    def append(self, record: Record) -> None:
+        """It is on disk when this returns; raises UserError where it cannot be written."""
+        jsonl.append_record(self.path, record.to_json())
+        self.all.append(record)
 
 
 def _serves(found: Job, wanted: Job) -> bool:

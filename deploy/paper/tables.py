@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from deploy.bench import OURS
 from deploy.paper import plot
 from deploy.paper.cells import (
     NONE,
-    OURS,
     frames_per_s,
     giga,
     median_ms,
@@ -31,27 +31,17 @@ def networks_table(view: View, found: Found) -> Page:
         "printed FPS", "printed ms",
     ])  # fmt: skip
     for row in view.rows:
-        record = records[row.key]
-        timed = [NONE] * (2 + 2 * len(peers))
-        if record and record.result:
-            timed = [milliseconds(record.samples[OURS]), frames_per_s(record.samples[OURS])]
-            for peer in peers:
-                there = peer in record.samples
-                timed.append(milliseconds(record.samples[peer]) if there else NONE)
-                timed.append(ratio_text(record, peer) if there else NONE)
-        else:
-            timed[0] += page.mark(why_not(row, record))
-        counted = [NONE, NONE]
+        record, printed, counts = records[row.key], row.printed, [NONE, NONE]
         if row.network and not absent(row.network):
             macs, parameters = count(view.jobs(row)[0])
-            counted = [giga(macs), mega(parameters)]
-        printed = row.printed
-        page.rows.append([
-            row.label + marks_of(page, row, "network"), _short(row.network), row.sizes[0],
-            counted[0], _printed(page, row, "gmacs", printed.gmacs),
-            counted[1], _printed(page, row, "mparams", printed.mparams),
-            _miou(page, row), *timed, _printed(page, row, "fps", printed.fps), printed.ms or NONE,
-        ])  # fmt: skip
+            counts = [giga(macs), mega(parameters)]
+        # From left to right, so that footnotes come in order.
+        cells = [row.label + marks_of(page, row, "network"), _short(row.network), row.sizes[0]]
+        cells += [counts[0], _printed(page, row, "gmacs", printed.gmacs)]
+        cells += [counts[1], _printed(page, row, "mparams", printed.mparams), _miou(page, row)]
+        cells += _times(page, row, record, peers)
+        cells += [_printed(page, row, "fps", printed.fps), printed.ms or NONE]
+        page.rows.append(cells)
     _tell_absent(page, records.values())
     if view.kind == "latency":
         _tell_spread(page, list(records.values()))
@@ -68,18 +58,30 @@ def networks_table(view: View, found: Found) -> Page:
     return page
 
 
+def _times(page: Page, row: Row, record: Record | None, peers: Sequence[str]) -> list[str]:
+    """Ours, and of each peer its own and how many times ours that is."""
+    if record is None or not record.samples:
+        return [NONE + page.mark(why_not(row, record))] + [NONE] * (1 + 2 * len(peers))
+    cells = [milliseconds(record.samples[OURS]), frames_per_s(record.samples[OURS])]
+    for peer in peers:
+        there = peer in record.samples
+        cells.append(milliseconds(record.samples[peer]) if there else NONE)
+        cells.append(ratio_text(record, peer) if there else NONE)
+    return cells
+
+
 def devices_table(view: View, everywhere: Found) -> Page:
     """A group of columns for each machine that the records know."""
     jobs = [job for row in view.rows for job in view.jobs(row)]
     machines = {
         f"{setting}, {setting.target_name}": setting  # the newest of its name
         for setting in everywhere.settings()
-        if any(everywhere.only(lambda r, s=setting: r.setting == s).newest(job) for job in jobs)
+        if any(everywhere.of(setting).newest(job) for job in jobs)
     }
     page = Page(view, ["network", "input"])
     columns: list[list[Record | None]] = []
     for name, setting in machines.items():
-        own = everywhere.only(lambda r, s=setting: r.setting == s)
+        own = everywhere.of(setting)
         columns.append([newest(view, row, own) for row in view.rows])
         emulated = " (EMULATED: means nothing)" if setting.provenance.emulated else ""
         page.columns += [f"{name}{emulated}: ms", "FPS"]
@@ -88,7 +90,7 @@ def devices_table(view: View, everywhere: Found) -> Page:
         cells = [row.label + marks_of(page, row, "network"), row.sizes[0]]
         for column in columns:
             record, peers = column[number], peers_of(column)
-            if record and record.result:
+            if record and record.samples:
                 rounds = record.samples[OURS]
                 cells += [milliseconds(rounds), frames_per_s(rounds)]
                 cells += [ratio_text(record, p) if p in record.samples else NONE for p in peers]

@@ -164,8 +164,11 @@ def choose_views(
         kept = [row for row in view.rows if not rows or row.key in rows]
         if resolution is not None:
             kept = [replace(row, sizes=(str(resolution),)) for row in kept]
+        remarks = view.remarks
+        if resolution is not None:
+            remarks += (f"All at {resolution}: the print is at the paper's own sizes.",)
         if kept:
-            chosen.append(replace(view, rows=tuple(kept)))
+            chosen.append(replace(view, rows=tuple(kept), remarks=remarks))
     return chosen
 
 
