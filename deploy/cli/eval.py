@@ -103,6 +103,7 @@ def _open_predictor(
         return _open_artifact(path, size, threads)
     import torch
 
+    from hmseg.pretrained import load_released
     from hmseg.train.checkpoint import Checkpoint, load_into
     from hmseg.train.metrics import torch_predictor
     from hmseg.zoo import create_model
@@ -110,7 +111,7 @@ def _open_predictor(
     torch.set_num_threads(threads)
     if path.suffix != ".safetensors":
         model = create_model(network, pretrained=dataset)
-        return torch_predictor(model), model.config.num_classes
+        return torch_predictor(model), load_released(network, dataset).num_classes
     checkpoint = Checkpoint.load(path)
     model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
     load_into(model, checkpoint.released, path)

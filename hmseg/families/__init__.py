@@ -2,20 +2,28 @@
 
 Each module with a `NETWORKS` table (name -> constructor) is a family; there is no other list. A
 constructor takes the number of classes. In eval mode a network takes normalised images
-(N, 3, H, W) and gives scores (N, num_classes, h, w) at its own stride, named in its docstring.
-Sizes are those of the images: a network is written for H and W that its strides divide.
+(N, 3, H, W) and gives scores (N, num_classes, h, w) at its own stride, named in its docstring; in
+training mode its `auxiliary` outputs too. Sizes are those of the images: a network is written for H
+and W that its strides divide.
+
+`hmseg.zoo.create_model` takes their names beside our own networks'.
 
 The layers were written anew from descriptions of the published networks; no code was copied.
 """
 
 import difflib
 import pkgutil
+import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lut.errors import UserError
+
+SIDES = 64
+"""Every network takes images whose sides this divides; most take others too."""
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +47,14 @@ def _networks() -> "dict[str, Constructor]":
 def list_networks() -> list[str]:
     """The names that `create_network` takes, sorted."""
     return sorted(_networks())
+
+
+def summary(name: str) -> str:
+    """What a network is and who published it, from the head of its family's module."""
+    made = _networks()[name]
+    module = sys.modules[getattr(made, "func", made).__module__]
+    text = " ".join((module.__doc__ or "").split())
+    return re.sub(r'"[^"]*", ', "", text).partition(")")[0] + ")"
 
 
 def create_network(name: str, num_classes: int = 19) -> "nn.Module":

@@ -52,6 +52,13 @@ class ConvBN(nn.Sequential):
         )
 
 
+class ScoreHead(nn.Sequential):
+    """3x3 to `mid` channels, dropout, and 1x1 scores: what most auxiliary heads are."""
+
+    def __init__(self, cin: int, mid: int, cout: int, *, dropout: float = 0.0) -> None:
+        super().__init__(ConvBN(cin, mid, 3), nn.Dropout(dropout), nn.Conv2d(mid, cout, 1))
+
+
 class PreActConv(nn.Sequential):
     """Batch norm, ReLU, convolution (pre-activation)."""
 
