@@ -1,7 +1,7 @@
 """The figures: networks in parts, their stages, their speed at several sizes."""
 
 from deploy.bench import OURS
-from deploy.paper import plot
+from deploy.paper import findings, plot
 from deploy.paper.cells import NONE, frames_per_s, giga, median_ms, mega
 from deploy.paper.networks import absent
 from deploy.paper.page import Page, peers_of, why_not
@@ -17,26 +17,28 @@ def parts_figure(view: View) -> Page:
         "network", "input", "GMACs backbone", "GMACs head", "head's share", "Mparams backbone",
         "Mparams head", "head's share",
     ])  # fmt: skip
-    labels, macs, parameters = [], [], []
+    shares = {}
     for row in view.rows:
         assert row.network is not None
         if why := absent(row.network):
             page.rows.append([row.label + page.mark(why), row.sizes[0], *[NONE] * 6])
             continue
         size = parse_resolution(row.sizes[0])
-        backbone, head = split(row.network, size, row.classes)
-        labels.append(row.label)
-        macs.append((backbone.macs / 1e9, head.macs / 1e9))
-        parameters.append((backbone.parameters / 1e6, head.parameters / 1e6))
+        backbone, head = shares[row.label] = split(row.network, size, row.classes)
         page.rows.append([
             row.label, row.sizes[0], giga(backbone.macs), giga(head.macs),
             f"{head.macs / (backbone.macs + head.macs):.0%}", mega(backbone.parameters),
             mega(head.parameters),
             f"{head.parameters / (backbone.parameters + head.parameters):.0%}",
         ])  # fmt: skip
-    if labels:
-        panels = {"GMACs": macs, "parameters, millions": parameters}
+    if shares:
+        panels = {
+            "GMACs": [[part.macs / 1e9 for part in parts] for parts in shares.values()],
+            "parameters, millions": [[p.parameters / 1e6 for p in s] for s in shares.values()],
+        }
+        labels = list(shares)
         page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ("backbone", "head"))
+        page.remarks += findings.of_parts(shares)
     return page
 
 
@@ -56,22 +58,22 @@ def stages_figure(view: View, found: Found) -> Page:
     ordered = sorted(names - {ENLARGED, OTHER}, key=lambda name: int(name.partition("/")[2]))
     ordered += [name for name in (ENLARGED, OTHER) if name in names]
     page = Page(view, ["network", "input", "frame, ms", *(f"{name}, ms" for name in ordered)])
-    labels, stacks = [], []
+    shown: dict[str, dict[str, float]] = {}
     for row, job, record in records:
         own = times.get((row.key, job))
         cells = [NONE] * (1 + len(ordered))
         if own and record and record.result:
             cells = [f"{record.result['profile']['frame_ms']:.2f}"]
             cells += [f"{own[name]:.2f}" if name in own else NONE for name in ordered]
-            labels.append(f"{row.label}, {job.resolution}")
-            stacks.append(tuple(own.get(name, 0.0) for name in ordered))
+            shown[f"{row.label}, {job.resolution}"] = own
         else:
             cells[0] += page.mark(why_not(row, record))
         page.rows.append([row.label, str(job.resolution), *cells])
-    if labels:
-        page.draw = lambda path: plot.stacks(
-            path, view.title, labels, {"ms of a frame": stacks}, ordered
-        )
+    if shown:
+        panels = {"ms of a frame": [[o.get(n, 0.0) for n in ordered] for o in shown.values()]}
+        labels = list(shown)
+        page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ordered)
+        page.remarks += findings.of_stages(shown)
     return page
 
 

@@ -28,6 +28,10 @@ HERE = "this machine"
 _COPIES, _SPARE_BYTES = 4, 64 << 20
 
 
+class NoRoomError(UserError):
+    """The disk is full: no other network would do better."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where everything is measured: as the options of the command say."""
@@ -66,21 +70,23 @@ class Bench:
 def measure(job: Job, bench_: Bench, setting: Setting, on_step: Callable[[str], None]) -> Record:
     """One record, of a result or of what failed; `on_step` is told what is being done.
 
-    Raises UserError where the temporary folder has no room: no other network would do better.
+    Raises NoRoomError.
     """
-    macs, parameters = count(job)
-    _require_room(parameters)
+    macs = parameters = 0
     seconds: dict[str, float] = {}
-    weights = result = failed = None
+    weights, failed = "", ""
+    result = None
     try:
+        macs, parameters = count(job)
+        _require_room(parameters)
         weights, result = _measure(job, bench_, macs, seconds, on_step)
+    except NoRoomError:
+        raise
     except HmsegError as error:
         failed = str(error)
     except MemoryError:
         failed = "out of memory"
-    return Record(
-        job, setting, macs, parameters, weights or "", _now(), seconds, result, failed or ""
-    )
+    return Record(job, setting, macs, parameters, weights, _now(), seconds, result, failed)
 
 
 def _measure(
@@ -116,7 +122,7 @@ def _require_room(parameters: int) -> None:
     folder = Path(tempfile.gettempdir())
     needed, free = _COPIES * 4 * parameters + _SPARE_BYTES, shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(
+        raise NoRoomError(
             f"{folder} has {free / 1e6:.0f} MB free, a network of this size needs "
             f"{needed / 1e6:.0f} MB; free the disk or name another folder in TMPDIR, and the same "
             "command goes on"

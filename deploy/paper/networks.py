@@ -13,7 +13,7 @@ from deploy.graph.export import export_float_graph, export_network
 from deploy.graph.source import Source, open_source
 from deploy.paper.jobs import Job
 from deploy.reading.text import one_line
-from hmseg import families, network_file, zoo
+from hmseg import network_file, zoo
 from hmseg.count import count_macs, count_parameters
 from hmseg.families.calibrate import calibrate_batch_norm
 from hmseg.mrms import MRMS
@@ -25,27 +25,28 @@ CALIBRATED = f"random (seed {SEED}), batch norm calibrated at this size"
 
 
 def create(name: str, classes: int) -> nn.Module:
-    """A network of the zoo, of `hmseg.families` or of one line, with the same random weights every
-    time. Raises UserError for an unknown name."""
+    """A network of the zoo, ours or a peer, or of one line: the same random weights every time.
+    Raises UserError for an unknown name."""
     torch.manual_seed(SEED)
-    if name in families.list_networks():
-        return families.create_network(name, classes)
     return zoo.create_model(name, num_classes=classes)
 
 
 def absent(name: str) -> str:
     """Why this version has no network of that name; empty where it has."""
-    known = {*families.list_networks(), *zoo.list_models()}
-    if name in known or name.startswith(network_file.PREFIX):
+    if name in zoo.list_models() or name.startswith(network_file.PREFIX):
         return ""
     return f"this version has no network {name!r}"
 
 
 @cache
 def count(job: Job) -> tuple[int, int]:
-    """Multiply-accumulates and parameters by the paper's rule (`hmseg.count`)."""
+    """Multiply-accumulates and parameters by the paper's rule (`hmseg.count`). Raises WorkError for
+    a size that the network does not take."""
     network = create(job.network, job.classes)
-    return count_macs(network, *job.resolution), count_parameters(network)
+    try:
+        return count_macs(network, *job.resolution), count_parameters(network)
+    except Exception as error:  # whatever torch raises where maps do not fit together
+        raise WorkError(f"it does not take this size: {one_line(error)}") from error
 
 
 def released(name: str, classes: int) -> Released | None:
@@ -71,7 +72,7 @@ def open_network(job: Job) -> Source:
             return Source(graph, network, CALIBRATED)
         graph = export_float_graph(network, job.resolution)
     except Exception as error:  # the exporter raises whatever its parts raise
-        raise WorkError(f"{job}: not exported: {one_line(error, 200)}") from error
+        raise WorkError(f"not exported: {one_line(error)}") from error
     return _as_a_file(graph, job.network)
 
 

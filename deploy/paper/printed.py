@@ -214,9 +214,9 @@ TABLE_3 = (
     Row(
         "jppnet", "JPPNet", "jppnet", _LIP, 20, Printed("374.0", "93.4"),
         (
-            Note("network", "with one refinement; what its authors evaluate has two (107.8 M, "
-                 "444.7 G), three scales and flips",
-                 source="Engineering-Course/LIP_JPPNet @f274c9b"),
+            Note("network", "measured here: the part that parses, refined once; the print also "
+                 "refines the pose, and what its authors evaluate refines twice (107.8 M, 444.7 G) "
+                 "at three scales, flipped", source="Engineering-Course/LIP_JPPNet @f274c9b"),
         ),
     ),
     Row("ce2p", "CE2P", "ce2p", _LIP, 20, Printed("87.7", "66.7")),

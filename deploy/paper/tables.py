@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from deploy.bench import OURS
-from deploy.paper import plot
+from deploy.paper import findings, plot
 from deploy.paper.cells import (
     NONE,
     frames_per_s,
@@ -19,6 +19,7 @@ from deploy.paper.page import Page, marks_of, newest, peers_of, why_not
 from deploy.paper.printed import About, Row
 from deploy.paper.records import Found, Record
 from deploy.paper.views import View
+from lut.errors import WorkError
 
 
 def networks_table(view: View, found: Found) -> Page:
@@ -31,10 +32,7 @@ def networks_table(view: View, found: Found) -> Page:
         "printed FPS", "printed ms",
     ])  # fmt: skip
     for row in view.rows:
-        record, printed, counts = records[row.key], row.printed, [NONE, NONE]
-        if row.network and not absent(row.network):
-            macs, parameters = count(view.jobs(row)[0])
-            counts = [giga(macs), mega(parameters)]
+        record, printed, counts = records[row.key], row.printed, _counts(view, row)
         # From left to right, so that footnotes come in order.
         cells = [row.label + marks_of(page, row, "network"), _short(row.network), row.sizes[0]]
         cells += [counts[0], _printed(page, row, "gmacs", printed.gmacs)]
@@ -44,8 +42,10 @@ def networks_table(view: View, found: Found) -> Page:
         page.rows.append(cells)
     _tell_absent(page, records.values())
     if view.kind == "latency":
-        _tell_spread(page, list(records.values()))
+        page.remarks += findings.of_spread(list(records.values()))
         _drop_columns(page, ("measured as", "printed", "printed FPS", "printed ms"))
+    else:
+        page.remarks += findings.of_speeds({row.label: records[row.key] for row in view.rows})
     sides = {OURS: OURS, **{peer: peer for peer in peers}}
     speeds: dict[str, list[float | None]] = {
         name: [per_s(median_ms(records[row.key], side)) for row in view.rows]
@@ -56,6 +56,16 @@ def networks_table(view: View, found: Found) -> Page:
     if any(speeds[OURS]):
         page.draw = lambda path: plot.bars(path, view.title, labels, speeds, "frames per second")
     return page
+
+
+def _counts(view: View, row: Row) -> list[str]:
+    if row.network is None or absent(row.network):
+        return [NONE, NONE]
+    try:
+        macs, parameters = count(view.jobs(row)[0])
+    except WorkError:  # at this size; `_times` says why
+        return [NONE, NONE]
+    return [giga(macs), mega(parameters)]
 
 
 def _times(page: Page, row: Row, record: Record | None, peers: Sequence[str]) -> list[str]:
@@ -141,14 +151,6 @@ def _tell_absent(page: Page, records: Iterable[Record | None]) -> None:
     for (peer, why), networks in reasons.items():
         few = ", ".join(dict.fromkeys(networks)) if len(networks) <= 3 else f"{len(networks)} rows"
         page.remarks.append(f"{peer} is not timed ({few}): {why}")
-
-
-def _tell_spread(page: Page, records: Sequence[Record | None]) -> None:
-    times = [ms for record in records if (ms := median_ms(record)) is not None]
-    if len(times) > 1:
-        page.remarks.append(
-            f"The slowest takes {max(times) / min(times) - 1:.1%} longer than the fastest."
-        )
 
 
 def _drop_columns(page: Page, names: Sequence[str]) -> None:

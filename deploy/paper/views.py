@@ -131,8 +131,8 @@ VIEWS = {
             "BiSeNet are known; which variants is not, so all are here.",)),
         View("figure2", "Figure 2: time of the stages", "stages", _FIGURE_2, (
             "A stage is the size of a kernel's output, as a part of the image's; the first kernel "
-            "that enlarges begins what joins the stages. A pyramid on the last stage's map counts "
-            "to that stage.",)),
+            "that enlarges begins what joins the stages. A kernel that computes several sizes "
+            "counts to its last, a pyramid on the last stage's map to that stage.",)),
         View("figure6", "Figure 6: speed and resolution", "resolutions", _FIGURE_6, (
             "384x640, 768x1280 and 1088x1920 are frames of 360, 720 and 1080 lines, padded to "
             "multiples of 64 or 32.",)),
