@@ -85,7 +85,8 @@ TABLE_1 = (
         printed=Printed("286", "29.5", "", "16.7", "59.9"),
         notes=(
             Note("gmacs", "this cell alone counts two operations for each multiply-accumulate",
-                 "142.9", f"{COUNTED} alexgkendall/SegNet-Tutorial @bb68b64; 2 x 142.9 = 285.8"),
+                 "142.8", f"{COUNTED} alexgkendall/SegNet-Tutorial @bb68b64; with 20 classes "
+                 "142.9, twice which is 285.8"),
         ),
     ),
     Row(
