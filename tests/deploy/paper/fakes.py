@@ -8,7 +8,6 @@ from deploy.paper.records import Record, Setting
 from deploy.resolution import parse_resolution
 from lut.provenance import Provenance
 
-
 DATE = "2026-11-30T10:00:00+00:00"
 
 
