@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 AUXILIARY_PREFIX = "aux_"
 _COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+# Neither counted nor of influence on a size, but most of the time that a run without numbers takes.
+_LEFT_OUT = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish)
 
 
 def count_macs(model: nn.Module, height: int, width: int) -> int:
@@ -30,9 +32,15 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     for module in shadow.modules():
         if isinstance(module, _COUNTED):
             module.register_forward_hook(add)
+        elif isinstance(module, _LEFT_OUT):
+            module.forward = _same  # type: ignore[method-assign]
     with torch.no_grad():
         shadow(torch.empty(1, 3, height, width, device="meta"))
     return total
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def count_parameters(model: nn.Module) -> int:
