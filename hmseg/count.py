@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 AUXILIARY_PREFIX = "aux_"
 _COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+# Neither counted nor of influence on a size, but most of the time that a run without numbers takes.
+_LEFT_OUT = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish)
 
 
 def count_macs(model: nn.Module, height: int, width: int) -> int:
@@ -39,9 +41,15 @@ def macs_by_layer(model: nn.Module, height: int, width: int) -> dict[str, int]:
     for name, module in shadow.named_modules():
         if isinstance(module, _COUNTED):
             module.register_forward_hook(counting(name))
+        elif isinstance(module, _LEFT_OUT):
+            module.forward = _same  # type: ignore[method-assign]
     with torch.no_grad():
         shadow(torch.empty(1, 3, height, width, device="meta"))
     return found
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def count_parameters(model: nn.Module) -> int:

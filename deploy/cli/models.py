@@ -10,6 +10,9 @@ from deploy.resolution import parse_resolution
 
 
 def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these; else all.")
+    ] = None,
     resolution: Annotated[
         str, typer.Option("--resolution", "-r", help="HEIGHTxWIDTH to count MACs at.")
     ] = "768x1536",
@@ -24,7 +27,7 @@ def models(
     from hmseg.count import count_macs, count_parameters
 
     rows = []
-    for name in zoo.list_models():
+    for name in names or zoo.list_models():
         with torch.device("meta"):  # its weights' shapes are all that is asked for
             model = zoo.create_model(name)
         peer = zoo.is_peer(name)
@@ -38,6 +41,8 @@ def models(
         print_json({"resolution": str(size), "models": rows})
         return
     for group, title in (("own", ""), ("peers", "Peers, written anew, without released weights:")):
+        if all(row["group"] != group for row in rows):
+            continue
         print_table(
             title,
             ("model", "Mparams", f"GMACs at {size}", "what it is"),

@@ -1,17 +1,27 @@
-"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own."""
+"""What ``--model`` names: a network of the zoo, a peer or an ONNX file of the user's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import torch
+from torch import nn
 
-from deploy.graph.export import Imported, export_network, make_deployable, read_metadata
+from deploy.graph.export import (
+    Imported,
+    export_network,
+    export_peer,
+    import_file,
+    make_deployable,
+    read_metadata,
+)
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
 from deploy.reading import ReadModel, read_model
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
-from hmseg.mrms import MRMS
+from hmseg.families.calibrate import calibrate_batch_norm
+from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.pretrained import list_released
 from lut.errors import UserError
 
@@ -26,7 +36,7 @@ class Source:
     """
 
     graph: onnx.ModelProto
-    network: MRMS | None
+    network: nn.Module | None
     weights: str
     imported: Imported | None = None
 
@@ -49,13 +59,13 @@ def open_source(
     threshold: float | None = None,
     read: ReadModel | None = None,
 ) -> Source:
-    """Export a zoo network, or import an ONNX file (`import_file`) with both ends, which may have
-    been `read` before.
+    """Export a network of the zoo or a peer, or import an ONNX file (`import_file`) with both ends,
+    which may have been `read` before.
 
     Without an `output` it is what the classes ask for: labels where they exclude each other, as
     those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
-    and `num_classes` is not given; else the same random weights every time. Raises UserError for an
-    unknown name, and for options that contradict the file.
+    and `num_classes` is not given; else the same random weights every time, as every peer. Raises
+    UserError for an unknown name, and for options that contradict the file.
     """
     if model not in zoo.list_models() and _names_a_file(model):
         if num_classes is not None:
@@ -74,18 +84,25 @@ def open_source(
             "--output masks goes with an ONNX file; a zoo model's classes exclude each other"
         )
     torch.manual_seed(SEED)
+    resolution, output = resolution or DEFAULT_RESOLUTION, output or "labels"
+    untrained = f"random (seed {SEED}): the network is not trained"
+    if zoo.is_peer(model):
+        peer = zoo.create_model(model, num_classes=num_classes)
+        # As they come, a deep network's scores are the same at every pixel.
+        calibrate_batch_norm(peer, SEED)
+        classes = num_classes or MRMSConfig.num_classes
+        with TemporaryDirectory() as folder:
+            path = export_peer(peer, model, resolution, classes, Path(folder))
+            graph = import_file(path, input_kind=input_kind, output=output).graph
+        return Source(graph, peer, untrained)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
     network = zoo.create_model(model, num_classes=num_classes, pretrained=trained_on).eval()
+    assert isinstance(network, MRMS)
     graph = export_network(
-        network,
-        model,
-        resolution or DEFAULT_RESOLUTION,
-        input_kind=input_kind,
-        output=output or "labels",
+        network, model, resolution, input_kind=input_kind, output=output,
         num_classes=network.config.num_classes,
-    )
-    untrained = f"random (seed {SEED}): the network is not trained"
+    )  # fmt: skip
     return Source(graph, network, f"trained on {trained_on}" if trained_on else untrained)
 
 

@@ -5,20 +5,20 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from deploy.graph.export import export_float_graph, export_network
+from deploy.graph.export import export_network, export_peer, import_file
 from deploy.graph.source import Source, open_source
 from deploy.paper.jobs import Job
 from deploy.reading.text import one_line
 from hmseg import network_file, zoo
 from hmseg.count import count_macs, count_parameters
+from hmseg.families.blocks import resize, size_of
 from hmseg.families.calibrate import calibrate_batch_norm
 from hmseg.mrms import MRMS
 from hmseg.pretrained import Released, list_released, load_released
-from lut.errors import UserError, WorkError
+from lut.errors import HmsegError, UserError, WorkError
 
 SEED = 0
 CALIBRATED = f"random (seed {SEED}), batch norm calibrated at this size"
@@ -64,27 +64,35 @@ def open_network(job: Job) -> Source:
     """
     if released(job.network, job.classes):
         return open_source(job.network, resolution=job.resolution)
-    network = create(job.network, job.classes)
-    calibrate_batch_norm(network, SEED, (job.resolution.height, job.resolution.width))
+    network, size = create(job.network, job.classes), job.resolution
+    calibrate_batch_norm(network, SEED, (size.height, size.width))
     try:
         if isinstance(network, MRMS):
-            graph = export_network(network, job.network, job.resolution, num_classes=job.classes)
+            graph = export_network(network, job.network, size, num_classes=job.classes)
             return Source(graph, network, CALIBRATED)
-        graph = export_float_graph(network, job.resolution)
-    except Exception as error:  # the exporter raises whatever its parts raise
-        raise WorkError(f"not exported: {one_line(error)}") from error
-    return _as_a_file(graph, job.network)
-
-
-def _as_a_file(graph: onnx.ModelProto, name: str) -> Source:
-    try:
         with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-            path = Path(folder) / f"{name}.onnx"
-            onnx.save(graph, path)
-            found = open_source(str(path))
+            file = export_peer(network, job.network, size, job.classes, Path(folder))
+            found = import_file(file)
+    except HmsegError:
+        raise
     except OSError as error:
         raise UserError(
-            f"cannot write {name}.onnx for a moment: {error.strerror or error}; free the disk or "
-            "name another folder in TMPDIR"
+            f"cannot write {job.network}.onnx for a moment: {error.strerror or error}; free the "
+            "disk or name another folder in TMPDIR"
         ) from error
-    return Source(found.graph, found.network, CALIBRATED, found.imported)
+    except Exception as error:  # the exporter raises whatever its parts raise
+        raise WorkError(f"not exported: {one_line(error)}") from error
+    return Source(found.graph, AtImageSize(network), CALIBRATED, found)
+
+
+class AtImageSize(nn.Module):
+    """A peer network, float (1, 3, H, W), with its scores resized to (1, K, H, W): what our graphs
+    end with, for runtimes that take the module."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """In eval mode."""
+        return resize(self.network(image), size_of(image))

@@ -1,6 +1,6 @@
-"""FCN on a dilated ResNet-50, of the shape of torchvision's `fcn_resnet50` (He et al., arXiv
-1512.03385, with the stride in the 3x3; Long et al., arXiv 1411.4038). Scores at stride 8; the
-auxiliary head sits on the third stage, its weight is that of torchvision's training.
+"""FCN (Long et al., arXiv 1411.4038) on a dilated ResNet-50 (He et al., arXiv 1512.03385, with the
+stride in the 3x3), of the shape of torchvision's `fcn_resnet50`. Scores at stride 8; the auxiliary
+head sits on the third stage, its weight is that of torchvision's training.
 """
 
 from torch import Tensor, nn
