@@ -42,7 +42,7 @@ def macs_by_layer(model: nn.Module, height: int, width: int) -> dict[str, int]:
         if isinstance(module, _COUNTED):
             module.register_forward_hook(counting(name))
         elif isinstance(module, _LEFT_OUT):
-            module.forward = _same  # type: ignore[method-assign]
+            module.forward = _same  # type: ignore[assignment,method-assign]
     with torch.no_grad():
         shadow(torch.empty(1, 3, height, width, device="meta"))
     return found

@@ -36,6 +36,15 @@ class Page:
             marks.append(f"[^{mark}]")
         return "".join(marks)
 
+    def rename_marks(self, suffix: str) -> None:
+        """Another end for every mark, for where several pages of a view stand on one."""
+        for old in list(self.notes) if suffix else ():
+            self.notes[old + suffix] = self.notes.pop(old)
+            self.rows = [
+                [cell.replace(f"[^{old}]", f"[^{old}{suffix}]") for cell in row]
+                for row in self.rows
+            ]
+
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return {

@@ -58,7 +58,7 @@ def test_what_is_wrong_in_the_print_has_a_footnote(table):
     (wrong,) = [cell for cell in cells_ if "~~" in cell]
     mark = re.fullmatch(r"~~5\.8~~\[\^(table1-\d)\]", wrong)[1]
     assert table.notes[mark].startswith("should be 1.54: 5.8 are MiB")
-    assert "Source: count of the same" in table.notes[mark]
+    assert "Source: counted by this project from the layers of ycszen/TorchSeg" in table.notes[mark]
     assert "the Xception39 variant" in table.notes["table1-1"]  # numbered as they are read
     assert cells_[0] == "BiSeNet[^table1-1]"
 
