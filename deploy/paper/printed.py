@@ -143,7 +143,8 @@ TABLE_1 = (
             Note("network", "the Xception39 variant; that on ResNet-18 has 74.7% and 65.5 FPS",
                  source="ycszen/TorchSeg @62eeb15"),
             Note("mparams", "5.8 are MiB of float32 weights (1.542 M x 4 bytes = 5.88 MiB)",
-                 "1.54", f"{COUNTED} ycszen/TorchSeg @62eeb15; that it is MiB is inferred, both variants fit"),
+                 "1.54", f"{COUNTED} ycszen/TorchSeg @62eeb15; that it is MiB is inferred, both "
+                 "variants fit"),
         ),
     ),
     Row(
@@ -160,7 +161,8 @@ TABLE_1 = (
         notes=(
             Note("network", "d8 is most likely the same network, read at 1/8 of the size",
                  source="names of layers in lixincn2015/Partial-Order-Pruning @e136726; inferred"),
-            Note("gmacs", "less than its backbone alone has (31.2)", "41.6", f"{COUNTED} its prototxt @e136726"),
+            Note("gmacs", "less than its backbone alone has (31.2)", "41.6",
+                 f"{COUNTED} its prototxt @e136726"),
             Note("mparams", "less than its backbone alone has (8.02); 6.7 M and 28.3 G are ICNet's "
                  "true counts", "13.1", f"{COUNTED} its prototxt @e136726"),
             Note("fps", "with TensorRT 3.0.4 on a GTX 1080 Ti", source="its README"),
