@@ -33,7 +33,7 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
         if isinstance(module, _COUNTED):
             module.register_forward_hook(add)
         elif isinstance(module, _LEFT_OUT):
-            module.forward = _same  # type: ignore[method-assign]
+            module.forward = _same  # type: ignore[assignment,method-assign]
     with torch.no_grad():
         shadow(torch.empty(1, 3, height, width, device="meta"))
     return total
