@@ -12,12 +12,11 @@ from deploy.graph.export import (
     Imported,
     export_network,
     export_peer,
-    import_file,
     make_deployable,
     read_metadata,
 )
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
-from deploy.reading import ReadModel, read_model
+from deploy.reading import ReadModel, read_model, read_own
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
 from hmseg.families.blocks import AtImageSize
@@ -95,7 +94,7 @@ def open_source(
         classes = num_classes or MRMSConfig.num_classes
         with TemporaryDirectory() as folder:
             path = export_peer(peer, model, resolution, classes, Path(folder))
-            graph = import_file(path, input_kind=input_kind, output=output).graph
+            graph = make_deployable(read_own(path), input_kind=input_kind, output=output).graph
         return Source(graph, AtImageSize(peer), untrained)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
