@@ -163,13 +163,11 @@ def verify_network(
 def verify_torch(
     model: "nn.Module", graph: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
-    """The PyTorch network, batch norm unfolded, against what is expected of its exported graph; its
-    scores are resized to the image, as the graph does."""
+    """The PyTorch network, batch norm unfolded, against what is expected of its exported graph."""
     import torch
 
     from deploy.graph.ends import with_logits_output
     from deploy.graph.expected import Expectations
-    from hmseg.families.blocks import resize
 
     expectations = Expectations(with_logits_output(graph), images)
     model = model.eval()
@@ -178,7 +176,7 @@ def verify_torch(
     for name, image in images.items():
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
-            logits = resize(model((tensor - mean) / std), image.shape[:2])[0].numpy()
+            logits = model((tensor - mean) / std)[0].numpy()
         comparisons.append(compare("torch", name, expectations[name], logits.argmax(0), logits))
     return comparisons
 

@@ -1,6 +1,6 @@
 """hmseg-deploy models."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ def models(
     from hmseg import families, zoo
     from hmseg.count import count_macs, count_parameters
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names or zoo.list_models():
         with torch.device("meta"):  # its weights' shapes are all that is asked for
             model = zoo.create_model(name)

@@ -12,14 +12,14 @@ from deploy.graph.export import (
     Imported,
     export_network,
     export_peer,
-    import_file,
     make_deployable,
     read_metadata,
 )
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
-from deploy.reading import ReadModel, read_model
+from deploy.reading import ReadModel, read_model, read_own
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
+from hmseg.families.blocks import AtImageSize
 from hmseg.families.calibrate import calibrate_batch_norm
 from hmseg.mrms import MRMS, MRMSConfig
 from hmseg.pretrained import list_released
@@ -30,7 +30,8 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Source:
-    """A deployable graph, the network behind it where it is ours, and what its weights are.
+    """A deployable graph, the network behind it where it has a name here, from normalised image to
+    scores of its size, and what its weights are.
 
     `imported` says how a user's file became that graph.
     """
@@ -93,8 +94,8 @@ def open_source(
         classes = num_classes or MRMSConfig.num_classes
         with TemporaryDirectory() as folder:
             path = export_peer(peer, model, resolution, classes, Path(folder))
-            graph = import_file(path, input_kind=input_kind, output=output).graph
-        return Source(graph, peer, untrained)
+            graph = make_deployable(read_own(path), input_kind=input_kind, output=output).graph
+        return Source(graph, AtImageSize(peer), untrained)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
     network = zoo.create_model(model, num_classes=num_classes, pretrained=trained_on).eval()

@@ -28,6 +28,19 @@ def resize_nearest(x: Tensor, size: Size) -> Tensor:
     return F.interpolate(x, size=size, mode="nearest")
 
 
+class AtImageSize(nn.Module):
+    """A network in eval mode, with its scores resized to the image as the deployed graph has them:
+    (N, 3, H, W) -> (N, K, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Scores at the image's size."""
+        return resize(self.network(image), size_of(image))
+
+
 class ConvBN(nn.Sequential):
     """Convolution, batch norm, and an activation (ReLU) or none."""
 

@@ -161,10 +161,10 @@ class BoostedLoss:
         """The scalar loss of the sums; 0 where every pixel is void."""
         # A tiny floor: the mean over an all-void batch is 0/0, and here it is 0.
         means = totals / weights.clamp(min=1e-6)
-        return means[0] + sum(
-            auxiliary.weight * mean
-            for auxiliary, mean in zip(self.auxiliary, means[1:], strict=True)
-        )
+        total: Tensor = means[0]
+        for auxiliary, mean in zip(self.auxiliary, means[1:], strict=True):
+            total = total + auxiliary.weight * mean
+        return total
 
     def __call__(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """The loss of one process: a scalar with gradient."""

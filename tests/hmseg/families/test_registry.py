@@ -15,8 +15,13 @@ from hmseg.families.calibrate import calibrate_batch_norm, made_up_images
 from hmseg.train.losses import BoostedLoss
 from lut.errors import UserError
 
-SIZE = (64, 128)
-HEAVY = {"deeplabv2-r101": (32, 64), "jppnet": (32, 64)}
+SIZE = (64, 64)
+SIZES = {
+    # Of heavy ones less, of this one more: it takes means of maps, which must not be one pixel.
+    "deeplabv2-r101": (32, 32),
+    "jppnet": (32, 32),
+    "efficientnet-b0-unet": (64, 128),
+}
 CLASSES = 7
 
 
@@ -34,7 +39,7 @@ def test_no_name_is_ours_too_and_each_says_where_it_is_from():
 
 @pytest.mark.parametrize("name", list_networks())
 def test_every_network(name: str):
-    network, size = create_network(name, CLASSES), HEAVY.get(name, SIZE)
+    network, size = create_network(name, CLASSES), SIZES.get(name, SIZE)
     _check_training(network, size)
     calibrate_batch_norm(network, size=size)
     images = made_up_images(size, torch.Generator().manual_seed(1))
@@ -43,13 +48,12 @@ def test_every_network(name: str):
         assert not network.training
         again = create_network(name, CLASSES).eval()
         again.load_state_dict(network.state_dict())
-        assert torch.equal(again(images[:2]), network(images[:2]))
-        expected = network(images[:2])
-        folded = fold_pairs(network)
-        error = (folded(images[:2]) - expected).abs().max() / expected.abs().max()
-    assert error < 1e-3
-    # Some have no convolution right before a batch norm: these are the reading's.
-    assert _norms(folded) < max(1, _norms(network))
+        assert torch.equal(again(images[-1:]), network(images[-1:]))
+        # In double: in float32 a deep network's rounding would hide a mistake.
+        network, one = network.double(), images[-1:].double()
+        expected = network(one)
+        error = (fold_pairs(network)(one) - expected).abs().max() / expected.abs().max()
+    assert error < 1e-9
 
 
 def _check_training(network: nn.Module, size: tuple[int, int]) -> None:
@@ -57,7 +61,7 @@ def _check_training(network: nn.Module, size: tuple[int, int]) -> None:
     assert network.training
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(2, 3, *size, generator=generator)
-    labels = torch.randint(0, CLASSES, (2, 1, 4, 8), generator=generator).float()
+    labels = torch.randint(0, CLASSES, (2, 1, 4, 4), generator=generator).float()
     labels = nn.functional.interpolate(labels, size)[:, 0].byte()
     outputs = outputs_of(network(images))
     auxiliary = auxiliary_of(network)
@@ -75,14 +79,9 @@ def _check_training(network: nn.Module, size: tuple[int, int]) -> None:
 def _check_scores(scores: Tensor) -> None:
     assert scores.dtype == torch.float32
     assert scores.shape[:2] == (6, CLASSES)
-    assert SIZE[0] * scores.shape[3] == SIZE[1] * scores.shape[2]
     assert scores.isfinite().all()
     scale = scores.std(dim=(1, 2, 3))
     assert 1e-2 < scale.min() <= scale.max() < 1e2
-
-
-def _norms(network: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def test_calibration_is_the_same_for_the_same_seed_and_gives_unit_scale():
