@@ -6,15 +6,16 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from deploy.graph.export import export_network, export_peer, import_file
+from deploy.graph.export import export_network, export_peer, make_deployable
 from deploy.graph.source import Source, open_source
 from deploy.paper.jobs import Job
+from deploy.reading import read_own
 from deploy.reading.text import one_line
 from hmseg import network_file, zoo
 from hmseg.count import count_macs, count_parameters
-from hmseg.families.blocks import resize, size_of
+from hmseg.families.blocks import AtImageSize
 from hmseg.families.calibrate import calibrate_batch_norm
 from hmseg.mrms import MRMS
 from hmseg.pretrained import Released, list_released, load_released
@@ -72,7 +73,7 @@ def open_network(job: Job) -> Source:
             return Source(graph, network, CALIBRATED)
         with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
             file = export_peer(network, job.network, size, job.classes, Path(folder))
-            found = import_file(file)
+            found = make_deployable(read_own(file))
     except HmsegError:
         raise
     except OSError as error:
@@ -83,16 +84,3 @@ def open_network(job: Job) -> Source:
     except Exception as error:  # the exporter raises whatever its parts raise
         raise WorkError(f"not exported: {one_line(error)}") from error
     return Source(found.graph, AtImageSize(network), CALIBRATED, found)
-
-
-class AtImageSize(nn.Module):
-    """A peer network, float (1, 3, H, W), with its scores resized to (1, K, H, W): what our graphs
-    end with, for runtimes that take the module."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """In eval mode."""
-        return resize(self.network(image), size_of(image))
