@@ -80,7 +80,7 @@ def test_what_is_chosen_wrongly():
 
 def test_jobs():
     """Each once: what two views need is measured once, with a profile where one needs it."""
-    views = choose_views(["table1", "table5", "figure2"], ["mrms", "cas", "hmseg"])
+    views = choose_views(["table1", "table5", "figure2"], ["mrms", "cas"])
     jobs = jobs_of(views)
     assert [(str(job), job.profiled) for job in jobs] == [
         ("mrms 768x1536", True), ("mrms 384x768", True),
