@@ -32,6 +32,12 @@ def create(name: str, classes: int) -> nn.Module:
     return zoo.create_model(name, num_classes=classes)
 
 
+def shape(name: str, classes: int) -> nn.Module:
+    """The same without numbers: what only counts needs no weights drawn."""
+    with torch.device("meta"):
+        return create(name, classes)
+
+
 def absent(name: str) -> str:
     """Why this version has no network of that name; empty where it has."""
     if name in zoo.list_models() or name.startswith(network_file.PREFIX):
@@ -43,7 +49,7 @@ def absent(name: str) -> str:
 def count(job: Job) -> tuple[int, int]:
     """Multiply-accumulates and parameters by the paper's rule (`hmseg.count`). Raises WorkError for
     a size that the network does not take."""
-    network = create(job.network, job.classes)
+    network = shape(job.network, job.classes)
     try:
         return count_macs(network, *job.resolution), count_parameters(network)
     except Exception as error:  # whatever torch raises where maps do not fit together

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import nn
 
-from deploy.paper.networks import create
+from deploy.paper.networks import shape
 from deploy.resolution import Resolution
 from hmseg.count import AUXILIARY_PREFIX, macs_by_layer
 from hmseg.mrms import MRMS
@@ -37,9 +38,10 @@ class Share:
     parameters: int
 
 
+@cache
 def split(name: str, resolution: Resolution, classes: int) -> tuple[Share, Share]:
     """Backbone and head of a network. Raises UserError for one whose parts are not known."""
-    network = create(name, classes)
+    network = shape(name, classes)
     backbone = _OURS if isinstance(network, MRMS) else BACKBONES.get(name)
     if backbone is None:
         raise UserError(f"{name}: which of its modules are the backbone is not known")
