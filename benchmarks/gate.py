@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 def deployable(name: str, size: Resolution, folder: Path) -> onnx.ModelProto:
     """From the image to logits."""
-    if name in zoo.list_models():
+    if name in zoo.list_own():
         model: torch.nn.Module = random_network(zoo.entry(name).config)
     else:
         model = create_network(name)

@@ -97,7 +97,7 @@ def line(row: dict[str, Any]) -> str:
 def main() -> int:
     """Run the matrix."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=zoo.list_models())
+    parser.add_argument("--models", nargs="*", default=zoo.list_own())
     parser.add_argument("--genotypes", type=int, default=5, help="how many random ones")
     parser.add_argument("--resolutions", nargs="*", default=RESOLUTIONS, type=parse_resolution)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -106,6 +106,8 @@ def bench(
     threads: int,
     remote: Remote | None = None,
     profiled: bool = False,
+    memory: bool = True,
+    all_peers: bool = False,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
     """Time an artifact and its peers on one image uint8 (H, W, C), which is normalised before where
@@ -113,9 +115,10 @@ def bench(
 
     Each side returns its output on the host. A peer is not timed where it does not run here, nor
     where its labels differ from ours in more pixels than ties and the precision explain; the result
-    says why. Memory is measured in processes of their own, where that is possible. Where
-    `profiled`, the network's kernels are timed too, afterwards. Raises UserError as
-    `deploy.profile.profile` does, before anything is timed.
+    says why. With `all_peers` those too that a user need not have. `memory` is measured in
+    processes of their own, where that is possible. Where `profiled`, the network's kernels are
+    timed too, afterwards. Raises UserError as `deploy.profile.profile` does, before anything is
+    timed.
     """
     if profiled:
         require_timed(artifact, "the artifact")
@@ -123,6 +126,8 @@ def bench(
     makers: Mapping[str, Callable[[], Peer]] = {}
     if remote is None:  # a device runs nothing but our libraries
         makers = backend.peers(artifact, source, given, threads)
+        if all_peers:
+            makers = {**makers, **backend.optional_peers(artifact, source, given, threads)}
 
     def measure(session: Session) -> BenchResult:
         session.given = given
@@ -135,7 +140,9 @@ def bench(
             artifact.metadata, artifact.target.precision.note, absent,
             {name: peer.note for name, peer in peers.items() if peer.note}, differing,
             session.time_parts(protocol.repeat * protocol.rounds),
-            _memory(artifact, source, threads) if backend.measures_memory and not remote else {},
+            _memory(artifact, source, threads)
+            if memory and backend.measures_memory and not remote
+            else {},
             profile(session, threads) if profiled else None,
         )  # fmt: skip
 

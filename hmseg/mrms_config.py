@@ -23,11 +23,14 @@ class MRMSConfig:
     def __post_init__(self) -> None:
         if self.width not in (0.5, 1.0):
             raise UserError(f"width {self.width} is not built; choose 0.5 or 1.0")
-        if not 2 <= self.num_classes <= 255:
-            raise UserError(
-                f"num_classes is {self.num_classes}; labels are uint8 and 255 is void: 2 to 255"
-            )
+        check_num_classes(self.num_classes)
 
     def scaled(self, channels: int) -> int:
         """MobileNetV2's rounding of channels * width to a multiple of 8, never below 90%."""
         return scale_channels(channels, self.width)
+
+
+def check_num_classes(count: int) -> None:
+    """Raise UserError for classes that labels cannot tell apart."""
+    if not 2 <= count <= 255:
+        raise UserError(f"num_classes is {count}; labels are uint8 and 255 is void: 2 to 255")

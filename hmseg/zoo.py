@@ -1,4 +1,5 @@
-"""The model zoo: networks by name; other networks of the search space by their genotype.
+"""The model zoo: networks by name, our own and the peers of `hmseg.families`; other networks of the
+search space by their genotype.
 
 Torch is imported by `create_model` alone: a wrong name is refused without it.
 """
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmseg import network_file
+from hmseg.families import create_network, list_networks
 from hmseg.mend import Resume
-from hmseg.mrms_config import Head, MRMSConfig
+from hmseg.mrms_config import Head, MRMSConfig, check_num_classes
 from lut.errors import UserError
 
 if TYPE_CHECKING:
-    from hmseg.mrms import MRMS
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """One released name."""
+    """One name of our own."""
 
     config: MRMSConfig
     summary: str
@@ -36,25 +38,38 @@ def register(name: str, config: MRMSConfig, summary: str) -> None:
 
 
 def list_models() -> list[str]:
-    """Every name that `create_model` takes."""
+    """Every name that `create_model` takes: our own networks, then the peers."""
+    return [*list_own(), *list_networks()]
+
+
+def list_own() -> list[str]:
+    """The names of our own networks, which are of the search space."""
     return list(_ENTRIES)
 
 
+def is_peer(name: str) -> bool:
+    """Whether a name is that of another network than ours."""
+    return name not in _ENTRIES and name in list_networks()
+
+
 def entry(name: str) -> ZooEntry:
-    """The entry behind a name; raises UserError with the nearest names for an unknown one."""
-    if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"unknown model {name!r}: {hint}the zoo has {', '.join(_ENTRIES)}")
-    return _ENTRIES[name]
+    """The entry behind a name of our own; raises UserError with the nearest name for an unknown
+    one, and for a peer's."""
+    if name in _ENTRIES:
+        return _ENTRIES[name]
+    if is_peer(name):
+        raise UserError(f"{name} is not of our search space: choose one of {', '.join(_ENTRIES)}")
+    near = difflib.get_close_matches(name, list_models(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list_models())}"
+    raise UserError(f"unknown model {name!r}: {hint}")
 
 
 def network_config(model: str, num_classes: int | None = None) -> MRMSConfig:
-    """The configuration of a zoo name, of a genotype's file (.json, as a search writes it),
-    or of a network in one line (`hmseg.network_file`).
+    """The configuration of a zoo name of our own, of a genotype's file (.json, as a search writes
+    it), or of a network in one line (`hmseg.network_file`).
 
     Without `num_classes` a file's own number of classes counts, else the 19 of Cityscapes. Raises
-    UserError for an unknown name and for a file that is no genotype.
+    UserError for an unknown name, for a peer's, and for a file that is no genotype.
     """
     if model in _ENTRIES:
         config = _ENTRIES[model].config
@@ -80,28 +95,35 @@ def lasting_name(model: str) -> str:
 
 def create_model(
     name: str, *, num_classes: int | None = None, pretrained: str | None = None
-) -> "MRMS":
-    """Build a network by name (see `network_config`), in training mode.
+) -> "nn.Module":
+    """Build a network, an `MRMS` by the names of `network_config`, or a peer by its own, in
+    training mode: `MRMS.forward` and `hmseg.families.auxiliary` say what it then gives. In eval
+    mode a peer gives its scores at its own stride.
 
     Without `pretrained` it is randomly initialised and `num_classes` defaults to the 19 of
     Cityscapes. `pretrained` names the data set whose released weights to load, e.g. "camvid";
     they fix the number of classes. Raises UserError for an unknown name, where there are no such
     weights, and where they have another number of classes than asked for.
     """
-    config = network_config(name, num_classes)
+    config = None if is_peer(name) else network_config(name, num_classes)
     from hmseg.mrms import MRMS
     from hmseg.pretrained import load_released
 
-    if pretrained is not None:
-        released = load_released(name, pretrained)
+    released = None if pretrained is None else load_released(name, pretrained)
+    if released is not None:
         if num_classes not in (None, released.num_classes):
             raise UserError(
                 f"the {pretrained!r} weights of {name} have {released.num_classes} classes, not "
                 f"{num_classes}; leave num_classes out, or use pretrained=None"
             )
-        config = replace(config, num_classes=released.num_classes)
-    model = MRMS(config)
-    if pretrained is not None:
+        num_classes = released.num_classes
+    if config is None:
+        num_classes = MRMSConfig.num_classes if num_classes is None else num_classes
+        check_num_classes(num_classes)
+        model = create_network(name, num_classes)
+    else:
+        model = MRMS(replace(config, num_classes=num_classes or config.num_classes))
+    if released is not None:
         model.load_state_dict(released.tensors)
     return model
 

@@ -193,7 +193,7 @@ FLOORS = (
     ("bench", "quick_timing", "tuning"),
     ("build",),
     ("compile", "tables"),
-    ("report",),
+    ("paper", "report"),
     ("cli",),
 )  # fmt: skip
 FLOOR_OF = {f"deploy.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -137,6 +137,13 @@ class Backend(Protocol):
         """What runs the network of `source` on the same machine instead, by name; each raises where
         it does not. Raises UserError for ends that are not timed there."""
 
+    def optional_peers(
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """The same of peers that this project does not bring along: each raises UserError where it
+        is not installed."""
+        return {}
+
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:

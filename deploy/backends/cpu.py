@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ from deploy.devices.network import Remote
 from deploy.graph.reference import OnnxSession
 from deploy.measure.device import Devices
 from deploy.measure.local import LocalDevice
+from deploy.measure.openvino_peer import start_openvino
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
 from deploy.object_cache import ObjectCache
@@ -127,6 +129,12 @@ class CpuBackend(Backend):
             return Peer(lambda: session.run(given)[0])
 
         return {"onnxruntime": start}
+
+    def optional_peers(
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """OpenVINO, on the same graph."""
+        return {"OpenVINO": partial(start_openvino, source.graph, given, threads)}
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool

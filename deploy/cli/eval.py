@@ -108,6 +108,7 @@ def _open_predictor(
         return _open_artifact(path, size, threads)
     import torch
 
+    from hmseg.pretrained import load_released
     from hmseg.train.checkpoint import Checkpoint, load_into
     from hmseg.train.metrics import torch_predictor
     from hmseg.zoo import create_model
@@ -115,7 +116,7 @@ def _open_predictor(
     torch.set_num_threads(threads)
     if kind != ".safetensors":
         model = create_model(network, pretrained=dataset)
-        return torch_predictor(model), model.config.num_classes, 3
+        return torch_predictor(model), load_released(network, dataset).num_classes, 3
     checkpoint = Checkpoint.load(path)
     model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
     load_into(model, checkpoint.released, path)

@@ -10,6 +10,7 @@ from deploy.cli import (
     export,
     lut,
     models,
+    paper,
     profile,
     quickstart,
     report,
@@ -40,6 +41,7 @@ app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("cache")(cache.cache)
+app.command("paper")(paper.paper)
 app.add_typer(device.app, name="device")
 
 

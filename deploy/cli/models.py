@@ -1,6 +1,6 @@
 """hmseg-deploy models."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from deploy.resolution import parse_resolution
 
 
 def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these; else all.")
+    ] = None,
     resolution: Annotated[
         str,
         typer.Option(
@@ -21,32 +24,37 @@ def models(
     ] = "768x1536",
     as_json: options.Json = False,
 ) -> None:
-    """List the zoo with parameters and MACs, counted by the paper's rule."""
+    """List the networks, our own and the peers, with parameters and MACs, counted by the paper's
+    rule."""
     size = parse_resolution(resolution)
-    from hmseg import zoo
+    import torch
+
+    from hmseg import families, zoo
     from hmseg.count import count_macs, count_parameters
 
-    counted = []
-    for name in zoo.list_models():
-        model = zoo.create_model(name)
-        counted.append((name, count_parameters(model), count_macs(model, *size)))
+    rows: list[dict[str, Any]] = []
+    for name in names or zoo.list_models():
+        with torch.device("meta"):  # its weights' shapes are all that is asked for
+            model = zoo.create_model(name)
+        peer = zoo.is_peer(name)
+        row = {
+            "model": name, "parameters": count_parameters(model),
+            "macs": count_macs(model, *size), "group": "peers" if peer else "own",
+            "summary": families.summary(name) if peer else zoo.entry(name).summary,
+        }  # fmt: skip
+        rows.append(row)
     if as_json:
-        rows = [
-            {
-                "model": name,
-                "parameters": parameters,
-                "macs": macs,
-                "summary": zoo.entry(name).summary,
-            }
-            for name, parameters, macs in counted
-        ]
         print_json({"resolution": str(size), "models": rows})
         return
-    print_table(
-        "",
-        ("model", "Mparams", f"GMACs at {size}", "what it is"),
-        [
-            (name, f"{parameters / 1e6:.3f}", f"{macs / 1e9:.3f}", zoo.entry(name).summary)
-            for name, parameters, macs in counted
-        ],
-    )
+    for group, title in (("own", ""), ("peers", "Peers, written anew, without released weights:")):
+        if all(row["group"] != group for row in rows):
+            continue
+        print_table(
+            title,
+            ("model", "Mparams", f"GMACs at {size}", "what it is"),
+            [
+                (r["model"], f"{r['parameters'] / 1e6:.3f}", f"{r['macs'] / 1e9:.3f}", r["summary"])
+                for r in rows
+                if r["group"] == group
+            ],
+        )

@@ -8,6 +8,7 @@ import copy
 import io
 import logging
 import warnings
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -80,17 +81,8 @@ def export_network(
     graph, or, where it takes a ``tensor``, by whoever calls it.
     """
     graph = _export_float_graph(fold_batch_norm(model), resolution)
-    metadata = Metadata(
-        model=name,
-        classes=classes or classes_for(num_classes),
-        resolution=resolution,
-        output=output,
-        mean=MEAN,
-        std=STD,
-        license="MIT",
-        version=version("hmseg"),
-        input=input_kind,
-    )
+    metadata = _metadata_of(name, classes or classes_for(num_classes), resolution)
+    metadata = replace(metadata, output=output, input=input_kind)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
     return _finish(graph, metadata, inspect_ends(graph))[0]
 
@@ -106,6 +98,28 @@ def export_module(module: nn.Module, resolution: Resolution, path: Path) -> None
             f"({one_line(error, 300)}); it has to take a float32 image (1, 3, H, W)"
         ) from error
     save_onnx(graph, path)
+
+
+def export_peer(
+    model: nn.Module, name: str, resolution: Resolution, num_classes: int, folder: Path
+) -> Path:
+    """Export a network of others into a file in `folder`, from normalised image to scores at its
+    own stride, with our metadata: it is then read as a user's is. Batch norms that follow no
+    convolution are left to the reading."""
+    graph = _export_float_graph(fold_pairs(model), resolution)
+    _strip_debug(graph)
+    metadata = _metadata_of(name, classes_for(num_classes), resolution)
+    onnx.helper.set_model_props(graph, metadata.to_strings())
+    path = folder / f"{name}.onnx"
+    save_onnx(graph, path)
+    return path
+
+
+def _metadata_of(name: str, classes: ClassSet, resolution: Resolution) -> Metadata:
+    return Metadata(
+        model=name, classes=classes, resolution=resolution, output="labels", mean=MEAN, std=STD,
+        license="MIT", version=version("hmseg"), input="tensor",
+    )  # fmt: skip
 
 
 class Imported(NamedTuple):

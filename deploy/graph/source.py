@@ -1,10 +1,11 @@
-"""What ``--model`` names: a network of the zoo or an ONNX file of the user's own.
+"""What ``--model`` names: a network of the zoo, a peer or an ONNX file of the user's own.
 
 Light to import: a wrong name is refused without torch and onnx.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
@@ -15,23 +16,25 @@ from lut.files import size_of
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from deploy.graph.export import Imported
     from deploy.reading import ReadModel
-    from hmseg.mrms import MRMS
 
 SEED = 0
+_UNTRAINED = f"random (seed {SEED}): the network is not trained"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A deployable graph, the network behind it where it is ours, and what its weights are.
+    """A deployable graph, the network behind it where it has a name here, from normalised image to
+    scores of its size, and what its weights are.
 
     `imported` says how a user's file became that graph.
     """
 
     graph: "onnx.ModelProto"
-    network: "MRMS | None"
+    network: "nn.Module | None"
     weights: str
     imported: "Imported | None" = None
 
@@ -44,11 +47,12 @@ class Source:
 
 
 def check_model(model: str) -> None:
-    """Raise UserError where a text names neither a network of the zoo nor a file."""
-    if not _names_a_file(model):
+    """Raise UserError where a text names neither a network nor a file."""
+    if _names_a_file(model):
+        if size_of(Path(model)) is None:
+            raise UserError(f"{model}: no such file")
+    elif not zoo.is_peer(model):
         zoo.network_config(model)
-    elif size_of(Path(model)) is None:
-        raise UserError(f"{model}: no such file")
 
 
 def open_source(
@@ -64,13 +68,13 @@ def open_source(
     threshold: float | None = None,
     read: "ReadModel | None" = None,
 ) -> Source:
-    """Export a zoo network, or import an ONNX file (`import_file`) with both ends.
+    """Export a network of the zoo or a peer, or import an ONNX file (`import_file`) with both ends,
+    which may have been `read` before.
 
     Without an `output` it is what the classes ask for: labels where they exclude each other, as
     those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
-    and `num_classes` is not given; else the same random weights every time. `read` is what was read
-    of the file before. Raises UserError for an unknown name, and for options that contradict the
-    file.
+    and `num_classes` is not given; else the same random weights every time, as every peer. Raises
+    UserError for an unknown name, and for options that contradict the file.
     """
     if _names_a_file(model):
         if num_classes is not None:
@@ -94,25 +98,54 @@ def open_source(
         raise UserError(
             "--output masks goes with an ONNX file; a zoo model's classes exclude each other"
         )
+    resolution, output = resolution or DEFAULT_RESOLUTION, output or "labels"
+    export = _export_peer if zoo.is_peer(model) else _export_own
+    return export(model, resolution, input_kind, output, num_classes)
+
+
+def _export_own(
+    model: str, resolution: Resolution, input_kind: InputKind, output: OutputKind,
+    num_classes: int | None,
+) -> Source:  # fmt: skip
     import torch
 
     from deploy.graph.export import export_network
+    from hmseg.mrms import MRMS
     from hmseg.pretrained import list_released
 
     torch.manual_seed(SEED)
     released = [data for name, data in list_released() if name == model]
     trained_on = released[0] if released and num_classes is None else None
     network = zoo.create_model(model, num_classes=num_classes, pretrained=trained_on).eval()
+    assert isinstance(network, MRMS)
     graph = export_network(
-        network,
-        model,
-        resolution or DEFAULT_RESOLUTION,
-        input_kind=input_kind,
-        output=output or "labels",
+        network, model, resolution, input_kind=input_kind, output=output,
         num_classes=network.config.num_classes,
-    )
-    untrained = f"random (seed {SEED}): the network is not trained"
-    return Source(graph, network, f"trained on {trained_on}" if trained_on else untrained)
+    )  # fmt: skip
+    return Source(graph, network, f"trained on {trained_on}" if trained_on else _UNTRAINED)
+
+
+def _export_peer(
+    model: str, resolution: Resolution, input_kind: InputKind, output: OutputKind,
+    num_classes: int | None,
+) -> Source:  # fmt: skip
+    import torch
+
+    from deploy.graph.export import export_peer, make_deployable
+    from deploy.reading import read_own
+    from hmseg.families.blocks import AtImageSize
+    from hmseg.families.calibrate import calibrate_batch_norm
+    from hmseg.mrms_config import MRMSConfig
+
+    torch.manual_seed(SEED)
+    peer = zoo.create_model(model, num_classes=num_classes)
+    # As they come, a deep network's scores are the same at every pixel.
+    calibrate_batch_norm(peer, SEED)
+    classes = num_classes or MRMSConfig.num_classes
+    with TemporaryDirectory() as folder:
+        path = export_peer(peer, model, resolution, classes, Path(folder))
+        graph = make_deployable(read_own(path), input_kind=input_kind, output=output).graph
+    return Source(graph, AtImageSize(peer), _UNTRAINED)
 
 
 def _names_a_file(model: str) -> bool:

@@ -8,6 +8,7 @@ import onnx
 from deploy.reading.file import UserFile, open_file
 from deploy.reading.graph import to_model
 from deploy.reading.guard import read_apart
+from deploy.reading.normalise import normalise
 from deploy.resolution import Resolution
 from lut.errors import UserError
 
@@ -18,6 +19,12 @@ class ReadModel:
 
     file: UserFile
     graph: onnx.ModelProto
+
+
+def read_own(path: Path) -> ReadModel:
+    """Read a file that this program has just written, in this process: it is not hostile."""
+    file = open_file(path, None)
+    return ReadModel(file, to_model(normalise(file)))
 
 
 def read_model(path: Path, resolution: Resolution | None = None) -> ReadModel:

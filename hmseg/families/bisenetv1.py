@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from hmseg.blocks import global_average
-from hmseg.families.blocks import ConvBN, ResNet18, Size, resize, resize_nearest, size_of
+from hmseg.families.auxiliary import Auxiliary
+from hmseg.families.blocks import (
+    ConvBN,
+    ResNet18,
+    ScoreHead,
+    Size,
+    resize,
+    resize_nearest,
+    size_of,
+)
 
 
 class Separable(nn.Sequential):
@@ -83,7 +92,7 @@ class AttentionRefinement(nn.Module):
 
 
 class ContextPath(nn.Module):
-    """From the maps at strides 16 and 32 to 128 channels at stride 8."""
+    """From the maps at strides 16 and 32 to 128 channels at stride 8, by way of stride 16."""
 
     def __init__(self, c16: int, c32: int, *, nearest: bool) -> None:
         super().__init__()
@@ -96,13 +105,13 @@ class ContextPath(nn.Module):
         self.conv32 = ConvBN(128, 128, 3)
         self.conv16 = ConvBN(128, 128, 3)
 
-    def forward(self, map16: Tensor, map32: Tensor, size8: Size) -> Tensor:
-        """(N, c16, H/16, W/16), (N, c32, H/32, W/32) -> (N, 128, H/8, W/8)."""
+    def forward(self, map16: Tensor, map32: Tensor, size8: Size) -> tuple[Tensor, Tensor]:
+        """(N, c16, H/16, W/16), (N, c32, H/32, W/32) -> (N, 128, H/8, W/8), and the same at 1/16,
+        which the auxiliary heads read."""
         x = self.refine32(map32) + self.context(global_average(map32))
-        x = self.conv32(self.resize(x, size_of(map16)))
-        x = self.refine16(map16) + x
-        y: Tensor = self.conv16(self.resize(x, size8))
-        return y
+        x16 = self.conv32(self.resize(x, size_of(map16)))
+        x = self.refine16(map16) + x16
+        return self.conv16(self.resize(x, size8)), x16
 
 
 class FeatureFusion(nn.Module):
@@ -126,10 +135,19 @@ class FeatureFusion(nn.Module):
 
 
 class BiSeNetV1(nn.Module):
-    """`head` is the classifier's width; H and W are multiples of 32."""
+    """`head` is the classifier's width, `aux` that of the heads on the context maps; H and W are
+    multiples of 32."""
+
+    auxiliary = (Auxiliary(), Auxiliary())
 
     def __init__(
-        self, num_classes: int, backbone: str, *, head: int = 64, nearest: bool = False
+        self,
+        num_classes: int,
+        backbone: str,
+        *,
+        head: int = 64,
+        aux: int = 256,
+        nearest: bool = False,
     ) -> None:
         super().__init__()
         self.spatial = nn.Sequential(
@@ -147,18 +165,22 @@ class BiSeNetV1(nn.Module):
         self.context = ContextPath(c16, c32, nearest=nearest)
         self.fusion = FeatureFusion(256, 256, reduction=1)
         self.head = nn.Sequential(ConvBN(256, head, 3), nn.Conv2d(head, num_classes, 1))
+        self.aux_8 = ScoreHead(128, aux, num_classes)
+        self.aux_16 = ScoreHead(128, aux, num_classes)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
         detail = self.spatial(image)
         map16, map32 = self.backbone(image)[-2:]
-        context = self.context(map16, map32, size_of(detail))
+        context, context16 = self.context(map16, map32, size_of(detail))
         scores: Tensor = self.head(self.fusion(detail, context))
-        return scores
+        if not self.training:
+            return scores
+        return scores, self.aux_8(context), self.aux_16(context16)
 
 
 NETWORKS = {
     "bisenetv1-x39": partial(BiSeNetV1, backbone="x39"),
     "bisenetv1-r18": partial(BiSeNetV1, backbone="r18"),
-    "bisenetv1-r18-nearest": partial(BiSeNetV1, backbone="r18", head=256, nearest=True),
+    "bisenetv1-r18-nearest": partial(BiSeNetV1, backbone="r18", head=256, aux=64, nearest=True),
 }

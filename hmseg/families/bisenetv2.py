@@ -1,6 +1,6 @@
 """BiSeNetV2 (arXiv 2004.02147): a wide detail branch and a thin semantic one, each gating the
 other. Layers as in CoinCheung's port, with its head of 1024 channels (the published count lies at
-about 660). Scores at stride 8; four auxiliary heads sit on the semantic stages.
+about 660). Scores at stride 8; four auxiliary heads of 128 channels sit on the semantic stages.
 """
 
 import torch
@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hmseg.blocks import global_average
-from hmseg.families.blocks import ConvBN, resize_nearest, size_of
+from hmseg.families.auxiliary import Auxiliary
+from hmseg.families.blocks import ConvBN, ScoreHead, resize_nearest, size_of
 
 _EXPANSION = 6
+_STAGE_ENDS = (0, 2, 4, 8)  # of the semantic branch, and their channels
+_STAGE_CHANNELS = (16, 32, 64, 128)
 
 
 class Stem(nn.Module):
@@ -99,6 +102,8 @@ class Aggregation(nn.Module):
 class BiSeNetV2(nn.Module):
     """`head` is the classifier's width; H and W are multiples of 32."""
 
+    auxiliary = (Auxiliary(),) * len(_STAGE_ENDS)
+
     def __init__(self, num_classes: int, head: int = 1024) -> None:
         super().__init__()
         self.detail = nn.Sequential(
@@ -127,12 +132,22 @@ class BiSeNetV2(nn.Module):
         self.head = nn.Sequential(
             ConvBN(128, head, 3), nn.Dropout(0.1), nn.Conv2d(head, num_classes, 1)
         )
+        self.aux_stages = nn.ModuleList(
+            ScoreHead(channels, 128, num_classes, dropout=0.1) for channels in _STAGE_CHANNELS
+        )
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
-        fused = self.aggregation(self.detail(image), self.semantic(image))
-        scores: Tensor = self.head(fused)
-        return scores
+        detail, x = self.detail(image), image
+        ends = []
+        for number, layer in enumerate(self.semantic):
+            x = layer(x)
+            if number in _STAGE_ENDS:
+                ends.append(x)
+        scores: Tensor = self.head(self.aggregation(detail, x))
+        if not self.training:
+            return scores
+        return scores, *(head(end) for head, end in zip(self.aux_stages, ends, strict=True))
 
 
 NETWORKS = {"bisenetv2": BiSeNetV2}

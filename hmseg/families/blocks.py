@@ -28,6 +28,19 @@ def resize_nearest(x: Tensor, size: Size) -> Tensor:
     return F.interpolate(x, size=size, mode="nearest")
 
 
+class AtImageSize(nn.Module):
+    """A network in eval mode, with its scores resized to the image as the deployed graph has them:
+    (N, 3, H, W) -> (N, K, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Scores at the image's size."""
+        return resize(self.network(image), size_of(image))
+
+
 class ConvBN(nn.Sequential):
     """Convolution, batch norm, and an activation (ReLU) or none."""
 
@@ -50,6 +63,13 @@ class ConvBN(nn.Sequential):
             nn.BatchNorm2d(cout, eps),
             *([act()] if act else []),
         )
+
+
+class ScoreHead(nn.Sequential):
+    """3x3 to `mid` channels, dropout, and 1x1 scores: what most auxiliary heads are."""
+
+    def __init__(self, cin: int, mid: int, cout: int, *, dropout: float = 0.0) -> None:
+        super().__init__(ConvBN(cin, mid, 3), nn.Dropout(dropout), nn.Conv2d(mid, cout, 1))
 
 
 class PreActConv(nn.Sequential):

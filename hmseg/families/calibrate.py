@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.count import AUXILIARY_PREFIX
+
 
 def calibrate_batch_norm(
     network: nn.Module, seed: int = 0, size: tuple[int, int] = (128, 256)
@@ -25,8 +27,9 @@ def calibrate_batch_norm(
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     ]
     with torch.no_grad():
-        for module in network.modules():
-            _draw(module, generator)
+        for name, module in network.named_modules():
+            if not name.startswith(AUXILIARY_PREFIX):  # not in eval mode: the draws stay the same
+                _draw(module, generator)
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the statistics become exactly those of the images

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.families.blocks import (
     Bottleneck,
     ConvBN,
@@ -41,6 +42,13 @@ def stem(width: int) -> nn.Sequential:
     )
 
 
+class PreActHead(nn.Sequential):
+    """3x3 to `mid` channels and 1x1 scores, each behind batch norm and ReLU."""
+
+    def __init__(self, cin: int, mid: int, cout: int) -> None:
+        super().__init__(PreActConv(cin, mid, 3), PreActConv(mid, cout, bias=True))
+
+
 class DAPPM(nn.Module):
     """Deep aggregation pyramid: each level, resized, is added to the one before, then a 3x3."""
 
@@ -67,6 +75,8 @@ class DDRNet(nn.Module):
     Names of the maps: `high` at stride 8, `low` at 16, 32, 64. Stages end before their ReLU.
     """
 
+    auxiliary = (Auxiliary(0.4),)
+
     def __init__(self, num_classes: int, width: int, head: int) -> None:
         super().__init__()
         p = width
@@ -86,11 +96,10 @@ class DDRNet(nn.Module):
             ConvBN(2 * p, 4 * p, 3, stride=2), ConvBN(4 * p, 8 * p, 3, stride=2, act=None)
         )
         self.pyramid = DAPPM(16 * p, 128, 4 * p)
-        self.head = nn.Sequential(
-            PreActConv(4 * p, head, 3), PreActConv(head, num_classes, bias=True)
-        )
+        self.head = PreActHead(4 * p, head, num_classes)
+        self.aux_high = PreActHead(2 * p, head, num_classes)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
         x = F.relu(self.stage2(F.relu(self.stage1(self.stem(image)))))
         size = size_of(x)
@@ -99,6 +108,7 @@ class DDRNet(nn.Module):
             low + self.down3(F.relu(high)),
             high + resize(self.up3(F.relu(low)), size),
         )
+        half_way = high
         low, high = self.low4(F.relu(low)), self.high4(F.relu(high))
         low, high = (
             low + self.down4(F.relu(high)),
@@ -106,7 +116,7 @@ class DDRNet(nn.Module):
         )
         low, high = self.low5(F.relu(low)), self.high5(F.relu(high))
         scores: Tensor = self.head(high + resize(self.pyramid(low), size))
-        return scores
+        return (scores, self.aux_high(half_way)) if self.training else scores
 
 
 NETWORKS = {

@@ -1,7 +1,8 @@
 """Fast-SCNN (Poudel et al., "Fast-SCNN: fast semantic segmentation network", 2019).
 
 Two branches share their first three layers; the deep one ends in pyramid pooling, and the two are
-added. Scores at 1/8 of the image's size. Padding and resizing as in PaddleSeg.
+added. Scores at 1/8 of the image's size. Padding and resizing as in PaddleSeg; the auxiliary head
+sits on the shared layers.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hmseg.families.blocks import ConvBN, resize, size_of
+from hmseg.families.auxiliary import Auxiliary
+from hmseg.families.blocks import ConvBN, ScoreHead, resize, size_of
 from hmseg.families.mobile_blocks import InvertedResidual, separable
 
 _GRIDS = (1, 2, 3, 6)
@@ -45,6 +47,8 @@ class _PyramidPooling(nn.Module):
 class FastSCNN(nn.Module):
     """Images (N, 3, H, W) to scores (N, num_classes, H/8, W/8)."""
 
+    auxiliary = (Auxiliary(0.4),)
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.downsample = nn.Sequential(
@@ -67,13 +71,14 @@ class FastSCNN(nn.Module):
             nn.Dropout(0.1),
             nn.Conv2d(128, num_classes, 1),
         )
+        self.aux_high = ScoreHead(64, 32, num_classes, dropout=0.1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Scores at 1/8 of the image's size."""
         high = self.downsample(image)
         low = self.low(resize(self.context(high), size_of(high)))
         scores: Tensor = self.classify(self.high(high) + low)
-        return scores
+        return (scores, self.aux_high(high)) if self.training else scores
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {"fast-scnn": FastSCNN}

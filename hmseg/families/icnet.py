@@ -1,6 +1,6 @@
 """ICNet (arXiv 1704.08545) at half width, as released: the deep part sees the image at 1/4, two
 shallow ones see it at 1/2 and in full. Layers as in the authors' prototxt. Scores at stride 4;
-auxiliary heads sit on the fused maps at strides 16 and 8.
+auxiliary heads sit on what is fused at strides 16 and 8, before the higher maps are added.
 
 Caffe's bilinear resize aligns corners, and its pyramid's pools overlap; here they are adaptive.
 """
@@ -8,6 +8,7 @@ Caffe's bilinear resize aligns corners, and its pyramid's pools overlap; here th
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.families.blocks import Bottleneck, ConvBN, Size, resize, size_of
 
 _BINS = (1, 2, 3, 6)
@@ -52,6 +53,8 @@ class CascadeFusion(nn.Module):
 class ICNet(nn.Module):
     """H and W are multiples of 32."""
 
+    auxiliary = (Auxiliary(0.4), Auxiliary(0.16))
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.middle = nn.Sequential(
@@ -73,19 +76,25 @@ class ICNet(nn.Module):
         self.fuse16 = CascadeFusion(256, 256)
         self.fuse8 = CascadeFusion(128, 64)
         self.classify = nn.Conv2d(128, num_classes, 1)
+        self.aux_8 = nn.Conv2d(128, num_classes, 1)
+        self.aux_16 = nn.Conv2d(256, num_classes, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/4, W/4)."""
         half = self.middle(shrink(image))
         deep = self.quarter(shrink(half))
         total = deep
         for pool in self.pools:
             total = total + enlarge(pool(deep), size_of(deep))
-        x = self.fuse16(self.compress(total), half)
-        x = self.fuse8(x, self.full(image))
+        compressed = self.compress(total)
+        fused16 = self.fuse16(compressed, half)
+        x = self.fuse8(fused16, self.full(image))
         height, width = size_of(x)
         scores: Tensor = self.classify(enlarge(x, (2 * height, 2 * width)))
-        return scores
+        if not self.training:
+            return scores
+        fused8 = enlarge(fused16, (height, width))
+        return scores, self.aux_8(fused8), self.aux_16(enlarge(compressed, size_of(half)))
 
 
 NETWORKS = {"icnet": ICNet}

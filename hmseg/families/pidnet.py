@@ -1,6 +1,7 @@
 """PIDNet (arXiv 2206.02066): DDRNet's two branches and a third for boundaries, which decides where
 detail and where context counts. Layers as in the authors' repository. Scores at stride 8; the
-auxiliary heads sit on P before its last stage and on D.
+auxiliary heads sit on P half-way and on D before its last stage (edges). The authors' further term,
+the scores' loss at what D finds to be edges, is not here.
 
 Branches: P (detail) and D (boundaries) at stride 8, I (context) at 16, 32, 64.
 """
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.families.blocks import (
     BasicBlock,
     Bottleneck,
@@ -18,7 +20,7 @@ from hmseg.families.blocks import (
     resize,
     size_of,
 )
-from hmseg.families.ddrnet import pyramid_levels, stem
+from hmseg.families.ddrnet import PreActHead, pyramid_levels, stem
 
 
 class Pag(nn.Module):
@@ -75,6 +77,8 @@ class LightBag(nn.Module):
 class PIDNetS(nn.Module):
     """The small one (m 2, n 3, 32 channels); H and W are multiples of 64."""
 
+    auxiliary = (Auxiliary(0.4), Auxiliary(20.0, "edges"))
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.stem = stem(32)
@@ -97,21 +101,27 @@ class PIDNetS(nn.Module):
         self.i4_to_d = ConvBN(256, 64, 3, act=None)
         self.pyramid = ParallelPyramid(512, 96, 128)
         self.bag = LightBag(128)
-        self.head = nn.Sequential(PreActConv(128, 128, 3), PreActConv(128, num_classes, bias=True))
+        self.head = PreActHead(128, 128, num_classes)
+        self.aux_p = PreActHead(64, 128, num_classes)
+        self.aux_d = PreActHead(64, 32, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
         x = F.relu(self.stage2(F.relu(self.stage1(self.stem(image)))))
         size = size_of(x)
         p, i, d = self.p3(x), F.relu(self.i3(x)), self.d3(x)
         p = self.pag3(p, self.i3_to_p(i))
         d = d + resize(self.i3_to_d(i), size)
+        p_half_way = p
         p, i, d = self.p4(F.relu(p)), F.relu(self.i4(i)), self.d4(F.relu(d))
         p = self.pag4(p, self.i4_to_p(i))
         d = d + resize(self.i4_to_d(i), size)
+        d_before = d
         p, i, d = self.p5(F.relu(p)), self.i5(i), self.d5(F.relu(d))
         scores: Tensor = self.head(self.bag(p, resize(self.pyramid(i), size), d))
-        return scores
+        if not self.training:
+            return scores
+        return scores, self.aux_p(p_half_way), self.aux_d(d_before)
 
 
 NETWORKS = {"pidnet-s": PIDNetS}

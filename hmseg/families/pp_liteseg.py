@@ -1,5 +1,5 @@
 """PP-LiteSeg (arXiv 2204.02681): STDC, a small pyramid, and fusion gated by spatial attention.
-Layers as in PaddleSeg. Scores at stride 8.
+Layers as in PaddleSeg. Scores at stride 8; the auxiliary heads sit on the fused maps at 16 and 32.
 """
 
 from functools import partial
@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hmseg.families.blocks import ConvBN, resize, size_of
+from hmseg.families.auxiliary import Auxiliary
+from hmseg.families.blocks import ConvBN, ScoreHead, resize, size_of
 from hmseg.families.stdc import STDC, STDC1, STDC2
 
 
@@ -65,6 +66,8 @@ class PPLiteSeg(nn.Module):
     """`widths` are the decoder's at strides 32, 16 and 8; H and W are multiples of 128, so that
     the pyramid's bins divide."""
 
+    auxiliary = (Auxiliary(), Auxiliary())
+
     def __init__(
         self, num_classes: int, repeats: tuple[int, ...], widths: tuple[int, int, int]
     ) -> None:
@@ -76,15 +79,19 @@ class PPLiteSeg(nn.Module):
         self.head = nn.Sequential(
             ConvBN(widths[-1], widths[-1], 3), nn.Conv2d(widths[-1], num_classes, 1, bias=False)
         )
+        self.aux_16 = ScoreHead(widths[1], 64, num_classes)
+        self.aux_32 = ScoreHead(widths[0], 64, num_classes)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
         maps = self.backbone(image)
-        y = self.pyramid(maps[-1])
+        fused = [self.pyramid(maps[-1])]
         for x, fusion in zip(reversed(maps), self.fusions, strict=True):
-            y = fusion(x, y)
-        scores: Tensor = self.head(y)
-        return scores
+            fused.append(fusion(x, fused[-1]))
+        scores: Tensor = self.head(fused[-1])
+        if not self.training:
+            return scores
+        return scores, self.aux_16(fused[-2]), self.aux_32(fused[-3])
 
 
 NETWORKS = {

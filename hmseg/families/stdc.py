@@ -1,6 +1,6 @@
 """STDC-Seg (arXiv 2104.13188): short-term dense concatenation, with BiSeNet's context path and
-fusion. Layers as in the authors' repository. Scores at stride 8; detail and auxiliary heads, for
-training, sit on the maps at strides 8, 16 and 32.
+fusion. Layers as in the authors' repository. Scores at stride 8. For training, auxiliary heads sit
+on the context maps at strides 8 and 16, and one for edges ("detail") on the backbone's at 8.
 """
 
 from functools import partial
@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.families.bisenetv1 import ContextPath, FeatureFusion
-from hmseg.families.blocks import ConvBN, size_of
+from hmseg.families.blocks import ConvBN, ScoreHead, size_of
 
 STDC1 = (2, 2, 2)
 STDC2 = (4, 5, 3)
@@ -80,6 +81,8 @@ class STDC(nn.Module):
 class STDCSeg(nn.Module):
     """H and W are multiples of 32."""
 
+    auxiliary = (Auxiliary(), Auxiliary(), Auxiliary(target="edges"))
+
     def __init__(self, num_classes: int, repeats: tuple[int, ...]) -> None:
         super().__init__()
         c8, c16, c32 = STDC.CHANNELS
@@ -87,13 +90,18 @@ class STDCSeg(nn.Module):
         self.context = ContextPath(c16, c32, nearest=True)
         self.fusion = FeatureFusion(c8 + 128, 256, reduction=4)
         self.head = nn.Sequential(ConvBN(256, 256, 3), nn.Conv2d(256, num_classes, 1, bias=False))
+        self.aux_8 = ScoreHead(128, 64, num_classes)
+        self.aux_16 = ScoreHead(128, 64, num_classes)
+        self.aux_detail = ScoreHead(c8, 64, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, 3, H, W) -> scores (N, K, H/8, W/8)."""
         map8, map16, map32 = self.backbone(image)
-        context = self.context(map16, map32, size_of(map8))
+        context, context16 = self.context(map16, map32, size_of(map8))
         scores: Tensor = self.head(self.fusion(map8, context))
-        return scores
+        if not self.training:
+            return scores
+        return scores, self.aux_8(context), self.aux_16(context16), self.aux_detail(map8)
 
 
 NETWORKS = {

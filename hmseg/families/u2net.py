@@ -2,7 +2,7 @@
 object detection", Pattern Recognition 2020).
 
 A U-Net each of whose stages is a small U-Net itself. Every decoder stage gives scores, and the
-result is a 1x1 over all of them, at the image's size.
+result is a 1x1 over all of them, at the image's size; in training all of them count alike.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.families.blocks import ConvBN, resize, size_of
 
 _MID, _WIDTH = 16, 64
@@ -80,6 +81,8 @@ class _DilatedResidualU(nn.Module):
 class U2NetP(nn.Module):
     """Images (N, 3, H, W) to scores (N, num_classes, H, W)."""
 
+    auxiliary = (Auxiliary(),) * 6
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
@@ -99,7 +102,7 @@ class U2NetP(nn.Module):
         )
         self.fuse = nn.Conv2d(count * num_classes, num_classes, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Scores at the image's size."""
         maps: list[Tensor] = []
         x = image
@@ -112,7 +115,7 @@ class U2NetP(nn.Module):
             decoded.insert(0, x)
         sides = [side(y) for side, y in zip(self.sides, decoded, strict=True)]
         scores: Tensor = self.fuse(torch.cat([resize(y, size_of(sides[0])) for y in sides], dim=1))
-        return scores
+        return (scores, *sides) if self.training else scores
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {"u2net-p": U2NetP}

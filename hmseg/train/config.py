@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from hmseg.data.batches import BatchSpec
 from hmseg.data.transforms import Augmentation
+from hmseg.families.auxiliary import Auxiliary
 from hmseg.train.distill import DistillationLoss
 from hmseg.train.losses import BoostedLoss, PixelLoss
 from lut.errors import UserError
@@ -139,10 +140,15 @@ class Learning:
         """Bytes of one activation."""
         return {"bfloat16": 2, "float32": 4, "float64": 8}[self.precision]
 
-    def loss(self, class_weights: tuple[float, ...] | None) -> BoostedLoss:
-        """The loss that is asked for."""
+    def loss(
+        self,
+        class_weights: tuple[float, ...] | None,
+        auxiliary: tuple[Auxiliary, ...] | None = None,
+    ) -> BoostedLoss:
+        """The loss that is asked for; with the `auxiliary` outputs of another network than ours."""
         pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
-        return BoostedLoss(pixel, self.auxiliary_weight)
+        ours = (Auxiliary(self.auxiliary_weight),) * 2
+        return BoostedLoss(pixel, ours if auxiliary is None else auxiliary)
 
     def distillation(self) -> DistillationLoss:
         """The loss against a teacher."""

@@ -5,7 +5,7 @@ import math
 import torch
 
 from hmseg.train.checkpoint import Tensors
-from hmseg.train.config import TrainConfig
+from hmseg.train.config import Learning, TrainConfig
 from hmseg.train.distributed import World
 from lut.errors import UserError
 
@@ -29,6 +29,20 @@ def finite_loss(value: float, step: int) -> float:
             "resume from it with a lower learning rate"
         )
     return value
+
+
+def check_peer(config: TrainConfig) -> None:
+    """Raise UserError for what only our own networks take, where another one is trained."""
+    ours = {"auxiliary_weight": Learning.auxiliary_weight, "backbone_rate": Learning.backbone_rate}
+    for name, default in ours.items():
+        if getattr(config, name) != default:
+            words = name.replace("_", " ")
+            raise UserError(
+                f"{words} is of our own networks: {config.model} has the weights that its authors "
+                "published and one learning rate; leave it out"
+            )
+    if config.teacher is not None:
+        raise UserError(f"a teacher is of our own networks, not of {config.model}: leave it out")
 
 
 def check_batches(config: TrainConfig, images: int, world: World) -> None:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from hmseg.data.batches import Loader, Source, normalise_on
 from hmseg.data.fingerprint import Fingerprint, check_same
+from hmseg.families.auxiliary import auxiliary_of, outputs_of
 from hmseg.inherit import inherit_released
 from hmseg.inherit_lite0 import inherit_lite0
-from hmseg.mrms import image_size
+from hmseg.mrms import MRMS, image_size
 from hmseg.pretrained import Released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
-from hmseg.train.guard import check_batches, finite_loss, require_finite
+from hmseg.train.guard import check_batches, check_peer, finite_loss, require_finite
 from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
@@ -65,6 +66,9 @@ class Trainer:
         check_batches(config, len(source), world)
         torch.manual_seed(config.seed)
         model = create_model(config.model, num_classes=len(classes)).to(device)
+        is_ours = isinstance(model, MRMS)
+        if not is_ours:
+            check_peer(config)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.precision == "float64":
@@ -85,7 +89,8 @@ class Trainer:
             if config.channels_last:
                 teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.distillation = config.distillation()
-        self.loss = config.loss(class_weights(source, len(classes), config.class_balance))
+        weights = class_weights(source, len(classes), config.class_balance)
+        self.loss = config.loss(weights, None if is_ours else auxiliary_of(model))
         self.loader = Loader(
             source, config.augmentation, seed=config.seed,
             rank=world.rank, world=world.size, threads=loader_threads,
@@ -141,12 +146,13 @@ class Trainer:
         return finite_loss(self.world.sum(loss.detach()).item(), self.step)
 
     def _outputs(self, images: Tensor) -> tuple[Sequence[Tensor], Tensor | float]:
-        """The network's three maps of scores, and its loss against the teacher: this process's
-        share of the mean over all."""
+        """The network's maps of scores, three of ours, and its loss against the teacher: this
+        process's share of the mean over all."""
         if self.teacher is None:
-            return self.model(images), 0.0
-        maps = self.model.features(images)  # what `MRMS.forward` does, with the maps in between
-        outputs = cast(Sequence[Tensor], self.model.outputs(*maps, image_size(images)))
+            return outputs_of(self.model(images)), 0.0
+        model = cast(MRMS, self.model)  # `check_peer`
+        maps = model.features(images)  # what `MRMS.forward` does, with the maps in between
+        outputs = cast(Sequence[Tensor], model.outputs(*maps, image_size(images)))
         loss = self.distillation(outputs[0], maps[1:], self.teacher.ask(images))
         return outputs, loss / self.world.size
 
@@ -199,17 +205,26 @@ class Trainer:
     def begin_with_released(self, released: Released) -> None:
         """Take what fits of released weights, of this or another network of the space, instead of
         random ones; raises UserError where nothing can (`hmseg.inherit`)."""
+        self._own_model("pretrained weights of another network")
         for model in (self.model, self.average):
             if model is not None:
-                before = inherit_released(model, released, self.classes)
+                before = inherit_released(cast(MRMS, model), released, self.classes)
         self._begin_after(before)
 
     def begin_with_lite0(self) -> None:
         """Take what fits of Lite0's ImageNet weights (`hmseg.lite0`); the head keeps its own."""
+        self._own_model("Lite0's weights")
         for model in (self.model, self.average):
             if model is not None:
-                before = (inherit_lite0(model),)
+                before = (inherit_lite0(cast(MRMS, model)),)
         self._begin_after(before)
+
+    def _own_model(self, what: str) -> MRMS:
+        """The network, where it is of our search space; raises UserError for what only these can
+        take."""
+        if not isinstance(self.model, MRMS):
+            raise UserError(f"{what}: only our own networks take that, not {self.config.model}")
+        return self.model
 
     def _begin_after(self, runs: tuple[dict[str, Any], ...]) -> None:
         self.before = (*runs, *((self.teacher.about,) if self.teacher else ()))

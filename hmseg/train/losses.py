@@ -1,4 +1,6 @@
-"""The training loss: Eq. 1's intermediate boosting of a pixel cross entropy, with its options."""
+"""The training loss: Eq. 1's intermediate boosting of a pixel cross entropy, with its options, and
+what other networks add to their scores' loss in its place (`hmseg.families.auxiliary`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from hmseg.data.batches import Source
 from hmseg.data.dataset import VOID
+from hmseg.families.auxiliary import Auxiliary
 from lut.errors import UserError
 
 OHEM_PROBABILITY = 0.7  # a pixel whose own class has less than this is hard
+EDGE_REACH = 2  # pixels: edges are four wide, as PIDNet's authors draw them
 OHEM_SHARE = 16  # at least 1/16 of an image's pixels are kept
 GPU_CHUNK_BYTES = 1 << 28  # of the upsampled logits that are scored at once on a GPU
 
@@ -95,28 +99,72 @@ class PixelLoss:
 
 
 @dataclass(frozen=True)
+class EdgeLoss:
+    """Binary cross entropy of one map of edges, in which an image's edges weigh as much as all its
+    other pixels together; the mean over the images. Each stands alone, as with OHEM."""
+
+    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the images' losses, and the number of images that have labels.
+
+        `logits` (N, 1, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
+        """
+        total, weight = _InChunks.apply(logits, labels, self, 1)  # type: ignore[no-untyped-call]
+        return total, weight
+
+    def chunk_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The two sums of one image: `logits` (1, 1, H, W), `labels` int64 (1, H, W)."""
+        valid = labels != VOID
+        edges = edges_of(labels) & valid
+        share = edges.sum() / valid.sum().clamp(min=1)
+        balance = torch.where(edges, 1 - share, share) * valid
+        pixel = F.binary_cross_entropy_with_logits(
+            logits[:, 0], edges.to(logits.dtype), reduction="none"
+        )
+        # Without an edge there is nothing to find: share is 0, and so is the loss.
+        return (pixel * balance).sum() / valid.sum().clamp(min=1), valid.any().to(pixel.dtype)
+
+
+def edges_of(labels: Tensor) -> Tensor:
+    """Where a class other than the pixel's own lies within EDGE_REACH rows and columns, bool, of
+    int64 (N, H, W); void pixels have no class."""
+    classes = labels.float()
+    void, size = labels == VOID, 2 * EDGE_REACH + 1
+    highest = F.max_pool2d(classes.masked_fill(void, -1), size, 1, EDGE_REACH)
+    lowest = -F.max_pool2d(-classes, size, 1, EDGE_REACH)  # void is above every class
+    return (highest != lowest) & ~void
+
+
+@dataclass(frozen=True)
 class BoostedLoss:
-    """Intermediate boosting (Eq. 1): L(X_h) + w * (L(X_m) + L(X_l)).
+    """Intermediate boosting (Eq. 1): L(X_h) + w * (L(X_m) + L(X_l)); of another network, the loss
+    of its scores and of its own `auxiliary` outputs, each with its weight.
 
     The paper's weight w is not known to us: 0.4 is our choice.
     """
 
     pixel: PixelLoss = PixelLoss()
-    auxiliary_weight: float = 0.4
+    auxiliary: tuple[Auxiliary, ...] = (Auxiliary(0.4), Auxiliary(0.4))
 
     def sums(self, outputs: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Numerators (3,) with gradient and denominators (3,) without, of X_h, X_m and X_l.
+        """Numerators with gradient and denominators without, of each output: X_h, X_m and X_l.
 
         Both may be summed over processes before `combine`.
         """
-        sums = [self.pixel.sums(logits, labels) for logits in outputs]
+        losses = [self.pixel, *map(self._loss, self.auxiliary)]
+        sums = [loss.sums(given, labels) for loss, given in zip(losses, outputs, strict=True)]
         return torch.stack([s[0] for s in sums]), torch.stack([s[1] for s in sums]).detach()
+
+    def _loss(self, auxiliary: Auxiliary) -> PixelLoss | EdgeLoss:
+        return EdgeLoss() if auxiliary.target == "edges" else self.pixel
 
     def combine(self, totals: Tensor, weights: Tensor) -> Tensor:
         """The scalar loss of the sums; 0 where every pixel is void."""
         # A tiny floor: the mean over an all-void batch is 0/0, and here it is 0.
         means = totals / weights.clamp(min=1e-6)
-        return means[0] + self.auxiliary_weight * (means[1] + means[2])
+        total: Tensor = means[0]
+        for auxiliary, mean in zip(self.auxiliary, means[1:], strict=True):
+            total = total + auxiliary.weight * mean
+        return total
 
     def __call__(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """The loss of one process: a scalar with gradient."""
@@ -136,7 +184,7 @@ class _InChunks(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - torch's own protocol
         logits: Tensor,
         labels: Tensor,
-        loss: PixelLoss,
+        loss: PixelLoss | EdgeLoss,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         small = at_least_float32(logits.detach()).contiguous()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hmseg.families import SIDES
 from lut.errors import UserError
 
 # Activations kept for the backward pass are counted exactly; gradients in flight and the kernels'
@@ -20,7 +21,8 @@ OVERHEAD = 1.4
 def activation_bytes(model: nn.Module, crop: tuple[int, int], element_size: int) -> int:
     """Bytes of one image's activations that the backward pass keeps.
 
-    Runs on the meta device: nothing is computed and nothing allocated.
+    Runs on the meta device: nothing is computed and nothing allocated. Raises UserError where the
+    network does not take such a crop.
     """
     batch = 2
     kept: dict[int, Tensor] = {}
@@ -32,7 +34,13 @@ def activation_bytes(model: nn.Module, crop: tuple[int, int], element_size: int)
     shadow = copy.deepcopy(model).to("meta", torch.float32).train()
     own = {id(tensor) for tensor in (*shadow.parameters(), *shadow.buffers())}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = shadow(torch.empty(batch, 3, *crop, device="meta"))
+        try:
+            outputs = shadow(torch.empty(batch, 3, *crop, device="meta"))
+        except RuntimeError as error:  # torch's for shapes that do not fit
+            raise UserError(
+                f"the network does not take crops of {crop[0]}x{crop[1]}: choose sides that "
+                f"{SIDES} divides"
+            ) from error
     del outputs
     elements = sum(tensor.numel() for key, tensor in kept.items() if key not in own)
     return elements * element_size // batch

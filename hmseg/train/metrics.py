@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from hmseg.data.batches import Source, normalise_on
 from hmseg.data.dataset import VOID, Array
-from hmseg.mrms import MIN_SIDE
+from hmseg.families import SIDES
+from hmseg.families.blocks import resize
+from hmseg.mrms import MIN_SIDE, MultiResolution
 from hmseg.train.distributed import ALONE, World
 from lut.errors import UserError
 
@@ -70,8 +72,10 @@ class Confusion:
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
-    """Labels of one uint8 image by the network in eval mode, on its device, in its precision."""
+    """Labels of one uint8 image by the network in eval mode, on its device, in its precision; its
+    scores are resized to the image as the deployed network's are."""
     like = next(model.parameters())
+    is_ours = isinstance(model, MultiResolution)
 
     def predict(image: Array) -> NDArray[np.integer]:
         training = model.training
@@ -81,11 +85,15 @@ def torch_predictor(model: nn.Module) -> Predictor:
                 pixels = torch.tensor(image).permute(2, 0, 1)[None]
                 batch = normalise_on(like.device, pixels, torch.float32)
                 height, width = image.shape[:2]
-                # A person cut out of a photograph (LIP) may be smaller than a network's least side.
-                missing = max(0, MIN_SIDE - width), max(0, MIN_SIDE - height)
+                # A person cut out of a photograph (LIP) may be smaller than a network's least side,
+                # and another network than ours needs sides that its strides divide.
+                sides = [
+                    max(MIN_SIDE, s) if is_ours else -(-s // SIDES) * SIDES for s in image.shape[:2]
+                ]
+                missing = sides[1] - width, sides[0] - height
                 batch = F.pad(batch, (0, missing[0], 0, missing[1]), mode="replicate")
-                scores: Tensor = model(batch.to(like))[0, :, :height, :width]
-                labels = scores.argmax(0)
+                scores: Tensor = resize(model(batch.to(like)), (sides[0], sides[1]))
+                labels = scores[0, :, :height, :width].argmax(0)
         finally:
             model.train(training)
         return labels.cpu().numpy()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hmseg.mrms import MRMS
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.distill import Lesson
-from hmseg.zoo import create_model
+from hmseg.zoo import network_config
 from lut.errors import UserError
 
 
@@ -28,7 +28,7 @@ class Teacher:
         checkpoint = Checkpoint.load(path)
         if checkpoint.classes != classes:
             raise UserError(f"{path}: a teacher of other classes; leave it out or change the data")
-        network = create_model(checkpoint.config.model, num_classes=len(classes))
+        network = MRMS(network_config(checkpoint.config.model, len(classes)))
         load_into(network, checkpoint.released, path)
         return Teacher(network, {
             "teacher": checkpoint.config.model, "sha256": digest(network), "images_seen": 0,

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -112,6 +113,19 @@ def test_peers_that_are_not_timed(small_artifact, source, monkeypatch):
     assert set(result.samples) == {OURS, "scores"}
     assert result.differing == {"scores": 0.0}
     assert result.note == ", maps in fp16"
+
+
+def test_peers_that_a_user_need_not_have(small_artifact, source):
+    """They are named where they are not installed, and asked only where all are wanted."""
+    result = bench(small_artifact, source, photo(), ONCE, threads=2, memory=False)
+    assert (set(result.samples), result.absent) == ({OURS, PEER}, {})
+    result = bench(small_artifact, source, photo(), ONCE, threads=2, memory=False, all_peers=True)
+    assert result.memory == {}
+    if find_spec("openvino"):
+        assert set(result.samples) == {OURS, PEER, "OpenVINO"}
+    else:
+        assert set(result.samples) == {OURS, PEER}
+        assert "pip install openvino" in result.absent["OpenVINO"]
 
 
 def test_differing_share():

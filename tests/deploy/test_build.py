@@ -200,7 +200,7 @@ SHALLOW = parse_genotype(
 MATRIX = {
     **{
         head: (MRMSConfig(SHALLOW, 0.5, 11, head), Resolution(64, 64))
-        for head in {zoo.entry(name).config.head for name in zoo.list_models()} - {"lcf-lge"}
+        for head in {zoo.entry(name).config.head for name in zoo.list_own()} - {"lcf-lge"}
     },
     "genotype": (
         MRMSConfig(random_genotype(random.Random(1)), 0.5, 11),

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from hmseg import create_model, list_models
+from hmseg import create_model
 from hmseg.genotype import random_genotype
 from hmseg.mrms import MRMS, MRMSConfig
+from hmseg.zoo import list_own
 from lut.errors import UserError
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_own())
 def test_forward_shapes(name):
     model = create_model(name, num_classes=5)
     image = torch.randn(2, 3, 64, 96)

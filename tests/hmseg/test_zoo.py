@@ -6,6 +6,8 @@ import pytest
 
 import hmseg
 from hmseg import zoo
+from hmseg.families import list_networks
+from hmseg.families.fast_scnn import FastSCNN
 from hmseg.genotype import random_genotype
 from hmseg.mend import Resume
 from hmseg.mrms import MRMSConfig
@@ -20,6 +22,23 @@ def test_names():
 def test_unknown_name_says_the_nearest():
     with pytest.raises(UserError, match="did you mean tiny-mrms"):
         hmseg.create_model("tinymrms")
+
+
+def test_the_peers_come_by_the_same_door():
+    assert set(list_networks()) | set(zoo.list_own()) == set(hmseg.list_models())
+    model = hmseg.create_model("fast-scnn", num_classes=5)
+    assert isinstance(model, FastSCNN)
+    assert model.training
+    assert model.classify[-1].out_channels == 5
+    assert hmseg.create_model("fast-scnn").classify[-1].out_channels == 19
+    with pytest.raises(UserError, match="did you mean bisenetv1-x39"):
+        hmseg.create_model("bisenetv1-x38")
+    with pytest.raises(UserError, match="num_classes is 1; labels are uint8"):
+        hmseg.create_model("fast-scnn", num_classes=1)
+    with pytest.raises(UserError, match="no 'camvid' weights of fast-scnn"):
+        hmseg.create_model("fast-scnn", pretrained="camvid")
+    with pytest.raises(UserError, match="fast-scnn is not of our search space: choose one of mrms"):
+        zoo.network_config("fast-scnn")
 
 
 def test_a_name_is_registered_once():

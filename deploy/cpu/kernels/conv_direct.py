@@ -210,15 +210,15 @@ class _Kernel:
         long = sum(self.grouping.cin) * phase.taps > LONG
 
         def channels(part: int, block: ir.Expr, base: ir.Expr, lanes: int) -> None:
-            row = columns.kernel * lanes
+            def row(ky: ir.Expr) -> None:
+                taps(part, block, base, lanes, ky)
+
             if long and lanes * phase.taps > LONG:
-                sum_in_parts(
-                    acc, len(places) * ob, c, rows.kernel, max(1, PART // row),
-                    lambda ky: taps(part, block, base, lanes, ky),
-                )  # fmt: skip
+                each = max(1, PART // (columns.kernel * lanes))
+                sum_in_parts(acc, len(places) * ob, c, rows.kernel, each, row)
             else:
                 with ir.serial(0, rows.kernel) as ky:
-                    taps(part, block, base, lanes, ky)
+                    row(ky)
 
         def taps(part: int, block: ir.Expr, base: ir.Expr, lanes: int, ky: ir.Expr) -> None:
             with ir.serial(0, columns.kernel) as kx:
@@ -242,16 +242,16 @@ class _Kernel:
 
         for part, cin in enumerate(self.grouping.cin):
             full, tail = divmod(cin, c)
+
+            def whole(block: ir.Expr, part: int = part, at: ir.Expr = at) -> None:
+                channels(part, block, at + block * (phase.taps * c), c)
+
             if full and long and c * phase.taps <= LONG:
-                sum_in_parts(
-                    acc, len(places) * ob, c, full, max(1, PART // (c * phase.taps)),
-                    lambda block, part=part, at=at: channels(
-                        part, block, at + block * (phase.taps * c), c
-                    ),
-                )  # fmt: skip
+                each = max(1, PART // (c * phase.taps))
+                sum_in_parts(acc, len(places) * ob, c, full, each, whole)
             elif full:
                 with ir.serial(0, full) as block:
-                    channels(part, block, at + block * (phase.taps * c), c)
+                    whole(block)
             if tail:
                 channels(part, full, at + full * (phase.taps * c), tail)
             at += cin * phase.taps

@@ -87,13 +87,18 @@ def run_program(*arguments: object, env: dict[str, str] | None = None, **options
 
 def hmseg(*arguments: object) -> Done:
     """Run `hmseg` in this process, for fixtures too: torch is imported once."""
-    import torch
-
     from deploy.cli.hmseg import main
+
+    return run_here(main, "hmseg", *arguments)
+
+
+def run_here(main: Callable[[], None], name: str, *arguments: object) -> Done:
+    """Run a program's main function in this process."""
+    import torch
 
     out, err, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), None
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["hmseg", *map(str, arguments)])
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
         patch.setenv("TVM_NUM_THREADS", "2")
         try:
             main()

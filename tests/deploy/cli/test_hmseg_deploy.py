@@ -12,7 +12,7 @@ from tests.deploy.cli.conftest import PROGRAM, hmseg, run_program
 
 COMMANDS = (
     "quickstart", "models", "export", "compile", "verify", "bench", "profile", "tune", "lut", "run",
-    "device", "cache", "upgrade",
+    "device", "cache", "upgrade", "paper",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import pytest
 from deploy.graph.reference import OnnxSession
 from deploy.graph.source import DEFAULT_RESOLUTION, open_source
 from deploy.resolution import Resolution
+from deploy.verify import require, verify_torch
 from lut.errors import UserError
 from tests.deploy.graphs import SIZE, photo, segmenter, write
 
@@ -20,6 +21,25 @@ def test_a_zoo_network():
     assert again.graph == source.graph  # the same random weights every time
     image = photo()
     assert OnnxSession(source.graph).run(image)[0].shape == (64, 64)
+
+
+def test_a_peer():
+    source = open_source("dfanet-b", resolution=SIZE, num_classes=5, output="logits")
+    assert source.network is not None
+    assert source.imported is None
+    assert source.metadata.model == "dfanet-b"
+    assert source.metadata.resolution == SIZE
+    assert source.metadata.input == "image"
+    assert len(source.metadata.classes) == 5
+    assert "not trained" in source.weights
+    again = open_source("dfanet-b", resolution=SIZE, num_classes=5, output="logits")
+    assert again.graph == source.graph
+    assert not [n for n in source.graph.graph.node if n.op_type == "BatchNormalization"]
+    images = {"photo": photo()}
+    require(verify_torch(source.network, source.graph, images))
+    logits = OnnxSession(source.graph).run(images["photo"])[0]
+    assert logits.shape == (5, 64, 64)
+    assert len(set(logits.argmax(0).ravel())) > 1  # calibrated: not one class everywhere
 
 
 def test_released_weights_are_used_where_there_are_some():

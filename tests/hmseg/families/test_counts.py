@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hmseg.count import count_macs, count_parameters
+from hmseg.count import AUXILIARY_PREFIX, count_macs, count_parameters
 from hmseg.families import create_network
+from hmseg.families.jppnet import JOINTS, Refinement
 
 # name, classes, millions of parameters, GMACs at a size, the networks' stride
 ROWS = (
@@ -33,7 +34,12 @@ ROWS = (
     ("pp-liteseg-b", 19, "12.234", "43.26", (768, 1536), 8),
     ("stdc1-seg", 19, "8.275", "37.94", (768, 1536), 8),
     ("stdc2-seg", 19, "12.306", "52.78", (768, 1536), 8),
+    ("deeplabv2-r101", 20, "43.97", "182.9", (512, 512), 8),  # the paper's Table 3: 183.1 G
+    ("jppnet", 20, "79.17", "327.0", (512, 512), 8),
+    ("ce2p", 20, "66.71", "87.22", (512, 512), 4),  # Table 3: 66.7 M, 87.7 G
 )
+# The stride of DeepLabv2's second stage in its first 1x1, as in Caffe, or in the 3x3.
+STRIDE_IN_3X3 = 256 * 128 * (128**2 - 64**2)
 
 
 @cache
@@ -51,3 +57,42 @@ def test_counts(name, classes, millions, gmacs, size, stride):
     assert f"{parameters / 1e6:.{len(millions.partition('.')[2])}f}" == millions
     assert f"{macs / 1e9:.{len(gmacs.partition('.')[2])}f}" == gmacs
     assert shapes == [(1, classes, size[0] // stride, size[1] // stride)]
+
+
+def test_deeplabv2_with_its_stride_elsewhere():
+    counted = count_macs(on_meta("deeplabv2-r101", 20), 512, 512)
+    assert f"{(counted + STRIDE_IN_3X3) / 1e9:.2f}" == "183.29"
+
+
+def test_jppnet_with_the_refinement_of_its_pose():
+    """What was counted as the whole of JPPNet; Table 3 prints 93.4 M and 374.0 G."""
+    network = on_meta("jppnet", 20)
+    with torch.device("meta"):
+        pose = Refinement(20, nn.Conv2d(256, JOINTS, 1))
+    parameters = count_parameters(pose)
+    biases = sum(m.bias.numel() for m in pose.modules() if isinstance(m, nn.Conv2d))
+    macs = (parameters - biases) * 64**2
+    assert f"{(count_parameters(network) + parameters) / 1e6:.1f}" == "93.4"
+    whole = count_macs(network, 512, 512) + macs + STRIDE_IN_3X3
+    assert f"{whole / 1e9:.1f}" == "385.7"
+
+
+def test_ce2p_with_its_auxiliary_outputs():
+    """There the edges have two scores, found in maps at strides 4, 8 and 16."""
+    network = on_meta("ce2p", 20)
+    sides = 128**2, 64**2, 32**2
+    decoder = 256 * 20 * sides[0]
+    edges = 256 * 2 * 9 * sum(sides) + 6 * 2 * sides[0]
+    assert f"{(count_macs(network, 512, 512) + decoder + edges) / 1e9:.2f}" == "87.41"
+    assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" == "66.72"
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    # What torchvision adds to its fcn_resnet50; and by the list of layers.
+    [("fcn-r50", 21, 2_365_205), ("fast-scnn", 19, 64 * 32 * 9 + 64 + 33 * 19)],
+)
+def test_auxiliary_heads(name, classes, parameters):
+    network = on_meta(name, classes)
+    auxiliary = [p for n, p in network.named_parameters() if n.startswith(AUXILIARY_PREFIX)]
+    assert sum(p.numel() for p in auxiliary) == parameters

@@ -51,6 +51,37 @@ def test_the_average_is_the_loop_over_its_tensors_bit_for_bit(tmp_path: Path):
         assert torch.equal(tensor, expected[name]), name
 
 
+def test_a_peer_learns_from_all_of_its_outputs(tmp_path: Path):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig("pidnet-s", "camvid", (Stage((64, 64), 2, 1),), learning_rate=1e-3)
+    trainer = Trainer(config, InMemory(frames), frames.classes.names)
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
+    losses: list[float] = []
+    trainer.run(lambda report: losses.append(report.loss))
+    assert losses[0] > 0
+    for name, tensor in trainer.model.named_parameters():
+        assert not torch.equal(tensor, before[name]), name
+    again = Trainer(config, InMemory(frames), frames.classes.names)
+    again.begin_with(trainer.checkpoint(), tmp_path)
+    with pytest.raises(UserError, match="Lite0's weights: only our own networks take that"):
+        again.begin_with_lite0()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auxiliary_weight": 0.1}, "auxiliary weight is of our own networks"),
+        ({"backbone_rate": 0.5}, "backbone rate is of our own networks"),
+        ({"teacher": "mrms 0"}, "a teacher is of our own networks"),
+    ],
+)
+def test_what_only_our_own_networks_take_is_refused(tmp_path: Path, options, message):
+    frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
+    config = TrainConfig("enet", "camvid", (Stage((64, 64), 2, 1),), **options)
+    with pytest.raises(UserError, match=message):
+        Trainer(config, InMemory(frames), frames.classes.names)
+
+
 def test_exhausted_memory_is_one_line(tmp_path: Path):
     frames = open_dataset("camvid", make_camvid(tmp_path / "camvid"), "train")
     config = TrainConfig("tiny-mrms", "camvid", (Stage((64, 64), 2, 1),))

@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hmseg.train.losses import BoostedLoss, PixelLoss, _InChunks, class_weights
+from hmseg.families.auxiliary import Auxiliary
+from hmseg.train.losses import (
+    BoostedLoss,
+    EdgeLoss,
+    PixelLoss,
+    _InChunks,
+    class_weights,
+    edges_of,
+)
 from lut.errors import UserError
 
 CLASSES = 5
@@ -135,9 +143,58 @@ def test_boosting_is_equation_1(case):
     torch.testing.assert_close(BoostedLoss()(outputs, labels), expected)
 
 
+def test_auxiliary_outputs_count_by_their_weights(case):
+    logits, labels = case
+    edges = logits[:, :1]
+    auxiliary = (Auxiliary(0.16), Auxiliary(20, "edges"))
+    found = BoostedLoss(auxiliary=auxiliary)([logits, logits[:, :, :3], edges], labels)
+    scores, extra = (
+        F.cross_entropy(full_size(x, labels), labels, ignore_index=255)
+        for x in (logits, logits[:, :, :3])
+    )
+    total, count = EdgeLoss().sums(edges, labels)
+    torch.testing.assert_close(found, scores + 0.16 * extra + 20 * total / count)
+    with pytest.raises(ValueError, match="zip"):  # an output that has no weight
+        BoostedLoss(auxiliary=auxiliary)([logits] * 2, labels)
+
+
+def test_edges_are_where_another_class_is_near():
+    labels = torch.zeros(1, 9, 12, dtype=torch.int64)
+    labels[:, :, 6:] = 3
+    labels[:, 0, :] = 255
+    expected = torch.zeros(1, 9, 12, dtype=torch.bool)
+    expected[:, 1:, 4:8] = True  # four wide; void is neither a class nor an edge
+    assert torch.equal(edges_of(labels), expected)
+
+
+def test_edges_weigh_as_much_as_all_else_of_their_image():
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(0, 3, (3, 1, 2, 3), generator=generator).float()
+    labels = F.interpolate(labels, (24, 36))[:, 0].long()
+    labels[1, :5] = 255
+    labels[2] = 255
+    logits = torch.randn(3, 1, 6, 9, generator=generator).requires_grad_()
+    total, count = EdgeLoss().sums(logits, labels.byte())
+    expected = torch.zeros((), dtype=torch.float64)
+    large = full_size(logits.double(), labels)[:, 0]
+    for image, truth in zip(large[:2], labels[:2], strict=True):
+        valid = truth != 255
+        edge = edges_of(truth[None])[0][valid]
+        share = edge.double().mean()
+        losses = torch.where(edge, -F.logsigmoid(image[valid]), -F.logsigmoid(-image[valid]))
+        expected += (torch.where(edge, 1 - share, share) * losses).mean()
+    assert count == 2
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
+    (slope,) = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-7)
+
+
 def test_a_batch_without_labels_costs_nothing(case):
     logits, labels = case
-    loss = BoostedLoss()([logits] * 3, torch.full_like(labels, 255))
+    both = (Auxiliary(), Auxiliary(target="edges"))
+    outputs = [logits, logits, logits[:, :1]]
+    loss = BoostedLoss(auxiliary=both)(outputs, torch.full_like(labels, 255))
     assert loss.item() == 0
     (gradient,) = torch.autograd.grad(loss, logits)
     assert (gradient == 0).all()

@@ -63,6 +63,12 @@ def test_a_batch_that_cannot_fit_names_one_that_does():
     check_memory(model, (360, 480), 8, 4, available=4 << 30)
 
 
+def test_a_crop_that_the_network_does_not_take():
+    model = create_model("dfanet-b", num_classes=11)
+    with pytest.raises(UserError, match="not take crops of 360x480: choose sides that 64 divides"):
+        check_memory(model, (360, 480), 8, 4, available=4 << 30)
+
+
 def test_the_machine_says_what_is_free():
     assert available_bytes(torch.device("cpu")) > 1 << 20
 

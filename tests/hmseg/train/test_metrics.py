@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from hmseg.data.batches import normalise_on
+from hmseg.families.calibrate import calibrate_batch_norm
 from hmseg.train.metrics import Confusion, evaluate, torch_predictor
 from hmseg.zoo import create_model
 from lut.errors import UserError
@@ -59,6 +62,22 @@ def test_what_does_not_fit_is_an_error():
         Confusion(2).add(labels, np.zeros((2, 3), np.uint8))
     with pytest.raises(UserError, match="no labelled pixel"):
         _ = Confusion(2).miou
+
+
+def test_labels_by_a_peer_are_of_the_frame_s_size():
+    torch.manual_seed(0)
+    model = create_model("dfanet-b", num_classes=5)
+    calibrate_batch_norm(model, size=(64, 64))
+    image = np.random.default_rng(1).integers(0, 256, (70, 66, 3), dtype=np.uint8)
+    labels = torch_predictor(model)(image)
+    assert labels.shape == (70, 66)
+    padded = np.pad(image, ((0, 58), (0, 62), (0, 0)), mode="edge")
+    pixels = torch.tensor(padded).permute(2, 0, 1)[None]
+    pixels = normalise_on(torch.device("cpu"), pixels, torch.float32)
+    with torch.inference_mode():
+        scores = F.interpolate(model(pixels), (128, 128), mode="bilinear")
+    np.testing.assert_array_equal(labels, scores[0].argmax(0)[:70, :66])
+    assert len(np.unique(labels)) > 1
 
 
 @pytest.mark.parametrize("size", [(50, 80), (80, 50), (70, 66)])

@@ -1,0 +1,118 @@
+"""docs/paper.md: the paper's tables and figures beside what was measured, from the records.
+
+    hmseg-deploy paper all -o measured      # on each machine, and with --device or --target cuda
+    cp measured/paper.jsonl benchmarks/results/paper-<machine>.jsonl
+    python -m benchmarks.paper_page         # writes the page and its pictures
+
+With --check nothing is written: exit code 1 where the page differs from the records. Every file
+benchmarks/results/paper-*.jsonl is read; of each machine the newest versions count.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.results_lib.store import FOLDER, ROOT
+from deploy.paper.markdown import to_markdown
+from deploy.paper.page import Page
+from deploy.paper.pages import make_page
+from deploy.paper.records import Found, Record, Records, Setting
+from deploy.paper.views import VIEWS, View
+from lut.errors import HmsegError
+from lut.files import read_file, write_atomic
+
+PAGE = ROOT / "docs" / "paper.md"
+COMMAND = "python -m benchmarks.paper_page"
+RECORDS = "paper-*.jsonl"
+
+INTRO = f"""# The paper's tables and figures
+
+Written by `{COMMAND}` from `benchmarks/results/{RECORDS}`; do not edit it by hand.
+`hmseg-deploy paper table1` (to `table6`, `figure1`, `figure2`, `figure6`, or `all`) makes the same
+on your own machine, phone (`--device`) or GPU (`--target cuda`).
+
+"When Humans Meet Machines: Towards Efficient Segmentation Networks" (BMVC 2020) prints what its
+peers' own papers say, each from another card and other software. Here every network is built from
+its published layers, with random weights, compiled, checked against onnxruntime, and timed beside
+it in one run, the sides in turn, from the uint8 image to the uint8 labels: the median of all calls
+and the range of the rounds' medians. MACs and parameters are counted by
+[the paper's rule](networks.md#counting-rule). A printed figure that is wrong is struck out, and a
+footnote says what it really is. No cell of the print is guessed: what is not known here is empty.
+"""
+
+
+def read_all(paths: Sequence[Path]) -> Found:
+    """The records of all files, in the order of their dates."""
+    records: list[Record] = [record for path in paths for record in Records(path).all]
+    return Found(sorted(records, key=lambda record: record.date))
+
+
+def settings_of(view: View, found: Found) -> list[Setting]:
+    """Those that measured something of a view, one for each machine: its newest."""
+    jobs = [job for row in view.rows for job in view.jobs(row)]
+    newest: dict[str, Setting] = {}
+    for setting in found.settings():
+        own = found.of(setting)
+        if any(own.newest(job) for job in jobs):
+            newest[f"{setting} {setting.target_name} {setting.place}"] = setting
+    return list(newest.values())
+
+
+def pages_of(view: View, found: Found) -> list[tuple[Setting | None, Page]]:
+    """A page for each machine; one without, where there is none or the view needs none."""
+    if view.kind in ("parts", "devices"):
+        return [(None, make_page(view, found, found))]
+    settings = settings_of(view, found)
+    if not settings:
+        return [(None, make_page(view, Found([]), found))]
+    return [(setting, make_page(view, found.of(setting), found)) for setting in settings]
+
+
+def build(found: Found, folder: Path, *, draw: bool) -> str:
+    """The whole page; its pictures go into `folder`."""
+    parts = [INTRO]
+    for view in VIEWS.values():
+        for number, (setting, page) in enumerate(pages_of(view, found), 1):
+            picture = f"paper-{view.name}{f'-{number}' if number > 1 else ''}.png"
+            if page.draw and draw:
+                page.draw(folder / picture)
+            page.rename_marks(f"-{number}" if number > 1 else "")
+            where = "" if setting is None else where_of(setting)
+            parts.append(to_markdown(page, where, picture if page.draw else ""))
+    return "\n".join(parts)
+
+
+def where_of(setting: Setting) -> str:
+    """The machine, the versions, the day and the protocol, in a line."""
+    known = setting.provenance
+    versions = ", ".join(" ".join(item) for item in known.versions.items())
+    return (
+        f"Measured by `hmseg-deploy paper`; {setting} ({setting.place}, {setting.target_name}); "
+        f"{versions}; {known.date[:10]}; {known.protocol}."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 the page differs, 2 a file is not as it should be."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    parser.add_argument("--records", nargs="*", type=Path, help="files (benchmarks/results/)")
+    parser.add_argument("-o", "--out", type=Path, default=PAGE)
+    options = parser.parse_args(arguments)
+    try:
+        paths = sorted(FOLDER.glob(RECORDS)) if options.records is None else options.records
+        text = build(read_all(paths), options.out.parent, draw=not options.check)
+        if not options.check:
+            write_atomic(options.out, text)
+        elif read_file(options.out).decode() != text:
+            print(f"{options.out} differs from the records: run {COMMAND}", file=sys.stderr)
+            return 1
+    except HmsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

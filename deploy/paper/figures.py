@@ -1,0 +1,112 @@
+"""The figures: networks in parts, their stages, their speed at several sizes."""
+
+from deploy.bench import OURS
+from deploy.paper import findings, plot
+from deploy.paper.cells import NONE, frames_per_s, giga, median_ms, mega
+from deploy.paper.networks import absent
+from deploy.paper.page import Page, peers_of, why_not
+from deploy.paper.parts import ENLARGED, OTHER, split, stages
+from deploy.paper.records import Found
+from deploy.paper.views import View
+from deploy.resolution import parse_resolution
+
+
+def parts_figure(view: View) -> Page:
+    """What backbone and head count for; nothing is measured."""
+    page = Page(view, [
+        "network", "input", "GMACs backbone", "GMACs head", "head's share", "Mparams backbone",
+        "Mparams head", "head's share",
+    ])  # fmt: skip
+    shares = {}
+    for row in view.rows:
+        assert row.network is not None
+        if why := absent(row.network):
+            page.rows.append([row.label + page.mark(why), row.sizes[0], *[NONE] * 6])
+            continue
+        size = parse_resolution(row.sizes[0])
+        backbone, head = shares[row.label] = split(row.network, size, row.classes)
+        page.rows.append([
+            row.label, row.sizes[0], giga(backbone.macs), giga(head.macs),
+            f"{head.macs / (backbone.macs + head.macs):.0%}", mega(backbone.parameters),
+            mega(head.parameters),
+            f"{head.parameters / (backbone.parameters + head.parameters):.0%}",
+        ])  # fmt: skip
+    if shares:
+        panels = {
+            "GMACs": [[part.macs / 1e9 for part in parts] for parts in shares.values()],
+            "parameters, millions": [[p.parameters / 1e6 for p in s] for s in shares.values()],
+        }
+        labels = list(shares)
+        page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ("backbone", "head"))
+        page.remarks += findings.of_parts(shares)
+    return page
+
+
+def stages_figure(view: View, found: Found) -> Page:
+    """Where the time of a frame goes, by the profile."""
+    records = [
+        (row, job, found.newest(job) if row.network and not absent(row.network) else None)
+        for row in view.rows
+        for job in view.jobs(row)
+    ]
+    times = {
+        (row.key, job): stages(record.result["profile"]["kernels"], job.resolution)
+        for row, job, record in records
+        if record and record.result
+    }
+    names = {name for own in times.values() for name in own}
+    ordered = sorted(names - {ENLARGED, OTHER}, key=lambda name: int(name.partition("/")[2]))
+    ordered += [name for name in (ENLARGED, OTHER) if name in names]
+    page = Page(view, ["network", "input", "frame, ms", *(f"{name}, ms" for name in ordered)])
+    shown: dict[str, dict[str, float]] = {}
+    for row, job, record in records:
+        own = times.get((row.key, job))
+        cells = [NONE] * (1 + len(ordered))
+        if own and record and record.result:
+            cells = [f"{record.result['profile']['frame_ms']:.2f}"]
+            cells += [f"{own[name]:.2f}" if name in own else NONE for name in ordered]
+            shown[f"{row.label}, {job.resolution}"] = own
+        else:
+            cells[0] += page.mark(why_not(row, record))
+        page.rows.append([row.label, str(job.resolution), *cells])
+    if shown:
+        panels = {"ms of a frame": [[o.get(n, 0.0) for n in ordered] for o in shown.values()]}
+        labels = list(shown)
+        page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ordered)
+        page.remarks += findings.of_stages(shown)
+    return page
+
+
+def resolutions_figure(view: View, found: Found) -> Page:
+    """Frames per second of each side, a column for each size."""
+    sizes = list(dict.fromkeys(size for row in view.rows for size in row.sizes))
+    page = Page(view, ["network", "FPS of", *sizes])
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in view.rows:
+        jobs = {str(job.resolution): job for job in view.jobs(row)}
+        records = {
+            size: found.newest(job) if row.network and not absent(row.network) else None
+            for size, job in jobs.items()
+        }
+        for side in [OURS, *peers_of(list(records.values()))]:
+            cells, points = [], []
+            for size in sizes:
+                record = records.get(size)
+                rounds = record.samples.get(side) if record else None
+                if record and rounds:
+                    cells.append(frames_per_s(rounds))
+                    job = record.job.resolution
+                    points.append(
+                        (job.height * job.width / 1e6, 1000 / (median_ms(record, side) or 1))
+                    )
+                else:
+                    why = why_not(row, record) if side == OURS else ""
+                    cells.append(NONE + page.mark(why))
+            page.rows.append([row.label, side, *cells])
+            if points:
+                lines[f"{row.label}, {side}"] = sorted(points)
+    if lines:
+        page.draw = lambda path: plot.lines(
+            path, view.title, lines, "megapixels", "frames per second"
+        )
+    return page

@@ -1,0 +1,80 @@
+"""A view as text: rows of cells with their footnotes, and what draws its picture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.bench import OURS
+from deploy.paper.networks import absent
+from deploy.paper.printed import About, Row
+from deploy.paper.records import Found, Record
+from deploy.paper.views import View
+
+Draw = Callable[[Path], None]
+
+
+@dataclass
+class Page:
+    """Cells are text; `notes` are the footnotes by their marks, in order; `remarks` hold for all of
+    it; `draw` writes the picture, None where there is nothing to draw yet."""
+
+    view: View
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    draw: Draw | None = None
+
+    def mark(self, *texts: str) -> str:
+        """The marks of footnotes, the same for the same text; empty texts have none."""
+        known = {text: mark for mark, text in self.notes.items()}
+        marks = []
+        for text in filter(None, texts):
+            mark = known.setdefault(text, f"{self.view.name}-{len(known) + 1}")
+            self.notes[mark] = text
+            marks.append(f"[^{mark}]")
+        return "".join(marks)
+
+    def rename_marks(self, suffix: str) -> None:
+        """Another end for every mark, for where several pages of a view stand on one."""
+        for old in list(self.notes) if suffix else ():
+            self.notes[old + suffix] = self.notes.pop(old)
+            self.rows = [
+                [cell.replace(f"[^{old}]", f"[^{old}{suffix}]") for cell in row]
+                for row in self.rows
+            ]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "name": self.view.name, "title": self.view.title, "columns": self.columns,
+            "rows": self.rows, "notes": self.notes, "remarks": self.remarks,
+        }  # fmt: skip
+
+
+def newest(view: View, row: Row, found: Found) -> Record | None:
+    """The record of a row of one size; None where it has none, or this version no network."""
+    if row.network is None or absent(row.network):
+        return None
+    return found.newest(view.jobs(row)[0])
+
+
+def why_not(row: Row, record: Record | None) -> str:
+    """Why a row has no times."""
+    if row.network is None:
+        return row.missing
+    if why := absent(row.network):
+        return why
+    return f"failed: {record.failed}" if record else "not measured yet"
+
+
+def peers_of(records: Sequence[Record | None]) -> list[str]:
+    """Whom some records timed beside ours, in the order of the first."""
+    names = [name for record in records if record for name in record.samples if name != OURS]
+    return list(dict.fromkeys(names))
+
+
+def marks_of(page: Page, row: Row, about: About) -> str:
+    """The footnotes of a row on one of its cells."""
+    return page.mark(*(str(note) for note in row.notes if note.about == about))

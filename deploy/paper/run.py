@@ -1,0 +1,94 @@
+"""Measuring what some views still lack: killed anywhere, the same call goes on."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from deploy.paper.jobs import Job
+from deploy.paper.measure import Bench, measure
+from deploy.paper.networks import absent, count
+from deploy.paper.records import Records, Setting
+from deploy.paper.views import View
+from lut.errors import WorkError
+
+# What a network costs besides its calls, in the unit of 1e9 multiply-adds: exporting, compiling.
+_FIXED = 15.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is done now, and about how long the rest takes; None before anything is known."""
+
+    number: int
+    total: int
+    job: Job
+    step: str
+    left_s: float | None
+    lasting: bool = False  # worth a line of its own where there is no terminal
+
+    def __str__(self) -> str:
+        left = "" if self.left_s is None else f", about {self.left_s / 60:.0f} min left"
+        return f"{self.number} of {self.total}, {self.job}: {self.step}{left}"
+
+
+def jobs_of(views: Sequence[View]) -> list[Job]:
+    """What the views need, each once, in their order; what this version has no network for is left
+    out. A profiled job stands for the same without a profile."""
+    jobs = [job for view in views for row in view.rows for job in view.jobs(row)]
+    profiled = {(j.network, j.resolution, j.classes) for j in jobs if j.profiled}
+    wanted = [
+        Job(j.network, j.resolution, j.classes, (j.network, j.resolution, j.classes) in profiled)
+        for j in jobs
+    ]
+    return [job for job in dict.fromkeys(wanted) if not absent(job.network)]
+
+
+def measure_views(
+    views: Sequence[View], bench: Bench, setting: Setting, records: Records,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> list[str]:  # fmt: skip
+    """Measure what the records do not hold on this setting; each network is on disk when the next
+    begins. What failed before is tried again.
+
+    Returns a line for each network that failed. Raises UserError for a full disk.
+    """
+    jobs = jobs_of(views)
+    todo = [job for job in jobs if not records.of(setting).newest(job, failed=False)]
+    clock = _Clock({job: _work(job) for job in todo})
+    failures = []
+    for number, job in enumerate(todo, len(jobs) - len(todo) + 1):
+
+        def tell(step: str, *, lasting: bool = False, number: int = number, job: Job = job) -> None:
+            on_progress(Progress(number, len(jobs), job, step, clock.left_s(), lasting))
+
+        tell("begins", lasting=True)
+        record = measure(job, bench, setting, tell)
+        records.append(record)
+        if record.failed:
+            failures.append(f"{job}: {record.failed}")
+            tell(f"failed: {record.failed}", lasting=True)
+        clock.finish(job)
+    return failures
+
+
+def _work(job: Job) -> float:
+    try:
+        return _FIXED + count(job)[0] / 1e9
+    except WorkError:  # it will fail, and say so, when its turn comes
+        return _FIXED
+
+
+class _Clock:
+    """How long the rest takes, by how long what is done took."""
+
+    def __init__(self, work: dict[Job, float]) -> None:
+        self._left, self._done, self._begin = dict(work), 0.0, time.monotonic()
+
+    def finish(self, job: Job) -> None:
+        self._done += self._left.pop(job)
+
+    def left_s(self) -> float | None:
+        """None before the first job is done; that which is under way counts whole."""
+        if not self._done:
+            return None
+        return (time.monotonic() - self._begin) / self._done * sum(self._left.values())
