@@ -7,6 +7,7 @@ from deploy.report.kinds import (
     bench,
     check,
     latency_table,
+    paper,
     peers,
     profile,
     search,
@@ -14,6 +15,6 @@ from deploy.report.kinds import (
 )
 
 KINDS: tuple[Kind[Any], ...] = (
-    bench.KIND, peers.KIND, profile.KIND, latency_table.KIND, check.KIND, search.KIND,
-    training.KIND,
+    bench.KIND, peers.KIND, paper.KIND, profile.KIND, latency_table.KIND, check.KIND,
+    search.KIND, training.KIND,
 )  # fmt: skip

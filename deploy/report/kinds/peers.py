@@ -98,7 +98,8 @@ def _compared(fields: Fields, config: Fields) -> Compared:
     return Compared(what, medians, ratios, fields.optional("skipped").texts())
 
 
-def _draw(found: Sequence[PeersFile]) -> Markup:
+def draw(found: Sequence[PeersFile]) -> Markup:
+    """A picture and a table of each file."""
     return join(*map(_article, found))
 
 
@@ -155,4 +156,4 @@ def _table(one: PeersFile, peers: Sequence[str]) -> Markup:
     return table(columns, rows)
 
 
-KIND = Kind("Many networks beside other runtimes", _recognises, _read, _draw)
+KIND = Kind("Many networks beside other runtimes", _recognises, _read, draw)
