@@ -4,6 +4,7 @@ Everything random follows from the seed and the generation, and every result is 
 used: a killed evolution is played again from its log up to where it was.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -108,8 +109,8 @@ class Evolution:
         self._rows = [torch.nonzero(row).flatten().tolist() for row in architecture.allowed]
         self._begin_log({"kind": "evolution", "config": asdict(config), "seed": seed, **header})
 
-    def _begin_log(self, first: dict[str, Any]) -> None:
-        records = read_records(self.log)
+    def _begin_log(self, header: dict[str, Any]) -> None:
+        first, records = json.loads(json.dumps(header)), read_records(self.log)
         # Every process has read before the first one writes.
         self.world.together(lambda: None)
         if not records:
