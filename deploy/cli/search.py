@@ -199,6 +199,7 @@ def search(
         arch_learning_rate=space.arch_lr, cost_weight=space.cost_weight,
         pretrained=space.pretrained, init=space.init, teacher=learning.teacher,
         distillation=learning.distillation, shared=space.share_weights, prior=space.prior,
+        refine=refinement.read(),
         compute=compute.read(), options=writing.read(), resume=resume,
     )  # fmt: skip
 
