@@ -2,7 +2,8 @@
 
 With its ReLU6 taken as slopes, a block is one convolution. Each of its inputs has then a kernel for
 each output, and the best that a depthwise convolution and a projection can do for it, by least
-squares, is one kernel and a weight for each output: the first singular vectors.
+squares, is one kernel and a weight for each output: the first singular vectors. Its inputs are
+taken to be of one deviation, by which batch norm divides behind the kernels.
 """
 
 import math
