@@ -71,7 +71,7 @@ def collect(searcher: Searcher, batches: int, samples: int) -> dict[str, Tensor]
         images = normalise_on(searcher.device, pixels, searcher.dtype)
         noise = [gumbel_noise(1, step, draw) for draw in range(samples)]
         paths = [searcher.architecture.sample(n, 1.0) for n in noise]
-        loss = partial(searcher.task_loss, images, labels)
+        loss = partial(searcher.task_loss, images, labels, lesson=None)
         for name, slope in ESTIMATORS.items():
             found[name].append(slope(loss, searcher.architecture, paths, searcher.world)[0])
         if step % 50 == 0:

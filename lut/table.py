@@ -13,6 +13,7 @@ from lut.errors import UserError
 from lut.ops import Operation
 from lut.provenance import Provenance
 from lut.record import Visit
+from lut.retiming import Retiming
 from lut.student import t95
 
 NOISY = 0.05  # half the 95% interval over the median, above which an entry is called noisy
@@ -76,6 +77,13 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class Retime:
+    """What would help: to time the calibration networks of the table at `path` again."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One entry as the table gives it, in microseconds at the reference's baseline speed.
 
@@ -102,6 +110,7 @@ class Table:
     identity: Identity
     runs: tuple[tuple[Provenance, tuple[Visit, ...]], ...]
     name: str  # of the file, for messages
+    retimings: tuple[Retiming, ...] = ()  # in the order of the file: the last one counts
 
     @property
     def visits(self) -> list[Visit]:
@@ -115,12 +124,18 @@ class Table:
 
     @cached_property
     def baseline_us(self) -> float:
-        """The reference network's time to which every sample is scaled: its median. Raises
-        UserError for an empty table."""
+        """The reference network's time to which every sample of an entry is scaled: its median.
+        Raises UserError for an empty table."""
         drifts = [drift for visit in self.visits for drift in visit.drift_us]
         if not drifts:
             raise UserError(f"{self.name} is empty; measure it", mend=self.measure)
         return median(drifts)
+
+    @property
+    def present_us(self) -> float:
+        """The reference network's time at the speed that estimates are for: the last retiming's,
+        else the baseline."""
+        return self.retimings[-1].baseline_us if self.retimings else self.baseline_us
 
     @cached_property
     def entries(self) -> dict[Operation, Entry]:
@@ -130,7 +145,7 @@ class Table:
             if visit.role == "entries":
                 for key in visit.entries:
                     found.setdefault(key, []).append(visit)
-        return {key: _summarise(key, visits, self.baseline_us) for key, visits in found.items()}
+        return {key: summarise(key, visits, self.baseline_us) for key, visits in found.items()}
 
     @cached_property
     def occasions_spread(self) -> list[float]:
@@ -154,9 +169,36 @@ class Table:
         return names + (" EMULATED" if self.emulated else "")
 
     @property
-    def calibration(self) -> list[Visit]:
-        """Whole networks that did not contribute to the entries."""
+    def built_calibration(self) -> list[Visit]:
+        """Whole networks that did not contribute to the entries, as they were measured with
+        them."""
         return [visit for visit in self.visits if visit.role == "calibration"]
+
+    @property
+    def calibration(self) -> list[Visit]:
+        """The same as they were measured last."""
+        return list(self.retimings[-1].visits) if self.retimings else self.built_calibration
+
+    @property
+    def newest(self) -> Provenance | None:
+        """Where its last measurements come from: what vouches for the table; None for an empty
+        one."""
+        if self.retimings:
+            return self.retimings[-1].provenance
+        return self.runs[-1][0] if self.runs else None
+
+    def age(self, date: str, host: str) -> str | None:
+        """In words, why it may no longer hold on that day (ISO 8601, UTC) on that host; None where
+        it was measured on both. An empty `host` is not known, and no reason."""
+        visits = self.retimings[-1].visits if self.retimings else self.visits
+        if not visits:
+            return None
+        if (day := visits[-1].date[:10]) != date[:10]:
+            return f"was measured on {day}"
+        before = self.retimings[-1].host if self.retimings else ""
+        if host and before and before != host:
+            return "was measured on another machine of this kind, or before this one's last start"
+        return None
 
     def entry(self, key: Operation) -> Entry:
         """An entry; raises UserError where it is missing."""
@@ -178,7 +220,8 @@ class Table:
             )  # fmt: skip
 
 
-def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry:
+def summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry:
+    """What visits say of an entry that each has, at the speed of this baseline."""
     levels = [visit.entry_us(key, baseline_us) for visit in visits]
     rounds = [level for visit in levels for level in visit]
     half = float("inf")
@@ -193,7 +236,7 @@ def _summarise(key: Operation, visits: list[Visit], baseline_us: float) -> Entry
 
 
 def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> Table:
-    """One table of all visits; equal ones are taken once.
+    """One table of all visits and retimings; equal ones are taken once.
 
     Raises UserError where the tables are for different things, and, without `force`, where their
     provenance differs. What is forced shows: the result keeps every provenance beside its visits.
@@ -201,7 +244,9 @@ def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> 
     first, *rest = tables
     runs: list[tuple[Provenance, list[Visit]]] = []
     seen: list[Visit] = []
+    retimings: list[Retiming] = []
     for table in (first, *rest):
+        retimings += [retiming for retiming in table.retimings if retiming not in retimings]
         if wrong := first.identity.differences(table.identity):
             raise UserError(f"{first.name} and {table.name} differ: {'; '.join(wrong)}")
         for provenance, visits in table.runs:
@@ -217,4 +262,6 @@ def merge_tables(tables: Iterable[Table], name: str, *, force: bool = False) -> 
                 runs[-1][1].extend(new)
             else:
                 runs.append((provenance, new))
-    return Table(first.identity, tuple((p, tuple(visits)) for p, visits in runs), name)
+    retimings.sort(key=lambda retiming: retiming.visits[-1].date)
+    joined = tuple((p, tuple(visits)) for p, visits in runs)
+    return Table(first.identity, joined, name, tuple(retimings))

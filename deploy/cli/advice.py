@@ -4,7 +4,7 @@ import shlex
 
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import HmsegError
-from lut.table import Identity, Measure, Merge
+from lut.table import Identity, Measure, Merge, Retime
 from lut.table_file import CarryOver
 
 
@@ -22,6 +22,8 @@ def advice(mend: object) -> str:
             return build_command(identity, path)
         case Merge(tables):
             return f"hmseg-deploy lut merge --force {shlex.join(tables)} -o MERGED.jsonl"
+        case Retime(path):
+            return f"hmseg-deploy lut calibrate {shlex.quote(path)} -o CALIBRATED.jsonl"
         case CarryOver(path):
             return f"hmseg-deploy upgrade {shlex.quote(path)}"
         case NameTable():

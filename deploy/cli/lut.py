@@ -1,4 +1,4 @@
-"""hmseg-deploy lut: build, show, check, merge, export."""
+"""hmseg-deploy lut: build, show, check, calibrate, merge, export."""
 
 import csv
 import io
@@ -17,10 +17,11 @@ from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.files import check_writable, write_atomic
 from lut.table import Table, merge_tables
-from lut.table_file import load_table, save_table
+from lut.table_file import add_retiming, load_table, require_growing, save_table
 
 if TYPE_CHECKING:
     from deploy.tables.build import Progress
+    from deploy.tables.calibrate import Calibrated
     from deploy.tables.check import CheckResult
 
 _EMULATED = "EMULATED: these latencies mean nothing"
@@ -152,6 +153,50 @@ def check(
 
 
 @app.command()
+@grouped
+def calibrate(
+    *,
+    path: TablePath,
+    target: Annotated[str | None, typer.Option(help="By default the table's own.")] = None,
+    place: places.DeviceTablePlaceOptions,
+    kept: options.CacheOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "--out", "-o", help="The table with the calibration; by default it grows."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Time a table's calibration networks here and now: its estimates are then those of today.
+
+    Refuses, and writes nothing, where entries have changed and not only their scale.
+    """
+    cache, (table, _) = kept.open(), _open(path)
+    check_writable(out or path)
+    if out is None:
+        require_growing(path)
+    resolved, devices = place.open(table.identity, target)
+    from deploy.tables.calibrate import calibrate_table
+
+    with step("compiling and timing the calibration networks") as progress:
+
+        def tell(done: int, total: int, left_s: float) -> None:
+            progress.tell(f"visit {done} of {total}, about {left_s:.0f} s left")
+
+        found = calibrate_table(table, resolved, devices, on_progress=tell, cache=cache)
+        progress.result = f"{found.after.networks} networks, {len(found.drift.entries)} entries"
+    add_retiming(path, found.retiming, out or path)
+    if as_json:
+        print_json({"table": str(out or path), **found.to_json()})
+        return
+    _print_calibrated(found)
+    if table.emulated:
+        print(_EMULATED)
+    print(out or path)
+
+
+@app.command()
 def merge(
     tables: Annotated[list[Path], typer.Argument(help="Tables of one target and resolution.")],
     out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The merged table.")],
@@ -205,6 +250,8 @@ def _describe(table: Table, space: Space) -> dict[str, Any]:
     return {
         "identity": asdict(table.identity),
         "provenance": [provenance.to_json() for provenance, _ in table.runs],
+        "calibrated": [again.provenance.to_json() for again in table.retimings],
+        "present_us": table.present_us if table.visits else None,
         "visits": len(table.visits),
         "baseline_us": table.baseline_us if table.visits else None,
         "calibration": _calibration(table),
@@ -259,6 +306,12 @@ def _print(table: Table, space: Space) -> None:
         )
     for provenance, visits in table.runs:
         print(f"{len(visits)} visits: {provenance.cpu}, {provenance.date}, {provenance.protocol}")
+    for again in table.retimings:
+        provenance = again.provenance
+        print(
+            f"calibrated {provenance.date} by {len(again.visits)} visits: {provenance.cpu}, "
+            f"reference {again.baseline_us / 1000:.3f} ms"
+        )
     if table.emulated:
         print(_EMULATED)
 
@@ -277,6 +330,28 @@ def _print_check(result: "CheckResult") -> None:
     print(
         f"mean error {result.mean_error:.2%}, worst {result.worst_error:.2%}, Kendall tau "
         f"{result.tau:.3f}; {result.within_upper} of {len(rows)} within the upper bound"
+    )
+
+
+def _print_calibrated(found: "Calibrated") -> None:
+    drift, before, after = found.drift, found.before, found.after
+    then, now = drift.reference_us
+    rows = [
+        ("reference network", f"{then / 1e3:.3f} ms", f"{now / 1e3:.3f} ms"),
+        ("overhead", f"{before.overhead_us:.0f} us", f"{after.overhead_us:.0f} us"),
+        ("x entries", f"{before.factor:.4f}", f"{after.factor:.4f}"),
+        ("residual", f"{before.error:.1%}", f"{after.error:.1%}"),
+    ]
+    print_table("calibration", ("", "before", "now"), rows)
+    print(
+        f"the machine is {abs(drift.speed - 1):.1%} {'slower' if drift.speed > 1 else 'faster'}; "
+        f"beside its reference network entries take x {drift.scale:.3f}, "
+        f"{len(drift.moved)} of the {len(drift.entries)} timed moved by themselves "
+        f"({drift.moved_share:.1%} of the networks' time)"
+    )
+    print(
+        f"so far: mean error {found.error_before:.2%}, {found.within_before} of {after.networks} "
+        "networks within their upper bounds"
     )
 
 

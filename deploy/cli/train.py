@@ -66,15 +66,11 @@ class LearningOptions:
     ] = 0.0
     ohem: Annotated[bool, typer.Option(help="Learn from hard pixels only.")] = False
     label_smoothing: Annotated[float, typer.Option(help="0 to 1.")] = 0.0
-    backbone_rate: Annotated[
-        float, typer.Option(help="Share of the learning rate that all but the head has.")
-    ] = 1.0
+    backbone_rate: training_options.BackboneRate = 1.0
     class_balance: training_options.ClassBalance = 0.0
-    soft_weight: Annotated[float, typer.Option(help="Of a teacher's soft labels.")] = 1.0
-    temperature: Annotated[float, typer.Option(help="Of the soft labels.")] = 1.0
-    feature_weight: Annotated[
-        float, typer.Option(help="Of how alike a teacher finds places of C4 and C5.")
-    ] = 0.0
+    soft_weight: training_options.SoftWeight = 1.0
+    temperature: training_options.Temperature = 1.0
+    feature_weight: training_options.FeatureWeight = 0.0
     mix: Annotated[
         float, typer.Option(help="Probability that classes of another frame are pasted in.")
     ] = 0.0
@@ -141,9 +137,7 @@ def train(
         str | None,
         typer.Option(help="lite0: begin with what fits of EfficientNet-Lite0's ImageNet weights."),
     ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(help="A checkpoint of a network to learn from besides.")
-    ] = None,
+    teacher: training_options.Teacher = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")

@@ -10,6 +10,7 @@ from lut.errors import UserError
 
 if TYPE_CHECKING:
     from hmseg.search.config import SearchConfig
+    from hmseg.search.evolution import CandidateReport
     from hmseg.search.loop import SearchReport
     from hmseg.train.config import TrainConfig
     from hmseg.train.loop import StepReport
@@ -24,12 +25,14 @@ class _Bar:
     the first steps. Where stderr is no terminal, a line every 5% of the steps.
     """
 
-    def __init__(self, title: str, pixels_after: Callable[[int], int], steps: int) -> None:
+    def __init__(
+        self, title: str, pixels_after: Callable[[int], int], steps: int, unit: str = "step"
+    ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as TimeLeft
 
-        self._pixels_after, self._steps = pixels_after, steps
+        self._pixels_after, self._steps, self._unit = pixels_after, steps, unit
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn(title), BarColumn(), TextColumn("{task.fields[at]}, time left"), TimeLeft(),
@@ -46,7 +49,7 @@ class _Bar:
             self._progress.start()
             self._progress.start_task(self._task)
             self._start = pixels, time.monotonic()
-        place = f"step {step} of {self._steps}: {at}"
+        place = f"{self._unit} {step} of {self._steps}: {at}"
         self._progress.update(self._task, completed=pixels, at=place)
         every = max(1, self._steps // 20)
         if self._console.is_terminal or (step % every and step < self._steps):
@@ -86,6 +89,7 @@ class SearchBar(_Bar):
     def __init__(self, config: "SearchConfig", show: Callable[[float], str]) -> None:
         super().__init__("searching", config.recipe.pixels_after, config.steps)
         self._show = show
+        self._refining: _Bar | None = None
 
     def step(self, report: "SearchReport") -> None:
         """Advance the bar."""
@@ -93,6 +97,22 @@ class SearchBar(_Bar):
         if report.architecture:
             at += f", E(A) {self._show(report.architecture.expected)}"
         self._advance(report.step, at)
+
+    def candidate(self, report: "CandidateReport") -> None:
+        """Advance the bar of the evolution, which begins where the search has ended."""
+        if self._refining is None:
+            self.close()
+            self._refining = _Bar("refining", lambda done: done, report.total, "network")
+        best = "" if report.best is None else f", best {100 * report.best:.2f}%"
+        # More are evaluated where what was timed leaves none within the budget.
+        done = min(report.done, report.total)
+        self._refining._advance(done, f"mIoU {100 * report.miou:.2f}%{best}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        super().close()
+        if self._refining is not None:
+            self._refining.close()
 
 
 def tensorboard_watcher(folder: Path) -> "Watcher":

@@ -21,6 +21,17 @@ ClassBalance = Annotated[
 ]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 (autocast) or float64.")]
 ChannelsLast = Annotated[bool, typer.Option(help="Memory layout.")]
+BackboneRate = Annotated[
+    float, typer.Option(help="Share of the learning rate that all but the head has.")
+]
+Teacher = Annotated[
+    Path | None, typer.Option(help="A checkpoint of a network to learn from besides.")
+]
+SoftWeight = Annotated[float, typer.Option(help="Of a teacher's soft labels.")]
+Temperature = Annotated[float, typer.Option(help="Of the soft labels.")]
+FeatureWeight = Annotated[
+    float, typer.Option(help="Of how alike a teacher finds places of C4 and C5.")
+]
 LogEvery = Annotated[int, typer.Option(min=1, help="Steps between lines of the log.")]
 CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 

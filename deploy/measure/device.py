@@ -35,6 +35,7 @@ class DeviceInfo:
     frame: str  # what the time of a whole frame includes, in words
     emulated: bool  # its latencies mean nothing and never enter a table that ships
     versions: dict[str, str] = field(default_factory=dict)  # of what runs there besides our tools
+    host: str = ""  # tells machines of one kind apart, where that is known; no name
 
 
 class Session(Protocol):

@@ -9,6 +9,7 @@ from deploy.gpu.driver import Driver
 from deploy.gpu.kernels import GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.program import GpuProgram
+from deploy.host import running_machine
 from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
 from deploy.runtime import Network
@@ -34,6 +35,7 @@ class GpuDevice(OneDevice):
             frame="the compute part: from the image in the GPU's memory to the labels there",
             emulated=False,
             versions={"nvidia-driver-cuda": driver.version},
+            host=running_machine(),
         )
 
     @contextmanager

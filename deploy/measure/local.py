@@ -34,6 +34,7 @@ class LocalDevice(OneDevice):
             pinning=PINNING,
             frame="from the image in numpy to the labels in numpy",
             emulated=False,
+            host=host.running_machine(),
         )
 
     @contextmanager

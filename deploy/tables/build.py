@@ -125,6 +125,36 @@ def build_table(
         return writer.table
 
 
+def visit_networks(
+    todo: Sequence[_Item], devices: Devices, factory: Factory, protocol: VisitProtocol,
+    keep: Callable[[Visit, int, float], None], built: dict[Genotype, TimedNetwork],
+) -> None:  # fmt: skip
+    """Visit networks in their roles, beside the reference, on as many devices as there are.
+
+    `keep` is called after each, one at a time, with how many are done and about how many seconds
+    the others will take; `built` has the networks that were built before, and gets the others.
+    """
+    if not todo:
+        return
+    start, done = time.monotonic(), 0
+    factory.build_ahead([MRMS_GENOTYPE, *(genotype for genotype, _ in todo)])
+
+    def measure(device: Device, reference: Session, item: _Item) -> Visit:
+        genotype, role = item
+        network = built.get(genotype) or factory.build(genotype)
+        built[genotype] = network
+        with device.open(network.artifact) as session:
+            return measure_visit(session, reference, network, role, protocol)
+
+    def on_result(_item: _Item, visit: Visit) -> None:
+        nonlocal done
+        done += 1
+        keep(visit, done, (time.monotonic() - start) / done * (len(todo) - done))
+
+    reference = factory.build(MRMS_GENOTYPE)
+    devices.spread(todo, measure, on_result, reference=reference.artifact)
+
+
 def visits_left(networks: Sequence[_Item], table: Table) -> list[_Item]:
     """Those of `Plan.networks` that a table does not hold yet, in their order."""
     visited = Counter((v.network, v.role) for v in table.visits)
@@ -177,28 +207,14 @@ class _Builder:
 
     def visit_all(self, todo: Sequence[_Item]) -> None:
         """Visit networks, on as many devices as there are."""
-        if not todo:
-            return
-        start, done = time.monotonic(), 0
-        self.factory.build_ahead([MRMS_GENOTYPE, *(genotype for genotype, _ in todo)])
 
-        def measure(device: Device, reference: Session, item: _Item) -> Visit:
-            genotype, role = item
-            network = self.built.get(genotype) or self.factory.build(genotype)
-            self.built[genotype] = network
-            with device.open(network.artifact) as session:
-                return measure_visit(session, reference, network, role, self.plan.protocol)
-
-        def keep(_item: _Item, visit: Visit) -> None:
-            nonlocal done
+        def keep(visit: Visit, done: int, left_s: float) -> None:
             self.writer.append(visit)
-            done += 1
-            left_s = (time.monotonic() - start) / done * (len(todo) - done)
             entries = len(self.writer.table.entries)
             self.on_progress(Progress(done, len(todo), entries, left_s))
 
-        reference = self.factory.build(MRMS_GENOTYPE)
-        self.devices.spread(todo, measure, keep, reference=reference.artifact)
+        protocol = self.plan.protocol
+        visit_networks(todo, self.devices, self.factory, protocol, keep, self.built)
 
     def noisy_networks(self) -> list[_Item]:
         """What to visit again: the networks with the most noisy entries, within the limits."""

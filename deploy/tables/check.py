@@ -22,17 +22,18 @@ from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
 from lut.estimate import LatencyCost
-from lut.table import Table
+from lut.provenance import Provenance
+from lut.table import Retime, Table
 
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
 OCCASIONS = 5  # of measuring each network: loading gives it other places in memory every time
 _SEED = 30
-_SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
+SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network, in microseconds at the table's baseline speed."""
+    """One network, in microseconds at the table's present speed."""
 
     network: str
     estimate_us: float
@@ -111,13 +112,13 @@ def check_networks(
     """Compile networks, no two alike, as `build_artifact` does, and time them whole.
 
     Each is timed on `OCCASIONS` occasions, all the others between them. Their times are scaled to
-    the table's baseline by the reference network beside them, as the table's own are. Raises what
-    `require_measurable` raises, and UserError where the table lacks an entry and for a device
+    the table's present speed by the reference network beside them, as the table's own are. Raises
+    what `require_measurable` raises, and UserError where the table lacks an entry and for a device
     unlike the others.
     """
     protocol = protocol or backend_of(target).protocol
     require_measurable(table, target, devices, protocol)
-    identity, space = table.identity, _space_of(table)
+    identity, space = table.identity, space_of(table)
     cost = SpaceCost(LatencyCost(table), space)
     measured: dict[Genotype, list[float]] = {genotype: [] for genotype in networks}
     rows: dict[Genotype, Row] = {}
@@ -125,7 +126,7 @@ def check_networks(
 
     def measure(device: Device, reference: Session, genotype: Genotype) -> float:
         with device.open(artifacts[genotype]) as session:
-            return _measure(session, reference, protocol, table.baseline_us)
+            return _measure(session, reference, protocol, table.present_us)
 
     def keep(genotype: Genotype, measured_us: float) -> None:
         measured[genotype].append(measured_us)
@@ -148,23 +149,37 @@ def check_networks(
 def require_measurable(
     table: Table, target: Target, devices: Devices, protocol: VisitProtocol | None = None
 ) -> None:
-    """Raise UserError where the table is for another target, was measured on another CPU or with
-    other kernels than are compiled today."""
+    """Raise UserError where the table is for another target, or what vouches for it, its last
+    retiming or its measurements, is of another CPU or of other kernels than are compiled today."""
+    vouching = [table.newest] if table.retimings else [run for run, _ in table.runs]
+    require_same(table, target, devices, SAME, vouching, protocol)
+
+
+def require_same(
+    table: Table, target: Target, devices: Devices, same: Sequence[str],
+    vouching: Sequence[Provenance | None], protocol: VisitProtocol | None = None,
+) -> Provenance:  # fmt: skip
+    """Raise UserError for a table of another target, and where what vouches for it is not what
+    would be measured now, in the fields `same` of a provenance; returns that of now."""
     identity = table.identity
     if target.key != identity.target:
         raise UserError(
             f"{table.name} is for the target {identity.target}, this is {target.key}; check it on "
             "the device it was measured on"
         )
-    schedules = schedules_of(_space_of(table), target, identity.threads)
+    schedules = schedules_of(space_of(table), target, identity.threads)
     today = provenance_of(devices.info, target, schedules, protocol or backend_of(target).protocol)
-    for run, _ in table.runs:
-        if wrong := [name for name in today.differences(run) if name in _SAME]:
+    for run in vouching:
+        if run and (wrong := [name for name in today.differences(run) if name in same]):
             values = "; ".join(f"{n} {getattr(run, n)!r}, now {getattr(today, n)!r}" for n in wrong)
+            kernels = wrong == ["kernels_version"]
             raise UserError(
-                f"{table.name} cannot be checked here and now, it says: {values}; check it on its "
-                "device, or build it anew in another file"
-            )
+                f"{table.name} cannot be checked here and now, it says: {values}; "
+                + ("calibrate it" if kernels else "check it on its device, or build it anew in "
+                   "another file"),
+                mend=Retime(table.name) if kernels else None,
+            )  # fmt: skip
+    return today
 
 
 def unseen_networks(table: Table, count: int) -> list[Genotype]:
@@ -188,7 +203,8 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)
 
 
-def _space_of(table: Table) -> Space:
+def space_of(table: Table) -> Space:
+    """The networks that a table is for."""
     identity = table.identity
     return Space(parse_resolution(identity.resolution), identity.width, identity.num_classes)
 
@@ -201,9 +217,9 @@ def _compile(
 
 
 def _measure(
-    session: Session, reference: Session, protocol: VisitProtocol, baseline_us: float
+    session: Session, reference: Session, protocol: VisitProtocol, present_us: float
 ) -> float:
-    """Median over the rounds of the whole network's time, in microseconds at baseline speed."""
+    """Median over the rounds of the whole network's time, in microseconds at present speed."""
     rounds = steady_rounds(lambda: whole_block(session, protocol), reference, protocol)
     ratios = [median(r.measured) / median(r.reference) for r in rounds]
-    return median(ratios) * baseline_us
+    return median(ratios) * present_us

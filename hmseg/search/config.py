@@ -45,6 +45,7 @@ class SearchConfig:
     pretrained: str = ""  # the digest of the released weights that the supernet began with
     shared: bool = False  # whether a layer's operators share their weights
     prior: float = 0.0  # the probability at which the model's own choices began; 0: all alike
+    init: str = ""  # other makers' weights that the supernet began with, and their digest
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps < self.recipe.steps:
@@ -74,13 +75,16 @@ class SearchConfig:
             return self.recipe.difference(other.recipe)
         theirs = other.to_dict()
         for name, value in self.to_dict().items():
-            if value != theirs[name]:
-                return f"{name.replace('_', ' ')}: {theirs[name]} there, {value} here"
-        return "nothing"
+            if value != theirs.get(name):
+                return f"{name.replace('_', ' ')}: {theirs.get(name)} there, {value} here"
+        return f"init: {other.init} there, none here" if other.init != self.init else "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
-        return asdict(self) | {"recipe": self.recipe.to_dict()}
+        fields = asdict(self) | {"recipe": self.recipe.to_dict()}
+        if not self.init:  # searches from before there were any stay equal to themselves
+            del fields["init"]
+        return fields
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""

@@ -1,11 +1,11 @@
 """The search loop: weights and architecture in turns, on disjoint halves of the data (Eq. 3)."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from hmseg.data.batches import BatchSpec, Loader, Source, normalise_on
 from hmseg.data.dataset import Array
 from hmseg.data.fingerprint import Fingerprint, check_same
 from hmseg.inherit import inherit_released
+from hmseg.inherit_lite0 import inherit_lite0
+from hmseg.lite0 import weights_name
+from hmseg.mrms import image_size
 from hmseg.pretrained import Released
 from hmseg.search.architecture import (
     Architecture,
@@ -31,12 +34,14 @@ from hmseg.search.objective import Objective
 from hmseg.search.space import search_space
 from hmseg.search.supernet import Supernet, largest_network
 from hmseg.train.checkpoint import load_into
+from hmseg.train.distill import Lesson
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
 from hmseg.train.guard import check_batches, finite_loss, require_finite
 from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from hmseg.train.place import UNKNOWN, Place, add_place, place_of
+from hmseg.train.teacher import Teacher
 from hmseg.zoo import network_config
 from lut.errors import UserError
 
@@ -84,10 +89,11 @@ class SearchReport:
 class Searcher:
     """A search in progress: supernet, architecture, both optimisers, and the step reached.
 
-    The supernet begins with what fits of `released`, the weights that the configuration names by
-    their digest, or with random ones. Raises UserError for other weights, for a budget that nothing
-    in the space meets, for a split whose halves are smaller than a batch, and for a batch that does
-    not fit into memory.
+    The supernet begins with what fits of `released` or of Lite0's, the weights that the
+    configuration names by their digest, or with random ones; with a `teacher`, which it names too,
+    every loss has what the teacher says in it. Raises UserError for other weights or another
+    teacher, for a budget that nothing in the space meets, for a split whose halves are smaller than
+    a batch, and for a batch that does not fit into memory.
     """
 
     def __init__(
@@ -101,10 +107,14 @@ class Searcher:
         device: torch.device = CPU,
         loader_threads: int = 2,
         released: Released | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         if config.pretrained != (released.card["sha256"] if released else ""):
             raise UserError("the pretrained weights are not those of the search's configuration")
+        if config.recipe.teacher != (teacher.name if teacher else None):
+            raise UserError("the teacher is not that of the search's configuration")
         self.config, self.objective, self.classes = config, objective, classes
+        self.source = source
         self.world, self.device = world, device
         recipe = config.recipe
         self.network_config = network_config(recipe.model, num_classes=len(classes))
@@ -132,6 +142,11 @@ class Searcher:
         self.arch_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=config.arch_learning_rate, betas=config.arch_betas
         )
+        self.teacher, self.distillation = teacher, recipe.distillation()
+        if teacher is not None:
+            teacher.network.to(device, self.dtype)
+            if recipe.channels_last:
+                teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = recipe.loss(class_weights(halves[0], len(classes), recipe.class_balance))
         self.loaders = [
             Loader(
@@ -147,6 +162,12 @@ class Searcher:
         self.frames: dict[str, Fingerprint] = {}  # what it learns from, if a run is to keep it
         if released:
             self.before = inherit_released(self.supernet, released, classes)
+        if config.init:
+            if config.init != weights_name():
+                raise UserError("Lite0's weights are not those of the search's configuration")
+            self.before = (inherit_lite0(self.supernet),)
+        if teacher is not None:
+            self.before += (teacher.about,)
 
     def run(self, report: Callable[[SearchReport], None]) -> None:
         """Search to the end, calling `report` after every step.
@@ -192,7 +213,8 @@ class Searcher:
     def _weight_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        loss = self.task_loss(images, labels, self.weight_path(self.step))
+        path, lesson = self.weight_path(self.step), self._lesson(images)
+        loss = self.task_loss(images, labels, path, lesson)
         # None, not zero: what the path does not use is left alone, by weight decay too. (Of shared
         # weights the parts that it does not use have a gradient of zero, and do decay.)
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,13 +224,30 @@ class Searcher:
         # At the end, as in training: a GPU is not waited for before.
         return finite_loss(self.world.sum(loss.detach()).item(), self.step + 1)
 
-    def task_loss(self, images: Tensor, labels: Tensor, path: Path) -> Tensor:
-        """This process's share of the batch's loss."""
-        bfloat16 = self.config.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = self.supernet(images, path)
+    def task_loss(
+        self, images: Tensor, labels: Tensor, path: Path, lesson: Lesson | None
+    ) -> Tensor:
+        """This process's share of the batch's loss; `lesson` is what the teacher says of it."""
+        with self._autocast():
+            maps = self.supernet.maps(images, path)
+            outputs = cast(Sequence[Tensor], self.supernet.outputs(*maps, image_size(images)))
+            distilled: Tensor | float = 0.0
+            if lesson is not None:
+                loss = self.distillation(outputs[0], maps[1:], lesson)
+                distilled = loss / self.world.size
         totals, weights = self.loss.sums(outputs, labels)
-        return self.loss.combine(totals, self.world.sum(weights))
+        return self.loss.combine(totals, self.world.sum(weights)) + distilled
+
+    def _lesson(self, images: Tensor) -> Lesson | None:
+        """Once for a batch, whatever the number of paths."""
+        if self.teacher is None:
+            return None
+        with self._autocast():
+            return self.teacher.ask(images)
+
+    def _autocast(self) -> torch.autocast:
+        bfloat16 = self.config.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
     def _architecture_step(self, images: Tensor, labels: Tensor) -> ArchitectureStep:
         config, seed = self.config, self.config.recipe.seed
@@ -220,9 +259,8 @@ class Searcher:
             )
             for draw in range(config.samples)
         ]
-        slope, value = ESTIMATORS[config.estimator](
-            partial(self.task_loss, images, labels), self.architecture, paths, self.world
-        )
+        loss = partial(self.task_loss, images, labels, lesson=self._lesson(images))
+        slope, value = ESTIMATORS[config.estimator](loss, self.architecture, paths, self.world)
         finite_loss(value, self.step + 1)
         logits = self.architecture.logits
         probabilities = self.architecture.probabilities()

@@ -1,16 +1,17 @@
 """The cost of a distribution over networks, exactly, and the loss that steers it (Eq. 4)."""
 
+from collections.abc import Mapping
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from hmseg.cost import SpaceCost
-from hmseg.genotype import RATIO_TENTHS
+from hmseg.genotype import RATIO_TENTHS, Genotype
 from hmseg.search.architecture import COUNT, Path
 from hmseg.search.budget import Budget
 from hmseg.search.space import CANDIDATES, LAYERS
-from lut.estimate import Estimate
+from lut.estimate import Estimate, LatencyCost
 
 
 class Objective:
@@ -38,6 +39,13 @@ class Objective:
         # Every cost is linear in the total; only its error is not.
         self.offset = cost.cost.network(0.0).value
         self.slope = cost.cost.network(1.0).value - self.offset
+
+    def corrected(self, measured_us: Mapping[Genotype, float]) -> "Objective":
+        """The same with networks that were timed among those that calibrate the table."""
+        latency = self.cost.cost
+        assert isinstance(latency, LatencyCost)  # nothing else is timed
+        further = [(self.cost.total(genotype), us) for genotype, us in measured_us.items()]
+        return Objective(self.cost.calibrated(LatencyCost(latency.table, further)), self.budget)
 
     def expected(self, probabilities: Tensor) -> Tensor:
         """E(A): the exact expectation of the estimate over operators and both ratios.

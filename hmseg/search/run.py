@@ -5,6 +5,7 @@ FOLDER/last.safetensors     the search as it stood at the last checkpoint
 FOLDER/genotype.json        the network found, with its provenance: a model to train
 FOLDER/inherited.safetensors  its weights from the supernet: a checkpoint to begin with
 FOLDER/network.png, probabilities.png, cost.png
+FOLDER/evolution.jsonl      of a refinement: one record per network that was evaluated or timed
 """
 
 import time
@@ -15,16 +16,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hmseg.data.batches import Source
+from hmseg.data.fingerprint import Fingerprint
 from hmseg.mend import Resume
 from hmseg.network_file import to_line, write_network
 from hmseg.search.architecture import Path as NetworkPath
 from hmseg.search.checkpoint import SearchCheckpoint
 from hmseg.search.derive import cost_range, derive
+from hmseg.search.evolution import (
+    CandidateReport,
+    Evolution,
+    EvolutionConfig,
+    Evolved,
+    Timer,
+)
+from hmseg.search.inherited import Inherited
 from hmseg.search.loop import Searcher, SearchReport
 from hmseg.search.pictures import draw_cost, draw_network, draw_probabilities
 from hmseg.search.supernet import inherited_weights
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.distributed import ALONE, World
+from hmseg.train.teacher import digest
 from lut.errors import UserError
 from lut.estimate import Estimate
 from lut.files import check_writable, lock_folder, remove_leftovers
@@ -48,7 +60,20 @@ class Found:
     most_probable: bool  # whether no network, within the budget or not, is more probable
     file: Path
     is_the_model: bool  # whether the search ends with the network of the recipe's own model
+    refinement: dict[str, Any] | None = None  # what an evolution did, as the file keeps it
     measured: dict[str, Any] | None = None  # as the genotype's file keeps it
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """An evolution after the search: on which validation frames, whose fingerprint is kept; `timer`
+    is the closed loop, where there is a machine to time on."""
+
+    config: EvolutionConfig
+    validation: Source
+    frames: Fingerprint
+    timer: Timer | None = None
+    watch: Callable[[CandidateReport], None] = lambda _report: None
 
 
 @dataclass
@@ -61,6 +86,7 @@ class SearchRun:
     options: SearchOptions = SearchOptions()
     world: World = ALONE
     watch: Callable[[SearchReport], None] = lambda _report: None
+    refinement: Refinement | None = None
     _since_log: list[SearchReport] = field(default_factory=list, init=False)
 
     @property
@@ -149,14 +175,46 @@ class SearchRun:
             record | {"probabilities": rounded, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
         )
 
+    def _evolve(self, refinement: Refinement) -> Evolved:
+        searcher, config = self.searcher, refinement.config
+        inherited = Inherited(
+            searcher.supernet, searcher.config.recipe, searcher.source, refinement.validation,
+            frames=config.frames, batches=config.batches, world=self.world,
+            loader_threads=searcher.loaders[0].threads,
+        )  # fmt: skip
+        header = {
+            "search": searcher.config.to_dict(),
+            "weights": digest(searcher.supernet),
+            "frames": refinement.frames,
+            "timed": refinement.timer is not None,
+        }
+        evolution = Evolution(
+            config, searcher.objective, searcher.architecture, inherited.miou,
+            seed=searcher.config.recipe.seed, log=self.folder / "evolution.jsonl", header=header,
+            timer=refinement.timer, world=self.world, watch=refinement.watch,
+        )  # fmt: skip
+        return evolution.run()
+
     def _finish(self) -> Found:
         searcher = self.searcher
         path, most_probable = derive(searcher.objective, searcher.architecture)
-        estimate = searcher.objective.estimate(path)
+        estimate, refined = searcher.objective.estimate(path), None
+        if self.refinement:
+            derived, evolved = path, self._evolve(self.refinement)
+            path, estimate = evolved.path, evolved.objective.estimate(evolved.path)
+            most_probable = path.choices == searcher.architecture.most_probable().choices
+            refined = {
+                "config": asdict(self.refinement.config),
+                "frames": self.refinement.frames,
+                "before": str(derived.genotype),
+                "miou": evolved.miou,
+                "evaluated": evolved.evaluated,
+                "measured_us": evolved.measured_us,
+            }
         file = self.folder / "genotype.json"
         found = Found(
             path, estimate, most_probable, file,
-            path.genotype == searcher.network_config.genotype,
+            path.genotype == searcher.network_config.genotype, refined,
         )  # fmt: skip
         if not self.world.is_main:
             return found
@@ -171,6 +229,7 @@ class SearchRun:
                 "range": [asdict(end) for end in cost_range(
                     searcher.objective, searcher.architecture)],
                 "is_most_probable": most_probable,
+                **({"refinement": refined} if refined else {}),
                 "classes": list(searcher.classes),
                 "processes": self.world.size,
                 "versions": {"hmseg": _version("hmseg")},

@@ -42,13 +42,16 @@ class Supernet(MultiResolution):
                 share_weights(blocks)
 
     def forward(self, image: Tensor, path: Path) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Logits of the path, as MRMS gives them: the same numbers as the network alone.
+        """Logits of the path, as MRMS gives them: the same numbers as the network alone."""
+        return self.outputs(*self.maps(image, path), image_size(image))
+
+    def maps(self, image: Tensor, path: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of the path, as `MRMS.features`.
 
         Gates multiply an operator's own output, before its input is added, and a resized map.
         Since the gates of a layer's candidates sum to 1, that is all of Eq. 2's sum that the
         chosen candidate contributes: the input comes in with weight 1 whatever is chosen.
         """
-        size = image_size(image)
         gates = path.gates
         if gates is not None:
             gates = gates.to(image)
@@ -64,7 +67,7 @@ class Supernet(MultiResolution):
                 y = _gated(block.branch(x), gates, index)
                 x = x + y if block.residual else y
             features[group.name] = x
-        return self.outputs(features["s3"], features["s4b"], features["s5b"], size)
+        return features["s3"], features["s4b"], features["s5b"]
 
     def layers(self) -> list[list[InvertedResidual]]:
         """All candidates of each of the 22 layers."""

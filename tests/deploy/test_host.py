@@ -1,5 +1,6 @@
 import os
 import platform
+import re
 
 import pytest
 
@@ -68,3 +69,9 @@ def test_quotas_of_both_versions(tmp_path, groups, files, limits):
 
 def test_usable_cpus_are_at_least_one_and_at_most_those_of_the_process():
     assert 1 <= host.usable_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_a_running_machine_has_a_digest_and_no_name():
+    found = host.running_machine()
+    assert found == host.running_machine()
+    assert re.fullmatch("[0-9a-f]{16}", found)

@@ -240,9 +240,11 @@ def _read_tuning(path: Path) -> object:
 
 @cache
 def _tables() -> Seeds:
-    from tests.lut.tables import OTHER, table, visit
+    from tests.lut.tables import OTHER, again, table, visit
 
     tables = table(visit("a"), visit("b")), table(visit("c", {OTHER: 3.0}, role="calibration"))
+    retiming = again(visit("c", {OTHER: 4.0}, role="calibration"))
+    tables = *tables, replace(tables[1], retimings=(retiming,))
     return [_written(lambda path, t=t: save_table(t, path)) for t in tables]
 
 

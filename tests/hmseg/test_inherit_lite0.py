@@ -13,7 +13,8 @@ from hmseg.inherit import conv_of, norm_of
 from hmseg.inherit_lite0 import fit_taps, inherit_lite0
 from hmseg.lite0 import Lite0, from_tensors
 from hmseg.mrms import MRMS, MRMSConfig
-from hmseg.search.space import DIMENSIONS, search_space
+from hmseg.search.architecture import Path
+from hmseg.search.space import CANDIDATES, DIMENSIONS, search_space
 from hmseg.search.supernet import Supernet
 from lut.errors import UserError
 from tests.hmseg.lite0_reference import ours, picture, random_tensors, reference
@@ -31,6 +32,11 @@ LARGER = (  # than Lite0: kernels and layers
 ITSELF = (
     "s1 e1k3 | s2 e6k3 skip e6k3 skip | s3 e6k5 e6k5 skip skip | s4a e6k3 e6k3 e6k3 skip"
     " | s4b e6k5 e6k5 skip e6k5 | s5a e6k5 e6k5 e6k5 e6k5 | s5b e6k3 | 0.5 0.5"
+)
+
+IN_ORDER = (
+    "s1 e1k3 | s2 e6k3 e6k3 skip skip | s3 e6k5 e6k5 skip skip | s4a e6k3 e6k3 e6k3 skip"
+    " | s4b e6k5 e6k5 e6k5 skip | s5a e6k5 e6k5 e6k5 e6k5 | s5b e6k3 | 0.5 0.5"
 )
 
 
@@ -51,6 +57,30 @@ def test_with_equal_widths_it_is_lite0_itself(line: str, monkeypatch: pytest.Mon
         x = heir.stages[group.name](x)
     wanted = reference(tensors, pixels)
     torch.testing.assert_close(x.double(), wanted, rtol=1e-5, atol=1e-5 * wanted.abs().max())
+
+
+@pytest.mark.parametrize("line", [IN_ORDER, LARGER])
+@torch.no_grad()
+def test_a_path_of_a_supernet_with_equal_widths_is_lite0_itself(
+    line: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Its n-th layer has Lite0's n-th block. Lite0's strides stand in the place of the resizes."""
+    for module in ("hmseg.genotype", "hmseg.mrms"):
+        monkeypatch.setattr(f"{module}.GROUPS", LITE0_GROUPS)
+    layers = tuple((group, layer) for group in LITE0_GROUPS for layer in range(group.layers))
+    for module in ("hmseg.search.space", "hmseg.search.supernet"):
+        monkeypatch.setattr(f"{module}.LAYERS", layers)
+    monkeypatch.setattr("hmseg.search.supernet.downsample", lambda x, _tenths: x)
+    monkeypatch.setattr(MRMSConfig, "scaled", lambda _, channels: channels)
+    torch.manual_seed(0)
+    genotype = parse_genotype(line)
+    heir = Supernet(MRMSConfig(genotype, num_classes=4), search_space(DIMENSIONS, genotype)).eval()
+    tensors, pixels = random_tensors(), picture(96, 128)
+    inherit_lite0(heir, from_tensors(tensors))
+    choices = [CANDIDATES.index(op) for ops in genotype.ops for op in ops]
+    *_, c5 = heir.maps(ours(pixels), Path((*choices, 1, 1)))
+    wanted = reference(tensors, pixels)
+    torch.testing.assert_close(c5.double(), wanted, rtol=1e-5, atol=1e-5 * wanted.abs().max())
 
 
 @torch.no_grad()
@@ -102,9 +132,10 @@ def test_any_genotype_and_width_takes_it(seed: int):
         for name, tensor in heir.state_dict().items()
         if name.endswith("depthwise.0.weight")
     ]
-    # e1 has no hidden channels of its own: only in s1 does it find an operator like itself.
-    ops = [op for ops in genotype.ops for op in ops if op]
-    assert sum(taken) <= sum(op.expansion > 1 for op in ops) + 1
+    # e1 has no hidden channels: it finds an operator like itself in s1, and elsewhere takes what is
+    # linear where the shape changes.
+    ops = [op for ops in genotype.ops for op in ops[1:] if op]
+    assert sum(taken) <= sum(op.expansion > 1 for op in ops) + len(genotype.ops)
     assert sum(taken) >= 3
 
 

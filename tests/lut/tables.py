@@ -3,6 +3,7 @@
 from lut.ops import InvertedResidual, Resize
 from lut.provenance import Provenance
 from lut.record import EntrySamples, Visit
+from lut.retiming import Retiming
 from lut.table import Identity, Table
 
 RESIZE_RULE = "bilinear, half-pixel centres, to max(1, side * tenths // 10)"  # of hmseg.operators
@@ -31,3 +32,7 @@ def visit(
 
 def table(*visits, provenance=PROVENANCE, identity=IDENTITY, name="t.jsonl"):
     return Table(identity, ((provenance, visits),), name)
+
+
+def again(*visits, provenance=PROVENANCE, host="h"):
+    return Retiming(provenance, host, visits)

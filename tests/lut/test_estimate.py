@@ -1,11 +1,12 @@
 import random
+from dataclasses import replace
 
 import pytest
 
 from lut.errors import UserError
 from lut.estimate import LatencyCost, calibrate
 from lut.table import Measure
-from tests.lut.tables import IDENTITY, KEY, OTHER, table, visit
+from tests.lut.tables import IDENTITY, KEY, OTHER, again, table, visit
 
 
 def test_calibration_finds_what_it_was_made_of():
@@ -54,3 +55,25 @@ def test_too_few_networks_and_missing_entries_raise():
     assert caught.value.mend == Measure(IDENTITY, "t.jsonl")
     with pytest.raises(UserError, match="no entry"):
         LatencyCost(table(visit())).entry(OTHER)
+
+
+def test_a_table_that_was_timed_again_is_fitted_to_that():
+    """Twice as slow, and 10 us more in a frame; further networks count beside."""
+
+    def visits(overhead, speed):
+        return [
+            visit(str(n), {KEY: 10.0 * speed}, whole=(overhead + 11 * n) * speed, calls=n,
+                  reference=100.0 * speed, role="calibration")
+            for n in (1, 2, 3, 4)
+        ]  # fmt: skip
+
+    built = table(visit("e", {KEY: 10.0}), *visits(40, 1))
+    assert LatencyCost(built).network(100.0).value == pytest.approx(40 + 110)
+    cost = LatencyCost(replace(built, retimings=(again(*visits(50, 2)),)))
+    assert cost.entry(KEY) == 10.0
+    assert cost.network(100.0).value == pytest.approx(2 * (50 + 110))
+    assert cost.calibration.factor == pytest.approx(2.2)
+    # One more that took 30% longer, where the others say nothing of an error.
+    further = LatencyCost(cost.table, [(100.0, 1.3 * 320)])
+    assert further.calibration.networks == 5
+    assert 320 < further.network(100.0).value < 1.3 * 320 < further.network(100.0).upper

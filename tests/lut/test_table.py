@@ -6,7 +6,16 @@ from lut.errors import UserError
 from lut.record import EntrySamples
 from lut.table import Measure, Merge, merge_tables
 from lut.table_file import load_table, save_table
-from tests.lut.tables import IDENTITY, KEY, OTHER, PROVENANCE, RESIZE_RULE, table, visit
+from tests.lut.tables import (
+    IDENTITY,
+    KEY,
+    OTHER,
+    PROVENANCE,
+    RESIZE_RULE,
+    again,
+    table,
+    visit,
+)
 
 
 def test_entries_are_medians_at_baseline_speed():
@@ -92,3 +101,34 @@ def test_merging_other_provenance_must_be_forced_and_shows(tmp_path):
     assert [p.cpu for p, _ in load_table(path).runs] == ["A CPU", "B"]
     with pytest.raises(UserError, match=r"differ: resolution '256x512' and '64x64'"):
         merge_tables([other, table(identity=replace(IDENTITY, resolution="64x64"))], "m")
+
+
+class TestTimedAgain:
+    def test_entries_stay_and_calibration_is_the_last(self):
+        built = table(visit("e"), visit("n", whole=50.0, role="calibration"))
+        later = visit("n", whole=70.0, reference=120.0, role="calibration")
+        found = replace(built, retimings=(again(visit("o", role="calibration")), again(later)))
+        assert found.entries == built.entries
+        assert (found.baseline_us, found.present_us, built.present_us) == (100.0, 120.0, 100.0)
+        assert found.calibration == [later]
+        assert [v.whole_us[0][0] for v in found.built_calibration] == [50.0]
+        assert found.newest == found.retimings[-1].provenance
+
+    def test_merged_tables_keep_what_was_timed_again_in_its_order(self):
+        first, second = (
+            again(replace(visit(role="calibration"), date=date)) for date in ("2026-02", "2026-01")
+        )
+        tables = [replace(table(visit("e")), retimings=(first,)),
+                  replace(table(visit("f")), retimings=(second, first))]  # fmt: skip
+        assert merge_tables(tables, "both").retimings == (second, first)
+
+    def test_its_age(self):
+        built = table(replace(visit("e"), date="2026-11-22T10:00:00+00:00"))
+        assert built.age("2026-11-22T23:00:00+00:00", "here") is None  # a build names no host
+        assert built.age("2026-11-23T00:10:00+00:00", "here") == "was measured on 2026-11-22"
+        today = replace(visit(role="calibration"), date="2026-11-23T09:00:00+00:00")
+        found = replace(built, retimings=(again(today, host="there"),))
+        assert "another machine of this kind" in found.age("2026-11-23", "here")
+        assert found.age("2026-11-23", "there") is None
+        assert found.age("2026-11-23", "") is None  # a device does not say
+        assert table().age("2026-11-23", "here") is None

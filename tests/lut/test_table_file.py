@@ -12,8 +12,8 @@ import pytest
 
 from lut.errors import UserError, WorkError
 from lut.table import Merge, Table
-from lut.table_file import CarryOver, load_table, open_table, save_table
-from tests.lut.tables import IDENTITY, KEY, PROVENANCE, table, visit
+from lut.table_file import CarryOver, add_retiming, load_table, open_table, save_table
+from tests.lut.tables import IDENTITY, KEY, PROVENANCE, again, table, visit
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _header(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "newer than this program's 2"),
+        ({"format_version": 4}, "newer than this program's 3"),
         ({"format_version": 1}, "from before operations had a text of their own; carry it over"),
         ({"format_version": 0}, "format version is 0"),
         ({"format_version": "1"}, "format version is '1'"),
@@ -229,3 +229,67 @@ def test_a_packed_table_is_read_and_cannot_grow(path, tmp_path):
         ):
             pass
     assert not path.exists()
+
+
+class TestTimedAgain:
+    def test_it_is_one_more_record_and_the_file_says_a_later_version(self, path):
+        before = path.read_text().splitlines()
+        found = add_retiming(path, again(visit("a", role="calibration")), path)
+        after = path.read_text().splitlines()
+        assert json.loads(before[0])["format_version"] == 2
+        assert json.loads(after[0])["format_version"] == 3  # what does not know it must not read it
+        assert after[1:-1] == before[1:]
+        assert json.loads(after[-1])["kind"] == "retiming"
+        assert load_table(path) == found
+        add_retiming(path, again(visit("b", role="calibration")), path)
+        assert [r.visits[0].network for r in load_table(path).retimings] == ["a", "b"]
+
+    def test_a_build_goes_on_with_it(self, path):
+        add_retiming(path, again(visit("a", role="calibration")), path)
+        with open_table(path, IDENTITY, PROVENANCE) as writer:
+            writer.append(visit("c"))
+            assert len(writer.table.retimings) == 1
+        found = load_table(path)
+        assert [v.network for v in found.visits] == ["a", "b", "c"]
+        assert len(found.retimings) == 1
+
+    def test_a_packed_table_stays_as_it_is(self, path, tmp_path):
+        packed, out = tmp_path / "p.jsonl.xz", tmp_path / "out.jsonl"
+        save_table(load_table(path), packed)
+        retiming = again(visit("a", role="calibration"))
+        for named in (packed, packed.with_suffix("")):
+            with pytest.raises(UserError, match="is packed, and cannot grow"):
+                add_retiming(named, retiming, named)
+        add_retiming(packed.with_suffix(""), retiming, out)
+        assert load_table(out).retimings == (retiming,)
+        assert not load_table(packed).retimings
+
+    def test_what_could_not_be_read_back_is_not_kept(self, path):
+        whole = path.read_bytes()
+        with pytest.raises(WorkError, match=r"of no use and was not kept: .*the sample 0"):
+            add_retiming(path, again(visit("a", whole=0.0, role="calibration")), path)
+        assert path.read_bytes() == whole
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ('"host": "h"', '"host": 1', "'host' is 1, not str"),
+            ('"visits": [', '"visits": [], "x": [', "unknown field 'x'"),
+            ('"role": "calibration"', '"role": "entries"', "has the role calibration"),
+            ('"kind": "retiming"', '"kind": "other"', "kind 'other' has no place here"),
+        ],
+    )
+    def test_damage_names_its_line(self, path, old, new, message):
+        add_retiming(path, again(visit("a", role="calibration")), path)
+        *lines, last = path.read_text().splitlines()
+        assert old in last
+        path.write_text("\n".join([*lines, last.replace(old, new), ""]))
+        with pytest.raises(UserError, match=rf"t.jsonl, line 5: .*{message}"):
+            load_table(path)
+
+    def test_there_is_at_least_one_measurement(self, path):
+        add_retiming(path, again(visit("a", role="calibration")), path)
+        *lines, last = path.read_text().splitlines()
+        path.write_text("\n".join([*lines, json.dumps(json.loads(last) | {"visits": []}), ""]))
+        with pytest.raises(UserError, match=r"line 5: 'visits' are \[\], not a list"):
+            load_table(path)

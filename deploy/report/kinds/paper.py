@@ -1,5 +1,5 @@
-"""`hmseg-deploy paper`: the networks of its tables beside other runtimes, a line each. The last line
-of a network, size and setting counts."""
+"""`hmseg-deploy paper`: the networks of its tables beside other runtimes, a line each. The last
+line of a network, size and setting counts."""
 
 from statistics import median
 

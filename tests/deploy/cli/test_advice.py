@@ -13,7 +13,7 @@ from deploy.cli.hmseg import app as hmseg_app
 from deploy.cli.hmseg_deploy import app as deploy_app
 from hmseg.mend import NameTable, Resume, Train
 from lut.errors import UserError
-from lut.table import Identity, Measure, Merge
+from lut.table import Identity, Measure, Merge, Retime
 from lut.table_file import CarryOver
 from tests.lut.tables import IDENTITY
 
@@ -21,6 +21,7 @@ MENDS = [
     Measure(None, "my tables/t.jsonl"),
     Measure(IDENTITY, "t.jsonl"),
     Merge(("a.jsonl", "my b.jsonl")),
+    Retime("my table.jsonl"),
     CarryOver("my old.jsonl"),
     NameTable(),
     Resume("search", Path("found")),
@@ -39,6 +40,7 @@ def test_every_kind_of_help_is_here():
         CarryOver,
         Measure,
         Merge,
+        Retime,
     }
     assert {type(mend) for mend in MENDS} == kinds
 

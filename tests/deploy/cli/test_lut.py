@@ -21,6 +21,7 @@ from hmseg.operators import Space
 from lut.errors import WorkError
 from lut.table_file import load_table, save_table
 from tests.deploy.cli.conftest import run_program
+from tests.deploy.tables.fakes import SPACE as FAKES
 from tests.deploy.tables.fakes import FakeArtifact, FakeDevices, FakeFactory, entry_ns
 from tests.deploy.tables.test_check import measured
 from tests.lut.tables import IDENTITY, PROVENANCE, table, visit
@@ -117,7 +118,7 @@ def _edit(path, old, new, count=1):
     ("old", "new", "message"),
     [
         ('"unit": "us"', '"unit": "ms"', "line 1: the unit is 'ms'"),
-        ('"format_version": 2', '"format_version": 3', "newer than this program's 2"),
+        ('"format_version": 2', '"format_version": 4', "newer than this program's 3"),
         (
             '"format_version": 2',
             '"format_version": 1',
@@ -211,6 +212,7 @@ class TestOnDevicesThatAreMadeUp:
     def devices(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HMSEG_HOME", str(tmp_path / "home"))
         monkeypatch.setattr("deploy.tables.build.factory_of", FakeFactory)
+        monkeypatch.setattr("deploy.tables.calibrate.factory_of", FakeFactory)
         monkeypatch.setattr("deploy.tables.check._compile", lambda g, *_: FakeArtifact(g))
         monkeypatch.setattr("deploy.backends.cpu.LocalDevice", lambda threads: FakeDevices())
 
@@ -262,6 +264,41 @@ class TestOnDevicesThatAreMadeUp:
         assert (data["networks"], data["passed"], data["table"]) == (8, False, "wrong.jsonl")
         assert all(row["measured_us"] == median(row["occasions_us"]) > 0 for row in data["rows"])
         assert not {row["network"] for row in data["rows"]} & {v.network for v in wrong.visits}
+
+    def test_calibrate(self, cli, tmp_path, monkeypatch):
+        save_table(measured(), tmp_path / "t.jsonl")
+        slower = FakeDevices(slower=1.25)
+        monkeypatch.setattr("deploy.backends.cpu.LocalDevice", lambda threads: slower)
+        calibrate = ("lut", "calibrate", "t.jsonl", "--target", "x86-64-v3")
+        done = cli(*calibrate, "-o", "new.jsonl").succeeded()
+        assert "the machine is 25.0% slower; beside its reference network entries take x 1.0" in (
+            done.out
+        )
+        assert done.out.endswith("new.jsonl\n")
+        assert not load_table(tmp_path / "t.jsonl").retimings
+        assert "calibrated 20" in cli("lut", "show", "new.jsonl").succeeded().out
+        data = json.loads(cli(*calibrate, "--json").succeeded().out)
+        assert (data["table"], data["moved"]) == ("t.jsonl", [])
+        assert data["speed"] == pytest.approx(1.25, rel=1e-3)
+        assert len(load_table(tmp_path / "t.jsonl").retimings) == 1
+        done = cli("lut", "check", "t.jsonl", "--target", "x86-64-v3", "--networks", "8")
+        assert "Kendall tau 1.000; 8 of 8 within" in done.succeeded().out
+
+    def test_a_table_that_cannot_be_calibrated_stays_as_it_is(self, cli, tmp_path, monkeypatch):
+        path = tmp_path / "t.jsonl"
+        save_table(measured(), path)
+        before = path.read_bytes()
+        moved = {key: [2.0] for key in FAKES.all_keys() if getattr(key, "kernel", 0) == 7}
+        odd = FakeDevices(noise=moved)
+        monkeypatch.setattr("deploy.backends.cpu.LocalDevice", lambda threads: odd)
+        done = cli("lut", "calibrate", "t.jsonl", "--target", "x86-64-v3")
+        assert done.code == 1
+        assert re.search(r"entries moved, not only the scale: '.*kernel=7", done.error)
+        assert "hmseg-deploy lut build --target" in done.error
+        assert path.read_bytes() == before
+        save_table(measured(), tmp_path / "p.jsonl.xz")
+        done = cli("lut", "calibrate", "p.jsonl", "--target", "x86-64-v3")
+        assert (done.code, "packed, and cannot grow" in done.error) == (2, True)
 
 
 def test_a_table_of_a_gpu(cli, path):

@@ -18,7 +18,7 @@ from hmseg.operators import Space
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint
 from lut.table_file import load_table, save_table
-from tests.conditions import KERNELS
+from tests.conditions import KERNELS, LITE0
 from tests.deploy.cli.conftest import hmseg
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import IDENTITY, table, visit
@@ -102,6 +102,29 @@ def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
     assert (other.code, "a search with other settings" in other.err) == (2, True)
 
 
+@LITE0.mark
+def test_it_begins_with_lite0_learns_from_a_teacher_and_is_refined(found, data, tmp_path: Path):
+    teacher = found[0] / "inherited.safetensors"
+    arguments = (*SEARCH, "--data", data, "-o", tmp_path, "--budget", "0.3GMACs", "--init", "lite0",
+                 "--backbone-rate", "0.33", "--teacher", teacher, "--soft-weight", "0.5",
+                 "--refine", "evolution", "--population", "2", "--generations", "2",
+                 "--batches", "1", "--json")  # fmt: skip
+    done = hmseg(*arguments)
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["refinement"]["evaluated"] == 4
+    assert report["estimate"]["value"] <= 0.3e9
+    assert "network 4 of 4: mIoU " in done.err
+    assert "about 0 min left" in done.err
+    config = read_search(tmp_path / "genotype.json")["config"]
+    assert config["init"].startswith("lite0 ")
+    assert (config["recipe"]["soft_weight"], config["recipe"]["backbone_rate"]) == (0.5, 0.33)
+    lite0, taught, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
+    assert (lite0["init"], taught["sha256"]) == ("lite0", config["recipe"]["teacher"].split()[-1])
+    again = hmseg(*arguments, "--resume")
+    assert json.loads(again.out) == report
+
+
 def edited(path: Path, change) -> Path:
     write_network(path, MRMS_GENOTYPE, 0.5, 11, {})
     fields = json.loads(path.read_text())
@@ -139,6 +162,10 @@ def wide(fields: dict) -> None:
         (("-o", "{out}", "--budget", "1M", "--prior", "1"), "prior 1: a probability must be at"),
         (("-o", "{out}", "--budget", "1M", "--model", "mrms", "--pretrained"),
          "or train them: hmseg train --model mrms --dataset camvid"),
+        (("-o", "{out}", "--budget", "1M", "--init", "x"), "unknown initialisation 'x': there"),
+        (("-o", "{out}", "--budget", "1M", "--soft-weight", "2"), "of a teacher: name one, or"),
+        (("-o", "{out}", "--budget", "1M", "--refine", "x"), "--refine x: there is evolution"),
+        (("-o", "{out}", "--budget", "1M", "--leaders", "2"), "need --refine evolution"),
         (("-o", "{out}", "--budget", "1M", "--stage", "64x64:5:1"), "has 4 images, too few"),
         (("-o", "{run}", "--budget", "1M"), "or go on with it: hmseg search --resume"),
         (("-o", "{run}", "--budget", "1M", "--resume"), "a search with other settings"),
@@ -211,6 +238,8 @@ def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, t
         measured["measured_us"] / 1e3, abs=1e-3
     )
     assert search["estimate"]["upper"] <= 200
+    assert f"{made_up} was measured on now; its estimates may be off" in done.err
+    assert f"hmseg-deploy lut calibrate {made_up} -o CALIBRATED.jsonl" in done.err
     # A search is not another's because its table was moved, but because it says something else.
     with made_up.open("a") as file:
         file.write(made_up.read_text().splitlines()[-1] + "\n")

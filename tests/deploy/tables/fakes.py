@@ -70,12 +70,13 @@ class FakeFactory:
 @dataclass
 class FakeDevices(OneDevice):
     """One machine. `noise` are factors of an entry's time, taken in turn from round to round;
-    `before_visit` is called with each network before it is opened."""
+    `slower` is one of all times; `before_visit` is called with each network before it is opened."""
 
     space: Space = SPACE
     info: DeviceInfo = INFO
     noise: dict[Operation, Sequence[float]] = field(default_factory=dict)
     before_visit: Callable[[Genotype], None] = lambda _: None
+    slower: float = 1
 
     def __post_init__(self) -> None:
         self.factors = {entry: cycle(factors) for entry, factors in self.noise.items()}
@@ -91,13 +92,15 @@ class FakeSession:
         self.devices, self.genotype = devices, genotype
 
     def time_frames(self, frames: int) -> list[int]:
-        return [frame_ns(self.genotype, self.devices.space)] * frames
+        whole = frame_ns(self.genotype, self.devices.space)
+        return [round(self.devices.slower * whole)] * frames
 
     def time_kernels(self, frames: int) -> list[list[int]]:
         times = []
         for entry in self.devices.space.keys(self.genotype):
             factor = next(self.devices.factors[entry]) if entry in self.devices.factors else 1
-            whole, kernels = round(factor * entry_ns(entry)), len(expand(entry, has_kernel))
+            whole = round(self.devices.slower * factor * entry_ns(entry))
+            kernels = len(expand(entry, has_kernel))
             rest = whole // kernels  # of each but the first
             times += [whole - rest * (kernels - 1), *[rest] * (kernels - 1)]
         return [times] * frames

@@ -15,15 +15,16 @@ from deploy.graph.expected import Expectations
 from deploy.measure.local import LocalDevice
 from deploy.object_cache import ObjectCache
 from deploy.runtime import open_artifact
-from deploy.tables import build, check
+from deploy.tables import build, calibrate, check
 from deploy.tables.build import Plan, build_table
+from deploy.tables.calibrate import calibrate_table
 from deploy.tables.check import OCCASIONS, check_networks
 from deploy.tables.networks import OwnFactory, Recipe, export_genotype, factory_of
 from deploy.verify import verify_network
 from hmseg.genotype import random_genotype
 from lut.estimate import MIN_CALIBRATION
 from lut.ops import InvertedResidual, expand
-from lut.table_file import load_table
+from lut.table_file import add_retiming, load_table, save_table
 from tests.conditions import KERNELS
 from tests.deploy.tables.fakes import PROTOCOL, SHALLOW, SPACE
 from tests.lut.tables import visit
@@ -197,3 +198,36 @@ def test_check(table, networks, graphs, cpu, monkeypatch):
     assert made[OTHER].calls == networks[OTHER].artifact.calls
     for one, other in zip(outputs(made[OTHER]), outputs(networks[OTHER].artifact), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_calibrate(table, networks, cpu, monkeypatch, tmp_path):
+    """What is timed again are the same kernels in the same networks. Two more names for the two
+    make up four networks; how far a busy machine is from itself decides nothing here."""
+    monkeypatch.setattr(calibrate, "BAR_MEAN", float("inf"))
+    monkeypatch.setattr("lut.drift.MOST_MOVED", float("inf"))
+    rng = random.Random(9)
+    named = {random_genotype(rng): networks[own] for own in (SHALLOW, OTHER)}
+    made = networks | {name: replace(own, genotype=name) for name, own in named.items()}
+    hand_out(made, monkeypatch)
+    monkeypatch.setattr(calibrate, "factory_of", build.factory_of)
+    ((provenance, visits),) = table.runs
+    measured = {v.network: v for v in visits if v.role == "calibration"}
+    more = [replace(measured[str(own.genotype)], network=str(name)) for name, own in named.items()]
+    path = tmp_path / "t.jsonl"
+    save_table(replace(table, runs=((provenance, (*visits, *more)),)), path)
+    told = []
+    found = calibrate_table(
+        load_table(path), cpu, LocalDevice(2), protocol=PROTOCOL, occasions=1,
+        on_progress=lambda *now: told.append(now[:2]),
+    )  # fmt: skip
+    assert told == [(n + 1, 4) for n in range(4)]
+    assert [v.network for v in found.retiming.visits] == list(map(str, made))
+    assert found.retiming.provenance == provenance
+    assert found.retiming.host == LocalDevice(2).info.host != ""
+    assert {m.entry for m in found.drift.entries} == set(table.entries)
+    for visit_ in found.retiming.visits:
+        for entry in visit_.entries.values():
+            assert min(map(min, entry.samples_us)) > 0
+    assert min(found.drift.reference_us) > 0
+    assert found.after.networks == 4
+    assert add_retiming(path, found.retiming, path).present_us == found.drift.reference_us[1]

@@ -11,6 +11,7 @@ from hmseg.search.loop import Searcher
 from hmseg.search.run import SearchOptions, SearchRun
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.distributed import ALONE, World
+from hmseg.train.teacher import Teacher
 from tests.hmseg.search.costs import odd_objective
 
 # A low rate: two crops this small make the lowest branch's batch norms wild, and what overflows on
@@ -24,11 +25,13 @@ LIMIT = 45.0  # of the odd cost: within its range
 OPTIONS = SearchOptions(log_every=2, checkpoint_every=4)
 
 
-def make_searcher(data: Path, config: SearchConfig = CONFIG, world: World = ALONE) -> Searcher:
+def make_searcher(
+    data: Path, config: SearchConfig = CONFIG, world: World = ALONE, teacher: Teacher | None = None
+) -> Searcher:
     frames = open_dataset("camvid", data, "train")
     return Searcher(
         config, odd_objective(LIMIT), InMemory(frames), frames.classes.names, world=world,
-        released=RELEASED if config.pretrained == NEAR.pretrained else None,
+        released=RELEASED if config.pretrained == NEAR.pretrained else None, teacher=teacher,
     )  # fmt: skip
 
 

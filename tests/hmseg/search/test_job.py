@@ -2,22 +2,26 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hmseg.genotype import random_genotype
-from hmseg.network_file import read_search
+from hmseg.cost import SpaceCost
+from hmseg.genotype import Genotype, random_genotype
+from hmseg.network_file import read_network, read_search
 from hmseg.operators import Space
 from hmseg.search.budget import parse_budget
 from hmseg.search.config import SearchConfig
+from hmseg.search.evolution import CandidateReport, EvolutionConfig
 from hmseg.search.job import SearchJob, search
 from hmseg.search.loop import SearchReport
-from hmseg.search.run import Found
 from hmseg.train.compute import Compute
 from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.distill import DistillationLoss
 from lut.errors import UserError
+from lut.estimate import LatencyCost
 from lut.files import file_digest
 from lut.table import Table
 from lut.table_file import load_table, save_table
@@ -62,12 +66,16 @@ class Seen:
     def __init__(self, config: SearchConfig, fail_at: int = 0) -> None:
         self.config, self._fail_at = config, fail_at
         self.steps: list[int] = []
+        self.candidates: list[CandidateReport] = []
         self.closed = 0
 
     def step(self, report: SearchReport) -> None:
         self.steps.append(report.step)
         if report.step == self._fail_at:
             raise InterruptedError
+
+    def candidate(self, report: CandidateReport) -> None:
+        self.candidates.append(report)
 
     def close(self) -> None:
         self.closed += 1
@@ -99,6 +107,9 @@ def test_a_time_is_that_of_its_table(job: SearchJob, made_up: Path):
         ({"warmup": 1.0}, "warmup 1: the share must be at least 0 and below 1"),
         ({"warmup": float("nan")}, "warmup nan: the share"),
         ({"recipe": replace(RECIPE, model="mrms-a")}, "at the width of tiny-mrms or of mrms"),
+        ({"init": "resnet"}, "unknown initialisation 'resnet': there is lite0"),
+        ({"init": "lite0", "pretrained": True}, "both give the first weights; leave one out"),
+        ({"distillation": DistillationLoss(soft=2.0)}, "of a teacher: name one, or leave them"),
     ],
 )
 def test_what_cannot_be_is_refused(job: SearchJob, change: dict, message: str):
@@ -140,10 +151,9 @@ def test_a_network_within_a_time_is_measured(job: SearchJob, made_up: Path):
         assert opened.identity.resolution == "64x64"
         order.append("opened")
 
-        def measure(found: Found):
-            assert found.file.exists()
-            order.append(str(found.path.genotype))
-            return record
+        def measure(genotypes: Sequence[Genotype]):
+            order.extend(map(str, genotypes))
+            return [record for _ in genotypes]
 
         return measure
 
@@ -158,6 +168,44 @@ def test_a_network_within_a_time_is_measured(job: SearchJob, made_up: Path):
     assert written["cost"]["table"] == "made-up.jsonl"
     assert written["cost"]["sha256"] == file_digest(made_up)
     assert written["cost"]["identity"]["resolution"] == "64x64"
+
+
+def test_a_search_is_refined_with_its_leaders_timed(job: SearchJob, made_up: Path):
+    """Every network takes 15% longer than its estimate says; the budget holds for what it takes. A
+    second run has nothing left to do, and finds the same."""
+    cost = SpaceCost(LatencyCost(load_table(made_up)), Space((64, 64), 0.5))
+    timed: list[Genotype] = []
+
+    def measuring(_table: Table):
+        def measure(genotypes: Sequence[Genotype]):
+            timed.extend(genotypes)
+            return [{"measured_us": 1.15 * cost.of(genotype).value} for genotype in genotypes]
+
+        return measure
+
+    refine = EvolutionConfig(population=3, generations=2, frames=2, batches=2, measure_every=1)
+    job = replace(job, budget=parse_budget("0.2ms"), table=made_up, refine=refine)
+    seen: list[Seen] = []
+    found = search(job, measuring=measuring, watch=lambda c: seen.append(Seen(c)) or seen[-1])
+    assert found is not None
+    assert found.refinement is not None
+    assert found.measured is not None
+    assert found.measured["measured_us"] <= 200
+    assert found.refinement["measured_us"][str(found.path.genotype)] <= 200
+    assert found.estimate.value > cost.of(found.path.genotype).value  # corrected
+    *_, last = seen[0].candidates
+    assert last.best == found.refinement["miou"]
+    assert last.done == found.refinement["evaluated"] == len(seen[0].candidates)
+    assert read_search(found.file)["refinement"]["config"]["population"] == 3
+    assert read_network(found.file)[0] == found.path.genotype
+    once = len(timed)
+    again = search(replace(job, resume=True), measuring=measuring)
+    assert again is not None
+    assert (again.path, again.refinement) == (found.path, found.refinement)
+    assert len(timed) == once + 1  # the one at the end
+    other = replace(job, resume=True, refine=replace(refine, generations=3))
+    with pytest.raises(UserError, match=r"evolution\.jsonl: an evolution of another config"):
+        search(other, measuring=measuring)
 
 
 def test_a_machine_that_cannot_measure_is_refused_before_the_search(job: SearchJob, made_up: Path):

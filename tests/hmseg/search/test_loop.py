@@ -11,12 +11,16 @@ import torch.multiprocessing as mp
 
 from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
+from hmseg.inherit_lite0 import inherit_lite0
+from hmseg.lite0 import weights_name
 from hmseg.search.config import SearchConfig
 from hmseg.search.loop import Half, Searcher, SearchReport
 from hmseg.train.config import Stage
 from hmseg.train.distributed import CPU, World
+from hmseg.train.teacher import Teacher, digest
 from hmseg.zoo import create_model
 from lut.errors import UserError
+from tests.conditions import LITE0
 from tests.hmseg.data.folders import make_camvid
 from tests.hmseg.search.costs import odd_objective
 from tests.hmseg.search.searches import CONFIG, LIMIT, NEAR, RECIPE, RELEASED, SCORE, make_searcher
@@ -120,6 +124,67 @@ def test_weights_that_do_not_belong_are_refused(data: Path):
     frames = open_dataset("camvid", data, "train")
     with pytest.raises(UserError, match="tiny-mrms is for other classes; begin without"):
         Searcher(NEAR, odd_objective(LIMIT), InMemory(frames), ("road", "sky"), released=RELEASED)
+
+
+@LITE0.mark
+def test_it_begins_with_lite0s_weights(data: Path):
+    config = replace(CONFIG, init=weights_name())
+    searcher = make_searcher(data, config)
+    network = create_model("tiny-mrms", num_classes=11)
+    inherit_lite0(network)
+    mine, theirs = searcher.supernet.state_dict(), network.state_dict()
+    assert torch.equal(mine["stem.0.weight"], theirs["stem.0.weight"])
+    name = "depthwise.0.weight"
+    assert torch.equal(mine[f"stages.s3.1.e6k3.{name}"], theirs[f"stages.s3.1.{name}"])
+    (taken,) = searcher.before
+    assert config.init == f"lite0 {taken['sha256']}"
+    with pytest.raises(UserError, match="Lite0's weights are not those of the search's config"):
+        make_searcher(data, replace(config, init="lite0 of another day"))
+    assert config.difference(CONFIG) == f"init: None there, {config.init} here"
+    assert CONFIG.difference(config) == f"init: {config.init} there, none here"
+    assert SearchConfig.from_json(config.to_json()) == config
+    assert "init" not in CONFIG.to_dict()  # as before there was any
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    network = create_model("tiny-mrms", num_classes=11, pretrained="camvid")
+    return Teacher(network, {"teacher": "tiny-mrms", "sha256": digest(network)})
+
+
+def test_a_teacher_is_in_every_loss_and_asked_once_for_a_batch(
+    data: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+    ask = Teacher.ask
+    monkeypatch.setattr(
+        Teacher, "ask", lambda self, images: asked.append(len(images)) or ask(self, images)
+    )
+
+    def losses(teacher: Teacher | None, **changes) -> tuple[list[float], Searcher]:
+        recipe = replace(RECIPE, teacher=teacher.name if teacher else None, **changes)
+        searcher = make_searcher(data, replace(SCORE, recipe=recipe), teacher=teacher)
+        found: list[float] = []
+        for report in run_steps(searcher):
+            found += [report.loss, *([report.architecture.loss] if report.architecture else [])]
+        return found, searcher
+
+    alone, _ = losses(None)
+    silent, _ = losses(teacher, soft_weight=0.0)
+    assert silent == alone
+    assert asked == [2] * len(alone)  # not for each of the four paths
+    taught, searcher = losses(teacher, feature_weight=1.0)
+    assert taught[0] > alone[0]
+    assert all(a != b for a, b in zip(taught, alone, strict=True))
+    assert searcher.before == (teacher.about,)
+    with pytest.raises(UserError, match="the teacher is not that of the search's configuration"):
+        make_searcher(data, SCORE, teacher=teacher)
+
+
+def run_steps(searcher: Searcher) -> list[SearchReport]:
+    reports: list[SearchReport] = []
+    searcher.run(reports.append)
+    return reports
 
 
 def test_a_half_is_smaller_than_the_split(data: Path):
