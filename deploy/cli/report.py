@@ -21,8 +21,8 @@ def report(
     """Make one HTML page of the results in a folder: tables to sort, pictures, nothing fetched.
 
     What --json of bench, profile and lut check wrote, latency tables, logs of searches and
-    training, and results beside other runtimes. Exit 1 where a file is damaged; the page has the
-    others.
+    training, the paper's records, and results beside other runtimes. Exit 1 where a file is
+    damaged; the page has the others.
     """
     from deploy.report.folder import read_folder
     from deploy.report.page import page_of

@@ -1,6 +1,7 @@
 """Where figures come from, and how a page says so."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,16 @@ class Source:
 def article(source: Source, *blocks: Child, title: str = "") -> Markup:
     """What one file has, behind its title, with its source."""
     return tag("article", tag("h3", title or source.what), source.line(), join(*blocks))
+
+
+def listed(versions: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Versions of one file that has many runs: all of each name."""
+    return {name: " and ".join(each) for name, each in versions.items()}
+
+
+def span(dates: Sequence[str]) -> str:
+    """From the first date to the last, in words; one where they are the same."""
+    return " to ".join(dict.fromkeys((min(dates), max(dates))))
 
 
 def machine_of(machine: Fields) -> tuple[str, bool]:

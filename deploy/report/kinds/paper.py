@@ -7,7 +7,7 @@ from deploy.measure.statistics import ratio_of_rounds
 from deploy.report.content import Content, Fields
 from deploy.report.kind import Kind
 from deploy.report.kinds.peers import OURS, Compared, PeersFile, draw
-from deploy.report.source import Source
+from deploy.report.source import Source, listed, span
 from lut.errors import UserError
 
 
@@ -18,17 +18,23 @@ def _recognises(content: Content) -> bool:
 def _read(content: Content) -> PeersFile:
     found: dict[tuple[object, ...], Compared] = {}
     devices: dict[str, None] = {}
+    versions: dict[str, dict[str, None]] = {}
     dates: list[str] = []
+    emulated = False
     for fields in content.fields():
         setting = fields.inside("setting")
-        cpu = setting.inside("provenance").text("cpu")
+        provenance = setting.inside("provenance")
+        cpu = provenance.text("cpu")
+        emulated |= provenance.values.get("emulated") is True
+        for name, version in provenance.inside("versions").texts().items():
+            versions.setdefault(name, {})[version] = None
         compared = _compared(fields, setting)
         found[cpu, setting.text("target"), *compared.what] = compared
         devices[cpu] = None
         dates.append(fields.text("date"))
     source = Source(
-        content.name, content.name.removesuffix(".jsonl"), ", ".join(devices), {},
-        " to ".join(dict.fromkeys((min(dates), max(dates)))),
+        content.name, content.name.removesuffix(".jsonl"), ", ".join(devices), listed(versions),
+        span(dates), emulated,
     )  # fmt: skip
     return PeersFile(source, tuple(sorted(found.values(), key=lambda each: each.order)))
 

@@ -9,7 +9,7 @@ from deploy.report.charts.rows import Mark, Row, rows_chart
 from deploy.report.content import Content, Fields
 from deploy.report.kind import Kind
 from deploy.report.markup import Markup, join, tag
-from deploy.report.source import Source, article, threads_text
+from deploy.report.source import Source, article, listed, span, threads_text
 from deploy.report.table import Cell, Number, number, ratio_cell, table
 from lut.errors import UserError
 
@@ -71,9 +71,8 @@ def _read(content: Content) -> PeersFile:
             for name, version in side.optional("versions").texts().items():
                 versions.setdefault(name, {})[version] = None
     source = Source(
-        content.name, content.name.removesuffix(".jsonl"), ", ".join(devices),
-        {name: " and ".join(each) for name, each in versions.items()},
-        " to ".join(dict.fromkeys((min(dates), max(dates)))),
+        content.name, content.name.removesuffix(".jsonl"), ", ".join(devices), listed(versions),
+        span(dates),
     )  # fmt: skip
     return PeersFile(source, tuple(sorted(found.values(), key=lambda each: each.order)))
 

@@ -10,6 +10,7 @@ from deploy.measure.memory import PeakMemory
 from deploy.profile import KernelProfile, Profile
 from lut.ops import GlobalMean, InvertedResidual, LocalGlobal
 from tests.conftest import ROOT
+from tests.deploy.paper.fakes import record
 from tests.deploy.test_metadata import METADATA
 from tests.deploy.test_profile import CEILINGS, MACHINE
 
@@ -26,6 +27,7 @@ PROFILE = Profile(KERNELS, 2.0, CEILINGS, 2, MACHINE)
 FILES = (
     "bench.json", "profile.json", "check.json", "peers.jsonl", "table.jsonl.xz",
     "search/log.jsonl", "search/genotype.json", "trained/log.jsonl", "again/log.jsonl",
+    "paper.jsonl",
 )  # fmt: skip
 
 
@@ -46,11 +48,17 @@ def bench_json(profile: Profile | None = None) -> dict[str, Any]:
     return {"model": "tiny-hmseg", "resolution": "64x128"} | result.to_json()
 
 
+def paper_json() -> dict[str, Any]:
+    """A line of `hmseg-deploy paper`."""
+    return record("enet", hmseg=[[2.0, 2.5]] * 2, onnxruntime=[[7.0, 8.75]] * 2).to_json()
+
+
 def write_samples(folder: Path) -> Path:
     """The folder, with `FILES` in it."""
     for file in FILES:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(bench_json(), indent=1))
+    (folder / "paper.jsonl").write_text(json.dumps(paper_json()) + "\n")
     (folder / "profile.json").write_text(json.dumps(profile_json(), indent=1))
     for name, source in {
         "check.json": RESULTS / "lut-check-width0.5.json",

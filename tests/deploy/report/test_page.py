@@ -10,7 +10,14 @@ from deploy.report.kinds import KINDS
 from deploy.report.page import _own, page_of
 from tests.conditions import CHROMIUM
 from tests.deploy.report.browser import look
-from tests.deploy.report.samples import FILES, PROFILE, bench_json, profile_json, write_samples
+from tests.deploy.report.samples import (
+    FILES,
+    PROFILE,
+    bench_json,
+    paper_json,
+    profile_json,
+    write_samples,
+)
 
 HOSTILE = "</script><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=2>\ud800"
 
@@ -92,7 +99,7 @@ def test_figures_are_those_of_the_files(folder, page):
         "1.100", "3.300", "3.00 [3.00..3.00]", "TensorRT is not timed: there is no GPU",
         "inverted residual 16→96→16, 3x3, 64x128", "A frame takes 2.000 ms",
         "368 of 368 entries", "30 networks: mean error 2.58%", f"{best:.2%}", "0.4 0.6",
-        "Results in a folder",
+        "Results in a folder", "3.50 [3.50..3.50]",
     ):  # fmt: skip
         assert figure in page, figure
 
@@ -126,6 +133,12 @@ def hostile_folder(path):
     failed = {key: peers[key] for key in ("date", "machine")}
     failed |= {"failed": HOSTILE, "config": peers["config"] | {"threads": 7}}
     (path / "peers.jsonl").write_text(f"{json.dumps(peers)}\n{json.dumps(failed)}\n")
+    paper = paper_json()
+    paper |= {"network": HOSTILE, "resolution": HOSTILE, "date": HOSTILE}
+    paper["setting"]["provenance"] |= {"cpu": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    paper["result"]["samples_ns"][HOSTILE] = paper["result"]["samples_ns"]["onnxruntime"]
+    paper["result"]["absent"] = {HOSTILE: HOSTILE}
+    (path / "paper.jsonl").write_text(json.dumps(paper) + "\n")
     trained = {"step": 1, "miou": 0.5, "iou": {HOSTILE: 0.5}, "time": HOSTILE}
     (path / "trained" / "log.jsonl").write_text(f"{json.dumps(trained)}\n")
     found = json.loads((path / "search" / "genotype.json").read_text())

@@ -4,7 +4,7 @@ import pytest
 
 from deploy.report.kinds.paper import KIND
 from lut.errors import UserError
-from tests.deploy.paper.fakes import record, setting
+from tests.deploy.paper.fakes import DATE, record, setting
 from tests.deploy.report.kinds.reading import result, section
 
 
@@ -24,6 +24,14 @@ def test_the_last_line_of_a_network_counts():
     assert compared.ratios["onnxruntime"].median == 3
     other = line(hmseg=[[1]], on=setting(cpu="Chip 2"))
     assert len(result(KIND, first, other).compared) == 2
+
+
+def test_where_it_is_from():
+    on = [setting(versions={"torch": "2", "onnxruntime": each}) for each in ("1.32", "1.33")]
+    source = result(KIND, *(line(hmseg=[[1]], on=each) for each in on)).source
+    assert source.versions == {"torch": "2", "onnxruntime": "1.32 and 1.33"}
+    assert (source.date, source.emulated) == (DATE, False)
+    assert "EMULATED" in section(KIND, line(hmseg=[[1]], on=setting(emulated=True)))
 
 
 def test_what_did_not_run_says_why():
