@@ -34,6 +34,12 @@ def command_lines(text: str) -> Iterator[str]:
             started = ""
 
 
+def without_file(call: str) -> tuple[str, str]:
+    """A call, and the file that its data goes to, if it names one."""
+    words, _, file = call.partition(" > ")
+    return words, file.strip()
+
+
 @cache
 def all_lines() -> dict[str, str]:
     """Each line of the manual, and the page where it stands first."""
@@ -56,7 +62,7 @@ def programs(line: str) -> Iterator[list[str]]:
     line = line.replace("torchrun --nproc-per-node 2 -m deploy.cli.hmseg ", "hmseg ")
     for call in re.split(r"&&|\|", line):
         if call.split()[0] in APPS:
-            words = shlex.split(re.sub(r"[\[\]]", " ", call))
+            words = shlex.split(re.sub(r"[\[\]]", " ", without_file(call)[0]))
             yield [word for word in words if word != "..."]
 
 

@@ -34,7 +34,15 @@ from tests.deploy.graphs import SIZE, segmenter
 from tests.deploy.graphs import write as write_onnx
 from tests.deploy.tuning.test_upgrade import BLOCK, record, write
 from tests.deploy.videos import pictures, read_video, write_video
-from tests.documents import MANUAL, README, all_lines, inline_commands, parse, programs
+from tests.documents import (
+    MANUAL,
+    README,
+    all_lines,
+    inline_commands,
+    parse,
+    programs,
+    without_file,
+)
 from tests.hmseg.data.folders import make_camvid
 from tests.lut.tables import table, visit
 from tests.lut.test_upgrade import as_version_1
@@ -75,6 +83,12 @@ RUN = {
     "hmseg-deploy bench --model my-network.onnx": "",
     "hmseg-deploy run my-network.hmseg street.mp4 --out overlay.mp4":
         "hmseg-deploy run my-network.hmseg street.mp4 --out my-overlay.mp4",
+    "mkdir results": "",
+    "hmseg-deploy compile --model tiny-hmseg --resolution 256x512 -o tiny.hmseg": "true",  # small
+    "hmseg-deploy bench --resolution 256x512 --artifact tiny.hmseg --json > results/bench.json":
+        f"hmseg-deploy bench -r {SMALL} --artifact tiny.hmseg --json > results/bench.json",
+    "hmseg-deploy profile tiny.hmseg --json > results/profile.json": "",
+    "hmseg-deploy report results -o report.html": "",
     "hmseg-deploy lut show tiny.jsonl -o heatmap.png": "",
     "hmseg-deploy lut merge a.jsonl b.jsonl -o both.jsonl": "",
     "hmseg-deploy lut export tiny.jsonl --csv -o tiny.csv": "",
@@ -94,7 +108,8 @@ NOT_RUN = {
         "a minute each; tests/deploy/backends, gpu and cpu compile for these",
     r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
-    r"^hmseg-deploy lut (build|check)": "an hour; tests/deploy/tables builds and checks small ones",
+    r"^hmseg-deploy lut (build|check|calibrate)":
+        "up to an hour; tests/deploy/tables does it with small ones",
     r"^hmseg (train|search) |^torchrun": "hours; tests/deploy/cli does a few small steps",
     r"^hmseg-deploy upgrade .*~": "the user's own files",
     r"^cmake": "tests/deploy/cpu/test_package.py, where cmake is installed",
@@ -178,10 +193,14 @@ def run_here(words: list[str], main: Callable[[], None]) -> Said:
 def run_line(line: str) -> Said:
     """Ours in this process; the quickstart, which says what a newcomer sees first, and what is not
     ours by the shell."""
-    words = shlex.split(line)
+    ours, file = without_file(line)
+    words = shlex.split(ours)
     mains = {"hmseg-deploy": hmseg_deploy.main, "hmseg": hmseg_program.main}
     if words[0] in mains and words[1] != "quickstart":
-        return run_here(words, mains[words[0]])
+        said = run_here(words, mains[words[0]])
+        if file:
+            Path(file).write_text(said.out)
+        return said
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
     return Said(done.returncode, done.stdout, done.stderr)
 
@@ -276,6 +295,8 @@ def test_what_else_they_leave(walk):
     kept = load_artifact(walk.folder / "my-network.hmseg").golden  # of the same drawing
     assert (labels == kept.labels).all()
     assert "rule / records, whole network: " in walk.said["hmseg-deploy tune --trials 4"].out
+    page = (walk.folder / "report.html").read_text()
+    assert all(f"<code>{name}</code>" in page for name in ("bench.json", "profile.json"))
     upgraded = walk.said["hmseg-deploy upgrade TABLE.jsonl RECORDS.jsonl"].out
     assert upgraded.count("carried over: 1 records") == 2
     assert "mean " in walk.said["hmseg eval tiny-hmseg --data CAMVID"].out

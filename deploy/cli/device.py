@@ -20,7 +20,11 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port; the next ones where it is taken.")]
+TrackerPort = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port; no other.")]
+ServerPort = Annotated[
+    int,
+    typer.Option("--port", min=1, max=65535, help="Port; the next ones where it is taken."),
+]
 OwnKey = Annotated[
     str | None,
     typer.Option("--rpc-key", help="The kind of device that this is, a word; TVM_TRACKER_KEY."),
@@ -33,7 +37,7 @@ AllowRemote = Annotated[
 @app.command()
 def tracker(
     host: Host = LOOPBACK,
-    port: Port = TRACKER_PORT,
+    port: TrackerPort = TRACKER_PORT,
     allow_remote: AllowRemote = False,
 ) -> None:
     """Run TVM's tracker, which knows the devices and hands them out, until it is interrupted."""
@@ -52,7 +56,7 @@ def serve(
     rpc_key: OwnKey = None,
     rpc_tracker: places.Tracker = None,
     host: Host = LOOPBACK,
-    port: Port = 9090,
+    port: ServerPort = 9090,
     advertise: Annotated[
         str | None, typer.Option(help="Address that clients are given; default: as it is seen.")
     ] = None,

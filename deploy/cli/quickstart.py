@@ -14,7 +14,7 @@ def quickstart(
     model: options.Model = options.DEFAULT_MODEL,
     resolution: options.ResolutionText = None,
     image: Annotated[
-        Path | None, typer.Option(help="A PNG or JPEG; default: a street drawn by our own code.")
+        Path | None, typer.Option(help="An image; default: a street drawn by our own code.")
     ] = None,
     threads: places.Threads = None,
     no_cache: options.NoCache = False,
