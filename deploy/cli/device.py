@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Option(help="Address to listen at; others need --allow-remote.")]
-TrackerPort = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port; no other.")]
+TrackerPort = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")]
 ServerPort = Annotated[
     int,
     typer.Option("--port", min=1, max=65535, help="Port; the next ones where it is taken."),
