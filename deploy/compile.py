@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,14 @@ from deploy.artifact import SUFFIX
 from deploy.artifact_file import save_artifact
 from deploy.cpu.loaded import default_threads
 from deploy.graph.source import check_model, open_source
-from deploy.metadata import InputKind, OutputKind
+from deploy.metadata import (
+    INPUT_KINDS,
+    OUTPUT_KINDS,
+    InputKind,
+    OutputKind,
+    check_normalisation,
+    check_threshold,
+)
 from deploy.object_cache import default_cache
 from deploy.precision import parse_precision
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
@@ -71,6 +78,11 @@ def compile_model(
         check_model(str(model))
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
+    _check_kind("input", input, INPUT_KINDS)
+    _check_kind("output", output, (None, *OUTPUT_KINDS))
+    check_normalisation(mean, std)
+    if threshold is not None:
+        check_threshold(threshold)
     size = _resolution(resolution)
     if out is not None:
         check_writable(Path(out))
@@ -106,7 +118,15 @@ def default_path(source: "Source", suffix: str = SUFFIX) -> Path:
 def _resolution(given: str | tuple[int, int] | None) -> Resolution | None:
     if given is None or isinstance(given, str):
         return None if given is None else parse_resolution(given)
+    if not isinstance(given, Iterable):
+        raise UserError(f'resolution is {given!r}; write "HEIGHTxWIDTH" or (height, width)')
     return parse_resolution("x".join(map(str, given)))
+
+
+def _check_kind(name: str, given: str | None, known: Sequence[str | None]) -> None:
+    if given not in known:
+        words = ", ".join(map(repr, known))
+        raise UserError(f"{name} is {given!r}; it must be one of {words}")
 
 
 def _export(module: "nn.Module", resolution: Resolution | None, folder: Path) -> str:

@@ -236,6 +236,9 @@ def _check_decision(output: str, classes: int, scores: Any, threshold: float | N
 
 def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     """Raise UserError where mean or standard deviation cannot be those of an image in 0..1."""
+    for name, values in (("mean", mean), ("std", std)):
+        if values and not all(map(math.isfinite, values)):
+            raise UserError(f"--{name} {_listed(values)}: the numbers must be finite")
     if std and min(std) < _LEAST_STD:
         raise UserError(f"--std {_listed(std)}: the numbers must be above 0, at least {_LEAST_STD}")
     if mean and min(mean) < 0:
@@ -247,6 +250,12 @@ def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | Non
                 right = _listed([value / 255 for value in values])
                 said += f"; those of an image in 0..255 are divided by 255: --{name} {right}"
             raise UserError(said)
+
+
+def check_threshold(value: float) -> None:
+    """Raise UserError where nothing can be compared with a threshold."""
+    if not math.isfinite(value):
+        raise UserError(f"--threshold {value}: it must be a finite number")
 
 
 def _listed(values: Sequence[float]) -> str:

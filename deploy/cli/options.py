@@ -10,7 +10,14 @@ import typer
 
 from deploy.cli import completion
 from deploy.cli.console import say
-from deploy.metadata import CHANNELS, InputKind, OutputKind, Values, check_normalisation
+from deploy.metadata import (
+    CHANNELS,
+    InputKind,
+    OutputKind,
+    Values,
+    check_normalisation,
+    check_threshold,
+)
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.precision import parse_precision
 from deploy.resolution import Resolution, parse_resolution
@@ -57,11 +64,6 @@ def check_target(text: str) -> None:
     check_target(text)
 
 
-def _check_threshold(value: float) -> None:
-    if not math.isfinite(value):
-        raise UserError(f"--threshold {value}: it must be a finite number")
-
-
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
@@ -104,7 +106,7 @@ Threshold = Annotated[
     typer.Option(
         help="Of one class or of masks: what the ONNX file's own output is compared with (0 of a "
         "score, 0.5 of a sigmoid).",
-        callback=refusing(_check_threshold),
+        callback=refusing(check_threshold),
     ),
 ]
 Classes = Annotated[
@@ -256,7 +258,7 @@ def _checked(options: SourceOptions) -> tuple[Resolution | None, Values | None, 
     means, stds = read_values("--mean", options.mean), read_values("--std", options.std)
     check_normalisation(means, stds)
     if options.threshold is not None:
-        _check_threshold(options.threshold)
+        check_threshold(options.threshold)
     return size, means, stds
 
 

@@ -124,8 +124,15 @@ class Evolution:
                     f"{self.log}: an evolution of another {name}; go on with its own options, or "
                     "remove the file to begin anew"
                 )
-        for record in rest:
-            self._known[record["kind"]][tuple(record["choices"])] = float(record["value"])
+        for number, record in enumerate(rest, 2):
+            try:
+                known, choices = self._known[record["kind"]], tuple(record["choices"])
+                known[choices] = float(record["value"])
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise UserError(
+                    f"{self.log}, line {number}: no network of an evolution; remove the file to "
+                    "begin anew"
+                ) from error
 
     def run(self) -> Evolved:
         """To the end: the best network that keeps to the budget, by its measured time where it has

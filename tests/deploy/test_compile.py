@@ -1,5 +1,6 @@
 """From a model to a file in one call."""
 
+import math
 import subprocess
 import sys
 
@@ -82,6 +83,12 @@ class Grey(nn.Module):
         ("tiny-mrms", {"threads": 0}, "threads is 0; it must be at least 1"),
         ("tiny-mrms", {"out": "."}, "it is a folder"),
         ("tiny-mrms", {"mean": [0.5]}, "--mean and --std go with an ONNX file"),
+        ("tiny-mrms", {"mean": [123.675] * 3}, "divided by 255: --mean 0.485,0.485,0.485"),
+        ("tiny-mrms", {"threshold": math.inf}, "--threshold inf: it must be a finite number"),
+        ("tiny-mrms", {"std": [math.nan] * 3}, "--std nan,nan,nan: the numbers must be finite"),
+        ("tiny-mrms", {"input": "picture"}, "input is 'picture'; it must be one of 'image', "),
+        ("tiny-mrms", {"output": "label"}, "output is 'label'; it must be one of None, 'labels', "),
+        ("tiny-mrms", {"resolution": 64}, 'resolution is 64; write "HEIGHTxWIDTH" or'),
     ],
 )
 def test_what_is_refused(tmp_path, monkeypatch, model, options, message):

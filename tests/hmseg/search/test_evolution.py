@@ -191,6 +191,22 @@ def test_settings_that_cannot_be(change, message):
         replace(CONFIG, **change)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        '{"kind": "guess", "choices": [1], "value": 1}',
+        '{"kind": "candidate", "choices": [[1]], "value": 1}',
+        '{"kind": "candidate", "choices": [1], "value": "much"}',
+    ],
+)
+def test_a_log_of_something_else_is_named(whole, tmp_path: FilePath, line):
+    first, *_ = whole[1].read_text().splitlines()
+    (tmp_path / "e.jsonl").write_text(f"{first}\n{line}\n")
+    with pytest.raises(UserError, match=r"e\.jsonl, line 2: no network of an evolution; remove"):
+        evolve(tmp_path / "e.jsonl")
+
+
 def test_samples_are_of_the_distribution():
     """The search's own network is likely where the search has decided."""
     architecture = Architecture(search_space(DIMENSIONS, MRMS_GENOTYPE))
