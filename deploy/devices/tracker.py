@@ -16,8 +16,10 @@ from typing import Any
 
 from deploy.devices.address import Address
 from lut.errors import HmsegError, UserError, WorkError
+from lut.json_text import parse_json
 
 _ANSWER_S = 10.0  # a tracker does nothing but answer
+_MOST_BYTES = 16 << 20  # of an answer
 _SILENT_S, _LOOK_MS = 3.5, 500
 # As in tvm.rpc.base. A message is JSON behind its length; what is asked and answered has numbers.
 _MAGIC = 0x2F271
@@ -95,8 +97,12 @@ def states(tracker: Address) -> list[KeyState]:
     """Every key that the tracker knows, by name; raises UserError where no tracker answers."""
     with _connection(tracker) as ask:
         code, summary = ask([_SUMMARY])
-    if code != _SUCCESS:
-        raise WorkError(f"the tracker at {tracker} refused to list its devices")
+        if code != _SUCCESS:
+            raise WorkError(f"the tracker at {tracker} refused to list its devices")
+        return _states(summary)
+
+
+def _states(summary: Any) -> list[KeyState]:  # noqa: ANN401 - JSON
     devices: dict[str, list[str]] = {}
     for server in summary["server_info"]:
         host, port = server["addr"]
@@ -163,7 +169,9 @@ def _connection(
         data = json.dumps(message).encode()
         connection.sendall(struct.pack("<i", len(data)) + data)
         (size,) = struct.unpack("<i", _receive(connection, 4))
-        return json.loads(_receive(connection, size))
+        if not 0 < size <= _MOST_BYTES:
+            raise UserError(f"what answers at {tracker} is not a TVM tracker")
+        return parse_json(_receive(connection, size))
 
     with connection:
         try:
@@ -173,7 +181,7 @@ def _connection(
             yield ask
         except HmsegError:
             raise
-        except TimeoutError as error:
+        except (TimeoutError, KeyError, TypeError, AttributeError) as error:  # other answers
             raise UserError(f"what answers at {tracker} is not a TVM tracker") from error
         except (OSError, ValueError, struct.error) as error:
             raise WorkError(f"the tracker at {tracker} broke off ({error}); try again") from error

@@ -100,4 +100,5 @@ def stages(kernels: Sequence[Mapping[str, Any]], resolution: Resolution) -> dict
 
 def _rows(spec: str) -> int | None:
     """Of the map that a kernel gives."""
-    return parse_operation(spec).output[1] if spec else None
+    no_operation = not spec or spec.startswith("tvm:")
+    return None if no_operation else parse_operation(spec).output[1]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.bench import OURS
 from deploy.paper.jobs import Job
 from deploy.resolution import parse_resolution
 from lut import jsonl
 from lut.errors import UserError
-from lut.json_text import checked
+from lut.json_text import check_types, checked, is_number, texts_by_name
 from lut.provenance import Provenance
 
 KIND, VERSION = "paper", 1
@@ -81,6 +82,10 @@ class Record:
         for name in (*inner, *own, "setting"):
             if name not in values:
                 raise UserError(f"the field {name!r} is missing")
+        check_types(Record, values)
+        check_types(Job, values)
+        if values["result"] is not None:
+            _check_result(values["result"], values["profiled"])
         job = {name: values[name] for name in inner}
         job["resolution"] = parse_resolution(str(job["resolution"]))
         return Record(
@@ -136,6 +141,32 @@ class Records(Found):
         """It is on disk when this returns; raises UserError where it cannot be written."""
         jsonl.append_record(self.path, record.to_json())
         self.all.append(record)
+
+
+def _check_result(result: Any, profiled: bool) -> None:  # noqa: ANN401 - any JSON
+    """Raise UserError for what no table can be made of."""
+    samples = result.get("samples_ns") if isinstance(result, dict) else None
+    if not isinstance(samples, dict) or (samples and OURS not in samples):
+        raise UserError(f"the result has no samples of {OURS}")
+    rounds = len(samples.get(OURS, ()))
+    for side, blocks in samples.items():
+        if not isinstance(blocks, list) or len(blocks) != rounds or not all(map(_is_block, blocks)):
+            raise UserError(f"the samples of {side!r} are no rounds such as ours")
+    texts_by_name("the absent peers", result.get("absent", {}))
+    if not profiled:
+        return
+    profile = result.get("profile")
+    kernels = profile.get("kernels") if isinstance(profile, dict) else None
+    if not isinstance(kernels, list) or not is_number(profile.get("frame_ms")):
+        raise UserError("the profile is missing")
+    for kernel in kernels:
+        known = isinstance(kernel, dict) and isinstance(kernel.get("spec"), str)
+        if not known or not is_number(kernel.get("median_ms")):
+            raise UserError("a kernel of the profile has no operation or no time")
+
+
+def _is_block(block: Any) -> bool:  # noqa: ANN401
+    return isinstance(block, list) and bool(block) and all(is_number(ns) and ns > 0 for ns in block)
 
 
 def _serves(found: Job, wanted: Job) -> bool:

@@ -75,6 +75,12 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         ({"macs": None}, "the field 'macs' is missing"),
         ({"setting": {}}, "the field 'place' is missing"),
         ({"resolution": "large"}, "HEIGHTxWIDTH"),
+        ({"classes": "many"}, "the field 'classes' is 'many', not int"),
+        ({"result": {}}, "the result has no samples of hmseg"),
+        ({"result": {"samples_ns": {"hmseg": [[1]], "TVM": []}}}, "the samples of 'TVM' are no"),
+        ({"result": {"samples_ns": {"hmseg": [["fast"]]}}}, "the samples of 'hmseg' are no"),
+        ({"result": {"samples_ns": {}, "absent": [1]}}, "the absent peers are"),
+        ({"result": {"samples_ns": {}}, "profiled": True}, "the profile is missing"),
     ],
 )
 def test_what_is_no_record_of_ours(tmp_path, change, message):
