@@ -62,4 +62,4 @@ def _compared(fields: Fields, setting: Fields) -> Compared:
     return Compared(what, medians, ratios, result.optional("absent").texts())
 
 
-KIND = Kind("The paper's networks, measured", _recognises, _read, draw)
+KIND = Kind("Networks of the paper", _recognises, _read, draw)
