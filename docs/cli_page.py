@@ -51,6 +51,7 @@ EXAMPLES = {
     "hmseg-deploy report": ["hmseg-deploy report results -o report.html"],
     "hmseg-deploy upgrade": ["hmseg-deploy upgrade TABLE.jsonl RECORDS.jsonl"],
     "hmseg-deploy cache": ["hmseg-deploy cache", "hmseg-deploy cache --clear"],
+    "hmseg-deploy paper": ["hmseg-deploy paper table1", "hmseg-deploy paper all --device adb"],
     "hmseg-deploy lut build": [
         "hmseg-deploy lut build --resolution 256x512 --width 0.5 --threads 2 -o tiny.jsonl"
     ],

@@ -108,6 +108,7 @@ NOT_RUN = {
         "a minute each; tests/deploy/backends, gpu and cpu compile for these",
     r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
+    r"^hmseg-deploy paper": "half an hour a table; tests/deploy/cli/test_paper.py makes small ones",
     r"^hmseg-deploy lut (build|check|calibrate)":
         "up to an hour; tests/deploy/tables does it with small ones",
     r"^hmseg (train|search) |^torchrun": "hours; tests/deploy/cli does a few small steps",

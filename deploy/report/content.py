@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import UserError
-from lut.files import read_file
+from lut.files import read_file, size_of
 from lut.json_text import is_number, parse_json
 from lut.jsonl import PACKED, read_records
 
@@ -46,7 +46,7 @@ def read_content(path: Path, name: str) -> Content:
     """
     packed = path.suffix == PACKED
     named = (path.with_suffix("") if packed else path).suffix in _NAMED
-    if path.stat().st_size > MOST_BYTES:
+    if (size_of(path) or 0) > MOST_BYTES:
         raise NoResultError(f"larger than {MOST_BYTES >> 20} MiB")
     if packed and named:
         return _checked(name, list(read_records(path)))

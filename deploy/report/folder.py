@@ -1,8 +1,5 @@
 """Reading a folder: every file that holds results, by its content."""
 
-import os
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +7,10 @@ from typing import Any
 from deploy.report.content import NoResultError, read_content
 from deploy.report.kind import Kind, Result
 from deploy.report.kinds import KINDS
+from hmseg.data.files import files_in
 from lut.errors import UserError
+
+_ANY = ("",)  # end of a name
 
 
 @dataclass
@@ -30,8 +30,7 @@ class Folder:
 
 
 def read_folder(path: Path) -> Folder:
-    """Look at every regular file in a folder and those in it, but not at hidden ones, nor behind
-    links to folders.
+    """Look at every file in a folder and those in it, also behind links (`files_in`).
 
     One damaged file does not stop the others. Raises UserError for what is no folder, for one that
     cannot be looked into, and for one without a file.
@@ -39,7 +38,7 @@ def read_folder(path: Path) -> Folder:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; name one that holds results")
     folder = Folder(path)
-    for file in _files(path):
+    for file in files_in(path, _ANY):
         name = file.relative_to(path).as_posix()
         try:
             found = read_result(file, name)
@@ -65,25 +64,6 @@ def read_result(path: Path, name: str) -> tuple[Kind[Any], Result] | None:
         return None
     kind = next((kind for kind in KINDS if kind.recognises(content)), None)
     return None if kind is None else (kind, kind.read(content))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(root) / name
-            if not name.startswith(".") and _is_regular(path):
-                yield path
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a link to nowhere
-        return False
 
 
 def _reason(error: UserError, file: Path) -> str:

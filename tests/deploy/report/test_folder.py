@@ -10,6 +10,7 @@ import pytest
 from deploy.report.folder import read_folder
 from deploy.report.kinds import KINDS
 from deploy.report.page import page_of
+from hmseg.data.files import PassedOverWarning
 from lut.errors import UserError
 from tests.deploy.report.samples import FILES, bench_json, write_samples
 from tests.deploy.test_profile import PROFILE
@@ -52,9 +53,22 @@ def test_what_is_no_result_is_passed_over(tmp_path):
     (tmp_path / "round").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.json")
     found = read_folder(tmp_path)
-    assert (found.passed_over, found.damaged) == (["notes.txt", "other.json"], {})
+    assert found.passed_over == ["notes.txt", "other.json"]
+    assert found.damaged == {"nowhere.json": "no such file"}
     ((_, (result,)),) = found.found
     assert result.source.file == "deep/bench.json"
+
+
+def test_links_are_followed_and_what_is_hidden_is_counted(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "bench.json").write_text(json.dumps(bench_json()))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "results" / "._bench.json").write_text("{")
+    with pytest.warns(PassedOverWarning, match="files passed over: 1 hidden"):
+        found = read_folder(tmp_path / "results")
+    ((_, (result,)),) = found.found
+    assert result.source.file == "link/bench.json"
 
 
 @pytest.mark.parametrize(
