@@ -34,11 +34,12 @@ on your own machine, phone (`--device`) or GPU (`--target cuda`).
 
 "When Humans Meet Machines: Towards Efficient Segmentation Networks" (BMVC 2020) prints what its
 peers' own papers say, each from another card and other software. Here every network is built from
-its published layers, with random weights, compiled, checked against onnxruntime, and timed beside
-it in one run, the sides in turn, from the uint8 image to the uint8 labels: the median of all calls
-and the range of the rounds' medians. MACs and parameters are counted by
-[the paper's rule](networks.md#counting-rule). A printed figure that is wrong is struck out, and a
-footnote says what it really is. No cell of the print is guessed: what is not known here is empty.
+its published layers, with random weights (released ones where a row's mIoU says so), compiled,
+checked against onnxruntime, and timed beside it in one run, the sides in turn, from the uint8 image
+to the uint8 labels: the median of all calls and the range of the rounds' medians. MACs and
+parameters are counted by [the paper's rule](networks.md#counting-rule). A printed figure that is
+wrong is struck out, and a footnote says what it really is. No cell of the print is guessed:
+what is not known here is empty.
 """
 
 

@@ -163,11 +163,13 @@ def verify_network(
 def verify_torch(
     model: "nn.Module", graph: "onnx.ModelProto", images: Mapping[str, NDArray[np.uint8]]
 ) -> list[Comparison]:
-    """The PyTorch network, batch norm unfolded, against what is expected of its exported graph."""
+    """The PyTorch network, batch norm unfolded, against what is expected of its exported graph; its
+    resizes take the graph's coordinates, as the compiled network's do."""
     import torch
 
     from deploy.graph.ends import with_logits_output
     from deploy.graph.expected import Expectations
+    from deploy.graph.torch_resize import GraphCoordinates
 
     expectations = Expectations(with_logits_output(graph), images)
     model = model.eval()
@@ -175,7 +177,7 @@ def verify_torch(
     comparisons = []
     for name, image in images.items():
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-        with torch.no_grad():
+        with torch.no_grad(), GraphCoordinates():
             logits = model((tensor - mean) / std)[0].numpy()
         comparisons.append(compare("torch", name, expectations[name], logits.argmax(0), logits))
     return comparisons

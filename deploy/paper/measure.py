@@ -15,21 +15,17 @@ from deploy.build import TOOLS, build_source, tuned_for
 from deploy.devices.network import Remote
 from deploy.object_cache import ObjectCache
 from deploy.paper.jobs import Job, describe_protocol, protocol_of
-from deploy.paper.networks import count, open_network
+from deploy.paper.networks import NoRoomError, count, open_network
 from deploy.paper.records import Record, Setting
 from deploy.tables.schedules import digest
 from deploy.target import Target
-from lut.errors import HmsegError, UserError, WorkError
+from lut.errors import HmsegError, WorkError
 from lut.provenance import Provenance
 
 OPTIONAL = ("openvino",)  # peers that are timed where they are installed
 HERE = "this machine"
 # A network's file, its graph in memory's copies, machine code: in the temporary folder.
 _COPIES, _SPARE_BYTES = 4, 64 << 20
-
-
-class NoRoomError(UserError):
-    """The disk is full: no other network would do better."""
 
 
 @dataclass(frozen=True)

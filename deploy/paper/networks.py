@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deploy.graph.export import export_network, export_peer, make_deployable
-from deploy.graph.source import Source, open_source
+from deploy.graph.source import Source
 from deploy.paper.jobs import Job
 from deploy.reading import read_own
 from deploy.reading.text import one_line
@@ -23,6 +23,10 @@ from lut.errors import HmsegError, UserError, WorkError
 
 SEED = 0
 CALIBRATED = f"random (seed {SEED}), batch norm calibrated at this size"
+
+
+class NoRoomError(UserError):
+    """The disk is full: no other network would do better."""
 
 
 def create(name: str, classes: int) -> nn.Module:
@@ -65,28 +69,32 @@ def released(name: str, classes: int) -> Released | None:
 
 
 def open_network(job: Job) -> Source:
-    """A job's network, to be compiled. What is not of our own zoo takes the road of a user's file.
+    """A job's network, to be compiled, with the weights that were released for its classes, if any.
+    What is not of our own zoo takes the road of a user's file.
 
-    Raises WorkError where it cannot be exported, and UserError for a full disk.
+    Raises WorkError where it cannot be calibrated or exported, and NoRoomError for a full disk.
     """
-    if released(job.network, job.classes):
-        return open_source(job.network, resolution=job.resolution)
-    network, size = create(job.network, job.classes), job.resolution
-    calibrate_batch_norm(network, SEED, (size.height, size.width))
+    network, size = create(job.network, job.classes).eval(), job.resolution
+    weights, own = CALIBRATED, released(job.network, job.classes)
     try:
+        if own:
+            network.load_state_dict(own.tensors)
+            weights = f"trained on {own.card['data']}"
+        else:
+            calibrate_batch_norm(network, SEED, (size.height, size.width))
         if isinstance(network, MRMS):
             graph = export_network(network, job.network, size, num_classes=job.classes)
-            return Source(graph, network, CALIBRATED)
+            return Source(graph, network, weights)
         with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
             file = export_peer(network, job.network, size, job.classes, Path(folder))
             found = make_deployable(read_own(file))
-    except HmsegError:
+    except (HmsegError, MemoryError):
         raise
     except OSError as error:
-        raise UserError(
+        raise NoRoomError(
             f"cannot write {job.network}.onnx for a moment: {error.strerror or error}; free the "
             "disk or name another folder in TMPDIR"
         ) from error
-    except Exception as error:  # the exporter raises whatever its parts raise
+    except Exception as error:  # whatever torch raises without memory, and the exporter's parts
         raise WorkError(f"not exported: {one_line(error)}") from error
-    return Source(found.graph, AtImageSize(network), CALIBRATED, found)
+    return Source(found.graph, AtImageSize(network), weights, found)

@@ -128,7 +128,8 @@ VIEWS = {
             "5 points say nothing.",)),
         View("figure1", "Figure 1: backbone and head", "parts", _FIGURE_1, (
             "The paper draws three typical networks, of which DeepLabv3+ on MobileNetV2 and "
-            "BiSeNet are known; which variants is not, so all are here.",)),
+            "BiSeNet are known; which variants is not, so all are here.",
+            "BiSeNet's spatial path, which no other network could lend it, counts to its head.")),
         View("figure2", "Figure 2: time of the stages", "stages", _FIGURE_2, (
             "A stage is the size of a kernel's output, as a part of the image's; the first kernel "
             "that enlarges begins what joins the stages. A kernel that computes several sizes "

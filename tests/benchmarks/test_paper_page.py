@@ -1,12 +1,15 @@
 """docs/paper.md is what the committed records say."""
 
 import re
+from statistics import mean
 
 import pytest
 
 from benchmarks import paper_page
+from benchmarks.results_lib.store import FOLDER
 from deploy.paper.records import FILE, Records
 from deploy.paper.views import VIEWS
+from lut import jsonl
 from tests.deploy.paper.fakes import record, setting
 
 
@@ -25,6 +28,20 @@ def records(tmp_path_factory):
 
 def test_the_committed_page_is_what_the_script_writes():
     assert paper_page.main(["--check"]) == 0
+
+
+def test_table_6s_miou_is_what_its_trainings_gave():
+    """The mean over the seeds, each once."""
+    trained: dict[str, dict[int, float]] = {}
+    for line in jsonl.read_records(FOLDER / "compare-search" / "results.jsonl"):
+        if line["kind"] in ("hand", "table6") and line["stage"] == "180x240:8:500":
+            trained.setdefault(line["genotype"], {})[line["seed"]] = line["miou_percent"]
+    for row in VIEWS["table6"].rows:
+        assert row.network is not None
+        seeds = trained[row.network.partition(" | ")[2]]
+        assert row.miou == f"{mean(seeds.values()):.1f}"
+        count = {2: "two", 3: "three"}[len(seeds)]
+        assert str(row.notes[0]) == f"the mean over {count} seeds of the training."
 
 
 def test_a_table_for_each_machine(records, tmp_path, capsys):
