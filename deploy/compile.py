@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from deploy.artifact import SUFFIX
 from deploy.artifact_file import save_artifact
-from deploy.cpu.loaded import default_threads
 from deploy.graph.source import check_model, open_source
+from deploy.host import default_threads
 from deploy.metadata import (
     INPUT_KINDS,
     OUTPUT_KINDS,

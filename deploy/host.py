@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from lut.errors import UserError
+
 # LLVM's name of a CPU feature -> the flag in /proc/cpuinfo (x86-64) that promises it. Only what
 # generated code can contain; a binary is refused on a machine that lacks one it was built with.
 X86_FEATURE_FLAGS = {
@@ -114,6 +116,17 @@ def usable_cpus() -> int:
     except OSError:
         return count
     return max(1, min([count, *_quotas(groups, Path("/sys/fs/cgroup"))]))
+
+
+def default_threads() -> int:
+    """TVM_NUM_THREADS, else one for each CPU that this process may use, within its container's
+    quota. Raises UserError where the variable is no number."""
+    given = os.environ.get("TVM_NUM_THREADS")
+    if not given:
+        return usable_cpus()
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(f"TVM_NUM_THREADS is {given!r}; it must be a whole number of at least 1")
+    return int(given)
 
 
 def _quotas(groups: str, root: Path) -> Iterator[int]:

@@ -13,6 +13,11 @@ WORDS = (*cpu.WORDS[:3], *gpu.WORDS, *cpu.WORDS[3:])
 _LISTED = ", ".join(WORDS)
 
 
+def list_cpu_names() -> list[str]:
+    """LLVM's names of CPUs, sorted, but for those that are words of ours."""
+    return sorted(set().union(*cpu.CPU_NAMES.values()) - set(WORDS))
+
+
 def check_target(text: str) -> None:
     """Raise UserError, as `resolve_target`, for whatever TVM need not be asked about: it takes
     seconds to import."""

@@ -21,10 +21,9 @@ def models(incomplete: str) -> list[str]:
 
 def targets(incomplete: str) -> list[str]:
     """The words that stand for a target; LLVM's names of CPUs once one is begun."""
-    from deploy.cpu.cpu_names import CPU_NAMES
-    from deploy.targets import WORDS
+    from deploy.targets import WORDS, list_cpu_names
 
-    names = sorted(set().union(*CPU_NAMES.values()) - set(WORDS)) if incomplete else []
+    names = list_cpu_names() if incomplete else []
     return [word for word in (*WORDS, *names) if word.startswith(incomplete)]
 
 

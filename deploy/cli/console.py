@@ -157,8 +157,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     from rich.table import Table
 
     table = Table(
-        title=printable(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+        title=printable(title), title_justify="left", title_style="", box=None, pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )  # fmt: skip
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:

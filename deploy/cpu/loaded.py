@@ -75,7 +75,7 @@ class LoadedLibrary:
     def __init__(
         self, data: bytes, ends: Ends, threads: int | None = None, prefix: str = PREFIX
     ) -> None:
-        self.threads = default_threads() if threads is None else threads
+        self.threads = host.default_threads() if threads is None else threads
         self._ends, self._library = ends, _Library(data, prefix)
         # More calls at once than CPUs would only take turns, with an arena each.
         self._most = max(1, host.usable_cpus() // self.threads)
@@ -292,17 +292,6 @@ def _cannot_load(error: OSError) -> UserError:
         "compile the model again with this version, and if its temporary folder does not allow "
         "programs, name another one in TMPDIR"
     )
-
-
-def default_threads() -> int:
-    """TVM_NUM_THREADS, else one for each CPU that this process may use, within its container's
-    quota. Raises UserError where the variable is no number."""
-    given = os.environ.get("TVM_NUM_THREADS")
-    if not given:
-        return host.usable_cpus()
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"TVM_NUM_THREADS is {given!r}; it must be a whole number of at least 1")
-    return int(given)
 
 
 def _rows(given: NDArray[Any], end: End) -> tuple[NDArray[Any], int]:

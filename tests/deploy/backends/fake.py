@@ -244,6 +244,11 @@ class FakeBackend:
         session = OnnxSession(source.graph)
         return {"a calculator": lambda: Peer(lambda: session.run(given)[0], "of 1974")}
 
+    def optional_peers(
+        self, artifact: Artifact, source: Source, given: np.ndarray, threads: int
+    ) -> dict[str, Callable[[], Peer]]:
+        return {}
+
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Any, *, emulated: bool
     ) -> FakeTuningBench:
@@ -263,4 +268,5 @@ def register(patch: pytest.MonkeyPatch, backend: FakeBackend) -> None:
     that an artifact may hold. No other file is touched."""
     patch.setitem(backends._BACKENDS, KIND, backend)
     patch.setattr(artifact_file, "_CODES", (*artifact_file._CODES, lambda: FakeCode))
+    patch.setattr("deploy.targets.check_target", lambda _: None)
     patch.setattr("deploy.targets.resolve_target", lambda *_: TARGET)

@@ -113,8 +113,8 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_full_disk_behind_stdout(options):
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         done = subprocess.run(
-            [*PROGRAM, "models", "-r", "64x64", *options], stdout=full, stderr=subprocess.PIPE,
-            text=True, check=False,
+            [*PROGRAM, "models", "tiny-mrms", "-r", "64x64", *options], stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "error: cannot write the output: No space left on device\n"
@@ -150,7 +150,7 @@ def test_interrupting(artifact_path, graph, tmp_path):
 @pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}])
 def test_no_color(no_color):
     env = {"FORCE_COLOR": "1", "TERM": "xterm-256color", **no_color}
-    done = run_program("models", "-r", "64x64", env=env).succeeded()
+    done = run_program("models", "tiny-mrms", "-r", "64x64", env=env).succeeded()
     assert "tiny-mrms" in done.out
     colours = [code for code in ("\x1b[3", "\x1b[4", "\x1b[9") if code in done.out + done.err]
     assert not colours or not no_color

@@ -30,7 +30,9 @@ class Library(RemoteLibrary):
 
     def __init__(self, artifact, session):
         self.session, self.artifact = session, artifact
-        self.times = FakeSession(SimpleNamespace(space=SPACE, factors={}), artifact.genotype)
+        self.times = FakeSession(
+            SimpleNamespace(space=SPACE, factors={}, slower=1), artifact.genotype
+        )
 
     def time(self, entry, given, calls):
         assert entry == "main"

@@ -18,7 +18,8 @@ def test_a_quantised_convolution_is_exact(kind: type):
     network = Network(13)
     x, scale, zero = _quantise(network, "x")
     info = np.iinfo(kind)
-    w = network.const(RNG.integers(info.min, info.max, (4, 3, 3, 3)).astype(kind))
+    # Half of the range: without VNNI, onnxruntime adds two products in 16 bits, which saturate.
+    w = network.const(RNG.integers(info.min // 2, info.max // 2, (4, 3, 3, 3)).astype(kind))
     w_scale = network.const(RNG.uniform(0.001, 0.01, 4).astype(np.float32))
     w_zero = network.const(np.full(4, 0 if kind is np.int8 else 120, kind))
     y_scale, y_zero = network.const(np.float32(0.05)), network.const(np.uint8(100))
@@ -46,7 +47,7 @@ def test_a_quantised_convolution_is_exact(kind: type):
 def test_quantised_products_are_exact():
     network = Network(13, (1, 6, 8))
     x, scale, zero = _quantise(network, "x", 0.03, 120)
-    b = network.const(RNG.integers(-128, 127, (8, 5)).astype(np.int8))
+    b = network.const(RNG.integers(-64, 63, (8, 5)).astype(np.int8))
     y_scale, y_zero = network.const(np.float32(0.1)), network.const(np.uint8(130))
     y = network(
         "QLinearMatMul",
