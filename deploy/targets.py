@@ -3,6 +3,7 @@
 from typing import Any
 
 from deploy.cpu import targets as cpu
+from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
 from deploy.precision import FP32, parse_precision
 from deploy.target import Target
@@ -15,7 +16,7 @@ _LISTED = ", ".join(WORDS)
 
 def list_cpu_names() -> list[str]:
     """LLVM's names of CPUs, sorted, but for those that are words of ours."""
-    return sorted(set().union(*cpu.CPU_NAMES.values()) - set(WORDS))
+    return sorted(set().union(*CPU_NAMES.values()) - set(WORDS))
 
 
 def check_target(text: str) -> None:
