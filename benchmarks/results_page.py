@@ -46,7 +46,11 @@ class Topic:
 
 TOPICS = (
     Topic("Parity", [cpu.parity, own_files.own_files]),
-    Topic("The first command", [kept("first-command")], ["2026-11-22-cpu-speed.md"]),
+    Topic(
+        "The first command",
+        [kept("first-command")],
+        ["2026-11-22-cpu-speed.md", "2026-11-30-first-hour.md"],
+    ),
     Topic(
         "Speed on a CPU",
         [
