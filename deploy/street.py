@@ -16,7 +16,7 @@ from deploy.resolution import Resolution
 
 _OVERSAMPLING = 2  # drawn larger, then shrunk, for soft edges
 _MAX_DRAWN_SIDE = 4096
-_MOST_FINE_PIXELS = 512 * 1024  # above, noise of 2x2 pixels
+_MOST_FINE_PIXELS = 512 * 1024  # above, noise of 2x2 pixels and less grain
 _Colour = tuple[int, int, int]
 _Point = tuple[float, float, float]  # metres: to the right of the camera, above the road, ahead
 # CamVid's classes; there is no fence.
@@ -59,7 +59,8 @@ def _noise(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
     for cells in (16, 40, 100):
         small = Image.fromarray(rng.normal(size=(cells, 2 * cells)).astype(np.float32))
         clouds += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 1.2
-    grain = rng.integers(-3, 4, (height, width)).astype(np.float32)
+    most = 3 if cell == 1 else 2
+    grain = rng.integers(-most, most + 1, (height, width)).astype(np.float32)
     clouds, grain = (
         part.repeat(cell, 0).repeat(cell, 1)[: labels.shape[0], : labels.shape[1]]
         for part in (clouds, grain)

@@ -239,7 +239,6 @@ def open_model(
     before the heavy imports, and says what its user should know."""
     options, ends = options or SourceOptions(), ends or EndOptions()
     size, means, stds = _checked(options)
-    read = read or read_file(model, options)
     from deploy.graph.source import open_source
 
     source = open_source(

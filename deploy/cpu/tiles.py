@@ -7,8 +7,8 @@ from deploy.cpu.isa import Isa, Tile
 
 # A float32 sum of n terms in one row is off by about sqrt(n / 2) roundings of its size. One that is
 # longer than LONG terms is taken in parts of about PART and the parts are added, as other libraries
-# do: a vision transformer's scores were else 5 times as far from the truth as onnxruntime's. It
-# costs an addition in memory for each accumulator and part.
+# do: the scores of a vision transformer were else further from the truth than the parity gate
+# allows (docs/decisions/0064). It costs an addition in memory for each accumulator and part.
 LONG, PART = 128, 64
 
 

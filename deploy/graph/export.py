@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import logging
+import tempfile
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
 from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
-from deploy.reading import ReadModel, read_model
+from deploy.reading import ReadModel, read_model, read_own
 from deploy.reading.file import UserFile
 from deploy.reading.text import one_line
 from deploy.resolution import Resolution, parse_resolution
@@ -100,21 +101,6 @@ def export_module(module: nn.Module, resolution: Resolution, path: Path) -> None
     save_onnx(graph, path)
 
 
-def export_peer(
-    model: nn.Module, name: str, resolution: Resolution, num_classes: int, folder: Path
-) -> Path:
-    """Export a network of others into a file in `folder`, from normalised image to scores at its
-    own stride, with our metadata: it is then read as a user's is. Batch norms that follow no
-    convolution are left to the reading."""
-    graph = _export_float_graph(fold_pairs(model), resolution)
-    _strip_debug(graph)
-    metadata = _metadata_of(name, classes_for(num_classes), resolution)
-    onnx.helper.set_model_props(graph, metadata.to_strings())
-    path = folder / f"{name}.onnx"
-    save_onnx(graph, path)
-    return path
-
-
 def _metadata_of(name: str, classes: ClassSet, resolution: Resolution) -> Metadata:
     return Metadata(
         model=name, classes=classes, resolution=resolution, output="labels", mean=MEAN, std=STD,
@@ -137,6 +123,24 @@ class Imported(NamedTuple):
     scores: str
     tail: onnx.ModelProto
     note: str
+
+
+def import_peer(
+    model: nn.Module, name: str, resolution: Resolution, num_classes: int, *,
+    input_kind: InputKind = "image", output: OutputKind = "labels",
+) -> Imported:  # fmt: skip
+    """Export a network of others, which gives scores at its own stride, and read the file, of a
+    moment, as a user's is. Batch norms that follow no convolution are left to the reading. Raises
+    whatever torch does for a size that the network does not take, and OSError where there is no
+    room for the file."""
+    graph = _export_float_graph(fold_pairs(model), resolution)
+    _strip_debug(graph)
+    metadata = _metadata_of(name, classes_for(num_classes), resolution)
+    onnx.helper.set_model_props(graph, metadata.to_strings())
+    with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
+        path = Path(folder) / f"{name}.onnx"
+        save_onnx(graph, path)
+        return make_deployable(read_own(path), input_kind=input_kind, output=output)
 
 
 def import_onnx(path: Path, **options: Any) -> onnx.ModelProto:  # noqa: ANN401 - `import_file`'s

@@ -5,13 +5,13 @@ Light to import: a wrong name is refused without torch and onnx.
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
-from lut.errors import UserError
+from hmseg.families import SIDES
+from lut.errors import HmsegError, UserError
 from lut.files import size_of
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def _export_peer(
 ) -> Source:  # fmt: skip
     import torch
 
-    from deploy.graph.export import export_peer, make_deployable
-    from deploy.reading import read_own
+    from deploy.graph.export import import_peer
+    from deploy.reading.text import one_line
     from hmseg.families.blocks import AtImageSize
     from hmseg.families.calibrate import calibrate_batch_norm
     from hmseg.mrms_config import MRMSConfig
@@ -142,10 +142,16 @@ def _export_peer(
     # As they come, a deep network's scores are the same at every pixel.
     calibrate_batch_norm(peer, SEED)
     classes = num_classes or MRMSConfig.num_classes
-    with TemporaryDirectory() as folder:
-        path = export_peer(peer, model, resolution, classes, Path(folder))
-        graph = make_deployable(read_own(path), input_kind=input_kind, output=output).graph
-    return Source(graph, AtImageSize(peer), _UNTRAINED)
+    try:
+        found = import_peer(peer, model, resolution, classes, input_kind=input_kind, output=output)
+    except (HmsegError, MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever torch and its exporter raise where maps do not fit
+        raise UserError(
+            f"{model} does not take {resolution} ({one_line(error, 200)}); every network takes "
+            f"sides that {SIDES} divides"
+        ) from error
+    return Source(found.graph, AtImageSize(peer), _UNTRAINED)
 
 
 def _names_a_file(model: str) -> bool:

@@ -1,8 +1,8 @@
 """torch's bilinear resizes with the coordinates that exported graphs have (`deploy.coordinates`).
 
 torch rounds one step of an axis and multiplies it by the element's number: at 1000 elements that
-moves a weight by 6e-5. On an image of noise whose first node is a resize (ICNet) two evaluations of
-one network would differ by 50 times what all their sums do.
+moves a weight by 6e-5. Where the image is resized first (ICNet), two evaluations of one network on
+noise would differ by far more than what all their sums do.
 """
 
 from typing import Any

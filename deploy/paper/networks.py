@@ -1,17 +1,14 @@
 """A network of the paper as something to compile: weights whose activations keep their scale, or
 those that were released, at the size that is asked for."""
 
-import tempfile
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from deploy.graph.export import export_network, export_peer, make_deployable
-from deploy.graph.source import Source
+from deploy.graph.export import export_network, import_peer
+from deploy.graph.source import SEED, Source
 from deploy.paper.jobs import Job
-from deploy.reading import read_own
 from deploy.reading.text import one_line
 from hmseg import network_file, zoo
 from hmseg.count import count_macs, count_parameters
@@ -21,7 +18,6 @@ from hmseg.mrms import MRMS
 from hmseg.pretrained import Released, list_released, load_released
 from lut.errors import HmsegError, UserError, WorkError
 
-SEED = 0
 CALIBRATED = f"random (seed {SEED}), batch norm calibrated at this size"
 
 
@@ -85,9 +81,7 @@ def open_network(job: Job) -> Source:
         if isinstance(network, MRMS):
             graph = export_network(network, job.network, size, num_classes=job.classes)
             return Source(graph, network, weights)
-        with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
-            file = export_peer(network, job.network, size, job.classes, Path(folder))
-            found = make_deployable(read_own(file))
+        found = import_peer(network, job.network, size, job.classes)
     except (HmsegError, MemoryError):
         raise
     except OSError as error:

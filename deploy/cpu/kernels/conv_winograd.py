@@ -358,7 +358,7 @@ class _Kernel:
         def leave(p: int, o: int, value: ir.Expr) -> None:
             del p, o, value
 
-        # Not in parts, which would take 1 to 4% of the time: the transforms round more.
+        # Not in parts, which would take longer: the transforms round more than a long sum.
         matmul_tile(
             self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc, in_parts=False
         )

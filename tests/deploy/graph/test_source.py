@@ -42,6 +42,12 @@ def test_a_peer():
     assert len(set(logits.argmax(0).ravel())) > 1  # calibrated: not one class everywhere
 
 
+def test_a_size_that_a_peer_does_not_take():
+    with pytest.raises(UserError, match=r"unet does not take 100x100 \(.*64 divides") as caught:
+        open_source("unet", resolution=Resolution(100, 100))
+    assert "\n" not in str(caught.value)
+
+
 def test_released_weights_are_used_where_there_are_some():
     source = open_source("tiny-mrms", resolution=SIZE)
     assert source.weights == "trained on camvid"

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deploy.graph.export import export_peer, make_deployable
+from deploy.graph.export import import_peer
 from deploy.graph.torch_resize import GraphCoordinates
-from deploy.reading import read_own
 from deploy.resolution import Resolution
 from deploy.verify import verify_torch
 from hmseg.families.blocks import AtImageSize
@@ -60,7 +59,7 @@ def test_a_resized_image_of_noise_is_within_the_noise_and_another_rule_is_not(tm
     """With torch's own coordinates its largest error was 29 times what is allowed."""
     torch.manual_seed(0)
     network, size = Half().eval(), Resolution(64, 1024)
-    graph = make_deployable(read_own(export_peer(network, "half", size, 4, tmp_path))).graph
+    graph = import_peer(network, "half", size, 4).graph
     noise = np.random.default_rng(0).integers(0, 256, (64, 1024, 3), dtype=np.uint8)
     (same,) = verify_torch(AtImageSize(network), graph, {"noise": noise})
     assert same.passed, same

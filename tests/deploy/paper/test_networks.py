@@ -1,3 +1,5 @@
+import tempfile
+
 import pytest
 
 from deploy.graph.source import open_source
@@ -29,6 +31,6 @@ def test_a_calibration_without_memory_is_that_networks_failure(monkeypatch):
 
 
 def test_a_peers_file_that_cannot_be_written_ends_all(monkeypatch, tmp_path):
-    monkeypatch.setattr(networks.tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(NoRoomError, match=r"cannot write fast-scnn\.onnx for a moment: No"):
         open_network(Job("fast-scnn", SIZE, 19))

@@ -44,7 +44,7 @@ def test_every_network(name: str):
     calibrate_batch_norm(network, size=size)
     images = made_up_images(size, torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        _check_scores(network(images))
+        _check_scores(network(images), size)
         assert not network.training
         again = create_network(name, CLASSES).eval()
         again.load_state_dict(network.state_dict())
@@ -76,9 +76,10 @@ def _check_training(network: nn.Module, size: tuple[int, int]) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
-def _check_scores(scores: Tensor) -> None:
+def _check_scores(scores: Tensor, size: tuple[int, int]) -> None:
     assert scores.dtype == torch.float32
     assert scores.shape[:2] == (6, CLASSES)
+    assert size[0] * scores.shape[3] == size[1] * scores.shape[2]
     assert scores.isfinite().all()
     scale = scores.std(dim=(1, 2, 3))
     assert 1e-2 < scale.min() <= scale.max() < 1e2

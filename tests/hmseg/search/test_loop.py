@@ -72,7 +72,10 @@ def test_a_search_in_bfloat16_is_near_one_in_float32(data: Path):
     rounded = losses(replace(config, recipe=replace(stage, precision="bfloat16")))
     assert len(exact) == 5
     # CPUs without such products add them up in bfloat16, too: 0.18 on one.
-    assert rounded == pytest.approx(exact, rel=0.25)
+    off = sorted(abs(one / other - 1) for one, other in zip(rounded, exact, strict=True))
+    # A CPU without such products adds them up in bfloat16, too: one of five was off by 0.18.
+    assert off[-2] < 0.1
+    assert off[-1] < 0.25
     assert rounded != exact
 
 

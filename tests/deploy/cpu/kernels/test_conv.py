@@ -124,10 +124,10 @@ def test_direct_from_the_image(isa, source):
     ids=["1x1", "channels", "taps"],
 )  # fmt: skip
 def test_long_sums_round_as_little_as_short_ones(isa, op):
-    """A sum in one row of 2000 terms would be off by 3e-6 of its size on average."""
+    """A sum in one row of 2000 terms is off by 1e-6 of its size on average."""
     y, expected = compute(isa, op, conv_direct)
     error = np.sqrt(np.square(y - expected).mean() / np.square(expected).mean())
-    assert error < 6e-7
+    assert error < 4e-7
 
 
 @st.composite
@@ -237,12 +237,11 @@ def test_a_winograd_task_may_have_several_of_a_dilations_maps(isa, maps):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_winograd_rounds_little_more_than_the_plain_sum(isa):
-    op = Conv((64,), 32, 16, 24, **SAME)
-    errors = []
-    for module in (conv_winograd, conv_direct):
-        y, expected = compute(isa, op, module)
-        errors.append(np.sqrt(np.square(y - expected).mean()))
-    assert errors[0] <= 6 * errors[1]
+    """Beside a sum of 576 terms in one row, which the direct kernel cuts in parts."""
+    y, expected = compute(isa, Conv((64,), 32, 16, 24, **SAME), conv_winograd)
+    terms = normal(1, 4000, 576) * normal(2, 4000, 576) / np.float32(24)
+    in_a_row = terms.cumsum(1, dtype=np.float32)[:, -1] - terms.sum(1, dtype=np.float64)
+    assert np.square(y - expected).mean() <= 16 * np.square(in_a_row).mean()
 
 
 def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
