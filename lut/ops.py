@@ -27,7 +27,7 @@ Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
 Reduction = Literal["max", "mean", "mean_padded"]  # of a window; `mean_padded` counts its padding
-DType = Literal["float32"]  # of the maps in memory
+DType = Literal["float32", "bfloat16", "int8"]  # of the maps in memory
 # What is done to each value of a kernel's output, one step after the other: functions of the value
 # alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants;
 # sums and products with another map of the output's shape, of one value per channel, or per pixel.

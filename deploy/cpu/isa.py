@@ -1,6 +1,8 @@
 """CPU instruction sets as data, and the register tile that follows from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from deploy.cpu.elements import FLOAT32, Bfloat16, Element
 
 
 @dataclass(frozen=True)
@@ -8,8 +10,9 @@ class Isa:
     """What a kernel template needs to know about one vector instruction set.
 
     `lanes` is the number of float32 in a register and the channel block c of the activation
-    layout (N, C/c, H, W, c). The cache sizes are those of the smallest core that the set is
-    usually found on; a target may replace them.
+    layout (N, C/c, H, W, c); `element` is how the numbers of maps and weights are stored. The cache
+    sizes are those of the smallest core that the set is usually found on; a target may replace
+    them.
     """
 
     name: str
@@ -20,6 +23,7 @@ class Isa:
     fma_latency: int  # cycles
     l1_bytes: int
     l2_bytes: int
+    element: Element = FLOAT32
 
     def blocks(self, channels: int) -> int:
         """Channel blocks of c that hold `channels`, the last one padded with zeros."""
@@ -31,6 +35,11 @@ AVX512 = Isa("avx512", 16, 32, 2, 2, 4, 48 << 10, 1 << 20)
 NEON = Isa("neon", 4, 32, 2, 2, 4, 32 << 10, 512 << 10)
 
 ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
+
+# Of those that have instructions for it, by the LLVM feature that a target must have.
+AVX512_BF16 = replace(AVX512, element=Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512"))
+NEON_BF16 = replace(NEON, element=Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16"))
+BFLOAT16 = {"avx512bf16": AVX512_BF16, "bf16": NEON_BF16}
 
 
 @dataclass(frozen=True)

@@ -26,23 +26,24 @@ def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN4
     """PrimFunc(x, y); channels beyond the real ones become zero in the blocked layout."""
     planar_shape = (1, op.channels, op.height, op.width)
     blocked_shape = activation_shape(isa, op.channels, op.height, op.width)
-    packing = op.direction == "pack"
+    packing, element = op.direction == "pack", isa.element
 
     def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
-        x = f.param("x", planar_shape if packing else blocked_shape)
-        y = f.param("y", blocked_shape if packing else planar_shape)
+        stored = element.stored
+        x = f.param("x", planar_shape) if packing else f.param("x", blocked_shape, stored)
+        y = f.param("y", blocked_shape, stored) if packing else f.param("y", planar_shape)
 
         def pack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             with ir.serial(0, op.width) as column:
                 for lane in range(isa.lanes):
                     channel = block * isa.lanes + lane
-                    value = x[0, channel, row, column] if lane < real else 0.0
-                    ir.store_scalar(y, value, 0, block, row, column, lane)
+                    value = x[0, channel, row, column] if lane < real else ir.const(0)
+                    element.store(y, value, 0, block, row, column, lane, lanes=1)
 
         def unpack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             for lane in range(real):
                 with ir.serial(0, op.width) as column:
-                    value = x[0, block, row, column, lane]
+                    value = element.value(x, 0, block, row, column, lane)
                     ir.store_scalar(y, value, 0, block * isa.lanes + lane, row, column)
 
         def body() -> None:

@@ -56,25 +56,22 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
         y = Map(isa, f, "y", *op.output)
 
         def body() -> None:
-            flat_x, flat_y = x.flat(), y.flat()
-            flat_r = None if added is None else added.flat()
+            source, out = x.as_row().row(0), y.as_row().row(0)
+            other = None if added is None else added.as_row()
 
             def init(block: ir.Expr, pixel: ir.Expr) -> ir.Expr:
                 value = product.bias(block)
-                if flat_r is not None:
-                    at = pixel if op.add == "map" else 0
-                    value = value + ir.load(flat_r, block, at, 0, lanes=c)
+                if other is not None:
+                    value = value + other.vector(block, 0, pixel if op.add == "map" else 0)
                 return value
 
             product.over_pixels(
                 pixels,
                 schedule.tile,
                 schedule.segments,
-                x=lambda pixel, block, lane: flat_x[block, pixel, lane],
+                x=lambda pixel, block, lane: source.operand(block, pixel, lane),
                 init=init,
-                finish=lambda block, pixel, v: ir.store(
-                    flat_y, ir.activate(v, op.act, c), block, pixel, 0, lanes=c
-                ),
+                finish=lambda block, pixel, v: out.store(block, pixel, ir.activate(v, op.act, c)),
             )
 
         return body

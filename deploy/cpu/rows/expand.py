@@ -37,7 +37,7 @@ class Expand:
                         px,
                         ob,
                         chunk.first + block,
-                        x=lambda p, block, lane: row.value(block, begin + p, lane),
+                        x=lambda p, block, lane: row.operand(block, begin + p, lane),
                         finish=lambda p, o, v: keep(
                             block + o, begin + p, ir.activate(v, self.act, lanes)
                         ),

@@ -17,11 +17,8 @@ class Map:
         self, isa: Isa, f: ir.PrimFuncBuilder, name: str, channels: int, height: int, width: int
     ) -> None:
         self.isa, self.blocks, self.height, self.width = isa, isa.blocks(channels), height, width
-        self.buffer = f.param(name, activation_shape(isa, channels, height, width))
-
-    def flat(self) -> ir.Buffer:
-        """The same memory as (C/c, pixels, c)."""
-        return ir.view(self.buffer, (self.blocks, self.height * self.width, self.isa.lanes))
+        shape = activation_shape(isa, channels, height, width)
+        self.buffer = f.param(name, shape, isa.element.stored)
 
     def as_row(self) -> "Map":
         """The same memory as one row of all pixels."""
@@ -44,11 +41,26 @@ class Map:
 
     def vector(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A channel block of one pixel."""
-        return ir.load(self.buffer, 0, block, row, column, 0, lanes=self.isa.lanes)
+        return self.lanes(block, row, column, 0, self.isa.lanes)
+
+    def lanes(
+        self, block: ir.Expr, row: ir.Expr, column: ir.Expr, first: ir.Expr, count: int
+    ) -> ir.Expr:
+        """`count` channels of a block of one pixel, from lane `first` on; one: a float."""
+        return self.isa.element.load(self.buffer, 0, block, row, column, first, lanes=count)
+
+    def store(
+        self, block: ir.Expr, row: ir.Expr, column: ir.Expr, vector: ir.Expr, first: ir.Expr = 0,
+        count: int | None = None,
+    ) -> None:  # fmt: skip
+        """Write a channel block of one pixel, or `count` channels from lane `first` on."""
+        lanes = self.isa.lanes if count is None else count
+        at = (0, block, row, column, first)
+        self.isa.element.store(self.buffer, vector, *at, lanes=lanes)
 
     def prefetch(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, pixels: int) -> None:
         """Ask for pixels of one block; behind the row's end these are the next row's."""
-        for p in range(0, pixels, max(1, LINE_BYTES // (4 * self.isa.lanes))):
+        for p in range(0, pixels, max(1, LINE_BYTES // (self.isa.element.bytes * self.isa.lanes))):
             ir.prefetch(self.buffer, 0, block, row, column + p, 0)
 
 
@@ -60,7 +72,12 @@ class MapRow:
 
     def value(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
         """As `Row.value`."""
-        return self._map.buffer[0, block, self._row, column, lane]
+        return self._map.lanes(block, self._row, column, lane, 1)
+
+    def operand(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """As `Row.operand`."""
+        of = self._map
+        return of.isa.element.operand(of.buffer, 0, block, self._row, column, lane)
 
     def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """As `Row.vector`."""
@@ -68,8 +85,7 @@ class MapRow:
 
     def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
         """As `Row.store`."""
-        lanes = self._map.isa.lanes
-        ir.store(self._map.buffer, vector, 0, block, self._row, column, 0, lanes=lanes)
+        self._map.store(block, self._row, column, vector)
 
     def ahead(self, column: ir.Expr, pixels: int) -> None:
         """As `Row.ahead`."""

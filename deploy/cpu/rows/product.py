@@ -9,14 +9,16 @@ from deploy.cpu.tiles import matmul_tile
 
 
 class Product:
-    """W x + b over the channels of a pixel; two parameters, `NAMEweight` (O/c, I, c) and `NAMEbias`
-    (O/c, c)."""
+    """W x + b over the channels of a pixel; two parameters, `NAMEweight` (O/c, I/g, c * g), g
+    channels of one step together (`deploy.cpu.elements`), and `NAMEbias` (O/c, c)."""
 
     def __init__(
         self, isa: Isa, f: ir.PrimFuncBuilder, cin: int, cout: int, name: str = ""
     ) -> None:
         self.isa, self.cin, self.blocks = isa, cin, isa.blocks(cout)
-        self._weight = f.param(f"{name}weight", (self.blocks, cin, isa.lanes))
+        element = isa.element
+        shape = self.blocks, -(-cin // element.group), isa.lanes * element.group
+        self._weight = f.param(f"{name}weight", shape, element.stored)
         self._bias = f.param(f"{name}bias", (self.blocks, isa.lanes))
 
     def bias(self, block: ir.Expr) -> ir.Expr:
@@ -40,7 +42,7 @@ class Product:
         The sums start from the bias, from `init`, or in `registers`; with `chunk` they are of these
         input channels only, and the blocks of x count from its first.
         """
-        c = self.isa.lanes
+        c, element = self.isa.lanes, self.isa.element
         part = chunk or Chunk(0, self.cin, self.isa.blocks(self.cin))
         if init is None and registers is None:
 
@@ -53,12 +55,16 @@ class Product:
             ob,
             part.channels,
             x=x,
-            w=lambda o, block, lane: ir.load(
-                self._weight, first + o, (part.first + block) * c + lane, 0, lanes=c
+            w=lambda o, block, lane: element.weights(
+                self._weight,
+                first + o,
+                ((part.first + block) * c + lane) // element.group,
+                lanes=c,
             ),
             init=init,
             finish=finish,
             registers=registers,
+            element=element,
         )
 
     def over_pixels(

@@ -61,7 +61,7 @@ class Project:
                 px,
                 ob,
                 first,
-                x=lambda p, block, lane: x.value(block, begin + p, lane),
+                x=lambda p, block, lane: x.operand(block, begin + p, lane),
                 finish=lambda p, o, v: out.store(first + o, left + begin + p, v),
                 registers=acc,
                 chunk=chunk,
@@ -74,21 +74,20 @@ class Project:
     ) -> None:
         """The whole map y from x, which holds all the pixels as one row, in `tasks` ranges of
         pixels in parallel."""
-        lanes = self.product.isa.lanes
-        flat = y.flat()
-        added = residual.flat() if residual is not None else None
+        out = y.as_row().row(0)
+        added = residual.as_row() if residual is not None else None
 
         def init(block: ir.Expr, pixel: ir.Expr) -> ir.Expr:
             value = self.product.bias(block)
             if added is not None:
-                value = value + ir.load(added, block, pixel, 0, lanes=lanes)
+                value = value + added.vector(block, 0, pixel)
             return value
 
         self.product.over_pixels(
             pixels,
             self.tile,
             tasks,
-            x=lambda pixel, block, lane: x.value(block, pixel, lane),
+            x=lambda pixel, block, lane: x.operand(block, pixel, lane),
             init=init,
-            finish=lambda block, pixel, v: ir.store(flat, v, block, pixel, 0, lanes=lanes),
+            finish=out.store,
         )

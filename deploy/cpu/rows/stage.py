@@ -15,6 +15,9 @@ class Row(Protocol):
     def value(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
         """One float."""
 
+    def operand(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """What `Element.dot` takes of a pixel: the channels from `lane` on."""
+
     def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A channel block of one pixel."""
 
