@@ -152,8 +152,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
-        "fp32.",
+        help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
+        "lie in memory as such, sums stay fp32.",
         callback=refusing(parse_precision),
     ),
 ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from deploy.cpu.elements import FLOAT32, Bfloat16, Element
+from lut.ops import DType
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Isa:
         """Channel blocks of c that hold `channels`, the last one padded with zeros."""
         return -(-channels // self.lanes)
 
+    def storing(self, dtype: DType) -> "Isa":
+        """The same with maps of this type; KeyError where no instruction computes with it."""
+        if dtype == self.element.name:
+            return self
+        element = FLOAT32 if dtype == "float32" else _BFLOAT16[self.name]
+        return replace(self, element=element)
+
 
 AVX2 = Isa("avx2", 8, 16, 2, 2, 4, 32 << 10, 512 << 10)
 AVX512 = Isa("avx512", 16, 32, 2, 2, 4, 48 << 10, 1 << 20)
@@ -36,10 +44,12 @@ NEON = Isa("neon", 4, 32, 2, 2, 4, 32 << 10, 512 << 10)
 
 ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
 
-# Of those that have instructions for it, by the LLVM feature that a target must have.
-AVX512_BF16 = replace(AVX512, element=Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512"))
-NEON_BF16 = replace(NEON, element=Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16"))
-BFLOAT16 = {"avx512bf16": AVX512_BF16, "bf16": NEON_BF16}
+# What sums the products of two bfloat16 where a CPU can, by the name of the instruction set.
+_BFLOAT16 = {
+    "avx512": Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512"),
+    "neon": Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
+}
+AVX512_BF16, NEON_BF16 = AVX512.storing("bfloat16"), NEON.storing("bfloat16")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def network_passes(kernels: CpuKernels | None = None) -> list[Pass]:
                 MergeLinear(),
                 Place(kernels),
                 PropagateLayouts(kernels),
-                CancelLayouts(),
+                CancelLayouts(kernels),
             ]
             if kernels
             else []
@@ -71,7 +71,9 @@ def make_kernels(
 ) -> CpuKernels | None:
     """The kernels for a target; None for an instruction set without kernels."""
     isa = isa_of(target)
-    return None if isa is None else CpuKernels(isa, threads, measured, exact)
+    if isa is None:
+        return None
+    return CpuKernels(isa, threads, measured, exact, target.precision.maps)
 
 
 def isa_of(target: Target) -> Isa | None:

@@ -54,7 +54,7 @@ from deploy.cpu.neighbours import neighbours
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
-from lut.ops import Operation
+from lut.ops import DType, Operation, dtype_of, with_dtype
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
 KERNELS_VERSION = 4
@@ -121,13 +121,26 @@ class CpuKernels:
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
-    asks for plain sums everywhere.
+    asks for plain sums everywhere. `maps` is the type that maps lie in memory as.
     """
 
     isa: Isa
     threads: int
     measured: Mapping[str, Fields] = field(default_factory=dict)
     exact: bool = False
+    maps: DType = "float32"
+
+    def isa_for(self, op: Operation) -> Isa:
+        """The instruction set, with the element that this operation's maps are made of."""
+        return self.isa.storing(dtype_of(op))
+
+    def stored(self, op: Operation) -> Operation:
+        """As `Kernels.stored`."""
+        return with_dtype(op, self.maps)
+
+    def storage(self, dtype: DType) -> str:
+        """As `Kernels.storage`."""
+        return self.isa.storing(dtype).element.stored
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
@@ -141,7 +154,7 @@ class CpuKernels:
 
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""
-        return module_of(op).default_schedule(op, self.isa, self.threads)
+        return module_of(op).default_schedule(op, self.isa_for(op), self.threads)
 
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
@@ -157,17 +170,17 @@ class CpuKernels:
         """
         module = module_of(op)
         if hasattr(module, "alternatives"):
-            yield from module.alternatives(op, self.isa, self.threads)
+            yield from module.alternatives(op, self.isa_for(op), self.threads)
         yield from neighbours(best, self.isa)
 
     def emit(self, op: Operation, schedule: Any = None) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`, or with another schedule."""
         chosen = self.schedule(op) if schedule is None else schedule
-        return module_of(op).emit(op, chosen, self.isa)
+        return module_of(op).emit(op, chosen, self.isa_for(op))
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa, **weights)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **weights)
         return packed
 
     def layout(self, op: Operation) -> Layout:

@@ -1,4 +1,5 @@
-"""Between the planar layout (1, C, H, W) and the blocked one (1, C/c, H, W, c)."""
+"""Between the planar layout (1, C, H, W) and the blocked one (1, C/c, H, W, c), and in the latter
+between the types that maps are made of."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +7,8 @@ from typing import Any
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
+from deploy.cpu.rows.cuts import row_range
+from deploy.cpu.rows.maps import Map
 from lut.ops import Convert
 
 
@@ -24,6 +27,8 @@ def default_schedule(op: Convert, isa: Isa, threads: int = 2) -> ConvertSchedule
 
 def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, y); channels beyond the real ones become zero in the blocked layout."""
+    if op.direction in ("widen", "narrow"):
+        return _emit_retyped(op, schedule, isa)
     planar_shape = (1, op.channels, op.height, op.width)
     blocked_shape = activation_shape(isa, op.channels, op.height, op.width)
     packing, element = op.direction == "pack", isa.element
@@ -58,6 +63,34 @@ def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN4
                             one_row(block, row, isa.lanes)
                     if tail:
                         one_row(full, row, tail)
+
+        return body
+
+    return ir.prim_func(op.direction, signature)
+
+
+def _emit_retyped(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    wide = isa.storing("float32")
+    before, after = (isa, wide) if op.direction == "widen" else (wide, isa)
+    tail = op.channels % isa.lanes
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        x, y = Map(before, f, "x", *op.output), Map(after, f, "y", *op.output)
+
+        def body() -> None:
+            with (
+                ir.parallel(0, schedule.row_tasks) as task,
+                ir.loop(*row_range(task, schedule.row_tasks, op.height)) as row,
+                ir.serial(0, x.blocks) as block,
+                ir.serial(0, op.width) as column,
+            ):
+                value = x.vector(block, row, column)
+                if tail:  # what a product of pairs reads beside the last channel is a zero
+                    real = ir.first_lanes(tail, isa.lanes)
+                    last = ir.splat(block == x.blocks - 1, isa.lanes)
+                    padding = ir.both(last, ir.negate(real))
+                    value = ir.select(padding, ir.const(0, isa.lanes), value)
+                y.store(block, row, column, value)
 
         return body
 

@@ -105,7 +105,7 @@ def _schedule(
     elif mode == "hid":
         share = hidden // threads if hidden % threads == 0 else hidden
         chunk = next(n for n in (_chunk(share, isa, ring_block), 5, 4, 3, 2, 1) if share % n == 0)
-    elif streams:
+    elif streams or isa.element.bytes < 4:  # sums of a part would be rounded in the output
         chunk = hidden
     elif phases > 1:
         # The fewest passes: each adds to the output, next to rows that another thread adds to.
