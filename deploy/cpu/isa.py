@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from deploy.cpu.elements import FLOAT32, Bfloat16, Element
+from deploy.cpu.int8 import Int8
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
 AVX512_BF16 = replace(AVX512, element=Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512"))
 NEON_BF16 = replace(NEON, element=Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16"))
 BFLOAT16 = {"avx512bf16": AVX512_BF16, "bf16": NEON_BF16}
+# The first that a target's features allow is the best; the last of each family needs no more than
+# its kernels in float32.
+AVX512_INT8 = {
+    "avx512vnni": replace(AVX512, element=Int8("vnni")),
+    "avx512bw": replace(AVX512, element=Int8("madd")),
+}
+AVX2_INT8 = {
+    "avxvnni": replace(AVX2, element=Int8("vnni")),
+    "avx2": replace(AVX2, element=Int8("madd")),
+}
+NEON_INT8 = {
+    "i8mm": replace(NEON, element=Int8("usdot")),
+    "dotprod": replace(NEON, element=Int8("sdot")),
+    "neon": replace(NEON, element=Int8("mul")),
+}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """How row stages meet: what one needs to know of another."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from deploy import ir
 from deploy.cpu.rows.cuts import Chunk, Span
 
-Keep: TypeAlias = Callable[[ir.Expr, ir.Expr, ir.Expr], None]  # channel block, column, vector
+
+class Keep(Protocol):
+    """Takes a channel block of neighbouring pixels: `Row.store`."""
+
+    def __call__(self, block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
+        """The vectors are of one pixel each, from `column` on."""
 
 
 class Row(Protocol):
@@ -21,8 +26,8 @@ class Row(Protocol):
     def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A channel block of one pixel."""
 
-    def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
-        """Write a channel block of one pixel."""
+    def store(self, block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
+        """Write a channel block of one pixel, or of neighbouring ones from `column` on."""
 
     def ahead(self, column: ir.Expr, pixels: int) -> None:
         """Ask for `pixels` pixels of every block, which are read later."""
