@@ -81,6 +81,12 @@ class Element:
         *outer, number = index
         return ir.load(buffer, *outer, number, 0, lanes=lanes)
 
+    def columns(self, buffer: ir.Buffer, first: ir.Expr, lanes: int) -> ir.Expr:
+        """What `dot` takes of `group` neighbouring pixels of a channel block, the first of which
+        begins at `first` of a flat buffer: in every lane a channel's."""
+        assert self.group == 1
+        return self.load(buffer, first, lanes=lanes)
+
     def dot(self, acc: ir.Expr, weights: ir.Expr, operand: ir.Expr, lanes: int) -> ir.Expr:
         """acc + the products of one group, in every lane with weights of its own. `operand` is a
         register of `spread`."""

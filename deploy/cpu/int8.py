@@ -94,6 +94,18 @@ class Int8(Element):
             ir.load(buffer, *outer, number, 0, lanes=GROUP * lanes), "int32", lanes
         )
 
+    def columns(self, buffer: ir.Buffer, first: ir.Expr, lanes: int) -> ir.Expr:
+        """As `Element.columns`."""
+        whole, eight = ir.load(buffer, first, lanes=GROUP * lanes), f"<{GROUP * lanes} x i8>"
+        places = [f"i32 {j * lanes + lane}" for lane in range(lanes) for j in range(GROUP)]
+        text = (
+            f"define linkonce_odr <{lanes} x i32> @hmseg_columns_{lanes}({eight} %x) alwaysinline "
+            f"{{\n  %y = shufflevector {eight} %x, {eight} poison, <{GROUP * lanes} x i32> "
+            f"<{', '.join(places)}>\n  %r = bitcast {eight} %y to <{lanes} x i32>\n"
+            f"  ret <{lanes} x i32> %r\n}}\n"
+        )
+        return ir.call_llvm(f"hmseg_columns_{lanes}", text, f"int32x{lanes}", whole)
+
     def dot(self, acc: ir.Expr, weights: ir.Expr, operand: ir.Expr, lanes: int) -> ir.Expr:
         """As `Element.dot`."""
         name, text = _dot(self.unit, lanes)

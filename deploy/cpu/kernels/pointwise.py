@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
-from deploy.cpu.rows.codes import codes_of, folded
+from deploy.cpu.rows.codes import Ending, codes_of
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
@@ -55,7 +55,7 @@ def pack(
 
 def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x[, r], constants, y)."""
-    c, pixels = isa.lanes, op.height * op.width
+    pixels = op.height * op.width
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
@@ -66,30 +66,25 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
         coded = codes_of(isa, f, 1 if added is None else 2)
         product = Product(isa, f, op.cin, op.cout)
         y = Map(isa, f, "y", *op.output)
-        if coded is not None:
-            y.writes = None if folded(isa, op.act) else coded[0]
-            if added is not None:
-                added.reads = coded[1]
+        ending = Ending(isa, op.act, coded and coded[0])
+        if coded is not None and added is not None:
+            added.reads = coded[1]
 
         def body() -> None:
             source, out = x.as_row().row(0), y.as_row().row(0)
             other = None if added is None else added.as_row()
 
-            def start(pixel: ir.Expr, block: ir.Expr) -> ir.Expr:
-                if other is not None:
-                    return other.vector(block, 0, pixel if op.add == "map" else 0)
-                assert coded is not None
-                return coded[0].shift(c)
+            def addend(pixel: ir.Expr, block: ir.Expr) -> ir.Expr:
+                assert other is not None
+                return other.vector(block, 0, pixel if op.add == "map" else 0)
 
             product.over_pixels(
                 pixels,
                 schedule.tile,
                 schedule.segments,
                 x=lambda pixel, block, lane: source.operand(block, pixel, lane),
-                start=start if other is not None or folded(isa, op.act) else None,
-                finish=lambda pixel, block, *v: out.store(
-                    block, pixel, *[ir.activate(value, op.act, c) for value in v]
-                ),
+                start=ending.starts() if other is None else addend,
+                finish=lambda pixel, block, *v: out.store(block, pixel, *ending.apply(*v)),
             )
 
         return body

@@ -1,5 +1,6 @@
 """Between the quanta of 8-bit maps and numbers: constants of a kernel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from deploy import ir
@@ -46,6 +47,35 @@ def codes_of(isa: Isa, f: ir.PrimFuncBuilder, count: int) -> Codes | None:
     return Codes(f, count) if isa.element.integer else None
 
 
-def folded(isa: Isa, act: Activation) -> bool:
-    """Whether sums become quanta of the output at once: no function lies between."""
-    return isa.element.integer and act == "none"
+@dataclass(frozen=True)
+class Ending:
+    """What becomes of a result before it is stored: the activation, and quanta in the code of where
+    it goes, which only integer elements have.
+
+    Where no function lies between, sums become quanta at once: the zero point is added to them as
+    `start` says.
+    """
+
+    isa: Isa
+    act: Activation
+    code: Code | None = None
+
+    @property
+    def start(self) -> ir.Expr | None:
+        """What is to be added to a product; None for nothing."""
+        if self.code is None or self.act != "none":
+            return None
+        return self.code.shift(self.isa.lanes)
+
+    def starts(self) -> Callable[[ir.Expr, ir.Expr], ir.Expr] | None:
+        """`start` for every pixel and output block."""
+        start = self.start
+        return None if start is None else lambda p, o: start
+
+    def apply(self, *vectors: ir.Expr) -> list[ir.Expr]:
+        """Vectors as they are stored."""
+        lanes = self.isa.lanes
+        done = [ir.activate(vector, self.act, lanes) for vector in vectors]
+        if self.code is None or self.act == "none":
+            return done
+        return [self.code.apply(value, lanes) for value in done]

@@ -15,8 +15,8 @@ LINE_BYTES = 64
 class Map:
     """A parameter of the kernel: (1, C/c, height, width, c).
 
-    Of 8-bit maps `reads` and `writes` say how quanta become the numbers of the kernel and the other
-    way round; without, its numbers are the map's quanta.
+    Of an 8-bit map `reads` says how quanta become the numbers that `vector` gives; without, these are
+    the quanta. What is stored is quanta.
     """
 
     def __init__(
@@ -26,7 +26,6 @@ class Map:
         shape = activation_shape(isa, channels, height, width)
         self.buffer = f.param(name, shape, isa.element.stored)
         self.reads: Code | None = None
-        self.writes: Code | None = None
 
     def as_row(self) -> "Map":
         """The same memory as one row of all pixels."""
@@ -51,6 +50,10 @@ class Map:
         """A channel block of one pixel."""
         return self.lanes(block, row, column, 0, self.isa.lanes)
 
+    def stored(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """A channel block of one pixel, as it is in memory."""
+        return ir.load(self.buffer, 0, block, row, column, 0, lanes=self.isa.lanes)
+
     def lanes(
         self, block: ir.Expr, row: ir.Expr, column: ir.Expr, first: ir.Expr, count: int
     ) -> ir.Expr:
@@ -65,8 +68,6 @@ class Map:
         """Write a channel block of one pixel, or `count` channels from lane `first` on."""
         lanes = self.isa.lanes if count is None else count
         at = (0, block, row, column, first)
-        if self.writes is not None:
-            vector = self.writes.apply(vector, lanes)
         self.isa.element.store(self.buffer, vector, *at, lanes=lanes)
 
     def store_run(
@@ -74,8 +75,6 @@ class Map:
     ) -> None:
         """Write a channel block of neighbouring pixels, from a column on."""
         lanes = self.isa.lanes
-        if self.writes is not None:
-            vectors = [self.writes.apply(vector, lanes) for vector in vectors]
         flat = ir.view(self.buffer, (self.blocks * self.height * self.width * lanes,))
         at = ((block * self.height + row) * self.width + column) * lanes
         self.isa.element.store_run(flat, vectors, at, lanes=lanes)

@@ -1,7 +1,7 @@
 """How row stages meet: what one needs to know of another."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from deploy import ir
 from deploy.cpu.rows.cuts import Chunk, Span
@@ -54,10 +54,13 @@ class SourceRows(Rows, Protocol):
         """Bring in a row; each behind the one before."""
 
 
+MakeRow: TypeAlias = Callable[[ir.Expr, Keep], None]
+
+
 class Maker(Protocol):
     """Makes rows of channels that no map holds."""
 
-    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> Callable[[ir.Expr, Keep], None]:
+    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
         """Of a thread, for `chunk` in `span` of the rows from `first` on: what makes a row by its
         number, each behind the one before, and hands on its vectors. Channel blocks count from the
         chunk's first."""
