@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from deploy.artifact import KernelInfo
-from deploy.cpu.isa import AVX2, AVX512, NEON, Isa
+from deploy.cpu.isa import AVX2, AVX512, NEON, Isa, elements_of
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import object_files
@@ -73,7 +73,8 @@ def make_kernels(
     isa = isa_of(target)
     if isa is None:
         return None
-    return CpuKernels(isa, threads, measured, exact, target.precision.maps)
+    elements = elements_of(isa, target.features)
+    return CpuKernels(isa, threads, measured, exact, target.precision.maps, elements)
 
 
 def isa_of(target: Target) -> Isa | None:

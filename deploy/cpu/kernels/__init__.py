@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy.cpu.elements import FLOAT32, Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
@@ -121,7 +122,8 @@ class CpuKernels:
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
-    asks for plain sums everywhere. `maps` is the type that maps lie in memory as.
+    asks for plain sums everywhere. `maps` is the type that maps lie in memory as, `elements` what
+    they can be made of, by type.
     """
 
     isa: Isa
@@ -129,10 +131,11 @@ class CpuKernels:
     measured: Mapping[str, Fields] = field(default_factory=dict)
     exact: bool = False
     maps: DType = "float32"
+    elements: Mapping[DType, Element] = field(default_factory=lambda: {"float32": FLOAT32})
 
     def isa_for(self, op: Operation) -> Isa:
         """The instruction set, with the element that this operation's maps are made of."""
-        return self.isa.storing(dtype_of(op))
+        return replace(self.isa, element=self.elements[dtype_of(op)])
 
     def stored(self, op: Operation) -> Operation:
         """As `Kernels.stored`."""
@@ -140,7 +143,7 @@ class CpuKernels:
 
     def storage(self, dtype: DType) -> str:
         """As `Kernels.storage`."""
-        return self.isa.storing(dtype).element.stored
+        return self.elements[dtype].stored
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""

@@ -70,7 +70,7 @@ def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN4
 
 
 def _emit_retyped(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    wide = isa.storing("float32")
+    wide = isa.wide
     before, after = (isa, wide) if op.direction == "widen" else (wide, isa)
     tail = op.channels % isa.lanes
 
