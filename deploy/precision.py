@@ -69,7 +69,18 @@ BF16 = Precision(
     "bfloat16",
     "CPUs with AVX-512 BF16 or ARM's BF16",
 )
-PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16)}
+INT8 = Precision(
+    "int8",
+    None,
+    2**-2,
+    5e-2,
+    ", maps in int8",
+    "-int8",
+    "; compile it with --precision bf16",
+    "int8",
+    "CPUs",
+)
+PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16, INT8)}
 
 
 def parse_precision(text: str) -> Precision:

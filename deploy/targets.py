@@ -1,11 +1,12 @@
 """Targets by name: each kind of machine knows its own words."""
 
+from dataclasses import replace
 from typing import Any
 
 from deploy.cpu import targets as cpu
 from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
-from deploy.precision import BF16, FP32, parse_precision
+from deploy.precision import BF16, FP32, INT8, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
@@ -51,6 +52,8 @@ def resolve_target(
         raise UserError(f"--arch is for --target cuda, not for {text}")
     if wanted is FP32:
         return target
+    if wanted is INT8 and not adreno:
+        return replace(target, precision=INT8)
     if adreno or wanted is not BF16:
         raise UserError(f"--precision {wanted} is for {wanted.machines}, not for {text}")
     return cpu.with_bfloat16(target)

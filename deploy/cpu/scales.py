@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import pack_pointwise
+from deploy.graph.in_bytes import ByteScales
+from deploy.graph.stored import Grid
 from lut.errors import UserError
 from lut.ops import Activation
 
@@ -53,6 +55,17 @@ class Scales:
     weights: tuple[NDArray[np.float32], ...]
     output: Scale
     hidden: tuple[Scale, ...] = ()
+
+
+def scale_of(grid: Grid) -> Scale:
+    """Of a map."""
+    return Scale(grid.scale, grid.zero)
+
+
+def scales_of(found: ByteScales) -> Scales:
+    """Of an operation."""
+    inputs, hidden = (tuple(map(scale_of, grids)) for grids in (found.inputs, found.hidden))
+    return Scales(inputs, found.weights, scale_of(found.output), hidden)
 
 
 REAL = Scale(1.0, 0)  # the unit of values that functions are taken of

@@ -1,7 +1,7 @@
-"""Pairs of QuantizeLinear and DequantizeLinear as what they say: a map that lies in memory in 8 bits.
+"""What pairs of QuantizeLinear and DequantizeLinear say: a map lies in memory in bytes.
 
-`mark_stored` makes one node of each pair, whose float output is its input (rounded to a grid, which
-kernels do as they write); the importer takes it for a call that nothing looks through, and
+`mark_stored` makes one node of each pair, whose float output is its input (rounded to a grid,
+which kernels do as they write); the importer takes it for a call that nothing looks through, and
 `take_grids` makes a note of it instead when kernels are placed.
 """
 
@@ -176,7 +176,8 @@ def _marked(graph: Graph, var: relax.Var) -> Grid | None:
     if call is None or str(call.args[0].global_symbol) != FUNCTION:
         return None
     scale, zero = (graph.constant(argument) for argument in call.args[2:4])
-    assert scale is not None and zero is not None
+    assert scale is not None
+    assert zero is not None
     return Grid(float(scale.item()), int(zero.item()))
 
 

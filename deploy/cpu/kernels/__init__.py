@@ -52,6 +52,8 @@ from deploy.cpu.kernels import (
 )
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
+from deploy.cpu.scales import scales_of
+from deploy.graph.in_bytes import ByteScales
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
@@ -87,6 +89,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
+_IN_BYTES = (convert, inverted_residual, pointwise)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
@@ -139,7 +142,7 @@ class CpuKernels:
 
     def stored(self, op: Operation) -> Operation:
         """As `Kernels.stored`."""
-        return with_dtype(op, self.maps)
+        return with_dtype(op, self.maps) if self.maps == "bfloat16" else op
 
     def storage(self, dtype: DType) -> str:
         """As `Kernels.storage`."""
@@ -147,7 +150,7 @@ class CpuKernels:
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
-        return has_kernel(op)
+        return has_kernel(op) and (dtype_of(op) != "int8" or module_of(op) in _IN_BYTES)
 
     def exactly(self, op: Operation) -> Operation:
         """As `Kernels.exactly`: only what rounds otherwise changes its name."""
@@ -183,7 +186,10 @@ class CpuKernels:
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **weights)
+        given = dict(weights)
+        if isinstance(meaning := given.get("scales"), ByteScales):
+            given["scales"] = scales_of(meaning)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **given)
         return packed
 
     def layout(self, op: Operation) -> Layout:

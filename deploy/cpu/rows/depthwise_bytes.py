@@ -14,7 +14,7 @@ from deploy.cpu.rows.cuts import Chunk
 from deploy.cpu.rows.ring import Phase, Ring
 from deploy.cpu.rows.stage import Keep
 from deploy.cpu.scales import Scale, pack_per_channel, pack_sums
-from deploy.cpu.window import Window, row_bounds, window_of
+from deploy.cpu.window import row_bounds, window_of
 from lut.ops import Depthwise
 
 GROUP = 4  # columns of one step
