@@ -36,12 +36,14 @@ class Layer:
 @dataclass(frozen=True)
 class Places:
     """`layers` have weights in 8 bits; `maps` have a pair, read by the nodes `readers[map]`;
-    `shared` are groups of maps that have one scale. `free` are Relu and Clip nodes that their
-    output's scale does the work of, so that they need not be there."""
+    `shared` are groups of maps that have one scale. `of_image` are those of the maps that no layer
+    has a part in. `free` are Relu and Clip nodes that their output's scale may do the work of, so
+    that they need not be there."""
 
     layers: tuple[Layer, ...]
     maps: tuple[str, ...]
     shared: tuple[tuple[str, ...], ...]
+    of_image: frozenset[str]
     readers: dict[str, tuple[int, ...]]
     free: frozenset[int]
 
@@ -109,8 +111,8 @@ class _Finder:
             if name not in self._inside and (numbers := self._readers_in_8_bits(name))
         }
         return Places(
-            tuple(self._layers), tuple(readers), self._shared(readers), readers,
-            self._free(readers),
+            tuple(self._layers), tuple(readers), self._shared(readers),
+            frozenset(readers) - self._computed, readers, self._free(readers),
         )  # fmt: skip
 
     def _all_maps(self) -> list[str]:
