@@ -115,9 +115,7 @@ class QuantiseOptions:
             "--save-onnx": self.save_onnx is not None,
         }
 
-    def quantised(
-        self, source: "Source", threads: int, current: Step
-    ) -> "tuple[Source, Report]":
+    def quantised(self, source: "Source", threads: int, current: Step) -> "tuple[Source, Report]":
         """The source with its graph in 8 bits, and what that cost."""
         from deploy.quantise import Options, open_frames, quantise
 

@@ -2,7 +2,7 @@
 them where the folder is one of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hmseg.data.image_file import image_size
 from lut.errors import UserError
 
 MOST = 100  # frames, unless the user says
+_KEPT = 1 << 28  # bytes of frames that are decoded once
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Frames:
     metadata: Metadata
     data: SegmentationData | None = None
     notes: tuple[str, ...] = ()
+    _decoded: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,14 +47,19 @@ class Frames:
     def given(self, index: int) -> NDArray[Any]:
         """What the network takes for a frame: uint8 (H, W, C), or normalised float32 (C, H, W).
         Raises UserError naming a file that cannot be read."""
-        image = read_image(self.paths[index], self.metadata.channels)
-        return self.metadata.network_input(resize_image(image, self.metadata.resolution))
+        image = self._decoded.get(index)
+        if image is None:
+            whole = read_image(self.paths[index], self.metadata.channels)
+            image = resize_image(whole, self.metadata.resolution)
+            if len(self) * image.nbytes <= _KEPT:
+                self._decoded[index] = image
+        return self.metadata.network_input(image)
 
     def truth(self, index: int) -> NDArray[np.uint8]:
         """The labels (h, w) of a frame at its own size, 255 where none count. Raises UserError
         naming a mask that does not fit."""
         assert self.data is not None
-        return self.data.load(index)[1]
+        return self.data.load_labels(index)
 
     def spread(self, most: int) -> list[int]:
         """At most so many of the frames, evenly taken."""
@@ -79,7 +86,7 @@ def open_frames(folder: Path, metadata: Metadata, most: int = MOST) -> Frames:
     found = find_images(folder)
     paths = tuple(found[index] for index in evenly(len(found), most))
     data, notes = _labels(folder, paths, metadata)
-    frames = Frames(paths, metadata, data, ())
+    frames = Frames(paths, metadata, data)
     if len(paths) == 1:
         notes.insert(0, "one frame alone: ranges that others have are not known; 100 are usual")
     if other := frames.other_sizes:

@@ -131,8 +131,11 @@ def _clear(logits: NDArray[np.float32], threshold: float | None) -> NDArray[np.b
         return clear
     if len(logits) < 2:
         return np.ones(logits.shape[1:], np.bool_)
-    best = np.partition(logits, -2, axis=0)
-    clear = best[-1] - best[-2] > tie
+    best = second = np.full(logits.shape[1:], -np.inf, np.float32)
+    for plane in logits:
+        second = np.maximum(second, np.minimum(best, plane))
+        best = np.maximum(best, plane)
+    clear = best - second > tie
     return clear
 
 

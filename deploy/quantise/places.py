@@ -248,7 +248,9 @@ class _Finder:
 
     def _ends_in_local_global(self, resized: str) -> bool:
         wiring, readers = self._wiring, self._wiring.readers(resized)
-        total = [wiring.nodes[number] for number in readers if wiring.nodes[number].op_type == "Add"]
+        total = [
+            wiring.nodes[number] for number in readers if wiring.nodes[number].op_type == "Add"
+        ]
         if len(readers) != 1 or not total:
             return False
         (other,) = [name for name in total[0].input if name != resized] or [resized]

@@ -96,9 +96,7 @@ def _with_probes(model: onnx.ModelProto, maps: Sequence[str], most: int) -> onnx
         names = [name]
         for kind, values in zip(("from", "to", "axes", "steps"), bounds, strict=True):
             names.append(f"{_PREFIX}{kind}_{place}")
-            graph.initializer.append(
-                numpy_helper.from_array(np.array(values, np.int64), names[-1])
-            )
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), names[-1]))
         graph.node.append(helper.make_node("Slice", names, [outputs[2]], name=outputs[2]))
         graph.output.extend(helper.make_empty_tensor_value_info(output) for output in outputs)
     return copy

@@ -58,7 +58,7 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 def quantise(
     model: onnx.ModelProto,
     frames: Frames,
-    options: Options = Options(),  # noqa: B008 - frozen
+    options: Options = Options(),
     progress: Callable[[str], None] = lambda _: None,
 ) -> QuantisedGraph:
     """Quantise a deployable graph (both ends, float32) by what its maps hold on frames.

@@ -61,12 +61,16 @@ def _percentile(seen: Seen) -> Range:
 def _entropy(seen: Seen) -> Range:
     """The range, both ends moved towards zero alike, whose levels tell the least apart from what
     they stand for: the least Kullback-Leibler divergence (Migacz, "8-bit inference with TensorRT",
-    GTC 2017). Zeros are left out: they are on every grid."""
+    GTC 2017). Zeros are left out, which are on every grid, and so is what lies at either end, as
+    much does behind a Clip, where that end is the grid's: no level has to stand for others there.
+    """
     whole = seen.whole.with_zero()
-    sample = seen.sample[seen.sample != 0]
+    ends = [seen.sample == np.float32(end) for end in (whole.low, whole.high)]
+    sample = seen.sample[~(ends[0] | ends[1] | (seen.sample == 0))]
     if not whole.high - whole.low > 0 or not sample.size:
         return seen.whole
     counts, edges = np.histogram(sample, _BINS, (whole.low, whole.high))
+    at_ends = (int(ends[0].sum()) if whole.low < 0 else 0, int(ends[1].sum()))
     best, least = whole, np.inf
     for share in _SHARES:
         low, high = whole.low * share, whole.high * share
@@ -74,19 +78,24 @@ def _entropy(seen: Seen) -> Range:
         first, last = max(0, first - 1) if low < 0 else 0, min(_BINS, last)
         if last - first < LEVELS:
             break
-        divergence = _divergence(counts, first, last)
+        beyond = (
+            int(counts[:first].sum()) + (at_ends[0] if first else 0),
+            int(counts[last:].sum()) + (at_ends[1] if last < _BINS else 0),
+        )
+        divergence = _divergence(counts[first:last], beyond)
         if divergence < least:
             best, least = Range(float(edges[first]), float(edges[last])), divergence
     return best
 
 
-def _divergence(counts: NDArray[np.int64], first: int, last: int) -> float:
-    """Of a histogram that is held between two of its bins, and the same told apart by `LEVELS`
-    levels alone, whose counts are spread over those of their bins that are not empty."""
-    inside = counts[first:last].astype(np.float64)
+def _divergence(counts: NDArray[np.int64], beyond: tuple[int, int]) -> float:
+    """Of the bins between two ends, to which what lies `beyond` is moved, and the same told apart
+    by `LEVELS` levels alone, whose counts are spread over those of their bins that are not
+    empty."""
+    inside = counts.astype(np.float64)
     held = inside.copy()
-    held[0] += counts[:first].sum()
-    held[-1] += counts[last:].sum()
+    held[0] += beyond[0]
+    held[-1] += beyond[1]
     starts = np.linspace(0, len(inside), LEVELS + 1).astype(np.int64)[:-1]
     filled = held > 0
     sums = np.add.reduceat(inside, starts)
