@@ -2,7 +2,7 @@
 QuantizeLinear and DequantizeLinear (decision 0066). Imports neither torch nor TVM."""
 
 from deploy.quantise.frames import MOST, Frames, open_frames
-from deploy.quantise.quantise import Options, QuantisedGraph, is_quantised, quantise
+from deploy.quantise.run import Options, QuantisedGraph, is_quantised, quantise
 from deploy.quantise.report import Report
 
 __all__ = [

@@ -16,6 +16,7 @@ from lut.errors import UserError
 
 _WEIGHT = ".weight"
 _MEANS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean")
+_MADE_OF = MOVING | ELEMENTWISE | {"Concat"}  # in 8 bits, if what they read is
 _NAMED = 6  # layers in a message
 _WITHIN = 8  # nodes that an activation is made of at most, such as x * sigmoid(x)
 
@@ -143,9 +144,8 @@ class _Finder:
             node = self._wiring.nodes[number]
             if number in self._of_layers:
                 wanted.add(node.input[0])
-            elif node.op_type in MOVING | ELEMENTWISE | {"Concat"}:
-                if wanted.intersection(node.output):
-                    wanted.update(self._wiring.read_maps(node))
+            elif node.op_type in _MADE_OF and not wanted.isdisjoint(node.output):
+                wanted.update(self._wiring.read_maps(node))
         return wanted
 
     def _readers_in_8_bits(self, name: str) -> tuple[int, ...]:

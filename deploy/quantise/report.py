@@ -47,9 +47,10 @@ class MapRange:
 class Report:
     """Of one quantisation.
 
-    `fp32` and `int8` are on all `frames`; `tried` are ways to find ranges, on some of them; `raised`
-    are choices that keep more and more layers wide, where the gate asked for it. `limit_points` is
-    of mIoU, None where the labels that are equal decide. `notes` are what the user should know.
+    `fp32` and `int8` are on all `frames`; `tried` are ways to find ranges, on some of them;
+    `raised` are choices that keep more and more layers wide, where the gate asked for it.
+    `limit_points` is of mIoU, None where the labels that are equal decide. `notes` are what the
+    user should know.
     """
 
     frames: int
