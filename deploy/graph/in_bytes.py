@@ -1,4 +1,4 @@
-"""Which operations are computed in 8 bits: those whose maps all have a grid, with kernels for it."""
+"""Which operations are computed in 8 bits: those whose maps have grids, and which have kernels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
