@@ -20,6 +20,7 @@ from deploy.metadata import (
 )
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.precision import PRECISIONS, parse_precision
+from deploy.quantise.request import INT8
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -70,7 +71,6 @@ def check_precision_name(text: str) -> None:
         parse_precision(text)
 
 
-INT8 = "int8"
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
