@@ -82,6 +82,12 @@ def reading(of: Scale, unit: Scale = REAL) -> tuple[float, float]:
     return factor, unit.zero - of.zero * factor
 
 
+def averaging(of: Scale, unit: Scale, pixels: int) -> tuple[float, float]:
+    """Factor and shift from sums of so many quanta to the mean in a unit, its zero point added."""
+    factor, shift = reading(of, unit)
+    return factor / pixels, shift
+
+
 def writing(of: Scale) -> tuple[float, float]:
     """Factor and shift from real numbers to quanta, the zero point added."""
     return 1 / of.scale, of.zero

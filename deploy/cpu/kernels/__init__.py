@@ -89,7 +89,10 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
-_IN_BYTES = (convert, inverted_residual, pointwise)
+_IN_BYTES = (
+    concat, convert, depthwise, global_mean, global_pool, inverted_residual, labels_end, local_global,
+    pointwise, resize, stem, stem_block, stem_pair, upsample_add,
+)  # fmt: skip
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
