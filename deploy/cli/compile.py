@@ -58,14 +58,8 @@ def compile_model(
     cache = kept.open()
     workers, remote = place.read()
     read = options.read_file(model, given)
-<<<<<<< HEAD
-    quantising.check(on.precision, model, read)
-    resolved = on.resolve(remote)
-=======
     request.check_model(on.precision, model, read and read.file.model)
-    resolved = on.resolve(remote, quantised=True)
-    request.check_target(on.precision, resolved)
->>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
+    resolved = on.resolve(remote)
     if out and package:
         from deploy.backends import backend_of
 

@@ -13,18 +13,6 @@ from lut.files import check_writable
 
 if TYPE_CHECKING:
     from deploy.graph.source import Source
-<<<<<<< HEAD
-    from deploy.quantise import Report
-    from deploy.reading import ReadModel
-
-_USUAL = 100  # frames: `deploy.quantise.MOST`, which is not imported for this
-
-
-def _check_share(value: float) -> None:
-    if not 0 <= value <= 100:
-        raise UserError(f"--max-miou-loss {value:g}: write points of mIoU, 0 to 100, such as 0.5")
-=======
->>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
 
 
 @dataclass(frozen=True)
@@ -78,36 +66,7 @@ class QuantiseOptions:
         request.check(precision)
         if self.save_onnx is not None:
             check_writable(self.save_onnx)
-<<<<<<< HEAD
-
-    def _given(self) -> dict[str, bool]:
-        return {
-            "--calibrate": self.calibrate is not None,
-            "--calibrate-frames": self.calibrate_frames != _USUAL,
-            "--keep": self.keep is not None,
-            "--max-miou-loss": self.max_miou_loss is not None,
-            "--sensitivity": self.sensitivity,
-            "--save-onnx": self.save_onnx is not None,
-        }
-
-    def quantised(self, source: "Source", threads: int, current: Step) -> "tuple[Source, Report]":
-        """The source with its graph in 8 bits, and what that cost."""
-        from deploy.quantise import Options, open_frames, quantise
-
-        assert self.calibrate is not None
-        frames = open_frames(self.calibrate, source.metadata, self.calibrate_frames)
-        found = quantise(
-            source.graph, frames,
-            Options(
-                keep=tuple(word.strip() for word in (self.keep or "").split(",") if word.strip()),
-                max_miou_loss=self.max_miou_loss, sensitivity=self.sensitivity, threads=threads,
-            ),
-            current.at,
-        )  # fmt: skip
-        return replace(source, quantised=found.graph), found.report
-=======
         return request
->>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
 
 
 def quantise_source(

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from deploy.graph.source import Source
     from deploy.quantise.report import Report
-    from deploy.target import Target
 
 INT8 = "int8"
 MOST = 100  # frames, unless the user says
@@ -65,11 +64,6 @@ class Request:
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
                 "will see (an ONNX file that is quantised already needs none)"
             )
-
-    def check_target(self, precision: str | None, target: "Target") -> None:
-        """Raise UserError where int8 is asked for on what is no CPU."""
-        if precision == INT8 and target.config["kind"] != "llvm":
-            raise UserError(f"--precision int8 is for CPUs, not for {target.name}")
 
     def quantised(
         self, source: "Source", threads: int, progress: Callable[[str], None]
