@@ -320,7 +320,7 @@ def _direct(
     residual, depthwise, project = x if op.residual else None, tail.depthwise, tail.project
     if isinstance(depthwise, DepthwiseBytes):
         band = Band(window, window.out_width)
-        block = Block(isa, band, CopiedRows(x), depthwise, project, op.hidden, blocks, tail.ring)
+        block = Block(isa, band, CopiedRows(x, op.dilation), depthwise, project, op.hidden, blocks, tail.ring)
         return lambda: block.in_ranges(schedule.tasks, y, residual)
 
     def body() -> None:

@@ -50,9 +50,12 @@ class Map:
         """A channel block of one pixel."""
         return self.lanes(block, row, column, 0, self.isa.lanes)
 
-    def stored(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
-        """A channel block of one pixel, as it is in memory."""
-        return ir.load(self.buffer, 0, block, row, column, 0, lanes=self.isa.lanes)
+    def stored(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, pixels: int = 1) -> ir.Expr:
+        """A channel block of neighbouring pixels, as they are in memory, in one vector."""
+        lanes = self.isa.lanes
+        flat = ir.view(self.buffer, (self.blocks * self.height * self.width * lanes,))
+        at = ((block * self.height + row) * self.width + column) * lanes
+        return ir.load(flat, at, lanes=pixels * lanes)
 
     def lanes(
         self, block: ir.Expr, row: ir.Expr, column: ir.Expr, first: ir.Expr, count: int
