@@ -20,8 +20,17 @@ from deploy.cpu.layout import Array
 from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand
 from deploy.cpu.rows.codes import Codes, Ending
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
-from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import REAL, Scales, codes, pack_sums, reading, writing
+from deploy.cpu.rows.maps import Map, output_map
+from deploy.cpu.scales import (
+    REAL,
+    Scale,
+    Scales,
+    codes,
+    pack_per_channel,
+    pack_sums,
+    reading,
+    writing,
+)
 from deploy.cpu.tiles import over_lanes
 from lut.ops import Conv
 
@@ -58,7 +67,8 @@ def pack(
     op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array], *, scales: Scales
 ) -> list[NDArray[Any]]:
     """Constants in call order, with `scales` of x and of the steps' maps, and of y: codes of y and
-    x, codes of the steps' maps, weight (O/c, K, c * 4), bias, multiplier, the steps' vectors."""
+    x, codes of the steps' maps, weight (O/c, K, c * 4), bias (P, O/c, c) of each of the plain
+    convolutions that a transposed one is, multiplier (O/c, c), the steps' vectors."""
     x, *others = scales.inputs
     unit = scales.output if _folded(op) else REAL
     grouping = Grouping(isa, op)
@@ -67,16 +77,35 @@ def pack(
     wide = -(-cin // group) * group
     padded = np.pad(dense, ((0, 0), (0, wide - cin), (0, 0), (0, 0)))
     packed = pack_dense(isa, padded, (wide,), phases_of(op))
+    whole = np.asarray(weight, np.int8)
+    _, multiplier = pack_sums(isa, whole, bias, x, scales.weights[0], unit)
     return [
         codes(writing(scales.output), writing(x), *[reading(other, unit) for other in others]),
         isa.element.pack_weights(packed),
-        *pack_sums(isa, np.asarray(weight, np.int8), bias, x, scales.weights[0], unit),
+        _biases(op, isa, np.asarray(weight), bias, x),
+        multiplier,
         *pack_steps(isa, steps),
     ]
 
 
+def _biases(
+    op: Conv, isa: Isa, weight: NDArray[Any], bias: NDArray[np.int32], x: Scale
+) -> NDArray[np.int32]:
+    """(P, O/c, c): of each plain convolution, with what the zero point asks for of its taps."""
+    packed = []
+    for phase in phases_of(op):
+        for i, j in np.ndindex(len(phase.rows.offsets), len(phase.columns.offsets)):
+            taps = weight[:, :, phase.rows.taps(i)][:, :, :, phase.columns.taps(j)]
+            total = taps.astype(np.int64).sum((1, 2, 3))
+            value = bias.astype(np.int64) - (x.zero - isa.element.offset) * total
+            packed.append(pack_per_channel(isa, value.astype(np.int32)))
+    return np.stack(packed)
+
+
 def _folded(op: Conv) -> bool:
     """Whether sums become quanta of the output at once: nothing follows, or one map is added."""
+    if op.wide:
+        return False
     return not op.then or (len(op.then) == 1 and op.then[0] in _ADDS)
 
 
@@ -87,6 +116,14 @@ def emit(op: Conv, schedule: ConvInt8Schedule, isa: Isa) -> Any:  # noqa: ANN401
         return _Kernel(op, schedule, isa, f).body
 
     return ir.prim_func("conv", signature)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the plain convolutions: where its weights begin, and its number."""
+
+    weights: ir.Expr
+    number: ir.Expr
 
 
 class _Kernel:
@@ -106,10 +143,11 @@ class _Kernel:
         window = sum(phase.taps * phase.count for phase in self.phases)
         shape = blocks, max(1, self.steps * window), c * element.group
         self.weight = f.param("weight", shape, element.stored_weights)
-        self.bias = f.param("bias", (blocks, c), element.sums)
+        count = sum(phase.count for phase in self.phases)
+        self.bias = f.param("bias", (count, blocks, c), element.sums)
         self.multiplier = f.param("multiplier", (blocks, c))
         self.epilogue.constants(f)
-        self.y = Map(isa, f, "y", *op.output)
+        self.y = output_map(isa, f, op)
 
     def body(self) -> None:
         phases = self.phases
@@ -126,18 +164,20 @@ class _Kernel:
         columns = min(self.schedule.columns, *sizes[1])
         bands, strips = -(-max(sizes[0]) // rows), -(-max(sizes[1]) // columns)
         with ir.parallel(0, bands * strips) as task:
-            at = 0  # in the weights
+            at = number = 0  # in the weights, and of the convolution
             for phase in phases:
                 every = self.steps * phase.taps
                 with ir.serial(0, phase.count) as pair:
                     corner = (task // strips * rows, task % strips * columns)
-                    self._phase(phase, ir.bind(at + pair * every), pair, corner, (rows, columns))
+                    part = Part(ir.bind(at + pair * every), ir.bind(number + pair))
+                    self._phase(phase, part, pair, corner, (rows, columns))
                 at += every * phase.count
+                number += phase.count
 
     def _phase(
-        self, phase: Phase, at: ir.Expr, pair: ir.Expr, corner: Place, size: tuple[int, int]
+        self, phase: Phase, at: Part, pair: ir.Expr, corner: Place, size: tuple[int, int]
     ) -> None:
-        """A task's part of one convolution, whose weights begin `at`."""
+        """A task's part of one convolution."""
         axes, remainders = (phase.rows, phase.columns), divided(pair, len(phase.columns.offsets))
         top_left, offsets = [], []
         for axis, remainder, begin, outputs in zip(axes, remainders, corner, size, strict=True):
@@ -163,7 +203,7 @@ class _Kernel:
         return CopiedBand(self.x, reach, blocks, self.codes[1].zero())
 
     def _tiles(
-        self, phase: Phase, at: ir.Expr, band: ByteBand, corner: Place, size: tuple[int, int],
+        self, phase: Phase, at: Part, band: ByteBand, corner: Place, size: tuple[int, int],
         out: ir.Expr, ob: int,
     ) -> None:  # fmt: skip
         """Every pixel of a task, of ob output blocks from `out` on."""
@@ -175,9 +215,9 @@ class _Kernel:
             places = [(row + y, column + x) for y in range(high) for x in range(wide)]
             acc = ir.Registers(len(places) * ob, c, self.isa.element.sums)
             for number in range(len(places) * ob):
-                acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=c)
+                acc[number] = ir.load(self.bias, at.number, out + number % ob, 0, lanes=c)
             if phase.taps:
-                self._reduce(phase, at, band, places, acc, out, ob)
+                self._reduce(phase, at.weights, band, places, acc, out, ob)
             place = (
                 ir.bind(corner[0] + row * phase.rows.step),
                 ir.bind(corner[1] + column * phase.columns.step),
@@ -230,6 +270,9 @@ class _Kernel:
     ) -> None:  # fmt: skip
         """Make numbers of sums and store them: `size` rows and columns, `step` apart."""
         (high, wide), c = size, self.isa.lanes
+        if self.epilogue.long:
+            self._store_long(acc, corner, size, step, out, ob)
+            return
         run = self.isa.element.run if step[1] == 1 else 1
         for o in range(ob):
             multiplier = ir.bind(ir.load(self.multiplier, out + o, 0, lanes=c))
@@ -245,6 +288,24 @@ class _Kernel:
                     ]  # fmt: skip
                     self.y.row(row).store(out + o, corner[1] + begin * step[1], *values)
 
+    def _store_long(
+        self, acc: ir.Registers, corner: Place, size: tuple[int, int], step: tuple[int, int],
+        out: ir.Expr, ob: int,
+    ) -> None:  # fmt: skip
+        """The same with formulas that are written once, in a loop."""
+        (high, wide), c = size, self.isa.lanes
+        numbers = ir.scratch(high * wide * ob * c)
+        for at in range(high * wide * ob):
+            multiplier = ir.load(self.multiplier, out + at % ob, 0, lanes=c)
+            value = ir.fma(ir.cast(acc[at], "float32", c), multiplier, ir.const(0, c), c)
+            ir.store(numbers, value, at * c, lanes=c)
+        with ir.serial(0, high) as i, ir.serial(0, wide) as j, ir.serial(0, ob) as o:
+            row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
+            value = ir.load(numbers, ((i * wide + j) * ob + o) * c, lanes=c)
+            value = self.epilogue.apply(value, out + o, row, column)
+            value = value if self.op.wide else self.codes[0].apply(value, c)
+            self.y.row(row).store(out + o, column, value)
+
     def _number(
         self, total: ir.Expr, multiplier: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr
     ) -> ir.Expr:
@@ -257,4 +318,5 @@ class _Kernel:
                 added = self.epilogue.operand(0, block, row, column)
             return ir.fma(value, multiplier, added, c)
         value = ir.fma(value, multiplier, ir.const(0, c), c)
-        return code.apply(self.epilogue.apply(value, block, row, column), c)
+        value = self.epilogue.apply(value, block, row, column)
+        return value if self.op.wide else code.apply(value, c)

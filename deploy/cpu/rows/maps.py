@@ -8,6 +8,7 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.rows.codes import Code
 from deploy.cpu.rows.cuts import Span
+from lut.ops import Conv, InvertedResidual, Pointwise
 
 LINE_BYTES = 64
 
@@ -86,6 +87,13 @@ class Map:
         """Ask for pixels of one block; behind the row's end these are the next row's."""
         for p in range(0, pixels, max(1, LINE_BYTES // (self.isa.element.bytes * self.isa.lanes))):
             ir.prefetch(self.buffer, 0, block, row, column + p, 0)
+
+
+def output_map(
+    isa: Isa, f: ir.PrimFuncBuilder, op: Conv | InvertedResidual | Pointwise, name: str = "y"
+) -> Map:
+    """What an operation writes: of a wide one floats."""
+    return Map(isa.wide if op.wide else isa, f, name, *op.output)
 
 
 class MapRow:
