@@ -18,7 +18,7 @@ import tvm
 from deploy.cpu.isa import AVX512, AVX512_INT8, Isa
 from deploy.cpu.kernels import module_of
 from deploy.cpu.machine_code import compile_kernels
-from lut.ops import Operation, StemPair, parse_operation
+from lut.ops import Operation, StemPair, parse_operation, with_dtype
 
 CPU = "znver4"
 INT8 = AVX512_INT8["avx512vnni"]
@@ -50,6 +50,11 @@ OPERATIONS = (
     "global_mean channels=64 height=64 width=128",
     "resize channels=64 height=32 width=64 out_height=64 out_width=128",
     "concat cin=24,32 height=64 width=128",
+    "conv cin=64 cout=64 height=64 width=128 kernel=3,3 pad=1,1,1,1",
+    "conv cin=128 cout=128 height=32 width=64 kernel=3,3 pad=1,1,1,1",
+    "conv cin=256 cout=256 height=16 width=32 kernel=3,3 pad=1,1,1,1",
+    "conv cin=512 cout=512 height=8 width=16 kernel=3,3 pad=1,1,1,1",
+    "conv cin=64 cout=128 height=64 width=128 kernel=3,3 stride=2,2 pad=1,1,1,1",
     "labels_end classes=19 height=32 width=64 out_height=256 out_width=512",
 )
 
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         op = parse_operation(text)
         plain = time_us(op, AVX512, options.seconds)
-        narrow = time_us(saturating(op), INT8, options.seconds)
+        narrow = time_us(with_dtype(saturating(op), "int8"), INT8, options.seconds)
         rate = op.macs / 1e3
         print(
             f"{text[:100]:100} {plain:8.1f} {narrow:8.1f} us {plain / narrow:5.2f}  "

@@ -95,7 +95,7 @@ def _emit_bytes(op: Depthwise, schedule: DepthwiseSchedule, isa: Isa) -> Any:  #
                 ring.clear(0)
                 top, bottom = map(ir.bind, row_range(task, tasks, window.out_height))
                 part = Chunk(first, isa.lanes, 1)
-                sweep = Sweep(CopiedRows(x), ring, Phase(), part, 0, top)
+                sweep = Sweep(CopiedRows(x, op.dilation), ring, Phase(), part, 0, top)
                 with ir.loop(top, bottom) as row:
                     sweep.advance(row)
 

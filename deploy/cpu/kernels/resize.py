@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa
-from deploy.cpu.rows.codes import codes_of
+from deploy.cpu.rows.bilinear import BlendedRow
+from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.scales import Scales, codes, reading
@@ -41,11 +42,13 @@ def pack(op: Resize, isa: Isa, scales: Scales | None = None) -> list[NDArray[Any
 
 def emit(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, constants, y)."""
+    if isa.element.integer:
+        return _emit_bytes(op, schedule, isa)
     c, blocks, tasks = isa.lanes, isa.blocks(op.channels), schedule.row_tasks
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
-        coded, mix = codes_of(isa, f, 1), isa.element.mix
+        mix = isa.element.mix
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
         y = Map(isa, f, "y", *op.output)
 
@@ -60,9 +63,39 @@ def emit(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
                             mix(x.vector(block, line, x0), h0, x.vector(block, line, x1), h1, c)
                             for line in (y0, y1)
                         )
-                        value = mix(upper, v0, lower, v1, c)
-                        value = value if coded is None else coded[0].apply(value, c)
-                        y.row(row).store(block, column, value)
+                        y.row(row).store(block, column, mix(upper, v0, lower, v1, c))
+
+        return body
+
+    return ir.prim_func("resize", signature)
+
+
+def _emit_bytes(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
+    """Rows first: each is blended once, as floats, for all its columns."""
+    c, run = isa.lanes, isa.element.run
+    tasks = min(isa.blocks(op.channels) * schedule.row_tasks, op.out_height)
+
+    def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
+        x = Map(isa, f, "x", op.channels, op.height, op.width)
+        coded = Codes(f, 1)
+        rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
+        y = Map(isa, f, "y", *op.output)
+
+        def body() -> None:
+            with ir.parallel(0, tasks) as task:
+                above = BlendedRow(x, rows)
+                with ir.loop(*row_range(task, tasks, op.out_height)) as row:
+                    above.blend(row)
+
+                    def pixels(begin: ir.Expr, size: int, row: ir.Expr = row) -> None:
+                        samples = [columns.at(begin + p, c) for p in range(size)]
+                        with ir.serial(0, x.blocks) as block:
+                            values = [
+                                coded[0].apply(above.sample(block, sample), c) for sample in samples
+                            ]
+                            y.row(row).store(block, begin, *values)
+
+                    ir.over_tiles(op.out_width, run, pixels)
 
         return body
 

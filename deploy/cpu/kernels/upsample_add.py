@@ -16,7 +16,7 @@ from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
 from deploy.cpu.rows.codes import Ending, codes_of
 from deploy.cpu.rows.cuts import row_range
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.stage import Row
 from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
@@ -51,7 +51,7 @@ def pack(
     tables = [table for axis in axes_of(op) for table in axis.table()]
     if scales is None:
         return [pack_pointwise(isa, weight), pack_vector(isa, bias), *tables]
-    (x, low), unit = scales.inputs, unit_of(op.act, scales.output)
+    (x, low), unit = scales.inputs, unit_of(op.act, scales.output, op.wide)
     return [
         codes(writing(scales.output), reading(low, unit)),
         *pack_product(isa, weight, bias, x, scales.weights[0], unit),
@@ -67,11 +67,11 @@ def emit(op: Pointwise, schedule: UpsampleAddSchedule, isa: Isa) -> Any:  # noqa
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         low = Map(isa, f, "low", op.cout, op.low_height, op.low_width)
         coded = codes_of(isa, f, 2)
-        ending = Ending(isa, op.act, coded and coded[0])
+        ending = Ending(isa, op.act, None if op.wide else coded and coded[0])
         low.reads = coded and coded[1]
         product = Product(isa, f, op.cin, op.cout)
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
-        y = Map(isa, f, "y", *op.output)
+        y = output_map(isa, f, op)
 
         def one_row(above: BlendedRow, source: Row, out: Row) -> None:
             def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:

@@ -58,15 +58,22 @@ class ByteImageRing:
         c, width, element = self._isa.lanes, self._op.width, self._isa.element
         flat = ir.view(self._image, (self._op.height, width * CHANNELS))
 
-        def pixels(begin: ir.Expr, size: int) -> None:
-            # Whole pixels, so that lane i of every vector has the same channel in every turn.
-            for part in range(-(-size * CHANNELS // c)):
-                lanes = min(c, size * CHANNELS - part * c)
-                start = begin * CHANNELS + part * c
-                value = element.load(flat, row, start, lanes=lanes)
-                factor = ir.load(self._normalisation, 0, part, 0, lanes=lanes)
-                shift = ir.load(self._normalisation, 1, part, 0, lanes=lanes)
-                value = ir.fma(value, factor, shift, lanes)
-                element.store(self._buffer, value, base + start, lanes=lanes)
+        def quanta(start: ir.Expr, part: int, lanes: int) -> ir.Expr:
+            # Whole pixels come before, so that lane i has the same channel in every turn.
+            factor, shift = (
+                ir.load(self._normalisation, i, part % CHANNELS, 0, lanes=lanes) for i in range(2)
+            )
+            return ir.fma(element.load(flat, row, start, lanes=lanes), factor, shift, lanes)
 
-        ir.over_tiles(width, c, pixels)
+        def pixels(begin: ir.Expr, size: int) -> None:
+            whole, rest = divmod(size * CHANNELS, element.run * c)
+            start = begin * CHANNELS
+            for part in range(0, whole * element.run, element.run):
+                four = [quanta(start + (part + i) * c, part + i, c) for i in range(element.run)]
+                element.store_run(self._buffer, four, base + start + part * c, lanes=c)
+            for part in range(whole * element.run, whole * element.run + -(-rest // c)):
+                lanes = min(c, size * CHANNELS - part * c)
+                value = quanta(start + part * c, part, lanes)
+                element.store(self._buffer, value, base + start + part * c, lanes=lanes)
+
+        ir.over_tiles(width, element.run * c, pixels)

@@ -59,9 +59,7 @@ class StemBytes:
 
     def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
         """As `Maker.start`."""
-        ring = ByteImageRing(
-            self.isa, self.op, self._image, self._normalisation, self._codes[1]
-        )
+        ring = ByteImageRing(self.isa, self.op, self._image, self._normalisation, self._codes[1])
         with ir.when(first > 0), ir.then():
             ring.fill(first * STRIDE - 1)
 
