@@ -137,7 +137,7 @@ class Found:
 
     def newest(self, job: Job, *, failed: bool = True) -> Record | None:
         """The newest of a job, one with a profile also where none is asked for; `failed` ones
-        where there is no other, not even an older one."""
+        where none was measured."""
         fits = [record for record in self.all if serves(record.job, job)]
         done = [record for record in fits if record.result is not None]
         best = done or (fits if failed else [])
