@@ -9,10 +9,12 @@ from deploy.paper.printed import Row
 @dataclass(frozen=True)
 class Accuracy:
     """`text` as a cell shows it, empty where nothing is known; `percent` of the very network that
-    is measured, None where that is not known; `note`: how it was measured, for a footnote."""
+    is measured, None where that is not known; `printed` says " (print)" where it is not of this
+    project; `note`: how it was measured, for a footnote."""
 
     text: str = ""
     percent: float | None = None
+    printed: str = ""
     note: str = ""
 
 
@@ -24,10 +26,11 @@ def accuracy_of(row: Row) -> Accuracy:
         validation = own.card["validation"]
         percent = float(validation["miou_percent"])
         note = f"measured: released weights of {own.card['data']}, {validation['protocol']}"
-        return Accuracy(f"{percent:.1f}", percent, note)
+        return Accuracy(f"{percent:.1f}", percent, note=note)
     if row.miou:
         return Accuracy(row.miou, float(row.miou))
     if row.printed.miou:
         percent = float(row.printed.miou)
-        return Accuracy(f"{row.printed.miou} (print)", None if row.stands_in else percent)
+        printed = " (print)"
+        return Accuracy(row.printed.miou + printed, None if row.stands_in else percent, printed)
     return Accuracy()

@@ -25,6 +25,11 @@ def frames_per_s(rounds: Sequence[Sequence[int]]) -> str:
     return f"{middle:.{digits}f} [{high:.{digits}f}..{low:.{digits}f}]"
 
 
+def frames_text(ms: float) -> str:
+    """A frame's time as a speed, within a sentence."""
+    return f"{1000 / ms:.{0 if ms <= 10 else 1}f} FPS"
+
+
 def median_ms(record: Record | None, side: str = OURS) -> float | None:
     """The median of all calls of a side; None where it was not timed."""
     rounds = record.samples.get(side) if record else None

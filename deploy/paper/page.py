@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench import OURS
-from deploy.paper.current import changed, current
 from deploy.paper.cells import giga, mega
+from deploy.paper.current import changed, current
 from deploy.paper.jobs import Job
 from deploy.paper.networks import absent, refuses
 from deploy.paper.printed import About, Row
-from deploy.paper.records import Found, Record
+from deploy.paper.records import Found, Record, Setting
 from deploy.paper.views import View
 
 Draw = Callable[[Path], None]
@@ -20,8 +20,8 @@ Draw = Callable[[Path], None]
 @dataclass
 class Page:
     """Cells are text; `notes` are the footnotes by their marks, in order; `remarks` hold for all of
-    it, `findings` say what holds of the paper here, `checks` which networks are not as fast or not
-    as much ours as they should be; `draw` writes the picture, None where there is nothing to draw yet."""
+    it, `findings` say what holds of the paper here, `checks` which networks are slower, or left to
+    TVM more, than they should be; `draw` writes the picture, None where there is nothing yet."""
 
     view: View
     columns: list[str]
@@ -87,6 +87,18 @@ def why_not(row: Row, job: Job | None, found: Found) -> str:
         counts = f"{giga(old.macs)} GMACs and {mega(old.parameters)} M parameters"
         return f"measured on {old.date[:10]}, when it had {counts}: not measured since"
     return "not measured yet"
+
+
+def newest_settings(view: View, found: Found) -> list[Setting]:
+    """Those that measured something of a view, or failed at it, one for each machine: its newest,
+    which is of the newest versions."""
+    jobs = [job for row in view.rows for job in view.jobs(row) if not absent(job.network)]
+    newest: dict[str, Setting] = {}
+    for setting in found.settings():
+        own = found.of(setting)
+        if any(current(own, job).all for job in jobs):
+            newest[setting.machine] = setting
+    return list(newest.values())
 
 
 def peers_of(records: Sequence[Record | None]) -> list[str]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 110
+_STYLES = ("-", "--", ":", "-.")
 Values = Mapping[str, Sequence[float | None]]
 
 
@@ -60,20 +61,28 @@ def stacks(
 
 
 def lines(
-    path: Path, title: str, series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str
-) -> None:
-    """A line through the points of each series, on logarithmic axes."""
+    path: Path, title: str, series: Mapping[tuple[str, str], Sequence[tuple[float, float]]],
+    x: str, y: str,
+) -> None:  # fmt: skip
+    """A line through the points of each series, a network and a side, on logarithmic axes: networks
+    have colours, sides kinds of lines."""
     figure = _figure(9, 5.5)
     axes = figure.subplots()
-    for name, points in series.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+    networks = list(dict.fromkeys(network for network, _ in series))
+    sides = list(dict.fromkeys(side for _, side in series))
+    for (network, side), points in series.items():
+        axes.plot(
+            *zip(*points, strict=True), marker="o", markersize=4, label=f"{network}, {side}",
+            color=f"C{networks.index(network) % 10}",
+            linestyle=_STYLES[sides.index(side) % len(_STYLES)],
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=len(sides))
     _save(figure, path)
 
 

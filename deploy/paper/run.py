@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deploy.paper.jobs import Job
 from deploy.paper.current import current
+from deploy.paper.jobs import Job
 from deploy.paper.measure import Bench, measure
 from deploy.paper.networks import absent, count, refuses
 from deploy.paper.records import Records, Setting

@@ -110,7 +110,14 @@ _FIGURE_2 = tuple(
 # Frames of 360, 720 and 1080 lines, the last two padded to what networks' strides divide, as the
 # first is for those that do not take it; and the sizes of Table 1.
 _SIZES = (
-    "360x640", "384x640", "512x1024", "768x1280", "1024x1024", "768x1536", "1088x1920", "1024x2048",
+    "360x640",
+    "384x640",
+    "512x1024",
+    "768x1280",
+    "1024x1024",
+    "768x1536",
+    "1088x1920",
+    "1024x2048",
 )
 _FIGURE_6 = tuple(replace(row, sizes=_SIZES) for row in _TABLE_5)
 
