@@ -123,6 +123,9 @@ timed. PyTorch is compared too by
 """
 
 
+_SIDES = {"torch": "PyTorch", "tvm": "the binary", "file": "the file as it was read"}
+
+
 def checked(verified: Sequence[paper_verify.Verified]) -> str:
     """What `paper_verify` found, in a paragraph for each machine."""
     by_cpu: dict[str, list[paper_verify.Verified]] = {}
@@ -141,19 +144,17 @@ def _checked_on(cpu: str, lines: Sequence[paper_verify.Verified]) -> str:
             worst[side] = max(worst.get(side, 0.0), share)
     dates = sorted(one.date[:10] for one in lines)
     said = [
-        f"On {cpu}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, "
-        f"{len(passed)} of {len(lines)} passed (of {whole} networks and sizes in all), with "
-        + ", ".join(f"{side} off by {share:.0%}" for side, share in worst.items())
-        + " of what float32's own noise allows at most."
+        f"On {cpu}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}: {len(passed)} of "
+        f"{len(lines)} passed, of {whole} networks and sizes in all. Of what float32's own noise "
+        "allows, the largest error is "
+        + ", ".join(f"{share:.0%} ({_SIDES.get(side, side)})" for side, share in worst.items())
+        + "."
     ]
     left = [
         f"{one.network} at {one.resolution} ({one.left_to_tvm})" for one in passed
         if one.left_to_tvm
     ]  # fmt: skip
-    said.append(
-        f"Kernels left to TVM: {', '.join(left) if left else 'none'}; how much of a frame they "
-        "take stands below each table."
-    )
+    said.append(f"Kernels left to TVM: {', '.join(left) if left else 'none'}.")
     failed = [f"{one.network} at {one.resolution}: {one.failed}" for one in lines if one.failed]
     return " ".join([*said, *(f"FAILED: {why}." for why in failed)])
 

@@ -29,13 +29,13 @@ def _slower(timed: Mapping[str, Record]) -> list[str]:
     found = []
     for peer in PEERS:
         slower = [
-            f"{label} ({ratio_text(record, peer)}"
-            f"{', within the spread' if ratio(record, peer).high >= 1 else ''})"
+            f"{label} {ratio_text(record, peer)}"
+            f"{', within the spread' if ratio(record, peer).high >= 1 else ''}"
             for label, record in timed.items()
             if peer in record.samples and ratio(record, peer).median < 1
         ]
         if slower:
-            found.append(f"slower than {peer}, whose time over {OURS}'s is: {', '.join(slower)}")
+            found.append(f"Slower than {peer} (its time over {OURS}'s): {', '.join(slower)}")
     return found
 
 
@@ -49,11 +49,8 @@ def _left_to_tvm(timed: Mapping[str, Record]) -> list[str]:
     ]
     found = []
     if much:
-        found.append(f"more than {MOST_LEFT:.0%} of the frame left to TVM: {', '.join(much)}")
+        found.append(f"More than {MOST_LEFT:.0%} of the frame left to TVM: {', '.join(much)}")
     if unknown:
         which = "all" if len(unknown) == len(left) else ", ".join(unknown)
-        found.append(
-            f"measured before the share that is left to TVM was kept, so that it is not known: "
-            f"{which}"
-        )
+        found.append(f"Measured before the share of a frame that is left to TVM was kept: {which}")
     return found

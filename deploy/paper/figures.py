@@ -69,7 +69,9 @@ def stages_figure(view: View, found: Found) -> Page:
         {f"{row.label} {job.resolution}": record for row, job, record in records}
     )
     if shown:
-        panels = {"ms of a frame": [[o.get(n, 0.0) for n in ordered] for o in shown.values()]}
+        ms = [[own.get(name, 0.0) for name in ordered] for own in shown.values()]
+        shares = [[100 * part / (sum(parts) or 1.0) for part in parts] for parts in ms]
+        panels = {"ms of a frame": ms, "% of a frame": shares}
         labels = list(shown)
         page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ordered)
         page.findings += findings.of_stages(shown)

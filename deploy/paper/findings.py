@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from deploy.bench import OURS, PEER
+from deploy.bench import OURS
 from deploy.paper.cells import frames_text, ratio
+from deploy.paper.checks import PEERS
 from deploy.paper.claims import Timed
 from deploy.paper.parts import ENLARGED, Share
 
@@ -15,11 +16,13 @@ def of_speeds(timed: Iterable[Timed]) -> list[str]:
         return []
     first = ", ".join(f"{each.row.label} ({frames_text(each.ms)})" for each in ranked[:3])
     found = [f"Fastest here, of {len(ranked)}: {first}."]
-    ratios = [ratio(each.record, PEER).median for each in ranked if PEER in each.record.samples]
-    if ratios:
+    for peer in PEERS:
+        ratios = [ratio(each.record, peer).median for each in ranked if peer in each.record.samples]
+        if not ratios:
+            continue
         wins = sum(value > 1 for value in ratios)
         found.append(
-            f"{OURS} is faster than {PEER} in {wins} of {len(ratios)}, by a factor of "
+            f"{OURS} is faster than {peer} in {wins} of {len(ratios)}, by a factor of "
             f"{min(ratios):.2f} to {max(ratios):.2f}."
         )
     return found

@@ -17,7 +17,7 @@ def to_markdown(page: Page, where: str = "", picture: str = "") -> str:
     if page.findings:
         parts.append(" ".join(["**What holds here.**", *page.findings]))
     if page.checks:
-        parts.append("**To look at.** " + "; ".join(page.checks) + ".")
+        parts.append(" ".join(["**To look at.**", *(f"{check}." for check in page.checks)]))
     if page.notes:
         parts.append("\n".join(f"[^{mark}]: {text}" for mark, text in page.notes.items()))
     return "\n\n".join(parts) + "\n"

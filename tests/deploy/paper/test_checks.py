@@ -14,8 +14,8 @@ def test_slower_than_onnxruntime():
         "failed": record("unet", failed="no"), "none": None,
     }  # fmt: skip
     assert of_records(records) == [
-        "slower than onnxruntime, whose time over hmseg's is: slow (0.62 [0.50..0.75]), "
-        "even (0.95 [0.80..1.10], within the spread)"
+        "Slower than onnxruntime (its time over hmseg's): slow 0.62 [0.50..0.75], "
+        "even 0.95 [0.80..1.10], within the spread"
     ]
 
 
@@ -35,14 +35,14 @@ def test_left_to_tvm():
         "profiled": profiled,
     }
     assert of_records(records) == [
-        "more than 5% of the frame left to TVM: much (7%), profiled (10%)"
+        "More than 5% of the frame left to TVM: much (7%), profiled (10%)"
     ]
 
 
 def test_what_older_records_do_not_say_is_said():
     old, new = record("enet", hmseg=[[1.0]]), record("mrms", hmseg=[[1.0]], left={})
     assert old.left_to_tvm is None
-    message = "measured before the share that is left to TVM was kept, so that it is not known: "
+    message = "Measured before the share of a frame that is left to TVM was kept: "
     assert of_records({"old": old, "new": new}) == [f"{message}old"]
     assert of_records({"old": old}) == [f"{message}all"]
 

@@ -230,8 +230,8 @@ def test_findings_and_checks_stand_below_the_table():
         "at its accuracy here? Yes: none of the 2 is faster, at whatever accuracy.\n" in text
     )
     assert (
-        "**To look at.** slower than onnxruntime, whose time over hmseg's is: BiSeNet (0.50 "
-        "[0.50..0.50]); more than 5% of the frame left to TVM: BiSeNet (6%).\n" in text
+        "**To look at.** Slower than onnxruntime (its time over hmseg's): BiSeNet 0.50 "
+        "[0.50..0.50]. More than 5% of the frame left to TVM: BiSeNet (6%).\n" in text
     )
     assert page.to_json()["checks"] == page.checks
 
