@@ -80,8 +80,10 @@ def lines(
     colours = {network: f"C{n % 10}" for n, network in enumerate(_unique(series, 0))}
     styles = {side: _STYLES[n % len(_STYLES)] for n, side in enumerate(_unique(series, 1))}
     for (network, side), points in series.items():
-        style = {"color": colours[network], "linestyle": styles[side]}
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, **style)
+        axes.plot(
+            *zip(*points, strict=True), marker="o", markersize=4, color=colours[network],
+            linestyle=styles[side],
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
