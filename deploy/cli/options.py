@@ -153,7 +153,7 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default; on CPUs that compute with it bf16, and int8 with --calibrate; with "
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
         "--target cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),

@@ -1,4 +1,4 @@
-"""Which operations are computed in 8 bits: those whose maps all have a grid, with kernels for it."""
+"""Which operations are computed in 8 bits: those whose maps have grids, and which have kernels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from tvm import relax
 
 from deploy.graph.match import Found
 from deploy.graph.stored import Grid, on_grid
+from deploy.graph.view import Graph, values_between
 from lut.ops import Operation, with_dtype
 
 Grids = Mapping[relax.Var, Grid]
@@ -29,22 +30,23 @@ class ByteScales:
     hidden: tuple[Grid, ...] = ()
 
 
-def chosen(found: Found, grids: Grids, has: Callable[[Operation], bool]) -> Found | None:
+def chosen(
+    graph: Graph, found: Found, grids: Grids, has: Callable[[Operation], bool]
+) -> Found | None:
     """An operation as it shall be placed: in 8 bits where that can be, else as it is; None where it
     would swallow a map that is to be rounded to a grid."""
-    if not grids:
-        return found
-    in_bytes = _in_bytes(found, grids)
-    if in_bytes is not None and has(in_bytes.operation):
-        return in_bytes
-    return None if any(var in grids for var in found.inner) else found
+    between = {*found.inner}
+    between |= values_between(graph, (found.output, *found.inner), found.inputs)
+    rounded = {var for var in between if var in grids}
+    if rounded == set(found.hidden):
+        in_bytes = _in_bytes(found, grids)
+        if in_bytes is not None and has(in_bytes.operation):
+            return in_bytes
+    return None if rounded else found
 
 
 def _in_bytes(found: Found, grids: Grids) -> Found | None:
-    between = [var for var in found.inner if var in grids]
-    if not all(var in grids for var in (*found.inputs, found.output, *found.hidden)):
-        return None
-    if set(between) != set(found.hidden):
+    if not all(var in grids for var in (*found.inputs, found.output)):
         return None
     inputs, hidden = ([grids[v] for v in values] for values in (found.inputs, found.hidden))
     layers = _layers(found.weights, [inputs[0], *hidden] if inputs else [])

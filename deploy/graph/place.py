@@ -110,7 +110,7 @@ def find_operations(
             if var in taken:
                 continue
             for whole in match(graph, var):
-                candidate = chosen(whole, grids, kernels.has)
+                candidate = chosen(graph, whole, grids, kernels.has) if grids else whole
                 if candidate is None:
                     continue
                 if beside and not any(value in found for value in candidate.inputs):
@@ -229,6 +229,7 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
     ) -> None:  # fmt: skip
         super().__init__(module)
         self.found, self.kernels, self.grids = found, kernels, grids
+        self.parameters = set(module["main"].params)
         self.emitter = KernelEmitter(self.builder_, kernels)
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -237,6 +238,15 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
             super().visit_var_binding_(binding)
         else:
             self.set_var_remap(binding.var, self._emit(found))
+        in_bytes = found is not None and dtype_of(found.operation) == "int8"
+        if binding.var in self.grids and not in_bytes:
+            self.set_var_remap(binding.var, self._rounded(binding.var))
+
+    def _rounded(self, var: relax.Var) -> relax.Var:
+        """A map that was not computed in 8 bits, on its grid."""
+        grid, planar = self.grids[var], shape_of(var)
+        stored = self.emitter.pack(self.visit_expr(var), planar, "int8", grid)
+        return self.emitter.unpack(stored, planar, "int8", grid)
 
     def _emit(self, found: Found) -> relax.Var:
         emitter, operation = self.emitter, found.operation
@@ -245,6 +255,8 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         arguments = []
         for number, var in enumerate(found.inputs):
             value, is_image = self.visit_expr(var), layout.from_image and number == 0
+            if var in self.parameters and var in self.grids:
+                value = self._rounded(var)
             packed = layout.inputs and not is_image
             if packed:
                 value = emitter.pack(value, shape_of(var), dtype, self._grid(var, dtype))

@@ -21,9 +21,7 @@ from lut.errors import UserError
 DOMAIN, STORED = "hmseg", "Stored"  # of the node that stands for a pair
 FUNCTION = "hmseg.stored"  # of the call that the node becomes
 _SIGNED = 128  # between the zero point of an int8 map and that of the same map in uint8
-_SUMS = (
-    "relax.add", "relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.subtract",
-)  # fmt: skip
+_PRODUCTS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose")
 _SIX = 6 * (1 + 1e-3)
 
 
@@ -160,15 +158,21 @@ def take_grids(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[relax.Var, Grid
     if not found:
         return module, {}
     rectified = {
-        var
-        for var, grid in found.items()
-        if grid.zero == 0 and graph.call(_source(graph, var), *_SUMS) is not None
+        var for var, grid in found.items() if grid.zero == 0 and _is_sum(graph, _source(graph, var))
     }
     name = "relu6" if all(found[var].most <= _SIX for var in rectified) else "relu"
     taker = _Taker(module, graph, found, rectified, name)
     function = taker.visit_expr(module["main"])
     taker.builder_.update_func(module.get_global_var("main"), function)
     return taker.builder_.get(), taker.grids
+
+
+def _is_sum(graph: Graph, var: relax.Var) -> bool:
+    """Whether a value is a sum of products, its bias added."""
+    biased = graph.call(var, "relax.add")
+    if biased is not None and graph.constant(biased.args[1]) is not None:
+        var = biased.args[0]
+    return graph.call(var, *_PRODUCTS) is not None
 
 
 def _marked(graph: Graph, var: relax.Var) -> Grid | None:

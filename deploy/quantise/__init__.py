@@ -2,8 +2,8 @@
 QuantizeLinear and DequantizeLinear (decision 0066). Imports neither torch nor TVM."""
 
 from deploy.quantise.frames import MOST, Frames, open_frames
-from deploy.quantise.run import Options, QuantisedGraph, is_quantised, quantise
 from deploy.quantise.report import Report
+from deploy.quantise.run import Options, QuantisedGraph, is_quantised, quantise
 
 __all__ = [
     "MOST", "Frames", "Options", "QuantisedGraph", "Report", "is_quantised", "open_frames",

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
-from deploy.cpu.rows.codes import codes_of
+from deploy.cpu.rows.codes import Codes, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import codes, reading, scale_of, writing
+from deploy.cpu.scales import codes, reading, scale_of
 from deploy.graph.stored import Grid
 from lut.ops import Convert
 
@@ -37,7 +37,17 @@ def pack(op: Convert, isa: Isa, grid: Grid | None = None) -> list[NDArray[Any]]:
         return []
     scale = scale_of(grid)
     reads = op.direction in ("unpack", "widen")
-    return [codes(reading(scale) if reads else writing(scale))]
+    # What is written is divided by the scale, as ONNX does, where other kernels multiply.
+    return [codes(reading(scale) if reads else (scale.scale, scale.zero))]
+
+
+def _coded(op: Convert, coded: Codes | None, value: ir.Expr, lanes: int) -> ir.Expr:
+    """Numbers of quanta, or quanta of numbers."""
+    if coded is None:
+        return value
+    if op.direction in ("unpack", "widen"):
+        return coded[0].apply(value, lanes)
+    return value / coded[0].factor(lanes) + coded[0].shift(lanes)
 
 
 def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN401
@@ -54,21 +64,19 @@ def emit(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # noqa: ANN4
         coded = codes_of(isa, f, 1)
         y = f.param("y", blocked_shape, stored) if packing else f.param("y", planar_shape)
 
-        def code(value: ir.Expr) -> ir.Expr:
-            return value if coded is None else coded[0].apply(value, 1)
-
         def pack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             with ir.serial(0, op.width) as column:
                 for lane in range(isa.lanes):
                     channel = block * isa.lanes + lane
                     value = x[0, channel, row, column] if lane < real else ir.const(0)
-                    value = code(value)
+                    value = _coded(op, coded, value, 1)
                     element.store(y, value, 0, block, row, column, lane, lanes=1)
 
         def unpack_row(block: ir.Expr, row: ir.Expr, real: int) -> None:
             for lane in range(real):
                 with ir.serial(0, op.width) as column:
-                    value = code(element.value(x, 0, block, row, column, lane))
+                    value = element.value(x, 0, block, row, column, lane)
+                    value = _coded(op, coded, value, 1)
                     ir.store_scalar(y, value, 0, block * isa.lanes + lane, row, column)
 
         def body() -> None:
@@ -112,7 +120,7 @@ def _emit_retyped(op: Convert, schedule: ConvertSchedule, isa: Isa) -> Any:  # n
                     last = ir.splat(block == x.blocks - 1, isa.lanes)
                     padding = ir.both(last, ir.negate(real))
                     value = ir.select(padding, ir.const(0, isa.lanes), value)
-                value = value if coded is None else coded[0].apply(value, isa.lanes)
+                value = _coded(op, coded, value, isa.lanes)
                 y.store(block, row, column, value)
 
         return body
