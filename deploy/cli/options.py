@@ -57,6 +57,13 @@ def check_network(model: str) -> None:
     zoo.network_config(model)
 
 
+def check_quantisation(text: str) -> None:
+    """As `hmseg.train.config.read_quantisation`."""
+    from hmseg.train.config import read_quantisation
+
+    read_quantisation(text)
+
+
 def check_target(text: str) -> None:
     """As `deploy.targets.check_target`."""
     from deploy.targets import check_target

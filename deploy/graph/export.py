@@ -4,21 +4,18 @@ torch -> batch norm folded -> ONNX -> image end and output end -> metadata.
 """
 
 import contextlib
-import copy
 import io
 import logging
 import tempfile
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
@@ -29,6 +26,7 @@ from deploy.reading.text import one_line
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
+from hmseg.fold import fold_pairs
 from lut.errors import UserError
 from lut.files import atomic_path
 
@@ -38,20 +36,6 @@ _FIELDS = {
     "model", "classes", "names", "palette", "resolution", "output", "mean", "std", "license",
     "version",
 }  # fmt: skip
-
-
-def fold_pairs(model: nn.Module) -> nn.Module:
-    """A copy in eval mode with every (convolution, batch norm) pair made one convolution; a batch
-    norm that follows none is left."""
-    folded = copy.deepcopy(model).eval()
-    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
-        children = list(sequence.named_children())
-        for (_, conv), (name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                fused = fuse_conv_bn_eval(conv, norm)
-                conv.weight, conv.bias = fused.weight, fused.bias
-                sequence.register_module(name, nn.Identity())
-    return folded
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
