@@ -57,6 +57,14 @@ def check_network(model: str) -> None:
     zoo.network_config(model)
 
 
+def check_trained(model: str) -> None:
+    """Raise UserError for what names no network that `hmseg train` trains."""
+    from hmseg import zoo
+
+    if not zoo.is_peer(model):
+        zoo.network_config(model)
+
+
 def check_quantisation(text: str) -> None:
     """As `hmseg.train.config.read_quantisation`."""
     from hmseg.train.config import read_quantisation

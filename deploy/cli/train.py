@@ -117,7 +117,7 @@ def train(
             "--model",
             "-m",
             help="A zoo name (hmseg-deploy models) or genotype.json.",
-            callback=options.refusing(options.check_network),
+            callback=options.refusing(options.check_trained),
             autocompletion=completion.networks,
         ),
     ] = options.HAND_MADE_MODEL,

@@ -43,8 +43,8 @@ class TrainJob:
     """What is asked for: `data` is the data set's root, `model` a zoo name, a genotype's file or a
     network in one line. The run begins with a checkpoint's weights, with what fits of the released
     weights of a zoo name or of Lite0's (`init`), or with random ones; resumed, it goes on with its
-    own. `teacher` is a checkpoint whose network it also learns from, resumed too. With `quantise` it
-    begins with trained weights."""
+    own. `teacher` is a checkpoint whose network it also learns from, resumed too. What is to be
+    quantised (`quantise`) begins with trained weights."""
 
     model: str
     dataset: str

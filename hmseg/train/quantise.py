@@ -111,6 +111,14 @@ class FixedMap(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, 255)
 
 
+class Quantisers(nn.ModuleDict):
+    """By the keys of calls: those of maps, and KEY/weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What it is given: an nn.Sequential calls all that it holds."""
+        return x
+
+
 class _Quantised(Calls):
     """One forward pass of a quantised network."""
 
@@ -139,8 +147,7 @@ def quantise(network: nn.Module, name: str) -> nn.Module:
 
     The names of its tensors are the float network's, without batch norms, and those of
     ``quantisers``. Before it is used it has to see images in training mode, which give its maps
-    their ranges. Raises UserError for networks that compute other maps in training, and for one
-    that is quantised.
+    their ranges. Raises UserError for a network that computes other maps in training.
     """
     quantised = fold_pairs(network)
     for parameter in quantised.parameters():
@@ -151,7 +158,7 @@ def quantise(network: nn.Module, name: str) -> nn.Module:
         f"{key}/weight": WeightQuantiser(weight.axis) for key, weight in stored.weights.items()
     }
     modules |= {key: MapQuantiser() for key in dict.fromkeys(stored.maps.values())}
-    quantised.add_module(QUANTISERS, nn.ModuleDict(modules))
+    quantised.add_module(QUANTISERS, Quantisers(modules))
     quantised.stored_maps = stored  # type: ignore[assignment]
     quantised.register_forward_pre_hook(_begin)
     quantised.register_forward_hook(_end, always_call=True)
