@@ -86,7 +86,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A zoo name (hmseg-deploy models) or an ONNX file.",
+        help="A zoo name (hmseg-deploy models), a checkpoint of hmseg train or an ONNX file.",
         callback=refusing(check_model),
         autocompletion=completion.models,
     ),
