@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -120,9 +121,13 @@ def test_a_quantised_checkpoint_of_a_peer(tmp_path: Path):
     image = planes(photo(), MEAN, STD)
     with torch.no_grad():
         network(torch.from_numpy(image)[None])
-    _, *found = OnnxSession(source.graph).run(image)
+    # As it is written: onnxruntime's kernels of 8 bits saturate on some CPUs.
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(source.graph.SerializeToString(), options)
+    _, *found = session.run(None, {session.get_inputs()[0].name: image[None]})
     for mine, theirs in list(zip(seen, found, strict=True))[:12]:
-        difference = np.abs(mine[0] - theirs.reshape(mine.shape)[0])
+        difference = np.abs(mine - theirs)
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
 
