@@ -79,6 +79,7 @@ def check_target(text: str) -> None:
     check_target(text)
 
 
+INT8 = "int8"
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
@@ -167,8 +168,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
-        "fp32.",
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
+        "--target cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]
