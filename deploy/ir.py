@@ -122,6 +122,11 @@ def loop(first: Expr, last: Expr) -> Iterator[Expr]:
         yield bind(first + i)
 
 
+def dtype_of(value: Expr) -> str:
+    """The type of an expression, such as ``float32x16``."""
+    return str(value.ty.dtype if hasattr(value, "ty") else value.dtype)
+
+
 def const(value: float, lanes: int = 1) -> Expr:
     """A vector of equal floats; one float for one lane."""
     return splat(T.float32(value), lanes)

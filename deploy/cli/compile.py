@@ -54,10 +54,11 @@ def compile_model(
     package = form == "c"
     if out and not package:
         check_writable(out)
+    request = quantising.read(on.precision)
     cache = kept.open()
     workers, remote = place.read()
     read = options.read_file(model, given)
-    quantising.check(on.precision, model, read)
+    request.check_model(on.precision, model, read and read.file.model)
     resolved = on.resolve(remote)
     if out and package:
         from deploy.backends import backend_of
@@ -77,7 +78,7 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
-    source, quantisation = quantise_source(quantising, source, workers)
+    source, quantisation = quantise_source(request, source, workers)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_source(
             source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,

@@ -79,7 +79,6 @@ def check_target(text: str) -> None:
     check_target(text)
 
 
-INT8 = "int8"
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[

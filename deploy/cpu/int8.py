@@ -58,7 +58,7 @@ class Int8(Element):
 
     def narrow(self, vector: ir.Expr, lanes: int) -> ir.Expr:
         """A vector of floats as bytes, which it may be already."""
-        if str(vector.ty.dtype if hasattr(vector, "ty") else vector.dtype).startswith("uint8"):
+        if _are_bytes(vector):
             return vector
         if lanes == 16:
             return ir.call_llvm("hmseg_narrow_16", _NARROW_16, "uint8x16", vector)
@@ -76,6 +76,10 @@ class Int8(Element):
     ) -> None:
         """Write vectors one behind the other; the last index is that of the first element."""
         *outer, first = index
+        if _are_bytes(vectors[0]):  # perhaps of several pixels
+            (vector,) = vectors
+            ir.store(buffer, vector, *outer, first, lanes=_lanes_of(vector))
+            return
         if len(vectors) == self.run and lanes == 16:
             whole = ir.call_llvm("hmseg_narrow_64", _NARROW_64, "uint8x64", *vectors)
             ir.store(buffer, whole, *outer, first, lanes=self.run * lanes)
@@ -118,6 +122,14 @@ class Int8(Element):
     def pack(self, values: NDArray[Any]) -> NDArray[Any]:
         """Weights as they are stored."""
         return np.ascontiguousarray(values.astype(np.int8))
+
+
+def _are_bytes(vector: ir.Expr) -> bool:
+    return ir.dtype_of(vector).startswith("uint8")
+
+
+def _lanes_of(vector: ir.Expr) -> int:
+    return int(ir.dtype_of(vector).partition("x")[2] or 1)
 
 
 def _vector(lanes: int, kind: str) -> str:

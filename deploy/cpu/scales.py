@@ -48,7 +48,8 @@ class Scales:
 
     inputs: of the maps that the kernel reads, in the order of its parameters; weights: of each
     weight array in the order in which `pack` names them, (O,) float32; hidden: of the maps that
-    are never written, in the order in which they come about; output: of what is written.
+    are never written, in the order in which they come about; output: of what is written (a wide operation
+    does not look at it).
     """
 
     inputs: tuple[Scale, ...]
@@ -71,15 +72,22 @@ def scales_of(found: ByteScales) -> Scales:
 REAL = Scale(1.0, 0)  # the unit of values that functions are taken of
 
 
-def unit_of(act: Activation, of: Scale) -> Scale:
-    """What sums are brought to: the output's quanta, or real numbers where a function follows."""
-    return of if act == "none" else REAL
+def unit_of(act: Activation, of: Scale, wide: bool = False) -> Scale:
+    """What sums are brought to: the output's quanta, or real numbers where a function follows, or
+    floats are written."""
+    return of if act == "none" and not wide else REAL
 
 
 def reading(of: Scale, unit: Scale = REAL) -> tuple[float, float]:
     """Factor and shift from quanta to a unit, its zero point added."""
     factor = of.scale / unit.scale
     return factor, unit.zero - of.zero * factor
+
+
+def averaging(of: Scale, unit: Scale, pixels: int) -> tuple[float, float]:
+    """Factor and shift from sums of so many quanta to the mean in a unit, its zero point added."""
+    factor, shift = reading(of, unit)
+    return factor / pixels, shift
 
 
 def writing(of: Scale) -> tuple[float, float]:

@@ -11,11 +11,10 @@ from tvm import relax
 from deploy.graph.match import Found
 from deploy.graph.stored import Grid, on_grid
 from deploy.graph.view import Graph, values_between
-from lut.ops import Operation, with_dtype
+from lut.ops import InvertedResidual, Operation, StemBlock, StemPair, with_dtype
 
 Grids = Mapping[relax.Var, Grid]
 _SIX = 6 * (1 + 1e-3)
-_LAYERS = ("expand", "depthwise", "project")  # of a block, in order
 _LEAST, _MOST = -(2**31), 2**31 - 1
 
 
@@ -38,7 +37,7 @@ def chosen(
     between = {*found.inner}
     between |= values_between(graph, (found.output, *found.inner), found.inputs)
     rounded = {var for var in between if var in grids}
-    if rounded == set(found.hidden):
+    if rounded == hidden_of(found):
         in_bytes = _in_bytes(found, grids)
         if in_bytes is not None and has(in_bytes.operation):
             return in_bytes
@@ -46,60 +45,92 @@ def chosen(
 
 
 def _in_bytes(found: Found, grids: Grids) -> Found | None:
-    if not all(var in grids for var in (*found.inputs, found.output)):
+    if found.parts:
+        return _of_parts(found, grids)
+    read = list(found.layers.values())
+    inputs, hidden = list(found.inputs), [var for var in read if var not in found.inputs]
+    if _reads_image(found.operation) and hidden:
+        inputs[0] = hidden.pop(0)  # the normalised image, which is never written
+    if not all(var in grids for var in (*inputs, *hidden, found.output)):
         return None
-    inputs, hidden = ([grids[v] for v in values] for values in (found.inputs, found.hidden))
-    layers = _layers(found.weights, [inputs[0], *hidden] if inputs else [])
+    layers = _layers(found, [grids[var] for var in read])
     if layers is None:
         return None
     weights, scales = layers
-    output = grids[found.output]
-    meaning = ByteScales(tuple(inputs), scales, output, tuple(hidden))
-    operation = _saturating(with_dtype(found.operation, "int8"), (*hidden, output))
+    output, between = grids[found.output], tuple(grids[var] for var in hidden)
+    meaning = ByteScales(tuple(grids[var] for var in inputs), scales, output, between)
+    operation = _saturating(with_dtype(found.operation, "int8"), between, output)
     return replace(found, operation=operation, weights={**weights, "scales": meaning})
 
 
+def _of_parts(found: Found, grids: Grids) -> Found | None:
+    first, second = (_in_bytes(part, grids) for part in found.parts)
+    if first is None or second is None:
+        return None
+    assert isinstance(first.operation, StemBlock)
+    assert isinstance(second.operation, InvertedResidual)
+    weights = {"first": first.weights, "second": second.weights}
+    pair = StemPair(first.operation, second.operation)
+    return replace(found, operation=pair, weights=weights)
+
+
+def hidden_of(found: Found) -> set[relax.Var]:
+    """The maps that layers read and nothing writes."""
+    if found.parts:
+        first, second = found.parts
+        return {*hidden_of(first), *hidden_of(second), first.output}
+    return set(found.layers.values()) - set(found.inputs)
+
+
+def _reads_image(operation: Operation) -> bool:
+    return getattr(operation, "source", "maps") != "maps"
+
+
 def _layers(
-    weights: Mapping[str, Any], read: list[Grid]
+    found: Found, read: list[Grid]
 ) -> tuple[dict[str, Any], tuple[NDArray[np.float32], ...]] | None:
     """Weights in int8 and biases in int32, under the names that they have, and the scales of the
     weights; None where they are not on a grid of 8 bits. `read` are the grids of the layers'
     inputs."""
-    packed = dict(weights)
-    scales: list[NDArray[np.float32]] = []
-    names = [name for name in _LAYERS if weights.get(name) is not None]
-    pairs = [weights[name] for name in names]
-    if not names and "weight" in weights:
-        pairs = [(weights["weight"], weights["bias"])]
-    for number, (weight, bias) in enumerate(pairs):
-        found = on_grid(weight)
-        if found is None or number >= len(read):
+    packed, scales = dict(found.weights), []
+    for name, grid in zip(found.layers, read, strict=True):
+        alone = name == "weight"
+        given = (packed["weight"], packed["bias"]) if alone else packed[name]
+        on = on_grid(given[0])
+        if on is None:
             return None
-        codes, scale = found
-        unit = read[number].scale * scale.astype(np.float64)
-        whole = np.rint(np.asarray(bias, np.float64) / unit)
+        codes, scale = on
+        whole = np.rint(np.asarray(given[1], np.float64) / (grid.scale * scale.astype(np.float64)))
         if whole.min() < _LEAST or whole.max() > _MOST:
             return None
+        bias = whole.astype(np.int32)
+        packed |= {"weight": codes, "bias": bias} if alone else {name: (codes, bias)}
         scales.append(scale)
-        if names:
-            packed[names[number]] = codes, whole.astype(np.int32)
-        else:
-            packed |= {"weight": codes, "bias": whole.astype(np.int32)}
     return packed, tuple(scales)
 
 
-def _saturating(operation: Operation, written: tuple[Grid, ...]) -> Operation:
-    """Without an activation that the bytes of all its maps do the work of."""
-    act = getattr(operation, "act", "none")
-    if _ends_linear(operation):
-        written = written[:-1]
-    rectified = all(grid.zero == 0 for grid in written)
-    most = max((grid.most for grid in written), default=0.0)
-    if rectified and (act == "relu" or (act == "relu6" and most <= _SIX)):
-        return replace(operation, act="none")  # type: ignore[call-arg]
+# The activations of an operation by its field, and the map that each makes: a number of a hidden
+# one, or the output (-1).
+_ACTS: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
+    "inverted_residual": (("act", (0, -2)),),
+    "stem_block": (("stem_act", (0,)), ("act", (1,))),
+    "local_global": (("mid_act", (0,)), ("act", (-1,))),
+}
+
+
+def _saturating(operation: Operation, hidden: tuple[Grid, ...], output: Grid) -> Operation:
+    """Without the activations that bytes do the work of."""
+    maps = (*hidden, output)
+    for name, numbers in _ACTS.get(operation.kind, (("act", (-1,)),)):
+        act = getattr(operation, name, "none")
+        if all(saturates(act, maps[number]) for number in numbers):
+            operation = replace(operation, **{name: "none"})
+    then = getattr(operation, "then", ())
+    if then and saturates(then[-1], output):
+        operation = replace(operation, then=then[:-1])  # type: ignore[call-arg]
     return operation
 
 
-def _ends_linear(operation: Operation) -> bool:
-    """Whether the activation is of hidden maps alone."""
-    return operation.kind == "inverted_residual"
+def saturates(act: str, grid: Grid) -> bool:
+    """Whether the bytes of a map hold no number that an activation would change."""
+    return grid.zero == 0 and (act == "relu" or (act == "relu6" and grid.most <= _SIX))

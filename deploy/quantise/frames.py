@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from deploy.images import find_images, read_image, resize_image
 from deploy.metadata import Metadata
+from deploy.quantise.request import MOST
 from hmseg.data.camvid import LABEL_MAP
 from hmseg.data.classes import CAMVID
 from hmseg.data.dataset import Frame, SegmentationData
 from hmseg.data.image_file import image_size
 from lut.errors import UserError
 
-MOST = 100  # frames, unless the user says
 _KEPT = 1 << 28  # bytes of frames that are decoded once
 
 

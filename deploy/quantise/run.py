@@ -27,7 +27,7 @@ from lut.errors import UserError, WorkError
 
 BEST = "each map's best"
 _JUDGED = 16  # frames that ways to find ranges are compared on
-_PAIRS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger")
+_OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class QuantisedGraph:
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph brings scales of its own."""
-    return any(node.op_type in _PAIRS for node in model.graph.node)
+    """Whether a graph brings scales of its own for its maps."""
+    names = {node.op_type for node in model.graph.node}
+    return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
 
 
 def quantise(

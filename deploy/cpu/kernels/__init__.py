@@ -28,6 +28,7 @@ from deploy.cpu.kernels import (
     conv_depthwise,
     conv_dilated,
     conv_direct,
+    conv_int8,
     conv_multiplied,
     conv_winograd,
     convert,
@@ -67,7 +68,14 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.ArgMax: (arg_max,),
     ops.ChannelSlice: (channel_slice,),
     ops.Concat: (concat,),
-    ops.Conv: (conv_depthwise, conv_multiplied, conv_dilated, conv_winograd, conv_direct),
+    ops.Conv: (
+        conv_int8,
+        conv_depthwise,
+        conv_multiplied,
+        conv_dilated,
+        conv_winograd,
+        conv_direct,
+    ),
     ops.Attention: (attention,),
     ops.ChannelNorm: (channel_norm,),
     ops.Convert: (convert,),
@@ -89,7 +97,10 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
-_IN_BYTES = (convert, inverted_residual, pointwise)
+_IN_BYTES = (
+    concat, conv_int8, convert, depthwise, global_mean, global_pool, inverted_residual, labels_end, local_global,
+    pointwise, resize, stem, stem_block, stem_pair, upsample_add,
+)  # fmt: skip
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 

@@ -34,7 +34,7 @@ from deploy.cpu.rows.cuts import Chunk, row_range
 from deploy.cpu.rows.depthwise import DepthwiseRows
 from deploy.cpu.rows.depthwise_bytes import DepthwiseBytes, pack_depthwise_bytes
 from deploy.cpu.rows.expand import Expand
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.project import SUM_BYTES, Project
 from deploy.cpu.rows.ring import Band
@@ -203,7 +203,8 @@ def _pack_bytes(
     op: InvertedResidual, isa: Isa, expand: tuple[Array, Array] | None,
     depthwise: tuple[Array, Array], project: tuple[Array, Array], scales: Scales,
 ) -> list[NDArray[Any]]:  # fmt: skip
-    x, y, mid = scales.inputs[0], scales.output, scales.hidden[-1]
+    x, mid = scales.inputs[0], scales.hidden[-1]
+    y = unit_of("none", scales.output, op.wide)
     ring = scales.hidden[0] if op.expand else x
     residual = [reading(x, y)] if op.residual else []
     packed: list[NDArray[Any]] = [codes(writing(ring), writing(mid), writing(y), *residual)]
@@ -238,7 +239,8 @@ def tail_of(
         ending = Ending(isa, op.act, coded[1])
         depthwise = DepthwiseBytes(isa, f, op.depthwise, px, ending, "depthwise_")
     product = Product(isa, f, op.hidden, op.cout, "project_")
-    project = Project(product, tile, Ending(isa, "none", coded and coded[2]))
+    code = None if op.wide else coded and coded[2]
+    project = Project(product, tile, Ending(isa, "none", code))
     return Tail(depthwise, project, coded and coded[0])
 
 
@@ -280,7 +282,7 @@ def emit(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> 
         if not op.expand:
             return _direct(op, schedule, isa, f, x)
         block = block_of(op, schedule, band, isa, f, x)
-        y = Map(isa, f, "y", *op.output)
+        y = output_map(isa, f, op)
         run = block.in_ranges if schedule.mode == "rows" else block.in_chunks
         return lambda: run(schedule.tasks, y, x if op.residual else None)
 
@@ -315,12 +317,14 @@ def _direct(
     window, blocks = window_of(op), isa.blocks(op.hidden)
     coded = coded_of(op, isa, f, x)
     tail = tail_of(op, isa, f, schedule.depthwise_px, schedule.project_tile, coded)
-    y = Map(isa, f, "y", *op.output)
+    y = output_map(isa, f, op)
     every = Chunk(0, op.hidden, blocks)
     residual, depthwise, project = x if op.residual else None, tail.depthwise, tail.project
     if isinstance(depthwise, DepthwiseBytes):
         band = Band(window, window.out_width)
-        block = Block(isa, band, CopiedRows(x), depthwise, project, op.hidden, blocks, tail.ring)
+        block = Block(
+            isa, band, CopiedRows(x, op.dilation), depthwise, project, op.hidden, blocks, tail.ring
+        )
         return lambda: block.in_ranges(schedule.tasks, y, residual)
 
     def body() -> None:

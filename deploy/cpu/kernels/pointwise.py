@@ -11,7 +11,7 @@ from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.codes import Ending, codes_of
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
 from lut.ops import Pointwise
@@ -46,7 +46,7 @@ def pack(
     and y: codes of y[, r], weight, bias, multiplier."""
     if scales is None:
         return [pack_pointwise(isa, weight), pack_vector(isa, np.asarray(bias))]
-    (x, *others), unit = scales.inputs, unit_of(op.act, scales.output)
+    (x, *others), unit = scales.inputs, unit_of(op.act, scales.output, op.wide)
     return [
         codes(writing(scales.output), *[reading(other, unit) for other in others]),
         *pack_product(isa, weight, bias, x, scales.weights[0], unit),
@@ -65,8 +65,8 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
             added = Map(isa, f, "r", op.cout, *size)
         coded = codes_of(isa, f, 1 if added is None else 2)
         product = Product(isa, f, op.cin, op.cout)
-        y = Map(isa, f, "y", *op.output)
-        ending = Ending(isa, op.act, coded and coded[0])
+        y = output_map(isa, f, op)
+        ending = Ending(isa, op.act, None if op.wide else coded and coded[0])
         if coded is not None and added is not None:
             added.reads = coded[1]
 

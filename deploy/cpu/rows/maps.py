@@ -8,6 +8,7 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.rows.codes import Code
 from deploy.cpu.rows.cuts import Span
+from lut.ops import Conv, InvertedResidual, Pointwise
 
 LINE_BYTES = 64
 
@@ -50,9 +51,12 @@ class Map:
         """A channel block of one pixel."""
         return self.lanes(block, row, column, 0, self.isa.lanes)
 
-    def stored(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
-        """A channel block of one pixel, as it is in memory."""
-        return ir.load(self.buffer, 0, block, row, column, 0, lanes=self.isa.lanes)
+    def stored(self, block: ir.Expr, row: ir.Expr, column: ir.Expr, pixels: int = 1) -> ir.Expr:
+        """A channel block of neighbouring pixels, as they are in memory, in one vector."""
+        lanes = self.isa.lanes
+        flat = ir.view(self.buffer, (self.blocks * self.height * self.width * lanes,))
+        at = ((block * self.height + row) * self.width + column) * lanes
+        return ir.load(flat, at, lanes=pixels * lanes)
 
     def lanes(
         self, block: ir.Expr, row: ir.Expr, column: ir.Expr, first: ir.Expr, count: int
@@ -83,6 +87,13 @@ class Map:
         """Ask for pixels of one block; behind the row's end these are the next row's."""
         for p in range(0, pixels, max(1, LINE_BYTES // (self.isa.element.bytes * self.isa.lanes))):
             ir.prefetch(self.buffer, 0, block, row, column + p, 0)
+
+
+def output_map(
+    isa: Isa, f: ir.PrimFuncBuilder, op: Conv | InvertedResidual | Pointwise, name: str = "y"
+) -> Map:
+    """What an operation writes: of a wide one floats."""
+    return Map(isa.wide if op.wide else isa, f, name, *op.output)
 
 
 class MapRow:

@@ -43,17 +43,20 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
             "weight": weight.astype(np.float32), "bias": bias.astype(np.float32),
             "steps": vectors, "normalisation": None,
         }  # fmt: skip
-        inner = (*steps.inner, *window.inner)
+        inner, layers = (*steps.inner, *window.inner), {"weight": window.input}
         if weight.shape[1] == CHANNELS and window.groups == 1 and window.spread == (1, 1):
             end = image_end(graph, window.input)
             if end is not None:
                 of_image = replace(operation, cin=(CHANNELS,), source=end.layout)
                 normalised = weights | {"normalisation": end.normalisation}
-                yield Found(of_image, [end.tensor, *steps.operands], var, inner, normalised)
-        yield Found(operation, [*parts, *steps.operands], var, (*inner, *between), weights)
+                given = [end.tensor, *steps.operands]
+                yield Found(of_image, given, var, inner, normalised, layers)
+        read = [*parts, *steps.operands]
+        yield Found(operation, read, var, (*inner, *between), weights, layers)
         if len(parts) > 1 and window.groups > 1:
             operation = replace(operation, cin=(sum(operation.cin),))
-            yield Found(operation, [window.input, *steps.operands], var, inner, weights)
+            read = [window.input, *steps.operands]
+            yield Found(operation, read, var, inner, weights, layers)
 
 
 def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:

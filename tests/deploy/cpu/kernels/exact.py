@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import tvm
 
 from deploy.cpu.isa import AVX2_INT8, AVX512_INT8, Isa
@@ -16,7 +18,9 @@ from tests import conditions
 
 ISAS = [
     pytest.param((AVX2_INT8["avx2"], "x86-64-v3"), id="avx2", marks=conditions.AVX2.mark),
-    pytest.param((AVX2_INT8["avxvnni"], "sierraforest"), id="avxvnni", marks=conditions.AVXVNNI.mark),
+    pytest.param(
+        (AVX2_INT8["avxvnni"], "sierraforest"), id="avxvnni", marks=conditions.AVXVNNI.mark
+    ),
     pytest.param((AVX512_INT8["avx512bw"], "x86-64-v4"), id="avx512", marks=conditions.AVX512.mark),
     pytest.param((AVX512_INT8["avx512vnni"], "znver4"), id="vnni", marks=conditions.VNNI.mark),
 ]
@@ -37,12 +41,16 @@ def unpack(y: np.ndarray, channels: int) -> np.ndarray:
 
 
 def run(func: Any, on: tuple[Isa, str], arrays: list[np.ndarray], shape: tuple[int, ...]):
-    isa, cpu = on
-    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "num-cores": 2})
+    y = np.full(activation_shape(on[0], *shape), 77, np.uint8)
+    return unpack(run_raw(func, on, arrays, y), shape[0])
+
+
+def run_raw(func: Any, on: tuple[Isa, str], arrays: list[np.ndarray], out: np.ndarray):
+    target = tvm.target.Target({"kind": "llvm", "mcpu": on[1], "num-cores": 2})
     library = compile_kernels({"main": func}, target)
-    y = tvm.runtime.tensor(np.full(activation_shape(isa, *shape), 77, np.uint8))
+    y = tvm.runtime.tensor(out)
     library["main"](*[tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays], y)
-    return unpack(y.numpy(), shape[0])
+    return y.numpy()
 
 
 def fma(a, b, c) -> np.ndarray:
@@ -75,15 +83,41 @@ def read(q: np.ndarray, of: Scale, unit: Scale) -> np.ndarray:
     return fma(q.astype(f32), factor, unit.zero - of.zero * factor)
 
 
+REAL = Scale(1.0, 0)
+
+
+def unit_of(act: Activation, y: Scale) -> Scale:
+    return y if act == "none" else REAL
+
+
 def finish(
     sums: np.ndarray, x: Scale, weights: np.ndarray, y: Scale, act: Activation, add: Any = None
 ) -> np.ndarray:
-    """`sums` int64 (N, O, H, W) of q - zero and weights, bias added; `add` of a map and its scale."""
-    unit = y if act == "none" else Scale(1.0, 0)
+    """`sums` int64 (N, O, H, W) of q - zero and weights, bias added; `add` a map and its
+    scale, or numbers in the unit."""
+    unit = unit_of(act, y)
+    if isinstance(add, tuple):
+        add = read(add[0], add[1], unit)
+    start = f32(unit.zero) if add is None else add
+    return ended(scaled(sums, x, weights, unit, start), y, act)
+
+
+def scaled(sums: np.ndarray, x: Scale, weights: np.ndarray, unit: Scale, start) -> np.ndarray:
     multiplier = (x.scale * weights.astype(np.float64) / unit.scale).astype(f32)
-    start = f32(unit.zero) if add is None else read(add[0], add[1], unit)
-    value = activate(fma(sums.astype(np.int32).astype(f32), per_channel(multiplier), start), act)
+    return fma(sums.astype(np.int32).astype(f32), per_channel(multiplier), start)
+
+
+def ended(value: np.ndarray, y: Scale, act: Activation) -> np.ndarray:
+    value = activate(value, act)
     return narrow(value if act == "none" else fma(value, 1 / y.scale, y.zero))
+
+
+def convolve(q, zero, w, bias, *geometry):
+    """Sums of int64: of whole numbers below 2^53 double is exact."""
+    x = torch.from_numpy(q.astype(np.float64) - zero)
+    w = torch.from_numpy(w.astype(np.float64))
+    y = F.conv2d(x, w if w.ndim == 4 else w[:, :, None, None], None, *geometry)
+    return y.numpy().astype(np.int64) + per_channel(bias)
 
 
 @dataclass

@@ -2,8 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -37,14 +35,6 @@ def operations(draw):
     )
 
 
-def convolve(q, zero, w, bias, *geometry):
-    """Sums of int64: of whole numbers below 2^53 double is exact."""
-    x = torch.from_numpy(q.astype(np.float64) - zero)
-    w = torch.from_numpy(w.astype(np.float64))
-    y = F.conv2d(x, w if w.ndim == 4 else w[:, :, None, None], None, *geometry)
-    return y.numpy().astype(np.int64) + exact.per_channel(bias)
-
-
 def check(on, op, seed=1, schedule=None, threads=2):
     isa, _ = on
     random = exact.Random(np.random.default_rng(seed))
@@ -69,7 +59,7 @@ def check(on, op, seed=1, schedule=None, threads=2):
     pad = op.dilation * (op.kernel // 2)
     for number, (name, (w, bias, scale)) in enumerate(weights.items()):
         window = (op.stride, pad, op.dilation, op.hidden) if name == "depthwise" else ()
-        sums = convolve(q, of.zero, w, bias, *window)
+        sums = exact.convolve(q, of.zero, w, bias, *window)
         add = (x, maps[0]) if op.residual and name == "project" else None
         act = "none" if name == "project" else op.act
         q = exact.finish(sums, of, scale, maps[number + 1], act, add)
@@ -114,7 +104,9 @@ def test_classes_of_rows_give_the_same(on, height, dilation, phases):
         16, 96, 16, height, 10, 5, 1, dilation, residual=True, act="none", dtype="int8"
     )
     schedule = kernel.default_schedule(op, on[0], 2)
-    check(on, op, schedule=dataclasses.replace(schedule, mode="rows", chunk=6, phases=phases, tasks=3))
+    check(
+        on, op, schedule=dataclasses.replace(schedule, mode="rows", chunk=6, phases=phases, tasks=3)
+    )
 
 
 @pytest.mark.parametrize("isa", [AVX512_BF16, AVX512_INT8["avx512vnni"]])
