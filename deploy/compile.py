@@ -60,11 +60,11 @@ def compile_model(
     """Compile a model, check it against onnxruntime, and write one artifact file, which
     `hmseg.load` loads. Returns its path.
 
-    `model` is a name of the zoo, the path of an ONNX file, or a torch module that takes a
-    normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w); it is exported in
-    eval mode and not changed. `out` is the file; by default it is named after the model and lies in
-    the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for a zoo name and a
-    module 256x512 unless it is given, for an ONNX file what the file leaves open.
+    `model` is a name of the zoo, the path of an ONNX file or of a training's checkpoint, or a torch
+    module that takes a normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w);
+    it is exported in eval mode and not changed. `out` is the file; by default it is named after the
+    model and lies in the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for an
+    ONNX file what the file leaves open, for others 256x512 unless it is given.
 
     `target`, `precision`, `input`, `output`, `output_name` and `threshold` are the program's
     options of these names; `mean` and `std` are of the image in 0..1, one number for each channel

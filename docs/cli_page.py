@@ -88,10 +88,10 @@ Two programs: `hmseg-deploy` makes, checks, measures and runs binaries, `hmseg` 
 evaluates. Data goes to stdout, progress to stderr. Exit codes: 0 done, 1 the work failed, 2 your
 mistake (one line says which), 130 interrupted. These print JSON with `--json`: {{json}}.
 
-`--model` takes a zoo name or an ONNX file ([your own model](guides/own-model.md)), `--device` a
-machine behind ssh or a phone on a cable, where nothing has to be installed
-([guide](guides/phone.md)). **An artifact is code**, and so is a C package: run only those that you,
-or somebody you trust, compiled.
+`--model` takes a zoo name, a training's checkpoint or an ONNX file
+([your own model](guides/own-model.md)), `--device` a machine behind ssh or a phone on a cable,
+where nothing has to be installed ([guide](guides/phone.md)). **An artifact is code**, and so is a C
+package: run only those that you, or somebody you trust, compiled.
 """
 
 

@@ -106,7 +106,7 @@ NOT_RUN = {
     r"rtsp://|/dev/video0": "a camera",
     r"^hmseg-deploy compile .*(768x1536|fp16|adreno|android)":
         "a minute each; tests/deploy/backends, gpu and cpu compile for these",
-    r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)":
+    r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)|export --model runs/":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
     r"^hmseg-deploy paper": "half an hour a table; tests/deploy/cli/test_paper.py makes small ones",
     r"^hmseg-deploy lut (build|check|calibrate)":

@@ -33,6 +33,12 @@ class Isa:
         return -(-channels // self.lanes)
 
     @property
+    def of_channels(self) -> "Isa":
+        """The same with what one value per channel beside a map of this element is made of: it is
+        as small as weights are, and float32 where the map is bytes."""
+        return self.wide if self.element.integer else self
+
+    @property
     def wide(self) -> "Isa":
         """The same with maps of float32."""
         return replace(self, element=FLOAT32)

@@ -83,7 +83,7 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
-        gate = Map(isa, f, "gate", op.mid, 1, 1) if op.gate else None
+        gate = Map(isa.of_channels, f, "gate", op.mid, 1, 1) if op.gate else None
         low = Map(isa, f, "low", op.mid, op.low_height, op.low_width)
         coded = codes_of(isa, f, 4 if op.gate else 3)
         middle = Ending(isa, op.mid_act, code_at(coded, 0))

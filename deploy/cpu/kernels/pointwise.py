@@ -61,8 +61,9 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         added = None
         if op.add != "none":
-            size = (op.height, op.width) if op.add == "map" else (1, 1)
-            added = Map(isa, f, "r", op.cout, *size)
+            whole = op.add == "map"
+            size = (op.height, op.width) if whole else (1, 1)
+            added = Map(isa if whole else isa.of_channels, f, "r", op.cout, *size)
         coded = codes_of(isa, f, 1 if added is None else 2)
         product = Product(isa, f, op.cin, op.cout)
         y = output_map(isa, f, op)
