@@ -15,6 +15,7 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.slide import WIDE, Slide, slides_of
+from deploy.cpu.scales import Scales, real_codes
 from lut.ops import Pool
 
 _UNROLLED = 128  # taps of a register tile
@@ -49,14 +50,18 @@ def counts_of(op: Pool) -> list[Array]:
     return shares
 
 
-def pack(op: Pool, isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:
-    """Constants in call order: of means the shares of rows and columns, the steps' vectors."""
+def pack(
+    op: Pool, isa: Isa, steps: list[Array], scales: Scales | None = None
+) -> list[NDArray[Any]]:
+    """Constants in call order: in int8 the codes of y, x and the steps' maps, of means the shares
+    of rows and columns, the steps' vectors."""
+    coded: list[NDArray[Any]] = [] if scales is None else [real_codes(scales)]
     shares = counts_of(op) if op.reduce != "max" else []
-    return [*shares, *pack_steps(isa, steps)]
+    return [*coded, *shares, *pack_steps(isa, steps)]
 
 
 def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, other maps, [row shares, column shares,] vectors, y)."""
+    """PrimFunc(x, other maps, constants, y)."""
     blocks, tasks, lanes = isa.blocks(op.channels), schedule.row_tasks, isa.lanes
     rows, columns = slides_of(op)
     start = -math.inf if op.reduce == "max" else 0.0
@@ -72,6 +77,7 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
         x = Map(isa, f, "x", op.channels, op.height, op.width)
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
+        epilogue.codes(f, x)
         shares = []
         if op.reduce != "max":
             shares = [f.param(f"share{axis}", (s.out,)) for axis, s in enumerate((rows, columns))]

@@ -10,6 +10,7 @@ from deploy import ir
 from deploy.cpu import functions
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array, pack_vector
+from deploy.cpu.rows.codes import Code, Codes, codes_of
 from deploy.cpu.rows.maps import Map
 from lut.ops import Pair, Shape, Step
 
@@ -46,6 +47,7 @@ class Epilogue:
         self.isa, self.then, self.output = isa, then, output
         self.long = not LONG.isdisjoint(then)
         self._maps: list[Map] = []
+        self._code: Code | None = None  # of the output
         self._vectors: list[ir.Buffer] = []
 
     def operands(self, f: ir.PrimFuncBuilder) -> None:
@@ -55,6 +57,22 @@ class Epilogue:
                 shape = OPERANDS[step](*self.output)
                 isa = self.isa.of_channels if step.endswith("_channel") else self.isa
                 self._maps.append(Map(isa, f, f"{step}{number}", *shape))
+
+    def codes(self, f: ir.PrimFuncBuilder, *inputs: Map) -> None:
+        """Declare what the quanta of the output, the inputs and the other maps are, where these are
+        bytes: steps are of real numbers (`deploy.cpu.scales.real_codes`)."""
+        coded = codes_of(self.isa, f, 1 + len(inputs) + len(self._maps))
+        if coded is not None:
+            for number, of in enumerate(inputs):
+                of.reads = coded[1 + number]
+            self.take(coded[0], coded, 1 + len(inputs))
+
+    def take(self, output: Code | None, codes: Codes, first: int) -> None:
+        """Take the code of the output, None for floats, and from row `first` on those of the other
+        maps."""
+        self._code = output
+        for number, of in enumerate(self._maps):
+            of.reads = codes[first + number]
 
     @property
     def maps(self) -> Sequence[Map]:
@@ -90,6 +108,9 @@ class Epilogue:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
         high, wide = size
+        if self.isa.element.integer:
+            self._store_bytes(y, acc, corner, size, step, out, ob)
+            return
         for p in range(high * wide):
             row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
             for o in range(ob):
@@ -102,6 +123,36 @@ class Epilogue:
             row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
             value = self.apply(y.vector(out + o, row, column), out + o, row, column)
             y.row(row).store(out + o, column, value)
+
+    def _store_bytes(
+        self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr,
+        ob: int,
+    ) -> None:  # fmt: skip
+        """Of maps that hold no numbers on the way: neighbouring pixels together, long formulas once
+        in a loop."""
+        (high, wide), c = size, self.isa.lanes
+        if self.long:
+            numbers = ir.scratch(high * wide * ob * c)
+            for at in range(high * wide * ob):
+                ir.store(numbers, acc[at], at * c, lanes=c)
+            with ir.serial(0, high) as i, ir.serial(0, wide) as j, ir.serial(0, ob) as o:
+                row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
+                value = ir.load(numbers, ((i * wide + j) * ob + o) * c, lanes=c)
+                value = self.apply(value, out + o, row, column)
+                y.row(row).store(out + o, column, value)
+            return
+        run = self.isa.element.run if step[1] == 1 else 1
+        for o in range(ob):
+            for i in range(high):
+                row = corner[0] + i * step[0]
+                for begin in range(0, wide, run):
+                    values = [
+                        self.apply(
+                            acc[(i * wide + j) * ob + o], out + o, row, corner[1] + j * step[1]
+                        )
+                        for j in range(begin, min(begin + run, wide))
+                    ]
+                    y.row(row).store(out + o, corner[1] + begin * step[1], *values)
 
     def apply(self, value: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A vector of one pixel, ready to be stored."""
@@ -125,7 +176,7 @@ class Epilogue:
             else:
                 between[0] = value
                 value = between[0]
-        return value
+        return value if self._code is None else self._code.apply(value, lanes)
 
 
 def pack_steps(isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:
