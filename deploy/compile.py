@@ -107,6 +107,7 @@ def compile_model(
         )  # fmt: skip
     request.check_model(precision, name, source.imported and source.imported.file.model)
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
+    from deploy.quantise.source import quantise_source
 
     by_graph = precision == INT8 and INT8 not in PRECISIONS
     resolved = resolve_target(target, precision=None if by_graph else precision)
@@ -114,7 +115,7 @@ def compile_model(
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
-    source, report = request.quantised(source, workers, on_step)
+    source, report = quantise_source(request, source, workers, on_step)
     if report is not None:
         on_step(report.lines()[-1])
     artifact, comparisons = build_source(
