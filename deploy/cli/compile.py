@@ -59,8 +59,7 @@ def compile_model(
     workers, remote = place.read()
     read = options.read_file(model, given)
     request.check_model(on.precision, model, read and read.file.model)
-    resolved = on.resolve(remote, quantised=True)
-    request.check_target(on.precision, resolved)
+    resolved = on.resolve(remote)
     if out and package:
         from deploy.backends import backend_of
 

@@ -19,8 +19,7 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import ObjectCache, default_cache
-from deploy.precision import PRECISIONS, parse_precision
-from deploy.quantise.request import INT8
+from deploy.precision import parse_precision
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -63,12 +62,6 @@ def check_target(text: str) -> None:
     from deploy.targets import check_target
 
     check_target(text)
-
-
-def check_precision_name(text: str) -> None:
-    """As `deploy.precision.parse_precision`; int8 is known too."""
-    if text != INT8:
-        parse_precision(text)
 
 
 DEFAULT_MODEL = "tiny-hmseg"
@@ -159,9 +152,9 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default; with --target cuda fp16: maps lie in memory as half, sums stay "
-        "fp32; for compile on CPUs int8, with --calibrate.",
-        callback=refusing(check_precision_name),
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
+        "--target cuda fp16: maps lie in memory as such.",
+        callback=refusing(parse_precision),
     ),
 ]
 NoCache = Annotated[
@@ -200,14 +193,11 @@ class TargetOptions:
     arch: Architectures = None
     precision: PrecisionText = None
 
-    def resolve(self, remote: "Remote | None" = None, *, quantised: bool = False) -> "Target":
-        """The target; raises UserError as `resolve_target` does. The graph may be `quantised`: then
-        it says by itself what is int8."""
+    def resolve(self, remote: "Remote | None" = None) -> "Target":
+        """The target; raises UserError as `resolve_target` does."""
         from deploy.targets import resolve_target
 
-        by_graph = quantised and self.precision == INT8 and INT8 not in PRECISIONS
-        precision = None if by_graph else self.precision
-        return resolve_target(target_text(self.target, remote), self.arch, precision)
+        return resolve_target(target_text(self.target, remote), self.arch, self.precision)
 
 
 def target_text(text: str | None, remote: "Remote | None") -> str:

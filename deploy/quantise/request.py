@@ -9,8 +9,6 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
-    from deploy.target import Target
-
 INT8 = "int8"
 MOST = 100  # frames, unless the user says
 _OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
@@ -69,11 +67,6 @@ class Request:
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
                 "will see (an ONNX file that is quantised already needs none)"
             )
-
-    def check_target(self, precision: str | None, target: "Target") -> None:
-        """Raise UserError where int8 is asked for on what is no CPU."""
-        if precision == INT8 and target.config["kind"] != "llvm":
-            raise UserError(f"--precision int8 is for CPUs, not for {target.name}")
 
     def _refuse(self, message: str) -> None:
         """Raise UserError with the name of the first option that is given, if one is."""
