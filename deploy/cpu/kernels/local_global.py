@@ -16,7 +16,7 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
 from deploy.cpu.rows.buffer import RowBuffer
-from deploy.cpu.rows.codes import Ending, codes_of
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
@@ -86,8 +86,8 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
         gate = Map(isa.of_channels, f, "gate", op.mid, 1, 1) if op.gate else None
         low = Map(isa, f, "low", op.mid, op.low_height, op.low_width)
         coded = codes_of(isa, f, 4 if op.gate else 3)
-        middle = Ending(isa, op.mid_act, coded and coded[0])
-        ending = Ending(isa, op.act, coded and coded[1])
+        middle = Ending(isa, op.mid_act, code_at(coded, 0))
+        ending = Ending(isa, op.act, code_at(coded, 1))
         if coded is not None:
             low.reads = coded[2]
             if gate is not None:
