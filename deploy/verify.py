@@ -36,7 +36,9 @@ class Comparison:
     `max_logit_error` and `rms_error` say how far its class scores are off, `noise` and `rms_noise`
     how far float32 by itself is, `tolerance` and `rms_tolerance` what is allowed: a multiple of the
     noise (`Precision.allowed`). A label may differ only where the expected scores of the two
-    classes lie within twice the tolerance: `unexplained_share` counts the others.
+    classes are a tie (`Precision.tied`: lie within twice the tolerance, or closer in low
+    precision): `unexplained_share` counts the others, of which there may be `unexplained_allowed`.
+    `stray_share` counts labels that are not of the side's own scores either.
     """
 
     side: str
@@ -49,13 +51,17 @@ class Comparison:
     rms_error: float = 0.0
     rms_tolerance: float = 0.0
     rms_noise: float = 0.0
+    unexplained_allowed: float = 0.0
+    stray_share: float = 0.0
 
     @property
     def passed(self) -> bool:
         """Whether the side may be believed; NaN and infinity never pass."""
         error = Deviation(self.rms_error, self.max_logit_error)
         near = error.within(Deviation(self.rms_tolerance, self.tolerance))
-        return near and self.unexplained_share == 0
+        return (
+            near and self.unexplained_share <= self.unexplained_allowed and self.stray_share == 0
+        )
 
     @property
     def share_of_tolerance(self) -> float:
@@ -74,11 +80,11 @@ def deviation_of(
 ) -> Comparison:
     """Compare scores, or any floats, of one shape."""
     wanted, noise = expected.scores, expected.noise
-    allowed = precision.allowed(noise, Deviation.size(wanted).largest)
+    allowed = precision.allowed(noise, Deviation.size(wanted))
     error = Deviation.between(scores, wanted)
     return Comparison(
         side, image, error.largest, allowed.largest, 0.0, 0.0, noise.largest, error.rms,
-        allowed.rms, noise.rms,
+        allowed.rms, noise.rms, precision.most_unexplained,
     )  # fmt: skip
 
 
@@ -97,31 +103,38 @@ def compare(
     """
     comparison = deviation_of(side, image, logits, expected, precision)
     off = _labels_off if threshold is None else partial(_masks_off, threshold)
-    differing, unexplained = off(found, expected.scores, comparison.tolerance)
-    return replace(comparison, differing_share=differing, unexplained_share=unexplained)
+    size = Deviation.size(expected.scores)
+    allowed = Deviation(comparison.rms_tolerance, comparison.tolerance)
+    differing, unexplained = off(found, expected.scores, precision.tied(allowed, size))
+    stray = 0.0
+    if precision.most_unexplained:  # labels may differ, but what decides them is float32
+        stray = off(found, logits, 2 * FP32.relative_tolerance * size.largest)[1]
+    return replace(
+        comparison, differing_share=differing, unexplained_share=unexplained, stray_share=stray
+    )
 
 
-def _labels_off(labels: NDArray[Any], scores: NDArray[Any], allowed: float) -> tuple[float, float]:
+def _labels_off(labels: NDArray[Any], scores: NDArray[Any], tie: float) -> tuple[float, float]:
     """The shares of the pixels whose label is not the class of the largest score (the lowest of
-    equal ones), and whose score is not within twice `allowed` of it either."""
+    equal ones), and whose score is not within `tie` of it either."""
     wanted = scores.argmax(0)
     rows, columns = np.nonzero(labels != wanted)
     known = labels[rows, columns] < len(scores)
     chosen = np.minimum(labels[rows, columns], len(scores) - 1)
     with np.errstate(invalid="ignore"):
         margin = scores[wanted[rows, columns], rows, columns] - scores[chosen, rows, columns]
-    unexplained = int((~known | ~(margin <= 2 * allowed)).sum())
+    unexplained = int((~known | ~(margin <= tie)).sum())
     return len(rows) / labels.size, unexplained / labels.size
 
 
 def _masks_off(
-    threshold: float, masks: NDArray[Any], scores: NDArray[Any], allowed: float
+    threshold: float, masks: NDArray[Any], scores: NDArray[Any], tie: float
 ) -> tuple[float, float]:
     """The shares of the pixels on the other side of the threshold, and of those of them whose score
-    is not within `allowed` of it."""
+    is not within half of `tie` of it."""
     differing = masks.reshape(scores.shape) != (scores > threshold)
     with np.errstate(invalid="ignore"):
-        near = np.abs(scores - threshold) <= allowed
+        near = np.abs(scores - threshold) <= tie / 2
     return float(differing.mean()), float((differing & ~near).mean())
 
 

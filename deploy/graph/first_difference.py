@@ -62,7 +62,7 @@ def how_they_differ(expected: Expected, got: NDArray[Any], precision: Precision 
     wanted = expected.scores
     if got.shape != wanted.shape:
         return f"shape {got.shape} instead of {wanted.shape}"
-    allowed = precision.allowed(expected.noise, Deviation.size(wanted).largest)
+    allowed = precision.allowed(expected.noise, Deviation.size(wanted))
     error = Deviation.between(got, wanted)
     if error.within(allowed):
         return ""
