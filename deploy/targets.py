@@ -5,7 +5,7 @@ from typing import Any
 from deploy.cpu import targets as cpu
 from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
-from deploy.precision import BF16, FP32, parse_precision
+from deploy.precision import BF16, FP16, FP32, Precision, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
@@ -43,6 +43,8 @@ def resolve_target(
     wanted = FP32 if precision is None else parse_precision(precision)
     config = _read_json(text) if text.lstrip().startswith("{") else None
     if gpu.names_cuda(text, config):
+        if wanted not in (FP32, FP16):
+            raise _elsewhere(wanted, text)
         return gpu.resolve_cuda(text, config, architectures, wanted)
     _check_kind(config)
     adreno = gpu.names_adreno(text)
@@ -52,8 +54,12 @@ def resolve_target(
     if wanted is FP32:
         return target
     if adreno or wanted is not BF16:
-        raise UserError(f"--precision {wanted} is for {wanted.machines}, not for {text}")
+        raise _elsewhere(wanted, text)
     return cpu.with_bfloat16(target)
+
+
+def _elsewhere(precision: Precision, text: str) -> UserError:
+    return UserError(f"--precision {precision} is for {precision.machines}, not for {text}")
 
 
 def _check_kind(config: dict[str, Any] | None) -> None:

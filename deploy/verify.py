@@ -202,7 +202,8 @@ def replay_golden(network: Network) -> Comparison:
     Logits are compared at the pixels that were kept, by the noise that was measured when it was
     made (by the largest score in artifacts from before it was), labels at every pixel; a label that
     differs where no golden logit says by how much counts as unexplained, unless it is one pixel in
-    10,000 (in 100 at fp16).
+    10,000 (`Precision.label_tolerance`); where labels are judged by themselves, those at the pixels
+    that were kept are, as `compare` does.
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
@@ -213,7 +214,14 @@ def replay_golden(network: Network) -> Comparison:
     precision = network.artifact.target.precision
     kept = network.artifact.parity.get("noise")
     noise = Deviation(**kept) if kept else None
-    allowed = precision.allowed(noise, Deviation.size(golden.logits).largest)
+    size = Deviation.size(golden.logits)
+    allowed = precision.allowed(noise, size)
+    unexplained = 0.0 if differing <= precision.label_tolerance else differing
+    if precision.most_unexplained:
+        threshold = metadata.threshold
+        off = _labels_off if threshold is None else partial(_masks_off, threshold)
+        seen = labels[..., :: golden.stride, :: golden.stride]
+        unexplained = max(unexplained, off(seen, golden.logits, precision.tied(allowed, size))[1])
     error = Deviation.between(sampled, golden.logits)
     shown = noise or Deviation(0, 0)
     return Comparison(
@@ -222,11 +230,12 @@ def replay_golden(network: Network) -> Comparison:
         max_logit_error=error.largest,
         tolerance=allowed.largest,
         differing_share=differing,
-        unexplained_share=0.0 if differing <= precision.label_tolerance else differing,
+        unexplained_share=unexplained,
         noise=shown.largest,
         rms_error=error.rms,
         rms_tolerance=allowed.rms,
         rms_noise=shown.rms,
+        unexplained_allowed=precision.most_unexplained,
     )
 
 
@@ -235,6 +244,17 @@ def require(comparisons: Sequence[Comparison]) -> None:
     failed = [c for c in comparisons if not c.passed]
     if failed:
         worst = max(failed, key=lambda c: c.share_of_tolerance)
+        if worst.stray_share:
+            raise WorkError(
+                f"{worst.side} gives labels on the {worst.image} image that are not those of its "
+                f"own scores, in {worst.stray_share:.3%} of the pixels"
+            )
+        if worst.share_of_tolerance <= 1 and worst.unexplained_allowed:
+            raise WorkError(
+                f"{worst.side} does not match onnxruntime on the {worst.image} image: "
+                f"{worst.unexplained_share:.3%} of the labels differ that are no tie (allowed "
+                f"{worst.unexplained_allowed:.3%}), {worst.differing_share:.3%} of all"
+            )
         by_rms = worst.rms_error > worst.rms_tolerance
         kind, error, allowed = (
             ("root mean square ", worst.rms_error, worst.rms_tolerance)
