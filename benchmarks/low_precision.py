@@ -139,7 +139,7 @@ def measure(name: str, precision: Precision, size: Resolution, wrong: int, folde
     """The record of one network."""
     graph = deployable(name, size, folder, released=True)
     images = probe_images(size, draw_street(size))
-    expectations = Expectations(graph, images)
+    expectations = Expectations(graph, images, maps=precision.maps)
     expected = {image: expectations[image] for image in images}
     right = judge(compiled(graph, images, precision.name), expected, precision)
     rows = []

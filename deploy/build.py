@@ -86,7 +86,7 @@ def build_artifact(
     complete = with_logits_output(model)
     readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
-    expectations = Expectations(complete, inputs)
+    expectations = Expectations(complete, inputs, maps=target.precision.maps)
     golden = expectations["golden"]
     kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)

@@ -19,7 +19,7 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import default_cache
-from deploy.precision import parse_precision
+from deploy.precision import AUTO, parse_precision
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -72,7 +72,7 @@ def compile_model(
     not checked.
     """
     check_target(target)
-    if precision is not None:
+    if precision not in (None, AUTO):
         parse_precision(precision)
     if isinstance(model, str | Path):
         check_model(str(model))
@@ -96,12 +96,21 @@ def compile_model(
         )  # fmt: skip
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
 
-    resolved = resolve_target(target, precision=precision)
+    automatic = precision == AUTO
+    resolved = resolve_target(target, precision=None if automatic else precision)
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
-    artifact, comparisons = build_source(
-        source, resolved, threads=threads or default_threads(), cache=cache, on_step=on_step
-    )
+    workers = threads or default_threads()
+    if automatic:
+        from deploy.fastest import build_fastest
+
+        artifact, comparisons, _ = build_fastest(
+            source, resolved, threads=workers, cache=cache, on_step=on_step
+        )
+    else:
+        artifact, comparisons = build_source(
+            source, resolved, threads=workers, cache=cache, on_step=on_step
+        )
     if not comparisons:
         message = f"{path} was not checked: {artifact.parity['reason']}"
         warnings.warn(message, NotCheckedWarning, stacklevel=2)

@@ -170,7 +170,7 @@ def _compare_output(own: OwnFile, image: str, seen: _Seen, noise: Deviation) -> 
         )
     if not own.decides:
         return deviation_of("file", image, found, Expected(seen.wanted, noise), own.precision)
-    allowed = own.precision.allowed(noise, Deviation.size(seen.scores)).largest
+    allowed = own.precision.allowed(noise, Deviation.size(seen.scores).largest).largest
     differing = seen.wanted != found
     unexplained = differing & own.is_decided(seen.scores, allowed).reshape(differing.shape)
     return Comparison(

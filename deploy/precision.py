@@ -14,15 +14,14 @@ NOISE_MULTIPLE = Deviation(rms=4, largest=8)
 class Precision:
     """One of them, and how far it may lie from its reference.
 
-    `noise_multiple` is how often float32's own noise, None where the precision's own is larger.
-    `relative_tolerance`, of the largest score, is what a score may differ by then, and where an old
-    artifact does not say what the noise was; `rms_tolerance`, of the scores' root mean square, what
-    all of them may, None where that is as much. `label_tolerance` is the share of the pixels in
-    which labels may differ where no score says why.
+    `noise_multiple` is how often the noise that is measured of a network: float32's own, in bf16
+    that of its maps' rounding (`deploy.graph.expected`); None where nothing measures the
+    precision's. `relative_tolerance`, of the largest score, is what a score may differ by then, and
+    where an old artifact does not say what the noise was. `label_tolerance` is the share of the
+    pixels in which labels may differ where no score says why.
 
-    `tie`, of the scores' root mean square, is within what two expected scores are one where labels
-    are judged by themselves: then `most_unexplained` of the pixels may differ that are none. None
-    where a label may differ only as far as scores may.
+    Labels may differ where two scores are a tie (`tied`), and in `most_unexplained` of the pixels
+    where they are none.
     """
 
     name: str
@@ -35,25 +34,24 @@ class Precision:
     maps: DType = "float32"  # that a CPU's operations name; a GPU's stay float32 (decision 0022)
     machines: str = ""  # where it is to be had, for who asks elsewhere
     unit: float = UNIT  # the most that one rounding changes a number by, of its size
-    rms_tolerance: float | None = None
-    tie: float | None = None
     most_unexplained: float = 0.0
 
     def __str__(self) -> str:
         return self.name
 
-    def allowed(self, noise: Deviation | None, size: Deviation) -> Deviation:
-        """What scores of this size may lie off by, in their unit."""
+    def allowed(self, noise: Deviation | None, peak: float) -> Deviation:
+        """What scores whose largest is `peak` may lie off by, in their unit."""
         if self.noise_multiple is None or noise is None:
-            largest = self.relative_tolerance * size.largest
-            rms = largest if self.rms_tolerance is None else self.rms_tolerance * size.rms
-            return Deviation(rms, largest)
+            return Deviation(self.relative_tolerance * peak, self.relative_tolerance * peak)
         multiple = self.noise_multiple
         return Deviation(noise.rms * multiple.rms, noise.largest * multiple.largest)
 
-    def tied(self, allowed: Deviation, size: Deviation) -> float:
-        """Within what two scores may change places, in their unit, by what each may be off by."""
-        return 2 * allowed.largest if self.tie is None else self.tie * size.rms
+    def tied(self, noise: Deviation | None, peak: float) -> float:
+        """Within what two expected scores may change places, in their unit: by what each may be off
+        by; where labels are judged by themselves, by what each is off by on average."""
+        if self.most_unexplained and noise is not None:
+            return 2 * noise.rms
+        return 2 * self.allowed(noise, peak).largest
 
 
 FP32 = Precision("fp32", NOISE_MULTIPLE, 1e-4, 1e-4)
@@ -73,12 +71,12 @@ FP16 = Precision(
     machines="--target cuda",
     unit=2**-11,
 )
-# As half, with u = 2^-8 of a rounding to 8 bits: 64 u of the largest score, and of all scores'
-# root mean square four times the average of 4 u. Each of two scores is off by that average, so that
-# they are a tie within twice as much, 8 u. Measured: docs/decisions/0068-bf16.md.
+# u = 2^-8, of a rounding to 8 bits. How many roundings add up, and what the network makes of them,
+# is measured for each: the same graph in onnxruntime, every map rounded (decision 0068). Two scores
+# that are off by its root mean square each, on average, change places within twice that.
 BF16 = Precision(
     "bf16",
-    None,
+    Deviation(rms=2, largest=3),
     2**-2,
     5e-2,
     ", maps in bf16",
@@ -87,8 +85,6 @@ BF16 = Precision(
     "bfloat16",
     "CPUs with AVX-512 BF16 or ARM's BF16",
     unit=2**-8,
-    rms_tolerance=2**-4,
-    tie=2**-5,
     most_unexplained=1e-2,
 )
 PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16)}

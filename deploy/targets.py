@@ -1,5 +1,6 @@
 """Targets by name: each kind of machine knows its own words."""
 
+from dataclasses import replace
 from typing import Any
 
 from deploy.cpu import targets as cpu
@@ -47,14 +48,22 @@ def resolve_target(
             raise _elsewhere(wanted, text)
         return gpu.resolve_cuda(text, config, architectures, wanted)
     _check_kind(config)
-    adreno = gpu.names_adreno(text)
-    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, _LISTED)
+    if gpu.names_adreno(text):
+        target = gpu.resolve_adreno(text)
+    else:
+        target = cpu.resolve_cpu(text, config, _LISTED)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
-    if wanted is FP32:
-        return target
-    if adreno or wanted is not BF16:
-        raise _elsewhere(wanted, text)
+    return in_precision(target, wanted)
+
+
+def in_precision(target: Target, precision: Precision) -> Target:
+    """A target that is no GPU of NVIDIA's with its maps in another precision; raises UserError
+    where its machine does not compute with it."""
+    if precision is FP32:
+        return replace(target, precision=FP32)
+    if target.architecture not in cpu.ARCHITECTURES or precision is not BF16:
+        raise _elsewhere(precision, target.name if target.name != "json" else target.machine)
     return cpu.with_bfloat16(target)
 
 

@@ -80,7 +80,7 @@ def deviation_of(
 ) -> Comparison:
     """Compare scores, or any floats, of one shape."""
     wanted, noise = expected.scores, expected.noise
-    allowed = precision.allowed(noise, Deviation.size(wanted))
+    allowed = precision.allowed(noise, Deviation.size(wanted).largest)
     error = Deviation.between(scores, wanted)
     return Comparison(
         side, image, error.largest, allowed.largest, 0.0, 0.0, noise.largest, error.rms,
@@ -103,12 +103,11 @@ def compare(
     """
     comparison = deviation_of(side, image, logits, expected, precision)
     off = _labels_off if threshold is None else partial(_masks_off, threshold)
-    size = Deviation.size(expected.scores)
-    allowed = Deviation(comparison.rms_tolerance, comparison.tolerance)
-    differing, unexplained = off(found, expected.scores, precision.tied(allowed, size))
+    peak = Deviation.size(expected.scores).largest
+    differing, unexplained = off(found, expected.scores, precision.tied(expected.noise, peak))
     stray = 0.0
     if precision.most_unexplained:  # labels may differ, but what decides them is float32
-        stray = off(found, logits, 2 * FP32.relative_tolerance * size.largest)[1]
+        stray = off(found, logits, 2 * FP32.relative_tolerance * peak)[1]
     return replace(
         comparison, differing_share=differing, unexplained_share=unexplained, stray_share=stray
     )
@@ -214,14 +213,14 @@ def replay_golden(network: Network) -> Comparison:
     precision = network.artifact.target.precision
     kept = network.artifact.parity.get("noise")
     noise = Deviation(**kept) if kept else None
-    size = Deviation.size(golden.logits)
-    allowed = precision.allowed(noise, size)
+    peak = Deviation.size(golden.logits).largest
+    allowed = precision.allowed(noise, peak)
     unexplained = 0.0 if differing <= precision.label_tolerance else differing
     if precision.most_unexplained:
         threshold = metadata.threshold
         off = _labels_off if threshold is None else partial(_masks_off, threshold)
         seen = labels[..., :: golden.stride, :: golden.stride]
-        unexplained = max(unexplained, off(seen, golden.logits, precision.tied(allowed, size))[1])
+        unexplained = max(unexplained, off(seen, golden.logits, precision.tied(noise, peak))[1])
     error = Deviation.between(sampled, golden.logits)
     shown = noise or Deviation(0, 0)
     return Comparison(

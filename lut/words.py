@@ -140,7 +140,10 @@ def _masks(op: ops.Masks) -> tuple[str, ...]:
 
 
 def _convert(op: ops.Convert) -> tuple[str, ...]:
-    way = {"pack": "planes to blocks", "unpack": "blocks to planes"}[op.direction]
+    way = {
+        "pack": "planes to blocks", "unpack": "blocks to planes", "widen": f"{op.dtype} to float32",
+        "narrow": f"float32 to {op.dtype}",
+    }[op.direction]  # fmt: skip
     return f"{way}, {op.channels}", _map(op)
 
 

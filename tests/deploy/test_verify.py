@@ -34,7 +34,7 @@ def labels_of(logits: np.ndarray) -> np.ndarray:
 
 
 NOISE = Deviation(rms=1e-6, largest=3e-6)
-ALLOWED = FP32.allowed(NOISE, Deviation(1, 1))
+ALLOWED = FP32.allowed(NOISE, 1)
 
 
 def compared(
