@@ -93,7 +93,7 @@ def build_artifact(
     if quantised is not None:
         model, complete = quantised, with_logits_output(quantised)
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
-    expectations = Expectations(complete, inputs)
+    expectations = Expectations(complete, inputs, maps=target.precision.maps)
     golden = expectations["golden"]
     kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)
