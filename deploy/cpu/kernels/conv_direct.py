@@ -20,7 +20,7 @@ from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.band import Band, InPlace, Inputs
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.tiles import LONG, PART, sum_in_parts
+from deploy.cpu.tiles import LONG, PART, WEIGHTS_AHEAD, sum_in_parts
 from lut.ops import Conv
 
 
@@ -224,6 +224,8 @@ class _Kernel:
             with ir.serial(0, columns.kernel) as kx:
                 tap = ir.bind(base + (ky * columns.kernel + kx) * lanes)
                 with ir.serial(0, lanes) as lane:
+                    for o in range(ob):
+                        ir.prefetch(self.weight, out + o, tap + lane + WEIGHTS_AHEAD, 0)
                     weights = [
                         ir.bind(ir.load(self.weight, out + o, tap + lane, 0, lanes=c))
                         for o in range(ob)

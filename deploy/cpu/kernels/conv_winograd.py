@@ -1,4 +1,4 @@
-"""Dense convolution at stride 1 by Winograd's minimal filtering, on blocked activations.
+"""Dense convolution by Winograd's minimal filtering, on blocked activations.
 
 A task has some tiles of outputs, all in the caches: their inputs are transformed, multiplied for
 each of the transform's points as a 1x1 convolution is, some output channels at a time, and
@@ -15,19 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
+from deploy.cpu import winograd_tiles
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.band import Inputs, MapBand
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.tiles import matmul_tile
-from deploy.cpu.winograd import Transform
+from deploy.cpu.tiles import WEIGHTS_AHEAD, matmul_tile
+from deploy.cpu.winograd_tiles import Axes, TileAxis, Transforms, transforms
 from lut.ops import Conv
 
 _WINDOWS = {(3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5)}
 _LANES = 16  # of the widest vectors
-_WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
-_FAR = 8  # tiles whose products take as long as reading a task's weights from beyond L2
+# What reading a task's weights takes, in tiles' products: from beyond L2, asked for in time, and
+# from memory, which gives them no faster for that; and the weights that a cache keeps for the next
+# task. Then the time of a task whose inputs, plain and transformed, are more than L2 holds.
+_FAR, _FROM_MEMORY, _KEPT_BYTES = 2, 8, 4 << 20
+_CROWDED = 1.1
 
 
 @dataclass(frozen=True)
@@ -44,42 +48,18 @@ class ConvWinogradSchedule:
     maps: int = 1
 
 
-def transforms(op: Conv) -> tuple[Transform, Transform] | None:
-    """Of rows and columns, the largest that the map and the caches have room for."""
-    for six in (True, False):
-        rows, columns = _axis(op, 0, six=six), _axis(op, 1, six=six)
-        if rows is None or columns is None:
-            continue
-        if rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1):
-            weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout // op.groups
-            if not six or weights <= _WEIGHT_BYTES:
-                return rows, columns
-    return None
-
-
-def _axis(op: Conv, axis: int, *, six: bool) -> Transform | None:
-    taps = op.kernel[axis]
-    if taps == 1:
-        return Transform(1, 1)
-    outputs = (6 if six else 4) + 1 - taps
-    return Transform(outputs, taps) if outputs > 1 else None
-
-
-def _smallest(op: Conv, axis: int) -> int:
-    """Outputs along an axis of the smallest map of every d-th row."""
-    return op.output[1 + axis] // op.dilation[axis]
-
-
 def supports(op: Conv) -> bool:
-    """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms; in
-    groups where those of each fill vectors of every instruction set."""
-    plain = op.stride == op.spread == (1, 1) and op.source == "maps" and not op.exact
+    """Windows of 3 and 5 taps at stride 1, of 3x3 at stride 2, where channels are enough to pay for
+    the transforms; in groups where those of each fill vectors of every instruction set."""
+    halving = (op.kernel, op.stride, op.dilation) == ((3, 3), (2, 2), (1, 1))
+    plain = op.spread == (1, 1) and op.source == "maps" and not op.exact
     sides = sum(op.cin) // op.groups, op.cout // op.groups
     whole = op.groups == 1 or (len(op.cin) == 1 and all(side % _LANES == 0 for side in sides))
     dilated = all(d == 1 or k > 1 for d, k in zip(op.dilation, op.kernel, strict=True))
     wide = min(sides) >= 16
     return (
         plain
+        and (halving or op.stride == (1, 1))
         and whole
         and dilated
         and wide
@@ -90,13 +70,7 @@ def supports(op: Conv) -> bool:
 
 def products(op: Conv) -> int:
     """Multiply-adds of its tiles; the transforms, which are sums, are not counted."""
-    count = sum(op.cin) // op.groups * op.cout
-    for axis, transform in enumerate(_transforms(op)):
-        size, dilation = op.output[1 + axis], op.dilation[axis]
-        # Of every d-th row, from each first one.
-        lines = [-(-(size - first) // dilation) for first in range(dilation)]
-        count *= transform.points * sum(-(-n // transform.outputs) for n in lines)
-    return count
+    return winograd_tiles.products(op, _transforms(op))
 
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedule:
@@ -110,11 +84,12 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
     ]
     maps, blocks = op.dilation[0] * op.dilation[1] * op.groups, isa.blocks(cout)
     tile_bytes = 4 * points * channels
-    # Time is counted in tiles' products. What a task's weights take, beside: little out of L2, from
-    # further away as long as the products of eight tiles; the inputs' transform is as long as the
-    # products of nine output channels.
-    far = tile_bytes * cout > isa.l2_bytes // 2
-    most = 48 if far else max(4, int(0.75 * isa.l2_bytes) // tile_bytes)
+    # Time is counted in tiles' products. What a task's weights take, beside, is nothing out of L2;
+    # the inputs' transform is as long as the products of nine output channels.
+    weights = tile_bytes * cout
+    near = weights <= isa.l2_bytes // 2
+    reading = 1 if near else _FAR if weights <= _KEPT_BYTES else _FROM_MEMORY
+    most = max(4, int(0.75 * isa.l2_bytes) // tile_bytes) if near else 48
     transform = 9 / cout
     best, best_cost = (1, 1, 1, 1), float("inf")
     for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
@@ -122,15 +97,25 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
             tiles = high * wide * of
             tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps // of * splits
             halo = 1 + 0.05 * (1 / high + 1 / wide)
-            time = tiles * (halo / splits + transform) + (_FAR if far else 1) / splits
+            time = tiles * (halo / splits + transform) + reading / splits
+            held = tiles * tile_bytes + 4 * channels * _reach(op, 0, high * rows.outputs) * _reach(
+                op, 1, wide * columns.outputs
+            )
+            if held > isa.l2_bytes:
+                time *= _CROWDED
             # Among equals small blocks, whose inputs stay in L1.
             cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
             if cost < best_cost:
                 best, best_cost = (high, wide, of, splits), cost
     high, wide, of, splits = best
-    by_point = high * wide * of * tile_bytes > isa.l2_bytes // 2
     tile = best_tile(isa, high * wide * of, blocks // splits)
-    return ConvWinogradSchedule(high, wide, tile, splits, by_point, of)
+    # By point is as fast at best where weights are asked for ahead of their use.
+    return ConvWinogradSchedule(high, wide, tile, splits, by_point=False, maps=of)
+
+
+def _reach(op: Conv, axis: int, outputs: int) -> int:
+    """Inputs that so many outputs of a map read, from the first to the last."""
+    return (outputs - 1) * op.stride[axis] + op.kernel[axis]
 
 
 def _blocks_of_tiles(
@@ -152,7 +137,7 @@ def _in_blocks(op: Conv, isa: Isa) -> int:
     return sum(isa.blocks(c // op.groups) for c in op.cin)
 
 
-def _transforms(op: Conv) -> tuple[Transform, Transform]:
+def _transforms(op: Conv) -> Transforms:
     pair = transforms(op)
     assert pair is not None
     return pair
@@ -234,13 +219,13 @@ class _Kernel:
             first = self._first(0, block // across), self._first(1, block % across)
             self._task(lambda number: self._axes(of * self.maps + number, first), part)
 
-    def _axes(self, of: ir.Expr, first: tuple[ir.Expr, ir.Expr]) -> "_Axes":
+    def _axes(self, of: ir.Expr, first: tuple[ir.Expr, ir.Expr]) -> Axes:
         """Of the tiles on one of the dilation's maps."""
         rows, columns = self.transforms
         across = self.op.dilation[1]
         return (
-            _TaskAxis(self.op, 0, rows.outputs, of // across, first[0]),
-            _TaskAxis(self.op, 1, columns.outputs, of % across, first[1]),
+            TileAxis(self.op, 0, rows.outputs, of // across, first[0]),
+            TileAxis(self.op, 1, columns.outputs, of % across, first[1]),
         )
 
     def _first(self, axis: int, index: ir.Expr) -> ir.Expr:
@@ -248,13 +233,11 @@ class _Kernel:
         size = (self.high, self.wide)[axis]
         return ir.minimum(index * size, self.counts[axis] - size)
 
-    def _task(self, on_map: "Callable[[ir.Expr], _Axes]", part: ir.Expr) -> None:
+    def _task(self, on_map: Callable[[ir.Expr], Axes], part: ir.Expr) -> None:
         """`on_map` gives the axes of the tiles on the map of a number in the task."""
-        op, transforms = self.op, self.transforms
-        reach = tuple(
-            n * t.outputs + t.taps - 1
-            for n, t in zip((self.high, self.wide), transforms, strict=True)
-        )
+        op = self.op
+        sizes = zip((self.high, self.wide), self.transforms, strict=True)
+        reach = tuple(_reach(op, axis, n * t.outputs) for axis, (n, t) in enumerate(sizes))
         blocks_of_group = self.in_blocks if op.groups > 1 else None
         band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
         assert isinstance(band, MapBand)
@@ -262,8 +245,8 @@ class _Kernel:
         with ir.serial(0, self.maps) as number:
             task = on_map(number)
             band.fill(
-                ir.bind(task[0].output(0) - op.pad[0]),
-                ir.bind(task[1].output(0) - op.pad[1]),
+                task[0].first_input,
+                task[1].first_input,
                 part // self.splits * self.in_blocks,
             )
             self._transform_inputs(band, v, task, ir.bind(number * (self.high * self.wide)))
@@ -296,12 +279,12 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: "_Axes", first: ir.Expr) -> None:
+    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: Axes, first: ir.Expr) -> None:
         """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
         between = ir.scratch(self.points * c)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
-            row, column = task[0].begin(i), task[1].begin(j)
+            row, column = ir.bind(task[0].input(i)), ir.bind(task[1].input(j))
             with ir.serial(0, self.in_blocks) as block:
                 with ir.serial(0, columns.points) as x:
                     given = [
@@ -353,7 +336,10 @@ class _Kernel:
             return v[point * self.plane + at * c + lane]
 
         def w(o: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
-            return ir.load(self.weight, out + o, point, channel + block * c + lane, 0, lanes=c)
+            at = channel + block * c + lane
+            # Behind a point's weights lie the next one's.
+            ir.prefetch(self.weight, out + o, point, at + WEIGHTS_AHEAD, 0)
+            return ir.load(self.weight, out + o, point, at, 0, lanes=c)
 
         def leave(p: int, o: int, value: ir.Expr) -> None:
             del p, o, value
@@ -364,7 +350,7 @@ class _Kernel:
         )
 
     def _transform_outputs(
-        self, source: tuple[ir.Buffer, int, ir.Expr], task: "_Axes", first: ir.Expr, out: ir.Expr
+        self, source: tuple[ir.Buffer, int, ir.Expr], task: Axes, first: ir.Expr, out: ir.Expr
     ) -> None:
         """One output block of every tile on one map, the first of which has that number."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
@@ -398,30 +384,3 @@ class _Kernel:
                 )
                 size = 1, columns.outputs
                 self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
-
-
-class _TaskAxis:
-    """Along one axis the tiles of a task, on the map of every d-th row or column from `remainder`
-    on; outputs are counted from the task's first."""
-
-    def __init__(
-        self, op: Conv, axis: int, outputs: int, remainder: ir.Expr, first: ir.Expr
-    ) -> None:
-        self._dilation, self._outputs = op.dilation[axis], outputs
-        self._remainder, self._tile = ir.bind(remainder), ir.bind(first)
-        size = op.output[1 + axis] - self._remainder + self._dilation - 1
-        # The last tile overlaps the one before it.
-        self._last = ir.bind(size // self._dilation - outputs)
-        self._corner = ir.bind(ir.minimum(self._tile * outputs, self._last))
-
-    def begin(self, tile: ir.Expr) -> ir.Expr:
-        """The first output of a tile."""
-        here = ir.minimum((self._tile + tile) * self._outputs, self._last)
-        return ir.bind(here - self._corner)
-
-    def output(self, number: ir.Expr) -> ir.Expr:
-        """The row or column of the whole map that an output is."""
-        return self._remainder + (self._corner + number) * self._dilation
-
-
-_Axes = tuple[_TaskAxis, _TaskAxis]

@@ -70,6 +70,7 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
                 schedule.tile,
                 schedule.segments,
                 x=lambda pixel, block, lane: source.operand(block, pixel, lane),
+                ahead=source.ahead,
                 init=init,
                 finish=lambda block, pixel, v: out.store(block, pixel, ir.activate(v, op.act, c)),
             )

@@ -12,6 +12,8 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.rows.maps import Map
 from lut.ops import CHANNELS, Conv, Pair
 
+_ROWS_AHEAD = 2  # of the row that is copied; the hardware does not ask for the next row by itself
+
 
 class Band(Protocol):
     """Rows and columns of some maps, the parts."""
@@ -94,7 +96,9 @@ class MapBand:
                 with ir.loop(0, low) as i:
                     clear(i)
                 with ir.loop(low, high) as i:
-                    value = x.vector(first + block, y, column + i * self._step[1])
+                    at = ir.bind(column + i * self._step[1])
+                    x.prefetch(first + block, y + _ROWS_AHEAD * self._step[0], at, 1)
+                    value = x.vector(first + block, y, at)
                     ir.store(self._buffer, value, base + i * c, lanes=c)
                 with ir.loop(high, self.columns) as i:
                     clear(i)

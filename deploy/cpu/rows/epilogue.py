@@ -12,6 +12,8 @@ from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.maps import Map
 from lut.ops import Pair, Shape, Step
 
+_PIXELS_AHEAD = 32  # of a register tile: what maps beyond L2 need to arrive in time
+
 Place = tuple[ir.Expr, ir.Expr]  # row, column
 
 # Steps that read another map, and its shape by the output's.
@@ -78,6 +80,7 @@ class Epilogue:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
         high, wide = size
+        self._ask_ahead(corner, size, step, out, ob)
         for p in range(high * wide):
             row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
             for o in range(ob):
@@ -90,6 +93,17 @@ class Epilogue:
             row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
             value = self.apply(y.vector(out + o, row, column), out + o, row, column)
             y.row(row).store(out + o, column, value)
+
+    def _ask_ahead(self, corner: Place, size: Pair, step: Pair, out: ir.Expr, ob: int) -> None:
+        """Ask for what later tiles read of other maps as large as the output."""
+        if step != (1, 1):
+            return
+        for of in self._maps:
+            if (of.height, of.width) == (1, 1) or of.blocks != self.isa.blocks(self.output[0]):
+                continue
+            for o in range(ob):
+                for row in range(size[0]):
+                    of.prefetch(out + o, corner[0] + row, corner[1] + _PIXELS_AHEAD, size[1])
 
     def apply(self, value: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A vector of one pixel, ready to be stored."""
