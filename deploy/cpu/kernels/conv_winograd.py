@@ -83,14 +83,14 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
         for axis, t in enumerate((rows, columns))
     ]
     maps, blocks = op.dilation[0] * op.dilation[1] * op.groups, isa.blocks(cout)
-    tile_bytes = 4 * points * channels
+    tile_bytes = isa.element.bytes * points * channels
     # Time is counted in tiles' products. What a task's weights take, beside, is nothing out of L2;
     # the inputs' transform is as long as the products of nine output channels.
     weights = tile_bytes * cout
     near = weights <= isa.l2_bytes // 2
     reading = 1 if near else _FAR if weights <= _KEPT_BYTES else _FROM_MEMORY
     most = max(4, int(0.75 * isa.l2_bytes) // tile_bytes) if near else 48
-    transform = 9 / cout
+    transform = 9 * isa.element.group / cout
     best, best_cost = (1, 1, 1, 1), float("inf")
     for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
         for high, wide, of in _blocks_of_tiles(op, (counts[0], counts[1]), most):
@@ -98,10 +98,8 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
             tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps // of * splits
             halo = 1 + 0.05 * (1 / high + 1 / wide)
             time = tiles * (halo / splits + transform) + reading / splits
-            held = tiles * tile_bytes + 4 * channels * _reach(op, 0, high * rows.outputs) * _reach(
-                op, 1, wide * columns.outputs
-            )
-            if held > isa.l2_bytes:
+            reach = _reach(op, 0, high * rows.outputs) * _reach(op, 1, wide * columns.outputs)
+            if tiles * tile_bytes + isa.element.bytes * channels * reach > isa.l2_bytes:
                 time *= _CROWDED
             # Among equals small blocks, whose inputs stay in L1.
             cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
@@ -147,8 +145,8 @@ def pack(
     op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
     normalisation: dict[str, Any] | None = None,
 ) -> list[NDArray[Any]]:  # fmt: skip
-    """Constants in call order: transformed weight (O/c, points, I, c), bias (O/c, c), the steps'
-    vectors."""
+    """Constants in call order: transformed weight (O/c, points, I/g, c * g), each map's channels in
+    groups of g (`Element.pack_weights`), bias (O/c, c), the steps' vectors."""
     del normalisation
     rows, columns = _transforms(op)
     out, inner = weight.shape[:2]
@@ -158,9 +156,11 @@ def pack(
     blocks, c = isa.blocks(out), isa.lanes
     padded = np.zeros((len(window), inner, blocks * c), np.float32)
     padded[..., :out] = window
-    packed = padded.reshape(len(window), inner, blocks, c).transpose(2, 0, 1, 3)
+    blocked = padded.reshape(len(window), inner, blocks, c).transpose(2, 0, 1, 3)
+    ends = np.cumsum([cin // op.groups for cin in op.cin])[:-1]
+    packed = [isa.element.pack_weights(part) for part in np.split(blocked, ends, axis=2)]
     vectors = pack_steps(isa, steps)
-    return [np.ascontiguousarray(packed), pack_vector(isa, np.asarray(bias)), *vectors]
+    return [np.concatenate(packed, axis=2), pack_vector(isa, np.asarray(bias)), *vectors]
 
 
 def emit(op: Conv, schedule: ConvWinogradSchedule, isa: Isa) -> Any:  # noqa: ANN401
@@ -190,7 +190,10 @@ class _Kernel:
             raise ValueError(f"{self.blocks} channel blocks are not cut in {self.parts} parts")
         self.cin = tuple(c // op.groups for c in op.cin)
         self.by_point = schedule.by_point
-        self.weight = f.param("weight", (self.blocks, self.points, sum(self.cin), isa.lanes))
+        self.element = isa.element
+        self.steps = tuple(-(-c // self.element.group) for c in self.cin)
+        shape = self.blocks, self.points, sum(self.steps), isa.lanes * self.element.group
+        self.weight = f.param("weight", shape, self.element.stored)
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
@@ -241,7 +244,7 @@ class _Kernel:
         blocks_of_group = self.in_blocks if op.groups > 1 else None
         band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
         assert isinstance(band, MapBand)
-        v = ir.scratch(self.points * self.plane)
+        v = ir.scratch(self.points * self.plane, self.element.stored)
         with ir.serial(0, self.maps) as number:
             task = on_map(number)
             band.fill(
@@ -300,7 +303,7 @@ class _Kernel:
                     ]
                     for x, value in enumerate(columns.inputs(given, c)):
                         place = (y * columns.points + x) * self.plane + at
-                        ir.store(v, value, place, lanes=c)
+                        self.element.store(v, value, place, lanes=c)
 
     def _multiply(
         self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
@@ -315,10 +318,10 @@ class _Kernel:
             acc = ir.Registers(px * ob, c)
             for number in range(px * ob):
                 acc[number] = ir.const(0, c)
-            base, channel = 0, 0  # input blocks and channels before the part
-            for cin in self.cin:
-                self._add_part(v, acc, (point, begin, out), (px, ob), (base, channel, cin))
-                base, channel = base + self.isa.blocks(cin), channel + cin
+            base, step = 0, 0  # input blocks and steps of a sum before the part
+            for cin, steps in zip(self.cin, self.steps, strict=True):
+                self._add_part(v, acc, (point, begin, out), (px, ob), (base, step, cin))
+                base, step = base + self.isa.blocks(cin), step + steps
             for p in range(px):
                 for o in range(ob):
                     at = ((point * self.tiles + begin + p) * held + first + o) * c
@@ -328,26 +331,28 @@ class _Kernel:
         self, v: ir.Buffer, acc: ir.Registers, place: tuple[ir.Expr, ir.Expr, ir.Expr],
         size: tuple[int, int], part: tuple[int, int, int],
     ) -> None:  # fmt: skip
-        """The products with one map: its first block, its first channel, its channels."""
-        (point, begin, out), (base, channel, cin), c = place, part, self.isa.lanes
+        """The products with one map: its first block, its first step, its channels."""
+        (point, begin, out), (base, first, cin), c = place, part, self.isa.lanes
+        element = self.element
 
         def x(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
             at = (begin + p) * self.in_blocks + base + block
-            return v[point * self.plane + at * c + lane]
+            return element.operand(v, point * self.plane + at * c + lane)
 
         def w(o: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
-            at = channel + block * c + lane
+            at = first + (block * c + lane) // element.group
             # Behind a point's weights lie the next one's.
             ir.prefetch(self.weight, out + o, point, at + WEIGHTS_AHEAD, 0)
-            return ir.load(self.weight, out + o, point, at, 0, lanes=c)
+            return element.weights(self.weight, out + o, point, at, lanes=c)
 
         def leave(p: int, o: int, value: ir.Expr) -> None:
             del p, o, value
 
         # Not in parts, which would take longer: the transforms round more than a long sum.
         matmul_tile(
-            self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc, in_parts=False
-        )
+            self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc, in_parts=False,
+            element=element,
+        )  # fmt: skip
 
     def _transform_outputs(
         self, source: tuple[ir.Buffer, int, ir.Expr], task: Axes, first: ir.Expr, out: ir.Expr
