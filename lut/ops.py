@@ -16,7 +16,7 @@ is to be read from top to bottom.
 
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -154,7 +154,8 @@ class Pointwise(Operation):
     """act(gate * (W x + b) + addend): a 1x1 convolution and what follows it.
 
     The addend is a ``map`` of the output's shape, one value per ``channel``, or a ``low`` map
-    (cout, low_height, low_width), upsampled bilinearly; `gate` one factor per channel.
+    (cout, low_height, low_width), upsampled bilinearly; `gate` one factor per channel. Of a `wide`
+    one the output is float32, whatever the other maps are: class scores.
     """
 
     cin: int
@@ -167,6 +168,7 @@ class Pointwise(Operation):
     low_height: int = 0
     low_width: int = 0
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         low = self.low_height, self.low_width
@@ -213,7 +215,7 @@ class Conv(Operation):
     `cin` are the channels of each map. `spread` puts zeros between the input's elements, which lie
     so far apart then: a transposed convolution has its stride there and a mirrored window. `pad`
     may be negative, which cuts. `exact` asks for the plain sum of the products, which rounds equal
-    windows alike.
+    windows alike; `wide` as of `Pointwise`.
     """
 
     cin: tuple[int, ...]
@@ -230,6 +232,7 @@ class Conv(Operation):
     then: tuple[Step, ...] = ()
     exact: bool = False
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if sum(self.cin) % self.groups or self.cout % self.groups or min(self.output) < 1:
@@ -504,7 +507,8 @@ class GlobalPool(Operation):
 class InvertedResidual(Operation):
     """[1x1 convolution, act ->] depthwise, act -> 1x1 convolution [+ input] (MobileNetV2).
 
-    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape.
+    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape. `wide` as of
+    `Pointwise`.
     """
 
     cin: int
@@ -519,6 +523,7 @@ class InvertedResidual(Operation):
     residual: bool = False
     act: Activation = "relu6"
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if not self.expand and self.hidden != self.cin:
@@ -541,7 +546,9 @@ class InvertedResidual(Operation):
         )
         add: Addend = "map" if self.residual else "none"
         plane = self.depthwise.output[1:]
-        project = Pointwise(self.hidden, self.cout, *plane, add=add, dtype=self.dtype)
+        project = Pointwise(
+            self.hidden, self.cout, *plane, add=add, dtype=self.dtype, wide=self.wide
+        )
         return (*[expansion] * self.expand, self.depthwise, project)
 
 
@@ -776,9 +783,10 @@ class Logits(Operation):
 @_register("convert")
 @dataclass(frozen=True)
 class Convert(Operation):
-    """A map to a backend's own layout (``pack``), or back to planes (``unpack``)."""
+    """A map to a backend's own layout (``pack``), or back to planes (``unpack``); in that layout
+    from `dtype` to float32 (``widen``), or back (``narrow``)."""
 
-    direction: Literal["pack", "unpack"]
+    direction: Literal["pack", "unpack", "widen", "narrow"]
     channels: int
     height: int
     width: int
@@ -788,6 +796,22 @@ class Convert(Operation):
     def output(self) -> Shape:
         """(channels, height, width)."""
         return self.channels, self.height, self.width
+
+
+def dtype_of(operation: Operation) -> DType:
+    """The type that its maps lie in memory as."""
+    if isinstance(operation, StemPair):
+        return operation.second.dtype
+    found: DType = operation.dtype  # type: ignore[attr-defined]
+    return found
+
+
+def with_dtype(operation: Operation, dtype: DType) -> Operation:
+    """The same on maps of another type."""
+    if isinstance(operation, StemPair):
+        first, second = operation.first, operation.second
+        return StemPair(replace(first, dtype=dtype), replace(second, dtype=dtype))
+    return replace(operation, dtype=dtype)  # type: ignore[call-arg]
 
 
 def expand(operation: Operation, has: Callable[[Operation], bool]) -> list[Operation]:

@@ -152,8 +152,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
-        "fp32.",
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
+        "--target cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]

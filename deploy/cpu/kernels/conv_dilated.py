@@ -133,7 +133,7 @@ class _Kernel:
         self.steps = self.grouping.steps(isa.element)
         blocks, group = isa.blocks(op.cout), isa.element.group
         shape = blocks, sum(self.steps) * self.taps, isa.lanes * group
-        self.weight = f.param("weight", shape, isa.element.stored)
+        self.weight = f.param("weight", shape, isa.element.stored_weights)
         self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)

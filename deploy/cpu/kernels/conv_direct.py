@@ -43,7 +43,7 @@ def supports(op: Conv) -> bool:
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule:
     """Tasks whose input stays in half of L2, as many as the threads share evenly."""
-    phase = _as_row(op, phases_of(op)[0])
+    phase = as_row(op, phases_of(op)[0])
     blocks = Grouping(isa, op).blocks
     height, width = phase.rows.size, phase.columns.size
     # A narrow map's tiles take two or more rows, so that they fill the registers.
@@ -115,15 +115,15 @@ class _Kernel:
         self.element = self.inputs.element
         self.steps = self.grouping.steps(self.element)
         shape = blocks, sum(self.steps) * window, isa.lanes * self.element.group
-        self.weight = f.param("weight", shape, self.element.stored)
+        self.weight = f.param("weight", shape, self.element.stored_weights)
         self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
 
     def body(self) -> None:
         phases = self.phases
-        if _is_pointwise(self.op):
-            phases = [_as_row(self.op, phases[0])]
+        if is_pointwise(self.op):
+            phases = [as_row(self.op, phases[0])]
             self.inputs.as_row()
             self.epilogue.as_row()
             self.y = self.y.as_row()
@@ -267,14 +267,15 @@ class _Kernel:
             at += self.steps[part] * phase.taps
 
 
-def _is_pointwise(op: Conv) -> bool:
+def is_pointwise(op: Conv) -> bool:
+    """Whether every output is made of one pixel."""
     alone = op.kernel == op.stride == op.spread == (1, 1) and not any(op.pad)
     return alone and op.source == "maps"
 
 
-def _as_row(op: Conv, phase: Phase) -> Phase:
+def as_row(op: Conv, phase: Phase) -> Phase:
     """A 1x1 convolution knows of no rows."""
-    if not _is_pointwise(op):
+    if not is_pointwise(op):
         return phase
     pixels = phase.rows.size * phase.columns.size
     return Phase(replace(phase.rows, sizes=(1,)), replace(phase.columns, sizes=(pixels,)))

@@ -193,7 +193,7 @@ class _Kernel:
         self.element = isa.element
         self.steps = tuple(-(-c // self.element.group) for c in self.cin)
         shape = self.blocks, self.points, sum(self.steps), isa.lanes * self.element.group
-        self.weight = f.param("weight", shape, self.element.stored)
+        self.weight = f.param("weight", shape, self.element.stored_weights)
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)

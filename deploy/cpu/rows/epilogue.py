@@ -1,5 +1,6 @@
 """What is done to each vector of a kernel's output before it is stored."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Epilogue:
 
     def __init__(self, isa: Isa, then: tuple[Step, ...], output: Shape) -> None:
         self.isa, self.then, self.output = isa, then, output
-        self._long = not LONG.isdisjoint(then)
+        self.long = not LONG.isdisjoint(then)
         self._maps: list[Map] = []
         self._vectors: list[ir.Buffer] = []
 
@@ -55,6 +56,16 @@ class Epilogue:
             if step in OPERANDS:
                 shape = OPERANDS[step](*self.output)
                 self._maps.append(Map(self.isa, f, f"{step}{number}", *shape))
+
+    @property
+    def maps(self) -> Sequence[Map]:
+        """The other maps."""
+        return self._maps
+
+    def operand(self, number: int, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """What the step that reads the `number`th other map takes of it for a vector."""
+        steps = [step for step in self.then if step in OPERANDS]
+        return _operand(self._maps[number], steps[number], block, row, column)
 
     def as_row(self) -> None:
         """Let every map be one row of all its pixels."""
@@ -81,17 +92,17 @@ class Epilogue:
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
         (high, wide), lanes = size, self.isa.lanes
         # Between the loops in memory, not in y, whose element may round.
-        sums = ir.scratch(high * wide * ob * lanes) if self._long else None
+        sums = ir.scratch(high * wide * ob * lanes) if self.long else None
         self._ask_ahead(corner, size, step, out, ob)
         for p in range(high * wide):
             row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
             for o in range(ob):
-                if self._long:
+                if self.long:
                     ir.store(sums, acc[p * ob + o], (p * ob + o) * lanes, lanes=lanes)
                 else:
                     value = self.apply(acc[p * ob + o], out + o, row, column)
                     y.row(row).store(out + o, column, value)
-        if not self._long:
+        if not self.long:
             return
         with ir.serial(0, ob) as o, ir.serial(0, high) as i, ir.serial(0, wide) as j:
             row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
@@ -114,7 +125,7 @@ class Epilogue:
         maps, vectors, lanes = iter(self._maps), iter(self._vectors), self.isa.lanes
         # Between long formulas a register, through which TVM's simplifier does not look: it would
         # take time that doubles with each.
-        between = ir.Registers(1, lanes) if self._long else None
+        between = ir.Registers(1, lanes) if self.long else None
         for step in self.then:
             if step in OPERANDS:
                 other = _operand(next(maps), step, block, row, column)
