@@ -32,6 +32,7 @@ _LANES = 16  # of the widest vectors
 # task. Then the time of a task whose inputs, plain and transformed, are more than L2 holds.
 _FAR, _FROM_MEMORY, _KEPT_BYTES = 2, 8, 4 << 20
 _CROWDED = 1.1
+_IN_REGISTERS = 16  # points of a tile
 
 
 @dataclass(frozen=True)
@@ -285,25 +286,29 @@ class _Kernel:
     def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: Axes, first: ir.Expr) -> None:
         """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
-        between = ir.scratch(self.points * c)
+        between = self._between(self.points)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = ir.bind(task[0].input(i)), ir.bind(task[1].input(j))
             with ir.serial(0, self.in_blocks) as block:
-                with ir.serial(0, columns.points) as x:
+                for x in between.over(columns.points):
                     given = [
                         ir.bind(band.vector(block, row + y, column + x)) for y in range(rows.points)
                     ]
                     for y, value in enumerate(rows.inputs(given, c)):
-                        ir.store(between, value, (y * columns.points + x) * c, lanes=c)
+                        between[y * columns.points + x] = value
                 at = ir.bind(((first + i * self.wide + j) * self.in_blocks + block) * c)
-                with ir.serial(0, rows.points) as y:
+                for y in between.over(rows.points):
                     given = [
-                        ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
-                        for x in range(columns.points)
+                        ir.bind(between[y * columns.points + x]) for x in range(columns.points)
                     ]
                     for x, value in enumerate(columns.inputs(given, c)):
                         place = (y * columns.points + x) * self.plane + at
                         self.element.store(v, value, place, lanes=c)
+
+    def _between(self, count: int) -> "_Between":
+        """Memory of vectors, in registers where those of a whole tile fit them."""
+        small = self.points <= _IN_REGISTERS and self.isa.registers > _IN_REGISTERS
+        return _Between(count, self.isa.lanes, in_registers=small)
 
     def _multiply(
         self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
@@ -360,11 +365,11 @@ class _Kernel:
         """One output block of every tile on one map, the first of which has that number."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
         products, held, number = source
-        between = ir.scratch(rows.outputs * columns.points * c)
+        between = self._between(rows.outputs * columns.points)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = task[0].begin(i), task[1].begin(j)
             tile = ir.bind((first + i * self.wide + j) * held + number)
-            with ir.serial(0, columns.points) as x:
+            for x in between.over(columns.points):
 
                 def product(y: int, x: ir.Expr = x, tile: ir.Expr = tile) -> ir.Expr:
                     point = y * columns.points + x
@@ -373,12 +378,9 @@ class _Kernel:
 
                 given = [product(y) for y in range(rows.points)]
                 for y, value in enumerate(rows.result(given, c)):
-                    ir.store(between, value, (y * columns.points + x) * c, lanes=c)
-            with ir.serial(0, rows.outputs) as y:
-                given = [
-                    ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
-                    for x in range(columns.points)
-                ]
+                    between[y * columns.points + x] = value
+            for y in between.over(rows.outputs):
+                given = [ir.bind(between[y * columns.points + x]) for x in range(columns.points)]
                 bias = ir.bind(ir.load(self.bias, out, 0, lanes=c))
                 acc = ir.Registers(columns.outputs, c)
                 for x, value in enumerate(columns.result(given, c)):
@@ -389,3 +391,31 @@ class _Kernel:
                 )
                 size = 1, columns.outputs
                 self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
+
+
+class _Between:
+    """Vectors between a tile's transform along columns and that along rows."""
+
+    def __init__(self, count: int, lanes: int, *, in_registers: bool) -> None:
+        self._lanes = lanes
+        self._registers = ir.Registers(count, lanes) if in_registers else None
+        self._buffer = None if in_registers else ir.scratch(count * lanes)
+
+    def over(self, count: int) -> Iterator[ir.Expr]:
+        """Numbers below `count`: those of registers are known when the kernel is written."""
+        if self._registers is not None:
+            yield from range(count)
+            return
+        with ir.serial(0, count) as number:
+            yield number
+
+    def __getitem__(self, number: ir.Expr) -> ir.Expr:
+        if self._registers is not None:
+            return self._registers[number]
+        return ir.load(self._buffer, number * self._lanes, lanes=self._lanes)
+
+    def __setitem__(self, number: ir.Expr, value: ir.Expr) -> None:
+        if self._registers is not None:
+            self._registers[number] = value
+        else:
+            ir.store(self._buffer, value, number * self._lanes, lanes=self._lanes)

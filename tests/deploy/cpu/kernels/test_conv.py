@@ -185,14 +185,14 @@ def test_taps_outside_are_left_out_where_that_saves_more_than_winograd():
 
 
 @st.composite
-def filtered(draw):
+def filtered(draw, dtype="float32"):
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (3, 1), (1, 3), (1, 5), (5, 1)]))
     stride = draw(st.sampled_from([(1, 1), (2, 2)])) if kernel == (3, 3) else (1, 1)
     dilation = tuple(draw(st.integers(1, 3)) if k > 1 and stride == (1, 1) else 1 for k in kernel)
     cin = draw(st.sampled_from([(16,), (33,), (20, 17)]))
     op = Conv(
         cin, draw(st.integers(16, 40)), draw(st.integers(1, 20)), draw(st.integers(1, 30)),
-        kernel, stride, dilation, then=draw(THEN),
+        kernel, stride, dilation, then=draw(THEN), dtype=dtype,
         pad=tuple(draw(st.integers(3 * (k > 1), 6 * (k > 1))) for k in kernel * 2),
     )  # fmt: skip
     return op if conv_winograd.supports(op) else reject()
