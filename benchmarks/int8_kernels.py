@@ -2,8 +2,8 @@
 
     python -m benchmarks.int8_kernels [--filter WORD]
 
-A line per operation: microseconds in float32 and in int8, the best of many calls, and how many times
-as fast the latter is.
+A line per operation: microseconds in float32 and in int8, the best of many calls, how many times as
+fast the latter is, and the rates of both.
 """
 
 import argparse
@@ -35,7 +35,8 @@ OPERATIONS = (
     "inverted_residual cin=80 hidden=480 cout=80 height=8 width=16 dilation=4 residual=yes",
     "inverted_residual cin=24 hidden=144 cout=24 height=64 width=128 kernel=5 residual=yes",
     "inverted_residual cin=24 hidden=72 cout=24 height=64 width=128 kernel=7 residual=yes",
-    "inverted_residual cin=160 hidden=960 cout=160 height=8 width=16 kernel=7 dilation=4 residual=yes",
+    "inverted_residual cin=160 hidden=960 cout=160 height=8 width=16 kernel=7 dilation=4 "
+    "residual=yes",
     "inverted_residual cin=16 hidden=96 cout=16 height=192 width=384 residual=yes",
     "inverted_residual cin=128 hidden=128 cout=19 height=32 width=64 expand=no",
     "stem cout=16 height=256 width=512",
@@ -86,11 +87,10 @@ def time_us(op: Operation, isa: Isa, budget_s: float) -> float:
     return best * 1e6
 
 
-def saturating(op: Operation) -> Operation:
+def saturating(op: Any) -> Any:
     """Without activations: the bytes of its maps do their work."""
     if isinstance(op, StemPair):
-        first, second = saturating(op.first), saturating(op.second)
-        return replace(op, first=first, second=second)
+        return StemPair(saturating(op.first), saturating(op.second))
     names = {field.name for field in fields(op)} & {"act", "stem_act", "mid_act"}
     return replace(op, **dict.fromkeys(names, "none"))
 

@@ -19,8 +19,8 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import default_cache
-from deploy.precision import PRECISIONS, parse_precision
-from deploy.quantise.request import INT8, MOST, Request
+from deploy.precision import parse_precision
+from deploy.quantise.request import MOST, Request
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -60,11 +60,11 @@ def compile_model(
     """Compile a model, check it against onnxruntime, and write one artifact file, which
     `hmseg.load` loads. Returns its path.
 
-    `model` is a name of the zoo, the path of an ONNX file, or a torch module that takes a
-    normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w); it is exported in
-    eval mode and not changed. `out` is the file; by default it is named after the model and lies in
-    the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for a zoo name and a
-    module 256x512 unless it is given, for an ONNX file what the file leaves open.
+    `model` is a name of the zoo, the path of an ONNX file or of a training's checkpoint, or a torch
+    module that takes a normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w);
+    it is exported in eval mode and not changed. `out` is the file; by default it is named after the
+    model and lies in the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for an
+    ONNX file what the file leaves open, for others 256x512 unless it is given.
 
     `target`, `precision`, `input`, `output`, `output_name` and `threshold` are the program's
     options of these names; `mean` and `std` are of the image in 0..1, one number for each channel
@@ -79,7 +79,7 @@ def compile_model(
     not checked.
     """
     check_target(target)
-    if precision not in (None, INT8):
+    if precision is not None:
         parse_precision(precision)
     folder_of_frames = None if calibrate is None else Path(calibrate)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
@@ -107,14 +107,13 @@ def compile_model(
         )  # fmt: skip
     request.check_model(precision, name, source.imported and source.imported.file.model)
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
+    from deploy.quantise.source import quantise_source
 
-    by_graph = precision == INT8 and INT8 not in PRECISIONS
-    resolved = resolve_target(target, precision=None if by_graph else precision)
-    request.check_target(precision, resolved)
+    resolved = resolve_target(target, precision=precision)
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
-    source, report = request.quantised(source, workers, on_step)
+    source, report = quantise_source(request, source, workers, on_step)
     if report is not None:
         on_step(report.lines()[-1])
     artifact, comparisons = build_source(

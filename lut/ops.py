@@ -507,8 +507,8 @@ class GlobalPool(Operation):
 class InvertedResidual(Operation):
     """[1x1 convolution, act ->] depthwise, act -> 1x1 convolution [+ input] (MobileNetV2).
 
-    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape. `wide` as of
-    `Pointwise`.
+    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape. `wide` as
+    of `Pointwise`.
     """
 
     cin: int

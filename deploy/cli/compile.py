@@ -9,7 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
-from deploy.cli.quantising import QuantiseOptions, quantise_source
+from deploy.cli.quantising import QuantiseOptions, show_quantising
 from lut.errors import UserError
 from lut.files import check_writable
 
@@ -78,7 +78,7 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
-    source, quantisation = quantise_source(request, source, workers)
+    source, quantisation = show_quantising(request, source, workers)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_source(
             source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,

@@ -57,6 +57,21 @@ def check_network(model: str) -> None:
     zoo.network_config(model)
 
 
+def check_trained(model: str) -> None:
+    """Raise UserError for what names no network that `hmseg train` trains."""
+    from hmseg import zoo
+
+    if not zoo.is_peer(model):
+        zoo.network_config(model)
+
+
+def check_quantisation(text: str) -> None:
+    """As `hmseg.train.config.read_quantisation`."""
+    from hmseg.train.config import read_quantisation
+
+    read_quantisation(text)
+
+
 def check_target(text: str) -> None:
     """As `deploy.targets.check_target`."""
     from deploy.targets import check_target
@@ -71,7 +86,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A zoo name (hmseg-deploy models) or an ONNX file.",
+        help="A zoo name (hmseg-deploy models), a checkpoint of hmseg train or an ONNX file.",
         callback=refusing(check_model),
         autocompletion=completion.models,
     ),

@@ -20,9 +20,9 @@ from lut.ops import DType
 class Element:
     """float32 itself, and what the others replace.
 
-    `stored` is the type of maps in memory, `stored_weights` that of weights, `sums` that of a sum of
-    products, `bytes` what an element of a map takes, `group` how many input channels one step of a
-    sum takes, `run` how many neighbouring pixels are best stored at once.
+    `stored` is the type of maps in memory, `stored_weights` that of weights, `sums` that of a sum
+    of products, `bytes` what an element of a map takes, `group` how many input channels one step of
+    a sum takes, `run` how many neighbouring pixels are best stored at once.
     """
 
     name: ClassVar[DType] = "float32"
@@ -96,6 +96,10 @@ class Element:
     def spread(self, operand: ir.Expr, lanes: int) -> ir.Expr:
         """An operand in every lane."""
         return ir.splat(operand, lanes)
+
+    def beside(self, blocks: int) -> int:
+        """Registers that a product of so many output blocks takes beside its sums."""
+        return blocks + 1
 
     def mix(self, a: ir.Expr, w0: ir.Expr, b: ir.Expr, w1: ir.Expr, lanes: int) -> ir.Expr:
         """a * w0 + b * w1 of vectors."""

@@ -60,16 +60,9 @@ class Int8(Element):
         """A vector of floats as bytes, which it may be already."""
         if _are_bytes(vector):
             return vector
-        if lanes == 16:
-            return ir.call_llvm("hmseg_narrow_16", _NARROW_16, "uint8x16", vector)
-        f, i, b = (_vector(lanes, kind) for kind in ("float", "i32", "i8"))
-        mangled = f"v{lanes}i32" if lanes > 1 else "i32"
-        text = _NARROW.format(
-            f=f, i=i, b=b, n=lanes, m=mangled, fm=mangled.replace("i", "f"),
-            zero="zeroinitializer" if lanes > 1 else "0", top=_every(lanes, 255),
-        )  # fmt: skip
+        name, text = _narrow(lanes)
         dtype = f"uint8x{lanes}" if lanes > 1 else "uint8"
-        return ir.call_llvm(f"hmseg_narrow_{lanes}", text, dtype, vector)
+        return ir.call_llvm(name, text, dtype, vector)
 
     def store_run(
         self, buffer: ir.Buffer, vectors: Sequence[ir.Expr], *index: ir.Expr, lanes: int
@@ -80,8 +73,9 @@ class Int8(Element):
             (vector,) = vectors
             ir.store(buffer, vector, *outer, first, lanes=_lanes_of(vector))
             return
-        if len(vectors) == self.run and lanes == 16:
-            whole = ir.call_llvm("hmseg_narrow_64", _NARROW_64, "uint8x64", *vectors)
+        if len(vectors) == self.run and lanes in _PACKS and self.unit in ("vnni", "madd"):
+            name, text = _narrow_four(lanes)
+            whole = ir.call_llvm(name, text, f"uint8x{self.run * lanes}", *vectors)
             ir.store(buffer, whole, *outer, first, lanes=self.run * lanes)
             return
         for number, vector in enumerate(vectors):
@@ -115,6 +109,10 @@ class Int8(Element):
         name, text = _dot(self.unit, lanes)
         return ir.call_llvm(name, text, f"int32x{lanes}", acc, weights, operand)
 
+    def beside(self, blocks: int) -> int:
+        """As `Element.beside`: weights and operands of 16 bits are two registers each."""
+        return 2 * blocks + 3 if self.unit == "madd" else blocks + 1
+
     def mix(self, a: ir.Expr, w0: ir.Expr, b: ir.Expr, w1: ir.Expr, lanes: int) -> ir.Expr:
         """As `Element.mix`: rounded after the first product and after the sum."""
         return ir.fma(b, w1, a * w0, lanes)
@@ -136,61 +134,73 @@ def _vector(lanes: int, kind: str) -> str:
     return kind if lanes == 1 else f"<{lanes} x {kind}>"
 
 
-def _every(lanes: int, value: int, kind: str = "i32") -> str:
-    return str(value) if lanes == 1 else f"splat ({kind} {value})"
-
-
 def _to_float(values: ir.Expr, lanes: int) -> ir.Expr:
     return ir.cast(ir.cast(values, "int32", lanes), "float32", lanes)
 
 
-_NARROW = """
-declare {f} @llvm.rint.{fm}({f})
-declare {i} @llvm.fptosi.sat.{m}.{fm}({f})
-declare {i} @llvm.smax.{m}({i}, {i})
-declare {i} @llvm.smin.{m}({i}, {i})
-define linkonce_odr {b} @hmseg_narrow_{n}({f} %x) alwaysinline {{
-  %r = call {f} @llvm.rint.{fm}({f} %x)
-  %w = fptosi {f} %r to {i}
-  %a = call {i} @llvm.smax.{m}({i} %w, {i} {zero})
-  %c = call {i} @llvm.smin.{m}({i} %a, {i} {top})
-  %b = trunc {i} %c to {b}
-  ret {b} %b
-}}
-"""
+def _rounding(lanes: int, name: str, value: str) -> tuple[str, str]:
+    """What to declare, and the line, that make whole numbers of floats, halves to even."""
+    f, i = _vector(lanes, "float"), _vector(lanes, "i32")
+    if lanes == _AVX512:
+        call = "@llvm.x86.avx512.mask.cvtps2dq.512"
+        return (
+            f"declare {i} {call}({f}, {i}, i16, i32)\n",
+            f"  %{name} = call {i} {call}({f} %{value}, {i} undef, i16 -1, i32 4)\n",
+        )
+    kind = f"v{lanes}f32" if lanes > 1 else "f32"
+    return (
+        f"declare {f} @llvm.rint.{kind}({f})\n",
+        f"  %{name}f = call {f} @llvm.rint.{kind}({f} %{value})\n"
+        f"  %{name} = fptosi {f} %{name}f to {i}\n",
+    )
 
-_NARROW_16 = """
-declare <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float>, <16 x i32>, i16, i32)
-declare <16 x i32> @llvm.smax.v16i32(<16 x i32>, <16 x i32>)
-declare <16 x i32> @llvm.smin.v16i32(<16 x i32>, <16 x i32>)
-define linkonce_odr <16 x i8> @hmseg_narrow_16(<16 x float> %x) alwaysinline {
-  %w = call <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float> %x, <16 x i32> undef, i16 -1, i32 4)
-  %a = call <16 x i32> @llvm.smax.v16i32(<16 x i32> %w, <16 x i32> zeroinitializer)
-  %c = call <16 x i32> @llvm.smin.v16i32(<16 x i32> %a, <16 x i32> splat (i32 255))
-  %b = trunc <16 x i32> %c to <16 x i8>
-  ret <16 x i8> %b
-}
-"""
 
-# Saturating packs work within 128 bits each; a permutation of 32 bits puts the pixels in order.
-_NARROW_64 = """
-declare <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float>, <16 x i32>, i16, i32)
-declare <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32>, <16 x i32>)
-declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)
-define linkonce_odr <64 x i8> @hmseg_narrow_64(<16 x float> %p, <16 x float> %q, <16 x float> %r, <16 x float> %s) alwaysinline {
-  %a = call <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float> %p, <16 x i32> undef, i16 -1, i32 4)
-  %b = call <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float> %q, <16 x i32> undef, i16 -1, i32 4)
-  %c = call <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float> %r, <16 x i32> undef, i16 -1, i32 4)
-  %d = call <16 x i32> @llvm.x86.avx512.mask.cvtps2dq.512(<16 x float> %s, <16 x i32> undef, i16 -1, i32 4)
-  %ab = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %a, <16 x i32> %b)
-  %cd = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %c, <16 x i32> %d)
-  %m = call <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16> %ab, <32 x i16> %cd)
-  %n = bitcast <64 x i8> %m to <16 x i32>
-  %o = shufflevector <16 x i32> %n, <16 x i32> poison, <16 x i32> <i32 0, i32 4, i32 8, i32 12, i32 1, i32 5, i32 9, i32 13, i32 2, i32 6, i32 10, i32 14, i32 3, i32 7, i32 11, i32 15>
-  %t = bitcast <16 x i32> %o to <64 x i8>
-  ret <64 x i8> %t
+def _narrow(lanes: int) -> tuple[str, str]:
+    """Name and text of a function floats -> bytes."""
+    name, kind = f"hmseg_narrow_{lanes}", f"v{lanes}i32" if lanes > 1 else "i32"
+    f, i, b = (_vector(lanes, kind) for kind in ("float", "i32", "i8"))
+    zero = "zeroinitializer" if lanes > 1 else "0"
+    top = "splat (i32 255)" if lanes > 1 else "255"
+    declared, line = _rounding(lanes, "w", "x")
+    return name, (
+        f"{declared}declare {i} @llvm.smax.{kind}({i}, {i})\n"
+        f"declare {i} @llvm.smin.{kind}({i}, {i})\n"
+        f"define linkonce_odr {b} @{name}({f} %x) alwaysinline {{\n{line}"
+        f"  %a = call {i} @llvm.smax.{kind}({i} %w, {i} {zero})\n"
+        f"  %c = call {i} @llvm.smin.{kind}({i} %a, {i} {top})\n"
+        f"  %b = trunc {i} %c to {b}\n  ret {b} %b\n}}\n"
+    )
+
+
+_AVX2, _AVX512 = 8, 16  # lanes
+_PACKS = {
+    _AVX2: ("@llvm.x86.avx2.packssdw", "@llvm.x86.avx2.packuswb"),
+    _AVX512: ("@llvm.x86.avx512.packssdw.512", "@llvm.x86.avx512.packuswb.512"),
 }
-"""
+
+
+def _narrow_four(lanes: int) -> tuple[str, str]:
+    """The same of four vectors, which come one behind the other: packs, which saturate, within 128
+    bits each, then a permutation of 32 bits."""
+    name, parts = f"hmseg_narrow_four_{lanes}", lanes // 4
+    f, i, h, b = (
+        _vector(n, kind)
+        for n, kind in ((lanes, "float"), (lanes, "i32"), (2 * lanes, "i16"), (4 * lanes, "i8"))
+    )
+    to_words, to_bytes = _PACKS[lanes]
+    rounded = [_rounding(lanes, *names) for names in ("ap", "bq", "cr", "ds")]
+    order = ", ".join(f"i32 {part * 4 + pixel}" for pixel in range(4) for part in range(parts))
+    return name, (
+        f"{rounded[0][0]}declare {h} {to_words}({i}, {i})\ndeclare {b} {to_bytes}({h}, {h})\n"
+        f"define linkonce_odr {b} @{name}({f} %p, {f} %q, {f} %r, {f} %s) alwaysinline {{\n"
+        f"{''.join(line for _, line in rounded)}"
+        f"  %ab = call {h} {to_words}({i} %a, {i} %b)\n"
+        f"  %cd = call {h} {to_words}({i} %c, {i} %d)\n"
+        f"  %m = call {b} {to_bytes}({h} %ab, {h} %cd)\n"
+        f"  %n = bitcast {b} %m to {i}\n"
+        f"  %o = shufflevector {i} %n, {i} poison, <{lanes} x i32> <{order}>\n"
+        f"  %t = bitcast {i} %o to {b}\n  ret {b} %t\n}}\n"
+    )
 
 
 def _dot(unit: Unit, lanes: int) -> tuple[str, str]:

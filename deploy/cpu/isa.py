@@ -33,6 +33,12 @@ class Isa:
         return -(-channels // self.lanes)
 
     @property
+    def of_channels(self) -> "Isa":
+        """The same with what one value per channel beside a map of this element is made of: it is
+        as small as weights are, and float32 where the map is bytes."""
+        return self.wide if self.element.integer else self
+
+    @property
     def wide(self) -> "Isa":
         """The same with maps of float32."""
         return replace(self, element=FLOAT32)
@@ -106,11 +112,14 @@ def tile_cycles(isa: Isa, pixels: int, blocks: int, ob: int) -> tuple[int, float
     """
     # With 32 registers two are left free: tiles of 27 to 28 accumulators were 3-10% slower.
     usable = isa.registers - (2 if isa.registers > 16 else 0)
-    px_max = (usable - 1 - ob) // ob
+    px_max, run = (usable - isa.element.beside(ob)) // ob, isa.element.run
     if px_max < 1:
         return None
+    if px_max > run:
+        px_max -= px_max % run
     count = -(-pixels // min(px_max, pixels))
     px, cost = -(-pixels // count), 0.0
+    px = min(px + -px % run, px_max, pixels)
     for width, times in ((ob, blocks // ob), (blocks % ob, 1)):
         if width and times:
             loads = (px + width) / isa.loads_per_cycle

@@ -48,8 +48,8 @@ class Scales:
 
     inputs: of the maps that the kernel reads, in the order of its parameters; weights: of each
     weight array in the order in which `pack` names them, (O,) float32; hidden: of the maps that
-    are never written, in the order in which they come about; output: of what is written (a wide operation
-    does not look at it).
+    are never written, in the order in which they come about; output: of what is written (a wide
+    operation does not look at it).
     """
 
     inputs: tuple[Scale, ...]
@@ -110,7 +110,7 @@ def pack_per_channel(isa: Isa, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def pack_sums(
-    isa: Isa, weight: NDArray[np.int8], bias: NDArray[np.int32], x: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
     weight_scale: NDArray[np.float32], unit: Scale,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """Bias (O/c, c) int32 with what the input's zero point asks for, multiplier (O/c, c) float32
@@ -131,7 +131,7 @@ def pack_sums(
 
 
 def pack_product(
-    isa: Isa, weight: NDArray[np.int8], bias: NDArray[np.int32], x: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
     weight_scale: NDArray[np.float32], unit: Scale,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of a `Product`: weight, bias, multiplier."""

@@ -11,9 +11,19 @@ from tvm import relax
 from deploy.graph.match import Found
 from deploy.graph.stored import Grid, on_grid
 from deploy.graph.view import Graph, values_between
-from lut.ops import InvertedResidual, Operation, StemBlock, StemPair, with_dtype
+from lut.ops import (
+    Conv,
+    InvertedResidual,
+    LocalGlobal,
+    Operation,
+    Pointwise,
+    StemBlock,
+    StemPair,
+    with_dtype,
+)
 
 Grids = Mapping[relax.Var, Grid]
+_REAL = Grid(1.0, 0)  # of numbers themselves
 _SIX = 6 * (1 + 1e-3)
 _LEAST, _MOST = -(2**31), 2**31 - 1
 
@@ -51,16 +61,38 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     inputs, hidden = list(found.inputs), [var for var in read if var not in found.inputs]
     if _reads_image(found.operation) and hidden:
         inputs[0] = hidden.pop(0)  # the normalised image, which is never written
-    if not all(var in grids for var in (*inputs, *hidden, found.output)):
+    beside = {inputs[number] for number in channel_operands(found.operation)}
+    wide = found.output not in grids
+    if wide and not hasattr(found.operation, "wide"):
+        return None
+    if not all(var in grids or var in beside for var in (*inputs, *hidden)):
         return None
     layers = _layers(found, [grids[var] for var in read])
     if layers is None:
         return None
     weights, scales = layers
-    output, between = grids[found.output], tuple(grids[var] for var in hidden)
-    meaning = ByteScales(tuple(grids[var] for var in inputs), scales, output, between)
-    operation = _saturating(with_dtype(found.operation, "int8"), between, output)
+    output, between = grids.get(found.output, _REAL), tuple(grids[var] for var in hidden)
+    given = tuple(_REAL if var in beside else grids[var] for var in inputs)
+    meaning = ByteScales(given, scales, output, between)
+    operation = with_dtype(found.operation, "int8")
+    widened = {"wide": True} if wide else {}
+    operation = replace(_saturating(operation, between, output), **widened)
     return replace(found, operation=operation, weights={**weights, "scales": meaning})
+
+
+def channel_operands(operation: Operation) -> list[int]:
+    """Which inputs are one value per channel beside a map: they are float32 in 8 bits, too."""
+    if isinstance(operation, Pointwise):
+        return ([1] if operation.gate else []) + (
+            [1 + operation.gate] if operation.add == "channel" else []
+        )
+    if isinstance(operation, LocalGlobal):
+        return [1] if operation.gate else []
+    if isinstance(operation, Conv):
+        read = [step for step in operation.then if step.startswith(("add", "sub", "mul"))]
+        first = len(operation.cin)
+        return [first + i for i, step in enumerate(read) if step.endswith("_channel")]
+    return []
 
 
 def _of_parts(found: Found, grids: Grids) -> Found | None:
@@ -133,4 +165,8 @@ def _saturating(operation: Operation, hidden: tuple[Grid, ...], output: Grid) ->
 
 def saturates(act: str, grid: Grid) -> bool:
     """Whether the bytes of a map hold no number that an activation would change."""
-    return grid.zero == 0 and (act == "relu" or (act == "relu6" and grid.most <= _SIX))
+    return (
+        grid != _REAL
+        and grid.zero == 0
+        and (act == "relu" or (act == "relu6" and grid.most <= _SIX))
+    )

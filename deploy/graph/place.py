@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.decisive import decisive_values
-from deploy.graph.in_bytes import Grids, chosen
+from deploy.graph.in_bytes import Grids, channel_operands, chosen
 from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
 from deploy.graph.stored import Grid, take_grids
 from deploy.graph.view import Graph, shape_of, values_between
@@ -252,14 +252,15 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         emitter, operation = self.emitter, found.operation
         dtype = dtype_of(operation)
         layout = self.kernels.layout(operation)
-        arguments = []
+        arguments, wide = [], channel_operands(operation) if dtype == "int8" else []
         for number, var in enumerate(found.inputs):
             value, is_image = self.visit_expr(var), layout.from_image and number == 0
             if var in self.parameters and var in self.grids:
                 value = self._rounded(var)
             packed = layout.inputs and not is_image
             if packed:
-                value = emitter.pack(value, shape_of(var), dtype, self._grid(var, dtype))
+                stored: DType = "float32" if number in wide else dtype
+                value = emitter.pack(value, shape_of(var), stored, self._grid(var, stored))
             arguments.append(value)
         constants = self.kernels.constants(operation, found.weights)
         arguments += [relax.const(np.ascontiguousarray(constant)) for constant in constants]
@@ -267,6 +268,8 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         function = emitter.function(operation)
         if not layout.output:
             return emitter.call(function, arguments, shape, str(found.output.ty.dtype))
+        if getattr(operation, "wide", False):
+            dtype = "float32"
         own = self.kernels.own_shape(*shape[1:])
         packed = emitter.call(function, arguments, own, self.kernels.storage(dtype))
         return emitter.unpack(packed, shape, dtype, self._grid(found.output, dtype))

@@ -150,24 +150,32 @@ def take_grids(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[relax.Var, Grid
     """The module without calls of `FUNCTION`, and the grids of the maps that they were on.
 
     Where the smallest number of a map's grid is zero, and nothing ahead of it says that it has no
-    smaller ones, an activation is put there that the bytes do the work of: a ReLU6 where no map of
-    such a kind goes beyond 6, else a ReLU.
+    smaller ones, an activation is put there that the bytes do the work of: a ReLU6 behind a sum of
+    maps that does not go beyond 6, and behind every sum of products if none does, else a ReLU.
     """
     graph = Graph(module["main"])
     found = {var: grid for var in graph.vars if (grid := _marked(graph, var)) is not None}
     if not found:
         return module, {}
-    rectified = {
-        var for var, grid in found.items() if grid.zero == 0 and _is_sum(graph, _source(graph, var))
-    }
-    name = "relu6" if all(found[var].most <= _SIX for var in rectified) else "relu"
-    taker = _Taker(module, graph, found, rectified, name)
+    low = [var for var, grid in found.items() if grid.zero == 0]
+    products = [var for var in low if _is_sum_of_products(graph, _source(graph, var))]
+    added = [v for v in low if graph.call(_source(graph, v), "relax.add") is not None]
+    sums = [var for var in added if var not in products]
+    # Two layers of a block have the same activation, whatever the ranges of their maps.
+    of_products = _rectifier(max((found[var].most for var in products), default=0.0))
+    rectified = dict.fromkeys(products, of_products)
+    rectified |= {var: _rectifier(found[var].most) for var in sums}
+    taker = _Taker(module, graph, found, rectified)
     function = taker.visit_expr(module["main"])
     taker.builder_.update_func(module.get_global_var("main"), function)
     return taker.builder_.get(), taker.grids
 
 
-def _is_sum(graph: Graph, var: relax.Var) -> bool:
+def _rectifier(most: float) -> str:
+    return "relu6" if most <= _SIX else "relu"
+
+
+def _is_sum_of_products(graph: Graph, var: relax.Var) -> bool:
     """Whether a value is a sum of products, its bias added."""
     biased = graph.call(var, "relax.add")
     if biased is not None and graph.constant(biased.args[1]) is not None:
@@ -197,11 +205,10 @@ class _Taker(relax.PyExprMutator):  # type: ignore[misc]
         module: tvm.IRModule,
         graph: Graph,
         found: Mapping[relax.Var, Grid],
-        rectified: set[relax.Var],
-        name: str,
+        rectified: Mapping[relax.Var, str],
     ) -> None:
         super().__init__(module)
-        self.graph, self.found, self.rectified, self.name = graph, found, rectified, name
+        self.graph, self.found, self.rectified = graph, found, rectified
         self.grids: dict[relax.Var, Grid] = {}
         self.taken: dict[relax.Var, relax.Expr] = {}
 
@@ -214,7 +221,8 @@ class _Taker(relax.PyExprMutator):  # type: ignore[misc]
         value = self.visit_expr(source)
         if binding.var in self.rectified:
             if source not in self.taken:  # one map may have several readers, each with its mark
-                self.taken[source] = self.builder_.emit(getattr(relax.op.nn, self.name)(value))
+                rectify = getattr(relax.op.nn, self.rectified[binding.var])
+                self.taken[source] = self.builder_.emit(rectify(value))
             value = self.taken[source]
         self.grids[value] = grid
         self.set_var_remap(binding.var, value)

@@ -256,6 +256,9 @@ class _Finder:
         (other,) = [name for name in total[0].input if name != resized] or [resized]
         if not wiring.is_map(other) or not self._is_fresh(other):
             return False
+        maker = wiring.maker(other)
+        if maker in self._computing and maker is not None and self._is_pointwise(maker):
+            return True  # a 1x1 layer that adds what it upsamples (`Pointwise`, add=low)
         acts = wiring.readers(total[0].output[0])
         if len(acts) != 1 or wiring.bounds(wiring.nodes[acts[0]]) is None:
             return False

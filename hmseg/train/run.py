@@ -92,6 +92,8 @@ class Run:
         """
         with ExitStack() as held:
             self.world.together(lambda: self._take_folder(held, resume=resume))
+            if self.trainer.config.quantise and not resume:
+                self.trainer.calibrate()
             # Every process has looked before the first one writes.
             if self.world.is_main:
                 remove_leftovers(self.folder)

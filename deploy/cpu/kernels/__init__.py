@@ -98,8 +98,8 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.Unpool: (unpool,),
 }
 _IN_BYTES = (
-    concat, conv_int8, convert, depthwise, global_mean, global_pool, inverted_residual, labels_end, local_global,
-    pointwise, resize, stem, stem_block, stem_pair, upsample_add,
+    concat, conv_int8, convert, depthwise, global_mean, global_pool, inverted_residual, labels_end,
+    local_global, pointwise, resize, stem, stem_block, stem_pair, upsample_add,
 )  # fmt: skip
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)

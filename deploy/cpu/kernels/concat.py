@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
-from deploy.cpu.rows.codes import codes_of
+from deploy.cpu.rows.codes import code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.scales import Scales, codes, reading
@@ -68,7 +68,7 @@ def emit(op: Concat, schedule: ConcatSchedule, isa: Isa) -> Any:  # noqa: ANN401
         parts = [Map(isa, f, f"x{i}", n, op.height, width) for i, n in enumerate(op.cin)]
         coded = codes_of(isa, f, len(parts))
         for number, part in enumerate(parts):
-            part.reads = coded and coded[number]
+            part.reads = code_at(coded, number)
         y = Map(isa, f, "y", *op.output)
 
         def whole(part: int, source: int, sink: int, blocks: int, row: ir.Expr) -> None:

@@ -18,7 +18,7 @@ from deploy.cpu.kernels import conv_direct
 from deploy.cpu.kernels.conv_direct import divided, lookup
 from deploy.cpu.layout import Array
 from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand
-from deploy.cpu.rows.codes import Codes, Ending
+from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.scales import (
@@ -89,7 +89,7 @@ def pack(
 
 
 def _biases(
-    op: Conv, isa: Isa, weight: NDArray[Any], bias: NDArray[np.int32], x: Scale
+    op: Conv, isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale
 ) -> NDArray[np.int32]:
     """(P, O/c, c): of each plain convolution, with what the zero point asks for of its taps."""
     packed = []

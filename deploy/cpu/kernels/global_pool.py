@@ -11,7 +11,7 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.average import average, average_bytes
 from deploy.cpu.rows.buffer import RowBuffer
-from deploy.cpu.rows.codes import Ending, codes_of
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.scales import Scales, averaging, codes, pack_product, unit_of, writing
@@ -58,7 +58,7 @@ def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         coded = codes_of(isa, f, 2)
-        ending = Ending(isa, op.act, coded and coded[1])
+        ending = Ending(isa, op.act, code_at(coded, 1))
         product = Product(isa, f, op.cin, op.cout)
         y = Map(isa, f, "y", *op.output)
 

@@ -28,7 +28,7 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_depthwise, pack_pointwise, pack_vector
 from deploy.cpu.rows.block import Block
 from deploy.cpu.rows.buffer import RowBuffer
-from deploy.cpu.rows.codes import Code, Codes, Ending, codes_of
+from deploy.cpu.rows.codes import Code, Codes, Ending, code_at, codes_of
 from deploy.cpu.rows.copy import CopiedRows
 from deploy.cpu.rows.cuts import Chunk, row_range
 from deploy.cpu.rows.depthwise import DepthwiseRows
@@ -186,8 +186,8 @@ def pack(
     """Constants in call order from (weight, bias) pairs in torch's shapes.
 
     In int8 `scales` are of the input, [the expanded map,] the depthwise window's result and the
-    output; before the constants stand the codes of the ring's map, of the other hidden one, of y and
-    of what is added.
+    output; before the constants stand the codes of the ring's map, of the other hidden one, of y
+    and of what is added.
     """
     if scales is not None:
         return _pack_bytes(op, isa, expand, depthwise, project, scales)
@@ -239,9 +239,9 @@ def tail_of(
         ending = Ending(isa, op.act, coded[1])
         depthwise = DepthwiseBytes(isa, f, op.depthwise, px, ending, "depthwise_")
     product = Product(isa, f, op.hidden, op.cout, "project_")
-    code = None if op.wide else coded and coded[2]
+    code = None if op.wide else code_at(coded, 2)
     project = Project(product, tile, Ending(isa, "none", code))
-    return Tail(depthwise, project, coded and coded[0])
+    return Tail(depthwise, project, code_at(coded, 0))
 
 
 def coded_of(
@@ -265,7 +265,7 @@ def block_of(
     """The stages behind a source, without what takes the rows; `band` is what the strips see."""
     coded = coded_of(op, isa, f, source if isinstance(source, Map) else None)
     product = Product(isa, f, op.cin, op.hidden, "expand_")
-    ending = Ending(isa, op.act, coded and coded[0])
+    ending = Ending(isa, op.act, code_at(coded, 0))
     expand = Expand(source, product, ending, schedule.expand_tile, schedule.prefetch)
     tail = tail_of(op, isa, f, schedule.depthwise_px, schedule.project_tile, coded)
     return Block(

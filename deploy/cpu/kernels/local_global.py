@@ -16,7 +16,7 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
 from deploy.cpu.rows.buffer import RowBuffer
-from deploy.cpu.rows.codes import Ending, codes_of
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
@@ -83,11 +83,11 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
-        gate = Map(isa, f, "gate", op.mid, 1, 1) if op.gate else None
+        gate = Map(isa.of_channels, f, "gate", op.mid, 1, 1) if op.gate else None
         low = Map(isa, f, "low", op.mid, op.low_height, op.low_width)
         coded = codes_of(isa, f, 4 if op.gate else 3)
-        middle = Ending(isa, op.mid_act, coded and coded[0])
-        ending = Ending(isa, op.act, coded and coded[1])
+        middle = Ending(isa, op.mid_act, code_at(coded, 0))
+        ending = Ending(isa, op.act, code_at(coded, 1))
         if coded is not None:
             low.reads = coded[2]
             if gate is not None:

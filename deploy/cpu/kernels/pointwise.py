@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
-from deploy.cpu.rows.codes import Ending, codes_of
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
@@ -61,12 +61,13 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         added = None
         if op.add != "none":
-            size = (op.height, op.width) if op.add == "map" else (1, 1)
-            added = Map(isa, f, "r", op.cout, *size)
+            whole = op.add == "map"
+            size = (op.height, op.width) if whole else (1, 1)
+            added = Map(isa if whole else isa.of_channels, f, "r", op.cout, *size)
         coded = codes_of(isa, f, 1 if added is None else 2)
         product = Product(isa, f, op.cin, op.cout)
         y = output_map(isa, f, op)
-        ending = Ending(isa, op.act, None if op.wide else coded and coded[0])
+        ending = Ending(isa, op.act, None if op.wide else code_at(coded, 0))
         if coded is not None and added is not None:
             added.reads = coded[1]
 

@@ -14,7 +14,7 @@ from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
-from deploy.cpu.rows.codes import Ending, codes_of
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
@@ -46,8 +46,8 @@ def default_schedule(op: Pointwise, isa: Isa, threads: int = 2) -> UpsampleAddSc
 def pack(
     op: Pointwise, isa: Isa, weight: Array, bias: Array, scales: Scales | None = None
 ) -> list[NDArray[Any]]:
-    """Constants in call order: weight, bias, row and column tables. In int8, with `scales` of x, low
-    and y: codes of y and low, weight, bias, multiplier, tables."""
+    """Constants in call order: weight, bias, row and column tables. In int8, with `scales` of x,
+    low and y: codes of y and low, weight, bias, multiplier, tables."""
     tables = [table for axis in axes_of(op) for table in axis.table()]
     if scales is None:
         return [pack_pointwise(isa, weight), pack_vector(isa, bias), *tables]
@@ -67,8 +67,8 @@ def emit(op: Pointwise, schedule: UpsampleAddSchedule, isa: Isa) -> Any:  # noqa
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         low = Map(isa, f, "low", op.cout, op.low_height, op.low_width)
         coded = codes_of(isa, f, 2)
-        ending = Ending(isa, op.act, None if op.wide else coded and coded[0])
-        low.reads = coded and coded[1]
+        ending = Ending(isa, op.act, None if op.wide else code_at(coded, 0))
+        low.reads = code_at(coded, 1)
         product = Product(isa, f, op.cin, op.cout)
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
         y = output_map(isa, f, op)

@@ -47,6 +47,11 @@ def codes_of(isa: Isa, f: ir.PrimFuncBuilder, count: int) -> Codes | None:
     return Codes(f, count) if isa.element.integer else None
 
 
+def code_at(codes: Codes | None, row: int) -> Code | None:
+    """One of them, where there are any."""
+    return None if codes is None else codes[row]
+
+
 @dataclass(frozen=True)
 class Ending:
     """What becomes of a result before it is stored: the activation, and quanta in the code of where

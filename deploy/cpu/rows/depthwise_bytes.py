@@ -24,8 +24,8 @@ GROUP = 4  # columns of one step
 class Taps:
     """How the taps of a kernel's row fall into windows of four columns.
 
-    Windows begin at multiples of `step`, and an output at `offset` behind one: it takes `windows` of
-    them, four columns apart, each with weights of its own, zero where there is no tap.
+    Windows begin at multiples of `step`, and an output at `offset` behind one: it takes `windows`
+    of them, four columns apart, each with weights of its own, zero where there is no tap.
     """
 
     kernel: int
@@ -55,11 +55,11 @@ class Taps:
 
 
 def pack_depthwise_bytes(
-    isa: Isa, weight: NDArray[np.int8], bias: NDArray[np.int32], x: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
     weight_scale: NDArray[np.float32], unit: Scale,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of `DepthwiseBytes` from (C, 1, k, k)."""
-    channels, _, k, _ = weight.shape
+    k = weight.shape[-1]
     taps = Taps(k).pack(weight[:, 0])  # (C, k, numbers, 4)
     blocked = pack_per_channel(isa, np.moveaxis(taps, 0, -1))  # (C/c, k, numbers, 4, c)
     together = np.swapaxes(blocked, -1, -2).reshape(*blocked.shape[:3], -1)

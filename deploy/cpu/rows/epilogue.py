@@ -55,7 +55,8 @@ class Epilogue:
         for number, step in enumerate(self.then):
             if step in OPERANDS:
                 shape = OPERANDS[step](*self.output)
-                self._maps.append(Map(self.isa, f, f"{step}{number}", *shape))
+                isa = self.isa.of_channels if step.endswith("_channel") else self.isa
+                self._maps.append(Map(isa, f, f"{step}{number}", *shape))
 
     @property
     def maps(self) -> Sequence[Map]:

@@ -11,8 +11,8 @@ from deploy.cpu.rows.stage import Keep, Source
 
 
 class Expand:
-    """The ending of W x + b of the rows of a source; a `Maker`. While it reads a pixel it asks for the one
-    `prefetch` pixels ahead (0: for none)."""
+    """The ending of W x + b of the rows of a source; a `Maker`. While it reads a pixel it asks for
+    the one `prefetch` pixels ahead (0: for none)."""
 
     def __init__(
         self, source: Source, product: Product, ending: Ending, tile: Tile, prefetch: int = 0

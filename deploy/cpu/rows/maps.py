@@ -16,8 +16,8 @@ LINE_BYTES = 64
 class Map:
     """A parameter of the kernel: (1, C/c, height, width, c).
 
-    Of an 8-bit map `reads` says how quanta become the numbers that `vector` gives; without, these are
-    the quanta. What is stored is quanta.
+    Of an 8-bit map `reads` says how quanta become the numbers that `vector` gives; without, these
+    are the quanta. What is stored is quanta.
     """
 
     def __init__(

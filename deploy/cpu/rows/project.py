@@ -15,8 +15,8 @@ SUM_BYTES = 4  # of an element that holds what a part of the channels gives
 
 
 class Project:
-    """W x + b [+ residual], chunk by chunk of the input channels; of elements that hold no sums, all
-    of them are one chunk. The `ending` has no activation."""
+    """W x + b [+ residual], chunk by chunk of the input channels; of elements that hold no sums,
+    all of them are one chunk. The `ending` has no activation."""
 
     def __init__(self, product: Product, tile: Tile, ending: Ending) -> None:
         self.product, self.tile, self.ending = product, tile, ending

@@ -1,7 +1,7 @@
 """The ring of newest rows that a window moves over.
 
-It is padded with zeros (bytes: the zero point) left and right, so that the window has no special columns. Rows outside the
-map are never stored: the loop over the window's rows leaves them out.
+It is padded with zeros (bytes: the zero point) left and right, so that the window has no special
+columns. Rows outside the map are never stored: the loop over the window's rows leaves them out.
 """
 
 from dataclasses import dataclass

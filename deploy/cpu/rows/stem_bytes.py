@@ -19,7 +19,7 @@ from lut.ops import STEM_STRIDE as STRIDE
 
 
 def pack_stem_bytes(
-    isa: Isa, weight: NDArray[np.int8], bias: NDArray[np.int32], x: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
     weight_scale: NDArray[np.float32], unit: Scale,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of `StemBytes` from (O, 3, k, k), but for codes and normalisation."""

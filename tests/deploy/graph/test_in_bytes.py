@@ -65,8 +65,9 @@ def test_a_block_is_one_kernel_in_bytes(residual: bool) -> None:
 
 
 def test_scores_stay_wide() -> None:
-    found = operations(quantised(block()))
-    assert [dtype_of(op) for op in found if isinstance(op, Pointwise)] == ["float32"]
+    (scores,) = [op for op in operations(quantised(block())) if isinstance(op, Pointwise)]
+    assert scores.dtype == "int8"
+    assert scores.wide
 
 
 def test_without_the_precision_pairs_are_computed_as_written() -> None:

@@ -93,6 +93,14 @@ def test_two_kinds_of_first_weights_are_refused(job: TrainJob):
             replace(job, resume=True, **first)
 
 
+def test_a_quantised_run_begins_with_trained_weights(job: TrainJob):
+    with pytest.raises(UserError, match="goes on from trained weights: name a checkpoint"):
+        replace(job, quantise="int8")
+    with pytest.raises(UserError, match="goes on from trained weights"):
+        replace(job, quantise="int8", init="lite0")
+    assert replace(job, quantise="int8", resume=True).quantise == "int8"
+
+
 def test_a_run_is_watched_to_its_end_and_resumed(job: TrainJob):
     seen, configs = Seen(), []
 

@@ -16,6 +16,8 @@ from deploy.cpu.scales import Scale
 from lut.ops import Activation
 from tests import conditions
 
+from . import arm
+
 ISAS = [
     pytest.param((AVX2_INT8["avx2"], "x86-64-v3"), id="avx2", marks=conditions.AVX2.mark),
     pytest.param(
@@ -46,6 +48,8 @@ def run(func: Any, on: tuple[Isa, str], arrays: list[np.ndarray], shape: tuple[i
 
 
 def run_raw(func: Any, on: tuple[Isa, str], arrays: list[np.ndarray], out: np.ndarray):
+    if on[0].name == "neon":
+        return arm.run(func, on[1], arrays, out)
     target = tvm.target.Target({"kind": "llvm", "mcpu": on[1], "num-cores": 2})
     library = compile_kernels({"main": func}, target)
     y = tvm.runtime.tensor(out)

@@ -40,8 +40,8 @@ def operations(draw):
 
 def sums_of(op, q, zero, w, bias):
     x = torch.from_numpy(q.astype(np.float64) - zero)
-    spread = torch.zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], op.spread)))
-    spread = spread.double()
+    height, width = ((n - 1) * s + 1 for n, s in zip(x.shape[2:], op.spread, strict=True))
+    spread = torch.zeros(*x.shape[:2], height, width, dtype=torch.float64)
     spread[:, :, :: op.spread[0], :: op.spread[1]] = x
     top, left, bottom, right = op.pad
     x = F.pad(spread, (left, right, top, bottom))
