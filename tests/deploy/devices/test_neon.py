@@ -76,6 +76,7 @@ TESTED = (
     Conv((20, 33), 40, 9, 17, then=("add", "prelu", "mul_channel", "scale", "mul_pixel")),
     Conv((8,), 5, 3, 4, (3, 3), pad=(1, 1, 2, 2), spread=(2, 2), then=("relu6",)),
     Conv((20, 33), 40, 9, 17, (3, 3), pad=(1, 1, 1, 1), then=("add", "gelu")),
+    Conv((20, 33), 40, 17, 34, (3, 3), (2, 2), pad=(1, 1, 1, 1), then=("relu",)),
     Conv((20, 33), 40, 9, 17, (3, 3), (1, 1), (6, 6), (6, 6, 6, 6), then=("add", "gelu")),
     Conv((20,), 20, 6, 50, (3, 1), dilation=(16, 1), pad=(16, 0, 16, 0), groups=20),
     Conv((16,), 96, 12, 40, (3, 3), pad=(1, 1, 1, 1), groups=16, then=("relu",)),
