@@ -1,15 +1,27 @@
 """ChannelsFirst: what works on tokens, (1, pixels, channels), or on (1, H, W, C), works on maps."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from deploy.graph.orders import (
+    Atom,
+    Axis,
+    Heads,
+    Order,
+    joined,
+    order_of_map,
+    reshaped,
+    tidy,
+    turned,
+    without,
+)
+from deploy.graph.scores import scores_of
 from deploy.graph.view import Array, Graph, shape_of
 
 Places = NDArray[np.int64]  # of channels
@@ -60,18 +72,6 @@ class ChannelsFirst:
         return relax.transform.DeadCodeElimination(["main"])(mutator.builder_.get())
 
 
-class Atom(NamedTuple):
-    """A part of an axis: it counts through `size` channels ("C") or pixels ("P"), `step` apart."""
-
-    kind: str
-    size: int
-    step: int
-
-
-Axis = tuple[Atom, ...]
-Order = tuple[Axis, ...]  # of a tensor's axes, outermost atom first
-
-
 @dataclass(frozen=True)
 class _View:
     """A tensor that has a map's elements in another order."""
@@ -90,61 +90,6 @@ class _View:
     @property
     def pixels(self) -> int:
         return math.prod(self.plane)
-
-
-def order_of_map(channels: int, height: int, width: int) -> Order:
-    """Of the map itself."""
-    return tidy(
-        [(), (Atom("C", channels, 1),), (Atom("P", height, width),), (Atom("P", width, 1),)]
-    )
-
-
-def tidy(axes: Sequence[Sequence[Atom]]) -> Order:
-    """The one way to write an order: no atom of size 1, and none that could be joined."""
-    return tuple(map(_joined, axes))
-
-
-def _joined(atoms: Sequence[Atom]) -> Axis:
-    joined: list[Atom] = []
-    for atom in atoms:
-        last = joined[-1] if joined else None
-        if atom.size == 1:
-            continue
-        if last and last.kind == atom.kind and last.step == atom.size * atom.step:
-            joined[-1] = Atom(atom.kind, last.size * atom.size, atom.step)
-        else:
-            joined.append(atom)
-    return tuple(joined)
-
-
-def reshaped(order: Order, shape: Sequence[int]) -> Order | None:
-    """The order after a reshape; None where an axis would end within an atom that has no such
-    factor."""
-    todo = [atom for axis in order for atom in axis][::-1]
-    axes: list[list[Atom]] = []
-    for size in shape:
-        axis: list[Atom] = []
-        while size > 1:
-            if not todo:
-                return None
-            atom = todo.pop()
-            if size % atom.size == 0:
-                axis.append(atom)
-                size //= atom.size
-            elif atom.size % size == 0:
-                rest = atom.size // size
-                axis.append(Atom(atom.kind, size, rest * atom.step))
-                todo.append(Atom(atom.kind, rest, atom.step))
-                size = 1
-            else:
-                return None
-        axes.append(axis)
-    return None if todo else tidy(axes)
-
-
-def without(order: Order, kind: str) -> Order:
-    """The same axes without the atoms of a kind."""
-    return tuple(tuple(atom for atom in axis if atom.kind != kind) for axis in order)
 
 
 @relax.expr_functor.mutator
@@ -225,13 +170,13 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
     # The rules.
 
     def permute(self, var: relax.Var, call: relax.Call) -> _View | None:
+        del var
         view = self._view(call.args[0])
         if view is None:
             return None
-        rank = len(shape_of(var))
         axes = call.attrs.axes
-        order = [int(a) % rank for a in axes] if axes is not None else list(range(rank))[::-1]
-        return _View(view.map, tuple(view.order[axis] for axis in order))
+        order = turned(view.order, None if axes is None else [int(axis) for axis in axes])
+        return _View(view.map, order)
 
     def reshape(self, var: relax.Var, call: relax.Call) -> _View | None:
         view = self._view(call.args[0])
@@ -397,85 +342,73 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return self.copies[tensor]
 
     def _attention(self, var: relax.Var, call: relax.Call) -> _View | None:
-        """softmax([scale *] q k) v, of heads whose channels lie together."""
-        softmax = self.graph.call(call.args[0], "relax.nn.softmax")
-        if (
-            softmax is None
-            or int(softmax.attrs.axis) % len(shape_of(var)) != len(shape_of(var)) - 1
-        ):
+        """softmax([scale *] q k [+ bias]) v of heads, of all pixels or of each group of a grid."""
+        scores = scores_of(self.graph, call.args[0])
+        if scores is None:
             return None
-        scores, scale = _scaled(self.graph, softmax.args[0])
-        product = self.graph.call(scores, "relax.matmul")
-        if product is None:
-            return None
-        q, k, v = (self._view(arg) for arg in (*product.args, call.args[1]))
+        q, k, v = (self._view(arg) for arg in (*scores.factors, call.args[1]))
+        last = len(shape_of(var)) - 1
         if q is None or k is None or v is None:
             return None
-        batch = shape_of(var)[:-2]
-        if not batch == shape_of(product.args[0])[:-2] == shape_of(product.args[1])[:-2]:
+        matrices = [
+            Heads.found(view.order, shape_of(view.map)[1:], row, last - 1 + last - row)
+            for view, row in ((q, last - 1), (k, last), (v, last - 1))
+        ]
+        of_q, of_k, of_v = matrices
+        if of_q is None or of_k is None or of_v is None:
             return None
-        heads, last = math.prod(batch), len(batch) + 1
-        parts = [(q, last - 1, last), (k, last, last - 1), (v, last - 1, last)]
-        if any(not _is_heads(view, heads, row, column) for view, row, column in parts):
+        batches = [
+            [[(atom.kind, atom.size) for atom in axis] for axis in view.order[: last - 1]]
+            for view in (q, k, v)
+        ]
+        # The keys' order is no matter, but is one.
+        if batches[1:] != batches[:-1] or k.order[last] != v.order[last - 1]:
             return None
-        if k.order[last] != v.order[last - 1]:  # the keys' order is no matter, but is one
+        if not of_q.grid == of_k.grid == of_v.grid or of_q.heads != of_v.heads:
             return None
-        result = self._heads(q, k, v, heads, scale)
-        width = v.channels // heads
-        axes = [(Atom("C", size, width),) if size > 1 else () for size in batch]
-        if sum(size > 1 for size in batch) > 1:
-            return None
-        return _View(result, tidy([*axes, q.order[last - 1], (Atom("C", width, 1),)]))
-
-    def _heads(self, q: _View, k: _View, v: _View, heads: int, scale: float) -> relax.Var:
-        """Attention as the matcher knows it, of planar maps."""
-
-        def split_up(view: _View, *, turned: bool) -> relax.Var:
-            shape = (1, heads, view.channels // heads, view.pixels)
-            value = self.builder_.emit(relax.op.reshape(view.map, shape))
-            return (
-                self.builder_.emit(relax.op.permute_dims(value, [0, 1, 3, 2])) if turned else value
-            )
-
+        bias = None
+        if scores.bias is not None:
+            kinds = [kind for axis in batches[0] for kind, _ in axis]
+            bias = scores.bias.of(of_q.grid.count, of_q.heads) if kinds != ["C", "P"] else None
+            if bias is None:
+                return None
         emit = self.builder_.emit
-        scores = emit(relax.op.matmul(split_up(q, turned=True), split_up(k, turned=False)))
-        if scale != 1:
-            scores = emit(relax.op.multiply(scores, relax.const(scale, "float32")))
-        weights = emit(relax.op.nn.softmax(scores, axis=-1))
-        mixed = emit(relax.op.matmul(weights, split_up(v, turned=True)))
-        mixed = emit(relax.op.permute_dims(mixed, [0, 1, 3, 2]))
-        return self._emit(relax.op.reshape(mixed, (1, v.channels, *q.plane)))
+        product = emit(
+            relax.op.matmul(self._matrices(q, of_q), self._matrices(k, of_k, turned=True))
+        )
+        if scores.scale != 1:
+            product = emit(relax.op.multiply(product, relax.const(scores.scale, "float32")))
+        if bias is not None:
+            product = emit(relax.op.add(product, relax.const(bias)))
+        weights = emit(relax.op.nn.softmax(product, axis=-1))
+        mixed = emit(relax.op.matmul(weights, self._matrices(v, of_v)))
+        order = of_v.order(*q.plane)
+        result = self._map_of(mixed, order, (v.channels, *q.plane))
+        batch = [
+            [a if a.kind == "P" else Atom("C", a.size, a.step // of_q.width * of_v.width) for a in axis]
+            for axis in q.order[: last - 1]
+        ]
+        return _View(result, tidy([*batch, q.order[last - 1], (Atom("C", of_v.width, 1),)]))
 
+    def _matrices(self, view: _View, heads: Heads, *, turned: bool = False) -> relax.Var:
+        """(groups, heads, pixels, channels), or (groups, heads, channels, pixels)."""
+        order = heads.order(*view.plane, turned=turned)
+        shape = tuple(math.prod(atom.size for atom in axis) for axis in order)
+        return self._ordered(_View(view.map, order), shape)
 
-def _scaled(graph: Graph, var: relax.Expr) -> tuple[relax.Expr, float]:
-    """What is multiplied by a number, and the number; 1 for anything else."""
-    call = graph.call(var, "relax.multiply", "relax.divide")
-    for turned in (False, True) if call is not None else ():
-        value, other = call.args[::-1] if turned else call.args
-        number = graph.constant(other)
-        if number is not None and number.size == 1 and isinstance(value, relax.Var):
-            if call.op.name == "relax.multiply":
-                return value, float(number.item())
-            if not turned and number.item():
-                return value, 1 / float(number.item())
-    return var, 1.0
-
-
-def _is_heads(view: _View, heads: int, row: int, column: int) -> bool:
-    """Whether a view is a matrix for each head: all pixels, and the head's channels."""
-    width = view.channels // heads
-    before = _joined([atom for axis in view.order[: min(row, column)] for atom in axis])
-    return (
-        max(row, column) == len(view.order) - 1
-        and view.channels == heads * width
-        and before == _joined([Atom("C", heads, width)])
-        and view.order[column] == _joined([Atom("C", width, 1)])
-        and all(atom.kind == "P" for atom in view.order[row])
-    )
+    def _map_of(self, tensor: relax.Var, order: Order, shape: tuple[int, int, int]) -> relax.Var:
+        """The map whose elements a tensor has in this order."""
+        atoms = [atom for axis in order for atom in axis]
+        stored = sorted(atoms, key=lambda atom: (atom.kind, -atom.step))
+        emit = self.builder_.emit
+        value = emit(relax.op.reshape(tensor, [atom.size for atom in atoms] or [1]))
+        if stored != atoms:
+            value = emit(relax.op.permute_dims(value, [atoms.index(atom) for atom in stored]))
+        return self._emit(relax.op.reshape(value, (1, *shape)))
 
 
 def _all_channels(view: _View) -> Axis:
-    return _joined([Atom("C", view.channels, 1)])
+    return joined([Atom("C", view.channels, 1)])
 
 
 def _size(order: Order) -> int:
