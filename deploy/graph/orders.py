@@ -1,7 +1,7 @@
 """In which order a tensor has the elements of a map: arithmetic on sizes, of axes and parts of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -179,20 +179,42 @@ def inverse(order: Order, shape: Shape) -> Order:
     return whole
 
 
-def order_behind(graph: Graph, value: relax.Expr) -> tuple[relax.Var, Order, Vars] | None:
-    """The map that a tensor is made of by moving its elements alone, the tensor's order, and the
-    values on the way, the tensor among them."""
-    moves: list[relax.Var] = []
-    while (call := graph.call(value, "relax.permute_dims", "relax.reshape")) is not None:
-        moves.append(value)
-        value = call.args[0]
+def orders_behind(
+    graph: Graph, value: relax.Expr
+) -> Iterator[tuple[relax.Var, Order, Vars]]:
+    """The maps that a tensor is made of by moving elements alone, the first one first, with the
+    tensor's order, and the values between, the tensor among them."""
+    moves: list[relax.Expr] = [value]
+    while (call := graph.call(moves[-1], "relax.permute_dims", "relax.reshape")) is not None:
+        moves.append(call.args[0])
+    while moves:
+        of = moves.pop()
+        if _is_map(of):
+            order = _moved(graph, order_of_map(*shape_of(of)[1:]), moves[::-1])
+            if order is not None:
+                yield of, order, tuple(moves)
+
+
+def heads_behind(
+    graph: Graph, value: relax.Expr, *, turned: bool = False
+) -> tuple[relax.Var, Heads, Vars] | None:
+    """The map whose matrices (groups, heads, pixels, channels) a tensor is, or with pixels and
+    channels `turned`, how it is split up, and the values between."""
+    if len(shape_of(value)) != 4:
+        return None
+    for of, order, moves in orders_behind(graph, value):
+        shape: Shape = shape_of(of)[1:]  # type: ignore[assignment]
+        heads = Heads.found(order, shape, 2 + turned, 3 - turned)
+        if heads is not None and order == heads.order(*shape[1:], turned=turned):
+            return of, heads, moves
+    return None
+
+
+def _is_map(value: relax.Expr) -> bool:
     if not isinstance(value, relax.Var) or str(value.ty.dtype) != "float32":
-        return None
+        return False
     shape = shape_of(value)
-    if len(shape) != 4 or shape[0] != 1:
-        return None
-    order = _moved(graph, order_of_map(*shape[1:]), moves[::-1])
-    return None if order is None else (value, order, tuple(moves))
+    return len(shape) == 4 and shape[0] == 1
 
 
 def order_of_result(graph: Graph, var: relax.Var) -> tuple[relax.Var, Order, Vars] | None:

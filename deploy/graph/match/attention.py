@@ -1,18 +1,18 @@
 """Attention between the pixels of maps."""
 
 from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from tvm import relax
 
 from deploy.graph.match.found import Found
 from deploy.graph.match.steps import steps_to
-from deploy.graph.orders import Heads, inverse, order_behind, order_of_result
+from deploy.graph.orders import Heads, heads_behind, inverse, order_of_result
 from deploy.graph.scores import scores_of
 from deploy.graph.view import Graph, map_of, shape_of
-from lut.ops import Attention
+from lut.ops import Attention, Step
 
-_Vars = tuple[relax.Var, ...]
+_Parts = tuple[Attention, list[relax.Var], dict[str, Any], tuple[relax.Var, ...]]
 
 
 def match_attention(graph: Graph, var: relax.Var) -> Iterator[Found]:
@@ -32,7 +32,7 @@ def match_attention(graph: Graph, var: relax.Var) -> Iterator[Found]:
         )  # fmt: skip
 
 
-def _heads(graph, var, then):
+def _heads(graph: Graph, var: relax.Var, then: tuple[Step, ...]) -> _Parts | None:
     result = order_of_result(graph, var)
     product = None if result is None else graph.call(result[0], "relax.matmul")
     if result is None or product is None or len(shape_of(result[0])) != 4:
@@ -40,15 +40,14 @@ def _heads(graph, var, then):
     scores = scores_of(graph, product.args[0])
     if scores is None:
         return None
-    inner, maps, parts = [*result[2], *scores.inner], [], []
-    for value, row in ((scores.factors[0], 2), (scores.factors[1], 3), (product.args[1], 2)):
-        behind = order_behind(graph, value)
-        if behind is None or len(shape_of(value)) != 4:
+    inner = [*result[2], *scores.inner]
+    maps: list[relax.Var] = []
+    parts: list[Heads] = []
+    for number, value in enumerate((*scores.factors, product.args[1])):
+        behind = heads_behind(graph, value, turned=number == 1)
+        if behind is None:
             return None
-        of, order, moves = behind
-        heads = Heads.found(order, map_of(of), row, 5 - row)
-        if heads is None or order != heads.order(*map_of(of)[1:], turned=row == 3):
-            return None
+        of, heads, moves = behind
         inner += moves
         maps.append(of)
         parts.append(heads)
@@ -63,7 +62,7 @@ def _heads(graph, var, then):
         return None
     if not all(graph.used_once(value) for value in inner):
         return None
-    weights = {"scale": scores.scale}
+    weights: dict[str, Any] = {"scale": scores.scale}
     biases = 0
     if scores.bias is not None:
         bias = scores.bias.of(of_q.grid.count, of_q.heads)
