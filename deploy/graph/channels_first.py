@@ -184,7 +184,8 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         if view is None:
             return None
         return View(
-            self.builder_.emit(relax.Call(call.op, [view.map, *call.args[1:]], call.attrs)), view.order
+            self.builder_.emit(relax.Call(call.op, [view.map, *call.args[1:]], call.attrs)),
+            view.order,
         )
 
     def binary(self, var: relax.Var, call: relax.Call) -> View | None:
@@ -295,7 +296,9 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         else:
             return
         parts: list[View | None] = []
-        for part in joined.parts if other is not None else ():
+        if other is None:
+            return
+        for part in joined.parts:
             if part is None:  # a product with ones
                 parts.append(total_over_pixels(emit, other, axis))
             else:

@@ -1,4 +1,4 @@
-"""In which order a tensor has the elements of a map: arithmetic on sizes, of axes and parts of them."""
+"""In which order a tensor has the elements of a map: arithmetic on sizes of axes and parts."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -171,23 +171,19 @@ def inverse(order: Order, shape: Shape) -> Order:
             found.append((atom, Atom(str(number), atom.size, step)))
             step *= atom.size
     found.sort(key=lambda pair: (pair[0].kind, -pair[0].step))
-    channels, pixels = (
-        joined([at for atom, at in found if atom.kind == kind]) for kind in "CP"
-    )
+    channels, pixels = (joined([at for atom, at in found if atom.kind == kind]) for kind in "CP")
     whole = reshaped(((), channels, pixels), (1, *shape))
     assert whole is not None
     return whole
 
 
-def orders_behind(
-    graph: Graph, value: relax.Expr
-) -> Iterator[tuple[relax.Var, Order, Vars]]:
+def orders_behind(graph: Graph, value: relax.Expr) -> Iterator[tuple[relax.Var, Order, Vars]]:
     """The maps that a tensor is made of by moving elements alone, the first one first, with the
     tensor's order, and the values between, the tensor among them."""
     moves: list[relax.Expr] = [value]
     while (call := graph.call(moves[-1], "relax.permute_dims", "relax.reshape")) is not None:
         moves.append(call.args[0])
-    while moves:
+    while len(moves) > 1:  # it is no map itself, whatever its shape
         of = moves.pop()
         if _is_map(of):
             order = _moved(graph, order_of_map(*shape_of(of)[1:]), moves[::-1])

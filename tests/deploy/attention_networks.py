@@ -7,6 +7,7 @@ bias by relative position (Swin, arXiv 2103.14030, section 3.2).
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -154,7 +155,7 @@ class WindowAttention(nn.Module):
 def _network(widths: tuple[int, ...], block: Callable[[int], nn.Module]) -> nn.Module:
     """A convolution at 1/2, an inverted residual and a block at each further half, class scores."""
     layers: list[nn.Module] = [conv(3, widths[0], 3, stride=2, act=nn.ReLU6())]
-    for number, (cin, cout) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (cin, cout) in enumerate(pairwise(widths)):
         layers.append(InvertedResidual(cin, cout, stride=2))
         if number:
             layers.append(block(cout))

@@ -1,8 +1,9 @@
 """softmax(scale * q k + bias) v of each head, on blocked activations.
 
-A task has one head, one group of pixels and some queries. It turns the keys, so that one channel of neighbouring keys
-is a vector; then it takes a few queries after the other: their scores, the exponentials and their
-sums, in memory of the thread that stays in the second cache, and the mean of the values.
+A task has one head, one group of pixels and some queries. It turns the keys, so that one channel
+of neighbouring keys is a vector; then it takes a few queries after the other: their scores, the
+exponentials and their sums, in memory of the thread that stays in the second cache, and the mean
+of the values.
 """
 
 from collections.abc import Callable

@@ -30,10 +30,10 @@ def pad(node: Node) -> Expr:
     if filling is not None and filling.size != 1:
         node.refuse("its value must be one number; the file is not valid ONNX")
     ends = [axis for axis in range(len(old)) if end[axis]]
-    numbers = filling is not None and node.dtype() != "bool" and filling.item() != 0
-    if numbers and not any(begin) and len(ends) == 1 and end[ends[0]] > 0:  # a column of ones, say
+    number = 0 if filling is None or node.dtype() == "bool" else filling.item()
+    if number and not any(begin) and len(ends) == 1 and end[ends[0]] > 0:  # a column of ones, say
         beside = [end[axis] if axis == ends[0] else size for axis, size in enumerate(old)]
-        more = constant(np.full(beside, filling.item(), node.dtype()))
+        more = constant(np.full(beside, number, node.dtype()))
         return relax.op.concat([x, more], ends[0])
     value = tirx.const(0 if filling is None else filling.item(), node.dtype())
     if node.dtype() == "bool":

@@ -53,6 +53,7 @@ from tests.deploy.cpu.kernels import (
     test_inverted_residual,
     test_maps,
     test_pointwise,
+    test_product,
     test_stem,
     test_stem_block,
     test_stem_pair,
@@ -61,8 +62,8 @@ from tests.deploy.cpu.kernels import (
 
 FILES = (
     test_arg_max, test_attention, test_channel_norm, test_depthwise, test_ends, test_head,
-    test_inverted_residual, test_maps, test_pointwise, test_product, test_stem, test_stem_block, test_stem_pair,
-    test_windows,
+    test_inverted_residual, test_maps, test_pointwise, test_product, test_stem,
+    test_stem_block, test_stem_pair, test_windows,
 )  # fmt: skip
 
 # What `test_kernel` runs; tests/deploy/cpu/test_isa.py looks for a kernel that is missing.

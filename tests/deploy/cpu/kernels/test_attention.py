@@ -36,7 +36,9 @@ def reference(op, q, k, v, scale, bias=None):
     scores = cut(q).flatten(4).mT @ cut(k).flatten(4) * scale
     if bias is not None:
         grid = (rows, columns) if op.biases > op.heads else (1, 1)
-        scores = scores + torch.from_numpy(bias).double().reshape(*grid, op.heads, *scores.shape[3:])
+        scores = scores + torch.from_numpy(bias).double().reshape(
+            *grid, op.heads, *scores.shape[3:]
+        )
     mixed = cut(v).flatten(4) @ torch.softmax(scores, dim=-1).mT
     mixed = mixed.unflatten(4, (op.height // rows, op.width // columns))
     back = (2, 3, 4, 0, 5, 1) if op.apart else (2, 3, 0, 4, 1, 5)
