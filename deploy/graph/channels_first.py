@@ -11,6 +11,7 @@ from tvm import relax
 from deploy.graph.matrix_views import (
     View,
     attention,
+    map_of_tensor,
     ordered,
     product,
     spread,
@@ -314,11 +315,27 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return call.args[0]
 
     def _product(self, var: relax.Var, call: relax.Call) -> View | None:
+        """Of two views, or of one and a tensor, which becomes a map."""
         a, b = (self.views.get(arg) for arg in call.args)
+        if a is None and b is not None:
+            a = self._matrix(call.args[0])
+        if b is None and a is not None:
+            b = self._matrix(call.args[1])
         rank = len(shape_of(var))
         if a is None or b is None or not len(a.order) == len(b.order) == rank:
             return None
         return product(self.builder_.emit, a, b)
+
+    def _matrix(self, tensor: relax.Expr) -> View:
+        """Matrices (*heads, rows, columns) that no map has, as one."""
+        *batch, rows, columns = shape_of(tensor)
+        heads = math.prod(batch)
+        axes = [Atom("C", heads, columns)], [Atom("P", rows, 1)], [Atom("C", columns, 1)]
+        order = reshaped(tidy(axes), shape_of(tensor))
+        assert order is not None  # the heads' axis may be cut anywhere
+        shape = heads * columns, rows, 1
+        planar = self.visit_expr(tensor)
+        return View(map_of_tensor(self.builder_.emit, planar, order, shape), order)
 
     def slice(self, var: relax.Var, call: relax.Call) -> View | None:
         """Of channels alone."""
@@ -390,14 +407,28 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
         return self.copies[tensor]
 
     def _attention(self, call: relax.Call) -> View | None:
-        scores = scores_of(self.graph, call.args[0])
+        """Weights by values, or values by weights, both turned."""
+        weights, values = call.args
+        exchanged = self.graph.call(values, "relax.permute_dims")
+        if exchanged is not None and exchanged.attrs.axes is not None:
+            axes = [int(axis) for axis in exchanged.attrs.axes]
+            if axes == [*range(len(axes) - 2), len(axes) - 1, len(axes) - 2]:
+                found = self._mixed(exchanged.args[0], weights, turned=True)
+                if found is not None:
+                    return found
+        return self._mixed(weights, values)
+
+    def _mixed(
+        self, weights: relax.Expr, values: relax.Expr, *, turned: bool = False
+    ) -> View | None:
+        scores = scores_of(self.graph, weights)
         if scores is None:
             return None
-        views = [self._view(arg) for arg in (*scores.factors, call.args[1])]
-        q, k, v = views
+        q, k, v = (self._view(arg) for arg in (*scores.factors, values))
         if q is None or k is None or v is None or len({len(view.order) for view in (q, k, v)}) > 1:
             return None
-        return attention(self.builder_.emit, scores, q, k, v)
+        result = attention(self.builder_.emit, scores, q, k, v.exchanged() if turned else v)
+        return result.exchanged() if turned and result is not None else result
 
 
 def _all_channels(view: View) -> Axis:

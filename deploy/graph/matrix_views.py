@@ -37,6 +37,10 @@ class View:
         """Of the map."""
         return math.prod(self.plane)
 
+    def exchanged(self) -> "View":
+        """With its last two axes exchanged."""
+        return View(self.map, (*self.order[:-2], self.order[-1], self.order[-2]))
+
     def heads(self, row: int, column: int) -> Heads | None:
         """As matrices of pixels and channels, on these axes."""
         return Heads.found(self.order, (self.channels, *self.plane), row, column)

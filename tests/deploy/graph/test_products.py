@@ -77,6 +77,35 @@ def test_pixels_by_channels():
     check(net, net.op("Relu", net.whole(mixed)), 2)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_attention_of_one_head(turned):
+    """As DANet has it: values by weights, which are turned."""
+    net = Heads()
+    q, k, v = net.heads(heads=1, turned=True), net.heads(heads=1), net.heads(heads=1)
+    weights = net.op("Softmax", net.op("Mul", net.op("MatMul", q, k), net.number(0.2)), axis=-1)
+    if turned:
+        mixed = net.op("MatMul", v, net.turn(weights, 0, 1, 3, 2))
+    else:
+        v = net.turn(v, 0, 1, 3, 2)
+        mixed = net.turn(net.op("MatMul", weights, v), 0, 1, 3, 2)
+    model = net.model(net.op("Relu", net.whole(mixed)))
+    names = operations_of(model, TARGETS[0])
+    assert names.count("attention") == 1
+    assert not [name for name in names if name.startswith("relax.")]
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
+def test_a_factor_that_no_map_has():
+    """A matrix that operators of TVM's make, here a running sum."""
+    net = Heads()
+    q, k, v = net.heads(), net.heads(turned=True), net.heads()
+    weights = net.op("Mul", net.op("MatMul", q, k), net.number(1 / N))
+    weights = net.op("CumSum", weights, net._weight(np.array(3)))
+    model = net.model(net.op("Relu", net.whole(net.op("MatMul", weights, v))))
+    assert operations_of(model, TARGETS[0]).count("product") == 2
+    assert max_error(model, TARGETS[0]) < 1e-3
+
+
 @pytest.mark.parametrize("ones", ["pad", "concat"])
 def test_sums_beside_products(ones):
     """A column of ones, whose products are sums, by which the others are divided."""
