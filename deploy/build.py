@@ -45,7 +45,9 @@ def build_source(
     **options: Any,  # noqa: ANN401 - `build_artifact`'s
 ) -> tuple[Artifact, list[Comparison]]:
     """`build_artifact` of what ``--model`` names: a user's own file is compared with."""
-    return build_artifact(source.graph, target, own=own_file(source), **options)
+    return build_artifact(
+        source.graph, target, own=own_file(source), quantised=source.quantised, **options
+    )
 
 
 def build_artifact(
@@ -54,6 +56,7 @@ def build_artifact(
     *,
     threads: int,
     own: OwnFile | None = None,
+    quantised: onnx.ModelProto | None = None,
     measured: Mapping[str, Fields] | None = None,
     exact: bool = False,
     passes: Sequence[tvm.transform.Pass] | None = None,
@@ -66,6 +69,8 @@ def build_artifact(
     `remote` is given.
 
     `own` is the user's own file: before anything is compiled, the graph is compared with it.
+    `quantised` is the same network in 8 bits (`deploy.quantise`): it is compiled then, and what the
+    binary is held to.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
     kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
@@ -85,6 +90,8 @@ def build_artifact(
     images = probe_images(metadata.resolution, golden_image)
     complete = with_logits_output(model)
     readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)
+    if quantised is not None:
+        model, complete = quantised, with_logits_output(quantised)
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
     expectations = Expectations(complete, inputs)
     golden = expectations["golden"]
@@ -137,7 +144,7 @@ def package_source(
     backend = backend_of(target)
     measured = tuned_for(target, threads)
     kernels = backend.kernels(target, threads, measured, exact=exact)
-    job = Job(source.graph, target, kernels, None, None, cache)
+    job = Job(source.compiled, target, kernels, None, None, cache)
     return backend.package(job, artifact, folder)
 
 

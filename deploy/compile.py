@@ -19,7 +19,8 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import default_cache
-from deploy.precision import parse_precision
+from deploy.precision import PRECISIONS, parse_precision
+from deploy.quantise.request import INT8, MOST, Request
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -50,6 +51,10 @@ def compile_model(
     std: Sequence[float] | None = None,
     output_name: str | None = None,
     threshold: float | None = None,
+    calibrate: str | Path | None = None,
+    calibrate_frames: int = MOST,
+    keep: Sequence[str] = (),
+    max_miou_loss: float | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Compile a model, check it against onnxruntime, and write one artifact file, which
@@ -65,15 +70,21 @@ def compile_model(
     options of these names; `mean` and `std` are of the image in 0..1, one number for each channel
     (ImageNet's where an RGB image is normalised). `threads` are those that the network is tuned
     for, by default as many as `hmseg.load` takes. `num_classes` is of a zoo name, without its
-    released weights. `on_step` is told what is done now.
+    released weights. `calibrate` is a folder of frames for the precision int8, with
+    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options. `on_step` is told what
+    is done now, and what int8 costs.
 
     Raises UserError for what cannot be compiled as asked, WorkError where the compiled network does
     not match: then nothing is written. Warns where nothing at hand runs the target, so that it was
     not checked.
     """
     check_target(target)
-    if precision is not None:
+    if precision not in (None, INT8):
         parse_precision(precision)
+    folder_of_frames = None if calibrate is None else Path(calibrate)
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    request = Request(folder_of_frames, calibrate_frames, kept, max_miou_loss)
+    request.check(precision)
     if isinstance(model, str | Path):
         check_model(str(model))
     if threads is not None and threads < 1:
@@ -94,13 +105,20 @@ def compile_model(
             mean=None if mean is None else tuple(mean), std=None if std is None else tuple(std),
             output_name=output_name, threshold=threshold,
         )  # fmt: skip
+    request.check_model(precision, name, source.imported and source.imported.file.model)
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
 
-    resolved = resolve_target(target, precision=precision)
+    by_graph = precision == INT8 and INT8 not in PRECISIONS
+    resolved = resolve_target(target, precision=None if by_graph else precision)
+    request.check_target(precision, resolved)
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
+    workers = threads or default_threads()
+    source, report = request.quantised(source, workers, on_step)
+    if report is not None:
+        on_step(report.lines()[-1])
     artifact, comparisons = build_source(
-        source, resolved, threads=threads or default_threads(), cache=cache, on_step=on_step
+        source, resolved, threads=workers, cache=cache, on_step=on_step
     )
     if not comparisons:
         message = f"{path} was not checked: {artifact.parity['reason']}"

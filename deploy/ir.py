@@ -6,10 +6,13 @@ here. All functions but `prim_func` are called while a PrimFunc is being built.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, assert_never
 
+from tvm.ir import StringImm
+from tvm.s_tir.stmt import SBlock, SBlockRealize
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Select, Shuffle, op
+from tvm.tirx import AttrStmt, Select, Shuffle, op
 from tvm.tirx.script import builder as T
 
 from lut.ops import Activation
@@ -26,6 +29,7 @@ then = T.Then
 otherwise = T.Else
 scalar = T.float32  # one float
 uint8 = T.uint8  # one byte
+uint32 = T.uint32  # one word
 minimum, maximum = T.min, T.max  # of two indices
 both, either, negate = T.And, T.Or, T.Not
 select = Select  # (condition, yes, no), lane by lane
@@ -48,16 +52,62 @@ def prim_func(name: str, signature: Callable[[PrimFuncBuilder], Callable[[], Non
     The body stands in a root block that says nothing of what it reads and writes: without it
     Relax's HasReshapePattern fails on a function of one input and one output.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({EMITTED: True})
-            body = signature(PrimFuncBuilder())
-            with T.sblock("root"):
-                T.reads()
-                T.writes()
-                body()
-        return builder.get()
+    written: dict[str, None] = {}
+    before = _WRITTEN.set(written)
+    try:
+        with IRBuilder() as builder:
+            with T.prim_func(s_tir=True):
+                T.func_name(name)
+                T.func_attr({EMITTED: True})
+                body = signature(PrimFuncBuilder())
+                with T.sblock("root"):
+                    T.reads()
+                    T.writes()
+                    body()
+            function = builder.get()
+    finally:
+        _WRITTEN.reset(before)
+    return _with_llvm(function, "\n".join(written)) if written else function
+
+
+# What the functions of LLVM's own that the PrimFunc under construction calls are written as.
+_WRITTEN: ContextVar[dict[str, None]] = ContextVar("written")
+
+
+def call_llvm(name: str, text: str, dtype: str, *arguments: Expr) -> Expr:
+    """Call a pure function that `text` defines in LLVM's language, to be inlined: for instructions
+    on types that TVM has no words for. Texts of one PrimFunc are joined, each once, and each line
+    that declares."""
+    declared = [line for line in text.splitlines() if line.startswith("declare ")]
+    rest = [line for line in text.splitlines() if not line.startswith("declare ")]
+    _WRITTEN.get().update(dict.fromkeys([*declared, "\n".join(rest)]))
+    return op.call_extern(dtype, name, *arguments)
+
+
+def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
+    """a * b + c of floats, rounded once on every target."""
+    kind, name = (f"<{lanes} x float>", f"v{lanes}f32") if lanes > 1 else ("float", "f32")
+    text = (
+        f"declare {kind} @llvm.fma.{name}({kind}, {kind}, {kind})\n"
+        f"define linkonce_odr {kind} @hmseg_fma_{lanes}({kind} %a, {kind} %b, {kind} %c) "
+        "alwaysinline {\n"
+        f"  %r = call {kind} @llvm.fma.{name}({kind} %a, {kind} %b, {kind} %c)\n"
+        f"  ret {kind} %r\n}}\n"
+    )
+    dtype = f"float32x{lanes}" if lanes > 1 else "float32"
+    return call_llvm(f"hmseg_fma_{lanes}", text, dtype, a, b, c)
+
+
+def _with_llvm(function: Any, text: str) -> Any:  # noqa: ANN401 - PrimFuncs
+    """The PrimFunc, which brings what it calls of LLVM's."""
+    realize = function.body
+    root = realize.block
+    body = AttrStmt(T.int32(0), "pragma_import_llvm", StringImm(text), root.body)
+    block = SBlock(
+        root.iter_vars, root.reads, root.writes, root.name_hint, body, root.init,
+        root.alloc_buffers, root.match_buffers, root.annotations,
+    )  # fmt: skip
+    return function.with_body(SBlockRealize(realize.iter_values, realize.predicate, block))
 
 
 @contextmanager
@@ -182,6 +232,11 @@ def prefetch(buffer: Buffer, *index: Expr) -> None:
 def shuffle(first: Expr, second: Expr, lanes: Sequence[int]) -> Expr:
     """A vector of these lanes of two, counted through both."""
     return T.Shuffle([first, second], [T.int32(lane) for lane in lanes])
+
+
+def reinterpret(value: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """The same bits as another type of as many."""
+    return op.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
 
 
 def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:

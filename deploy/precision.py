@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from deploy.noise import Deviation
 from lut.errors import UserError
+from lut.ops import DType
 
 # How much further than float32's own noise a side may lie from the truth: decision 0037.
 NOISE_MULTIPLE = Deviation(rms=4, largest=8)
@@ -26,6 +27,8 @@ class Precision:
     note: str = ""  # for titles
     suffix: str = ""  # of files
     advice: str = ""  # where a network does not match in it
+    maps: DType = "float32"  # that a CPU's operations name; a GPU's stay float32 (decision 0022)
+    machines: str = ""  # where it is to be had, for who asks elsewhere
 
     def __str__(self) -> str:
         return self.name
@@ -45,13 +48,43 @@ FP32 = Precision("fp32", NOISE_MULTIPLE, 1e-4, 1e-4)
 # image, whose pixels all round alike, so that no sum averages it out). Allowed is 64 u. A wrong
 # kernel is off by 1000 u, a map beyond half's range by infinity. Labels differ in 0.4% at most.
 FP16 = Precision(
-    "fp16", None, 2**-5, 1e-2, ", maps in fp16", "-fp16", "; compile it with --precision fp32"
+    "fp16",
+    None,
+    2**-5,
+    1e-2,
+    ", maps in fp16",
+    "-fp16",
+    "; compile it with --precision fp32",
+    machines="--target cuda",
 )
-PRECISIONS = {precision.name: precision for precision in (FP32, FP16)}
+# As half, with u = 2^-8 of a rounding to 8 bits. Measured: docs/decisions/0068.
+BF16 = Precision(
+    "bf16",
+    None,
+    2**-2,
+    5e-2,
+    ", maps in bf16",
+    "-bf16",
+    "; compile it with --precision fp32",
+    "bfloat16",
+    "CPUs with AVX-512 BF16 or ARM's BF16",
+)
+INT8 = Precision(
+    "int8",
+    None,
+    2**-2,
+    5e-2,
+    ", maps in int8",
+    "-int8",
+    "; compile it with --precision bf16",
+    "int8",
+    "CPUs",
+)
+PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16, INT8)}
 
 
 def parse_precision(text: str) -> Precision:
-    """fp32 or fp16; raises UserError for anything else."""
+    """fp32, fp16 or bf16; raises UserError for anything else."""
     if text not in PRECISIONS:
-        raise UserError(f"unknown precision {text!r}: choose {' or '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {text!r}: choose {', '.join(PRECISIONS)}")
     return PRECISIONS[text]

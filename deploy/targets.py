@@ -1,11 +1,12 @@
 """Targets by name: each kind of machine knows its own words."""
 
+from dataclasses import replace
 from typing import Any
 
 from deploy.cpu import targets as cpu
 from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
-from deploy.precision import FP32, parse_precision
+from deploy.precision import BF16, FP32, INT8, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
@@ -35,8 +36,8 @@ def resolve_target(
     """Turn an alias (``cpu``, ``arm``, ``android``, ``cuda``, ``adreno``), an x86-64 level or CPU
     name of LLVM (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/``, ``nvidia/`` or
     ``qcom/`` tag of TVM, or TVM's JSON into a Target. `architectures` are those that CUDA's machine
-    code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32``, as by default, or, for CUDA,
-    ``fp16``.
+    code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32``, as by default, for CUDA
+    ``fp16``, for CPUs that compute with it ``bf16``.
 
     Raises UserError, naming what there is, for anything else.
     """
@@ -49,11 +50,13 @@ def resolve_target(
     target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, _LISTED)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
-    if wanted is not FP32:
-        raise UserError(
-            f"--precision {precision} is for --target cuda, not for {text}, which is fp32 only"
-        )
-    return target
+    if wanted is FP32:
+        return target
+    if wanted is INT8 and not adreno:
+        return replace(target, precision=INT8)
+    if adreno or wanted is not BF16:
+        raise UserError(f"--precision {wanted} is for {wanted.machines}, not for {text}")
+    return cpu.with_bfloat16(target)
 
 
 def _check_kind(config: dict[str, Any] | None) -> None:

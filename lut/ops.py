@@ -16,7 +16,7 @@ is to be read from top to bottom.
 
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -27,7 +27,7 @@ Addend = Literal["none", "map", "channel", "low"]
 ImageLayout = Literal["uint8_nhwc", "float32_nchw"]
 MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
 Reduction = Literal["max", "mean", "mean_padded"]  # of a window; `mean_padded` counts its padding
-DType = Literal["float32"]  # of the maps in memory
+DType = Literal["float32", "bfloat16", "int8"]  # of the maps in memory
 # What is done to each value of a kernel's output, one step after the other: functions of the value
 # alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants;
 # sums and products with another map of the output's shape, of one value per channel, or per pixel.
@@ -837,9 +837,10 @@ class Logits(Operation):
 @_register("convert")
 @dataclass(frozen=True)
 class Convert(Operation):
-    """A map to a backend's own layout (``pack``), or back to planes (``unpack``)."""
+    """A map to a backend's own layout (``pack``), or back to planes (``unpack``); in that layout
+    from `dtype` to float32 (``widen``), or back (``narrow``)."""
 
-    direction: Literal["pack", "unpack"]
+    direction: Literal["pack", "unpack", "widen", "narrow"]
     channels: int
     height: int
     width: int
@@ -849,6 +850,22 @@ class Convert(Operation):
     def output(self) -> Shape:
         """(channels, height, width)."""
         return self.channels, self.height, self.width
+
+
+def dtype_of(operation: Operation) -> DType:
+    """The type that its maps lie in memory as."""
+    if isinstance(operation, StemPair):
+        return operation.second.dtype
+    found: DType = operation.dtype  # type: ignore[attr-defined]
+    return found
+
+
+def with_dtype(operation: Operation, dtype: DType) -> Operation:
+    """The same on maps of another type."""
+    if isinstance(operation, StemPair):
+        first, second = operation.first, operation.second
+        return StemPair(replace(first, dtype=dtype), replace(second, dtype=dtype))
+    return replace(operation, dtype=dtype)  # type: ignore[call-arg]
 
 
 def expand(operation: Operation, has: Callable[[Operation], bool]) -> list[Operation]:

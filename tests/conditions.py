@@ -78,6 +78,10 @@ AVX2 = Condition("this CPU has no AVX2", lambda: _has("avx2", "fma"))
 AVX512 = Condition(
     "this CPU has no AVX-512", lambda: _has("avx512f", "avx512vl", "avx512bw", "avx512dq")
 )
+VNNI = Condition(
+    "this CPU has no AVX-512 VNNI", lambda: _has("avx512_vnni", "avx512bw", "avx512vbmi")
+)
+AVXVNNI = Condition("this CPU has no AVX-VNNI", lambda: _has("avx_vnni", "avx2"))
 TWO_CORES = Condition("one core", lambda: len(os.sched_getaffinity(0)) >= 2)
 NOT_ROOT = Condition("root may write anywhere", lambda: os.geteuid() != 0)
 MOUNTS = Condition("this machine lets nobody mount a small file system", _mounts)

@@ -9,6 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
+from deploy.cli.quantising import QuantiseOptions, quantise_source
 from lut.errors import UserError
 from lut.files import check_writable
 
@@ -30,6 +31,7 @@ def compile_model(
     ends: options.EndOptions,
     place: places.PlaceOptions,
     kept: options.CacheOptions,
+    quantising: QuantiseOptions,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="No Winograd convolutions: slower, with less rounding."),
@@ -52,10 +54,18 @@ def compile_model(
     package = form == "c"
     if out and not package:
         check_writable(out)
+    request = quantising.read(on.precision)
     cache = kept.open()
     workers, remote = place.read()
     read = options.read_file(model, given)
+<<<<<<< HEAD
+    quantising.check(on.precision, model, read)
     resolved = on.resolve(remote)
+=======
+    request.check_model(on.precision, model, read and read.file.model)
+    resolved = on.resolve(remote, quantised=True)
+    request.check_target(on.precision, resolved)
+>>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
     if out and package:
         from deploy.backends import backend_of
 
@@ -74,6 +84,7 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
+    source, quantisation = quantise_source(request, source, workers)
     with step(f"compiling for {resolved.machine}") as progress:
         artifact, comparisons = build_source(
             source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
@@ -118,7 +129,7 @@ def compile_model(
             say(f"check it {where.format(path.name)}")
     if as_json:
         timed = {"quick_timing": timing.to_json()} if timing else {}
-        print_json({"artifact": str(path), **artifact.manifest(), **timed})
+        print_json({"artifact": str(path), **artifact.manifest(), **quantisation, **timed})
     else:
         print(path)
 

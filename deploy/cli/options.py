@@ -19,7 +19,12 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import ObjectCache, default_cache
+<<<<<<< HEAD
 from deploy.precision import parse_precision
+=======
+from deploy.precision import PRECISIONS, parse_precision
+from deploy.quantise.request import INT8
+>>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -64,6 +69,16 @@ def check_target(text: str) -> None:
     check_target(text)
 
 
+<<<<<<< HEAD
+INT8 = "int8"
+=======
+def check_precision_name(text: str) -> None:
+    """As `deploy.precision.parse_precision`; int8 is known too."""
+    if text != INT8:
+        parse_precision(text)
+
+
+>>>>>>> b371f6afdbe32715aac3a0e08da25bd09c1efdcf
 DEFAULT_MODEL = "tiny-hmseg"
 HAND_MADE_MODEL = "tiny-mrms"  # what is trained and searched around, as in the paper
 Model = Annotated[
@@ -152,8 +167,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default, or with --target cuda fp16: maps lie in memory as half, sums stay "
-        "fp32.",
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
+        "--target cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]

@@ -1,6 +1,11 @@
 """CPU instruction sets as data, and the register tile that follows from them."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from deploy.cpu.elements import FLOAT32, Bfloat16, Element
+from deploy.cpu.int8 import Int8
+from lut.ops import DType
 
 
 @dataclass(frozen=True)
@@ -8,8 +13,9 @@ class Isa:
     """What a kernel template needs to know about one vector instruction set.
 
     `lanes` is the number of float32 in a register and the channel block c of the activation
-    layout (N, C/c, H, W, c). The cache sizes are those of the smallest core that the set is
-    usually found on; a target may replace them.
+    layout (N, C/c, H, W, c); `element` is how the numbers of maps and weights are stored. The cache
+    sizes are those of the smallest core that the set is usually found on; a target may replace
+    them.
     """
 
     name: str
@@ -20,10 +26,16 @@ class Isa:
     fma_latency: int  # cycles
     l1_bytes: int
     l2_bytes: int
+    element: Element = FLOAT32
 
     def blocks(self, channels: int) -> int:
         """Channel blocks of c that hold `channels`, the last one padded with zeros."""
         return -(-channels // self.lanes)
+
+    @property
+    def wide(self) -> "Isa":
+        """The same with maps of float32."""
+        return replace(self, element=FLOAT32)
 
 
 AVX2 = Isa("avx2", 8, 16, 2, 2, 4, 32 << 10, 512 << 10)
@@ -31,6 +43,40 @@ AVX512 = Isa("avx512", 16, 32, 2, 2, 4, 48 << 10, 1 << 20)
 NEON = Isa("neon", 4, 32, 2, 2, 4, 32 << 10, 512 << 10)
 
 ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
+
+# The elements other than float32 by the name of the instruction set, and by the LLVM feature that
+# a target must have. The first that its features allow is the best; the last of each family in int8
+# needs no more than its kernels in float32.
+_ELEMENTS: dict[DType, dict[str, dict[str, Element]]] = {
+    "bfloat16": {
+        "avx512": {"avx512bf16": Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512")},
+        "neon": {"bf16": Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16")},
+    },
+    "int8": {
+        "avx512": {"avx512vnni": Int8("vnni"), "avx512bw": Int8("madd")},
+        "avx2": {"avxvnni": Int8("vnni"), "avx2": Int8("madd")},
+        "neon": {"i8mm": Int8("usdot"), "dotprod": Int8("sdot"), "neon": Int8("mul")},
+    },
+}
+
+
+def elements_of(isa: Isa, features: Collection[str]) -> dict[DType, Element]:
+    """What maps can be made of on a target with these features, by type."""
+    found: dict[DType, Element] = {"float32": FLOAT32}
+    for dtype, families in _ELEMENTS.items():
+        for feature, element in families.get(isa.name, {}).items():
+            if feature in features:
+                found.setdefault(dtype, element)
+    return found
+
+
+def _variants(isa: Isa, dtype: DType) -> dict[str, Isa]:
+    return {f: replace(isa, element=e) for f, e in _ELEMENTS[dtype][isa.name].items()}
+
+
+AVX512_BF16 = _variants(AVX512, "bfloat16")["avx512bf16"]
+NEON_BF16 = _variants(NEON, "bfloat16")["bf16"]
+AVX512_INT8, AVX2_INT8, NEON_INT8 = (_variants(isa, "int8") for isa in (AVX512, AVX2, NEON))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Channels are padded with zeros to a multiple of c, the lanes of the instruction 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,13 @@ def pack_vector(isa: Isa, v: Array) -> Array:
     return np.ascontiguousarray(_pad(v, 0, isa.blocks(len(v)) * isa.lanes).reshape(-1, isa.lanes))
 
 
-def pack_pointwise(isa: Isa, w: Array) -> Array:
-    """(O, I) or (O, I, 1, 1) -> (O/c, I, c); I is not padded."""
+def pack_pointwise(isa: Isa, w: Array) -> NDArray[Any]:
+    """(O, I) or (O, I, 1, 1) -> (O/c, I/g, c * g), as `Element.pack_weights` has it; of float32
+    (O/c, I, c), I not padded."""
     out, inner = w.shape[:2]
     padded = _pad(w.reshape(out, inner), 0, isa.blocks(out) * isa.lanes)
     blocked = padded.reshape(-1, isa.lanes, inner)
-    return np.ascontiguousarray(blocked.transpose(0, 2, 1))
+    return isa.element.pack_weights(blocked.transpose(0, 2, 1))
 
 
 def pack_depthwise(isa: Isa, w: Array) -> Array:

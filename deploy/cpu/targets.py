@@ -1,10 +1,12 @@
 """CPUs as targets: by alias, x86-64 level, LLVM's name, TVM's tag or JSON."""
 
 import difflib
+from dataclasses import replace
 from typing import Any
 
 from deploy import host
 from deploy.cpu.cpu_names import CPU_NAMES
+from deploy.precision import BF16
 from deploy.target import Target
 from lut.errors import UserError
 
@@ -19,6 +21,9 @@ ALIASES: dict[str, dict[str, Any]] = {
 }
 ARCHITECTURES = ("x86_64", "aarch64")  # as ``uname -m`` prints them
 WORDS = ("cpu", *ALIASES, *X86_64_LEVELS)
+
+# The features, in LLVM's names, that sums of products of bfloat16 need.
+_BFLOAT16 = {"x86_64": ("avx512f", "avx512bf16"), "aarch64": ("neon", "bf16")}
 
 # Processor families by the first word of LLVM's triple, and what stands where `mcpu` is missing.
 _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
@@ -49,6 +54,19 @@ def resolve_cpu(text: str, config: dict[str, Any] | None, known: str) -> Target:
     if text.startswith("arm/"):
         return _target_from_tag(text)
     return _cpu_target(text, {"kind": "llvm", "mtriple": _triple_of(text), "mcpu": text}, known)
+
+
+def with_bfloat16(target: Target) -> Target:
+    """The target with maps of bfloat16; raises UserError where its CPU does not compute with it."""
+    needed = _BFLOAT16[target.architecture]
+    missing = [feature for feature in needed if feature not in target.features]
+    if missing:
+        raise UserError(
+            f"--precision bf16: {target.machine} has no {' and no '.join(missing)}, the "
+            "instructions for it; leave --precision out for fp32, or compile for a CPU that has "
+            "them, such as znver4, sapphirerapids or neoverse-v1"
+        )
+    return replace(target, precision=BF16)
 
 
 def host_target() -> Target:

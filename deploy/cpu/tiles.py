@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from deploy import ir
+from deploy.cpu.elements import FLOAT32, Element
 from deploy.cpu.isa import Isa, Tile
 
 # A float32 sum of n terms in one row is off by about sqrt(n / 2) roundings of its size. One that is
@@ -36,15 +37,23 @@ def sum_in_parts(
             body(parts * each + step)
 
 
-def reduce_channels(isa: Isa, channels: int, step: Callable[[ir.Expr, ir.Expr], None]) -> None:
-    """Loop over channels as (block, lane): whole blocks, then the real lanes of the last one."""
+def reduce_channels(
+    isa: Isa, channels: int, step: Callable[[ir.Expr, ir.Expr], None], group: int = 1
+) -> None:
+    """Loop over channels as (block, lane), `group` of them in a step, named by the first: whole
+    blocks, then the real lanes of the last one."""
     full, tail = divmod(channels, isa.lanes)
     if full:
-        with ir.serial(0, full) as block, ir.serial(0, isa.lanes) as lane:
-            step(block, lane)
+        with ir.serial(0, full) as block:
+            over_lanes(isa.lanes, group, lambda lane: step(block, lane))
     if tail:
-        with ir.serial(0, tail) as lane:
-            step(full, lane)
+        over_lanes(tail, group, lambda lane: step(full, lane))
+
+
+def over_lanes(lanes: int, group: int, step: Callable[[ir.Expr], None]) -> None:
+    """Loop over lanes, `group` of them in a step, named by the first."""
+    with ir.serial(0, -(-lanes // group)) as number:
+        step(number * group if group > 1 else number)
 
 
 def matmul_tile(
@@ -59,16 +68,17 @@ def matmul_tile(
     finish: Callable[[int, int, ir.Expr], None],
     registers: ir.Registers | None = None,
     in_parts: bool = True,
+    element: Element = FLOAT32,
 ) -> None:
     """px pixels x ob channel blocks of a 1x1 convolution, in registers.
 
-    x(pixel, block, lane) is one float, w(output block, block, lane) a vector, init and finish give
-    and take the vector of (pixel, output block). With init None, `registers` hold the start
-    (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded once per
-    channel and each broadcast is used ob times: the other nesting needs px broadcasts at once and
-    spills.
+    x(pixel, block, lane) is one operand of `element`, w(output block, block, lane) its weights,
+    init and finish give and take the sums of (pixel, output block). With init None, `registers`
+    hold the start (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded
+    once per channel and each broadcast is used ob times: the other nesting needs px broadcasts at
+    once and spills.
     """
-    acc = registers or ir.Registers(px * ob, isa.lanes)
+    acc = registers or ir.Registers(px * ob, isa.lanes, element.sums)
     if init is not None:
         for p in range(px):
             for o in range(ob):
@@ -77,23 +87,22 @@ def matmul_tile(
     def step(block: ir.Expr, lane: ir.Expr) -> None:
         weights = [ir.bind(w(o, block, lane)) for o in range(ob)]
         for p in range(px):
-            value = ir.bind(ir.splat(x(p, block, lane), isa.lanes))
+            value = ir.bind(element.spread(x(p, block, lane), isa.lanes))
             for o in range(ob):
-                acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+                at = p * ob + o
+                acc[at] = element.dot(acc[at], weights[o], value, isa.lanes)
 
-    if in_parts and channels > LONG:
+    if in_parts and channels > LONG and not element.integer:
         full, tail = divmod(channels, isa.lanes)
 
         def block(number: ir.Expr) -> None:
-            with ir.serial(0, isa.lanes) as lane:
-                step(number, lane)
+            over_lanes(isa.lanes, element.group, lambda lane: step(number, lane))
 
         sum_in_parts(acc, px * ob, isa.lanes, full, PART // isa.lanes, block)
         if tail:
-            with ir.serial(0, tail) as lane:
-                step(full, lane)
+            over_lanes(tail, element.group, lambda lane: step(full, lane))
     else:
-        reduce_channels(isa, channels, step)
+        reduce_channels(isa, channels, step, element.group)
     for p in range(px):
         for o in range(ob):
             finish(p, o, acc[p * ob + o])

@@ -30,13 +30,20 @@ class Source:
     """A deployable graph, the network behind it where it has a name here, from normalised image to
     scores of its size, and what its weights are.
 
-    `imported` says how a user's file became that graph.
+    `imported` says how a user's file became that graph. `quantised` is the same network in 8 bits,
+    by scales that were found for it.
     """
 
     graph: "onnx.ModelProto"
     network: "nn.Module | None"
     weights: str
     imported: "Imported | None" = None
+    quantised: "onnx.ModelProto | None" = None
+
+    @property
+    def compiled(self) -> "onnx.ModelProto":
+        """The graph that a binary is made of, and held to."""
+        return self.graph if self.quantised is None else self.quantised
 
     @property
     def metadata(self) -> Metadata:

@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy.cpu.elements import FLOAT32, Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
@@ -52,10 +53,12 @@ from deploy.cpu.kernels import (
 )
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
+from deploy.cpu.scales import scales_of
+from deploy.graph.in_bytes import ByteScales
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
-from lut.ops import Operation
+from lut.ops import DType, Operation, dtype_of, with_dtype
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
 KERNELS_VERSION = 4
@@ -88,6 +91,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
+_IN_BYTES = (convert, inverted_residual, pointwise)
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
@@ -123,17 +127,32 @@ class CpuKernels:
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
-    asks for plain sums everywhere.
+    asks for plain sums everywhere. `maps` is the type that maps lie in memory as, `elements` what
+    they can be made of, by type.
     """
 
     isa: Isa
     threads: int
     measured: Mapping[str, Fields] = field(default_factory=dict)
     exact: bool = False
+    maps: DType = "float32"
+    elements: Mapping[DType, Element] = field(default_factory=lambda: {"float32": FLOAT32})
+
+    def isa_for(self, op: Operation) -> Isa:
+        """The instruction set, with the element that this operation's maps are made of."""
+        return replace(self.isa, element=self.elements[dtype_of(op)])
+
+    def stored(self, op: Operation) -> Operation:
+        """As `Kernels.stored`."""
+        return with_dtype(op, self.maps) if self.maps == "bfloat16" else op
+
+    def storage(self, dtype: DType) -> str:
+        """As `Kernels.storage`."""
+        return self.elements[dtype].stored
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
-        return has_kernel(op)
+        return has_kernel(op) and (dtype_of(op) != "int8" or module_of(op) in _IN_BYTES)
 
     def exactly(self, op: Operation) -> Operation:
         """As `Kernels.exactly`: only what rounds otherwise changes its name."""
@@ -143,7 +162,7 @@ class CpuKernels:
 
     def rule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """What the kernel's module chooses without measuring."""
-        return module_of(op).default_schedule(op, self.isa, self.threads)
+        return module_of(op).default_schedule(op, self.isa_for(op), self.threads)
 
     def schedule(self, op: Operation) -> Any:  # noqa: ANN401 - a Schedule
         """The schedule to emit an operation with."""
@@ -159,17 +178,20 @@ class CpuKernels:
         """
         module = module_of(op)
         if hasattr(module, "alternatives"):
-            yield from module.alternatives(op, self.isa, self.threads)
+            yield from module.alternatives(op, self.isa_for(op), self.threads)
         yield from neighbours(best, self.isa)
 
     def emit(self, op: Operation, schedule: Any = None) -> Any:  # noqa: ANN401 - a PrimFunc
         """As `Kernels.emit`, or with another schedule."""
         chosen = self.schedule(op) if schedule is None else schedule
-        return module_of(op).emit(op, chosen, self.isa)
+        return module_of(op).emit(op, chosen, self.isa_for(op))
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa, **weights)
+        given = dict(weights)
+        if isinstance(meaning := given.get("scales"), ByteScales):
+            given["scales"] = scales_of(meaning)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **given)
         return packed
 
     def layout(self, op: Operation) -> Layout:

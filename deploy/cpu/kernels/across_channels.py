@@ -62,7 +62,7 @@ def emit(op: AcrossChannels, schedule: AcrossChannelsSchedule, isa: Isa) -> Any:
             for p in range(px):
                 if tail:  # what lies behind the last channel is anything
                     ir.store(line, neutral, p * c, lanes=c)
-                    rest = ir.load(source.buffer, 0, full, 0, begin + p, 0, lanes=tail)
+                    rest = source.lanes(full, 0, begin + p, 0, tail)
                     ir.store(line, rest, p * c, lanes=tail)
                     acc[p] = both(acc[p], ir.load(line, p * c, lanes=c))
                 ir.store(line, acc[p], p * c, lanes=c)

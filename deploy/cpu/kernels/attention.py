@@ -319,7 +319,7 @@ class _Kernel:
                 channel = ir.bind(head * op.value + within)
                 with ir.when(within < op.value), ir.then():
                     value = buffer[(p * ob + o) * c + lane]
-                    ir.store_scalar(self.y.buffer, value, 0, channel // c, 0, at, channel % c)
+                    self.y.store(channel // c, 0, at, value, channel % c, 1)
             # Every head writes the channels behind the last one: the same zeros.
             with ir.serial(op.heads * op.value, self.y.blocks * c) as channel:
-                ir.store_scalar(self.y.buffer, 0.0, 0, channel // c, 0, at, channel % c)
+                self.y.store(channel // c, 0, at, ir.const(0), channel % c, 1)

@@ -49,8 +49,8 @@ def emit(op: ChannelSlice, schedule: ChannelSliceSchedule, isa: Isa) -> Any:  # 
                 for of, source, sink, lanes in (
                     (block + out, lane, 0, c - lane), (last, 0, c - lane, lane),
                 ):  # fmt: skip
-                    value = ir.load(x.buffer, 0, of, row, column, source, lanes=lanes)
-                    ir.store(y.buffer, value, 0, out, row, column, sink, lanes=lanes)
+                    value = x.lanes(of, row, column, source, lanes)
+                    y.store(out, row, column, value, sink, lanes)
 
         def body() -> None:
             with ir.parallel(0, tasks) as task, ir.loop(*row_range(task, tasks, op.height)) as row:

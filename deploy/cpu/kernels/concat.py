@@ -75,11 +75,10 @@ def emit(op: Concat, schedule: ConcatSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 if sum(piece.lanes for piece in pieces) < c:
                     y.row(row).store(out, column, ir.const(0, c))
                 for piece in pieces:
-                    value = ir.load(
-                        parts[piece.part].buffer, 0, piece.block, row, column, piece.source,
-                        lanes=piece.lanes,
-                    )  # fmt: skip
-                    ir.store(y.buffer, value, 0, out, row, column, piece.sink, lanes=piece.lanes)
+                    value = parts[piece.part].lanes(
+                        piece.block, row, column, piece.source, piece.lanes
+                    )
+                    y.store(out, row, column, value, piece.sink, piece.lanes)
 
         def body() -> None:
             with ir.parallel(0, tasks) as task, ir.loop(*row_range(task, tasks, op.height)) as row:

@@ -57,7 +57,7 @@ def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa
                     1,
                     ob,
                     first,
-                    x=lambda p, block, lane: mean.value(block, p, lane),
+                    x=lambda p, block, lane: mean.operand(block, p, lane),
                     finish=lambda p, o, v: y.row(0).store(
                         first + o, p, ir.activate(v, op.act, isa.lanes)
                     ),

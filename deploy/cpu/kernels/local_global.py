@@ -87,7 +87,7 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
                     px,
                     ob,
                     first,
-                    x=lambda p, block, lane: source.value(block, left + begin + p, lane),
+                    x=lambda p, block, lane: source.operand(block, left + begin + p, lane),
                     finish=finish,
                 )
 
@@ -99,7 +99,7 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
                     px,
                     ob,
                     first,
-                    x=lambda p, block, lane: wide.value(block, begin + p, lane),
+                    x=lambda p, block, lane: wide.operand(block, begin + p, lane),
                     finish=lambda p, o, v: target.store(
                         first + o, left + begin + p, ir.activate(v, op.act, c)
                     ),

@@ -168,11 +168,7 @@ class _Kernel:
                 channel = ir.bind(head * op.columns + within)
                 with ir.when(within < op.columns), ir.then():
                     value = buffer[(p * ob + o) * c + lane]
-                    self._store(value, channel, begin + p)
+                    self.y.store(channel // c, 0, begin + p, value, channel % c, 1)
             # Every head writes the channels behind the last one: the same zeros.
             with ir.serial(op.heads * op.columns, self.y.blocks * c) as channel:
-                self._store(0.0, channel, begin + p)
-
-    def _store(self, value: ir.Expr, channel: ir.Expr, pixel: ir.Expr) -> None:
-        c = self.isa.lanes
-        ir.store_scalar(self.y.buffer, value, 0, channel // c, 0, pixel, channel % c)
+                self.y.store(channel // c, 0, begin + p, ir.const(0), channel % c, 1)

@@ -17,6 +17,7 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.kernels import inverted_residual, stem
 from deploy.cpu.layout import Array
 from deploy.cpu.rows.block import Block
+from deploy.cpu.rows.codes import Ending
 from deploy.cpu.rows.depthwise import DepthwiseRows
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
@@ -80,7 +81,7 @@ def block_of(
     stem = StemRows(isa, f, op.stem, schedule.stem_tile)
     depthwise = DepthwiseRows(isa, f, op.block.depthwise, schedule.depthwise_px, "depthwise_")
     product = Product(isa, f, op.hidden, op.cout, "project_")
-    project = Project(product, schedule.project_tile)
+    project = Project(product, schedule.project_tile, Ending(isa, "none"))
     band = Band(window_of(op.block), strip)
     return Block(isa, band, stem, depthwise, project, op.hidden, isa.blocks(op.hidden))
 

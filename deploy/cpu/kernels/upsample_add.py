@@ -69,7 +69,7 @@ def emit(op: Pointwise, schedule: UpsampleAddSchedule, isa: Isa) -> Any:  # noqa
                     px,
                     ob,
                     first,
-                    x=lambda p, block, lane: source.value(block, begin + p, lane),
+                    x=lambda p, block, lane: source.operand(block, begin + p, lane),
                     finish=lambda p, o, v: out.store(
                         first + o, begin + p, ir.activate(v, op.act, isa.lanes)
                     ),

@@ -7,7 +7,7 @@ from tvm import relax
 
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.layout import pack_activation
-from deploy.graph.place import KernelEmitter, called_kernel
+from deploy.graph.place import KernelEmitter, called_conversion
 from deploy.graph.view import Graph, shape_of
 
 # Each output element depends on the operands' elements at its place alone, and no attribute names
@@ -63,8 +63,12 @@ class _Propagate(relax.PyExprMutator):  # type: ignore[misc]
         call = self._blocked_call(binding)
         if call is None:
             super().visit_var_binding_(binding)
-            if called_kernel(self.module, binding.value) == "unpack":
+            unpack = called_conversion(self.module, binding.value, "unpack")
+            if unpack is not None and unpack.dtype == "float32":
                 self.blocked[binding.var] = self.visit_expr(binding.value.args[1].fields[0])
+            elif unpack is not None:  # CancelLayouts makes one conversion of the two
+                planar = self.visit_expr(binding.var)
+                self.blocked[binding.var] = self.emitter.pack(planar, shape_of(binding.var))
             return
         self.changed = True
         result = self.builder_.emit(call)

@@ -10,23 +10,28 @@ class RowBuffer:
 
     def __init__(self, isa: Isa, blocks: int, columns: int, left: ir.Expr = 0) -> None:
         self.columns = columns
-        self._lanes, self._left = isa.lanes, left
-        self._buffer = ir.scratch(blocks * columns * isa.lanes)
+        self._lanes, self._left, self._element = isa.lanes, left, isa.element
+        self._buffer = ir.scratch(blocks * columns * isa.lanes, isa.element.stored)
 
     def _at(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         return (block * self.columns + column - self._left) * self._lanes
 
     def value(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
         """As `Row.value`."""
-        return self._buffer[self._at(block, column) + lane]
+        return self._element.value(self._buffer, self._at(block, column) + lane)
+
+    def operand(self, block: ir.Expr, column: ir.Expr, lane: ir.Expr) -> ir.Expr:
+        """As `Row.operand`."""
+        return self._element.operand(self._buffer, self._at(block, column) + lane)
 
     def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """As `Row.vector`."""
-        return ir.load(self._buffer, self._at(block, column), lanes=self._lanes)
+        return self._element.load(self._buffer, self._at(block, column), lanes=self._lanes)
 
-    def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
+    def store(self, block: ir.Expr, column: ir.Expr, *vectors: ir.Expr) -> None:
         """As `Row.store`."""
-        ir.store(self._buffer, vector, self._at(block, column), lanes=self._lanes)
+        at = self._at(block, column)
+        self._element.store_run(self._buffer, vectors, at, lanes=self._lanes)
 
     def ahead(self, column: ir.Expr, pixels: int) -> None:
         """Nothing to ask for: it was written just now."""

@@ -30,6 +30,7 @@ class Cells:
         """The class with the highest score at every pixel of a row."""
         scores, c = self._scores, self._scores.isa.lanes
         height, width = scores.height, scores.width
+        element = scores.isa.element
         flat = ir.view(scores.buffer, (scores.blocks * height * width * c,))
         size = min(c, width)
         best, label = ir.Registers(1, size), ir.Registers(1, size, "int32")
@@ -38,7 +39,7 @@ class Cells:
 
             def look(block: ir.Expr, lane: ir.Expr) -> None:
                 at = ((block * height + row) * width + begin) * c + lane
-                value = ir.bind(ir.load_strided(flat, at, c, lanes=size))
+                value = ir.bind(element.load_strided(flat, at, c, lanes=size))
                 wins = value > best[0]
                 number = ir.splat(ir.cast(block * c + lane, "int32"), size)
                 label[0] = ir.select(wins, number, label[0])

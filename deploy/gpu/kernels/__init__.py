@@ -19,7 +19,7 @@ from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, res
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
-from lut.ops import Operation
+from lut.ops import DType, Operation
 
 # Tuning records and latency tables are believed for one version only: raise it when a kernel's
 # loops, its rule or the meaning of a schedule's fields change.
@@ -75,6 +75,14 @@ class GpuKernels:
         """As `Kernels.constants`."""
         packed: list[NDArray[Any]] = MODULES[type(op)].pack(op, self.schedule(op), **weights)
         return packed
+
+    def stored(self, op: Operation) -> Operation:
+        """As `Kernels.stored`: of half precision `deploy.gpu.store_half` takes care later."""
+        return op
+
+    def storage(self, dtype: DType) -> str:
+        """As `Kernels.storage`."""
+        return dtype
 
     def layout(self, op: Operation) -> Layout:
         """Planar, all of them."""

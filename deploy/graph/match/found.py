@@ -16,7 +16,8 @@ class Found:
 
     `inner` are the values between, which nothing else reads. `weights` are what its kernels pack,
     by the names that they give their parts: pairs of weight and bias in torch's shapes, and of an
-    image's normalisation `mean` and `std`.
+    image's normalisation `mean` and `std`. `hidden` are the maps between its parts, in order, which
+    a kernel may hold in memory.
     """
 
     operation: Operation
@@ -24,6 +25,7 @@ class Found:
     output: relax.Var
     inner: tuple[relax.Var, ...]
     weights: Mapping[str, Any]
+    hidden: tuple[relax.Var, ...] = ()
 
 
 # The operations that end at a variable, largest first; none where there is none.

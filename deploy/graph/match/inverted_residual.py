@@ -66,7 +66,8 @@ def _whole(
         inner = (project.output, *inner)
     if expand is not None:
         inner = (*inner, depthwise.input, *expand.inner)
-    yield Found(block, [source], output, inner, weights)
+    hidden = (depthwise.input, project.input) if expand else (project.input,)
+    yield Found(block, [source], output, inner, weights, hidden)
 
 
 def _expansion(graph: Graph, depthwise: ConvBlock) -> ConvBlock | None:

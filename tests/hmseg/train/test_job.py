@@ -12,9 +12,9 @@ from hmseg.network_file import to_line, write_network
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.compute import Compute
 from hmseg.train.config import Learning, Stage, TrainConfig
+from hmseg.train.confusion import Confusion
 from hmseg.train.job import Passes, TrainJob, train
 from hmseg.train.loop import StepReport
-from hmseg.train.metrics import Confusion
 from hmseg.train.run import RunOptions
 from lut.errors import UserError
 from tests.hmseg.data.folders import SIZE, make_camvid, make_lip

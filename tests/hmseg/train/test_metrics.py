@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from hmseg.data.batches import normalise_on
 from hmseg.families.calibrate import calibrate_batch_norm
-from hmseg.train.metrics import Confusion, evaluate, torch_predictor
+from hmseg.train.confusion import Confusion
+from hmseg.train.metrics import evaluate, torch_predictor
 from hmseg.zoo import create_model
 from lut.errors import UserError
 

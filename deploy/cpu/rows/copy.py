@@ -1,0 +1,31 @@
+"""Rows of a map as they are, for a window that wants them with padding around them."""
+
+from deploy import ir
+from deploy.cpu.rows.cuts import Chunk, Span
+from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.stage import Keep, MakeRow
+
+PIXELS = 8  # at once
+
+
+class CopiedRows:
+    """A `Maker` of a map's own rows, as they are stored."""
+
+    def __init__(self, x: Map) -> None:
+        self.x = x
+
+    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
+        """As `Maker.start`."""
+        px = min(PIXELS, span.inside)
+
+        def next_row(number: ir.Expr, keep: Keep) -> None:
+            with ir.serial(0, chunk.blocks) as block:
+
+                def tile(begin: ir.Expr) -> None:
+                    for p in range(px):
+                        stored = self.x.stored(chunk.first + block, number, begin + p)
+                        keep(block, begin + p, stored)
+
+                span.over_tiles(px, tile)
+
+        return next_row
