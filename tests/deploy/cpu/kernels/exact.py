@@ -16,9 +16,7 @@ from tests import conditions
 
 ISAS = [
     pytest.param((AVX2_INT8["avx2"], "x86-64-v3"), id="avx2", marks=conditions.AVX2.mark),
-    pytest.param(
-        (AVX2_INT8["avxvnni"], "sierraforest"), id="avxvnni", marks=conditions.AVXVNNI.mark
-    ),
+    pytest.param((AVX2_INT8["avxvnni"], "sierraforest"), id="avxvnni", marks=conditions.AVXVNNI.mark),
     pytest.param((AVX512_INT8["avx512bw"], "x86-64-v4"), id="avx512", marks=conditions.AVX512.mark),
     pytest.param((AVX512_INT8["avx512vnni"], "znver4"), id="vnni", marks=conditions.VNNI.mark),
 ]

@@ -114,9 +114,7 @@ def test_classes_of_rows_give_the_same(on, height, dilation, phases):
         16, 96, 16, height, 10, 5, 1, dilation, residual=True, act="none", dtype="int8"
     )
     schedule = kernel.default_schedule(op, on[0], 2)
-    check(
-        on, op, schedule=dataclasses.replace(schedule, mode="rows", chunk=6, phases=phases, tasks=3)
-    )
+    check(on, op, schedule=dataclasses.replace(schedule, mode="rows", chunk=6, phases=phases, tasks=3))
 
 
 @pytest.mark.parametrize("isa", [AVX512_BF16, AVX512_INT8["avx512vnni"]])

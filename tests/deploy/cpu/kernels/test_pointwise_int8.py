@@ -26,10 +26,7 @@ OPERATIONS = st.builds(
 def check(on, op, seed=1, schedule=None, zero=None):
     isa, _ = on
     random = exact.Random(np.random.default_rng(seed))
-    x, (w, bias, scales) = (
-        random.bytes(1, op.cin, op.height, op.width),
-        random.weights(op.cout, op.cin),
-    )
+    x, (w, bias, scales) = random.bytes(1, op.cin, op.height, op.width), random.weights(op.cout, op.cin)
     size = (op.height, op.width) if op.add == "map" else (1, 1)
     others = [] if op.add == "none" else [random.bytes(1, op.cout, *size)]
     maps = [random.scale(zero) for _ in range(2 + len(others))]
