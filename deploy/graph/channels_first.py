@@ -1,13 +1,13 @@
 """ChannelsFirst: what works on tokens, (1, pixels, channels), or on (1, H, W, C), works on maps."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
+from deploy.graph.beside_ones import Joined, product_beside
 from deploy.graph.matrix_views import (
     View,
     attention,
@@ -82,34 +82,13 @@ class ChannelsFirst:
         return relax.transform.DeadCodeElimination(["main"])(mutator.builder_.get())
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """Views one behind the other on an axis; None for a one in each place."""
-
-    axis: int
-    parts: tuple[View | None, ...]
-
-    def cut(self, begin: int, end: int) -> View | None:
-        """The one that has these places."""
-        size = sum(map(self._size, self.parts))
-        begin, end = (v + size if v < 0 else min(v, size) for v in (begin, end))
-        for part in self.parts:
-            if (begin, end) == (0, self._size(part)):
-                return part
-            begin, end = begin - self._size(part), end - self._size(part)
-        return None
-
-    def _size(self, part: View | None) -> int:
-        return 1 if part is None else math.prod(atom.size for atom in part.order[self.axis])
-
-
 @relax.expr_functor.mutator
 class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
         self.graph = Graph(module["main"])
         self.views: dict[relax.Var, View] = {}  # by the old function's variables
-        self.joined: dict[relax.Var, _Joined] = {}
+        self.joined: dict[relax.Var, Joined] = {}
         self.picked = Picked(self.graph, self.builder_, self.builder_.emit, _UNARY | _BINARY)
         self.planar: dict[relax.Var, relax.Var] = {}  # tensors made from views
         self.copies: dict[relax.Var, View] = {}  # of tensors that were no views
@@ -271,14 +250,18 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             if value is None and field not in self.views:
                 return None
         if None in parts and len(parts) > 1:
-            self.joined[var] = _Joined(axis, tuple(parts))
+            self.joined[var] = Joined(axis, tuple(parts))
         return None
 
     def _of_joined(self, var: relax.Var, call: relax.Call) -> View | None:
         """A part that is cut out again; of products with joined matrices the parts are noted."""
         name = str(call.op.name)
         if name == "relax.matmul":
-            self._product_of_joined(var, call)
+            a, b = call.args
+            sides = [self.joined.get(arg) or self.views.get(arg) for arg in (a, b)]
+            found = product_beside(self.builder_.emit, *sides)
+            if found is not None:
+                self.joined[var] = found
         if name == "relax.strided_slice" and len(call.args) in (4, 5):
             joined = self.joined[call.args[0]]
             given = [[int(v.value) for v in arg.fields] for arg in call.args[1:]]
@@ -286,26 +269,6 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
                 return None
             return joined.cut(given[1][0], given[2][0])
         return None
-
-    def _product_of_joined(self, var: relax.Var, call: relax.Call) -> None:
-        a, b = call.args
-        last, emit = len(shape_of(var)) - 1, self.builder_.emit
-        if a in self.joined and self.joined[a].axis == last - 1:
-            axis, joined, other = last - 1, self.joined[a], self.views.get(b)
-        elif b in self.joined and self.joined[b].axis == last:
-            axis, joined, other = last, self.joined[b], self.views.get(a)
-        else:
-            return
-        parts: list[View | None] = []
-        if other is None:
-            return
-        for part in joined.parts:
-            if part is None:  # a product with ones
-                parts.append(total_over_pixels(emit, other, axis))
-            else:
-                parts.append(product(emit, *((part, other) if axis < last else (other, part))))
-        if parts and None not in parts:
-            self.joined[var] = _Joined(axis, tuple(parts))
 
     def _narrow(self, arg: relax.Expr) -> relax.Expr:
         """What is spread over a larger shape of as many axes, which operators do themselves."""
