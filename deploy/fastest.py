@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from deploy.artifact import Artifact
@@ -64,11 +63,13 @@ def build_fastest(
         raise UserError(
             f"--precision auto is for CPUs, not for {target.name}: leave it out for fp32"
         )
-    build = partial(build_source, source, threads=threads, remote=remote, **options)
 
     def built(one: Target) -> tuple[Artifact, list[Comparison]]:
         name = one.precision.name
-        return build(one, on_step=lambda step: on_step(f"{name}: {step}"))
+        return build_source(
+            source, one, threads=threads, remote=remote,
+            on_step=lambda step: on_step(f"{name}: {step}"), **options,
+        )  # fmt: skip
 
     found = {FP32.name: built(replace(target, precision=FP32))}
     plain, comparisons = found[FP32.name]

@@ -87,8 +87,8 @@ BF16 = Precision(
     unit=2**-8,
     most_unexplained=1e-2,
 )
-# Rounded to grids of 8 bits, as the graph that it is held to says: two that compute it alike but for
-# ties of roundings are off by some quanta, which later layers make more of (decision 0066).
+# Rounded to grids of 8 bits, as the graph that it is held to says: two that compute it alike but
+# for ties of roundings are off by some quanta, which later layers make more of (decision 0066).
 INT8 = Precision(
     "int8",
     None,

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,7 +82,7 @@ def compile_model(
     source, quantisation = show_quantising(request, source, workers)
     choice = None
     with step(f"compiling for {resolved.machine}") as progress:
-        given_on = {
+        given_on: dict[str, Any] = {
             "threads": workers, "remote": remote, "exact": exact, "dump": dump_passes,
             "cache": cache, "on_step": progress.at,
         }  # fmt: skip
