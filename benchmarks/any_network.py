@@ -38,6 +38,7 @@ from benchmarks.peers_lib.job import Config, Exporter, without_folders
 from benchmarks.peers_lib.results import read_records
 from benchmarks.results_lib import any_network
 from benchmarks.results_lib.store import FOLDER, ROOT
+from deploy.precision import FP32
 from lut import jsonl
 from lut.errors import HmsegError, UserError
 
@@ -60,8 +61,9 @@ def _run(options: argparse.Namespace) -> None:
     path = options.output or FOLDER / any_network.file_name(command.cpu_slug())
     if not options.report:
         configs = list_configs(
-            options.networks, options.resolutions, options.threads, options.exporters
-        )
+            options.networks, options.resolutions, options.threads, options.exporters,
+            options.precision,
+        )  # fmt: skip
         if options.accuracy:
             _measure_errors(configs, options, errors_path(path))
         else:
@@ -75,8 +77,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def list_configs(
-    networks: list[str], resolutions: list[str], threads: list[int], exporters: list[Exporter]
-) -> list[Config]:
+    networks: list[str], resolutions: list[str], threads: list[int], exporters: list[Exporter],
+    precision: str = FP32.name,
+) -> list[Config]:  # fmt: skip
     """In the order of the bars; a network of the zoo has no exporter. Raises UserError for an
     unknown network."""
     from hmseg.families import list_networks
@@ -86,7 +89,7 @@ def list_configs(
         raise UserError(f"unknown network {unknown[0]!r}: there are {', '.join(sorted(known))}")
     return list(
         dict.fromkeys(
-            Config(name, size, count, "labels", "" if name in OF_THE_ZOO else exporter)
+            Config(name, size, count, "labels", "" if name in OF_THE_ZOO else exporter, precision)
             for exporter, name, size, count in product(exporters, networks, resolutions, threads)
         )
     )

@@ -37,6 +37,7 @@ from deploy.verify import probe_images
 from hmseg import zoo
 from hmseg.families import create_network
 from hmseg.families.calibrate import calibrate_batch_norm
+from hmseg.pretrained import list_released
 from hmseg.testing import random_network
 
 NETWORKS = (
@@ -80,10 +81,14 @@ class Row(NamedTuple):
         )
 
 
-def deployable(name: str, size: Resolution, folder: Path) -> onnx.ModelProto:
-    """From the image to logits."""
-    if name in zoo.list_own():
-        model: torch.nn.Module = random_network(zoo.entry(name).config)
+def deployable(
+    name: str, size: Resolution, folder: Path, *, released: bool = False
+) -> onnx.ModelProto:
+    """From the image to logits; of the zoo with `released` weights, if asked for and there."""
+    if released and (name, "camvid") in list_released():
+        model: torch.nn.Module = zoo.create_model(name, pretrained="camvid")
+    elif name in zoo.list_own():
+        model = random_network(zoo.entry(name).config)
     else:
         model = create_network(name)
         calibrate_batch_norm(model, 0)
@@ -145,7 +150,7 @@ def _copy(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def compiled(
-    graph: onnx.ModelProto, images: dict[str, NDArray[np.uint8]]
+    graph: onnx.ModelProto, images: dict[str, NDArray[np.uint8]], precision: str = "fp32"
 ) -> list[NDArray[np.float32]]:
     """The logits of this CPU's binary, without the gate."""
     from deploy.backends import backend_of
@@ -154,7 +159,7 @@ def compiled(
     from deploy.runtime import open_artifact
     from deploy.targets import resolve_target
 
-    target = resolve_target("cpu")
+    target = resolve_target("cpu", precision=precision)
     backend = backend_of(target)
     logits = OnnxSession(graph).run(images["golden"])[0]
     kernels = backend.kernels(target, 2, {})

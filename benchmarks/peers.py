@@ -4,13 +4,15 @@
     python -m benchmarks.peers --models tiny-mrms --resolutions 256x512 --threads 2
     python -m benchmarks.peers --prepare            # conversions only, nothing is timed
     python -m benchmarks.peers --jobs float-logits  # from the normalised tensor to the logits
+    python -m benchmarks.peers --precision bf16 --peers onnxruntime openvino openvino-bf16
     python -m benchmarks.peers --report             # tables and plots of what was measured
 
-Same folded graph, same threads, fp32, the same image. Every side runs in a process of its own and
-is stopped while another is timed; blocks of calls take turns (deploy.measure.interleave), an FMA
-probe before each tells a slow phase of the machine. Times include every copy from the numpy
-input to the numpy output. Each peer is checked against onnxruntime first; one that cannot run is
-named with the reason. Needs the extra `peers` (docs/guides/peers.md).
+Same folded graph, same threads, fp32 unless asked otherwise, the same image. Every side runs in a
+process of its own and is stopped while another is timed; blocks of calls take turns
+(deploy.measure.interleave), an FMA probe before each tells a slow phase of the machine. Times
+include every copy from the numpy input to the numpy output. Each peer is checked against
+onnxruntime first; one that cannot run is named with the reason. Needs the extra `peers`
+(docs/guides/peers.md).
 """
 
 import argparse
@@ -47,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
         _report(path, options.plot)
         return
     configs = [
-        Config(model, size, threads, job)
+        Config(model, size, threads, job, precision=options.precision)
         for model, size, threads, job in product(
             options.models, options.resolutions, options.threads, options.jobs
         )

@@ -22,6 +22,7 @@ from benchmarks.results_lib import (
     gpu,
     latency,
     own_files,
+    precision,
     runtime,
     search,
     training,
@@ -55,6 +56,7 @@ TOPICS = (
         "Speed on a CPU",
         [
             any_network.any_network,
+            precision.precision,
             runtime.runtime,
             cpu.peers,
             kept("linearity", "profile", "tuning"),

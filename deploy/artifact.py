@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -135,6 +135,8 @@ class Artifact:
     # as the library's entry ``timed`` does; of a GPU's a table's entries, where it was made for
     # one. Empty where nothing is, as in what was made before libraries had that entry.
     calls: tuple[str, ...] = ()
+    # How its precision was chosen, where that was left open (`deploy.fastest.Choice`).
+    choice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def golden_input(self) -> NDArray[Any]:
@@ -165,6 +167,7 @@ class Artifact:
             "kernels": [asdict(kernel) for kernel in self.kernels],
             "calls": list(self.calls),
             "golden_stride": self.golden.stride,
+            **({"choice": self.choice} if self.choice else {}),
         }
 
     def _format_version(self) -> int:

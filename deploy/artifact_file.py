@@ -107,6 +107,7 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             kernels=tuple(_read_kernel(kernel) for kernel in _typed(list, manifest, "kernels")),
             threads=_typed(int, manifest, "threads"),
             calls=_texts({"calls": []} | manifest, "calls"),
+            choice=_typed(dict, {"choice": {}} | manifest, "choice"),
         )
     except UserError as error:
         raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error

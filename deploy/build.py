@@ -26,6 +26,8 @@ from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
 from deploy.own_file import OwnFile, check_reading, first_misread, own_file
+from deploy.precision import INT8
+from deploy.quantise.request import is_quantised
 from deploy.reading.text import one_line
 from deploy.runtime import Network
 from deploy.schedules import Fields
@@ -44,7 +46,15 @@ def build_source(
     target: Target,
     **options: Any,  # noqa: ANN401 - `build_artifact`'s
 ) -> tuple[Artifact, list[Comparison]]:
-    """`build_artifact` of what ``--model`` names: a user's own file is compared with."""
+    """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
+    UserError for int8 of a network without scales, which would be computed in float32."""
+    own = source.imported
+    given = source.compiled if source.quantised or own is None else own.file.model
+    if target.precision is INT8 and not is_quantised(given):
+        raise UserError(
+            f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
+            "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
+        )
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
     )
@@ -93,7 +103,7 @@ def build_artifact(
     if quantised is not None:
         model, complete = quantised, with_logits_output(quantised)
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
-    expectations = Expectations(complete, inputs)
+    expectations = Expectations(complete, inputs, maps=target.precision.maps)
     golden = expectations["golden"]
     kernels = backend.kernels(target, threads, measured, exact=exact)
     job = Job(model, target, kernels, passes, dump, cache)

@@ -19,8 +19,8 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import default_cache
-from deploy.precision import PRECISIONS, parse_precision
-from deploy.quantise.request import INT8, MOST, Request
+from deploy.precision import AUTO, parse_precision
+from deploy.quantise.request import MOST, Request
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -79,7 +79,7 @@ def compile_model(
     not checked.
     """
     check_target(target)
-    if precision not in (None, INT8):
+    if precision not in (None, AUTO):
         parse_precision(precision)
     folder_of_frames = None if calibrate is None else Path(calibrate)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
@@ -107,19 +107,26 @@ def compile_model(
         )  # fmt: skip
     request.check_model(precision, name, source.imported and source.imported.file.model)
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
+    from deploy.quantise.source import quantise_source
 
-    by_graph = precision == INT8 and INT8 not in PRECISIONS
-    resolved = resolve_target(target, precision=None if by_graph else precision)
-    request.check_target(precision, resolved)
+    automatic = precision == AUTO
+    resolved = resolve_target(target, precision=None if automatic else precision)
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
-    source, report = request.quantised(source, workers, on_step)
+    source, report = quantise_source(request, source, workers, on_step)
     if report is not None:
         on_step(report.lines()[-1])
-    artifact, comparisons = build_source(
-        source, resolved, threads=workers, cache=cache, on_step=on_step
-    )
+    if automatic:
+        from deploy.fastest import build_fastest
+
+        artifact, comparisons, _ = build_fastest(
+            source, resolved, threads=workers, cache=cache, on_step=on_step
+        )
+    else:
+        artifact, comparisons = build_source(
+            source, resolved, threads=workers, cache=cache, on_step=on_step
+        )
     if not comparisons:
         message = f"{path} was not checked: {artifact.parity['reason']}"
         warnings.warn(message, NotCheckedWarning, stacklevel=2)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from deploy.noise import Deviation
+from deploy.noise import UNIT, Deviation
 from lut.errors import UserError
 from lut.ops import DType
 
@@ -14,10 +14,14 @@ NOISE_MULTIPLE = Deviation(rms=4, largest=8)
 class Precision:
     """One of them, and how far it may lie from its reference.
 
-    `noise_multiple` is how often float32's own noise, None where the precision's own is larger.
-    `relative_tolerance`, of the largest score, is what a score may differ by then, and where an old
-    artifact does not say what the noise was. `label_tolerance` is the share of the pixels in which
-    labels may differ where no score says why.
+    `noise_multiple` is how often the noise that is measured of a network: float32's own, in bf16
+    that of its maps' rounding (`deploy.graph.expected`); None where nothing measures the
+    precision's. `relative_tolerance`, of the largest score, is what a score may differ by then, and
+    where an old artifact does not say what the noise was. `label_tolerance` is the share of the
+    pixels in which labels may differ where no score says why.
+
+    Labels may differ where two scores are a tie (`tied`), and in `most_unexplained` of the pixels
+    where they are none.
     """
 
     name: str
@@ -29,6 +33,8 @@ class Precision:
     advice: str = ""  # where a network does not match in it
     maps: DType = "float32"  # that a CPU's operations name; a GPU's stay float32 (decision 0022)
     machines: str = ""  # where it is to be had, for who asks elsewhere
+    unit: float = UNIT  # the most that one rounding changes a number by, of its size
+    most_unexplained: float = 0.0
 
     def __str__(self) -> str:
         return self.name
@@ -39,6 +45,13 @@ class Precision:
             return Deviation(self.relative_tolerance * peak, self.relative_tolerance * peak)
         multiple = self.noise_multiple
         return Deviation(noise.rms * multiple.rms, noise.largest * multiple.largest)
+
+    def tied(self, noise: Deviation | None, peak: float) -> float:
+        """Within what two expected scores may change places, in their unit: by what each may be off
+        by; where labels are judged by themselves, by what each is off by on average."""
+        if self.most_unexplained and noise is not None:
+            return 2 * noise.rms
+        return 2 * self.allowed(noise, peak).largest
 
 
 FP32 = Precision("fp32", NOISE_MULTIPLE, 1e-4, 1e-4)
@@ -56,11 +69,14 @@ FP16 = Precision(
     "-fp16",
     "; compile it with --precision fp32",
     machines="--target cuda",
+    unit=2**-11,
 )
-# As half, with u = 2^-8 of a rounding to 8 bits. Measured: docs/decisions/0068.
+# u = 2^-8, of a rounding to 8 bits. How many roundings add up, and what the network makes of them,
+# is measured for each: the same graph in onnxruntime, every map rounded (decision 0068). Two scores
+# that are off by its root mean square each, on average, change places within twice that.
 BF16 = Precision(
     "bf16",
-    None,
+    Deviation(rms=2, largest=3),
     2**-2,
     5e-2,
     ", maps in bf16",
@@ -68,7 +84,11 @@ BF16 = Precision(
     "; compile it with --precision fp32",
     "bfloat16",
     "CPUs with AVX-512 BF16 or ARM's BF16",
+    unit=2**-8,
+    most_unexplained=1e-2,
 )
+# Rounded to grids of 8 bits, as the graph that it is held to says: two that compute it alike but
+# for ties of roundings are off by some quanta, which later layers make more of (decision 0066).
 INT8 = Precision(
     "int8",
     None,
@@ -79,8 +99,10 @@ INT8 = Precision(
     "; compile it with --precision bf16",
     "int8",
     "CPUs",
+    most_unexplained=1e-2,
 )
 PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16, INT8)}
+AUTO = "auto"  # to compile: the fastest that keeps the labels (`deploy.fastest`)
 
 
 def parse_precision(text: str) -> Precision:

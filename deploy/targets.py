@@ -6,7 +6,7 @@ from typing import Any
 from deploy.cpu import targets as cpu
 from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
-from deploy.precision import BF16, FP32, INT8, parse_precision
+from deploy.precision import BF16, FP16, FP32, INT8, Precision, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
@@ -44,19 +44,32 @@ def resolve_target(
     wanted = FP32 if precision is None else parse_precision(precision)
     config = _read_json(text) if text.lstrip().startswith("{") else None
     if gpu.names_cuda(text, config):
+        if wanted not in (FP32, FP16):
+            raise _elsewhere(wanted, text)
         return gpu.resolve_cuda(text, config, architectures, wanted)
     _check_kind(config)
-    adreno = gpu.names_adreno(text)
-    target = gpu.resolve_adreno(text) if adreno else cpu.resolve_cpu(text, config, _LISTED)
+    if gpu.names_adreno(text):
+        target = gpu.resolve_adreno(text)
+    else:
+        target = cpu.resolve_cpu(text, config, _LISTED)
     if architectures is not None:
         raise UserError(f"--arch is for --target cuda, not for {text}")
-    if wanted is FP32:
-        return target
-    if wanted is INT8 and not adreno:
-        return replace(target, precision=INT8)
-    if adreno or wanted is not BF16:
-        raise UserError(f"--precision {wanted} is for {wanted.machines}, not for {text}")
+    return in_precision(target, wanted)
+
+
+def in_precision(target: Target, precision: Precision) -> Target:
+    """A target that is no GPU of NVIDIA's with its maps in another precision; raises UserError
+    where its machine does not compute with it."""
+    on_cpu = target.architecture in cpu.ARCHITECTURES
+    if precision is FP32 or (precision is INT8 and on_cpu):
+        return replace(target, precision=precision)
+    if not on_cpu or precision is not BF16:
+        raise _elsewhere(precision, target.name if target.name != "json" else target.machine)
     return cpu.with_bfloat16(target)
+
+
+def _elsewhere(precision: Precision, text: str) -> UserError:
+    return UserError(f"--precision {precision} is for {precision.machines}, not for {text}")
 
 
 def _check_kind(config: dict[str, Any] | None) -> None:

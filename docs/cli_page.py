@@ -32,6 +32,7 @@ EXAMPLES = {
     "hmseg-deploy compile": [
         "hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg",
         "hmseg-deploy compile --model tiny-hmseg --resolution 256x512 --format c -o tiny/",
+        "hmseg-deploy compile --precision int8 --calibrate CAMVID/train -o tiny-int8.hmseg",
         "hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg",
     ],
     "hmseg-deploy verify": [

@@ -139,7 +139,13 @@ def _stem_pair(op: ops.StemPair) -> tuple[str, ...]:
 def _attention(op: ops.Attention) -> tuple[str, ...]:
     heads = f"{op.heads} head{'s' * (op.heads > 1)}"
     seen = f"{op.key_height}x{op.key_width}"
-    return f"attention of {heads}", _beside(op.then), f"{_map(op)} on {seen}"
+    grid = f"in {op.groups[0]}x{op.groups[1]} groups" if op.groups != (1, 1) else ""
+    return f"attention of {heads}", grid, _beside(op.then), f"{_map(op)} on {seen}"
+
+
+def _product(op: ops.Product) -> tuple[str, ...]:
+    heads = f"{op.heads} head{'s' * (op.heads > 1)}"
+    return f"product of {heads}", _beside(op.then), f"{op.rows}x{op.inner} by {op.columns}"
 
 
 def _masks(op: ops.Masks) -> tuple[str, ...]:
@@ -172,6 +178,7 @@ _WORDS: dict[type[Operation], Callable[[Any], tuple[str, ...]]] = {
     ops.Elementwise: lambda op: (f"{_all_steps(op.then)} of {op.channels}", _map(op)),
     ops.ChannelNorm: lambda op: (f"layer norm of {op.channels}", _beside(op.then), _map(op)),
     ops.Attention: _attention,
+    ops.Product: _product,
     ops.Resize: lambda op: (f"resize of {op.channels}", _resized(op)),
     ops.GlobalPool: lambda op: (
         f"mean and 1x1 convolution {_chain(op.cin, op.cout)}", _map(op)
@@ -196,7 +203,8 @@ _KINDS = {
     "global_mean": "mean of channels", "conv": "convolution", "pool": "pooling",
     "resample": "resize", "unpool": "unpooling", "across_channels": "over channels",
     "concat": "concatenation", "channel_slice": "channels of a map", "elementwise": "elementwise",
-    "channel_norm": "layer norm", "attention": "attention", "resize": "resize",
+    "channel_norm": "layer norm", "attention": "attention", "product": "product of maps",
+    "resize": "resize",
     "global_pool": "mean and 1x1 convolution", "inverted_residual": "inverted residual",
     "stem_block": "stem block", "stem_pair": "stem and two blocks",
     "local_global": "end of the head", "context": "1x1 convolution and context",

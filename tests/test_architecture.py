@@ -192,6 +192,7 @@ FLOORS = (
     ("backends",),
     ("bench", "quick_timing", "tuning"),
     ("build",),
+    ("fastest",),
     ("compile", "tables"),
     ("paper", "report"),
     ("cli",),

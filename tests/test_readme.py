@@ -65,6 +65,9 @@ RUN = {
     "cc tiny/example.c tiny/libtiny.a -Itiny -lm -pthread -o example": "",
     "c++ segment.cpp tiny/libtiny.a -Itiny -lm -pthread -o segment"
     " && ./segment < street.rgb > labels": "",
+    "hmseg-deploy compile --precision int8 --calibrate CAMVID/train -o tiny-int8.hmseg":
+        "hmseg-deploy compile --model my-network.onnx --precision int8 --calibrate CAMVID/train"
+        " -o tiny-int8.hmseg",
     "hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg":
         "hmseg-deploy compile --model my-network.onnx --target cuda --arch sm_61,sm_90"
         " -o tiny-gpu.hmseg",

@@ -74,8 +74,8 @@ class Row:
 
     @property
     def wanted(self) -> float | None:
-        """The bar, if it is a number."""
-        return BARS.get(self.config.model)
+        """The bar, if it is a number: those of float32."""
+        return BARS.get(self.config.named)
 
     @property
     def ratio(self) -> Ratio | None:
@@ -142,7 +142,7 @@ def speed_verdict(row: Row) -> Verdict:
     """Whether a network is as fast as it should be."""
     if row.failed:
         return Verdict(False, "does not run")
-    if row.ratio is None or row.config.model not in BARS:
+    if row.ratio is None or row.config.named not in BARS:
         return Verdict(None)
     if row.wanted is None:
         if row.before is None:

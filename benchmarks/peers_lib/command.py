@@ -11,23 +11,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers_lib.adapters import PEERS, deploy_digest
+from benchmarks.peers_lib.adapters import BF16, LOW_PRECISION, PEERS, deploy_digest
 from benchmarks.peers_lib.job import Config, without_folders
 from benchmarks.peers_lib.results import Record, append_record, is_done, latest, read_records
 from benchmarks.peers_lib.run import Runner, Timing
 from deploy import host
+from deploy.precision import FP32, PRECISIONS
 from lut.errors import HmsegError, UserError
+
+_PRECISIONS = [
+    name for name, found in PRECISIONS.items() if found is FP32 or found.maps != FP32.maps
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser, peers: Sequence[str]) -> None:
     """The peers, the protocol, and what is done again; `peers` are those without an option."""
     defaults, add = Timing(), parser.add_argument
-    add("--peers", nargs="+", default=list(peers), metavar="NAME", help=", ".join(PEERS))
+    add(
+        "--peers",
+        nargs="+",
+        default=list(peers),
+        metavar="NAME",
+        help=", ".join((*PEERS, *LOW_PRECISION)),
+    )
     add("--rounds", type=int, default=defaults.rounds, help="blocks of each side")
     add("--warmup", type=int, default=defaults.warmup, help="calls before a block, not counted")
     add("--block", type=float, default=defaults.block_s, metavar="S", help="length of a block")
     add("--pause", type=float, default=defaults.pause_s, metavar="S", help="before a block")
     add("--cache", type=Path, default=_cache(), help="where converted networks are kept")
+    add("--precision", default=FP32.name, choices=_PRECISIONS, help="of our own side")
     add("--prepare", action="store_true", help="convert for every side, time nothing")
     add("--again", action="store_true", help="measure also what was measured already")
 
@@ -73,9 +85,9 @@ def measure(
 
 def open_runner(options: argparse.Namespace) -> Runner:
     """By the options of `add_arguments`; raises UserError for an unknown peer."""
-    unknown = set(options.peers) - set(PEERS)
-    if unknown:
-        raise UserError(f"unknown peers {sorted(unknown)}; there are {', '.join(PEERS)}")
+    known = (*PEERS, *LOW_PRECISION, BF16)
+    if unknown := set(options.peers) - set(known):
+        raise UserError(f"unknown peers {sorted(unknown)}; there are {', '.join(known)}")
     timing = Timing(
         rounds=options.rounds, warmup=options.warmup, block_s=options.block, pause_s=options.pause
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.metadata import InputKind, OutputKind
+from deploy.precision import FP32
 from deploy.resolution import Resolution, parse_resolution
 from deploy.street import draw_street
 from hmseg.data.normalise import planes
@@ -28,7 +29,8 @@ class Config:
     """One row of the table.
 
     Without an `exporter` the network is one of the zoo, and its graph made as `compile` makes it;
-    with one it is of `hmseg.families`, and the graph made from the file that it writes.
+    with one it is of `hmseg.families`, and the graph made from the file that it writes. `precision`
+    is that of our own side.
     """
 
     model: str
@@ -36,10 +38,16 @@ class Config:
     threads: int
     job: Job
     exporter: Exporter = ""
+    precision: str = FP32.name
 
     def __str__(self) -> str:
         by = f" ({self.exporter})" if self.exporter else ""
-        return f"{self.model}{by} {self.resolution} {self.threads} threads {self.job}"
+        return f"{self.named}{by} {self.resolution} {self.threads} threads {self.job}"
+
+    @property
+    def named(self) -> str:
+        """The network, and its precision where that is another than float32."""
+        return self.model if self.precision == FP32.name else f"{self.model}, {self.precision}"
 
     @property
     def size(self) -> Resolution:

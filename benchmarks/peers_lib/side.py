@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers_lib.adapters import EXACT, OURS
+from benchmarks.peers_lib.adapters import OWN
 from benchmarks.peers_lib.job import LabelEnd, Work, without_folders
 from lut.errors import WorkError
 
@@ -40,7 +40,7 @@ def prepare(name: str, work: Work, log: Path) -> None:
 
     Ours compiles on all cores, as for its users: how long that takes is a result.
     """
-    limited = name not in (OURS, EXACT)
+    limited = name not in OWN
     with log.open("w") as stderr:
         command = [*_worker(), "prepare", name, json.dumps(work.to_json())]
         try:

@@ -50,7 +50,7 @@ def _table(store: Store, name: str, errors_name: str) -> Table:
         config = row.config
         sides = accuracies.get((config.model, config.resolution, config.exporter), {})
         cells.append([
-            config.model, config.exporter, config.resolution, config.threads,
+            config.named, config.exporter, config.resolution, config.threads,
             "" if row.failed else f"{row.ours_ms:.2f}", row.fastest or "",
             ratio(row.ratio) if row.ratio else "",
             *(_of_peer(row, peer) for peer in PEERS), _bar(row),

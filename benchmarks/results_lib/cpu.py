@@ -70,7 +70,7 @@ def _peers(store: Store, name: str) -> Table:
         ours = record["sides"][OURS]["latency"]["median_ms"]
         peer = found[fastest] if fastest else None
         rows.append([
-            config.model, config.resolution, config.job, config.threads, f"{ours:.2f}",
+            config.named, config.resolution, config.job, config.threads, f"{ours:.2f}",
             "" if share is None else f"{share:.1%}", fastest, ratio(peer) if peer else "",
             f"{found['onnxruntime'].median:.2f}" if "onnxruntime" in found else "",
             _peer_bar(config, peer.median if peer else None, share), _memory(config, record),
@@ -98,7 +98,7 @@ def _peers(store: Store, name: str) -> Table:
 
 
 def _peer_bar(config: Config, found: float | None, share: float | None) -> str:
-    wanted = PEER_BARS.get((config.model, config.job))
+    wanted = PEER_BARS.get((config.named, config.job))
     if wanted is None or found is None:
         return ""
     needed = 0.0 if share is None else share * wanted / found

@@ -19,7 +19,7 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import ObjectCache, default_cache
-from deploy.precision import parse_precision
+from deploy.precision import AUTO, parse_precision
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -77,6 +77,12 @@ def check_target(text: str) -> None:
     from deploy.targets import check_target
 
     check_target(text)
+
+
+def check_miou_loss(points: float) -> None:
+    """Raise UserError for what is no loss of mIoU."""
+    if not 0 <= points <= 100:
+        raise UserError(f"--max-miou-loss {points:g}: write percentage points from 0 to 100")
 
 
 DEFAULT_MODEL = "tiny-hmseg"
@@ -172,6 +178,24 @@ PrecisionText = Annotated[
         callback=refusing(parse_precision),
     ),
 ]
+PrecisionOrAuto = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
+        "lie in memory as such, sums stay fp32. compile alone: auto, the fastest on this CPU that "
+        "keeps the labels.",
+        callback=refusing(lambda text: text == AUTO or parse_precision(text)),
+    ),
+]
+MaxMiouLoss = Annotated[
+    float | None,
+    typer.Option(
+        "--max-miou-loss",
+        help="Percentage points of mIoU that low precision may lose on the labelled frames [0.5].",
+        callback=refusing(check_miou_loss),
+    ),
+]
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Compile everything, and keep nothing (hmseg-deploy cache)."),
@@ -206,13 +230,24 @@ class TargetOptions:
 
     target: TargetText = None
     arch: Architectures = None
-    precision: PrecisionText = None
+    precision: PrecisionOrAuto = None
 
-    def resolve(self, remote: "Remote | None" = None) -> "Target":
-        """The target; raises UserError as `resolve_target` does."""
+    @property
+    def automatic(self) -> bool:
+        """Whether the precision is still to be chosen."""
+        return self.precision == AUTO
+
+    def resolve(self, remote: "Remote | None" = None, *, automatic: bool = False) -> "Target":
+        """The target, where it may be `automatic` the one to begin with; raises UserError as
+        `resolve_target` does."""
         from deploy.targets import resolve_target
 
-        return resolve_target(target_text(self.target, remote), self.arch, self.precision)
+        if self.automatic and not automatic:
+            raise UserError(
+                "--precision auto is for hmseg-deploy compile, which times what it makes: name one"
+            )
+        precision = None if self.automatic else self.precision
+        return resolve_target(target_text(self.target, remote), self.arch, precision)
 
 
 def target_text(text: str | None, remote: "Remote | None") -> str:

@@ -69,15 +69,17 @@ class QuantiseOptions:
         return request
 
 
-def quantise_source(
+def show_quantising(
     request: Request, source: "Source", threads: int
 ) -> "tuple[Source, dict[str, Any]]":
-    """As `Request.quantised`, shown as a step, its report printed; with the report's JSON, nothing
+    """As `quantise_source`, shown as a step, its report printed; with the report's JSON, nothing
     where there is nothing to calibrate."""
     if request.calibrate is None:
         return source, {}
+    from deploy.quantise.source import quantise_source
+
     with step(f"quantising by {request.calibrate}") as current:
-        source, report = request.quantised(source, threads, current.at)
+        source, report = quantise_source(request, source, threads, current.at)
         assert report is not None
         current.result = f"{report.frames} frames"
     for line in report.lines():

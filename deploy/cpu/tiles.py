@@ -12,6 +12,10 @@ from deploy.cpu.isa import Isa, Tile
 # allows (docs/decisions/0064). It costs an addition in memory for each accumulator and part.
 LONG, PART = 128, 64
 
+# Vectors of weights ahead of those in use that are asked for. Those of a whole network do not stay
+# in the caches from frame to frame, and what the hardware asks for by itself comes late.
+WEIGHTS_AHEAD = 48
+
 
 def sum_in_parts(
     acc: ir.Registers, count: int, lanes: int, steps: int, each: int,

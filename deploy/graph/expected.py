@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from deploy.graph.float64 import evaluate, multiply_adds
 from deploy.graph.float64_resize import NoTruthError
 from deploy.graph.reference import OnnxSession, Opener
+from deploy.graph.rounded import with_rounded_maps
 from deploy.graph.stored import has_pairs
 from deploy.noise import UNIT, Deviation
+from deploy.precision import BF16
 from lut.errors import UserError
+from lut.ops import DType
 
 # Evaluated in double, for an image: a second or two.
 MOST_MULTIPLY_ADDS = 3e9
@@ -35,11 +38,12 @@ _JUMPS = {
 }  # fmt: skip
 _JITTERS = (LEAST_ROUNDINGS, 4 * LEAST_ROUNDINGS, 4 * LEAST_ROUNDINGS, 16 * LEAST_ROUNDINGS)
 _ONCE = Deviation(1, 1)
+ROUNDINGS: dict[DType, float] = {BF16.maps: BF16.unit}
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one image: class scores (K, H, W), and float32's own deviation from them."""
+    """Of one image: class scores (K, H, W), and the precision's own deviation from them."""
 
     scores: NDArray[Any]
     noise: Deviation
@@ -167,6 +171,19 @@ def pooled(
     return noises
 
 
+def rounding_noise(
+    rounded: NDArray[Any], scores: NDArray[Any], given: NDArray[Any], unit: float
+) -> Deviation:
+    """How far rounding every map moves the scores of an image or tensor: at least as far as one
+    rounding of each would. On one of one colour, whose pixels round alike, no mean is smaller than
+    the largest. It is `MOST_NOISE` of the scores at most."""
+    size = Deviation.size(scores)
+    noise = Deviation.between(rounded, scores).or_more(size * unit)
+    if _is_one_colour(given):
+        noise = Deviation(noise.largest, noise.largest)
+    return noise.or_less(size * MOST_NOISE)
+
+
 def _median(values: Sequence[Deviation]) -> Deviation:
     return Deviation(median(v.rms for v in values), median(v.largest for v in values))
 
@@ -183,6 +200,8 @@ class Expectations:
     the network amplifies roundings on, are evaluated in double, up to `most` multiply-adds each:
     that shows how far both of onnxruntime's evaluations are from the truth. Raises UserError for a
     graph that onnxruntime does not take, or where it fails or contradicts itself.
+
+    Where `maps` are of a low precision, the noise is that of their rounding (`rounding_noise`).
     """
 
     def __init__(
@@ -190,6 +209,7 @@ class Expectations:
         graph: onnx.ModelProto,
         inputs: Mapping[str, NDArray[Any]],
         most: float = MOST_MULTIPLY_ADDS,
+        maps: DType = "float32",
     ) -> None:
         self._graph, self._name, self._inputs = graph, graph.graph.output[-1].name, inputs
         jumping = jumps(graph)
@@ -203,6 +223,13 @@ class Expectations:
             if factor is not None:
                 factors[name] = factor
         self._noises = pooled(seen, inputs, factors, jumping=jumping, on_grids=has_pairs(graph))
+        self._rounds = maps in ROUNDINGS
+        if self._rounds:
+            session = OnnxSession(with_rounded_maps(graph, maps), optimised=False)
+            for name, given in inputs.items():
+                found = session.run_batch(given[None], [self._name])[0][0]
+                noise = rounding_noise(found, self[name].scores, given, ROUNDINGS[maps])
+                self._noises[name] = noise
 
     def _seen(self, given: NDArray[Any]) -> Noise:
         found, other = (run[0][0] for run in self._sessions.run(given[None], [self._name]))
@@ -229,9 +256,10 @@ class Expectations:
     def look_closer(self, name: str) -> bool:
         """Evaluate an image in double that was not; False where nothing is known better then.
 
-        On some images of one colour onnxruntime strays from the truth, twice alike.
+        On some images of one colour onnxruntime strays from the truth, twice alike. Rounding to low
+        precision strays further.
         """
-        if name in self._truth:
+        if name in self._truth or self._rounds:
             return False
         noise = self._noises[name]
         found = self[name].scores

@@ -47,7 +47,7 @@ def first_difference(
 
     def probe(node: onnx.NodeProto) -> str:
         prefix = cut.extract_model([model.graph.input[0].name], [node.output[0]])
-        expected = Expectations(prefix, {"": image}, most=0)[""]
+        expected = Expectations(prefix, {"": image}, most=0, maps=precision.maps)[""]
         try:
             got = run_prefix(prefix, image)
         except Exception as error:  # whatever the compiler raises: this is where it does

@@ -59,7 +59,7 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
         return _of_parts(found, grids)
     read = list(found.layers.values())
     inputs, hidden = list(found.inputs), [var for var in read if var not in found.inputs]
-    if _reads_image(found.operation) and hidden:
+    if _reads_image(found.operation) and read[0] not in inputs:
         inputs[0] = hidden.pop(0)  # the normalised image, which is never written
     beside = {inputs[number] for number in channel_operands(found.operation)}
     wide = found.output not in grids

@@ -1,6 +1,5 @@
 """What a user asks for with int8, checked before any long work. Light to import."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,15 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
-    from deploy.graph.source import Source
-    from deploy.quantise.report import Report
-
 INT8 = "int8"
 MOST = 100  # frames, unless the user says
+_OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+def is_quantised(model: "onnx.ModelProto") -> bool:
+    """Whether a graph brings scales of its own for its maps."""
+    names = {node.op_type for node in model.graph.node}
+    return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
 
 
 def check_loss(points: float) -> None:
@@ -55,7 +58,7 @@ class Request:
         beside these, or has none."""
         if precision != INT8:
             return
-        if file is not None and _brings_scales(file):
+        if file is not None and is_quantised(file):
             self._refuse(
                 f"{model} is quantised already, and its own scales count: leave {{name}} out"
             )
@@ -65,26 +68,6 @@ class Request:
                 "will see (an ONNX file that is quantised already needs none)"
             )
 
-    def quantised(
-        self, source: "Source", threads: int, progress: Callable[[str], None]
-    ) -> "tuple[Source, Report | None]":
-        """The source with its graph in 8 bits, and what that cost; a source that brings its own
-        scales as it is. Raises UserError as `open_frames` and `quantise` do, WorkError where too
-        much is lost."""
-        if self.calibrate is None:
-            return source, None
-        from deploy.quantise.frames import open_frames
-        from deploy.quantise.run import Options, quantise
-
-        frames = open_frames(self.calibrate, source.metadata, self.calibrate_frames)
-        options = Options(self.keep, self.max_miou_loss, self.sensitivity, threads)
-        found = quantise(source.graph, frames, options, progress)
-        if self.save_onnx is not None:
-            from deploy.graph.export import save_onnx
-
-            save_onnx(found.graph, self.save_onnx)
-        return replace(source, quantised=found.graph), found.report
-
     def _refuse(self, message: str) -> None:
         """Raise UserError with the name of the first option that is given, if one is."""
         nothing = Request()
@@ -92,9 +75,3 @@ class Request:
                       "save_onnx"):  # fmt: skip
             if getattr(self, field) != getattr(nothing, field):
                 raise UserError(message.format(name=f"--{field.replace('_', '-')}"))
-
-
-def _brings_scales(model: "onnx.ModelProto") -> bool:
-    from deploy.quantise.run import is_quantised
-
-    return is_quantised(model)

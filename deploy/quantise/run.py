@@ -9,7 +9,7 @@ from deploy.graph.ends import with_logits_output
 from deploy.quantise.frames import Frames
 from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.pairs import with_pairs
-from deploy.quantise.places import Layer, Places, find_layers, find_places, matching
+from deploy.quantise.places import Places, find_layers, find_places, matching
 from deploy.quantise.probe import see_ends, see_maps
 from deploy.quantise.ranges import METHODS, MIN_MAX, Seen, error_of, ranges_of
 from deploy.quantise.report import (
@@ -20,6 +20,7 @@ from deploy.quantise.report import (
     Report,
     passes,
 )
+from deploy.quantise.request import is_quantised
 from deploy.quantise.scales import Grid
 from deploy.quantise.sensitivity import FRAMES, Sensitivity, scan, worst
 from deploy.quantise.wiring import Wiring
@@ -27,7 +28,6 @@ from lut.errors import UserError, WorkError
 
 BEST = "each map's best"
 _JUDGED = 16  # frames that ways to find ranges are compared on
-_OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,6 @@ class QuantisedGraph:
 
     graph: onnx.ModelProto
     report: Report
-
-
-def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph brings scales of its own for its maps."""
-    names = {node.op_type for node in model.graph.node}
-    return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
 
 
 def quantise(
@@ -214,8 +208,3 @@ class _Run:
     def _named(self, kept: frozenset[str]) -> tuple[str, ...]:
         """In the network's order."""
         return tuple(layer.name for layer in self._layers if layer.name in kept)
-
-
-def layers_of(model: onnx.ModelProto) -> list[Layer]:
-    """What could be in 8 bits."""
-    return find_layers(Wiring(model.graph))

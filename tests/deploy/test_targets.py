@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.precision import BF16
 from deploy.targets import check_target, resolve_target
 from lut.errors import UserError
 
@@ -53,16 +54,33 @@ def test_bad_targets(text, message):
     ("text", "options", "message"),
     [
         ("cpu", {"architectures": "sm_61"}, "--arch is for --target cuda, not for cpu"),
-        ("cuda", {"precision": "half"}, "unknown precision 'half': choose fp32 or fp16"),
+        ("cuda", {"precision": "half"}, "unknown precision 'half': choose fp32, fp16, bf16"),
         ("cpu", {"precision": ""}, "unknown precision ''"),
         ("arm", {"precision": "fp16"},
-         "--precision fp16 is for --target cuda, not for arm, which is fp32 only"),
+         "--precision fp16 is for --target cuda, not for arm"),
+        ("cuda", {"precision": "bf16"}, "--precision bf16 is for CPUs with AVX-512 BF16"),
+        ("adreno", {"precision": "bf16"}, "bf16 is for CPUs with .*, not for adreno"),
+        ("arm", {"precision": "bf16"},
+         "--precision bf16: cortex-a73 has no bf16, the instructions for it; leave --precision "
+         "out for fp32, or compile for a CPU that has them, such as znver4"),
+        ("x86-64-v4", {"precision": "bf16"}, "x86-64-v4 has no avx512bf16"),
+        ("x86-64-v3", {"precision": "bf16"}, "x86-64-v3 has no avx512f and no avx512bf16"),
     ],
 )  # fmt: skip
 def test_options_of_another_kind(text, options, message):
     with pytest.raises(UserError, match=message) as caught:
         resolve_target(text, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["znver4", "sapphirerapids", "neoverse-v1"])
+def test_cpus_that_compute_with_bf16(text):
+    target = resolve_target(text, precision="bf16")
+    plain = resolve_target(text)
+    assert (target.precision, target.features) == (BF16, plain.features)
+    assert (target.config, target.key != plain.key) == (plain.config, True)
+    assert '"precision":"bf16"' in target.key
+    assert target.to_json()["precision"] == "bf16"
 
 
 @settings(max_examples=100)

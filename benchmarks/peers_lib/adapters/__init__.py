@@ -6,6 +6,7 @@ A module has
 - `PER_THREADS`: whether what it prepares depends on the number of threads;
 - `SETTINGS`: the runtime's settings in words;
 - `IMAGE_END`: where the uint8 image becomes normalised float; always counted;
+- `PRECISION`, where it is not float32;
 - `LABEL_ENDS`: where the arg-max can stand, "graph" (the runtime's own), "numpy" or "torch" (after
   the runtime's logits, counted too); of those that work, the fastest is timed;
 - `prepare(work)`: convert or compile into ``work.folder`` (its time and memory are not counted);
@@ -26,13 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers_lib.job import LabelEnd, Work
+from deploy.precision import FP32, PRECISIONS, Precision
 
 ROOT = Path(__file__).parents[3]
 OURS = "hmseg"
-EXACT = "hmseg-exact"  # ours too
+EXACT, BF16 = "hmseg-exact", "hmseg-bf16"  # ours too
+OWN = (OURS, EXACT, BF16)
 PEERS = (
     "onnxruntime", "openvino", "ncnn", "mnn", "torch-compile", "litert", "executorch", "iree",
 )  # fmt: skip
+LOW_PRECISION = ("openvino-bf16",)  # peers too
 PROBE = "fma-probe"
 IN_GRAPH = "in its graph"
 
@@ -59,6 +63,11 @@ def load_adapter(name: str) -> Adapter:
     return cast("Adapter", module)
 
 
+def precision_of(name: str, ours: str = FP32.name) -> Precision:
+    """What a side computes in; `ours` is that of the configuration."""
+    return PRECISIONS[getattr(load_adapter(name), "PRECISION", ours if name == OURS else FP32.name)]
+
+
 def versions(adapter: Adapter) -> dict[str, str]:
     """Of the side's packages; raises PackageNotFoundError for one that is not installed."""
     return {package: metadata.version(package) for package in adapter.PACKAGES}
@@ -70,7 +79,7 @@ def fingerprint(name: str, config_threads: int) -> str:
     digest = hashlib.sha256(repr(versions(adapter)).encode())
     digest.update(Path(str(cast("Any", adapter).__file__)).read_bytes())
     digest.update(str(config_threads if adapter.PER_THREADS else 0).encode())
-    if name in (OURS, EXACT, PROBE):
+    if name in (*OWN, PROBE):
         digest.update(deploy_digest().encode())
     return digest.hexdigest()[:16]
 

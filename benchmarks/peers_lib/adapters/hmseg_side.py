@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
 from benchmarks.peers_lib.job import LabelEnd, Work
+from deploy.precision import FP32
 from lut.files import write_atomic
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ ARTIFACT, COMPILED = "network.hmseg", "compiled.json"
 
 
 def prepare(work: Work) -> None:
-    prepare_ours(work, exact=False)
+    prepare_ours(work, exact=False, precision=work.config.precision)
 
 
-def prepare_ours(work: Work, *, exact: bool) -> None:
+def prepare_ours(work: Work, *, exact: bool, precision: str = FP32.name) -> None:
     """Do what `compile` does, with a cold cache: of a file from reading it on. What it came to is
     written beside the artifact."""
     import onnx
@@ -41,7 +42,7 @@ def prepare_ours(work: Work, *, exact: bool) -> None:
     from deploy.tuning.records import SHIPPED, tuned_schedules
 
     # The shipped records, never this user's own: anyone can measure the same.
-    target, config = resolve_target("cpu"), work.config
+    target, config = resolve_target("cpu", precision=precision), work.config
     measured = tuned_schedules(target, config.threads, [SHIPPED])
     start, graph, own = time.perf_counter(), None, None
     if work.file is not None:

@@ -2,6 +2,7 @@
 
 from benchmarks.peers_lib.adapters import IN_GRAPH, Call
 from benchmarks.peers_lib.job import LabelEnd, Work
+from lut.errors import WorkError
 
 PACKAGES = ("openvino",)
 PER_THREADS = False
@@ -21,16 +22,25 @@ def load_runtime(threads: int) -> None:
 
 
 def open_network(work: Work) -> Call:
+    return open_in(work, "f32")
+
+
+def open_in(work: Work, precision: str) -> Call:
+    """With this precision as its hint; raises WorkError where the
+    CPU does not compute with it."""
     import openvino as ov
 
     core = ov.Core()
+    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in can:
+        raise WorkError("this CPU does not compute with bfloat16")
     compiled = core.compile_model(
         core.read_model(work.onnx),
         "CPU",
         {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": work.config.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         },
     )
     request = compiled.create_infer_request()

@@ -84,6 +84,7 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
                 schedule.tile,
                 schedule.segments,
                 x=lambda pixel, block, lane: source.operand(block, pixel, lane),
+                ahead=source.ahead,
                 start=ending.starts() if other is None else addend,
                 finish=lambda pixel, block, *v: out.store(block, pixel, *ending.apply(*v)),
             )

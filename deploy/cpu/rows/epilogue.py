@@ -14,6 +14,8 @@ from deploy.cpu.rows.codes import Code, Codes, codes_of
 from deploy.cpu.rows.maps import Map
 from lut.ops import Pair, Shape, Step
 
+_PIXELS_AHEAD = 32  # of a register tile: what maps beyond L2 need to arrive in time
+
 Place = tuple[ir.Expr, ir.Expr]  # row, column
 
 # Steps that read another map, and its shape by the output's.
@@ -107,40 +109,45 @@ class Epilogue:
     ) -> None:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
-        high, wide = size
-        if self.isa.element.integer:
-            self._store_bytes(y, acc, corner, size, step, out, ob)
+        (high, wide), lanes = size, self.isa.lanes
+        self._ask_ahead(corner, size, step, out, ob)
+        if not self.long and self.isa.element.run > 1:
+            self._store_runs(y, acc, corner, size, step, out, ob)
             return
+        # Between the loops in memory, not in y, whose element may round.
+        sums = ir.scratch(high * wide * ob * lanes) if self.long else None
         for p in range(high * wide):
             row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
             for o in range(ob):
-                value = acc[p * ob + o]
-                value = value if self.long else self.apply(value, out + o, row, column)
-                y.row(row).store(out + o, column, value)
+                if self.long:
+                    ir.store(sums, acc[p * ob + o], (p * ob + o) * lanes, lanes=lanes)
+                else:
+                    value = self.apply(acc[p * ob + o], out + o, row, column)
+                    y.row(row).store(out + o, column, value)
         if not self.long:
             return
         with ir.serial(0, ob) as o, ir.serial(0, high) as i, ir.serial(0, wide) as j:
             row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
-            value = self.apply(y.vector(out + o, row, column), out + o, row, column)
-            y.row(row).store(out + o, column, value)
+            value = ir.load(sums, ((i * wide + j) * ob + o) * lanes, lanes=lanes)
+            y.row(row).store(out + o, column, self.apply(value, out + o, row, column))
 
-    def _store_bytes(
+    def _ask_ahead(self, corner: Place, size: Pair, step: Pair, out: ir.Expr, ob: int) -> None:
+        """Ask for what later tiles read of other maps as large as the output."""
+        if step != (1, 1):
+            return
+        for of in self._maps:
+            if (of.height, of.width) == (1, 1) or of.blocks != self.isa.blocks(self.output[0]):
+                continue
+            for o in range(ob):
+                for row in range(size[0]):
+                    of.prefetch(out + o, corner[0] + row, corner[1] + _PIXELS_AHEAD, size[1])
+
+    def _store_runs(
         self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr,
         ob: int,
     ) -> None:  # fmt: skip
-        """Of maps that hold no numbers on the way: neighbouring pixels together, long formulas once
-        in a loop."""
-        (high, wide), c = size, self.isa.lanes
-        if self.long:
-            numbers = ir.scratch(high * wide * ob * c)
-            for at in range(high * wide * ob):
-                ir.store(numbers, acc[at], at * c, lanes=c)
-            with ir.serial(0, high) as i, ir.serial(0, wide) as j, ir.serial(0, ob) as o:
-                row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
-                value = ir.load(numbers, ((i * wide + j) * ob + o) * c, lanes=c)
-                value = self.apply(value, out + o, row, column)
-                y.row(row).store(out + o, column, value)
-            return
+        """The same, neighbouring pixels together."""
+        high, wide = size
         run = self.isa.element.run if step[1] == 1 else 1
         for o in range(ob):
             for i in range(high):

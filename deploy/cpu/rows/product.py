@@ -8,6 +8,7 @@ from deploy.cpu.isa import Isa, Tile
 from deploy.cpu.rows.cuts import Chunk
 from deploy.cpu.tiles import matmul_tile
 
+_PIXELS_AHEAD = 32  # what maps beyond L2 need to arrive in time
 Start = Callable[[int, int], ir.Expr]  # of (pixel, output block) of a tile
 
 
@@ -114,9 +115,11 @@ class Product:
         x: Callable[[ir.Expr, ir.Expr, ir.Expr], ir.Expr],
         start: Callable[[ir.Expr, ir.Expr], ir.Expr] | None,
         finish: Finish,
+        ahead: Callable[[ir.Expr, int], None] | None = None,
     ) -> None:
         """A whole map as one row of `pixels`, in `tasks` ranges in parallel: x(pixel, block, lane),
-        start(pixel, output block), which is added, finish(pixel, output block, vectors)."""
+        start(pixel, output block), which is added, finish(pixel, output block, vectors);
+        ahead(pixel, pixels) asks for some of x that will be read."""
         px = min(tile.px, pixels)
         per_task = -(-(-(-pixels // px)) // tasks)
         with ir.parallel(0, tasks) as task:
@@ -126,6 +129,9 @@ class Product:
                     # The last tiles overlap instead of being shorter: the same values are written
                     # twice, and no second copy of the code is needed.
                     begin = ir.bind(ir.minimum((task * per_task + t) * px, pixels - px))
+                    # Later output blocks find the same pixels in L2.
+                    if ahead is not None and isinstance(first, int) and first == 0:
+                        ahead(begin + max(px, _PIXELS_AHEAD), px)
 
                     def added(p: int, o: int) -> ir.Expr:
                         assert start is not None

@@ -89,11 +89,12 @@ def test_what_cannot_be_asked(cli, own, options, message):
     assert written(own) == ["empty", "frames", "mine.onnx"]
 
 
-def test_other_commands_take_no_int8(cli):
-    for command in (("bench", "-m", "tiny-mrms"), ("verify", "-m", "tiny-mrms")):
-        done = cli(*command, "--precision", "int8")
-        assert done.code == 2
-        assert "int8" in done.error
+@pytest.mark.parametrize("command", ["bench", "verify"])
+def test_other_commands_compile_no_network_without_scales(cli, own, command):
+    done = cli(command, "-m", "mine.onnx", "--precision", "int8")
+    assert done.code == 2
+    assert "--precision int8: mine has no scales" in done.error
+    assert "--calibrate FOLDER finds some: give the artifact that it writes" in done.error
 
 
 def test_in_one_call(own, monkeypatch):

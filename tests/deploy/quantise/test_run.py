@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.graph.export import read_metadata
 from deploy.graph.reference import OnnxSession
 from deploy.quantise.frames import Frames, open_frames
-from deploy.quantise.run import BEST, Options, is_quantised, quantise
+from deploy.quantise.request import is_quantised
+from deploy.quantise.run import BEST, Options, quantise
 from lut.errors import UserError, WorkError
 from tests.deploy.graphs import deployable, photo, segmenter
 from tests.deploy.quantise.test_frames import folder_of
