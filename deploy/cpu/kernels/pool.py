@@ -64,6 +64,8 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """PrimFunc(x, other maps, constants, y)."""
     blocks, tasks, lanes = isa.blocks(op.channels), schedule.row_tasks, isa.lanes
     rows, columns = slides_of(op)
+    # The largest number has the largest byte.
+    in_bytes = isa.element.integer and op.reduce == "max"
     start = -math.inf if op.reduce == "max" else 0.0
 
     def put(acc: ir.Registers, p: int, value: ir.Expr) -> None:
@@ -72,6 +74,9 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
             acc[p] = ir.select(value > acc[p], value, acc[p])
         else:
             acc[p] = acc[p] + value
+
+    def read(x: Map, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        return x.stored(block, row, column) if in_bytes else x.vector(block, row, column)
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
@@ -89,23 +94,25 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
             low, high = rows.bounds(top)
 
             def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
-                acc = ir.Registers(px, lanes)
+                acc = ir.Registers(px, lanes, isa.element.stored if in_bytes else "float32")
                 for p in range(px):
-                    acc[p] = ir.const(start, lanes)
+                    acc[p] = ir.splat(ir.uint8(0), lanes) if in_bytes else ir.const(start, lanes)
                 with ir.loop(low, high) as ky:
                     at = ir.bind(top + ky * rows.dilation)
                     if columns.kernel > WIDE:
                         left = ir.bind(columns.start(begin))
                         with ir.loop(*columns.bounds(left)) as kx:
-                            put(acc, 0, x.vector(block, at, left + kx * columns.dilation))
+                            put(acc, 0, read(x, block, at, left + kx * columns.dilation))
                     else:
                         for j, pixels in _readers(columns, px, valid):
-                            value = ir.bind(x.vector(block, at, columns.start(begin) + j))
+                            value = ir.bind(read(x, block, at, columns.start(begin) + j))
                             for p in pixels:
                                 put(acc, p, value)
                 for p in range(px if shares else 0):
                     share = ir.bind(shares[0][row] * shares[1][begin + p])
                     acc[p] = acc[p] * ir.splat(share, lanes)
+                if in_bytes:
+                    acc = _numbers(x, acc, px)
                 epilogue.store(y, acc, (row, begin), (1, px), (1, 1), block, 1)
 
             if columns.kernel > WIDE:
@@ -123,6 +130,16 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
         return body
 
     return ir.prim_func("pool", signature)
+
+
+def _numbers(x: Map, stored: ir.Registers, px: int) -> ir.Registers:
+    """What the bytes of a map mean."""
+    lanes, numbers = x.isa.lanes, ir.Registers(px, x.isa.lanes)
+    assert x.reads is not None
+    for p in range(px):
+        quanta = ir.cast(ir.cast(stored[p], "int32", lanes), "float32", lanes)
+        numbers[p] = x.reads.apply(quanta, lanes)
+    return numbers
 
 
 def _readers(
