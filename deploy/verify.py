@@ -59,9 +59,7 @@ class Comparison:
         """Whether the side may be believed; NaN and infinity never pass."""
         error = Deviation(self.rms_error, self.max_logit_error)
         near = error.within(Deviation(self.rms_tolerance, self.tolerance))
-        return (
-            near and self.unexplained_share <= self.unexplained_allowed and self.stray_share == 0
-        )
+        return near and self.unexplained_share <= self.unexplained_allowed and self.stray_share == 0
 
     @property
     def share_of_tolerance(self) -> float:

@@ -177,8 +177,7 @@ MaxMiouLoss = Annotated[
     float | None,
     typer.Option(
         "--max-miou-loss",
-        help="Percentage points of mIoU that low precision may lose on the labelled frames "
-        "[0.5].",
+        help="Percentage points of mIoU that low precision may lose on the labelled frames [0.5].",
         callback=refusing(check_miou_loss),
     ),
 ]

@@ -9,6 +9,7 @@ from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.precision import BF16
 from deploy.target import Target
 from lut.errors import UserError
+from lut.ops import DType
 
 X86_64_LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
@@ -58,15 +59,23 @@ def resolve_cpu(text: str, config: dict[str, Any] | None, known: str) -> Target:
 
 def with_bfloat16(target: Target) -> Target:
     """The target with maps of bfloat16; raises UserError where its CPU does not compute with it."""
-    needed = _BFLOAT16[target.architecture]
-    missing = [feature for feature in needed if feature not in target.features]
-    if missing:
+    if missing := _missing_for_bfloat16(target):
         raise UserError(
             f"--precision bf16: {target.machine} has no {' and no '.join(missing)}, the "
             "instructions for it; leave --precision out for fp32, or compile for a CPU that has "
             "them, such as znver4, sapphirerapids or neoverse-v1"
         )
     return replace(target, precision=BF16)
+
+
+def low_precisions(target: Target) -> tuple[DType, ...]:
+    """The types besides float32 that its CPU computes with, as maps may lie in memory."""
+    return () if _missing_for_bfloat16(target) else (BF16.maps,)
+
+
+def _missing_for_bfloat16(target: Target) -> list[str]:
+    needed = _BFLOAT16[target.architecture]
+    return [feature for feature in needed if feature not in target.features]
 
 
 def host_target() -> Target:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.artifact import Artifact
 from deploy.cpu.pipeline import isa_of
+from deploy.cpu.targets import low_precisions
 from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.place import DeviceSession
@@ -159,4 +160,4 @@ class RemoteMeasuring(Session):
         def load(functions: Mapping[str, Any]) -> Kernels:
             return remote_kernels(session, kernel_library(functions, target))
 
-        return probe_ceilings(load, isa, threads)
+        return probe_ceilings(load, isa, threads, dtypes=low_precisions(target))

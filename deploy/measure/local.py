@@ -10,7 +10,7 @@ from deploy import host
 from deploy.artifact import Artifact
 from deploy.cpu.loaded import PINNING, LoadedLibrary
 from deploy.cpu.pipeline import isa_of
-from deploy.cpu.targets import host_target
+from deploy.cpu.targets import host_target, low_precisions
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
@@ -85,4 +85,7 @@ class LocalSession(Session):
         """Of this machine, also for a binary that was compiled for less."""
         target = host_target()
         isa = isa_of(target)
-        return None if isa is None else probe_ceilings(load_here(target, threads), isa, threads)
+        if isa is None:
+            return None
+        load = load_here(target, threads)
+        return probe_ceilings(load, isa, threads, dtypes=low_precisions(target))

@@ -35,6 +35,7 @@ from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
     gpu_graph,
     network_source,
 )
+from tests.conditions import BFLOAT16
 from tests.shared import made_once
 
 
@@ -89,6 +90,18 @@ def small_artifact(small_graph: onnx.ModelProto, cpu: Target, shared_folder: Pat
         save_artifact(build_artifact(small_graph, cpu, threads=2)[0], path)
 
     return load_artifact(made_once(shared_folder, "small.hmseg", build))
+
+
+@pytest.fixture(scope="session")
+def small_bf16(small_graph: onnx.ModelProto, shared_folder: Path) -> Artifact:
+    """The same with maps of bfloat16; the test is left out where this CPU does not compute so."""
+    BFLOAT16.require()
+
+    def build(path: Path) -> None:
+        target = resolve_target("cpu", precision="bf16")
+        save_artifact(build_artifact(small_graph, target, threads=2)[0], path)
+
+    return load_artifact(made_once(shared_folder, "small-bf16.hmseg", build))
 
 
 @pytest.fixture(scope="module", autouse=True)
