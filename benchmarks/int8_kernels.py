@@ -56,6 +56,10 @@ OPERATIONS = (
     "conv cin=256 cout=256 height=16 width=32 kernel=3,3 pad=1,1,1,1",
     "conv cin=512 cout=512 height=8 width=16 kernel=3,3 pad=1,1,1,1",
     "conv cin=64 cout=128 height=64 width=128 kernel=3,3 stride=2,2 pad=1,1,1,1",
+    "conv cin=3 cout=64 height=256 width=512 kernel=7,7 stride=2,2 pad=3,3,3,3 source=uint8_nhwc",
+    "conv cin=64 cout=64 height=64 width=128 kernel=3,3 pad=1,1,1,1 then=add,relu",
+    "pool channels=64 height=128 width=256 kernel=3,3 stride=2,2 pad=1,1,1,1",
+    "elementwise channels=64 height=64 width=128 then=add,relu",
     "labels_end classes=19 height=32 width=64 out_height=256 out_width=512",
 )
 
@@ -92,7 +96,9 @@ def saturating(op: Any) -> Any:
     if isinstance(op, StemPair):
         return StemPair(saturating(op.first), saturating(op.second))
     names = {field.name for field in fields(op)} & {"act", "stem_act", "mid_act"}
-    return replace(op, **dict.fromkeys(names, "none"))
+    op = replace(op, **dict.fromkeys(names, "none"))
+    steps = getattr(op, "then", ())
+    return replace(op, then=steps[:-1]) if steps[-1:] == ("relu",) else op
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

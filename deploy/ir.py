@@ -239,6 +239,11 @@ def shuffle(first: Expr, second: Expr, lanes: Sequence[int]) -> Expr:
     return T.Shuffle([first, second], [T.int32(lane) for lane in lanes])
 
 
+def pick(vector: Expr, lanes: Sequence[int]) -> Expr:
+    """A vector of these lanes of one."""
+    return T.Shuffle([vector], [T.int32(lane) for lane in lanes])
+
+
 def reinterpret(value: Expr, dtype: str, lanes: int = 1) -> Expr:
     """The same bits as another type of as many."""
     return op.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", value)

@@ -100,6 +100,11 @@ def codes(*rows: tuple[float, float]) -> Codes:
     return np.array(rows, np.float32).reshape(len(rows), 2)
 
 
+def real_codes(scales: Scales) -> Codes:
+    """Of a kernel that computes in real numbers: of y, and of what is read."""
+    return codes(writing(scales.output), *[reading(x) for x in scales.inputs])
+
+
 def pack_per_channel(isa: Isa, values: NDArray[Any]) -> NDArray[Any]:
     """(..., C) -> (C/c, ..., c), of the same type, with zeros behind the last channel."""
     *outer, channels = values.shape

@@ -14,7 +14,7 @@ _HALVING_BYTES = 4 << 20  # the same at stride 2, where large tiles save less
 
 def transforms(op: Conv) -> Transforms | None:
     """Of rows and columns, the largest that the map and the caches have room for, and whose
-    products bfloat16 is fit for: F(2, 3) makes 1.7 times the error of the plain sum of such
+    products bfloat16 is fit for: F(2, 3) makes 1.5 times the error of the plain sum of such
     numbers, F(4, 3) four times (`python -m benchmarks.winograd --errors`)."""
     for large in (True, False) if op.dtype == "float32" else (False,):
         rows, columns = _axis(op, 0, large=large), _axis(op, 1, large=large)

@@ -62,7 +62,7 @@ from lut import ops
 from lut.ops import DType, Operation, dtype_of, with_dtype
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 4
+KERNELS_VERSION = 5
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),
@@ -100,8 +100,9 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.Unpool: (unpool,),
 }
 _IN_BYTES = (
-    concat, conv_int8, convert, depthwise, global_mean, global_pool, inverted_residual, labels_end,
-    local_global, pointwise, resize, stem, stem_block, stem_pair, upsample_add,
+    channel_slice, concat, conv_depthwise, conv_int8, convert, depthwise, elementwise, global_mean,
+    global_pool, inverted_residual, labels_end, local_global, pointwise, pool, resample, resize,
+    stem, stem_block, stem_pair, upsample_add,
 )  # fmt: skip
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)

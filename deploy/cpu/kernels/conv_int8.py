@@ -4,7 +4,7 @@ A task has some rows and columns of the output. It copies what they read, with t
 it, unless every tap lies inside; then each register tile sums over channels and taps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from deploy.cpu.isa import Isa, Tile
 from deploy.cpu.kernels import conv_direct
 from deploy.cpu.kernels.conv_direct import divided, lookup
 from deploy.cpu.layout import Array
-from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand
+from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand, ImageBand
 from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map, output_map
@@ -32,7 +32,7 @@ from deploy.cpu.scales import (
     writing,
 )
 from deploy.cpu.tiles import over_lanes
-from lut.ops import Conv
+from lut.ops import CHANNELS, Conv
 
 _FLOAT_BYTES = 4
 _ADDS = ("add", "add_channel")  # steps that sums of quanta are taken in
@@ -49,9 +49,9 @@ class ConvInt8Schedule:
 
 
 def supports(op: Conv) -> bool:
-    """One map in 8 bits whose groups are wide enough for four channels at a time, and no strides
-    where there are zeros between the input's elements."""
-    whole = op.dtype == "int8" and op.source == "maps" and len(op.cin) == 1
+    """One map in 8 bits whose groups are wide enough for four channels at a time, or the image, and
+    no strides where there are zeros between the input's elements."""
+    whole = op.dtype == "int8" and len(op.cin) == 1
     plain = op.stride == (1, 1) or op.spread == (1, 1)
     return whole and plain and (op.groups == 1 or op.cin[0] // op.groups >= 4)
 
@@ -64,10 +64,12 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvInt8Schedule:
 
 
 def pack(
-    op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array], *, scales: Scales
-) -> list[NDArray[Any]]:
-    """Constants in call order, with `scales` of x and of the steps' maps, and of y: codes of y and
-    x, codes of the steps' maps, weight (O/c, K, c * 4), bias (P, O/c, c) of each of the plain
+    op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
+    normalisation: dict[str, Any] | None = None, *, scales: Scales,
+) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order, with `scales` of x (the normalised image, which is never written)
+    and of the steps' maps, and of y: an image's normalisation to quanta (2, c), codes of y and x,
+    codes of the steps' maps, weight (O/c, K, c * 4), bias (P, O/c, c) of each of the plain
     convolutions that a transposed one is, multiplier (O/c, c), the steps' vectors."""
     x, *others = scales.inputs
     unit = scales.output if _folded(op) else REAL
@@ -79,13 +81,27 @@ def pack(
     packed = pack_dense(isa, padded, (wide,), phases_of(op))
     whole = np.asarray(weight, np.int8)
     _, multiplier = pack_sums(isa, whole, bias, x, scales.weights[0], unit)
+    image = [_to_quanta(isa, x, **normalisation)] if normalisation else []
     return [
+        *image,
         codes(writing(scales.output), writing(x), *[reading(other, unit) for other in others]),
         isa.element.pack_weights(packed),
         _biases(op, isa, np.asarray(weight), bias, x),
         multiplier,
         *pack_steps(isa, steps),
     ]
+
+
+def _to_quanta(
+    isa: Isa, x: Scale, scale: float = 1 / 255, mean: Sequence[float] | NDArray[Any] = (0.0,) * 3,
+    std: Sequence[float] | NDArray[Any] = (1.0,) * 3,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Factors and shifts (2, c) of interleaved pixels of four channels, the last of which becomes
+    what is in it."""
+    wide = np.asarray(std, np.float64) * x.scale
+    factor, shift = scale / wide, x.zero - np.asarray(mean, np.float64) / wide
+    both = np.stack([factor, shift])[:, [0, 1, 2, 2]]
+    return np.tile(both, (1, isa.lanes // 4)).astype(np.float32)
 
 
 def _biases(
@@ -133,12 +149,20 @@ class _Kernel:
         self.op, self.schedule, self.isa = op, schedule, isa
         self.grouping, self.phases = Grouping(isa, op), phases_of(op)
         element, c, blocks = isa.element, isa.lanes, isa.blocks(op.cout)
-        self.x = Map(isa, f, "x", op.cin[0], op.height, op.width)
+        self.image: ir.Buffer = None
+        self.x: Map | None = None
+        uint8 = op.source == "uint8_nhwc"
+        if op.source == "maps":
+            self.x = Map(isa, f, "x", op.cin[0], op.height, op.width)
+        elif uint8:
+            self.image = f.param("image", (1, op.height, op.width, CHANNELS), "uint8")
+        else:
+            self.image = f.param("image", (1, CHANNELS, op.height, op.width))
         self.epilogue = Epilogue(isa, op.then, op.output)
         self.epilogue.operands(f)
+        self.normalisation = f.param("normalisation", (2, c)) if uint8 else None
         self.codes = Codes(f, 2 + len(self.epilogue.maps))
-        for number, other in enumerate(self.epilogue.maps):
-            other.reads = self.codes[2 + number]
+        self.epilogue.take(self.codes[0] if not op.wide else None, self.codes, 2)
         self.steps = -(-self.grouping.cin[0] // element.group)  # of a tap, over the channels
         window = sum(phase.taps * phase.count for phase in self.phases)
         shape = blocks, max(1, self.steps * window), c * element.group
@@ -153,6 +177,7 @@ class _Kernel:
         phases = self.phases
         if conv_direct.is_pointwise(self.op):
             phases = [conv_direct.as_row(self.op, phases[0])]
+            assert self.x is not None
             self.x = self.x.as_row()
             self.epilogue.as_row()
             self.y = self.y.as_row()
@@ -197,10 +222,12 @@ class _Kernel:
             ir.over_tiles(self.grouping.blocks, self.schedule.tile.ob, tiles)
 
     def _band(self, phase: Phase, size: tuple[int, int], blocks: int) -> ByteBand:
-        if phase.rows.inside(self.x.height) and phase.columns.inside(self.x.width):
-            return BandInPlace(self.x)
-        reach = phase.rows.reach(size[0]), phase.columns.reach(size[1])
-        return CopiedBand(self.x, reach, blocks, self.codes[1].zero())
+        reach, x = (phase.rows.reach(size[0]), phase.columns.reach(size[1])), self.x
+        if x is None:
+            return ImageBand(self.isa, self.image, self.normalisation, reach, self.codes[1])
+        if phase.rows.inside(x.height) and phase.columns.inside(x.width):
+            return BandInPlace(x)
+        return CopiedBand(x, reach, blocks, self.codes[1].zero())
 
     def _tiles(
         self, phase: Phase, at: Part, band: ByteBand, corner: Place, size: tuple[int, int],
@@ -270,8 +297,8 @@ class _Kernel:
     ) -> None:  # fmt: skip
         """Make numbers of sums and store them: `size` rows and columns, `step` apart."""
         (high, wide), c = size, self.isa.lanes
-        if self.epilogue.long:
-            self._store_long(acc, corner, size, step, out, ob)
+        if not _folded(self.op):
+            self._store_steps(acc, corner, size, step, out, ob)
             return
         run = self.isa.element.run if step[1] == 1 else 1
         for o in range(ob):
@@ -288,35 +315,26 @@ class _Kernel:
                     ]  # fmt: skip
                     self.y.row(row).store(out + o, corner[1] + begin * step[1], *values)
 
-    def _store_long(
-        self, acc: ir.Registers, corner: Place, size: tuple[int, int], step: tuple[int, int],
-        out: ir.Expr, ob: int,
-    ) -> None:  # fmt: skip
-        """The same with formulas that are written once, in a loop."""
-        (high, wide), c = size, self.isa.lanes
-        numbers = ir.scratch(high * wide * ob * c)
-        for at in range(high * wide * ob):
-            multiplier = ir.load(self.multiplier, out + at % ob, 0, lanes=c)
-            value = ir.fma(ir.cast(acc[at], "float32", c), multiplier, ir.const(0, c), c)
-            ir.store(numbers, value, at * c, lanes=c)
-        with ir.serial(0, high) as i, ir.serial(0, wide) as j, ir.serial(0, ob) as o:
-            row, column = ir.bind(corner[0] + i * step[0]), ir.bind(corner[1] + j * step[1])
-            value = ir.load(numbers, ((i * wide + j) * ob + o) * c, lanes=c)
-            value = self.epilogue.apply(value, out + o, row, column)
-            value = value if self.op.wide else self.codes[0].apply(value, c)
-            self.y.row(row).store(out + o, column, value)
-
     def _number(
         self, total: ir.Expr, multiplier: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr
     ) -> ir.Expr:
         """The quanta of one pixel."""
-        c, code = self.isa.lanes, self.codes[0]
-        value = ir.cast(total, "float32", c)
-        if _folded(self.op):
-            added = code.shift(c)
-            if self.op.then:
-                added = self.epilogue.operand(0, block, row, column)
-            return ir.fma(value, multiplier, added, c)
-        value = ir.fma(value, multiplier, ir.const(0, c), c)
-        value = self.epilogue.apply(value, block, row, column)
-        return value if self.op.wide else code.apply(value, c)
+        c = self.isa.lanes
+        added = self.codes[0].shift(c)
+        if self.op.then:
+            added = self.epilogue.operand(0, block, row, column)
+        return ir.fma(ir.cast(total, "float32", c), multiplier, added, c)
+
+    def _store_steps(
+        self, acc: ir.Registers, corner: Place, size: tuple[int, int], step: tuple[int, int],
+        out: ir.Expr, ob: int,
+    ) -> None:  # fmt: skip
+        """The same where steps follow, which are of real numbers."""
+        c, count = self.isa.lanes, size[0] * size[1] * ob
+        real = ir.Registers(count, c)
+        for o in range(ob):
+            multiplier = ir.bind(ir.load(self.multiplier, out + o, 0, lanes=c))
+            for at in range(o, count, ob):
+                value = ir.cast(acc[at], "float32", c)
+                real[at] = ir.fma(value, multiplier, ir.const(0, c), c)
+        self.epilogue.store(self.y, real, corner, size, step, out, ob)

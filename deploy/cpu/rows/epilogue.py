@@ -10,6 +10,7 @@ from deploy import ir
 from deploy.cpu import functions
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array, pack_vector
+from deploy.cpu.rows.codes import Code, Codes, codes_of
 from deploy.cpu.rows.maps import Map
 from lut.ops import Pair, Shape, Step
 
@@ -48,6 +49,7 @@ class Epilogue:
         self.isa, self.then, self.output = isa, then, output
         self.long = not LONG.isdisjoint(then)
         self._maps: list[Map] = []
+        self._code: Code | None = None  # of the output
         self._vectors: list[ir.Buffer] = []
 
     def operands(self, f: ir.PrimFuncBuilder) -> None:
@@ -57,6 +59,22 @@ class Epilogue:
                 shape = OPERANDS[step](*self.output)
                 isa = self.isa.of_channels if step.endswith("_channel") else self.isa
                 self._maps.append(Map(isa, f, f"{step}{number}", *shape))
+
+    def codes(self, f: ir.PrimFuncBuilder, *inputs: Map) -> None:
+        """Declare what the quanta of the output, the inputs and the other maps are, where these are
+        bytes: steps are of real numbers (`deploy.cpu.scales.real_codes`)."""
+        coded = codes_of(self.isa, f, 1 + len(inputs) + len(self._maps))
+        if coded is not None:
+            for number, of in enumerate(inputs):
+                of.reads = coded[1 + number]
+            self.take(coded[0], coded, 1 + len(inputs))
+
+    def take(self, output: Code | None, codes: Codes, first: int) -> None:
+        """Take the code of the output, None for floats, and from row `first` on those of the other
+        maps."""
+        self._code = output
+        for number, of in enumerate(self._maps):
+            of.reads = codes[first + number]
 
     @property
     def maps(self) -> Sequence[Map]:
@@ -92,9 +110,12 @@ class Epilogue:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
         (high, wide), lanes = size, self.isa.lanes
+        self._ask_ahead(corner, size, step, out, ob)
+        if not self.long and self.isa.element.run > 1:
+            self._store_runs(y, acc, corner, size, step, out, ob)
+            return
         # Between the loops in memory, not in y, whose element may round.
         sums = ir.scratch(high * wide * ob * lanes) if self.long else None
-        self._ask_ahead(corner, size, step, out, ob)
         for p in range(high * wide):
             row, column = corner[0] + p // wide * step[0], corner[1] + p % wide * step[1]
             for o in range(ob):
@@ -121,6 +142,25 @@ class Epilogue:
                 for row in range(size[0]):
                     of.prefetch(out + o, corner[0] + row, corner[1] + _PIXELS_AHEAD, size[1])
 
+    def _store_runs(
+        self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr,
+        ob: int,
+    ) -> None:  # fmt: skip
+        """The same, neighbouring pixels together."""
+        high, wide = size
+        run = self.isa.element.run if step[1] == 1 else 1
+        for o in range(ob):
+            for i in range(high):
+                row = corner[0] + i * step[0]
+                for begin in range(0, wide, run):
+                    values = [
+                        self.apply(
+                            acc[(i * wide + j) * ob + o], out + o, row, corner[1] + j * step[1]
+                        )
+                        for j in range(begin, min(begin + run, wide))
+                    ]
+                    y.row(row).store(out + o, corner[1] + begin * step[1], *values)
+
     def apply(self, value: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A vector of one pixel, ready to be stored."""
         maps, vectors, lanes = iter(self._maps), iter(self._vectors), self.isa.lanes
@@ -143,7 +183,7 @@ class Epilogue:
             else:
                 between[0] = value
                 value = between[0]
-        return value
+        return value if self._code is None else self._code.apply(value, lanes)
 
 
 def pack_steps(isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from deploy.cpu import layout
 from deploy.cpu.kernels import conv_int8 as kernel
 from deploy.cpu.kernels import module_of
 from deploy.cpu.scales import Scales
@@ -57,12 +58,20 @@ def check(on, op, seed=1, schedule=None):
     x = random.bytes(1, op.cin[0], op.height, op.width)
     w, bias, scale = random.weights(op.cout, op.cin[0] // op.groups, *op.kernel)
     shapes = {"add": op.output, "add_channel": (op.cout, 1, 1)}
-    others = [random.bytes(1, *shapes[step]) for step in op.then if step in shapes]
-    maps = [random.scale() for _ in range(2 + len(others))]
+    others, packed, maps = [], [], [random.scale(), random.scale()]
+    for step in op.then:
+        if step == "add":
+            others.append(random.bytes(1, *shapes[step]))
+            packed.append(exact.pack_bytes(isa, others[-1]))
+            maps.append(random.scale())
+        elif step == "add_channel":  # of real numbers
+            others.append(random.rng.standard_normal((1, op.cout, 1, 1)).astype(np.float32))
+            packed.append(layout.pack_activation(isa.wide, others[-1]))
+            maps.append(exact.REAL)
     scales = Scales(tuple(maps[1:]), (scale,), maps[0])
     constants = kernel.pack(op, isa, w, bias, [], scales=scales)
     schedule = schedule or kernel.default_schedule(op, isa, 2)
-    arrays = [*(exact.pack_bytes(isa, a) for a in (x, *others)), *constants]
+    arrays = [exact.pack_bytes(isa, x), *packed, *constants]
     y = exact.run(kernel.emit(op, schedule, isa), on, arrays, op.output)
 
     sums = sums_of(op, x, maps[1].zero, w, bias)
@@ -100,3 +109,29 @@ def test_long_functions_are_near():
     y = exact.run(func, on, [exact.pack_bytes(on[0], x), *constants], op.output)
     value = sums_of(op, x, of_x.zero, w, bias) * exact.per_channel(of_x.scale * scale)
     assert np.abs(y / 255 - 1 / (1 + np.exp(-value))).max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize("on", exact.ISAS)
+@pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
+@pytest.mark.parametrize("width", [9, 50])
+def test_of_an_image_is_exact(on, source, width):
+    isa, _ = on
+    op = Conv((3,), 20, 13, width, (5, 7), (2, 2), pad=(2, 3, 2, 3), source=source, dtype="int8")
+    random = exact.Random(np.random.default_rng(3))
+    image, (w, bias, scale) = random.bytes(1, 13, width, 3), random.weights(20, 3, 5, 7)
+    mean, std = np.array([0.4, 0.45, 0.5]), np.array([0.2, 0.25, 0.3])
+    of_x, of_y = exact.Scale(float(np.float32(0.021)), 97), random.scale()
+    planes = image.transpose(0, 3, 1, 2).astype(np.float32)
+    given = {}
+    if source == "uint8_nhwc":
+        given = {"normalisation": {"mean": mean, "std": std}}
+        factor, shift = 1 / 255 / (std * of_x.scale), of_x.zero - mean / (std * of_x.scale)
+        q = exact.narrow(exact.fma(planes, exact.per_channel(factor), exact.per_channel(shift)))
+    else:
+        image = ((planes / 255 - exact.per_channel(mean)) / exact.per_channel(std)).astype("f4")
+        q = exact.narrow(exact.fma(image, 1 / of_x.scale, of_x.zero))
+    constants = kernel.pack(op, isa, w, bias, [], **given, scales=Scales((of_x,), (scale,), of_y))
+    func = kernel.emit(op, kernel.default_schedule(op, isa, 2), isa)
+    y = exact.run(func, on, [image, *constants], op.output)
+    expected = exact.finish(sums_of(op, q, of_x.zero, w, bias), of_x, scale, of_y, "none")
+    np.testing.assert_array_equal(y, expected)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.bilinear import axes_of
+from deploy.cpu import layout
 from deploy.cpu.kernels import (
     concat,
     depthwise,
@@ -70,15 +71,18 @@ def test_local_global_is_exact(on, gate, act):
     op = ops.LocalGlobal(16, 40, 24, 6, 11, 3, 5, gate, act, act, "int8")
     random = exact.Random(np.random.default_rng(5))
     x, below = random.bytes(1, 16, 6, 11), random.bytes(1, 40, 3, 5)
-    gates, layers = random.bytes(1, 40, 1, 1), [random.weights(40, 16), random.weights(24, 40)]
-    of_x, of_gate, of_low, middle, of_y = (random.scale() for _ in range(5))
+    gates = random.rng.uniform(0, 1, (1, 40, 1, 1)).astype(f32)
+    layers = [random.weights(40, 16), random.weights(24, 40)]
+    of_x, of_low, middle, of_y = (random.scale() for _ in range(4))
     scales = Scales(
-        (of_x, of_gate, of_low) if gate else (of_x, of_low), tuple(s for *_, s in layers), of_y,
+        (of_x, exact.REAL, of_low) if gate else (of_x, of_low), tuple(s for *_, s in layers), of_y,
         (middle,),
     )  # fmt: skip
     constants = local_global.pack(op, on[0], mid=layers[0][:2], out=layers[1][:2], scales=scales)
-    maps = [x, gates, below] if gate else [x, below]
-    arrays = [*(exact.pack_bytes(on[0], a) for a in maps), *constants]
+    maps = [exact.pack_bytes(on[0], a) for a in (x, below)]
+    if gate:
+        maps.insert(1, layout.pack_activation(on[0].wide, gates))
+    arrays = [*maps, *constants]
     y = exact.run(emitted(on, op), on, arrays, op.output)
 
     unit = exact.unit_of(act, middle)
@@ -87,7 +91,7 @@ def test_local_global_is_exact(on, gate, act):
     sums = exact.convolve(x, of_x.zero, w, bias)
     if gate:
         value = exact.scaled(sums, of_x, scale, unit, f32(0))
-        value = exact.fma(value, exact.read(gates, of_gate, exact.REAL), start)
+        value = exact.fma(value, exact.read(gates, exact.REAL, exact.REAL), start)
     else:
         value = exact.scaled(sums, of_x, scale, unit, start)
     q = exact.ended(value, middle, act)

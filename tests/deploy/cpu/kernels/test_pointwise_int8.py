@@ -3,6 +3,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from deploy.cpu import layout
 from deploy.cpu.isa import Tile
 from deploy.cpu.kernels import pointwise
 from deploy.cpu.kernels.pointwise import PointwiseSchedule
@@ -30,14 +31,19 @@ def check(on, op, seed=1, schedule=None, zero=None):
         random.bytes(1, op.cin, op.height, op.width),
         random.weights(op.cout, op.cin),
     )
-    size = (op.height, op.width) if op.add == "map" else (1, 1)
-    others = [] if op.add == "none" else [random.bytes(1, op.cout, *size)]
-    maps = [random.scale(zero) for _ in range(2 + len(others))]
+    others, maps = [], [random.scale(zero), random.scale(zero)]
+    packed = []
+    if op.add == "map":
+        others, maps = [random.bytes(1, op.cout, op.height, op.width)], [*maps, random.scale(zero)]
+        packed = [exact.pack_bytes(isa, others[0])]
+    elif op.add == "channel":  # of real numbers
+        others = [random.rng.standard_normal((1, op.cout, 1, 1)).astype(np.float32)]
+        maps, packed = [*maps, exact.REAL], [layout.pack_activation(isa.wide, others[0])]
     constants = pointwise.pack(
         op, isa, w, bias, Scales(inputs=tuple(maps[1:]), weights=(scales,), output=maps[0])
     )
     schedule = schedule or pointwise.default_schedule(op, isa, 2)
-    arrays = [exact.pack_bytes(isa, a) for a in (x, *others)] + constants
+    arrays = [exact.pack_bytes(isa, x), *packed, *constants]
     y = exact.run(pointwise.emit(op, schedule, isa), on, arrays, op.output)
     sums = np.einsum("oi,nihw->nohw", w.astype(np.int64), x.astype(np.int64) - maps[1].zero)
     sums += exact.per_channel(bias)
