@@ -23,6 +23,7 @@ from deploy.resolution import Resolution
 from deploy.target import Target
 from deploy.targets import resolve_target
 from hmseg.mrms import MRMS
+from tests.conditions import BFLOAT16
 from tests.deploy import graphs
 from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
     any_driver,
@@ -35,7 +36,6 @@ from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
     gpu_graph,
     network_source,
 )
-from tests.conditions import BFLOAT16
 from tests.shared import made_once
 
 

@@ -109,7 +109,7 @@ class TestCompare:
         labels[50, 50] = 0  # one wrong label of scores that are right
         found = compare("tvm", "noise", Expected(reference, noise), labels, reference, BF16)
         assert (found.stray_share, found.passed) == (1e-4, False)
-        with pytest.raises(WorkError, match="not those of its own scores, in 0.010%"):
+        with pytest.raises(WorkError, match=r"not those of its own scores, in 0\.010%"):
             require([found])
 
     def test_a_wrong_kernel_breaks_the_bound_on_scores_in_bf16(self):
