@@ -71,7 +71,7 @@ def probe_ceilings(
     kernels = load(functions)
     # At first the caller may share a core with a worker, at half the rate, until it is moved.
     gflops = _best_within(lambda: fma_gflops(kernels, fma, isa, repeat))
-    dots = {
+    dots: dict[str, float] = {
         dtype: _best_within(partial(dot_gflops, kernels, fma, own, repeat))
         for dtype, own in low.items()
     }
