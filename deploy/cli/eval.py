@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from deploy.metadata import Metadata
     from hmseg.data.dataset import SegmentationData
-    from hmseg.train.metrics import Confusion, Predictor
+    from hmseg.train.confusion import Confusion
+    from hmseg.train.metrics import Predictor
 
 MAX_MIOU_LOSS = 0.5  # percentage points
 
@@ -90,7 +91,7 @@ def evaluate_network(
 
 
 class _Found(NamedTuple):
-    """Of one network: how many `frames` were evaluated, and what is wrong with the `broken` ones."""
+    """Of one network: how many `frames` were evaluated, and what is wrong with `broken` ones."""
 
     confusion: "Confusion"
     frames: int
