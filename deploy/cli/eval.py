@@ -89,7 +89,7 @@ def evaluate_network(
 
 
 class _Found(NamedTuple):
-    """Of one network: how many `frames` were evaluated, and what is wrong with the `broken` ones."""
+    """Of one network: how many frames were evaluated, and what is wrong with the broken ones."""
 
     confusion: "Confusion"
     frames: int
