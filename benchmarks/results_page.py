@@ -46,7 +46,7 @@ class Topic:
 
 
 TOPICS = (
-    Topic("Parity", [cpu.parity, own_files.own_files]),
+    Topic("Parity", [cpu.parity, own_files.own_files, kept("precision-miou")]),
     Topic(
         "The first command",
         [kept("first-command")],

@@ -94,6 +94,8 @@ RUN = {
     "hmseg-deploy lut export tiny.jsonl --csv -o tiny.csv": "",
     "hmseg-deploy upgrade TABLE.jsonl RECORDS.jsonl": "",
     "hmseg eval tiny-hmseg --data CAMVID": "",
+    "hmseg-deploy compile --model tiny-hmseg --precision auto -o tiny-auto.hmseg":
+        f"hmseg-deploy compile --model tiny-hmseg --precision auto -o tiny-auto.hmseg -r {SMALL}",
     "hmseg-deploy cache": "",
     "hmseg-deploy cache --clear": "",
 }  # fmt: skip
@@ -114,6 +116,7 @@ NOT_RUN = {
     r"^hmseg (train|search) |^torchrun": "hours; tests/deploy/cli does a few small steps",
     r"^hmseg-deploy upgrade .*~": "the user's own files",
     r"^cmake": "tests/deploy/cpu/test_package.py, where cmake is installed",
+    r"bf16|low.hmseg": "a CPU that has it; tests/deploy/cli/test_precision.py where there is one",
     r"^python (-m |)benchmarks": "hours, or peers that are not installed",
 }  # fmt: skip
 
