@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,11 @@ from deploy.measure.memory import PeakMemory, measure_peak
 from deploy.measure.peer import Peer
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
+from deploy.precision import FP32, PRECISIONS
 from deploy.profile import Profile, profile, require_timed, summarise_kernels
 
 OURS, PEER = "hmseg", "onnxruntime"
+PeersPrecision = Literal["fp32", "any"]
 MOST_DIFFERING = 0.01  # of the pixels: between two float32 networks only ties may differ
 _SHARE_FRAMES = 3  # that say what share of a frame its kernels take: a few percent, not a latency
 
@@ -43,6 +45,7 @@ class BenchResult:
     absent: dict[str, str] = field(default_factory=dict)  # peers that are not timed, and why
     notes: dict[str, str] = field(default_factory=dict)  # on peers that are
     differing: dict[str, float] = field(default_factory=dict)  # share of pixels, by peer
+    precisions: dict[str, str] = field(default_factory=dict)  # of each side
     parts: dict[str, list[int]] = field(default_factory=dict)  # of our frames, in nanoseconds
     memory: dict[str, PeakMemory] = field(default_factory=dict)
     profile: Profile | None = None  # of the same loaded network, after it
@@ -71,6 +74,12 @@ class BenchResult:
         }
 
     @property
+    def fastest_peer(self) -> str | None:
+        """By the median over all rounds, whatever its precision."""
+        peers = {n: s.median_ms for n, s in self.summaries.items() if n != OURS}
+        return min(peers, key=lambda name: peers[name]) if peers else None
+
+    @property
     def parts_ms(self) -> dict[str, float]:
         """Medians of the parts of our frames."""
         return {name: float(np.median(ns)) / 1e6 for name, ns in self.parts.items()}
@@ -86,6 +95,7 @@ class BenchResult:
             "latency": {name: asdict(summary) for name, summary in self.summaries.items()},
             "ratios": {name: asdict(ratio) for name, ratio in self.ratios.items()},
             "samples_ns": self.samples,
+            "precisions": self.precisions,
         }
         optional = {
             "parts_ms": self.parts_ms,
@@ -115,6 +125,7 @@ def bench(
     memory: bool = True,
     all_peers: bool = False,
     shares: bool = False,
+    peers_precision: PeersPrecision | None = None,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
     """Time an artifact and its peers on one image uint8 (H, W, C), which is normalised before where
@@ -122,7 +133,9 @@ def bench(
 
     Each side returns its output on the host. A peer is not timed where it does not run here, nor
     where its labels differ from ours in more pixels than ties and the precision explain; the result
-    says why. With `all_peers` those too that a user need not have. `memory` is measured in
+    says why. With `all_peers` those too that a user need not have; where `peers_precision` is
+    "any", as it is by default for maps in low precision, these in each precision of theirs, else in
+    float32. `memory` is measured in
     processes of their own, where that is possible. Where `profiled`, the network's kernels are
     timed too, afterwards; with `shares` a few frames say what is left to TVM, where a CPU runs it.
     Raises UserError as `deploy.profile.profile` does, before anything is
@@ -133,9 +146,16 @@ def bench(
     backend, given = backend_of(artifact.target), artifact.metadata.network_input(image)
     makers: Mapping[str, Callable[[], Peer]] = {}
     if remote is None:  # a device runs nothing but our libraries
-        makers = backend.peers(artifact, source, given, threads)
-        if all_peers:
-            makers = {**makers, **backend.optional_peers(artifact, source, given, threads)}
+        low = artifact.target.precision.maps != FP32.maps
+        wanted = peers_precision or ("any" if low else "fp32")
+        found = [backend.peers]
+        if all_peers or wanted == "any":
+            found.append(backend.optional_peers)
+        if wanted == "any":
+            found.append(backend.low_precision_peers)
+        makers = dict(
+            chain.from_iterable(of(artifact, source, given, threads).items() for of in found)
+        )
 
     def measure(session: Session) -> BenchResult:
         session.given = given
@@ -147,6 +167,8 @@ def bench(
             samples, session.machine, session.includes, backend.record_threads(threads),
             artifact.metadata, artifact.target.precision.note, absent,
             {name: peer.note for name, peer in peers.items() if peer.note}, differing,
+            {OURS: artifact.target.precision.name}
+            | {name: peer.precision for name, peer in peers.items()},
             session.time_parts(protocol.repeat * protocol.rounds),
             _memory(artifact, source, threads)
             if memory and backend.measures_memory and not remote
@@ -177,7 +199,9 @@ def _start(
         share = differing_share(
             *(metadata.found_in(o) if o.dtype.kind == "f" else o for o in (output, wanted))
         )
-        if share > max(MOST_DIFFERING, artifact.target.precision.label_tolerance):
+        theirs = PRECISIONS.get(peer.precision, artifact.target.precision)
+        tolerances = theirs.label_tolerance, artifact.target.precision.label_tolerance
+        if share > max(MOST_DIFFERING, *tolerances):
             absent[name] = f"its labels differ from ours in {share:.2%} of the pixels"
             continue
         peers[name], differing[name] = peer, share

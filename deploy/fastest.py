@@ -65,11 +65,10 @@ def build_fastest(
         )
 
     def built(one: Target) -> tuple[Artifact, list[Comparison]]:
-        name = one.precision.name
-        return build_source(
-            source, one, threads=threads, remote=remote,
-            on_step=lambda step: on_step(f"{name}: {step}"), **options,
-        )  # fmt: skip
+        def say(step: str) -> None:
+            on_step(f"{one.precision}: {step}")
+
+        return build_source(source, one, threads=threads, remote=remote, on_step=say, **options)
 
     found = {FP32.name: built(replace(target, precision=FP32))}
     plain, comparisons = found[FP32.name]
@@ -78,13 +77,16 @@ def build_fastest(
     for precision in _OTHERS:
         try:
             other = in_precision(target, precision)
-            if not reason:
-                found[precision.name] = built(other)
-        except (UserError, WorkError) as error:
+        except UserError:
+            refused[precision.name] = f"{target.machine} has no instructions for it"
+            continue
+        if reason:
+            refused[precision.name] = reason
+            continue
+        try:
+            found[precision.name] = built(other)
+        except WorkError as error:
             refused[precision.name] = str(error)
-        else:
-            if reason:
-                refused[precision.name] = reason
     samples: dict[str, Samples] = {}
     if len(found) > 1:
         on_step("timing precisions")

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from deploy.artifact import Artifact
+from deploy.artifact import TVM, Artifact
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import Session
+from deploy.precision import FP32
 from lut.errors import UserError
+from lut.ops import dtype_of, parse_operation
 
 FRAMES, WARMUP = 50, 5
 
@@ -28,6 +30,16 @@ class KernelProfile:
     bytes: int  # of the arguments of all calls in a frame
 
     @property
+    def dtype(self) -> str:
+        """What its maps are made of; of what TVM made, and what no operation says, floats."""
+        if self.template == TVM:
+            return FP32.maps
+        try:
+            return dtype_of(parse_operation(self.spec))
+        except UserError:  # written by another version
+            return FP32.maps
+
+    @property
     def gflops(self) -> float:
         """Floating-point operations, two per MAC, in 1e9 per second."""
         return 2 * self.macs / self.median_ms / 1e6
@@ -38,8 +50,8 @@ class KernelProfile:
         return self.bytes / self.median_ms / 1e6
 
     def share_of_ceiling(self, ceilings: Ceilings | None) -> float | None:
-        """Of the roofline: the FMA rate, or what memory can feed at this intensity if less. None
-        where there are no ceilings.
+        """Of the roofline: the rate of multiply-adds of its maps' type, or what memory can feed at
+        this intensity if less. None where there are no ceilings.
 
         Memory means the level that holds the arguments of one call; the fastest level is taken, so
         the share is never flattered.
@@ -48,7 +60,7 @@ class KernelProfile:
             return None
         working_set = self.bytes // self.calls
         floor_ms = max(
-            2 * self.macs / ceilings.fma_gflops / 1e6,
+            2 * self.macs / ceilings.gflops(self.dtype) / 1e6,
             self.bytes / ceilings.read_gbytes_per_s(working_set) / 1e6,
         )
         return floor_ms / self.median_ms
@@ -71,11 +83,12 @@ class Profile:
 
     @property
     def fma_share(self) -> float | None:
-        """The whole frame's MACs at the FMA rate, over its time: the share of the ceiling."""
+        """The whole frame's MACs, each at the rate of its kernel's type, over its time: the share
+        of the ceiling."""
         if self.ceilings is None:
             return None
-        macs = sum(kernel.macs for kernel in self.kernels)
-        return 2 * macs / self.ceilings.fma_gflops / 1e6 / self.frame_ms
+        least = sum(2 * k.macs / self.ceilings.gflops(k.dtype) / 1e6 for k in self.kernels)
+        return least / self.frame_ms
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""

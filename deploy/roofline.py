@@ -56,7 +56,7 @@ def roofline_figure(profile: Profile, title: str) -> "Figure":
         )
     if profile.ceilings:
         _draw_ceilings(axes, profile.ceilings, low)
-        top = max([profile.ceilings.fma_gflops, *(kernel.gflops for kernel in computing)])
+        top = max([profile.ceilings.highest_gflops, *(kernel.gflops for kernel in computing)])
         axes.set_ylim(top=3 * top)
     figure.suptitle(title)
     axes.set_xlabel("FLOP per byte of the arguments")
@@ -86,23 +86,24 @@ def _intensity(kernel: KernelProfile) -> float:
 
 
 def _knees(ceilings: Ceilings) -> list[float]:
-    """Where each line of reading meets the FMA rate."""
-    return [ceilings.fma_gflops / rate for _, rate in ceilings.reads]
+    """Where each line of reading meets the highest rate of multiply-adds."""
+    return [ceilings.highest_gflops / rate for _, rate in ceilings.reads]
 
 
 def _draw_ceilings(axes: "Axes", ceilings: Ceilings, low: float) -> None:
     """`low` is where the axis of intensities begins."""
-    axes.axhline(ceilings.fma_gflops, color="black", lw=1)
-    axes.text(low * 1.1, ceilings.fma_gflops * 1.05, f"FMA {ceilings.fma_gflops:.0f} GFLOP/s")
+    for name, gflops in (("FMA", ceilings.fma_gflops), *ceilings.dot_gflops.items()):
+        axes.axhline(gflops, color="black", lw=1)
+        axes.text(low * 1.1, gflops * 1.05, f"{name} {gflops:.0f} GFLOP/s")
     for knee, (_, rate) in zip(_knees(ceilings), ceilings.reads, strict=True):
-        axes.plot([low, knee], [low * rate, ceilings.fma_gflops], lw=1, ls="--", color="grey")
+        axes.plot([low, knee], [low * rate, knee * rate], lw=1, ls="--", color="grey")
 
 
 def _name_ceilings(axes: "Axes", ceilings: Ceilings, low: float) -> None:
     """Say along each line of reading which it is; the axes have their place already."""
     lines = zip(_knees(ceilings), ceilings.reads, strict=True)
     for index, (knee, (size, rate)) in enumerate(lines):
-        ends = axes.transData.transform([(low, low * rate), (knee, ceilings.fma_gflops)])
+        ends = axes.transData.transform([(low, low * rate), (knee, knee * rate)])
         right, up = ends[1] - ends[0]
         # In turn at the line's beginning and in its middle: two rates may be nearly the same.
         at = low * 1.15 if index % 2 == 0 else (low * knee) ** 0.5

@@ -83,6 +83,10 @@ VNNI = Condition(
     "this CPU has no AVX-512 VNNI", lambda: _has("avx512_vnni", "avx512bw", "avx512vbmi")
 )
 AVXVNNI = Condition("this CPU has no AVX-VNNI", lambda: _has("avx_vnni", "avx2"))
+BFLOAT16 = Condition(
+    "this CPU has no instructions for bfloat16",
+    lambda: _has("avx512f", "avx512_bf16") or _has("asimd", "bf16"),
+)
 TWO_CORES = Condition("one core", lambda: len(os.sched_getaffinity(0)) >= 2)
 NOT_ROOT = Condition("root may write anywhere", lambda: os.geteuid() != 0)
 MOUNTS = Condition("this machine lets nobody mount a small file system", _mounts)
@@ -113,7 +117,8 @@ CAMVID = Condition(
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
-    KERNELS, AVX2, AVX512, BF16, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, SETUPTOOLS,
+    KERNELS, AVX2, AVX512, BF16, BFLOAT16, VNNI, AVXVNNI, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0,
+    OBJDUMP, SETUPTOOLS,
     VALGRIND, CMAKE, EMULATED_ARM, QEMU, SSHD, ADB, CHROMIUM, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "

@@ -65,9 +65,6 @@ RUN = {
     "cc tiny/example.c tiny/libtiny.a -Itiny -lm -pthread -o example": "",
     "c++ segment.cpp tiny/libtiny.a -Itiny -lm -pthread -o segment"
     " && ./segment < street.rgb > labels": "",
-    "hmseg-deploy compile --precision int8 --calibrate CAMVID/train -o tiny-int8.hmseg":
-        "hmseg-deploy compile --model my-network.onnx --precision int8 --calibrate CAMVID/train"
-        " -o tiny-int8.hmseg",
     "hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg":
         "hmseg-deploy compile --model my-network.onnx --target cuda --arch sm_61,sm_90"
         " -o tiny-gpu.hmseg",
@@ -107,8 +104,8 @@ NOT_RUN = {
     r"^(ssh|scp|adb|python -m deploy.devices.server) ": "concerns another machine",
     r"^benchmarks/gpu.sh|^hmseg-deploy (tune|bench|lut build|lut check) .*(cuda|gpu)": "a GPU",
     r"rtsp://|/dev/video0": "a camera",
-    r"^hmseg-deploy compile .*(768x1536|fp16|adreno|android)":
-        "a minute each; tests/deploy/backends, gpu and cpu compile for these",
+    r"^hmseg-deploy compile .*(768x1536|fp16|int8|adreno|android)":
+        "a minute each; tests/deploy/backends, cli, gpu and cpu compile for these",
     r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)|export --model runs/":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
     r"^hmseg-deploy paper": "half an hour a table; tests/deploy/cli/test_paper.py makes small ones",

@@ -144,6 +144,12 @@ class Backend(Protocol):
         is not installed."""
         return {}
 
+    def low_precision_peers(
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """Of those the ones that compute in less than float32, where the machine does."""
+        return {}
+
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
     ) -> TuningBench:

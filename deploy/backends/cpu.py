@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import onnx
 from numpy.typing import NDArray
 
 from deploy import host
@@ -28,6 +29,7 @@ from deploy.measure.openvino_peer import start_openvino
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
 from deploy.object_cache import ObjectCache
+from deploy.precision import BF16, FP32
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -126,7 +128,8 @@ class CpuBackend(Backend):
 
         def start() -> Peer:
             session = OnnxSession(source.graph, threads=threads)
-            return Peer(lambda: session.run(given)[0])
+            precision = "int8" if is_quantised(source.graph) else FP32.name
+            return Peer(lambda: session.run(given)[0], precision=precision)
 
         return {"onnxruntime": start}
 
@@ -135,6 +138,12 @@ class CpuBackend(Backend):
     ) -> Mapping[str, Callable[[], Peer]]:
         """OpenVINO, on the same graph."""
         return {"OpenVINO": partial(start_openvino, source.graph, given, threads)}
+
+    def low_precision_peers(
+        self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        """OpenVINO in bfloat16, as it is where nobody asks for float32."""
+        return {"OpenVINO bf16": partial(start_openvino, source.graph, given, threads, BF16)}
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
@@ -158,6 +167,12 @@ class CpuBackend(Backend):
     def where(self, target: Target) -> str:
         """On a device."""
         return "on the device: hmseg-deploy verify {} --device ssh:HOST, adb, or with --rpc-key KEY"
+
+
+def is_quantised(graph: onnx.ModelProto) -> bool:
+    """Whether a graph has scales of its own: by QuantizeLinear, or operators of integers."""
+    kinds = {node.op_type for node in graph.graph.node}
+    return bool(kinds & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"})
 
 
 def link_library(compiled: Compiled, model_bytes: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deploy.object_cache import ObjectCache
     from deploy.target import Target
 
+PeersPrecision = Literal["fp32", "any"]  # as in deploy.bench
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
 
@@ -49,6 +50,13 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel too, afterwards.")
     ] = False,
+    peers_precision: Annotated[
+        PeersPrecision | None,
+        typer.Option(
+            help="Of the peers on a CPU: fp32, or any, which adds OpenVINO, if installed, in fp32 "
+            "and bf16. Default: fp32 beside fp32, any beside low precision.",
+        ),
+    ] = None,
     place: places.PlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
@@ -93,6 +101,7 @@ def bench(
     with step(f"timing{where}, {rounds} rounds of {repeat} calls a side") as progress:
         result = run_bench(
             built, source, pixels, protocol, threads=workers, remote=remote, profiled=profile,
+            peers_precision=peers_precision,
             on_round=lambda n: progress.at(f"round {n} of {rounds}"),
         )  # fmt: skip
     if as_json:
@@ -188,7 +197,14 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
     if differing := [f"{n} {share:.4%}" for n, share in result.differing.items() if share]:
         say(f"labels that differ from hmseg's: {', '.join(differing)}")
     say(f"the time includes {result.includes}")
-    if result.note:
+    theirs = {result.precisions[name] for name in result.ratios}
+    if result.note and theirs <= {"fp32"}:
         say(f"hmseg has its{result.note.removeprefix(',')}; the others compute in fp32")
+    elif theirs - {"fp32"}:
+        by = [f"{name} {precision}" for name, precision in result.precisions.items()]
+        say(f"precision: {', '.join(by)}{result.note and f' ({result.note[2:]})'}")
+        if fastest := result.fastest_peer:
+            ratio = result.ratios[fastest]
+            say(f"fastest peer at any precision: {fastest}, {ratio.median:.2f} times hmseg's time")
     if result.machine["emulated"] is True:
         say(EMULATED)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -82,17 +82,19 @@ def compile_model(
     source, quantisation = show_quantising(request, source, workers)
     choice = None
     with step(f"compiling for {resolved.machine}") as progress:
-        given_on: dict[str, Any] = {
-            "threads": workers, "remote": remote, "exact": exact, "dump": dump_passes,
-            "cache": cache, "on_step": progress.at,
-        }  # fmt: skip
         if on.automatic:
             from deploy.fastest import build_fastest
 
-            artifact, comparisons, choice = build_fastest(source, resolved, **given_on)
+            artifact, comparisons, choice = build_fastest(
+                source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
+                cache=cache, on_step=progress.at,
+            )  # fmt: skip
             resolved = artifact.target
         else:
-            artifact, comparisons = build_source(source, resolved, **given_on)
+            artifact, comparisons = build_source(
+                source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
+                cache=cache, on_step=progress.at,
+            )  # fmt: skip
         files = [path]
         if package:
             progress.at("writing the C package")

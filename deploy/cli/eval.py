@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from deploy.metadata import Metadata
     from hmseg.data.dataset import SegmentationData
+    from hmseg.train.confusion import Confusion
     from hmseg.train.metrics import Predictor
+
+MAX_MIOU_LOSS = 0.5  # percentage points
 
 
 def evaluate_network(
@@ -33,19 +36,72 @@ def evaluate_network(
     data: training_options.Data,
     dataset: training_options.Dataset = "camvid",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="The same network in float32, as above: its mIoU stands beside, and what is lost "
+            "to it is judged.",
+        ),
+    ] = None,
+    max_miou_loss: options.MaxMiouLoss = None,
     threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure mIoU and per-class IoU over a split: own size, single scale, no flip.
 
-    One broken frame does not stop the others: each is named, and the exit code is 1.
+    One broken frame does not stop the others: each is named, and the exit code is 1; so it is where
+    more mIoU is lost against another network than may be.
     """
     from hmseg.data.registry import open_dataset
 
+    if max_miou_loss is not None and against is None:
+        raise UserError("--max-miou-loss: name the network in float32 with --against")
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
-    size = _first_size(frames)
-    predict, classes, channels = _open_predictor(network, dataset, size, workers)
+    found = _measure(network, frames, dataset, workers)
+    reference = None if against is None else _measure(against, frames, dataset, workers)
+    classes = frames.classes.names
+    iou = dict(zip(classes, found.confusion.iou_or_none, strict=True))
+    if as_json:
+        values = {
+            "network": network, "dataset": dataset, "split": split, "frames": found.frames,
+            "miou": found.confusion.miou, "iou": iou,
+        }  # fmt: skip
+        if reference:
+            values |= {"against": against, "against_miou": reference.confusion.miou}
+        print_json(values)
+    else:
+        say(f"{network} on {dataset} {split}, {found.frames} frames")
+        sides = [found, *([reference] if reference else [])]
+        rows = [
+            (name, *("absent" if v is None else f"{100 * v:.1f}" for v in values))
+            for name, *values in zip(
+                classes, *(side.confusion.iou_or_none for side in sides), strict=True
+            )
+        ]
+        means = ("mean", *(f"{100 * side.confusion.miou:.2f}" for side in sides))
+        columns = ("class", "IoU %", *(["against, IoU %"] if reference else []))
+        print_table("", columns, [*rows, means])
+    for side in (found, *([reference] if reference else [])):
+        _require_all(side.broken, len(frames))
+    if reference:
+        most = MAX_MIOU_LOSS if max_miou_loss is None else max_miou_loss
+        _require_little_loss(reference.confusion.miou, found.confusion.miou, most)
+
+
+class _Found(NamedTuple):
+    """Of one network: how many `frames` were evaluated, and what is wrong with `broken` ones."""
+
+    confusion: "Confusion"
+    frames: int
+    broken: list[str]
+
+
+def _measure(network: str, frames: "SegmentationData", dataset: str, threads: int) -> _Found:
+    """Raises UserError for a network of other classes or another size, and where no frame can be
+    evaluated."""
+    predict, classes, channels = _open_predictor(network, dataset, _first_size(frames), threads)
     frames = replace(frames, channels=channels)
     from hmseg.train.metrics import evaluate
 
@@ -62,21 +118,16 @@ def evaluate_network(
         current.result = f"mIoU {100 * confusion.miou:.2f}%"
     for message in broken:
         say(f"failed: {message}")
-    used = len(frames) - len(broken)
-    iou = dict(zip(frames.classes.names, confusion.iou_or_none, strict=True))
-    if as_json:
-        print_json(
-            {
-                "network": network, "dataset": dataset, "split": split, "frames": used,
-                "miou": confusion.miou, "iou": iou,
-            }
-        )  # fmt: skip
-        _require_all(broken, len(frames))
-        return
-    rows = [(name, "absent" if v is None else f"{100 * v:.1f}") for name, v in iou.items()]
-    say(f"{network} on {dataset} {split}, {used} frames")
-    print_table("", ("class", "IoU %"), [*rows, ("mean", f"{100 * confusion.miou:.2f}")])
-    _require_all(broken, len(frames))
+    return _Found(confusion, len(frames) - len(broken), broken)
+
+
+def _require_little_loss(reference: float, found: float, most: float) -> None:
+    """In shares, of percentage points; raises WorkError for more, and where there is no mIoU."""
+    lost = 100 * (reference - found)
+    text = f"{lost:.3f} points of mIoU are lost (at most {most:g}, --max-miou-loss)"
+    if not lost <= most:
+        raise WorkError(text)
+    say(text)
 
 
 def _first_size(frames: "SegmentationData") -> tuple[int, int]:

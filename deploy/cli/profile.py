@@ -51,7 +51,7 @@ def profile(
             built, lambda session: (run_profile(session, workers, repeat), session.includes)
         )
         if result.ceilings:
-            progress.result = f"{result.ceilings.fma_gflops:.1f} GFLOP/s with {workers} threads"
+            progress.result = f"{result.ceilings} with {workers} threads"
     metadata = built.metadata
     if out:
         from deploy.roofline import draw_roofline
@@ -100,7 +100,7 @@ def print_profile(metadata: "Metadata", result: "Profile") -> None:
     print_table(title_of(metadata, result.threads, result.machine), columns, rows)
     if result.ceilings:
         print(
-            f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings.fma_gflops:.1f} GFLOP/s "
+            f"frame {result.frame_ms:.2f} ms; its MACs at {result.ceilings} "
             f"would take {result.fma_share:.0%} of that"
         )
     else:

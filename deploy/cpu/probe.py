@@ -1,4 +1,5 @@
-"""The ceilings of a machine, as kernels: multiply-adds that touch no memory, and reads."""
+"""The ceilings of a machine, as kernels: multiply-adds that touch no memory, of floats and in low
+precision, and reads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ class FmaProbeSpec:
 
     def macs(self, isa: Isa) -> int:
         """Multiply-accumulates of one call, all lanes."""
-        return self.tasks * self.steps * _chains(isa) * isa.lanes
+        return self.tasks * self.steps * _chains(isa) * isa.lanes * isa.element.group
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,35 @@ def emit_fma(spec: FmaProbeSpec, isa: Isa) -> Any:  # noqa: ANN401
         return body
 
     return ir.prim_func("fma_probe", signature)
+
+
+def emit_dot(spec: FmaProbeSpec, isa: Isa) -> Any:  # noqa: ANN401
+    """PrimFunc(seed int32 (2,), out (tasks, lanes)): every chain sums the products of a group of
+    the element's numbers, whose bits are a seed's; as many times the FMA's as it takes at once."""
+    c, chains, element = isa.lanes, _chains(isa), isa.element
+
+    def signature(f: ir.PrimFuncBuilder) -> Any:  # noqa: ANN401
+        seed, out = f.param("seed", (2,), "int32"), f.param("out", (spec.tasks, c))
+
+        def body() -> None:
+            with ir.parallel(0, spec.tasks) as task:
+                factors = ir.Registers(2, c, "int32")
+                for i in range(2):
+                    factors[i] = ir.splat(seed[i], c)
+                acc = ir.Registers(chains, c, element.sums)
+                for i in range(chains):
+                    start = ir.const_int(i, c) if element.integer else ir.const(float(i), c)
+                    acc[i] = start
+                with ir.serial(0, spec.steps):
+                    for i in range(chains):
+                        acc[i] = element.dot(acc[i], factors[0], factors[1], c)
+                for i in range(1, chains):
+                    acc[0] = acc[0] + acc[i]
+                ir.store(out, ir.cast(acc[0], "float32", c), task, 0, lanes=c)
+
+        return body
+
+    return ir.prim_func("dot_probe", signature)
 
 
 def emit_read(spec: ReadProbeSpec, isa: Isa) -> Any:  # noqa: ANN401

@@ -58,15 +58,18 @@ def resolve_cpu(text: str, config: dict[str, Any] | None, known: str) -> Target:
 
 def with_bfloat16(target: Target) -> Target:
     """The target with maps of bfloat16; raises UserError where its CPU does not compute with it."""
-    needed = _BFLOAT16[target.architecture]
-    missing = [feature for feature in needed if feature not in target.features]
-    if missing:
+    if missing := _missing_for_bfloat16(target):
         raise UserError(
             f"--precision bf16: {target.machine} has no {' and no '.join(missing)}, the "
             "instructions for it; leave --precision out for fp32, or compile for a CPU that has "
             "them, such as znver4, sapphirerapids or neoverse-v1"
         )
     return replace(target, precision=BF16)
+
+
+def _missing_for_bfloat16(target: Target) -> list[str]:
+    needed = _BFLOAT16[target.architecture]
+    return [feature for feature in needed if feature not in target.features]
 
 
 def host_target() -> Target:

@@ -10,22 +10,41 @@ Transforms = tuple[AnyTransform, AnyTransform]
 
 _WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
 _HALVING_BYTES = 4 << 20  # the same at stride 2, where large tiles save less
+_PER_BYTE = 4  # multiply-adds of a core while a byte comes from memory (3.5 on a Zen 5)
+_CLEARLY = 1.25  # times as long: below, the two are as fast
 
 
 def transforms(op: Conv) -> Transforms | None:
-    """Of rows and columns, the largest that the map and the caches have room for, and whose
-    products bfloat16 is fit for: F(2, 3) makes 1.7 times the error of the plain sum of such
-    numbers, F(4, 3) four times (`python -m benchmarks.winograd --errors`)."""
-    for large in (True, False) if op.dtype == "float32" else (False,):
-        rows, columns = _axis(op, 0, large=large), _axis(op, 1, large=large)
-        if rows is None or columns is None:
-            continue
-        if rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1):
-            weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout // op.groups
-            most = _WEIGHT_BYTES if op.stride == (1, 1) else _HALVING_BYTES
-            if not large or weights <= most:
-                return rows, columns
-    return None
+    """Of rows and columns, the largest that the map and the caches have room for, unless to read
+    its weights takes longer than what it saves; in bfloat16 always the smaller: F(2, 3) makes 1.5
+    times the error of the plain sum of such numbers, F(4, 3) four times (`python -m
+    benchmarks.winograd --errors`)."""
+    large, small = _fitting(op, large=True), _fitting(op, large=False)
+    if large is None or op.dtype != "float32":
+        return small
+    most = _WEIGHT_BYTES if op.stride == (1, 1) else _HALVING_BYTES
+    if small is not None and (
+        _weight_bytes(op, large) > most or _time(op, large) > _CLEARLY * _time(op, small)
+    ):
+        return small
+    return large if _weight_bytes(op, large) <= most else None
+
+
+def _fitting(op: Conv, *, large: bool) -> Transforms | None:
+    rows, columns = _axis(op, 0, large=large), _axis(op, 1, large=large)
+    if rows is None or columns is None:
+        return None
+    fit = rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1)
+    return (rows, columns) if fit else None
+
+
+def _weight_bytes(op: Conv, by: Transforms) -> int:
+    return 4 * by[0].points * by[1].points * sum(op.cin) * op.cout // op.groups
+
+
+def _time(op: Conv, by: Transforms) -> int:
+    """In multiply-adds: of its products, or of its weights from memory where that is longer."""
+    return max(products(op, by), _PER_BYTE * _weight_bytes(op, by))
 
 
 def _axis(op: Conv, axis: int, *, large: bool) -> AnyTransform | None:

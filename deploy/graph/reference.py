@@ -12,6 +12,9 @@ from deploy.graph.ends import with_logits_output
 from deploy.reading.text import one_line
 from lut.errors import UserError
 
+# Rounds float weights between pairs of QuantizeLinear and DequantizeLinear to 8 bits, with one
+# scale for all channels, though the graph does not.
+_NOT_THE_SAME = ["WeightBiasQuantization"]
 # What makes a session of a graph that is not one protobuf.
 Opener = Callable[[ort.SessionOptions], ort.InferenceSession]
 
@@ -44,7 +47,10 @@ class OnnxSession:
         try:
             self._session = (
                 ort.InferenceSession(
-                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                    model.SerializeToString(),
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=_NOT_THE_SAME,
                 )
                 if isinstance(model, onnx.ModelProto)
                 else model(options)

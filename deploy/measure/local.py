@@ -8,6 +8,7 @@ from typing import Any
 
 from deploy import host
 from deploy.artifact import Artifact
+from deploy.cpu.isa import elements_of
 from deploy.cpu.loaded import PINNING, LoadedLibrary
 from deploy.cpu.pipeline import isa_of
 from deploy.cpu.targets import host_target
@@ -85,4 +86,8 @@ class LocalSession(Session):
         """Of this machine, also for a binary that was compiled for less."""
         target = host_target()
         isa = isa_of(target)
-        return None if isa is None else probe_ceilings(load_here(target, threads), isa, threads)
+        if isa is None:
+            return None
+        load = load_here(target, threads)
+        elements = elements_of(isa, target.features).values()
+        return probe_ceilings(load, isa, threads, elements=elements)

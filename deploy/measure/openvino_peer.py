@@ -6,22 +6,36 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy.measure.peer import Peer
+from deploy.precision import BF16, FP32, Precision
 from lut.errors import UserError
 
-SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+_HINTS = {FP32: "f32", BF16: "bf16"}
 
 
-def start_openvino(graph: onnx.ModelProto, given: NDArray[Any], threads: int) -> Peer:
-    """A session on this CPU, in float32, with as many threads; `given` has no batch axis.
+def start_openvino(
+    graph: onnx.ModelProto, given: NDArray[Any], threads: int, precision: Precision = FP32
+) -> Peer:
+    """A session on this CPU, in this precision, with as many threads; `given` has no batch axis.
 
-    Raises UserError where OpenVINO is not installed.
+    Left alone it takes bfloat16 where the CPU computes with it. Raises UserError where OpenVINO is
+    not installed, and where its CPU does not.
     """
     try:
         import openvino
     except ImportError as error:
         raise UserError(f"openvino is not installed: pip install openvino ({error})") from None
     core = openvino.Core()
-    model = core.read_model(graph.SerializeToString())
-    compiled = core.compile_model(model, "CPU", SETTINGS | {"INFERENCE_NUM_THREADS": threads})
+    if precision is BF16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UserError("this CPU does not compute with bfloat16")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+    }  # fmt: skip
+    compiled = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", settings)
     request, batch = compiled.create_infer_request(), given[None]
-    return Peer(lambda: request.infer({0: batch}, share_inputs=True, share_outputs=True)[0][0])
+
+    def run() -> NDArray[Any]:
+        found: NDArray[Any] = request.infer({0: batch}, share_inputs=True, share_outputs=True)[0][0]
+        return found
+
+    return Peer(run, precision=precision.name)

@@ -23,6 +23,7 @@ from deploy.resolution import Resolution
 from deploy.target import Target
 from deploy.targets import resolve_target
 from hmseg.mrms import MRMS
+from tests.conditions import BFLOAT16
 from tests.deploy import graphs
 from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
     any_driver,
@@ -89,6 +90,18 @@ def small_artifact(small_graph: onnx.ModelProto, cpu: Target, shared_folder: Pat
         save_artifact(build_artifact(small_graph, cpu, threads=2)[0], path)
 
     return load_artifact(made_once(shared_folder, "small.hmseg", build))
+
+
+@pytest.fixture(scope="session")
+def small_bf16(small_graph: onnx.ModelProto, shared_folder: Path) -> Artifact:
+    """The same with maps of bfloat16; the test is left out where this CPU does not compute so."""
+    BFLOAT16.require()
+
+    def build(path: Path) -> None:
+        target = resolve_target("cpu", precision="bf16")
+        save_artifact(build_artifact(small_graph, target, threads=2)[0], path)
+
+    return load_artifact(made_once(shared_folder, "small-bf16.hmseg", build))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from deploy.artifact import Artifact, Golden, KernelInfo, NoCode
 from deploy.artifact_file import load_artifact, parse_artifact, save_artifact
 from deploy.cpu.library import Library
+from deploy.precision import BF16
 from deploy.resolution import Resolution
 from deploy.target import Target
 from hmseg.data.classes import binary_classes, generic_classes
@@ -113,6 +114,15 @@ def same(a: Artifact, b: Artifact) -> bool:
 def test_round_trip(tmp_path):
     save_artifact(ARTIFACT, tmp_path / "a.hmseg")
     assert same(load_artifact(tmp_path / "a.hmseg"), ARTIFACT)
+
+
+def test_the_precision_and_how_it_was_chosen(tmp_path):
+    choice = {"precision": "bf16", "why": "it is faster", "ms": {"fp32": 2.0, "bf16": 1.0}}
+    target = replace(ARTIFACT.target, precision=BF16)
+    save_artifact(replace(ARTIFACT, target=target, choice=choice), tmp_path / "a.hmseg")
+    loaded = load_artifact(tmp_path / "a.hmseg")
+    assert (loaded.target.precision, loaded.choice) == (BF16, choice)
+    assert "choice" not in ARTIFACT.manifest()  # where the user named one
 
 
 def test_equal_contents_give_equal_bytes(data, tmp_path):

@@ -7,7 +7,7 @@ from lut.errors import UserError
 
 def test_texts():
     assert {parse_precision(str(p)) for p in (BF16, FP16, FP32)} == {BF16, FP16, FP32}
-    assert list(PRECISIONS) == ["fp32", "fp16", "bf16"]
+    assert list(PRECISIONS) == ["fp32", "fp16", "bf16", "int8"]
 
 
 @pytest.mark.parametrize("text", ["", "half", "FP16", "fp8", "auto"])
@@ -31,23 +31,17 @@ def test_units_are_what_rounding_changes_a_number_by():
     assert (FP32.unit, BF16.unit) == (UNIT, 2**-8)
 
 
-def test_bf16_is_allowed_roundings_in_a_row():
-    """Some 65 of u / 2 each, independent, are 4 u: the mean of all scores may be four times that,
-    the largest of a million six times and some, and two scores are a tie within twice that."""
-    average = 65**0.5 * BF16.unit / 2
-    assert average == pytest.approx(4 * BF16.unit, rel=0.01)
-    assert BF16.rms_tolerance == 4 * 4 * BF16.unit
-    assert BF16.relative_tolerance == 64 * BF16.unit > 6 * 4 * BF16.unit
-    assert BF16.tie == 2 * 4 * BF16.unit
-    for size in (1e-5, 1e3):
-        allowed = BF16.allowed(Deviation(1e-9, 1e-9), Deviation(size, 3 * size))
-        assert allowed == Deviation(2**-4 * size, 2**-2 * 3 * size)
-        assert BF16.tied(allowed, Deviation(size, 3 * size)) == 2**-5 * size
+def test_bf16_is_judged_by_the_noise_of_its_own_rounding():
+    noise = Deviation(rms=0.01, largest=0.05)
+    assert BF16.allowed(noise, 7.0) == Deviation(0.02, 3 * 0.05)
+    # Two scores, each off by the root mean square, change places within twice that.
+    assert BF16.tied(noise, 7.0) == 2 * noise.rms
+    assert BF16.most_unexplained == 0.01
 
 
 def test_what_has_no_rule_for_ties_ties_within_its_tolerance():
+    noise = Deviation(1e-6, 3e-6)
     for precision in (FP32, FP16):
-        size = Deviation(1, 2)
-        allowed = precision.allowed(Deviation(1e-6, 3e-6), size)
-        assert precision.tied(allowed, size) == 2 * allowed.largest
+        assert precision.tied(noise, 2.0) == 2 * precision.allowed(noise, 2.0).largest
         assert precision.most_unexplained == 0
+    assert BF16.tied(None, 2.0) == 2 * BF16.allowed(None, 2.0).largest

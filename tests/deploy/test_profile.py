@@ -8,6 +8,7 @@ from deploy.measure.ceilings import Ceilings
 from deploy.measure.local import LocalDevice
 from deploy.profile import KernelProfile, Profile, profile, require_timed, summarise_kernels
 from lut.errors import UserError
+from lut.ops import Pointwise
 
 CEILINGS = Ceilings(2, 100.0, ((16 << 10, 400.0), (1 << 30, 20.0)))
 KERNEL = KernelProfile("k", "pointwise", "spec", 2, 0.5, macs=10_000_000, bytes=10_000)
@@ -22,6 +23,16 @@ def test_rates():
     copying = KernelProfile("c", "resize", "", 1, 1.0, macs=0, bytes=10_000_000)
     assert copying.share_of_ceiling(CEILINGS) == pytest.approx(0.5)  # 10 MB at 20 GB/s, 0.5 ms
     assert PROFILE.fma_share == pytest.approx(0.2)
+
+
+def test_each_kernel_has_the_ceiling_of_its_type():
+    ceilings = Ceilings(2, 100.0, CEILINGS.reads, {"bfloat16": 200.0})
+    plain, low = Pointwise(16, 96, 8, 9), Pointwise(16, 96, 8, 9, dtype="bfloat16")
+    shares = [replace(KERNEL, spec=str(op)).share_of_ceiling(ceilings) for op in (plain, low)]
+    assert shares == pytest.approx([0.4, 0.2])
+    assert replace(KERNEL, spec=str(low), template="tvm").share_of_ceiling(ceilings) == shares[0]
+    both = tuple(replace(KERNEL, spec=str(op)) for op in (plain, low))
+    assert replace(PROFILE, kernels=both, ceilings=ceilings).fma_share == pytest.approx(0.3)
 
 
 def test_the_level_of_memory_is_that_of_one_call():

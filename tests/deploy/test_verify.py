@@ -8,7 +8,7 @@ from torch import nn
 from deploy.graph.ends import with_logits_output
 from deploy.graph.expected import Expectations, Expected
 from deploy.noise import Deviation
-from deploy.precision import FP16, FP32
+from deploy.precision import BF16, FP16, FP32
 from deploy.resolution import Resolution
 from deploy.runtime import load, open_artifact
 from deploy.verify import (
@@ -84,6 +84,43 @@ class TestCompare:
             assert near.passed
             assert not too_far.passed
 
+    def test_bf16_is_judged_by_labels_that_are_no_tie(self):
+        """99% of them must be equal; and labels must be those of the side's own scores."""
+        noise = Deviation(rms=0.05, largest=0.2)
+        reference = np.zeros((2, 100, 100))
+        reference[1] = 1
+        reference[1, 0, :50] = 2.1 * noise.rms  # no tie
+        reference[1, 1:3] = 1.9 * noise.rms  # a tie
+        for wrong, passed in ((50, True), (100, True), (101, False)):
+            scores, flipped = reference.copy(), np.zeros((100, 100), bool)
+            flipped[1:3] = True
+            flipped.flat[:50], flipped.flat[500 : 500 + wrong - 50] = True, True
+            scores[0][flipped] = scores[1][flipped] + 1e-3
+            found = compare("tvm", "noise", Expected(reference, Deviation(1, 1)), labels_of(scores),
+                            scores, BF16)  # fmt: skip
+            assert found.unexplained_share == 0  # with so much noise all are ties
+            found = compare(
+                "tvm", "noise", Expected(reference, noise), labels_of(scores), scores, BF16
+            )
+            assert found.unexplained_share == wrong / 10_000
+            assert found.unexplained_allowed == 0.01
+            assert (found.unexplained_share <= found.unexplained_allowed) == passed
+        labels = labels_of(reference)
+        labels[50, 50] = 0  # one wrong label of scores that are right
+        found = compare("tvm", "noise", Expected(reference, noise), labels, reference, BF16)
+        assert (found.stray_share, found.passed) == (1e-4, False)
+        with pytest.raises(WorkError, match=r"not those of its own scores, in 0\.010%"):
+            require([found])
+
+    def test_a_wrong_kernel_breaks_the_bound_on_scores_in_bf16(self):
+        noise, reference = Deviation(rms=0.01, largest=0.04), scores(0, 1)
+        for error, passed in ((0.019, True), (0.021, False)):
+            moved = reference + np.float32(error)
+            found = compare(
+                "tvm", "noise", Expected(reference, noise), labels_of(moved), moved, BF16
+            )
+            assert found.passed == passed, found
+
     def test_a_label_may_differ_where_the_reference_is_undecided(self):
         reference, close = scores(1, 1 + 1e-6), scores(1 + 1e-6, 1)
         result = compared(reference, close)
@@ -133,6 +170,7 @@ class TestCompare:
         assert set(json) == {
             "side", "image", "max_logit_error", "tolerance", "differing_share",
             "unexplained_share", "noise", "rms_error", "rms_tolerance", "rms_noise", "passed",
+            "unexplained_allowed", "stray_share",
         }  # fmt: skip
 
 
@@ -230,6 +268,15 @@ class TestGolden:
         # One pixel in a hundred may differ in fp16.
         half = replace(artifact, target=replace(artifact.target, precision=FP16))
         assert self.replayed(half, labels=labels).passed
+
+    def test_bf16_is_replayed_by_its_own_noise(self, small_bf16):
+        result = self.replayed(small_bf16)
+        assert result.passed
+        assert result.unexplained_allowed == BF16.most_unexplained
+        size = Deviation.size(small_bf16.golden.logits)
+        assert BF16.unit * size.rms <= result.rms_noise < 16 * BF16.unit * size.rms
+        assert not self.replayed(small_bf16, logits=small_bf16.golden.logits * 1.2).passed
+        assert not self.replayed(small_bf16, image=255 - small_bf16.golden.image).passed
 
     def test_another_image_is_noticed(self, artifact):
         assert not self.replayed(artifact, image=255 - artifact.golden.image).passed

@@ -163,7 +163,9 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Pool: pool(),
     ops.Resample: st.builds(ops.Resample, *MAPS, SIZES, SIZES, PAIRS, STEPS),
     ops.Unpool: unpool(),
-    ops.Convert: st.builds(ops.Convert, st.sampled_from(["pack", "unpack"]), *MAPS),
+    ops.Convert: st.builds(
+        ops.Convert, st.sampled_from(["pack", "unpack", "widen", "narrow"]), *MAPS
+    ),
 }
 
 

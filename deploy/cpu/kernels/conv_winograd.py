@@ -19,6 +19,7 @@ from deploy.cpu import winograd_tiles
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.band import Inputs, MapBand
+from deploy.cpu.rows.between import Between
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.tiles import WEIGHTS_AHEAD, matmul_tile
@@ -305,10 +306,10 @@ class _Kernel:
                         place = (y * columns.points + x) * self.plane + at
                         self.element.store(v, value, place, lanes=c)
 
-    def _between(self, count: int) -> "_Between":
+    def _between(self, count: int) -> Between:
         """Memory of vectors, in registers where those of a whole tile fit them."""
         small = self.points <= _IN_REGISTERS and self.isa.registers > _IN_REGISTERS
-        return _Between(count, self.isa.lanes, in_registers=small)
+        return Between(count, self.isa.lanes, in_registers=small)
 
     def _multiply(
         self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
@@ -391,31 +392,3 @@ class _Kernel:
                 )
                 size = 1, columns.outputs
                 self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
-
-
-class _Between:
-    """Vectors between a tile's transform along columns and that along rows."""
-
-    def __init__(self, count: int, lanes: int, *, in_registers: bool) -> None:
-        self._lanes = lanes
-        self._registers = ir.Registers(count, lanes) if in_registers else None
-        self._buffer = None if in_registers else ir.scratch(count * lanes)
-
-    def over(self, count: int) -> Iterator[ir.Expr]:
-        """Numbers below `count`: those of registers are known when the kernel is written."""
-        if self._registers is not None:
-            yield from range(count)
-            return
-        with ir.serial(0, count) as number:
-            yield number
-
-    def __getitem__(self, number: ir.Expr) -> ir.Expr:
-        if self._registers is not None:
-            return self._registers[number]
-        return ir.load(self._buffer, number * self._lanes, lanes=self._lanes)
-
-    def __setitem__(self, number: ir.Expr, value: ir.Expr) -> None:
-        if self._registers is not None:
-            self._registers[number] = value
-        else:
-            ir.store(self._buffer, value, number * self._lanes, lanes=self._lanes)

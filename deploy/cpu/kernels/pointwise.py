@@ -72,7 +72,8 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
             added.reads = coded[1]
 
         def body() -> None:
-            source, out = x.as_row().row(0), y.as_row().row(0)
+            row = x.as_row()
+            source, out = row.row(0), y.as_row().row(0)
             other = None if added is None else added.as_row()
 
             def addend(pixel: ir.Expr, block: ir.Expr) -> ir.Expr:
@@ -84,7 +85,7 @@ def emit(op: Pointwise, schedule: PointwiseSchedule, isa: Isa) -> Any:  # noqa: 
                 schedule.tile,
                 schedule.segments,
                 x=lambda pixel, block, lane: source.operand(block, pixel, lane),
-                ahead=source.ahead,
+                ahead=lambda pixel, block: row.prefetch(block, 0, pixel, 1),
                 start=ending.starts() if other is None else addend,
                 finish=lambda pixel, block, *v: out.store(block, pixel, *ending.apply(*v)),
             )

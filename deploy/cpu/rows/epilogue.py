@@ -11,10 +11,8 @@ from deploy.cpu import functions
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.codes import Code, Codes, codes_of
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, pixels_ahead
 from lut.ops import Pair, Shape, Step
-
-_PIXELS_AHEAD = 32  # of a register tile: what maps beyond L2 need to arrive in time
 
 Place = tuple[ir.Expr, ir.Expr]  # row, column
 
@@ -110,7 +108,6 @@ class Epilogue:
         """Finish a register tile and store it: `size` rows and columns, `step` apart, from the
         output's `corner` on, of `ob` channel blocks from `out` on (pixel-major)."""
         (high, wide), lanes = size, self.isa.lanes
-        self._ask_ahead(corner, size, step, out, ob)
         if not self.long and self.isa.element.run > 1:
             self._store_runs(y, acc, corner, size, step, out, ob)
             return
@@ -122,6 +119,7 @@ class Epilogue:
                 if self.long:
                     ir.store(sums, acc[p * ob + o], (p * ob + o) * lanes, lanes=lanes)
                 else:
+                    self._ask_ahead(step, out + o, row, column)
                     value = self.apply(acc[p * ob + o], out + o, row, column)
                     y.row(row).store(out + o, column, value)
         if not self.long:
@@ -131,16 +129,11 @@ class Epilogue:
             value = ir.load(sums, ((i * wide + j) * ob + o) * lanes, lanes=lanes)
             y.row(row).store(out + o, column, self.apply(value, out + o, row, column))
 
-    def _ask_ahead(self, corner: Place, size: Pair, step: Pair, out: ir.Expr, ob: int) -> None:
-        """Ask for what later tiles read of other maps as large as the output."""
-        if step != (1, 1):
-            return
-        for of in self._maps:
-            if (of.height, of.width) == (1, 1) or of.blocks != self.isa.blocks(self.output[0]):
-                continue
-            for o in range(ob):
-                for row in range(size[0]):
-                    of.prefetch(out + o, corner[0] + row, corner[1] + _PIXELS_AHEAD, size[1])
+    def _ask_ahead(self, step: Pair, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> None:
+        """Ask for what a later pixel reads of other maps as large as the output."""
+        for of in self._maps if step == (1, 1) else ():
+            if (of.height, of.width) != (1, 1) and of.blocks == self.isa.blocks(self.output[0]):
+                of.prefetch(block, row, column + pixels_ahead(self.isa), 1)
 
     def _store_runs(
         self, y: Map, acc: ir.Registers, corner: Place, size: Pair, step: Pair, out: ir.Expr,

@@ -11,6 +11,14 @@ from deploy.cpu.rows.cuts import Span
 from lut.ops import Conv, InvertedResidual, Pointwise
 
 LINE_BYTES = 64
+# What is read soon is asked for so far ahead, a line or two in each step of a loop: of many at once
+# a core drops those beyond what it can wait for.
+_AHEAD_BYTES = 512
+
+
+def pixels_ahead(isa: Isa) -> int:
+    """Pixels of a block between one that is read and one that is asked for."""
+    return _AHEAD_BYTES // (isa.element.bytes * isa.lanes)
 
 
 class Map:

@@ -6,9 +6,9 @@ from typing import Protocol
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile
 from deploy.cpu.rows.cuts import Chunk
+from deploy.cpu.rows.maps import pixels_ahead
 from deploy.cpu.tiles import matmul_tile
 
-_PIXELS_AHEAD = 32  # what maps beyond L2 need to arrive in time
 Start = Callable[[int, int], ir.Expr]  # of (pixel, output block) of a tile
 
 
@@ -115,11 +115,12 @@ class Product:
         x: Callable[[ir.Expr, ir.Expr, ir.Expr], ir.Expr],
         start: Callable[[ir.Expr, ir.Expr], ir.Expr] | None,
         finish: Finish,
-        ahead: Callable[[ir.Expr, int], None] | None = None,
+        ahead: Callable[[ir.Expr, ir.Expr], None] | None = None,
     ) -> None:
         """A whole map as one row of `pixels`, in `tasks` ranges in parallel: x(pixel, block, lane),
         start(pixel, output block), which is added, finish(pixel, output block, vectors);
-        ahead(pixel, pixels) asks for some of x that will be read."""
+        ahead(pixel, block) asks for some of x that will be read."""
+        steps = self.isa.lanes // self.isa.element.group  # of a block of x
         px = min(tile.px, pixels)
         per_task = -(-(-(-pixels // px)) // tasks)
         with ir.parallel(0, tasks) as task:
@@ -129,19 +130,27 @@ class Product:
                     # The last tiles overlap instead of being shorter: the same values are written
                     # twice, and no second copy of the code is needed.
                     begin = ir.bind(ir.minimum((task * per_task + t) * px, pixels - px))
-                    # Later output blocks find the same pixels in L2.
-                    if ahead is not None and isinstance(first, int) and first == 0:
-                        ahead(begin + max(px, _PIXELS_AHEAD), px)
 
                     def added(p: int, o: int) -> ir.Expr:
                         assert start is not None
                         return start(begin + p, first + o)
 
+                    def operand(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
+                        # Later output blocks find the same pixels in L2. In a step some, as no
+                        # core can wait for all of a tile's at once.
+                        if p == 0 and ahead is not None and isinstance(first, int) and first == 0:
+                            each = -(-px // steps)
+                            here = begin + max(px, pixels_ahead(self.isa))
+                            here += lane // self.isa.element.group * each
+                            for number in range(each):
+                                ahead(here + number, block)
+                        return x(begin + p, block, lane)
+
                     self.tile(
                         px,
                         ob,
                         first,
-                        x=lambda p, block, lane: x(begin + p, block, lane),
+                        x=operand,
                         start=None if start is None else added,
                         finish=lambda p, o, *v: finish(begin + p, first + o, *v),
                     )

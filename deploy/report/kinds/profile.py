@@ -64,7 +64,12 @@ def _ceilings(fields: Fields) -> Ceilings | None:
     levels = tuple((max(1, read.whole("bytes")), read.positive("rate")) for read in reads)
     if not levels:
         return None
-    return Ceilings(max(1, fields.whole("threads")), fields.positive("fma_gflops"), levels)
+    dots: dict[str, float] = {}
+    if "dot_gflops" in fields:  # not in what older versions wrote
+        low = fields.inside("dot_gflops")
+        dots = {dtype: low.positive(dtype) for dtype in low.values}
+    threads = max(1, fields.whole("threads"))
+    return Ceilings(threads, fields.positive("fma_gflops"), levels, dots)
 
 
 def _draw(found: Sequence[ProfileResult]) -> Markup:
@@ -77,8 +82,8 @@ def profile_blocks(one: ProfileResult) -> Markup:
     said = f"A frame takes {profile.frame_ms:.3f} ms."
     if profile.ceilings and profile.fma_share is not None:
         said += (
-            f" Its multiply-adds at {profile.ceilings.fma_gflops:.1f} GFLOP/s, the most that the "
-            f"machine was seen to do, would take {profile.fma_share:.0%} of that."
+            f" Its multiply-adds at {profile.ceilings}, the most that the machine "
+            f"was seen to do, would take {profile.fma_share:.0%} of that."
         )
     return join(tag("p", said), _bars(profile), _roofline(profile), _table(profile))
 
@@ -126,7 +131,7 @@ def _roofline(profile: Profile) -> Markup | None:
         series.append(Series(kind_in_words(template), points, joined=False))
     guides = []
     if profile.ceilings:
-        fma = profile.ceilings.fma_gflops
+        fma = profile.ceilings.highest_gflops
         low = min(p.x for s in series for p in s.points)
         high = max(p.x for s in series for p in s.points)
         for index, (size, rate) in enumerate(profile.ceilings.reads):

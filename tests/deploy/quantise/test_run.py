@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.graph.ends import with_logits_output
 from deploy.graph.export import read_metadata
 from deploy.graph.reference import OnnxSession
 from deploy.quantise.frames import Frames, open_frames
@@ -62,6 +63,17 @@ def test_a_network(model, folder):
     assert told[0].startswith("calibrating: ")
     assert json.loads(json.dumps(report.to_json()))["passed"] is True
     assert "labels equal to fp32's" in report.lines()[-1]
+
+
+def test_a_reader_of_the_file_has_the_same_numbers(model, folder, tmp_path):
+    """Its normal form has float weights, which onnxruntime is not to round once more."""
+    found = quantise(model, frames_of(model, folder)).graph
+    again = deployable(found, tmp_path, output="logits")
+    image, plain = photo(seed=5), with_logits_output(found)
+    wanted = OnnxSession(plain, optimised=False).run(image)[-1]
+    exact, got = (OnnxSession(again, optimised=way).run(image)[-1] for way in (False, True))
+    np.testing.assert_allclose(exact, wanted, atol=1e-5)
+    assert np.sqrt(np.mean(np.square(got - wanted))) < 2e-3 * wanted.std()
 
 
 def test_it_is_the_same_every_time(model, folder):

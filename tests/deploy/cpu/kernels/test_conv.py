@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, Tile
 from deploy.cpu.kernels import CpuKernels, conv_dilated, conv_direct, conv_winograd, module_of
+from deploy.cpu.winograd_tiles import transforms
 from lut.ops import Conv
 
 from .helpers import ISAS, normal, run, unpack_activation
@@ -246,6 +247,20 @@ def test_winograd_rounds_little_more_than_the_plain_sum(isa):
     terms = normal(1, 4000, 576) * normal(2, 4000, 576) / np.float32(24)
     in_a_row = terms.cumsum(1, dtype=np.float32)[:, -1] - terms.sum(1, dtype=np.float64)
     assert np.square(y - expected).mean() <= 16 * np.square(in_a_row).mean()
+
+
+def test_tiles_are_as_large_as_their_weights_are_worth():
+    def outputs(op):
+        return [transform.outputs for transform in transforms(op)]
+
+    wide = Conv((128,), 128, 8, 16, **SAME)
+    assert outputs(wide) == outputs(Conv((64,), 64, 8, 16, **SAME)) == [4, 4]
+    assert outputs(replace(wide, height=4, width=8)) == [2, 2]  # two tiles for 2 MB of weights
+    assert outputs(Conv((512,), 512, 8, 16, **SAME)) == [2, 2]
+    assert outputs(replace(wide, dtype="bfloat16")) == [2, 2]
+    halving = Conv((64,), 128, 32, 64, **SAME, stride=(2, 2))
+    assert outputs(halving) == [4, 4]
+    assert outputs(Conv((128,), 256, 32, 64, **SAME, stride=(2, 2))) == [2, 2]
 
 
 def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():

@@ -14,7 +14,7 @@ from hypothesis import given as drawn
 
 from deploy.cpu import layout
 from deploy.cpu.elements import from_bfloat16, to_bfloat16
-from deploy.cpu.isa import AVX512_BF16
+from deploy.cpu.isa import AVX512_BF16, NEON_BF16
 from deploy.cpu.kernels import (
     conv_depthwise,
     conv_dilated,
@@ -25,15 +25,17 @@ from deploy.cpu.kernels import (
 from lut.ops import Conv
 from tests import conditions
 
+from . import arm
 from .helpers import normal, run, unpack_activation
 from .steps import THEN, Given
 from .test_conv import SAME, atrous, convolutions, far_apart, filtered, reference
 from .test_windows import conv, windows
 
 ISA = AVX512_BF16
+ON_ARM = "neoverse-v2"
 HALF_A_QUANTUM = 2.0**-8  # of a number, at most: seven bits lie behind the leading one
 SUMS = 1e-5  # of the largest result: float32, of up to a thousand terms
-pytestmark = conditions.BF16.mark
+on_avx512 = conditions.BF16.mark
 
 
 def rounded(x):
@@ -44,32 +46,37 @@ def whole(seed, *shape):
     return np.random.default_rng(seed).integers(-2, 3, shape).astype(np.float32)
 
 
-def stored(x):
-    return ISA.element.pack(layout.pack_activation(ISA, x))
+def stored(x, isa=ISA):
+    return isa.element.pack(layout.pack_activation(isa, x))
 
 
-def compute(op, module, numbers, schedule=None, run=run):
+def run_arm(func, isa, arrays, shape, dtype):
+    return arm.run(func, ON_ARM, arrays, np.full(shape, 77, dtype))
+
+
+def compute(op, module, numbers, isa=ISA, run=run):
     """What the kernel gives, and what it should."""
     xs = [rounded(numbers(i, 1, c, op.height, op.width)) for i, c in enumerate(op.cin)]
     inner = sum(op.cin) // op.groups
     w, b = rounded(numbers(7, op.cout, inner, *op.kernel)), normal(8, op.cout)
     given = Given(op.then, op.output)
     given.maps = [rounded(x) for x in given.maps]
-    schedule = schedule or module.default_schedule(op, ISA)
-    arrays = [*map(stored, xs), *map(stored, given.maps)]
-    arrays += module.pack(op, ISA, w, b, given.vectors)
-    shape = layout.activation_shape(ISA, *op.output)
-    y = run(module.emit(op, schedule, ISA), ISA, arrays, shape, "uint16")
+    arrays = [stored(x, isa) for x in (*xs, *given.maps)]
+    arrays += module.pack(op, isa, w, b, given.vectors)
+    shape = layout.activation_shape(isa, *op.output)
+    func = module.emit(op, module.default_schedule(op, isa), isa)
+    y = run(func, isa, arrays, shape, isa.element.stored)
     expected = given.apply(reference(op, np.concatenate(xs, 1), w, b))
     return from_bfloat16(unpack_activation(y, op.cout)), expected
 
 
-def check(op, module, numbers=normal, schedule=None):
-    y, expected = compute(op, module, numbers, schedule)
+def check(op, module, numbers=normal, isa=ISA, run=run):
+    y, expected = compute(op, module, numbers, isa, run)
     allowed = HALF_A_QUANTUM * np.abs(expected) + SUMS * max(1, np.abs(expected).max())
     assert (np.abs(y - expected) <= allowed).all()
 
 
+@on_avx512
 @settings(max_examples=8, deadline=None, derandomize=True)
 @drawn(op=convolutions())
 @example(op=Conv((7,), 24, 9, 17, **SAME, then=("add", "prelu", "mul_channel", "mul_pixel")))
@@ -81,6 +88,7 @@ def test_direct(op):
     check(op, conv_direct)
 
 
+@on_avx512
 @pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
 def test_an_images_products_are_float32(source):
     op = Conv((3,), 20, 15, 37, (5, 5), (2, 2), pad=(2, 2, 2, 2), source=source, then=("relu",))
@@ -96,6 +104,7 @@ def test_an_images_products_are_float32(source):
     assert (np.abs(y - expected) <= HALF_A_QUANTUM * np.abs(expected) + 3e-5).all()
 
 
+@on_avx512
 @settings(max_examples=6, deadline=None, derandomize=True)
 @drawn(op=far_apart())
 @example(op=atrous(40, (16, 32), 18, then=("add", "relu")))
@@ -105,6 +114,7 @@ def test_dilated(op):
     check(op, conv_dilated)
 
 
+@on_avx512
 @settings(max_examples=8, deadline=None, derandomize=True)
 @drawn(op=filtered(dtype="bfloat16"))
 @example(op=Conv((20, 33), 40, 9, 17, **SAME, then=("add", "gelu"), dtype="bfloat16"))
@@ -114,6 +124,7 @@ def test_winograd_of_whole_numbers(op):
     check(op, conv_winograd, whole)
 
 
+@on_avx512
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
 def test_winograd_rounds_at_most_twice_as_much_as_the_plain_sum(stride):
     """Root mean square, with the rounding of the result; weights are float32 to begin with."""
@@ -130,6 +141,7 @@ def test_winograd_rounds_at_most_twice_as_much_as_the_plain_sum(stride):
     assert errors[0] <= 4 * errors[1]
 
 
+@on_avx512
 @pytest.mark.parametrize(("times", "module"), [(1, conv_depthwise), (3, conv_multiplied)])
 @settings(max_examples=4, deadline=None, derandomize=True)
 @drawn(op=windows(conv), then=THEN)
@@ -138,6 +150,22 @@ def test_winograd_rounds_at_most_twice_as_much_as_the_plain_sum(stride):
 def test_each_channel_by_itself(times, module, op, then):
     op = Conv(**{**vars(op), "cout": op.cout * times, "then": then})
     check(op, module) if module.supports(op) else reject()
+
+
+@conditions.QEMU.mark
+@pytest.mark.parametrize(
+    ("op", "module", "numbers"),
+    [
+        (Conv((7, 5), 6, 5, 9, **SAME, then=("add", "gelu")), conv_direct, normal),
+        (atrous(5, (9, 17), 6), conv_dilated, normal),
+        (Conv((17,), 18, 9, 10, **SAME, then=("relu",), dtype="bfloat16"), conv_winograd, whole),
+        (Conv((17,), 18, 9, 10, **SAME, stride=(2, 2), dtype="bfloat16"), conv_winograd, whole),
+        (conv(6, 5, 9, (3, 3), pad=(1, 1, 1, 1)), conv_depthwise, normal),
+    ],
+    ids=["direct", "dilated", "winograd", "halving", "depthwise"],
+)
+def test_on_arm(op, module, numbers):
+    check(op, module, numbers, NEON_BF16, run_arm)
 
 
 def test_torch_rounds_the_same():
