@@ -1,6 +1,6 @@
 """Kernels in int8 beside the same in float32, one thread, maps in the caches:
 
-    python -m benchmarks.int8_kernels [--filter WORD]
+    python -m benchmarks.int8_kernels [--filter WORD] [--unit avx2]
 
 A line per operation: microseconds in float32 and in int8, the best of many calls, how many times as
 fast the latter is, and the rates of both.
@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 import tvm
 
-from deploy.cpu.isa import AVX512, AVX512_INT8, Isa
+from deploy.cpu.isa import AVX2, AVX2_INT8, AVX512, AVX512_INT8, Isa
 from deploy.cpu.kernels import module_of
 from deploy.cpu.machine_code import compile_kernels
 from lut.ops import Operation, StemPair, parse_operation, with_dtype
 
-CPU = "znver4"
-INT8 = AVX512_INT8["avx512vnni"]
+# By what multiplies bytes: a CPU of LLVM's, the instruction sets in float32 and in int8.
+UNITS = {
+    "avx512vnni": ("znver4", AVX512, AVX512_INT8["avx512vnni"]),
+    "avx512bw": ("x86-64-v4", AVX512, AVX512_INT8["avx512bw"]),
+    "avxvnni": ("sierraforest", AVX2, AVX2_INT8["avxvnni"]),
+    "avx2": ("x86-64-v3", AVX2, AVX2_INT8["avx2"]),
+}
 OPERATIONS = (
     "pointwise cin=64 cout=64 height=64 width=128",
     "pointwise cin=128 cout=256 height=32 width=64",
@@ -64,11 +69,11 @@ OPERATIONS = (
 )
 
 
-def time_us(op: Operation, isa: Isa, budget_s: float) -> float:
+def time_us(op: Operation, isa: Isa, cpu: str, budget_s: float) -> float:
     """Of one call, the fastest within the budget. The arguments are what the PrimFunc says."""
     module = module_of(op)
     func = module.emit(op, module.default_schedule(op, isa, 1), isa)
-    target = tvm.target.Target({"kind": "llvm", "mcpu": CPU, "num-cores": 2})
+    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "num-cores": 2})
     library = compile_kernels({"main": func}, target)
     rng = np.random.default_rng(1)
     arguments: list[Any] = []
@@ -106,13 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--filter", default="", help="only operations whose text contains it")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each kernel")
+    parser.add_argument("--unit", choices=UNITS, default="avx512vnni", help="what multiplies")
     options = parser.parse_args(arguments)
+    cpu, wide, bytes_ = UNITS[options.unit]
     for text in OPERATIONS:
         if options.filter not in text:
             continue
         op = parse_operation(text)
-        plain = time_us(op, AVX512, options.seconds)
-        narrow = time_us(with_dtype(saturating(op), "int8"), INT8, options.seconds)
+        plain = time_us(op, wide, cpu, options.seconds)
+        narrow = time_us(with_dtype(saturating(op), "int8"), bytes_, cpu, options.seconds)
         rate = op.macs / 1e3
         print(
             f"{text[:100]:100} {plain:8.1f} {narrow:8.1f} us {plain / narrow:5.2f}  "

@@ -16,17 +16,23 @@ from deploy.cpu.rows.maps import Map
 from deploy.cpu.scales import Scales, codes, reading
 from lut.ops import Resize
 
+_PARALLEL_BYTES = 64 << 10  # of the output
+
 
 @dataclass(frozen=True)
 class ResizeSchedule:
-    """Row ranges per channel block (parallel)."""
+    """Row ranges per channel block, of bytes of all of them (parallel)."""
 
     row_tasks: int
 
 
 def default_schedule(op: Resize, isa: Isa, threads: int = 2) -> ResizeSchedule:
-    """Whole channel blocks in parallel where there are enough of them to share evenly."""
+    """Whole channel blocks in parallel where there are enough of them to share evenly; of bytes,
+    ranges of rows of a map that takes longer than threads take to start."""
     blocks = isa.blocks(op.channels)
+    if isa.element.integer:
+        small = blocks * isa.lanes * op.out_height * op.out_width < _PARALLEL_BYTES
+        return ResizeSchedule(1 if small else min(threads, op.out_height))
     return ResizeSchedule(1 if blocks % threads == 0 else min(threads, op.out_height))
 
 
@@ -73,7 +79,7 @@ def emit(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
 def _emit_bytes(op: Resize, schedule: ResizeSchedule, isa: Isa) -> Any:  # noqa: ANN401
     """Rows first: each is blended once, as floats, for all its columns."""
     c, run = isa.lanes, isa.element.run
-    tasks = min(isa.blocks(op.channels) * schedule.row_tasks, op.out_height)
+    tasks = schedule.row_tasks
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
