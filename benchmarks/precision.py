@@ -6,8 +6,8 @@
     python -m benchmarks.precision --report         # docs/results.md
 
 The sides are ours in float32, bfloat16 and int8, and the peers in all that they have; the job is
-labels, the protocol that of `benchmarks.peers` (docs/guides/peers.md): a process each, in turn. The bars
-are in `benchmarks.results_lib.precision`.
+labels, the protocol that of `benchmarks.peers` (docs/guides/peers.md): a process each, in turn. The
+bars are in `benchmarks.results_lib.precision`.
 """
 
 import argparse

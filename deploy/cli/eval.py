@@ -91,11 +91,7 @@ def evaluate_network(
 
 
 class _Found(NamedTuple):
-<<<<<<< HEAD
     """Of one network: how many `frames` were evaluated, and what is wrong with `broken` ones."""
-=======
-    """Of one network: how many frames were evaluated, and what is wrong with the broken ones."""
->>>>>>> 8ce9b424c98f09b456cdc6aa3063384cf73c6294
 
     confusion: "Confusion"
     frames: int
