@@ -46,8 +46,9 @@ class Kernels(Protocol):
     def exactly(self, operation: Operation) -> Operation:
         """The operation, as whose kernel rounds no more than it must, and equal windows alike."""
 
-    def stored(self, operation: Operation) -> Operation:
-        """The operation, with the type that its maps shall have in memory."""
+    def stored(self, operation: Operation, *, scores: bool = False) -> Operation:
+        """The operation, with the type that its maps shall have in memory; of `scores` what it
+        writes is float32 (`score_values`)."""
 
     def storage(self, dtype: DType) -> str:
         """What such a map is to the compiler: a type of its own may travel as plain bits."""
@@ -86,9 +87,9 @@ class Place:
         if not found:
             return module
         whole = score_values(graph, found, self.kernels)
-        for var in found.keys() - whole:
-            stored = self.kernels.stored(found[var].operation)
-            found[var] = replace(found[var], operation=stored)
+        for var, one in found.items():
+            stored = self.kernels.stored(one.operation, scores=var in whole)
+            found[var] = replace(one, operation=stored)
         rewriter = _Rewriter(module, self.kernels, found, grids)
         function = rewriter.visit_expr(module["main"])
         rewriter.builder_.update_func(module.get_global_var("main"), function)

@@ -104,6 +104,7 @@ _IN_BYTES = (
     global_pool, inverted_residual, labels_end, local_global, pointwise, pool, resample, resize,
     stem, stem_block, stem_pair, upsample_add,
 )  # fmt: skip
+_WIDE = (inverted_residual, pointwise, upsample_add)  # write float32 where asked to
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
@@ -154,9 +155,17 @@ class CpuKernels:
         """The instruction set, with the element that this operation's maps are made of."""
         return replace(self.isa, element=self.elements[dtype_of(op)])
 
-    def stored(self, op: Operation) -> Operation:
-        """As `Kernels.stored`."""
-        return with_dtype(op, self.maps) if self.maps == "bfloat16" else op
+    def stored(self, op: Operation, *, scores: bool = False) -> Operation:
+        """As `Kernels.stored`: what is multiplied for scores may be bfloat16 where the kernel
+        writes float32."""
+        if self.maps != "bfloat16":  # of int8 `deploy.graph.in_bytes` decides
+            return op
+        narrow = with_dtype(op, self.maps)
+        if not scores:
+            return narrow
+        if op.macs and hasattr(narrow, "wide") and module_of(narrow) in _WIDE:
+            return replace(narrow, wide=True)  # type: ignore[call-arg]
+        return op
 
     def storage(self, dtype: DType) -> str:
         """As `Kernels.storage`."""

@@ -76,8 +76,9 @@ class GpuKernels:
         packed: list[NDArray[Any]] = MODULES[type(op)].pack(op, self.schedule(op), **weights)
         return packed
 
-    def stored(self, op: Operation) -> Operation:
+    def stored(self, op: Operation, *, scores: bool = False) -> Operation:
         """As `Kernels.stored`: of half precision `deploy.gpu.store_half` takes care later."""
+        del scores
         return op
 
     def storage(self, dtype: DType) -> str:
