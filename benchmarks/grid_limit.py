@@ -20,7 +20,7 @@ from deploy.cli.console import print_table, run_main
 from hmseg.blocks import resize
 from hmseg.data.dataset import VOID
 from hmseg.data.registry import open_dataset
-from hmseg.train.metrics import Confusion
+from hmseg.train.confusion import Confusion
 
 
 def shares(labels: Tensor, classes: int, cell: int) -> Tensor:

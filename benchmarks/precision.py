@@ -1,13 +1,13 @@
 """Our own precisions beside each other and beside the peers' best of any precision, in one run.
 
     python -m benchmarks.precision                  # everything; goes on where it was killed
-    python -m benchmarks.precision --models tiny-hmseg --resolutions 256x512 --rounds 1
+    python -m benchmarks.precision --models tiny-hmseg-camvid --resolutions 256x512 --rounds 1
     python -m benchmarks.precision --prepare        # conversions only, nothing is timed
     python -m benchmarks.precision --report         # docs/results.md
 
-The sides are ours in float32, ours in bfloat16, and the peers, OpenVINO in both; the job is labels,
-the protocol that of `benchmarks.peers` (docs/guides/peers.md): a process each, in turn. The bars
-are in `benchmarks.results_lib.precision`.
+The sides are ours in float32, bfloat16 and int8, and the peers in all that they have; the job is
+labels, the protocol that of `benchmarks.peers` (docs/guides/peers.md): a process each, in turn. The
+bars are in `benchmarks.results_lib.precision`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.peers_lib import command, report
-from benchmarks.peers_lib.adapters import BF16
+from benchmarks.peers_lib.adapters import BF16, INT8, LOW_PRECISION
 from benchmarks.peers_lib.job import Config
 from benchmarks.peers_lib.results import latest, read_records
 from benchmarks.results_lib import precision
@@ -24,10 +24,10 @@ from benchmarks.results_lib.store import FOLDER
 from lut.errors import HmsegError, UserError
 
 MODULE = "benchmarks.precision"
-OURS = ("tiny-hmseg", "mrms", "tiny-mrms")
+OURS = ("tiny-hmseg-camvid", "tiny-mrms-camvid", "mrms")
 DENSE = ("bisenetv1-r18", "ddrnet-23-slim", "stdc1-seg")
 RESOLUTIONS = ("256x512", "768x1536")  # dense networks: the first alone
-SIDES = (BF16, "onnxruntime", "openvino", "openvino-bf16")
+SIDES = (BF16, INT8, "onnxruntime", "openvino", *LOW_PRECISION)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -46,6 +46,11 @@ def main() -> None:
     config = checkpoint.config
     if config.data not in DATA_TERMS:
         raise UserError(f"{config.data}: write its terms of use into DATA_TERMS first")
+    if config.quantise:
+        raise UserError(
+            f"{arguments.checkpoint} is quantised: released weights are float; export the "
+            "checkpoint itself (hmseg-deploy export --model)"
+        )
     model = create_model(config.model, num_classes=len(checkpoint.classes))
     name = arguments.name or config.model
     if entry(name).config != replace(model.config, num_classes=entry(name).config.num_classes):

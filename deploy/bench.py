@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Artifact
+from deploy.artifact import TVM, Artifact
 from deploy.artifact_file import save_artifact
 from deploy.backends import backend_of
 from deploy.devices.network import Remote
@@ -24,11 +24,12 @@ from deploy.measure.peer import Peer
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
 from deploy.precision import FP32, PRECISIONS
-from deploy.profile import Profile, profile, require_timed
+from deploy.profile import Profile, profile, require_timed, summarise_kernels
 
 OURS, PEER = "hmseg", "onnxruntime"
 PeersPrecision = Literal["fp32", "any"]
 MOST_DIFFERING = 0.01  # of the pixels: between two float32 networks only ties may differ
+_SHARE_FRAMES = 3  # that say what share of a frame its kernels take: a few percent, not a latency
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class BenchResult:
     parts: dict[str, list[int]] = field(default_factory=dict)  # of our frames, in nanoseconds
     memory: dict[str, PeakMemory] = field(default_factory=dict)
     profile: Profile | None = None  # of the same loaded network, after it
+    # Of the time of a frame's kernels the shares of those that TVM's own lowering made, by name;
+    # None where it was not looked at.
+    left_to_tvm: dict[str, float] | None = None
 
     @property
     def calls(self) -> dict[str, list[int]]:
@@ -104,6 +108,8 @@ class BenchResult:
             },
             "profile": self.profile.to_json() if self.profile else None,
         }
+        if self.left_to_tvm is not None:  # that nothing is left is known too
+            found["left_to_tvm"] = self.left_to_tvm
         return found | {name: value for name, value in optional.items() if value}
 
 
@@ -118,6 +124,7 @@ def bench(
     profiled: bool = False,
     memory: bool = True,
     all_peers: bool = False,
+    shares: bool = False,
     peers_precision: PeersPrecision | None = None,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> BenchResult:
@@ -130,7 +137,8 @@ def bench(
     "any", as it is by default for maps in low precision, these in each precision of theirs, else in
     float32. `memory` is measured in
     processes of their own, where that is possible. Where `profiled`, the network's kernels are
-    timed too, afterwards. Raises UserError as `deploy.profile.profile` does, before anything is
+    timed too, afterwards; with `shares` a few frames say what is left to TVM, where a CPU runs it.
+    Raises UserError as `deploy.profile.profile` does, before anything is
     timed.
     """
     if profiled:
@@ -166,6 +174,7 @@ def bench(
             if memory and backend.measures_memory and not remote
             else {},
             profile(session, threads) if profiled else None,
+            _left_to_tvm(session) if shares and artifact.calls else None,
         )  # fmt: skip
 
     return backend.devices(threads, remote).use(artifact, measure)
@@ -197,6 +206,16 @@ def _start(
             continue
         peers[name], differing[name] = peer, share
     return peers, absent, differing
+
+
+def _left_to_tvm(session: Session) -> dict[str, float]:
+    artifact = session.network.artifact
+    left = {kernel.name for kernel in artifact.kernels if kernel.template == TVM}
+    if not left:
+        return {}
+    times = summarise_kernels(artifact, session.time_kernels(1 + _SHARE_FRAMES)[1:])
+    total = sum(kernel.median_ms for kernel in times) or 1.0
+    return {kernel.name: kernel.median_ms / total for kernel in times if kernel.name in left}
 
 
 def differing_share(labels: NDArray[Any], wanted: NDArray[Any]) -> float:

@@ -26,6 +26,8 @@ from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
 from deploy.own_file import OwnFile, check_reading, first_misread, own_file
+from deploy.precision import INT8
+from deploy.quantise.request import is_quantised
 from deploy.reading.text import one_line
 from deploy.runtime import Network
 from deploy.schedules import Fields
@@ -44,8 +46,18 @@ def build_source(
     target: Target,
     **options: Any,  # noqa: ANN401 - `build_artifact`'s
 ) -> tuple[Artifact, list[Comparison]]:
-    """`build_artifact` of what ``--model`` names: a user's own file is compared with."""
-    return build_artifact(source.graph, target, own=own_file(source), **options)
+    """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
+    UserError for int8 of a network without scales, which would be computed in float32."""
+    own = source.imported
+    given = source.compiled if source.quantised or own is None else own.file.model
+    if target.precision is INT8 and not is_quantised(given):
+        raise UserError(
+            f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
+            "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
+        )
+    return build_artifact(
+        source.graph, target, own=own_file(source), quantised=source.quantised, **options
+    )
 
 
 def build_artifact(
@@ -54,6 +66,7 @@ def build_artifact(
     *,
     threads: int,
     own: OwnFile | None = None,
+    quantised: onnx.ModelProto | None = None,
     measured: Mapping[str, Fields] | None = None,
     exact: bool = False,
     passes: Sequence[tvm.transform.Pass] | None = None,
@@ -66,6 +79,8 @@ def build_artifact(
     `remote` is given.
 
     `own` is the user's own file: before anything is compiled, the graph is compared with it.
+    `quantised` is the same network in 8 bits (`deploy.quantise`): it is compiled then, and what the
+    binary is held to.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
     kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
@@ -85,6 +100,8 @@ def build_artifact(
     images = probe_images(metadata.resolution, golden_image)
     complete = with_logits_output(model)
     readings = [] if own is None else _check_reading(own, complete, metadata, images, on_step)
+    if quantised is not None:
+        model, complete = quantised, with_logits_output(quantised)
     inputs = {name: metadata.network_input(image) for name, image in images.items()}
     expectations = Expectations(complete, inputs, maps=target.precision.maps)
     golden = expectations["golden"]
@@ -137,7 +154,7 @@ def package_source(
     backend = backend_of(target)
     measured = tuned_for(target, threads)
     kernels = backend.kernels(target, threads, measured, exact=exact)
-    job = Job(source.graph, target, kernels, None, None, cache)
+    job = Job(source.compiled, target, kernels, None, None, cache)
     return backend.package(job, artifact, folder)
 
 

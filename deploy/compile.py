@@ -20,6 +20,7 @@ from deploy.metadata import (
 )
 from deploy.object_cache import default_cache
 from deploy.precision import AUTO, parse_precision
+from deploy.quantise.request import MOST, Request
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
 from lut.errors import HmsegWarning, UserError
@@ -50,22 +51,28 @@ def compile_model(
     std: Sequence[float] | None = None,
     output_name: str | None = None,
     threshold: float | None = None,
+    calibrate: str | Path | None = None,
+    calibrate_frames: int = MOST,
+    keep: Sequence[str] = (),
+    max_miou_loss: float | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Compile a model, check it against onnxruntime, and write one artifact file, which
     `hmseg.load` loads. Returns its path.
 
-    `model` is a name of the zoo, the path of an ONNX file, or a torch module that takes a
-    normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w); it is exported in
-    eval mode and not changed. `out` is the file; by default it is named after the model and lies in
-    the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for a zoo name and a
-    module 256x512 unless it is given, for an ONNX file what the file leaves open.
+    `model` is a name of the zoo, the path of an ONNX file or of a training's checkpoint, or a torch
+    module that takes a normalised image, float32 (1, 3, H, W), and gives class scores (1, K, h, w);
+    it is exported in eval mode and not changed. `out` is the file; by default it is named after the
+    model and lies in the current folder. `resolution` is "HEIGHTxWIDTH" or (height, width), for an
+    ONNX file what the file leaves open, for others 256x512 unless it is given.
 
     `target`, `precision`, `input`, `output`, `output_name` and `threshold` are the program's
     options of these names; `mean` and `std` are of the image in 0..1, one number for each channel
     (ImageNet's where an RGB image is normalised). `threads` are those that the network is tuned
     for, by default as many as `hmseg.load` takes. `num_classes` is of a zoo name, without its
-    released weights. `on_step` is told what is done now.
+    released weights. `calibrate` is a folder of frames for the precision int8, with
+    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options. `on_step` is told what
+    is done now, and what int8 costs.
 
     Raises UserError for what cannot be compiled as asked, WorkError where the compiled network does
     not match: then nothing is written. Warns where nothing at hand runs the target, so that it was
@@ -74,6 +81,10 @@ def compile_model(
     check_target(target)
     if precision not in (None, AUTO):
         parse_precision(precision)
+    folder_of_frames = None if calibrate is None else Path(calibrate)
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    request = Request(folder_of_frames, calibrate_frames, kept, max_miou_loss)
+    request.check(precision)
     if isinstance(model, str | Path):
         check_model(str(model))
     if threads is not None and threads < 1:
@@ -94,13 +105,18 @@ def compile_model(
             mean=None if mean is None else tuple(mean), std=None if std is None else tuple(std),
             output_name=output_name, threshold=threshold,
         )  # fmt: skip
+    request.check_model(precision, name, source.imported and source.imported.file.model)
     from deploy.build import build_source  # late: TVM, which a model that is refused does not need
+    from deploy.quantise.source import quantise_source
 
     automatic = precision == AUTO
     resolved = resolve_target(target, precision=None if automatic else precision)
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
+    source, report = quantise_source(request, source, workers, on_step)
+    if report is not None:
+        on_step(report.lines()[-1])
     if automatic:
         from deploy.fastest import build_fastest
 

@@ -76,9 +76,26 @@ _WRITTEN: ContextVar[dict[str, None]] = ContextVar("written")
 
 def call_llvm(name: str, text: str, dtype: str, *arguments: Expr) -> Expr:
     """Call a pure function that `text` defines in LLVM's language, to be inlined: for instructions
-    on types that TVM has no words for. Texts of one PrimFunc are joined, each once."""
-    _WRITTEN.get()[text] = None
+    on types that TVM has no words for. Texts of one PrimFunc are joined, each once, and each line
+    that declares."""
+    declared = [line for line in text.splitlines() if line.startswith("declare ")]
+    rest = [line for line in text.splitlines() if not line.startswith("declare ")]
+    _WRITTEN.get().update(dict.fromkeys([*declared, "\n".join(rest)]))
     return op.call_extern(dtype, name, *arguments)
+
+
+def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
+    """a * b + c of floats, rounded once on every target."""
+    kind, name = (f"<{lanes} x float>", f"v{lanes}f32") if lanes > 1 else ("float", "f32")
+    text = (
+        f"declare {kind} @llvm.fma.{name}({kind}, {kind}, {kind})\n"
+        f"define linkonce_odr {kind} @hmseg_fma_{lanes}({kind} %a, {kind} %b, {kind} %c) "
+        "alwaysinline {\n"
+        f"  %r = call {kind} @llvm.fma.{name}({kind} %a, {kind} %b, {kind} %c)\n"
+        f"  ret {kind} %r\n}}\n"
+    )
+    dtype = f"float32x{lanes}" if lanes > 1 else "float32"
+    return call_llvm(f"hmseg_fma_{lanes}", text, dtype, a, b, c)
 
 
 def _with_llvm(function: Any, text: str) -> Any:  # noqa: ANN401 - PrimFuncs
@@ -103,6 +120,11 @@ def loop(first: Expr, last: Expr) -> Iterator[Expr]:
     first = bind(first)
     with T.serial(0, bind(last - first)) as i:
         yield bind(first + i)
+
+
+def dtype_of(value: Expr) -> str:
+    """The type of an expression, such as ``float32x16``."""
+    return str(value.ty.dtype if hasattr(value, "ty") else value.dtype)
 
 
 def const(value: float, lanes: int = 1) -> Expr:
@@ -215,6 +237,11 @@ def prefetch(buffer: Buffer, *index: Expr) -> None:
 def shuffle(first: Expr, second: Expr, lanes: Sequence[int]) -> Expr:
     """A vector of these lanes of two, counted through both."""
     return T.Shuffle([first, second], [T.int32(lane) for lane in lanes])
+
+
+def pick(vector: Expr, lanes: Sequence[int]) -> Expr:
+    """A vector of these lanes of one."""
+    return T.Shuffle([vector], [T.int32(lane) for lane in lanes])
 
 
 def reinterpret(value: Expr, dtype: str, lanes: int = 1) -> Expr:

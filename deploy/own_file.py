@@ -25,6 +25,7 @@ from deploy.graph.float64 import evaluate
 from deploy.graph.float64_resize import resize
 from deploy.graph.reference import OnnxSession, Opener, with_outputs
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.metadata import Metadata
 from deploy.noise import UNIT, Deviation
 from deploy.precision import FP16, FP32, Precision
@@ -135,8 +136,9 @@ def check_reading(
         ends = outputs[found][0], outputs[logits][0]
         comparisons.append(_compare_ends(own, name, metadata, scores, *ends))
     noises = pooled(
-        {name: _noise(own, both) for name, both in seen.items()}, images, jumping=jumping
-    )
+        {name: _noise(own, both) for name, both in seen.items()}, images, jumping=jumping,
+        on_grids=has_pairs(graph),
+    )  # fmt: skip
     for name, both in seen.items():
         comparisons.append(_compare_output(own, name, both, noises[name]))
     return comparisons

@@ -6,7 +6,7 @@ from typing import Any
 from deploy.cpu import targets as cpu
 from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.gpu import targets as gpu
-from deploy.precision import BF16, FP16, FP32, Precision, parse_precision
+from deploy.precision import BF16, FP16, FP32, INT8, Precision, parse_precision
 from deploy.target import Target
 from lut.errors import UserError
 from lut.json_text import parse_json
@@ -60,9 +60,10 @@ def resolve_target(
 def in_precision(target: Target, precision: Precision) -> Target:
     """A target that is no GPU of NVIDIA's with its maps in another precision; raises UserError
     where its machine does not compute with it."""
-    if precision is FP32:
-        return replace(target, precision=FP32)
-    if target.architecture not in cpu.ARCHITECTURES or precision is not BF16:
+    on_cpu = target.architecture in cpu.ARCHITECTURES
+    if precision is FP32 or (precision is INT8 and on_cpu):
+        return replace(target, precision=precision)
+    if not on_cpu or precision is not BF16:
         raise _elsewhere(precision, target.name if target.name != "json" else target.machine)
     return cpu.with_bfloat16(target)
 

@@ -32,6 +32,7 @@ EXAMPLES = {
     "hmseg-deploy compile": [
         "hmseg-deploy compile --model tiny-hmseg --target cpu -o tiny.hmseg",
         "hmseg-deploy compile --model tiny-hmseg --resolution 256x512 --format c -o tiny/",
+        "hmseg-deploy compile --precision int8 --calibrate CAMVID/train -o tiny-int8.hmseg",
         "hmseg-deploy compile --target cuda --arch sm_61,sm_90 -o tiny-gpu.hmseg",
     ],
     "hmseg-deploy verify": [
@@ -88,10 +89,10 @@ Two programs: `hmseg-deploy` makes, checks, measures and runs binaries, `hmseg` 
 evaluates. Data goes to stdout, progress to stderr. Exit codes: 0 done, 1 the work failed, 2 your
 mistake (one line says which), 130 interrupted. These print JSON with `--json`: {{json}}.
 
-`--model` takes a zoo name or an ONNX file ([your own model](guides/own-model.md)), `--device` a
-machine behind ssh or a phone on a cable, where nothing has to be installed
-([guide](guides/phone.md)). **An artifact is code**, and so is a C package: run only those that you,
-or somebody you trust, compiled.
+`--model` takes a zoo name, a training's checkpoint or an ONNX file
+([your own model](guides/own-model.md)), `--device` a machine behind ssh or a phone on a cable,
+where nothing has to be installed ([guide](guides/phone.md)). **An artifact is code**, and so is a C
+package: run only those that you, or somebody you trust, compiled.
 """
 
 

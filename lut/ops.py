@@ -154,7 +154,8 @@ class Pointwise(Operation):
     """act(gate * (W x + b) + addend): a 1x1 convolution and what follows it.
 
     The addend is a ``map`` of the output's shape, one value per ``channel``, or a ``low`` map
-    (cout, low_height, low_width), upsampled bilinearly; `gate` one factor per channel.
+    (cout, low_height, low_width), upsampled bilinearly; `gate` one factor per channel. Of a `wide`
+    one the output is float32, whatever the other maps are: class scores.
     """
 
     cin: int
@@ -167,6 +168,7 @@ class Pointwise(Operation):
     low_height: int = 0
     low_width: int = 0
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         low = self.low_height, self.low_width
@@ -213,7 +215,7 @@ class Conv(Operation):
     `cin` are the channels of each map. `spread` puts zeros between the input's elements, which lie
     so far apart then: a transposed convolution has its stride there and a mirrored window. `pad`
     may be negative, which cuts. `exact` asks for the plain sum of the products, which rounds equal
-    windows alike.
+    windows alike; `wide` as of `Pointwise`.
     """
 
     cin: tuple[int, ...]
@@ -230,6 +232,7 @@ class Conv(Operation):
     then: tuple[Step, ...] = ()
     exact: bool = False
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if sum(self.cin) % self.groups or self.cout % self.groups or min(self.output) < 1:
@@ -428,10 +431,13 @@ class ChannelNorm(Operation):
 @_register("attention")
 @dataclass(frozen=True)
 class Attention(Operation):
-    """then(softmax(scale * q k) v) of each head, between every pixel of q and every one of k and v.
+    """then(softmax(scale * q k + bias) v) of each head, between every pixel of q and every one of k
+    and v in the same group.
 
     Maps q (heads * key, height, width), k (heads * key, key_height, key_width), v (heads * value,
-    key_height, key_width); a head's channels lie together.
+    key_height, key_width); a head's channels lie together. Both planes are cut into `groups` in
+    rows and columns: windows of neighbours or, with `apart`, pixels so far from each other. Biases
+    of the scores are constants: none, one matrix a head, or one a group and head.
     """
 
     heads: int
@@ -442,7 +448,17 @@ class Attention(Operation):
     key_height: int
     key_width: int
     then: tuple[Step, ...] = ()
+    groups: Pair = (1, 1)
+    apart: bool = False
+    biases: int = 0
     dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        for plane in ((self.height, self.width), (self.key_height, self.key_width)):
+            if any(size % count for size, count in zip(plane, self.groups, strict=True)):
+                raise ValueError(f"'{self}' has groups that its maps are not made of")
+        if self.biases not in (0, self.heads, self.heads * self.groups[0] * self.groups[1]):
+            raise ValueError(f"'{self}' has neither a bias for each head nor for each group's")
 
     @property
     def output(self) -> Shape:
@@ -453,7 +469,55 @@ class Attention(Operation):
     def macs(self) -> int:
         """Multiply-accumulates of the two products, which the paper's rule does not know."""
         pairs = self.height * self.width * self.key_height * self.key_width
-        return self.heads * (self.key + self.value) * pairs
+        groups = self.groups[0] * self.groups[1]
+        return self.heads * (self.key + self.value) * pairs // groups
+
+
+@_register("product")
+@dataclass(frozen=True)
+class Product(Operation):
+    """then(a b) of each head: the product of a matrix (rows, inner) and one (inner, columns), which
+    are maps both.
+
+    A matrix goes down a map's pixels and along its head's channels, which lie together: a (heads *
+    inner, *left), b (heads * columns, *right), left and right being planes of rows and of inner
+    pixels. Turned, it goes down the channels: a (heads * rows, *left) of inner pixels, or b (heads
+    * inner, *right) of columns pixels.
+    """
+
+    heads: int
+    rows: int
+    inner: int
+    columns: int
+    left: Pair
+    right: Pair
+    turned: Literal["none", "left", "right"] = "none"
+    then: tuple[Step, ...] = ()
+    dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        down = self.inner if self.turned == "left" else self.rows
+        along = self.columns if self.turned == "right" else self.inner
+        if self.left[0] * self.left[1] != down or self.right[0] * self.right[1] != along:
+            raise ValueError(f"'{self}' has planes that are not of its matrices' sizes")
+
+    @property
+    def maps(self) -> tuple[Shape, Shape]:
+        """Shapes of a and b."""
+        a = self.rows if self.turned == "left" else self.inner
+        b = self.inner if self.turned == "right" else self.columns
+        return (self.heads * a, *self.left), (self.heads * b, *self.right)
+
+    @property
+    def output(self) -> Shape:
+        """(heads * columns, *left), or of a turned left side (heads * columns, rows, 1)."""
+        plane = (self.rows, 1) if self.turned == "left" else self.left
+        return self.heads * self.columns, *plane
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, which the paper's rule does not know."""
+        return self.heads * self.rows * self.inner * self.columns
 
 
 @_register("resize")
@@ -504,7 +568,8 @@ class GlobalPool(Operation):
 class InvertedResidual(Operation):
     """[1x1 convolution, act ->] depthwise, act -> 1x1 convolution [+ input] (MobileNetV2).
 
-    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape.
+    Without `expand` (expansion 1) hidden equals cin; a residual has the output's shape. `wide` as
+    of `Pointwise`.
     """
 
     cin: int
@@ -519,6 +584,7 @@ class InvertedResidual(Operation):
     residual: bool = False
     act: Activation = "relu6"
     dtype: DType = "float32"
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if not self.expand and self.hidden != self.cin:
@@ -541,7 +607,9 @@ class InvertedResidual(Operation):
         )
         add: Addend = "map" if self.residual else "none"
         plane = self.depthwise.output[1:]
-        project = Pointwise(self.hidden, self.cout, *plane, add=add, dtype=self.dtype)
+        project = Pointwise(
+            self.hidden, self.cout, *plane, add=add, dtype=self.dtype, wide=self.wide
+        )
         return (*[expansion] * self.expand, self.depthwise, project)
 
 

@@ -2,9 +2,10 @@
 
     inverted residual 16→96→16, 3x3, 64x128, plus its input
 
-Channels with arrows between them, the window, what is out of the ordinary, and last the map that is
-read, rows by columns. Functions of single values (a ReLU) are left out, except where they are all
-that is done: two operations may read alike, their text (`str`) never does.
+Channels with arrows between them, the window, what is out of the ordinary, then the map that is
+read, rows by columns, and last what maps are made of where that is not float32. Functions of single
+values (a ReLU) are left out, except where they are all that is done: two operations may read alike,
+their text (`str`) never does.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 from lut import ops
 from lut.errors import UserError
-from lut.ops import Operation, Pair, Step, parse_operation
+from lut.ops import DType, Operation, Pair, Step, dtype_of, parse_operation
 
 _STEPS: dict[Step, str] = {
     "relu": "ReLU", "relu6": "ReLU6", "hswish": "hard swish", "sigmoid": "sigmoid",
@@ -24,12 +25,18 @@ _BESIDE: dict[Step, str] = {  # with another map
     "add_channel": "plus a value a channel", "sub_channel": "minus a value a channel",
     "mul_channel": "times a value a channel", "mul_pixel": "times a value a pixel",
 }  # fmt: skip
+_STORED: dict[DType, str] = {"float32": "", "bfloat16": "in bf16", "int8": "in 8 bits"}
+_WAYS = {
+    "pack": "planes to blocks", "unpack": "blocks to planes", "widen": "to float32",
+    "narrow": "from float32",
+}  # fmt: skip
 assert set(_STEPS) | set(_BESIDE) == set(get_args(Step))
 
 
 def in_words(operation: Operation) -> str:
     """What an operation is, such as ``depthwise of 96, 3x3, stride 2, 64x128``."""
-    return ", ".join(filter(None, _WORDS[type(operation)](operation)))
+    words = _WORDS[type(operation)](operation)
+    return ", ".join(filter(None, (*words, _STORED[dtype_of(operation)])))
 
 
 def kernel_in_words(spec: str) -> str:
@@ -132,7 +139,13 @@ def _stem_pair(op: ops.StemPair) -> tuple[str, ...]:
 def _attention(op: ops.Attention) -> tuple[str, ...]:
     heads = f"{op.heads} head{'s' * (op.heads > 1)}"
     seen = f"{op.key_height}x{op.key_width}"
-    return f"attention of {heads}", _beside(op.then), f"{_map(op)} on {seen}"
+    grid = f"in {op.groups[0]}x{op.groups[1]} groups" if op.groups != (1, 1) else ""
+    return f"attention of {heads}", grid, _beside(op.then), f"{_map(op)} on {seen}"
+
+
+def _product(op: ops.Product) -> tuple[str, ...]:
+    heads = f"{op.heads} head{'s' * (op.heads > 1)}"
+    return f"product of {heads}", _beside(op.then), f"{op.rows}x{op.inner} by {op.columns}"
 
 
 def _masks(op: ops.Masks) -> tuple[str, ...]:
@@ -140,11 +153,7 @@ def _masks(op: ops.Masks) -> tuple[str, ...]:
 
 
 def _convert(op: ops.Convert) -> tuple[str, ...]:
-    way = {
-        "pack": "planes to blocks", "unpack": "blocks to planes", "widen": f"{op.dtype} to float32",
-        "narrow": f"float32 to {op.dtype}",
-    }[op.direction]  # fmt: skip
-    return f"{way}, {op.channels}", _map(op)
+    return f"{_WAYS[op.direction]}, {op.channels}", _map(op)
 
 
 _REDUCED = {"max": "largest", "mean": "mean", "sum": "sum"}
@@ -169,6 +178,7 @@ _WORDS: dict[type[Operation], Callable[[Any], tuple[str, ...]]] = {
     ops.Elementwise: lambda op: (f"{_all_steps(op.then)} of {op.channels}", _map(op)),
     ops.ChannelNorm: lambda op: (f"layer norm of {op.channels}", _beside(op.then), _map(op)),
     ops.Attention: _attention,
+    ops.Product: _product,
     ops.Resize: lambda op: (f"resize of {op.channels}", _resized(op)),
     ops.GlobalPool: lambda op: (
         f"mean and 1x1 convolution {_chain(op.cin, op.cout)}", _map(op)
@@ -193,7 +203,8 @@ _KINDS = {
     "global_mean": "mean of channels", "conv": "convolution", "pool": "pooling",
     "resample": "resize", "unpool": "unpooling", "across_channels": "over channels",
     "concat": "concatenation", "channel_slice": "channels of a map", "elementwise": "elementwise",
-    "channel_norm": "layer norm", "attention": "attention", "resize": "resize",
+    "channel_norm": "layer norm", "attention": "attention", "product": "product of maps",
+    "resize": "resize",
     "global_pool": "mean and 1x1 convolution", "inverted_residual": "inverted residual",
     "stem_block": "stem block", "stem_pair": "stem and two blocks",
     "local_global": "end of the head", "context": "1x1 convolution and context",

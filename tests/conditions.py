@@ -78,6 +78,11 @@ AVX2 = Condition("this CPU has no AVX2", lambda: _has("avx2", "fma"))
 AVX512 = Condition(
     "this CPU has no AVX-512", lambda: _has("avx512f", "avx512vl", "avx512bw", "avx512dq")
 )
+BF16 = Condition("this CPU has no AVX-512 BF16", lambda: _has("avx512_bf16", "avx512vl"))
+VNNI = Condition(
+    "this CPU has no AVX-512 VNNI", lambda: _has("avx512_vnni", "avx512bw", "avx512vbmi")
+)
+AVXVNNI = Condition("this CPU has no AVX-VNNI", lambda: _has("avx_vnni", "avx2"))
 BFLOAT16 = Condition(
     "this CPU has no instructions for bfloat16",
     lambda: _has("avx512f", "avx512_bf16") or _has("asimd", "bf16"),
@@ -112,7 +117,8 @@ CAMVID = Condition(
     lambda: os.path.isdir(os.path.join(os.environ.get("HMSEG_DATA", "-"), "valannot")),  # noqa: PTH112, PTH118
 )
 CONDITIONS = (
-    KERNELS, AVX2, AVX512, BFLOAT16, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0, OBJDUMP, SETUPTOOLS,
+    KERNELS, AVX2, AVX512, BF16, BFLOAT16, VNNI, AVXVNNI, TWO_CORES, NOT_ROOT, MOUNTS, PYAV, LITE0,
+    OBJDUMP, SETUPTOOLS,
     VALGRIND, CMAKE, EMULATED_ARM, QEMU, SSHD, ADB, CHROMIUM, CAMVID,
 )  # fmt: skip
 _LACKS = "this CPU lacks "

@@ -186,7 +186,7 @@ FLOORS = (
     ("cpu", "gpu"),  # neither knows of the other
     ("loaders", "targets"),
     ("runtime",),
-    ("measure", "segment", "verify"),
+    ("measure", "quantise", "segment", "verify"),
     ("devices", "own_file", "profile", "video"),
     ("roofline", "trials"),
     ("backends",),

@@ -106,9 +106,9 @@ NOT_RUN = {
     r"^(ssh|scp|adb|python -m deploy.devices.server) ": "concerns another machine",
     r"^benchmarks/gpu.sh|^hmseg-deploy (tune|bench|lut build|lut check) .*(cuda|gpu)": "a GPU",
     r"rtsp://|/dev/video0": "a camera",
-    r"^hmseg-deploy compile .*(768x1536|fp16|adreno|android)":
-        "a minute each; tests/deploy/backends, gpu and cpu compile for these",
-    r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)":
+    r"^hmseg-deploy compile .*(768x1536|fp16|int8|adreno|android)":
+        "a minute each; tests/deploy/backends, cli, gpu and cpu compile for these",
+    r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)|export --model runs/":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
     r"^hmseg-deploy paper": "half an hour a table; tests/deploy/cli/test_paper.py makes small ones",
     r"^hmseg-deploy lut (build|check|calibrate)":

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers_lib.adapters import BF16, LOW_PRECISION, PEERS, deploy_digest
+from benchmarks.peers_lib.adapters import BF16, INT8, LOW_PRECISION, PEERS, deploy_digest
 from benchmarks.peers_lib.job import Config, without_folders
 from benchmarks.peers_lib.results import Record, append_record, is_done, latest, read_records
 from benchmarks.peers_lib.run import Runner, Timing
@@ -85,7 +85,7 @@ def measure(
 
 def open_runner(options: argparse.Namespace) -> Runner:
     """By the options of `add_arguments`; raises UserError for an unknown peer."""
-    known = (*PEERS, *LOW_PRECISION, BF16)
+    known = (*PEERS, *LOW_PRECISION, BF16, INT8)
     if unknown := set(options.peers) - set(known):
         raise UserError(f"unknown peers {sorted(unknown)}; there are {', '.join(known)}")
     timing = Timing(

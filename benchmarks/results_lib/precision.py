@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.peers_lib.adapters import BF16, OURS, OWN
+from benchmarks.peers_lib.adapters import BF16, INT8, OURS, OWN
 from benchmarks.peers_lib.job import Config
 from benchmarks.peers_lib.results import Record, latest
 from benchmarks.results_lib.store import Store, unique
@@ -13,11 +13,15 @@ from deploy.measure.statistics import ratio_of_rounds
 # Our float32's time over ours, at least, by side; and the fastest peer's at any precision.
 BARS = {
     BF16: {
-        "tiny-hmseg": 1.5, "mrms": 1.6, "tiny-mrms": 1.6, "bisenetv1-r18": 1.2,
+        "tiny-hmseg-camvid": 1.5, "mrms": 1.6, "tiny-mrms-camvid": 1.6, "bisenetv1-r18": 1.2,
         "ddrnet-23-slim": 1.2, "stdc1-seg": 1.2,
     },
+    INT8: {
+        "tiny-hmseg-camvid": 2.2, "mrms": 2.6, "tiny-mrms-camvid": 2.2, "bisenetv1-r18": 1.5,
+        "ddrnet-23-slim": 1.5, "stdc1-seg": 1.5,
+    },
 }  # fmt: skip
-PEER_BARS = {BF16: {"tiny-hmseg": 2.0}}
+PEER_BARS = {BF16: {"tiny-hmseg-camvid": 2.0}, INT8: {"tiny-hmseg-camvid": 3.0}}
 COLUMNS = (
     "network", "size", "threads", "side", "ms", "ours in fp32 / it", "bar", "fastest peer",
     "its time / ours", "bar",

@@ -9,6 +9,7 @@ import typer
 from deploy.cli import options, places
 from deploy.cli.console import print_json, say, step
 from deploy.cli.groups import grouped
+from deploy.cli.quantising import QuantiseOptions, show_quantising
 from lut.errors import UserError
 from lut.files import check_writable
 
@@ -31,6 +32,7 @@ def compile_model(
     ends: options.EndOptions,
     place: places.PlaceOptions,
     kept: options.CacheOptions,
+    quantising: QuantiseOptions,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="No Winograd convolutions: slower, with less rounding."),
@@ -53,9 +55,11 @@ def compile_model(
     package = form == "c"
     if out and not package:
         check_writable(out)
+    request = quantising.read(on.precision)
     cache = kept.open()
     workers, remote = place.read()
     read = options.read_file(model, given)
+    request.check_model(on.precision, model, read and read.file.model)
     resolved = on.resolve(remote, automatic=True)
     if out and package:
         from deploy.backends import backend_of
@@ -75,6 +79,7 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
+    source, quantisation = show_quantising(request, source, workers)
     choice = None
     with step(f"compiling for {resolved.machine}") as progress:
         if on.automatic:
@@ -123,7 +128,7 @@ def compile_model(
             say(f"check it {where.format(path.name)}")
     if as_json:
         timed = {"quick_timing": timing.to_json()} if timing else {}
-        print_json({"artifact": str(path), **artifact.manifest(), **timed})
+        print_json({"artifact": str(path), **artifact.manifest(), **quantisation, **timed})
     else:
         print(path)
 

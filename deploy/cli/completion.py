@@ -15,8 +15,8 @@ def networks(incomplete: str) -> list[str]:
 
 
 def models(incomplete: str) -> list[str]:
-    """Names of the zoo, ONNX files, and folders that may hold some."""
-    return [*networks(incomplete), *_files(incomplete, ".onnx")]
+    """Names of the zoo, checkpoints, ONNX files, and folders that may hold some."""
+    return [*networks(incomplete), *_files(incomplete, (".onnx", ".safetensors"))]
 
 
 def targets(incomplete: str) -> list[str]:
@@ -32,7 +32,7 @@ def resolutions(incomplete: str) -> list[str]:
     return [size for size in RESOLUTIONS if size.startswith(incomplete)]
 
 
-def _files(incomplete: str, suffix: str) -> Iterator[str]:
+def _files(incomplete: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     folder, _, begun = incomplete.rpartition("/")
     inside = Path(folder or ("/" if incomplete.startswith("/") else "."))
     try:
@@ -43,5 +43,5 @@ def _files(incomplete: str, suffix: str) -> Iterator[str]:
     for path in found:
         if path.is_dir() and (begun or not path.name.startswith(".")):
             yield f"{prefix}{path.name}/"
-        elif path.suffix == suffix:
+        elif path.suffix in suffixes:
             yield f"{prefix}{path.name}"

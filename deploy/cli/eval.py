@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli import options, places, training_options
 from deploy.cli.console import print_json, print_table, say, step
+from deploy.graph.source import kind_of
 from deploy.resolution import Resolution
 from lut.errors import UserError, WorkError
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from deploy.metadata import Metadata
     from hmseg.data.dataset import SegmentationData
-    from hmseg.train.metrics import Confusion, Predictor
+    from hmseg.train.confusion import Confusion
+    from hmseg.train.metrics import Predictor
 
 MAX_MIOU_LOSS = 0.5  # percentage points
 
@@ -89,7 +91,7 @@ def evaluate_network(
 
 
 class _Found(NamedTuple):
-    """Of one network: how many frames were evaluated, and what is wrong with the broken ones."""
+    """Of one network: how many `frames` were evaluated, and what is wrong with `broken` ones."""
 
     confusion: "Confusion"
     frames: int
@@ -151,7 +153,7 @@ def _open_predictor(
     """The function from an image to its labels, how many classes they have, and the image's
     channels."""
     path = Path(network)
-    kind = _kind_of(path)
+    kind = kind_of(path)
     if kind == ".onnx":
         return _open_onnx(path, size, threads)
     if kind == ".hmseg":
@@ -159,8 +161,9 @@ def _open_predictor(
     import torch
 
     from hmseg.pretrained import load_released
-    from hmseg.train.checkpoint import Checkpoint, load_into
+    from hmseg.train.checkpoint import Checkpoint
     from hmseg.train.metrics import torch_predictor
+    from hmseg.train.trained import trained_network
     from hmseg.zoo import create_model
 
     torch.set_num_threads(threads)
@@ -168,26 +171,7 @@ def _open_predictor(
         model = create_model(network, pretrained=dataset)
         return torch_predictor(model), load_released(network, dataset).num_classes, 3
     checkpoint = Checkpoint.load(path)
-    model = create_model(checkpoint.config.model, num_classes=len(checkpoint.classes))
-    load_into(model, checkpoint.released, path)
-    return torch_predictor(model), len(checkpoint.classes), 3
-
-
-def _kind_of(path: Path) -> str:
-    """The usual suffix of what is in a file, whose name may have any or none; "" for no file, and
-    for what is none of these."""
-    if (suffix := path.suffix.lower()) in (".onnx", ".hmseg", ".safetensors"):
-        return suffix
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError:
-        return ""  # a network's name
-    if head.startswith(b"PK"):
-        return ".hmseg"
-    if head[8:] == b"{":
-        return ".safetensors"
-    return ".onnx" if head.startswith(b"\x08") else ""
+    return torch_predictor(trained_network(checkpoint, path)), len(checkpoint.classes), 3
 
 
 def _open_onnx(path: Path, size: tuple[int, ...], threads: int) -> tuple["Predictor", int, int]:

@@ -57,6 +57,21 @@ def check_network(model: str) -> None:
     zoo.network_config(model)
 
 
+def check_trained(model: str) -> None:
+    """Raise UserError for what names no network that `hmseg train` trains."""
+    from hmseg import zoo
+
+    if not zoo.is_peer(model):
+        zoo.network_config(model)
+
+
+def check_quantisation(text: str) -> None:
+    """As `hmseg.train.config.read_quantisation`."""
+    from hmseg.train.config import read_quantisation
+
+    read_quantisation(text)
+
+
 def check_target(text: str) -> None:
     """As `deploy.targets.check_target`."""
     from deploy.targets import check_target
@@ -77,7 +92,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A zoo name (hmseg-deploy models) or an ONNX file.",
+        help="A zoo name (hmseg-deploy models), a checkpoint of hmseg train or an ONNX file.",
         callback=refusing(check_model),
         autocompletion=completion.models,
     ),
@@ -158,8 +173,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
-        "lie in memory as such, sums stay fp32.",
+        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
+        "--target cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]

@@ -117,7 +117,7 @@ def train(
             "--model",
             "-m",
             help="A zoo name (hmseg-deploy models) or genotype.json.",
-            callback=options.refusing(options.check_network),
+            callback=options.refusing(options.check_trained),
             autocompletion=completion.networks,
         ),
     ] = options.HAND_MADE_MODEL,
@@ -138,6 +138,13 @@ def train(
         typer.Option(help="lite0: begin with what fits of EfficientNet-Lite0's ImageNet weights."),
     ] = None,
     teacher: training_options.Teacher = None,
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            help="int8: fine-tune with simulated quantisation; begins with trained weights.",
+            callback=options.refusing(options.check_quantisation),
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -147,6 +154,7 @@ def train(
     """Train a network; under torchrun, over all its processes. The defaults are the paper's."""
     from deploy.cli.train_progress import TrainBar, tensorboard_watcher
     from deploy.images import save_overlay
+    from hmseg.train.config import read_quantisation
     from hmseg.train.job import TrainJob
     from hmseg.train.job import train as train_it
 
@@ -158,7 +166,7 @@ def train(
         model=model, dataset=dataset, data=data, folder=out, schedule=schedule.read(),
         learning=learning.read(), compute=compute.read(), options=writing.read(),
         begin_with=begin_with, pretrained=pretrained, init=init, teacher=teacher,
-        resume=resume,
+        quantise=None if quantise is None else read_quantisation(quantise), resume=resume,
     )  # fmt: skip
     run = train_it(job, watch=watch, draw=save_overlay)
     if run is not None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from hmseg.search.evolution import CandidateReport
     from hmseg.search.loop import SearchReport
     from hmseg.train.config import TrainConfig
+    from hmseg.train.confusion import Confusion
     from hmseg.train.loop import StepReport
-    from hmseg.train.metrics import Confusion
     from hmseg.train.run import Watcher
 
 

@@ -7,9 +7,12 @@ plain convolution with a part of the window: no zeros between the elements are e
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from deploy.cpu.elements import FLOAT32, Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array
 from lut.ops import Conv
@@ -133,6 +136,10 @@ class Grouping:
         """Input channels of one, by map."""
         return (self.op.cin[0] // self.groups,) if self.groups > 1 else self.op.cin
 
+    def steps(self, element: Element) -> tuple[int, ...]:
+        """Groups of input channels that are summed at once, by map."""
+        return tuple(-(-c // element.group) for c in self.cin)
+
     def dense(self, weight: Array) -> Array:
         """(O, I / op.groups, h, w) -> (O, I / groups, h, w)."""
         together = self.op.groups // self.groups
@@ -147,9 +154,16 @@ class Grouping:
         return dense.reshape(out, together * inner, *window)
 
 
-def pack_dense(isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase]) -> Array:
-    """(O, I, h, w) -> (O/c, K, c): for each phase and map, block of input channels, tap and lane;
-    the last block of a map has only its real lanes."""
+def products_of(isa: Isa, op: Conv) -> Element:
+    """The element of its products: of an image's few channels they are summed in float32."""
+    return isa.element if op.source == "maps" else FLOAT32
+
+
+def pack_dense(
+    isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase], element: Element = FLOAT32
+) -> NDArray[Any]:
+    """(O, I, h, w) -> (O/c, K, c * g): for each phase and map, block of input channels, tap and
+    group of g lanes (`Element.pack_weights`); the last block of a map has only its real lanes."""
     out, c = weight.shape[0], isa.lanes
     padded = np.zeros((isa.blocks(out) * c, *weight.shape[1:]), np.float32)
     padded[:out] = weight
@@ -165,6 +179,7 @@ def pack_dense(isa: Isa, weight: Array, cin: tuple[int, ...], phases: list[Phase
                     block = window[:, begin : min(begin + c, first + channels)]
                     # (O, lanes, h, w) -> (O/c, h, w, lanes, c)
                     lanes = block.reshape(-1, c, *block.shape[1:]).transpose(0, 3, 4, 2, 1)
-                    parts.append(lanes.reshape(len(lanes), -1, c))
+                    packed = element.pack_weights(lanes)
+                    parts.append(packed.reshape(len(packed), -1, packed.shape[-1]))
                 first += channels
     return np.ascontiguousarray(np.concatenate(parts, axis=1))

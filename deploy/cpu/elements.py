@@ -5,6 +5,7 @@ stored into one, and what one step of a sum of products is: of one input channel
 neighbours at once (bfloat16).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,14 +20,28 @@ from lut.ops import DType
 class Element:
     """float32 itself, and what the others replace.
 
-    `stored` is the type of the buffers, `bytes` what an element takes, `group` how many input
-    channels one step of a sum takes.
+    `stored` is the type of maps in memory, `stored_weights` that of weights, `sums` that of a sum
+    of products, `bytes` what an element of a map takes, `group` how many input channels one step of
+    a sum takes, `run` how many neighbouring pixels are best stored at once.
     """
 
     name: ClassVar[DType] = "float32"
     stored: ClassVar[str] = "float32"
+    stored_weights: ClassVar[str] = "float32"
+    sums: ClassVar[str] = "float32"
     bytes: ClassVar[int] = 4
     group: ClassVar[int] = 1
+    run: ClassVar[int] = 1
+
+    @property
+    def integer(self) -> bool:
+        """Whether sums are whole numbers, which a multiplier brings to a unit."""
+        return self.sums == "int32"
+
+    @property
+    def offset(self) -> int:
+        """What `dot` takes off every number of a map."""
+        return 0
 
     def load(self, buffer: ir.Buffer, *index: ir.Expr, lanes: int) -> ir.Expr:
         """`lanes` neighbours as a vector of float32; the last index is that of the first one."""
@@ -41,6 +56,15 @@ class Element:
     def store(self, buffer: ir.Buffer, vector: ir.Expr, *index: ir.Expr, lanes: int) -> None:
         """The inverse of `load`."""
         ir.store(buffer, vector, *index, lanes=lanes)
+
+    def store_run(
+        self, buffer: ir.Buffer, vectors: Sequence[ir.Expr], *index: ir.Expr, lanes: int
+    ) -> None:
+        """Write vectors of `lanes` one behind the other; the last index is that of the first
+        element."""
+        *outer, first = index
+        for number, vector in enumerate(vectors):
+            self.store(buffer, vector, *outer, first + number * lanes, lanes=lanes)
 
     def value(self, buffer: ir.Buffer, *index: ir.Expr) -> ir.Expr:
         """One element as a float."""
@@ -57,6 +81,12 @@ class Element:
         *outer, number = index
         return ir.load(buffer, *outer, number, 0, lanes=lanes)
 
+    def columns(self, buffer: ir.Buffer, first: ir.Expr, lanes: int) -> ir.Expr:
+        """What `dot` takes of `group` neighbouring pixels of a channel block, the first of which
+        begins at `first` of a flat buffer: in every lane a channel's."""
+        assert self.group == 1
+        return self.load(buffer, first, lanes=lanes)
+
     def dot(self, acc: ir.Expr, weights: ir.Expr, operand: ir.Expr, lanes: int) -> ir.Expr:
         """acc + the products of one group, in every lane with weights of its own. `operand` is a
         register of `spread`."""
@@ -66,6 +96,15 @@ class Element:
     def spread(self, operand: ir.Expr, lanes: int) -> ir.Expr:
         """An operand in every lane."""
         return ir.splat(operand, lanes)
+
+    def beside(self, blocks: int) -> int:
+        """Registers that a product of so many output blocks takes beside its sums."""
+        return blocks + 1
+
+    def mix(self, a: ir.Expr, w0: ir.Expr, b: ir.Expr, w1: ir.Expr, lanes: int) -> ir.Expr:
+        """a * w0 + b * w1 of vectors."""
+        del lanes
+        return a * w0 + b * w1
 
     def pack(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """An array of floats as it is stored."""
@@ -93,6 +132,7 @@ class Bfloat16(Element):
     intrinsic: str
     name: ClassVar[DType] = "bfloat16"
     stored: ClassVar[str] = "uint16"
+    stored_weights: ClassVar[str] = "uint16"
     bytes: ClassVar[int] = 2
     group: ClassVar[int] = 2
 

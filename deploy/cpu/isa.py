@@ -1,8 +1,10 @@
 """CPU instruction sets as data, and the register tile that follows from them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from deploy.cpu.elements import FLOAT32, Bfloat16, Element
+from deploy.cpu.int8 import Int8
 from lut.ops import DType
 
 
@@ -30,12 +32,16 @@ class Isa:
         """Channel blocks of c that hold `channels`, the last one padded with zeros."""
         return -(-channels // self.lanes)
 
-    def storing(self, dtype: DType) -> "Isa":
-        """The same with maps of this type; KeyError where no instruction computes with it."""
-        if dtype == self.element.name:
-            return self
-        element = FLOAT32 if dtype == "float32" else _BFLOAT16[self.name]
-        return replace(self, element=element)
+    @property
+    def of_channels(self) -> "Isa":
+        """The same with what one value per channel beside a map of this element is made of: it is
+        as small as weights are, and float32 where the map is bytes."""
+        return self.wide if self.element.integer else self
+
+    @property
+    def wide(self) -> "Isa":
+        """The same with maps of float32."""
+        return replace(self, element=FLOAT32)
 
 
 AVX2 = Isa("avx2", 8, 16, 2, 2, 4, 32 << 10, 512 << 10)
@@ -44,12 +50,39 @@ NEON = Isa("neon", 4, 32, 2, 2, 4, 32 << 10, 512 << 10)
 
 ISAS = {isa.name: isa for isa in (AVX2, AVX512, NEON)}
 
-# What sums the products of two bfloat16 where a CPU can, by the name of the instruction set.
-_BFLOAT16 = {
-    "avx512": Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512"),
-    "neon": Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
+# The elements other than float32 by the name of the instruction set, and by the LLVM feature that
+# a target must have. The first that its features allow is the best; the last of each family in int8
+# needs no more than its kernels in float32.
+_ELEMENTS: dict[DType, dict[str, dict[str, Element]]] = {
+    "bfloat16": {
+        "avx512": {"avx512bf16": Bfloat16("llvm.x86.avx512bf16.dpbf16ps.512")},
+        "neon": {"bf16": Bfloat16("llvm.aarch64.neon.bfdot.v4f32.v8bf16")},
+    },
+    "int8": {
+        "avx512": {"avx512vnni": Int8("vnni"), "avx512bw": Int8("madd")},
+        "avx2": {"avxvnni": Int8("vnni"), "avx2": Int8("madd")},
+        "neon": {"i8mm": Int8("usdot"), "dotprod": Int8("sdot"), "neon": Int8("mul")},
+    },
 }
-AVX512_BF16, NEON_BF16 = AVX512.storing("bfloat16"), NEON.storing("bfloat16")
+
+
+def elements_of(isa: Isa, features: Collection[str]) -> dict[DType, Element]:
+    """What maps can be made of on a target with these features, by type."""
+    found: dict[DType, Element] = {"float32": FLOAT32}
+    for dtype, families in _ELEMENTS.items():
+        for feature, element in families.get(isa.name, {}).items():
+            if feature in features:
+                found.setdefault(dtype, element)
+    return found
+
+
+def _variants(isa: Isa, dtype: DType) -> dict[str, Isa]:
+    return {f: replace(isa, element=e) for f, e in _ELEMENTS[dtype][isa.name].items()}
+
+
+AVX512_BF16 = _variants(AVX512, "bfloat16")["avx512bf16"]
+NEON_BF16 = _variants(NEON, "bfloat16")["bf16"]
+AVX512_INT8, AVX2_INT8, NEON_INT8 = (_variants(isa, "int8") for isa in (AVX512, AVX2, NEON))
 
 
 @dataclass(frozen=True)
@@ -79,11 +112,14 @@ def tile_cycles(isa: Isa, pixels: int, blocks: int, ob: int) -> tuple[int, float
     """
     # With 32 registers two are left free: tiles of 27 to 28 accumulators were 3-10% slower.
     usable = isa.registers - (2 if isa.registers > 16 else 0)
-    px_max = (usable - 1 - ob) // ob
+    px_max, run = (usable - isa.element.beside(ob)) // ob, isa.element.run
     if px_max < 1:
         return None
+    if px_max > run:
+        px_max -= px_max % run
     count = -(-pixels // min(px_max, pixels))
     px, cost = -(-pixels // count), 0.0
+    px = min(px + -px % run, px_max, pixels)
     for width, times in ((ob, blocks // ob), (blocks % ob, 1)):
         if width and times:
             loads = (px + width) / isa.loads_per_cycle

@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from deploy.artifact import KernelInfo
-from deploy.cpu.isa import AVX2, AVX512, NEON, Isa
+from deploy.cpu.isa import AVX2, AVX512, NEON, Isa, elements_of
 from deploy.cpu.kernels import CpuKernels
 from deploy.cpu.loaded import LoadedLibrary
 from deploy.cpu.machine_code import object_files
@@ -28,6 +28,7 @@ from deploy.graph.merge_linear import MergeLinear
 from deploy.graph.passes import OnPass, Pass, run_passes
 from deploy.graph.place import Place
 from deploy.graph.split_outputs import SplitOutputs
+from deploy.graph.stored import mark_stored
 from deploy.object_cache import ObjectCache
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -73,7 +74,8 @@ def make_kernels(
     isa = isa_of(target)
     if isa is None:
         return None
-    return CpuKernels(isa, threads, measured, exact, target.precision.maps)
+    elements = elements_of(isa, target.features)
+    return CpuKernels(isa, threads, measured, exact, target.precision.maps, elements)
 
 
 def isa_of(target: Target) -> Isa | None:
@@ -131,9 +133,10 @@ def compile_graph(job: Job, on_pass: OnPass | None = None) -> Compiled:
 
 def lower_graph(job: Job, on_pass: OnPass | None = None) -> tvm.IRModule:
     """`compile_graph` up to machine code: the module of kernels and the entries that call them."""
-    module = import_graph(with_logits_output(job.graph))
+    graph, kernels = with_logits_output(job.graph), _kernels_of(job)
+    module = import_graph(mark_stored(graph) if kernels and kernels.maps == "int8" else graph)
     with tvm.target.Target(job.target.config):
-        passes = network_passes(_kernels_of(job)) if job.passes is None else job.passes
+        passes = network_passes(kernels) if job.passes is None else job.passes
         return run_passes(module, passes, on_pass, job.dump)
 
 

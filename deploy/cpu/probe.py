@@ -73,15 +73,16 @@ def emit_dot(spec: FmaProbeSpec, isa: Isa) -> Any:  # noqa: ANN401
                 factors = ir.Registers(2, c, "int32")
                 for i in range(2):
                     factors[i] = ir.splat(seed[i], c)
-                acc = ir.Registers(chains, c)
+                acc = ir.Registers(chains, c, element.sums)
                 for i in range(chains):
-                    acc[i] = ir.const(float(i), c)
+                    start = ir.const_int(i, c) if element.integer else ir.const(float(i), c)
+                    acc[i] = start
                 with ir.serial(0, spec.steps):
                     for i in range(chains):
                         acc[i] = element.dot(acc[i], factors[0], factors[1], c)
                 for i in range(1, chains):
                     acc[0] = acc[0] + acc[i]
-                ir.store(out, acc[0], task, 0, lanes=c)
+                ir.store(out, ir.cast(acc[0], "float32", c), task, 0, lanes=c)
 
         return body
 

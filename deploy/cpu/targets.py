@@ -9,7 +9,6 @@ from deploy.cpu.cpu_names import CPU_NAMES
 from deploy.precision import BF16
 from deploy.target import Target
 from lut.errors import UserError
-from lut.ops import DType
 
 X86_64_LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
@@ -66,11 +65,6 @@ def with_bfloat16(target: Target) -> Target:
             "them, such as znver4, sapphirerapids or neoverse-v1"
         )
     return replace(target, precision=BF16)
-
-
-def low_precisions(target: Target) -> tuple[DType, ...]:
-    """The types besides float32 that its CPU computes with, as maps may lie in memory."""
-    return () if _missing_for_bfloat16(target) else (BF16.maps,)
 
 
 def _missing_for_bfloat16(target: Target) -> list[str]:

@@ -12,6 +12,10 @@ from deploy.cpu.isa import Isa, Tile
 # allows (docs/decisions/0064). It costs an addition in memory for each accumulator and part.
 LONG, PART = 128, 64
 
+# Vectors of weights ahead of those in use that are asked for. Those of a whole network do not stay
+# in the caches from frame to frame, and what the hardware asks for by itself comes late.
+WEIGHTS_AHEAD = 48
+
 
 def sum_in_parts(
     acc: ir.Registers, count: int, lanes: int, steps: int, each: int,
@@ -73,12 +77,12 @@ def matmul_tile(
     """px pixels x ob channel blocks of a 1x1 convolution, in registers.
 
     x(pixel, block, lane) is one operand of `element`, w(output block, block, lane) its weights,
-    init and finish give and take the vector of (pixel, output block). With init None, `registers`
+    init and finish give and take the sums of (pixel, output block). With init None, `registers`
     hold the start (pixel-major). A long sum is taken in parts if `in_parts`. The weights are loaded
     once per channel and each broadcast is used ob times: the other nesting needs px broadcasts at
     once and spills.
     """
-    acc = registers or ir.Registers(px * ob, isa.lanes)
+    acc = registers or ir.Registers(px * ob, isa.lanes, element.sums)
     if init is not None:
         for p in range(px):
             for o in range(ob):
@@ -92,7 +96,7 @@ def matmul_tile(
                 at = p * ob + o
                 acc[at] = element.dot(acc[at], weights[o], value, isa.lanes)
 
-    if in_parts and channels > LONG:
+    if in_parts and channels > LONG and not element.integer:
         full, tail = divmod(channels, isa.lanes)
 
         def block(number: ir.Expr) -> None:

@@ -6,10 +6,14 @@ The products are polynomials' values at points, one of them at infinity. Points 
 error: for six of them 0, +-5/8, +-3/2 give twice the error of the plain sum, the usual 0, +-1, +-2
 four times (measured, `tests/deploy/cpu/test_winograd.py` holds the bound). Points come in pairs, so
 that even and odd powers are added up once for both.
+
+At stride 2 the taps of even number meet every second input, those of odd number the others: two
+convolutions at stride 1, whose results are added.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +21,14 @@ from numpy.typing import NDArray
 
 from deploy import ir
 
-_PAIRS = {4: (1.0,), 6: (5 / 8, 3 / 2)}  # beside zero and infinity, by the number of points
+# Beside zero and infinity, by the number of points: pairs, and one without its opposite.
+_PAIRS: dict[int, tuple[float, ...]] = {3: (), 4: (1.0,), 5: (3 / 4,), 6: (5 / 8, 3 / 2)}
+_ALONE = {3: 1.0, 5: 3 / 2}
 
 
 @dataclass(frozen=True)
 class Transform:
-    """F(outputs, taps); with one tap nothing is transformed, one output at a time."""
+    """F(outputs, taps) at stride 1; with one tap nothing is transformed."""
 
     outputs: int
     taps: int
@@ -36,11 +42,20 @@ class Transform:
     def _pairs(self) -> tuple[float, ...]:
         return _PAIRS[self.points]
 
+    @property
+    def _alone(self) -> float | None:
+        return _ALONE.get(self.points)
+
     def inputs(self, d: Sequence[ir.Expr], lanes: int) -> list[ir.Expr]:
         """From `points` neighbouring inputs to a factor of each product."""
-        if self.points == 1:
+        if self.taps == 1:
             return list(d)
-        all_pairs, last = self._vanishing(), self.points - 1
+        all_pairs, alone = self._vanishing(), []
+        if self._alone is not None:
+            # Its own row, and x - p, which is a factor of all others.
+            alone = [_sum([(c, d[k + 1]) for k, c in enumerate(all_pairs)], lanes)]
+            factor = -self._alone
+            d = [ir.bind(_sum([(1.0, b), (factor, a)], lanes)) for a, b in pairwise(d)]
         rows = [_sum([(c, d[k]) for k, c in enumerate(all_pairs)], lanes)]
         for point in self._pairs:
             # x (x + p) times the other points' polynomial: even and odd powers.
@@ -48,13 +63,13 @@ class Transform:
             even = ir.bind(_sum([(c, d[k + 2]) for k, c in enumerate(other)], lanes))
             odd = ir.bind(_sum([(c * point, d[k + 1]) for k, c in enumerate(other)], lanes))
             rows += [even + odd, even - odd]
-        rows.append(_sum([(c, d[k + 1]) for k, c in enumerate(all_pairs)], lanes))
-        assert len(rows) == last + 1
+        rows += [*alone, _sum([(c, d[k + 1]) for k, c in enumerate(all_pairs)], lanes)]
+        assert len(rows) == self.points
         return rows
 
     def result(self, m: Sequence[ir.Expr], lanes: int) -> list[ir.Expr]:
         """From the products to the outputs."""
-        if self.points == 1:
+        if self.taps == 1:
             return list(m)
         sums = [ir.bind(m[1 + 2 * i] + m[2 + 2 * i]) for i in range(len(self._pairs))]
         differences = [ir.bind(m[1 + 2 * i] - m[2 + 2 * i]) for i in range(len(self._pairs))]
@@ -62,6 +77,7 @@ class Transform:
         for power in range(self.outputs):
             parts = differences if power % 2 else sums
             terms = [(p**power, part) for p, part in zip(self._pairs, parts, strict=True)]
+            terms += [] if self._alone is None else [(self._alone**power, m[-2])]
             terms += [(1.0, m[0])] if power == 0 else []
             terms += [(1.0, m[-1])] if power == self.outputs - 1 else []
             values.append(_sum(terms, lanes))
@@ -69,9 +85,10 @@ class Transform:
 
     def window(self) -> NDArray[Any]:
         """(points, taps), float64: from the window to the other factor of each product."""
-        if self.points == 1:
-            return np.ones((1, 1))
+        if self.taps == 1:
+            return np.ones((self.points, 1))
         places = [0.0, *(sign * p for p in self._pairs for sign in (1, -1))]
+        places += [] if self._alone is None else [self._alone]
         rows = []
         for place in places:
             norm = np.prod([place - other for other in places if other != place])
@@ -85,6 +102,44 @@ class Transform:
             if point != but:
                 coefficients = np.convolve(coefficients, [-point * point, 0, 1])
         return [float(c) for c in coefficients]
+
+
+@dataclass(frozen=True)
+class HalvingTransform:
+    """F(outputs, taps) at stride 2: of the even taps and inputs, then of the odd ones."""
+
+    outputs: int
+    taps: int
+
+    @property
+    def points(self) -> int:
+        """As `Transform.points`."""
+        return self._even.points + self._odd.points
+
+    @property
+    def _even(self) -> Transform:
+        return Transform(self.outputs, (self.taps + 1) // 2)
+
+    @property
+    def _odd(self) -> Transform:
+        return Transform(self.outputs, self.taps // 2)
+
+    def inputs(self, d: Sequence[ir.Expr], lanes: int) -> list[ir.Expr]:
+        """As `Transform.inputs`."""
+        return [*self._even.inputs(d[::2], lanes), *self._odd.inputs(d[1::2], lanes)]
+
+    def result(self, m: Sequence[ir.Expr], lanes: int) -> list[ir.Expr]:
+        """As `Transform.result`."""
+        even = self._even.result(m[: self._even.points], lanes)
+        odd = self._odd.result(m[self._even.points :], lanes)
+        return [a + b for a, b in zip(even, odd, strict=True)]
+
+    def window(self) -> NDArray[Any]:
+        """As `Transform.window`."""
+        both = np.zeros((self.points, self.taps))
+        both[: self._even.points, ::2] = self._even.window()
+        both[self._even.points :, 1::2] = self._odd.window()
+        return both
 
 
 def _sum(terms: list[tuple[float, ir.Expr]], lanes: int) -> ir.Expr:

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from deploy.artifact import Artifact
+from deploy.cpu.isa import elements_of
 from deploy.cpu.pipeline import isa_of
-from deploy.cpu.targets import low_precisions
 from deploy.devices.kernels import kernel_library, remote_kernels
 from deploy.devices.network import Remote, RemoteLibrary, load_on
 from deploy.devices.place import DeviceSession
@@ -160,4 +160,5 @@ class RemoteMeasuring(Session):
         def load(functions: Mapping[str, Any]) -> Kernels:
             return remote_kernels(session, kernel_library(functions, target))
 
-        return probe_ceilings(load, isa, threads, dtypes=low_precisions(target))
+        elements = elements_of(isa, target.features).values()
+        return probe_ceilings(load, isa, threads, elements=elements)

@@ -1,27 +1,26 @@
 """From a PyTorch network or a user's ONNX file to the one graph that every runtime runs.
 
-torch -> batch norm folded -> ONNX -> image end and output end -> metadata.
+torch -> batch norm folded -> ONNX -> image end and output end -> metadata. What was trained with
+quantisation (`hmseg.train.quantise`) becomes QuantizeLinear and DequantizeLinear, with its scales.
 """
 
 import contextlib
-import copy
 import io
 import logging
 import tempfile
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
+from deploy.graph.integers import store_integers
 from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
 from deploy.reading import ReadModel, read_model, read_own
 from deploy.reading.file import UserFile
@@ -29,6 +28,8 @@ from deploy.reading.text import one_line
 from deploy.resolution import Resolution, parse_resolution
 from hmseg.data.classes import ClassSet, classes_for
 from hmseg.data.normalise import MEAN, STD
+from hmseg.fold import fold_pairs
+from hmseg.train.quantise import fixed, is_quantised
 from lut.errors import UserError
 from lut.files import atomic_path
 
@@ -38,20 +39,6 @@ _FIELDS = {
     "model", "classes", "names", "palette", "resolution", "output", "mean", "std", "license",
     "version",
 }  # fmt: skip
-
-
-def fold_pairs(model: nn.Module) -> nn.Module:
-    """A copy in eval mode with every (convolution, batch norm) pair made one convolution; a batch
-    norm that follows none is left."""
-    folded = copy.deepcopy(model).eval()
-    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
-        children = list(sequence.named_children())
-        for (_, conv), (name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                fused = fuse_conv_bn_eval(conv, norm)
-                conv.weight, conv.bias = fused.weight, fused.bias
-                sequence.register_module(name, nn.Identity())
-    return folded
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -128,6 +115,7 @@ class Imported(NamedTuple):
 def import_peer(
     model: nn.Module, name: str, resolution: Resolution, num_classes: int, *,
     input_kind: InputKind = "image", output: OutputKind = "labels",
+    classes: ClassSet | None = None,
 ) -> Imported:  # fmt: skip
     """Export a network of others, which gives scores at its own stride, and read the file, of a
     moment, as a user's is. Batch norms that follow no convolution are left to the reading. Raises
@@ -135,7 +123,7 @@ def import_peer(
     room for the file."""
     graph = _export_float_graph(fold_pairs(model), resolution)
     _strip_debug(graph)
-    metadata = _metadata_of(name, classes_for(num_classes), resolution)
+    metadata = _metadata_of(name, classes or classes_for(num_classes), resolution)
     onnx.helper.set_model_props(graph, metadata.to_strings())
     with tempfile.TemporaryDirectory(prefix="hmseg-") as folder:
         path = Path(folder) / f"{name}.onnx"
@@ -255,6 +243,8 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
 
 def _export_float_graph(model: nn.Module, resolution: Resolution) -> onnx.ModelProto:
     example = torch.zeros(1, 3, *resolution)
+    if is_quantised(model):
+        model = fixed(model)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it reports that torchvision's operators are not there
@@ -269,6 +259,7 @@ def _export_float_graph(model: nn.Module, resolution: Resolution) -> onnx.ModelP
         logger.setLevel(level)
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
+    store_integers(graph)
     return graph
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.decisive import decisive_values
+from deploy.graph.in_bytes import Grids, channel_operands, chosen
 from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
+from deploy.graph.stored import Grid, take_grids
 from deploy.graph.view import Graph, shape_of, values_between
 from lut.ops import Convert, DType, Operation, dtype_of, parse_operation
 
@@ -77,23 +80,26 @@ class Place:
 
     def transform_module(self, module: tvm.IRModule, _context: object) -> tvm.IRModule:
         """Apply the pass."""
+        module, grids = take_grids(module)
         graph = Graph(module["main"])
-        found = find_operations(graph, self.kernels)
+        found = find_operations(graph, self.kernels, grids)
         if not found:
             return module
         whole = score_values(graph, found, self.kernels)
         for var in found.keys() - whole:
             stored = self.kernels.stored(found[var].operation)
             found[var] = replace(found[var], operation=stored)
-        rewriter = _Rewriter(module, self.kernels, found)
+        rewriter = _Rewriter(module, self.kernels, found, grids)
         function = rewriter.visit_expr(module["main"])
         rewriter.builder_.update_func(module.get_global_var("main"), function)
         return relax.transform.DeadCodeElimination(["main"])(rewriter.builder_.get())
 
 
-def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
+def find_operations(
+    graph: Graph, kernels: Kernels, grids: Grids = MappingProxyType({})
+) -> dict[relax.Var, Found]:
     """What to place, by the variable that it ends at: larger operations first, from the end of the
-    graph, and none that overlaps what was found before it."""
+    graph, and none that overlaps what was found before it. `grids` are those of maps in 8 bits."""
     found: dict[relax.Var, Found] = {}
     taken: set[relax.Var] = set()
     decisive = set(graph.vars) if kernels.exact else decisive_values(graph)
@@ -103,7 +109,10 @@ def find_operations(graph: Graph, kernels: Kernels) -> dict[relax.Var, Found]:
         for var in reversed(graph.vars):
             if var in taken:
                 continue
-            for candidate in match(graph, var):
+            for whole in match(graph, var):
+                candidate = chosen(graph, whole, grids, kernels.has) if grids else whole
+                if candidate is None:
+                    continue
                 if beside and not any(value in found for value in candidate.inputs):
                     continue
                 if kernels.has(candidate.operation) and taken.isdisjoint(candidate.inner):
@@ -154,23 +163,33 @@ class KernelEmitter:
         self.builder, self.kernels = builder, kernels
         self._functions: dict[Operation, tvm.ir.GlobalVar] = {}
 
-    def pack(self, value: relax.Expr, planar: Sequence[int], dtype: DType = "float32") -> relax.Var:
-        """A planar value (1, C, H, W) in the backend's own layout, as maps of this type."""
-        return self.convert(_conversion("pack", planar, dtype), value)
+    def pack(
+        self, value: relax.Expr, planar: Sequence[int], dtype: DType = "float32",
+        grid: Grid | None = None,
+    ) -> relax.Var:  # fmt: skip
+        """A planar value (1, C, H, W) in the backend's own layout, as maps of this type, in 8 bits
+        on a grid."""
+        return self.convert(_conversion("pack", planar, dtype), value, grid)
 
     def unpack(
-        self, value: relax.Expr, planar: Sequence[int], dtype: DType = "float32"
-    ) -> relax.Var:
+        self, value: relax.Expr, planar: Sequence[int], dtype: DType = "float32",
+        grid: Grid | None = None,
+    ) -> relax.Var:  # fmt: skip
         """The inverse of `pack`."""
-        return self.convert(_conversion("unpack", planar, dtype), value)
+        return self.convert(_conversion("unpack", planar, dtype), value, grid)
 
-    def convert(self, operation: Convert, value: relax.Expr) -> relax.Var:
+    def convert(self, operation: Convert, value: relax.Expr, grid: Grid | None) -> relax.Var:
         """A conversion of a value."""
+        constants = [] if grid is None else self.kernels.constants(operation, {"grid": grid})
+        return self.converted(operation, [value, *map(relax.const, constants)])
+
+    def converted(self, operation: Convert, arguments: list[relax.Expr]) -> relax.Var:
+        """A conversion of a value with its constants."""
         shape, plain = self.kernels.own_shape(*operation.output), operation.direction
         if plain == "unpack":
             shape = (1, *operation.output)
         dtype: DType = "float32" if plain in ("unpack", "widen") else operation.dtype
-        return self.call(self.function(operation), [value], shape, self.kernels.storage(dtype))
+        return self.call(self.function(operation), arguments, shape, self.kernels.storage(dtype))
 
     def function(self, operation: Operation) -> tvm.ir.GlobalVar:
         """The PrimFunc of an operation; equal ones share it."""
@@ -205,10 +224,12 @@ def _conversion(
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
     def __init__(
-        self, module: tvm.IRModule, kernels: Kernels, found: Mapping[relax.Var, Found]
-    ) -> None:
+        self, module: tvm.IRModule, kernels: Kernels, found: Mapping[relax.Var, Found],
+        grids: Grids,
+    ) -> None:  # fmt: skip
         super().__init__(module)
-        self.found, self.kernels = found, kernels
+        self.found, self.kernels, self.grids = found, kernels, grids
+        self.parameters = set(module["main"].params)
         self.emitter = KernelEmitter(self.builder_, kernels)
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -217,17 +238,29 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
             super().visit_var_binding_(binding)
         else:
             self.set_var_remap(binding.var, self._emit(found))
+        in_bytes = found is not None and dtype_of(found.operation) == "int8"
+        if binding.var in self.grids and not in_bytes:
+            self.set_var_remap(binding.var, self._rounded(binding.var))
+
+    def _rounded(self, var: relax.Var) -> relax.Var:
+        """A map that was not computed in 8 bits, on its grid."""
+        grid, planar = self.grids[var], shape_of(var)
+        stored = self.emitter.pack(self.visit_expr(var), planar, "int8", grid)
+        return self.emitter.unpack(stored, planar, "int8", grid)
 
     def _emit(self, found: Found) -> relax.Var:
         emitter, operation = self.emitter, found.operation
         dtype = dtype_of(operation)
         layout = self.kernels.layout(operation)
-        arguments = []
+        arguments, wide = [], channel_operands(operation) if dtype == "int8" else []
         for number, var in enumerate(found.inputs):
             value, is_image = self.visit_expr(var), layout.from_image and number == 0
+            if var in self.parameters and var in self.grids:
+                value = self._rounded(var)
             packed = layout.inputs and not is_image
             if packed:
-                value = emitter.pack(value, shape_of(var), dtype)
+                stored: DType = "float32" if number in wide else dtype
+                value = emitter.pack(value, shape_of(var), stored, self._grid(var, stored))
             arguments.append(value)
         constants = self.kernels.constants(operation, found.weights)
         arguments += [relax.const(np.ascontiguousarray(constant)) for constant in constants]
@@ -235,9 +268,14 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         function = emitter.function(operation)
         if not layout.output:
             return emitter.call(function, arguments, shape, str(found.output.ty.dtype))
+        if getattr(operation, "wide", False):
+            dtype = "float32"
         own = self.kernels.own_shape(*shape[1:])
         packed = emitter.call(function, arguments, own, self.kernels.storage(dtype))
-        return emitter.unpack(packed, shape, dtype)
+        return emitter.unpack(packed, shape, dtype, self._grid(found.output, dtype))
+
+    def _grid(self, var: relax.Var, dtype: DType) -> Grid | None:
+        return self.grids[var] if dtype == "int8" else None
 
 
 def called_kernel(module: tvm.IRModule, value: relax.Expr | None) -> str | None:

@@ -1,4 +1,5 @@
-"""What ``--model`` names: a network of the zoo, a peer or an ONNX file of the user's own.
+"""What ``--model`` names: a network of the zoo, a peer, a training's checkpoint or an ONNX file of
+the user's own.
 
 Light to import: a wrong name is refused without torch and onnx.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
 from hmseg import zoo
+from hmseg.data.classes import CLASS_SETS, ClassSet, classes_for, generic_classes
 from hmseg.families import SIDES
 from lut.errors import HmsegError, UserError
 from lut.files import size_of
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from deploy.reading import ReadModel
 
 SEED = 0
+CHECKPOINT = ".safetensors"  # what a training run leaves
 _UNTRAINED = f"random (seed {SEED}): the network is not trained"
 
 
@@ -30,13 +33,20 @@ class Source:
     """A deployable graph, the network behind it where it has a name here, from normalised image to
     scores of its size, and what its weights are.
 
-    `imported` says how a user's file became that graph.
+    `imported` says how a user's file became that graph. `quantised` is the same network in 8 bits,
+    by scales that were found for it.
     """
 
     graph: "onnx.ModelProto"
     network: "nn.Module | None"
     weights: str
     imported: "Imported | None" = None
+    quantised: "onnx.ModelProto | None" = None
+
+    @property
+    def compiled(self) -> "onnx.ModelProto":
+        """The graph that a binary is made of, and held to."""
+        return self.graph if self.quantised is None else self.quantised
 
     @property
     def metadata(self) -> Metadata:
@@ -68,15 +78,16 @@ def open_source(
     threshold: float | None = None,
     read: "ReadModel | None" = None,
 ) -> Source:
-    """Export a network of the zoo or a peer, or import an ONNX file (`import_file`) with both ends,
-    which may have been `read` before.
+    """Export a network of the zoo, a peer or a checkpoint, or import an ONNX file (`import_file`)
+    with both ends, which may have been `read` before.
 
     Without an `output` it is what the classes ask for: labels where they exclude each other, as
     those of the zoo do. A zoo network gets its released weights, with their classes, if it has any
     and `num_classes` is not given; else the same random weights every time, as every peer. Raises
     UserError for an unknown name, and for options that contradict the file.
     """
-    if _names_a_file(model):
+    trained = _names_a_file(model) and kind_of(Path(model)) == CHECKPOINT
+    if _names_a_file(model) and not trained:
         if num_classes is not None:
             raise UserError("--classes goes with a zoo model; an ONNX file has its own classes")
         from deploy.reading import read_model
@@ -91,14 +102,18 @@ def open_source(
         )  # fmt: skip
         return Source(found.graph, None, "those in the file", found)
     if mean or std:
-        raise UserError("--mean and --std go with an ONNX file; zoo models use ImageNet's")
+        raise UserError("--mean and --std go with an ONNX file; other models use ImageNet's")
     if output_name is not None or threshold is not None:
         raise UserError("--output-name and --threshold go with an ONNX file")
     if output == "masks":
         raise UserError(
-            "--output masks goes with an ONNX file; a zoo model's classes exclude each other"
+            "--output masks goes with an ONNX file; another model's classes exclude each other"
         )
     resolution, output = resolution or DEFAULT_RESOLUTION, output or "labels"
+    if trained:
+        if num_classes is not None:
+            raise UserError("--classes goes with a zoo model; a checkpoint has its own classes")
+        return _export_trained(Path(model), resolution, input_kind, output)
     export = _export_peer if zoo.is_peer(model) else _export_own
     return export(model, resolution, input_kind, output, num_classes)
 
@@ -131,8 +146,6 @@ def _export_peer(
 ) -> Source:  # fmt: skip
     import torch
 
-    from deploy.graph.export import import_peer
-    from deploy.reading.text import one_line
     from hmseg.families.blocks import AtImageSize
     from hmseg.families.calibrate import calibrate_batch_norm
     from hmseg.mrms_config import MRMSConfig
@@ -141,9 +154,53 @@ def _export_peer(
     peer = zoo.create_model(model, num_classes=num_classes)
     # As they come, a deep network's scores are the same at every pixel.
     calibrate_batch_norm(peer, SEED)
-    classes = num_classes or MRMSConfig.num_classes
+    classes = classes_for(num_classes or MRMSConfig.num_classes)
+    found = _import_peer(peer, model, resolution, input_kind, output, classes)
+    return Source(found.graph, AtImageSize(peer), _UNTRAINED)
+
+
+def _export_trained(
+    path: Path, resolution: Resolution, input_kind: InputKind, output: OutputKind
+) -> Source:
+    """Of a quantised network there is no network behind the graph: rounded to 8 bits, two runs are
+    as far apart as their ties, not as float32's noise."""
+    from deploy.graph.export import export_network
+    from hmseg.families.blocks import AtImageSize
+    from hmseg.train.checkpoint import Checkpoint
+    from hmseg.train.trained import trained_network
+
+    checkpoint = Checkpoint.load(path)
+    config, names = checkpoint.config, checkpoint.classes
+    network = trained_network(checkpoint, path).eval()
+    known = CLASS_SETS.get(config.data)
+    classes = known if known and known.names == names else ClassSet(
+        config.data, names, generic_classes(len(names)).palette
+    )  # fmt: skip
+    about = f"{path.name}, step {checkpoint.step}" + f", {config.quantise}" * bool(config.quantise)
+    if zoo.is_peer(config.model):
+        graph = _import_peer(network, config.model, resolution, input_kind, output, classes).graph
+        network = AtImageSize(network)
+    else:
+        graph = export_network(
+            network, config.model, resolution, input_kind=input_kind, output=output,
+            num_classes=len(names), classes=classes,
+        )  # fmt: skip
+    return Source(graph, None if config.quantise else network, about)
+
+
+def _import_peer(
+    peer: "nn.Module", model: str, resolution: Resolution, input_kind: InputKind,
+    output: OutputKind, classes: ClassSet,
+) -> "Imported":  # fmt: skip
+    """`deploy.graph.export.import_peer`; raises UserError for a size that it does not take."""
+    from deploy.graph.export import import_peer
+    from deploy.reading.text import one_line
+
     try:
-        found = import_peer(peer, model, resolution, classes, input_kind=input_kind, output=output)
+        return import_peer(
+            peer, model, resolution, len(classes), input_kind=input_kind, output=output,
+            classes=classes,
+        )  # fmt: skip
     except (HmsegError, MemoryError, OSError):
         raise
     except Exception as error:  # whatever torch and its exporter raise where maps do not fit
@@ -151,12 +208,29 @@ def _export_peer(
             f"{model} does not take {resolution} ({one_line(error, 200)}); every network takes "
             f"sides that {SIDES} divides"
         ) from error
-    return Source(found.graph, AtImageSize(peer), _UNTRAINED)
 
 
 def _names_a_file(model: str) -> bool:
     """A name of the zoo is none, whatever lies in the folder."""
     try:
-        return model not in zoo.list_models() and (model.endswith(".onnx") or Path(model).is_file())
+        named = model.endswith((".onnx", CHECKPOINT))
+        return model not in zoo.list_models() and (named or Path(model).is_file())
     except (OSError, ValueError):  # a name longer than the file system takes, or with a null
         return False
+
+
+def kind_of(path: Path) -> str:
+    """The usual suffix of what is in a file, whose name may have any or none; "" for no file, and
+    for what is none of these."""
+    if (suffix := path.suffix.lower()) in (".onnx", ".hmseg", CHECKPOINT):
+        return suffix
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return ""  # a network's name
+    if head.startswith(b"PK"):
+        return ".hmseg"
+    if head[8:] == b"{":
+        return CHECKPOINT
+    return ".onnx" if head.startswith(b"\x08") else ""

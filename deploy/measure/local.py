@@ -8,9 +8,10 @@ from typing import Any
 
 from deploy import host
 from deploy.artifact import Artifact
+from deploy.cpu.isa import elements_of
 from deploy.cpu.loaded import PINNING, LoadedLibrary
 from deploy.cpu.pipeline import isa_of
-from deploy.cpu.targets import host_target, low_precisions
+from deploy.cpu.targets import host_target
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.device import DeviceInfo, OneDevice, Session
 from deploy.measure.interleave import Protocol, time_block
@@ -88,4 +89,5 @@ class LocalSession(Session):
         if isa is None:
             return None
         load = load_here(target, threads)
-        return probe_ceilings(load, isa, threads, dtypes=low_precisions(target))
+        elements = elements_of(isa, target.features).values()
+        return probe_ceilings(load, isa, threads, elements=elements)

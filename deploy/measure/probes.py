@@ -1,13 +1,15 @@
 """What a CPU can do at most, measured by kernels that do nothing else."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tvm
 
+from deploy.cpu.elements import Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.machine_code import compile_kernels
 from deploy.cpu.probe import (
@@ -22,7 +24,6 @@ from deploy.cpu.tvm_runtime import import_runtime, size_pool
 from deploy.measure.ceilings import Ceilings
 from deploy.measure.kernels import Here, Kernels, TvmModule
 from deploy.target import Target
-from lut.ops import DType
 
 # Compiles PrimFuncs by name, and loads them on the machine.
 Load = Callable[[Mapping[str, Any]], Kernels]
@@ -48,10 +49,10 @@ def load_here(target: Target, threads: int) -> Load:
 
 
 def probe_ceilings(
-    load: Load, isa: Isa, threads: int, repeat: int = 7, dtypes: Sequence[DType] = ()
+    load: Load, isa: Isa, threads: int, repeat: int = 7, elements: Collection[Element] = ()
 ) -> Ceilings:
-    """Measure a machine with `threads` of TVM's pool; takes about two seconds. `dtypes` are those
-    besides float32 that it has instructions for (`deploy.cpu.targets.low_precisions`).
+    """Measure a machine with `threads` of TVM's pool; takes about two seconds. `elements` are
+    those that it has instructions for (`deploy.cpu.isa.elements_of`).
 
     It needs 256 MiB of memory there, or 8 MiB a thread if that is more.
     """
@@ -62,7 +63,7 @@ def probe_ceilings(
         for size in (*_CACHE_LEVELS_BYTES, last // _PAGE_BYTES * _PAGE_BYTES)
     ]
     functions = {"fma": emit_fma(fma, isa)}
-    low = {dtype: isa.storing(dtype) for dtype in dtypes}
+    low: dict[str, Isa] = {e.name: replace(isa, element=e) for e in elements if e.name != "float32"}
     functions |= {f"dot_{dtype}": emit_dot(fma, own) for dtype, own in low.items()}
     for spec in specs:
         functions[f"read{spec.floats}"] = emit_read(spec, isa)

@@ -21,8 +21,14 @@ def milliseconds(rounds: Sequence[Sequence[int]]) -> str:
 def frames_per_s(rounds: Sequence[Sequence[int]]) -> str:
     """1000 / `milliseconds`, with the same range."""
     middle, low, high = (1000 / value for value in _middle(rounds))
-    digits = 0 if middle >= 100 else 1
+    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
     return f"{middle:.{digits}f} [{high:.{digits}f}..{low:.{digits}f}]"
+
+
+def frames_text(ms: float) -> str:
+    """A frame's time as a speed, within a sentence."""
+    digits = 0 if ms <= 10 else 1 if ms <= 100 else 2
+    return f"{1000 / ms:.{digits}f} FPS"
 
 
 def median_ms(record: Record | None, side: str = OURS) -> float | None:

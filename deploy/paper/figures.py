@@ -1,12 +1,12 @@
 """The figures: networks in parts, their stages, their speed at several sizes."""
 
 from deploy.bench import OURS
-from deploy.paper import findings, plot
+from deploy.paper import checks, findings, plot
 from deploy.paper.cells import NONE, frames_per_s, giga, median_ms, mega
 from deploy.paper.networks import absent
-from deploy.paper.page import Page, peers_of, why_not
+from deploy.paper.page import Page, newest, peers_of, why_not
 from deploy.paper.parts import ENLARGED, OTHER, split, stages
-from deploy.paper.records import Found
+from deploy.paper.records import Found, Record
 from deploy.paper.views import View
 from deploy.resolution import parse_resolution
 
@@ -38,17 +38,13 @@ def parts_figure(view: View) -> Page:
         }
         labels = list(shares)
         page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ("backbone", "head"))
-        page.remarks += findings.of_parts(shares)
+        page.findings += findings.of_parts(shares)
     return page
 
 
 def stages_figure(view: View, found: Found) -> Page:
     """Where the time of a frame goes, by the profile."""
-    records = [
-        (row, job, found.newest(job) if row.network and not absent(row.network) else None)
-        for row in view.rows
-        for job in view.jobs(row)
-    ]
+    records = [(row, job, newest(row, job, found)) for row in view.rows for job in view.jobs(row)]
     times = {
         (row.key, job): stages(record.result["profile"]["kernels"], job.resolution)
         for row, job, record in records
@@ -67,13 +63,18 @@ def stages_figure(view: View, found: Found) -> Page:
             cells += [f"{own[name]:.2f}" if name in own else NONE for name in ordered]
             shown[f"{row.label}, {job.resolution}"] = own
         else:
-            cells[0] += page.mark(why_not(row, record))
+            cells[0] += page.mark(why_not(row, job, found))
         page.rows.append([row.label, str(job.resolution), *cells])
+    page.checks += checks.of_records(
+        {f"{row.label} {job.resolution}": record for row, job, record in records}
+    )
     if shown:
-        panels = {"ms of a frame": [[o.get(n, 0.0) for n in ordered] for o in shown.values()]}
+        ms = [[own.get(name, 0.0) for name in ordered] for own in shown.values()]
+        shares = [[100 * part / (sum(parts) or 1.0) for part in parts] for parts in ms]
+        panels = {"ms of a frame": ms, "% of a frame": shares}
         labels = list(shown)
         page.draw = lambda path: plot.stacks(path, view.title, labels, panels, ordered)
-        page.remarks += findings.of_stages(shown)
+        page.findings += findings.of_stages(shown)
     return page
 
 
@@ -81,13 +82,11 @@ def resolutions_figure(view: View, found: Found) -> Page:
     """Frames per second of each side, a column for each size."""
     sizes = list(dict.fromkeys(size for row in view.rows for size in row.sizes))
     page = Page(view, ["network", "FPS of", *sizes])
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}  # megapixels, milliseconds
+    measured: dict[str, Record | None] = {}
     for row in view.rows:
         jobs = {str(job.resolution): job for job in view.jobs(row)}
-        records = {
-            size: found.newest(job) if row.network and not absent(row.network) else None
-            for size, job in jobs.items()
-        }
+        records = {size: newest(row, job, found) for size, job in jobs.items()}
         for side in [OURS, *peers_of(list(records.values()))]:
             cells, points = [], []
             for size in sizes:
@@ -95,18 +94,22 @@ def resolutions_figure(view: View, found: Found) -> Page:
                 rounds = record.samples.get(side) if record else None
                 if record and rounds:
                     cells.append(frames_per_s(rounds))
-                    job = record.job.resolution
-                    points.append(
-                        (job.height * job.width / 1e6, 1000 / (median_ms(record, side) or 1))
-                    )
+                    pixels = record.job.resolution.height * record.job.resolution.width
+                    points.append((pixels / 1e6, median_ms(record, side) or 1.0))
                 else:
-                    why = why_not(row, record) if side == OURS else ""
+                    why = why_not(row, jobs.get(size), found) if side == OURS else ""
                     cells.append(NONE + page.mark(why))
             page.rows.append([row.label, side, *cells])
             if points:
-                lines[f"{row.label}, {side}"] = sorted(points)
+                lines[row.label, side] = sorted(points)
+        measured |= {f"{row.label} {size}": record for size, record in records.items()}
+    page.checks += checks.of_records(measured)
     if lines:
+        drawn = {key: [(x, 1000 / ms) for x, ms in own] for key, own in lines.items()}
         page.draw = lambda path: plot.lines(
-            path, view.title, lines, "megapixels", "frames per second"
+            path, view.title, drawn, "megapixels", "frames per second"
+        )
+        page.findings += findings.of_sizes(
+            {label: own for (label, side), own in lines.items() if side == OURS}
         )
     return page

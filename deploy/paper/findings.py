@@ -1,43 +1,49 @@
 """What the paper claims and what the measurements here say of it, in a sentence or two."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from deploy.bench import OURS, PEER
-from deploy.paper.cells import median_ms, ratio
+from deploy.bench import OURS
+from deploy.paper.cells import frames_text, ratio
+from deploy.paper.checks import PEERS
+from deploy.paper.claims import Timed
 from deploy.paper.parts import ENLARGED, Share
-from deploy.paper.records import Record
 
 
-def of_speeds(records: Mapping[str, Record | None]) -> list[str]:
-    """Of the records of a table, by the rows' labels: who is fastest, and whether ours is faster
-    than onnxruntime. Nothing for fewer than two networks that were timed."""
-    times = {label: ms for label, record in records.items() if (ms := median_ms(record))}
-    if len(times) < 2:
+def of_speeds(timed: Iterable[Timed]) -> list[str]:
+    """Who is fastest, and whether ours is faster than onnxruntime; nothing for fewer than two."""
+    ranked = sorted(timed, key=lambda each: each.ms)
+    if len(ranked) < 2:
         return []
-    ranked = sorted(times, key=lambda label: times[label])
-    first = ", ".join(f"{label} ({1000 / times[label]:.3g} FPS)" for label in ranked[:3])
+    first = ", ".join(f"{each.row.label} ({frames_text(each.ms)})" for each in ranked[:3])
     found = [f"Fastest here, of {len(ranked)}: {first}."]
-    ratios = {
-        label: ratio(record, PEER)
-        for label, record in records.items()
-        if record and PEER in record.samples
-    }
-    if ratios:
-        wins = [label for label, value in ratios.items() if value.median > 1]
-        lost = [f"{label} ({ratios[label].median:.2f})" for label in ratios if label not in wins]
+    for peer in PEERS:
+        ratios = [ratio(each.record, peer).median for each in ranked if peer in each.record.samples]
+        if not ratios:
+            continue
+        wins = sum(value > 1 for value in ratios)
         found.append(
-            f"{OURS} is faster than {PEER} in {len(wins)} of {len(ratios)}"
-            + (f"; not in {', '.join(lost)}." if lost else ".")
+            f"{OURS} is faster than {peer} in {wins} of {len(ratios)}, by a factor of "
+            f"{min(ratios):.2f} to {max(ratios):.2f}."
         )
     return found
 
 
-def of_spread(records: Sequence[Record | None]) -> list[str]:
+def of_spread(timed: Iterable[Timed]) -> list[str]:
     """How equal latencies are that should be."""
-    times = [ms for record in records if (ms := median_ms(record)) is not None]
+    times = [each.ms for each in timed]
     if len(times) < 2:
         return []
     return [f"The slowest takes {max(times) / min(times) - 1:.1%} longer than the fastest."]
+
+
+def of_sizes(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
+    """Of each network's (megapixels, milliseconds), whether time goes with the pixels."""
+    found = []
+    for label, own in points.items():
+        (least, fast), (most, slow) = min(own), max(own)
+        if most > least:
+            found.append(f"{label} {slow / fast:.1f} times for {most / least:.1f} times the pixels")
+    return [f"A frame takes longer: {'; '.join(found)}."] if found else []
 
 
 def of_parts(shares: Mapping[str, tuple[Share, Share]]) -> list[str]:

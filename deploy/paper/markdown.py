@@ -14,6 +14,10 @@ def to_markdown(page: Page, where: str = "", picture: str = "") -> str:
     if picture:
         parts.append(f"![{page.view.title}]({picture})")
     parts += page.remarks
+    if page.findings:
+        parts.append(" ".join(["**What holds here.**", *page.findings]))
+    if page.checks:
+        parts.append(" ".join(["**To look at.**", *(f"{check}." for check in page.checks)]))
     if page.notes:
         parts.append("\n".join(f"[^{mark}]: {text}" for mark, text in page.notes.items()))
     return "\n\n".join(parts) + "\n"

@@ -1,11 +1,12 @@
 """Measuring one network of the paper: compiled, checked, and timed beside its peers."""
 
+import errno
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,14 +17,13 @@ from deploy.devices.network import Remote
 from deploy.object_cache import ObjectCache
 from deploy.paper.jobs import Job, describe_protocol, protocol_of
 from deploy.paper.networks import NoRoomError, count, open_network
-from deploy.paper.records import Record, Setting
-from deploy.tables.schedules import digest
+from deploy.paper.records import HERE, Record, Setting
+from deploy.reading.text import one_line
+from deploy.tables.provenance import now, provenance_now
 from deploy.target import Target
 from lut.errors import HmsegError, WorkError
-from lut.provenance import Provenance
 
 OPTIONAL = ("openvino",)  # peers that are timed where they are installed
-HERE = "this machine"
 # A network's file, its graph in memory's copies, machine code: in the temporary folder.
 _COPIES, _SPARE_BYTES = 4, 64 << 20
 
@@ -43,28 +43,18 @@ class Bench:
         as `Backend.devices`."""
         backend, target = backend_of(self.target), self.target
         device = backend.devices(self.threads, self.remote).info
-        versions = {tool: version(tool) for tool in TOOLS} | device.versions | backend.versions()
-        if self.remote is None:
-            versions |= _optional_versions()
-        provenance = Provenance(
-            cpu=device.cpu,
-            architecture=device.architecture,
-            cores=device.cores,
-            pinning=device.pinning,
-            emulated=device.emulated,
-            versions=versions,
-            kernels_version=backend.kernels_version,
-            schedules=digest(dict(tuned_for(target, self.threads))),
-            protocol=describe_protocol(self.rounds),
-            date=_now(),
-        )
+        provenance = provenance_now(
+            device, target, tuned_for(target, self.threads), describe_protocol(self.rounds),
+            tools=TOOLS, others=_optional_versions() if self.remote is None else {},
+        )  # fmt: skip
         place = self.remote.place.name if self.remote else HERE
         threads = backend.record_threads(self.threads)
         return Setting(target.key, target.name, threads, place, provenance)
 
 
 def measure(job: Job, bench_: Bench, setting: Setting, on_step: Callable[[str], None]) -> Record:
-    """One record, of a result or of what failed; `on_step` is told what is being done.
+    """One record, of a result or of what failed, in whatever way; `on_step` is told what is being
+    done.
 
     Raises NoRoomError.
     """
@@ -82,7 +72,24 @@ def measure(job: Job, bench_: Bench, setting: Setting, on_step: Callable[[str], 
         failed = str(error)
     except MemoryError:
         failed = "out of memory"
-    return Record(job, setting, macs, parameters, weights, _now(), seconds, result, failed)
+    except Exception as error:  # a mistake of ours, or a peer's: the other networks are measured
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise NoRoomError(
+                f"no room on the disk while {job} was measured ({error.filename or error.strerror})"
+                "; free the disk, and the same command goes on"
+            ) from error
+        failed = _unexpected(error)
+    return Record(job, setting, macs, parameters, weights, now(), seconds, result, failed)
+
+
+def _unexpected(error: Exception) -> str:
+    """In a line what no one foresaw, and where it happened."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    try:
+        said = f": {one_line(error)}" if str(error).strip() else ""
+    except MemoryError:  # what it was about
+        return "out of memory"
+    return f"{type(error).__name__}{said} (at {Path(where.filename).name}:{where.lineno})"
 
 
 def _measure(
@@ -107,7 +114,7 @@ def _measure(
     protocol = protocol_of(macs, on.rounds)
     result = bench(
         artifact, source, artifact.golden.image, protocol, threads=on.threads, remote=on.remote,
-        profiled=job.profiled, all_peers=True, memory=False,
+        profiled=job.profiled, all_peers=True, memory=False, shares=True,
         on_round=lambda n: on_step(f"timing, round {n} of {protocol.rounds}"),
     )  # fmt: skip
     done("time")
@@ -133,7 +140,3 @@ def _optional_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

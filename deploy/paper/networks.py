@@ -56,6 +56,15 @@ def count(job: Job) -> tuple[int, int]:
         raise WorkError(f"it does not take this size: {one_line(error)}") from error
 
 
+def refuses(job: Job) -> str:
+    """Why a network does not take a size; empty where it does."""
+    try:
+        count(job)
+    except WorkError as error:
+        return str(error)
+    return ""
+
+
 def released(name: str, classes: int) -> Released | None:
     """The released weights of a network for so many classes, if there are any."""
     for model, data in list_released():

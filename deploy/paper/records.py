@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.artifact import TVM
 from deploy.bench import OURS
 from deploy.paper.jobs import Job
 from deploy.resolution import parse_resolution
@@ -19,6 +20,7 @@ from lut.provenance import Provenance
 
 KIND, VERSION = "paper", 1
 FILE = "paper.jsonl"
+HERE = "this machine"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Setting:
     target: str  # `Target.key`
     target_name: str
     threads: int  # 0 where there are none
-    place: str  # this machine, or the device's name
+    place: str  # HERE, or the device's name
     provenance: Provenance
 
     def to_json(self) -> dict[str, Any]:
@@ -40,6 +42,12 @@ class Setting:
         """Read `to_json`'s fields; raises UserError naming one that is wrong."""
         known = checked(Setting, values)
         return Setting(**known | {"provenance": Provenance.from_json(known["provenance"])})
+
+    @property
+    def machine(self) -> str:
+        """What it runs on, whatever the versions: of two devices of one kind each by its name."""
+        there = "" if self.place == HERE else f", {self.place}"
+        return f"{self}, {self.target_name}{there}"
 
     def __str__(self) -> str:
         """For a title."""
@@ -101,6 +109,20 @@ class Record:
         return found
 
     @property
+    def left_to_tvm(self) -> float | None:
+        """The share of a frame's kernels that TVM's own lowering made, by time. None where the line
+        does not say: of a GPU, and of a line from before it was kept that has no profile."""
+        result = self.result or {}
+        if "left_to_tvm" in result:
+            return float(sum(result["left_to_tvm"].values()))
+        kernels = (result.get("profile") or {}).get("kernels")
+        if not kernels:
+            return None
+        total = sum(kernel["median_ms"] for kernel in kernels) or 1.0
+        left = sum(kernel["median_ms"] for kernel in kernels if kernel.get("template") == TVM)
+        return float(left / total)
+
+    @property
     def absent(self) -> dict[str, str]:
         """Peers that were not timed, and why."""
         found: dict[str, str] = (self.result or {}).get("absent", {})
@@ -108,22 +130,23 @@ class Record:
 
 
 class Found:
-    """Some records, the newest of each job."""
+    """Some records in the order of their dates; the newest of a job counts."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.all = list(records)
 
     def newest(self, job: Job, *, failed: bool = True) -> Record | None:
         """The newest of a job, one with a profile also where none is asked for; `failed` ones
-        where there is no other."""
-        fits = [record for record in self.all if _serves(record.job, job)]
+        where none was measured."""
+        fits = [record for record in self.all if serves(record.job, job)]
         done = [record for record in fits if record.result is not None]
         best = done or (fits if failed else [])
         return best[-1] if best else None
 
     def settings(self) -> list[Setting]:
-        """Each once, in the order of their first records."""
-        return list(dict.fromkeys(record.setting for record in self.all))
+        """Each once, in the order of their newest records: what was measured last stands last."""
+        newest_first = dict.fromkeys(record.setting for record in reversed(self.all))
+        return list(reversed(newest_first))
 
     def of(self, setting: Setting) -> "Found":
         """Those of one setting."""
@@ -153,6 +176,9 @@ def _check_result(result: Any, profiled: bool) -> None:  # noqa: ANN401 - any JS
         if not isinstance(blocks, list) or len(blocks) != rounds or not all(map(_is_block, blocks)):
             raise UserError(f"the samples of {side!r} are no rounds such as ours")
     texts_by_name("the absent peers", result.get("absent", {}))
+    left = result.get("left_to_tvm", {})
+    if not isinstance(left, dict) or not all(map(is_number, left.values())):
+        raise UserError("what is left to TVM has no shares")
     if not profiled:
         return
     profile = result.get("profile")
@@ -169,7 +195,8 @@ def _is_block(block: Any) -> bool:  # noqa: ANN401
     return isinstance(block, list) and bool(block) and all(is_number(ns) and ns > 0 for ns in block)
 
 
-def _serves(found: Job, wanted: Job) -> bool:
+def serves(found: Job, wanted: Job) -> bool:
+    """Whether what was measured is what is wanted, or the same with a profile."""
     what = (wanted.network, wanted.resolution, wanted.classes)
     return (found.network, found.resolution, found.classes) == what and (
         found.profiled or not wanted.profiled

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deploy.paper.current import current
 from deploy.paper.jobs import Job
 from deploy.paper.measure import Bench, measure
-from deploy.paper.networks import absent, count
+from deploy.paper.networks import absent, count, refuses
 from deploy.paper.records import Records, Setting
 from deploy.paper.views import View
 from lut.errors import WorkError
@@ -33,27 +34,35 @@ class Progress:
 
 def jobs_of(views: Sequence[View]) -> list[Job]:
     """What the views need, each once, in their order; what this version has no network for is left
-    out. A profiled job stands for the same without a profile."""
-    jobs = [job for view in views for row in view.rows for job in view.jobs(row)]
+    out, and so are, where a figure goes through the sizes, those that a network does not take. A
+    profiled job stands for the same without a profile."""
+    jobs = [
+        job
+        for view in views
+        for row in view.rows
+        for job in view.jobs(row)
+        if not absent(job.network) and not (view.kind == "resolutions" and refuses(job))
+    ]
     profiled = {(j.network, j.resolution, j.classes) for j in jobs if j.profiled}
     wanted = [
         Job(j.network, j.resolution, j.classes, (j.network, j.resolution, j.classes) in profiled)
         for j in jobs
     ]
-    return [job for job in dict.fromkeys(wanted) if not absent(job.network)]
+    return list(dict.fromkeys(wanted))
 
 
 def measure_views(
     views: Sequence[View], bench: Bench, setting: Setting, records: Records,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[str]:  # fmt: skip
-    """Measure what the records do not hold on this setting; each network is on disk when the next
-    begins. What failed before is tried again.
+    """Measure what the records do not hold on this setting, of the networks as they are today; each
+    is on disk when the next begins. What failed before is tried again.
 
     Returns a line for each network that failed. Raises UserError for a full disk.
     """
     jobs = jobs_of(views)
-    todo = [job for job in jobs if not records.of(setting).newest(job, failed=False)]
+    own = records.of(setting)
+    todo = [job for job in jobs if not current(own, job).newest(job, failed=False)]
     clock = _Clock({job: _work(job) for job in todo})
     failures = []
     for number, job in enumerate(todo, len(jobs) - len(todo) + 1):

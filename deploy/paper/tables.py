@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from deploy.bench import OURS
-from deploy.paper import findings, plot
+from deploy.paper import checks, claims, findings, plot
+from deploy.paper.accuracy import accuracy_of
 from deploy.paper.cells import (
     NONE,
     frames_per_s,
@@ -14,8 +15,8 @@ from deploy.paper.cells import (
     per_s,
     ratio_text,
 )
-from deploy.paper.networks import absent, count, released
-from deploy.paper.page import Page, marks_of, newest, peers_of, why_not
+from deploy.paper.networks import absent, count
+from deploy.paper.page import Page, first, marks_of, newest_settings, peers_of, why_not
 from deploy.paper.printed import About, Row
 from deploy.paper.records import Found, Record
 from deploy.paper.views import View
@@ -24,7 +25,7 @@ from lut.errors import WorkError
 
 def networks_table(view: View, found: Found) -> Page:
     """A row for each network, of one setting."""
-    records = {row.key: newest(view, row, found) for row in view.rows}
+    records = {row.key: first(view, row, found) for row in view.rows}
     peers = peers_of(list(records.values()))
     page = Page(view, [
         "network", "measured as", "input", "GMACs", "printed", "Mparams", "printed", "mIoU %",
@@ -37,15 +38,20 @@ def networks_table(view: View, found: Found) -> Page:
         cells = [row.label + marks_of(page, row, "network"), _short(row.network), row.sizes[0]]
         cells += [counts[0], _printed(page, row, "gmacs", printed.gmacs)]
         cells += [counts[1], _printed(page, row, "mparams", printed.mparams), _miou(page, row)]
-        cells += _times(page, row, record, peers)
+        cells += _times(page, row, record, peers, found)
         cells += [_printed(page, row, "fps", printed.fps), printed.ms or NONE]
         page.rows.append(cells)
     _tell_absent(page, records.values())
+    named = {row.label: records[row.key] for row in view.rows}
+    timed = claims.timed_rows(records, {row.key: row for row in view.rows})
     if view.kind == "latency":
-        page.remarks += findings.of_spread(list(records.values()))
+        page.findings += findings.of_spread(timed.values())
         _drop_columns(page, ("measured as", "printed", "printed FPS", "printed ms"))
     else:
-        page.remarks += findings.of_speeds({row.label: records[row.key] for row in view.rows})
+        page.findings += findings.of_speeds(timed.values())
+    for claim in claims.OF_TABLES.get(view.name, ()):
+        page.findings += claim(timed)
+    page.checks += checks.of_records(named)
     sides = {OURS: OURS, **{peer: peer for peer in peers}}
     speeds: dict[str, list[float | None]] = {
         name: [per_s(median_ms(records[row.key], side)) for row in view.rows]
@@ -68,10 +74,12 @@ def _counts(view: View, row: Row) -> list[str]:
     return [giga(macs), mega(parameters)]
 
 
-def _times(page: Page, row: Row, record: Record | None, peers: Sequence[str]) -> list[str]:
+def _times(
+    page: Page, row: Row, record: Record | None, peers: Sequence[str], found: Found
+) -> list[str]:
     """Ours, and of each peer its own and how many times ours that is."""
     if record is None or not record.samples:
-        return [NONE + page.mark(why_not(row, record))] + [NONE] * (1 + 2 * len(peers))
+        return [NONE + _why_not(page, row, found)] + [NONE] * (1 + 2 * len(peers))
     cells = [milliseconds(record.samples[OURS]), frames_per_s(record.samples[OURS])]
     for peer in peers:
         there = peer in record.samples
@@ -82,41 +90,49 @@ def _times(page: Page, row: Row, record: Record | None, peers: Sequence[str]) ->
 
 def devices_table(view: View, everywhere: Found) -> Page:
     """A group of columns for each machine that the records know."""
-    jobs = [job for row in view.rows for job in view.jobs(row)]
-    machines = {
-        f"{setting}, {setting.target_name}": setting  # the newest of its name
-        for setting in everywhere.settings()
-        if any(everywhere.of(setting).newest(job) for job in jobs)
-    }
+    machines = {setting.machine: setting for setting in newest_settings(view, everywhere)}
     page = Page(view, ["network", "input"])
     columns: list[list[Record | None]] = []
     for name, setting in machines.items():
         own = everywhere.of(setting)
-        columns.append([newest(view, row, own) for row in view.rows])
+        columns.append([first(view, row, own) for row in view.rows])
         emulated = " (EMULATED: means nothing)" if setting.provenance.emulated else ""
         page.columns += [f"{name}{emulated}: ms", "FPS"]
         page.columns += [f"{peer} / hmseg" for peer in peers_of(columns[-1])]
     for number, row in enumerate(view.rows):
         cells = [row.label + marks_of(page, row, "network"), row.sizes[0]]
-        for column in columns:
+        for setting, column in zip(machines.values(), columns, strict=True):
             record, peers = column[number], peers_of(column)
             if record and record.samples:
                 rounds = record.samples[OURS]
                 cells += [milliseconds(rounds), frames_per_s(rounds)]
                 cells += [ratio_text(record, p) if p in record.samples else NONE for p in peers]
             else:
-                cells += [NONE + page.mark(why_not(row, record))] + [NONE] * (1 + len(peers))
+                why = _why_not(page, row, everywhere.of(setting))
+                cells += [NONE + why] + [NONE] * (1 + len(peers))
         if not columns:
-            cells[0] += page.mark(why_not(row, None))
+            cells[0] += _why_not(page, row, everywhere)
         page.rows.append(cells)
     speeds = {
         name: [per_s(median_ms(record)) for record in column]
         for name, column in zip(machines, columns, strict=True)
     }
+    by_key = {row.key: row for row in view.rows}
+    timed = {}
+    for name, column in zip(machines, columns, strict=True):
+        timed[name] = claims.timed_rows(dict(zip(by_key, column, strict=True)), by_key)
+        named = dict(zip([row.label for row in view.rows], column, strict=True))
+        page.checks += [f"{name}: {check}" for check in checks.of_records(named)]
+    page.findings += claims.of_machines(timed)
     labels = [f"{row.label}, {row.sizes[0]}" for row in view.rows]
     if any(any(values) for values in speeds.values()):
         page.draw = lambda path: plot.bars(path, view.title, labels, speeds, "frames per second")
     return page
+
+
+def _why_not(page: Page, row: Row, found: Found) -> str:
+    jobs = page.view.jobs(row)
+    return page.mark(why_not(row, jobs[0] if jobs else None, found))
 
 
 def _printed(page: Page, row: Row, about: About, text: str) -> str:
@@ -126,16 +142,9 @@ def _printed(page: Page, row: Row, about: About, text: str) -> str:
 
 
 def _miou(page: Page, row: Row) -> str:
-    """Of released weights that were evaluated, else the project's own, else the printed one."""
-    own = released(row.network, row.classes) if row.network else None
-    if own:
-        validation = own.card["validation"]
-        note = f"measured: released weights of {own.card['data']}, {validation['protocol']}"
-        return f"{validation['miou_percent']:.1f}" + page.mark(note)
-    marks = marks_of(page, row, "miou")
-    if row.miou:
-        return row.miou + marks
-    return f"{row.printed.miou} (print){marks}" if row.printed.miou else NONE
+    accuracy = accuracy_of(row)
+    marks = page.mark(accuracy.note) if accuracy.note else marks_of(page, row, "miou")
+    return accuracy.text + marks if accuracy.text else NONE
 
 
 def _short(network: str | None) -> str:

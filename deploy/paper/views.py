@@ -107,8 +107,18 @@ _FIGURE_2 = tuple(
     replace(row, sizes=("768x1536", "384x768")) for row in _FIGURE_1
     if row.key in ("deeplabv3plus", "deeplabv3", "mrms", "tiny-mrms")
 )  # fmt: skip
-# A frame of 360, 720 and 1080 lines, padded to what a network's strides divide; the tables' sizes.
-_SIZES = ("384x640", "768x1280", "1088x1920", "768x1536", "1024x2048")
+# Frames of 360, 720 and 1080 lines, the last two padded to what networks' strides divide, as the
+# first is for those that do not take it; and the sizes of Table 1.
+_SIZES = (
+    "360x640",
+    "384x640",
+    "512x1024",
+    "768x1280",
+    "1024x1024",
+    "768x1536",
+    "1088x1920",
+    "1024x2048",
+)
 _FIGURE_6 = tuple(replace(row, sizes=_SIZES) for row in _TABLE_5)
 
 VIEWS = {
@@ -136,7 +146,7 @@ VIEWS = {
             "counts to its last, a pyramid on the last stage's map to that stage.",)),
         View("figure6", "Figure 6: speed and resolution", "resolutions", _FIGURE_6, (
             "384x640, 768x1280 and 1088x1920 are frames of 360, 720 and 1080 lines, padded to "
-            "multiples of 64 or 32.",)),
+            "multiples of 64 or 32; the other sizes are those of Table 1.",)),
     )
 }  # fmt: skip
 ALL = "all"

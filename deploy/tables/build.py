@@ -5,8 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from deploy.backends import backend_of
@@ -15,7 +13,8 @@ from deploy.measure.rounds import VisitProtocol
 from deploy.object_cache import ObjectCache
 from deploy.schedules import Fields
 from deploy.tables.networks import Factory, Recipe, TimedNetwork, factory_of
-from deploy.tables.schedules import digest, schedules_of
+from deploy.tables.provenance import provenance_now
+from deploy.tables.schedules import schedules_of
 from deploy.tables.visit import measure_visit
 from deploy.target import Target
 from hmseg.covering import STAGES, covering_networks, random_networks
@@ -36,7 +35,6 @@ REVISITS = 1.0  # of the number of covering networks, at most, for noisy entries
 VISITS_PER_NETWORK = 6
 _SEED = 20  # of the networks that are measured: the same ones whenever a build goes on
 _Item = tuple[Genotype, Role]
-_TOOLS = ("hmseg", "apache-tvm", "apache-tvm-ffi", "torch")
 
 
 @dataclass(frozen=True)
@@ -180,20 +178,8 @@ def provenance_of(
 ) -> Provenance:
     """What is measured now, on this device, with kernels of these schedules, which are those of
     `schedules_of` for the table's space."""
-    backend = backend_of(target)
-    versions = {tool: version(tool) for tool in _TOOLS} | device.versions | backend.versions()
-    return Provenance(
-        cpu=device.cpu,
-        architecture=device.architecture,
-        cores=device.cores,
-        pinning=device.pinning,
-        emulated=device.emulated,
-        versions=versions,
-        kernels_version=backend.kernels_version,
-        schedules=digest(schedules),
-        protocol=f"{protocol}; a whole frame is {device.frame}",
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    told = f"{protocol}; a whole frame is {device.frame}"
+    return provenance_now(device, target, schedules, told)
 
 
 class _Builder:

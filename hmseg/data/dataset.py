@@ -69,24 +69,37 @@ class SegmentationData:
         Raises UserError naming the file: no mask, unreadable, another size than the image, or a
         value that is no label of this data set.
         """
+        self._mask_of(index)
+        image = self.load_image(index)
+        return image, self._labels(index, image.shape[:2])
+
+    def load_labels(self, index: int) -> Array:
+        """Those of `load`, of whose image the head alone is read; raises UserError as that."""
+        self._mask_of(index)
+        return self._labels(index, image_size(self.frames[index].image))
+
+    def _mask_of(self, index: int) -> Path:
         frame = self.frames[index]
         if frame.mask is None:
             raise UserError(f"{frame.image}: the {self.split} split has no labels")
-        image = self.load_image(index)
-        mask = read_mask(frame.mask)
-        if mask.shape != image.shape[:2]:
+        return frame.mask
+
+    def _labels(self, index: int, size: tuple[int, ...]) -> Array:
+        path = self._mask_of(index)
+        mask = read_mask(path)
+        if mask.shape != size:
             raise UserError(
-                f"{frame.mask}: the mask is {mask.shape[0]}x{mask.shape[1]}, "
-                f"its image {image.shape[0]}x{image.shape[1]}"
+                f"{path}: the mask is {mask.shape[0]}x{mask.shape[1]}, "
+                f"its image {size[0]}x{size[1]}"
             )
         labels = self._table[mask]
         if labels.min() < 0:
             unknown = sorted(set(mask[labels < 0].tolist()))
             raise UserError(
-                f"{frame.mask}: unknown label ids {', '.join(map(str, unknown[:5]))}; "
+                f"{path}: unknown label ids {', '.join(map(str, unknown[:5]))}; "
                 f"is this a {self.classes.name} mask?"
             )
-        return image, labels.astype(np.uint8)
+        return labels.astype(np.uint8)
 
 
 class InMemory:

@@ -18,6 +18,7 @@ from lut.json_text import check_types, parse_json
 # bfloat16 is autocast with float32 weights; float64 is there to compare runs without rounding.
 Precision = Literal["float32", "bfloat16", "float64"]
 OptimizerName = Literal["sgd", "adamw"]
+Quantisation = Literal["int8"]
 _OF_A_TEACHER = ("soft_weight", "temperature", "feature_weight")  # fields of `Learning`
 
 
@@ -35,6 +36,14 @@ def read_optimizer(text: str) -> OptimizerName:
         if text == name:
             return name  # type: ignore[no-any-return]
     raise UserError(f"unknown optimizer {text!r}: choose {', '.join(get_args(OptimizerName))}")
+
+
+def read_quantisation(text: str) -> Quantisation:
+    """The quantisation of that name; raises UserError for anything else."""
+    for name in get_args(Quantisation):
+        if text == name:
+            return name  # type: ignore[no-any-return]
+    raise UserError(f"unknown quantisation {text!r}: choose {', '.join(get_args(Quantisation))}")
 
 
 @dataclass(frozen=True)
@@ -163,11 +172,19 @@ class TrainConfig(Learning):
     data: str
     stages: tuple[Stage, ...]
     teacher: str | None = None  # network and sha256 of its weights (`Teacher.name`)
+    quantise: Quantisation | None = None  # what is simulated (`hmseg.train.quantise`)
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("a training run needs at least one stage, e.g. 360x480:8:2000")
         super().__post_init__()
+        if self.quantise and self.teacher:
+            raise UserError("a teacher is of float training, not of quantised: leave one out")
+        if self.quantise and self.precision != "float32":
+            raise UserError(
+                f"quantised training computes in float32, not in {self.precision}: leave the "
+                "precision out"
+            )
         if self.teacher is None:
             for f in fields(Learning):
                 if f.name in _OF_A_TEACHER and getattr(self, f.name) != f.default:
@@ -241,16 +258,17 @@ class TrainConfig(Learning):
         for name, value in sorted(self.to_dict().items(), key=lambda item: item[0] == "stages"):
             if value != theirs.get(name):
                 return f"{name.replace('_', ' ')}: {theirs.get(name)} there, {value} here"
-        if other.teacher and not self.teacher:
-            return f"teacher: {other.teacher} there, None here"
+        for name in theirs.keys() - self.to_dict().keys():
+            return f"{name}: {theirs[name]} there, None here"
         return "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
         stages = [str(stage) for stage in self.stages]
         own = {field.name: getattr(self, field.name) for field in fields(Learning)}
-        taught = {"teacher": self.teacher} if self.teacher else {}
-        return {"model": self.model, "data": self.data, "stages": stages, **taught, **own}
+        asked = {"teacher": self.teacher, "quantise": self.quantise}
+        asked = {name: value for name, value in asked.items() if value}
+        return {"model": self.model, "data": self.data, "stages": stages, **asked, **own}
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal config."""
@@ -266,6 +284,8 @@ class TrainConfig(Learning):
             check_types(TrainConfig, fields)
             fields["precision"] = read_precision(fields["precision"])
             fields["optimizer"] = read_optimizer(fields["optimizer"])
+            if "quantise" in fields:
+                fields["quantise"] = read_quantisation(fields["quantise"])
             return TrainConfig(stages=stages, scale=(low, high), **fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"not the configuration of a training run ({error})") from error

@@ -10,7 +10,7 @@ from hmseg.data.registry import open_dataset
 from hmseg.pretrained import Released, load_released
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.compute import Compute, joined
-from hmseg.train.config import Learning, Stage, TrainConfig
+from hmseg.train.config import Learning, Quantisation, Stage, TrainConfig
 from hmseg.train.distributed import wait_for_all
 from hmseg.train.loop import Trainer
 from hmseg.train.run import DrawOverlay, Run, RunOptions, Watcher
@@ -43,7 +43,8 @@ class TrainJob:
     """What is asked for: `data` is the data set's root, `model` a zoo name, a genotype's file or a
     network in one line. The run begins with a checkpoint's weights, with what fits of the released
     weights of a zoo name or of Lite0's (`init`), or with random ones; resumed, it goes on with its
-    own. `teacher` is a checkpoint whose network it also learns from, resumed too."""
+    own. `teacher` is a checkpoint whose network it also learns from, resumed too. What is to be
+    quantised (`quantise`) begins with trained weights."""
 
     model: str
     dataset: str
@@ -55,6 +56,7 @@ class TrainJob:
     pretrained: str | None = None
     init: str | None = None
     teacher: Path | None = None
+    quantise: Quantisation | None = None
     compute: Compute = field(default_factory=Compute)
     options: RunOptions = field(default_factory=RunOptions)
     resume: bool = False
@@ -72,6 +74,12 @@ class TrainJob:
             raise UserError(
                 f"a run that is resumed goes on with its own weights; leave {given[0]} out"
             )
+        trained = self.begin_with or self.pretrained
+        if self.quantise and not trained and not self.resume:
+            raise UserError(
+                "quantised training goes on from trained weights: name a checkpoint or a network "
+                "with released weights to begin with"
+            )
         if self.init not in (None, LITE0):
             raise UserError(f"unknown initialisation {self.init!r}: there is {LITE0}")
 
@@ -81,7 +89,9 @@ class TrainJob:
         stages = (schedule.stage(split),) if isinstance(schedule, Passes) else schedule
         model = lasting_name(self.model)
         learning = asdict(self.learning)
-        return TrainConfig(model, self.dataset, stages, teacher=teacher, **learning)
+        return TrainConfig(
+            model, self.dataset, stages, teacher=teacher, quantise=self.quantise, **learning
+        )
 
     def released(self) -> Released | None:
         """The pretrained weights; raises UserError where there are none, naming what is near."""

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from hmseg.data.batches import Loader, Source, normalise_on
 from hmseg.data.fingerprint import Fingerprint, check_same
 from hmseg.families.auxiliary import auxiliary_of, outputs_of
+from hmseg.fold import fold_pairs
 from hmseg.inherit import inherit_released
 from hmseg.inherit_lite0 import inherit_lite0
 from hmseg.mrms import MRMS, image_size
@@ -26,9 +28,12 @@ from hmseg.train.losses import class_weights
 from hmseg.train.memory import available_bytes, check_memory, explain_exhaustion
 from hmseg.train.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from hmseg.train.place import UNKNOWN, Place, add_place, place_of
+from hmseg.train.quantise import CALIBRATION_BATCHES, MOMENTUM, QUANTISERS, quantise, set_momentum
 from hmseg.train.teacher import Teacher
 from hmseg.zoo import create_model
 from lut.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,15 @@ class Trainer:
         self.config, self.classes, self.world, self.device = config, classes, world, device
         check_batches(config, len(source), world)
         torch.manual_seed(config.seed)
-        model = create_model(config.model, num_classes=len(classes)).to(device)
+        model = self._placed(create_model(config.model, num_classes=len(classes)))
         is_ours = isinstance(model, MRMS)
         if not is_ours:
             check_peer(config)
-        if config.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.precision == "float64":
-            model.double()
         for stage in config.stages:
             free = available_bytes(device, world.size)
             check_memory(model, stage.crop, stage.batch, config.element_size, free)
+        if config.quantise:
+            model = self._placed(quantise(model, config.model))
         self.average = copy.deepcopy(model) if config.ema_decay else None
         self._averaged = pair_tensors(self.average, model) if self.average else None
         if world.size > 1:
@@ -101,6 +104,25 @@ class Trainer:
         self.before: tuple[dict[str, Any], ...] = (teacher.about,) if teacher else ()
         self.places: tuple[Place, ...] = (place_of(device),)
         self.frames: dict[str, Fingerprint] = {}  # what it learns from, if a run is to keep it
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        """On the device, in the layout and the type that training has."""
+        model.to(self.device)
+        if self.config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.double() if self.config.precision == "float64" else model
+
+    def calibrate(self) -> None:
+        """Before the first step of quantised training: the ranges of its maps on the first batches,
+        which the training's own ranges then follow. Raises what the network's first use may."""
+        self.model.train()
+        batches = islice(self.config.batches(), CALIBRATION_BATCHES)
+        with torch.no_grad():
+            for number, (images, _) in enumerate(self.loader.batches(batches), 1):
+                set_momentum(self.model, 1 / number)  # the mean over all batches
+                self.model(normalise_on(self.device, images, self.dtype))
+        set_momentum(self.model, MOMENTUM)
+        self._update_average()
 
     def run(self, report: Callable[[StepReport], None]) -> None:
         """Train to the end of the schedule, calling `report` after every step.
@@ -162,9 +184,9 @@ class Trainer:
             return
         # The ramp lets the average forget the random start.
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        (means, values), (counts, new_counts) = self._averaged
+        (means, values), (copies, originals) = self._averaged
         torch._foreach_lerp_(means, values, 1 - decay)
-        torch._foreach_copy_(counts, new_counts)
+        torch._foreach_copy_(copies, originals)
 
     @property
     def released(self) -> nn.Module:
@@ -197,27 +219,41 @@ class Trainer:
         """
         if checkpoint.classes != self.classes:
             raise UserError(f"{path}: trained for other classes; leave it out or change the data")
-        for model in (self.model, self.average):
-            if model is not None:
-                load_into(model, checkpoint.weights, path)
+        if checkpoint.config.quantise:
+            raise UserError(
+                f"{path} is quantised: begin with the float weights that it began with, or go on "
+                "with that run"
+            )
+        self._fill(lambda model: load_into(model, checkpoint.weights, path))
         self._begin_after(checkpoint.as_history())
 
     def begin_with_released(self, released: Released) -> None:
         """Take what fits of released weights, of this or another network of the space, instead of
         random ones; raises UserError where nothing can (`hmseg.inherit`)."""
         self._own_model("pretrained weights of another network")
-        for model in (self.model, self.average):
-            if model is not None:
-                before = inherit_released(cast(MRMS, model), released, self.classes)
+        before = self._fill(
+            lambda model: inherit_released(cast(MRMS, model), released, self.classes)
+        )
         self._begin_after(before)
 
     def begin_with_lite0(self) -> None:
         """Take what fits of Lite0's ImageNet weights (`hmseg.lite0`); the head keeps its own."""
         self._own_model("Lite0's weights")
+        self._begin_after((self._fill(lambda model: inherit_lite0(cast(MRMS, model))),))
+
+    def _fill(self, fill: Callable[[nn.Module], T]) -> T:
+        """Have `fill` give the network and its average their first weights, and return what it
+        says of them. A quantised network gets those of a float one, folded."""
+        if self.config.quantise:
+            network = create_model(self.config.model, num_classes=len(self.classes))
+            about = fill(network)
+            weights = fold_pairs(network).state_dict()
         for model in (self.model, self.average):
-            if model is not None:
-                before = (inherit_lite0(cast(MRMS, model)),)
-        self._begin_after(before)
+            if model is not None and self.config.quantise:
+                model.load_state_dict(model.state_dict() | weights)
+            elif model is not None:
+                about = fill(model)
+        return about
 
     def _own_model(self, what: str) -> MRMS:
         """The network, where it is of our search space; raises UserError for what only these can
@@ -270,11 +306,15 @@ TensorPairs = tuple[list[Tensor], list[Tensor]]
 
 
 def pair_tensors(first: nn.Module, second: nn.Module) -> tuple[TensorPairs, TensorPairs]:
-    """The tensors of two networks of one kind side by side: the real ones, and the integers."""
+    """The tensors of two networks of one kind side by side: those that an average is made of, and
+    those that are copied: the integers, and a quantised network's ranges, which are averages."""
     own, other = first.state_dict(), second.state_dict()
-    real = [name for name, tensor in own.items() if tensor.is_floating_point()]
+    real = [
+        name for name, tensor in own.items()
+        if tensor.is_floating_point() and not name.startswith(QUANTISERS)
+    ]  # fmt: skip
     rest = [name for name in own if name not in set(real)]
-    reals, integers = (
+    reals, copied = (
         ([own[name] for name in names], [other[name] for name in names]) for names in (real, rest)
     )
-    return reals, integers
+    return reals, copied

@@ -19,10 +19,11 @@ from hmseg.data.classes import ClassSet
 from hmseg.data.dataset import Array
 from hmseg.mend import Resume
 from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.confusion import Confusion
 from hmseg.train.curves import draw_curves
 from hmseg.train.distributed import ALONE, World
 from hmseg.train.loop import StepReport, Trainer
-from hmseg.train.metrics import Confusion, evaluate, torch_predictor
+from hmseg.train.metrics import evaluate, torch_predictor
 from lut.errors import UserError
 from lut.files import check_writable, lock_folder, remove_leftovers
 from lut.jsonl import append_record, read_records, rewrite_records
@@ -91,6 +92,8 @@ class Run:
         """
         with ExitStack() as held:
             self.world.together(lambda: self._take_folder(held, resume=resume))
+            if self.trainer.config.quantise and not resume:
+                self.trainer.calibrate()
             # Every process has looked before the first one writes.
             if self.world.is_main:
                 remove_leftovers(self.folder)

@@ -28,6 +28,11 @@ class Teacher:
         checkpoint = Checkpoint.load(path)
         if checkpoint.classes != classes:
             raise UserError(f"{path}: a teacher of other classes; leave it out or change the data")
+        if checkpoint.config.quantise:
+            raise UserError(
+                f"{path} is quantised: a teacher is a float network; name the checkpoint that it "
+                "began with"
+            )
         network = MRMS(network_config(checkpoint.config.model, len(classes)))
         load_into(network, checkpoint.released, path)
         return Teacher(network, {

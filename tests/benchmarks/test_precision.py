@@ -10,7 +10,7 @@ from deploy.precision import BF16 as BFLOAT16
 from deploy.precision import FP32
 from lut.errors import UserError
 
-CONFIG = Config("tiny-hmseg", "256x512", 2, "labels")
+CONFIG = Config("tiny-hmseg-camvid", "256x512", 2, "labels")
 MS = 1_000_000
 
 
@@ -52,7 +52,7 @@ def test_ratios_and_bars():
     ((*row,),) = rows_of({CONFIG: record(**sides)})
     assert len(row) == len(COLUMNS)
     assert row == [
-        "tiny-hmseg", "256x512", 2, BF16, "1.80", "1.67 [1.50..2.00]", "1.5: met",
+        "tiny-hmseg-camvid", "256x512", 2, BF16, "1.80", "1.67 [1.50..2.00]", "1.5: met",
         "openvino-bf16", "2.00 [1.80..2.40]", "2.0: met",
     ]  # fmt: skip
 

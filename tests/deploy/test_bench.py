@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from deploy.artifact import TVM
 from deploy.backends.cpu import CpuBackend
 from deploy.bench import OURS, PEER, BenchResult, bench, differing_share
 from deploy.graph.source import Source
@@ -126,6 +127,27 @@ def test_peers_that_a_user_need_not_have(small_artifact, source):
     else:
         assert set(result.samples) == {OURS, PEER}
         assert "pip install openvino" in result.absent["OpenVINO"]
+
+
+def test_what_is_left_to_tvm(small_artifact, source, monkeypatch):
+    """The shares of those kernels; that there are none is known without timing."""
+    monkeypatch.setattr(CpuBackend, "peers", lambda *_: {})
+    once = {"threads": 2, "memory": False}
+    assert bench(small_artifact, source, photo(), ONCE, **once).left_to_tvm is None
+    result = bench(small_artifact, source, photo(), ONCE, **once, shares=True)
+    assert result.left_to_tvm == result.to_json()["left_to_tvm"] == {}
+    name = small_artifact.calls[0]
+    kernels = tuple(
+        replace(kernel, template=TVM) if kernel.name == name else kernel
+        for kernel in small_artifact.kernels
+    )
+    result = bench(
+        replace(small_artifact, kernels=kernels), source, photo(), ONCE, **once, shares=True
+    )
+    assert set(result.left_to_tvm) == {name}
+    assert 0 < result.left_to_tvm[name] < 1
+    gpu = replace(small_artifact, calls=())
+    assert bench(gpu, source, photo(), ONCE, **once, shares=True).left_to_tvm is None
 
 
 def test_differing_share():

@@ -7,7 +7,7 @@ from lut.errors import UserError
 
 def test_texts():
     assert {parse_precision(str(p)) for p in (BF16, FP16, FP32)} == {BF16, FP16, FP32}
-    assert list(PRECISIONS) == ["fp32", "fp16", "bf16"]
+    assert list(PRECISIONS) == ["fp32", "fp16", "bf16", "int8"]
 
 
 @pytest.mark.parametrize("text", ["", "half", "FP16", "fp8", "auto"])

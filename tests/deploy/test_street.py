@@ -5,7 +5,8 @@ from deploy import street as drawing
 from deploy.resolution import Resolution
 from deploy.street import draw_street, street_labels
 from hmseg.data.classes import CAMVID
-from hmseg.train.metrics import Confusion, torch_predictor
+from hmseg.train.confusion import Confusion
+from hmseg.train.metrics import torch_predictor
 from hmseg.zoo import create_model
 
 

@@ -99,6 +99,33 @@ def channel_slice(draw: Draw) -> ops.ChannelSlice:
 
 
 STEPS = THEN.map(tuple)
+
+
+@st.composite
+def attention(draw: Draw) -> ops.Attention:
+    """Of all pixels or of groups, with a bias or without."""
+    groups, heads = draw(st.tuples(FACTORS, FACTORS)), draw(FACTORS)
+    groups = draw(st.sampled_from([(1, 1), groups]))
+    biases = draw(st.sampled_from([0, heads, heads * groups[0] * groups[1]]))
+    planes = [count * draw(st.integers(1, 5)) for count in (*groups, *groups)]
+    widths = draw(CHANNELS), draw(CHANNELS)
+    return ops.Attention(heads, *widths, *planes, draw(STEPS), groups, draw(st.booleans()), biases)
+
+
+@st.composite
+def product(draw: Draw) -> ops.Product:
+    """Of two maps, one of them turned or none."""
+    turned = draw(st.sampled_from(["none", "left", "right"]))
+    left, right = draw(st.tuples(SIZES, SIZES)), draw(st.tuples(SIZES, SIZES))
+    heads, rows, columns = draw(FACTORS), left[0] * left[1], draw(CHANNELS)
+    inner = right[0] * right[1]
+    if turned == "left":
+        left, rows = right, draw(CHANNELS)
+    elif turned == "right":
+        inner, columns = draw(CHANNELS), right[0] * right[1]
+    return ops.Product(heads, rows, inner, columns, left, right, turned, draw(STEPS))
+
+
 OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
     ops.Stem: st.builds(ops.Stem, *MAPS, SOURCES, ACTS),
     ops.Depthwise: st.builds(ops.Depthwise, *MAPS, WINDOWS, STRIDES, DILATIONS, ACTS),
@@ -113,7 +140,8 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Any]] = {
         ops.LocalGlobal, CHANNELS, CHANNELS, *MAPS, SIZES, SIZES, st.booleans(), ACTS, ACTS
     ),
     ops.ChannelNorm: st.builds(ops.ChannelNorm, *MAPS, STEPS),
-    ops.Attention: st.builds(ops.Attention, FACTORS, *MAPS, *MAPS, STEPS),
+    ops.Attention: attention(),
+    ops.Product: product(),
     ops.Context: st.builds(ops.Context, CHANNELS, *MAPS),
     ops.Classifier: st.builds(ops.Classifier, CHANNELS, *MAPS),
     ops.Labels: st.builds(ops.Labels, *MAPS, SIZES, SIZES),
@@ -153,5 +181,7 @@ def input_of(op: Any) -> Shape:
         return op.classes, op.height, op.width
     if isinstance(op, ops.Attention):
         return op.heads * op.key, op.height, op.width
+    if isinstance(op, ops.Product):
+        return op.maps[0]
     channels = op.channels if hasattr(op, "channels") else op.cin
     return channels, op.height, op.width

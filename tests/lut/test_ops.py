@@ -33,7 +33,8 @@ every_kind = pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.k
 # Of users' networks alone: not what a network of ours is made of, nor counted by the paper's rule.
 USERS = (
     ops.AcrossChannels, ops.ArgMax, ops.Attention, ops.ChannelNorm, ops.ChannelSlice, ops.Concat,
-    ops.Conv, ops.Elementwise, ops.Masks, ops.Pool, ops.Resample, ops.Unpool,
+    ops.Conv, ops.Elementwise, ops.Masks, ops.Pool, ops.Product, ops.Resample,
+    ops.Unpool,
 )  # fmt: skip
 BLOCK = StemBlock(8, 4, 30, 41, source="float32_nchw")  # its output has 15 rows, 21 columns
 PAIR = StemPair(BLOCK, InvertedResidual(4, 24, 6, 15, 21, stride=2))

@@ -44,6 +44,10 @@ EXAMPLES = {
     ops.Elementwise(8, 4, 5, ("add", "hswish")): "plus a map then hard swish of 8, 4x5",
     ops.ChannelNorm(8, 4, 5): "layer norm of 8, 4x5",
     ops.Attention(1, 8, 8, 4, 5, 2, 3): "attention of 1 head, 4x5 on 2x3",
+    ops.Attention(1, 8, 8, 4, 6, 4, 6, groups=(2, 3)): (
+        "attention of 1 head, in 2x3 groups, 4x6 on 4x6"
+    ),
+    ops.Product(2, 12, 8, 5, (3, 4), (2, 4)): "product of 2 heads, 12x8 by 5",
     ops.Attention(2, 8, 8, 4, 5, 2, 3, ("gelu",)): "attention of 2 heads, 4x5 on 2x3",
     OTHER: "resize of 16, 32x64→16x32",
     ops.GlobalPool(32, 128, 4, 5, "sigmoid"): "mean and 1x1 convolution 32→128, 4x5",

@@ -31,12 +31,12 @@ from deploy.precision import FP32, PRECISIONS, Precision
 
 ROOT = Path(__file__).parents[3]
 OURS = "hmseg"
-EXACT, BF16 = "hmseg-exact", "hmseg-bf16"  # ours too
-OWN = (OURS, EXACT, BF16)
+EXACT, BF16, INT8 = "hmseg-exact", "hmseg-bf16", "hmseg-int8"  # ours too
+OWN = (OURS, EXACT, BF16, INT8)
 PEERS = (
     "onnxruntime", "openvino", "ncnn", "mnn", "torch-compile", "litert", "executorch", "iree",
 )  # fmt: skip
-LOW_PRECISION = ("openvino-bf16",)  # peers too
+LOW_PRECISION = ("openvino-bf16", "openvino-int8", "onnxruntime-int8")  # peers too
 PROBE = "fma-probe"
 IN_GRAPH = "in its graph"
 

@@ -28,7 +28,10 @@ def prepare(work: Work) -> None:
     prepare_ours(work, exact=False, precision=work.config.precision)
 
 
-def prepare_ours(work: Work, *, exact: bool, precision: str = FP32.name) -> None:
+def prepare_ours(
+    work: Work, *, exact: bool, precision: str = FP32.name,
+    quantised: "onnx.ModelProto | None" = None,
+) -> None:  # fmt: skip
     """Do what `compile` does, with a cold cache: of a file from reading it on. What it came to is
     written beside the artifact."""
     import onnx
@@ -52,6 +55,7 @@ def prepare_ours(work: Work, *, exact: bool, precision: str = FP32.name) -> None
     artifact, _ = build_artifact(
         graph or onnx.load(work.onnx), target, threads=config.threads, own=own, measured=measured,
         on_step=lambda step: times.append((step, time.perf_counter())), exact=exact,
+        quantised=quantised,
     )  # fmt: skip
     end = time.perf_counter()
     save_artifact(artifact, work.folder / ARTIFACT)

@@ -26,8 +26,8 @@ def open_network(work: Work) -> Call:
 
 
 def open_in(work: Work, precision: str) -> Call:
-    """With this precision as its hint; raises WorkError where the
-    CPU does not compute with it."""
+    """With this precision as its hint, or its own choice where it is none; raises WorkError where
+    the CPU does not compute with it."""
     import openvino as ov
 
     core = ov.Core()
@@ -40,7 +40,7 @@ def open_in(work: Work, precision: str) -> Call:
         {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": work.config.threads,
-            "INFERENCE_PRECISION_HINT": precision,
+            **({"INFERENCE_PRECISION_HINT": precision} if precision else {}),
         },
     )
     request = compiled.create_infer_request()

@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deploy.cpu.elements import FLOAT32, Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.kernels import (
     across_channels,
@@ -27,6 +28,7 @@ from deploy.cpu.kernels import (
     conv_depthwise,
     conv_dilated,
     conv_direct,
+    conv_int8,
     conv_multiplied,
     conv_winograd,
     convert,
@@ -41,6 +43,7 @@ from deploy.cpu.kernels import (
     masks,
     pointwise,
     pool,
+    product,
     resample,
     resize,
     stem,
@@ -51,20 +54,29 @@ from deploy.cpu.kernels import (
 )
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
+from deploy.cpu.scales import scales_of
+from deploy.graph.in_bytes import ByteScales
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
 from lut.ops import DType, Operation, dtype_of, with_dtype
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 4
+KERNELS_VERSION = 5
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),
     ops.ArgMax: (arg_max,),
     ops.ChannelSlice: (channel_slice,),
     ops.Concat: (concat,),
-    ops.Conv: (conv_depthwise, conv_multiplied, conv_dilated, conv_winograd, conv_direct),
+    ops.Conv: (
+        conv_int8,
+        conv_depthwise,
+        conv_multiplied,
+        conv_dilated,
+        conv_winograd,
+        conv_direct,
+    ),
     ops.Attention: (attention,),
     ops.ChannelNorm: (channel_norm,),
     ops.Convert: (convert,),
@@ -79,6 +91,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.LocalGlobal: (local_global,),
     ops.Pointwise: (pointwise, upsample_add),
     ops.Pool: (pool,),
+    ops.Product: (product,),
     ops.Resample: (resample,),
     ops.Resize: (resize,),
     ops.Stem: (stem,),
@@ -86,6 +99,11 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.StemPair: (stem_pair,),
     ops.Unpool: (unpool,),
 }
+_IN_BYTES = (
+    channel_slice, concat, conv_depthwise, conv_int8, convert, depthwise, elementwise, global_mean,
+    global_pool, inverted_residual, labels_end, local_global, pointwise, pool, resample, resize,
+    stem, stem_block, stem_pair, upsample_add,
+)  # fmt: skip
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)
 _TO_IMAGE = (ops.ArgMax, ops.Labels, ops.Logits, ops.Masks)
 
@@ -121,7 +139,8 @@ class CpuKernels:
 
     A kernel's schedule is the measured winner where there is one, else its module's rule:
     `measured` holds the fields of schedules by operation, as text; deploy.tuning fills it. `exact`
-    asks for plain sums everywhere. `maps` is the type that maps lie in memory as.
+    asks for plain sums everywhere. `maps` is the type that maps lie in memory as, `elements` what
+    they can be made of, by type.
     """
 
     isa: Isa
@@ -129,22 +148,23 @@ class CpuKernels:
     measured: Mapping[str, Fields] = field(default_factory=dict)
     exact: bool = False
     maps: DType = "float32"
+    elements: Mapping[DType, Element] = field(default_factory=lambda: {"float32": FLOAT32})
 
     def isa_for(self, op: Operation) -> Isa:
         """The instruction set, with the element that this operation's maps are made of."""
-        return self.isa.storing(dtype_of(op))
+        return replace(self.isa, element=self.elements[dtype_of(op)])
 
     def stored(self, op: Operation) -> Operation:
         """As `Kernels.stored`."""
-        return with_dtype(op, self.maps)
+        return with_dtype(op, self.maps) if self.maps == "bfloat16" else op
 
     def storage(self, dtype: DType) -> str:
         """As `Kernels.storage`."""
-        return self.isa.storing(dtype).element.stored
+        return self.elements[dtype].stored
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
-        return has_kernel(op)
+        return has_kernel(op) and (dtype_of(op) != "int8" or module_of(op) in _IN_BYTES)
 
     def exactly(self, op: Operation) -> Operation:
         """As `Kernels.exactly`: only what rounds otherwise changes its name."""
@@ -180,7 +200,10 @@ class CpuKernels:
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **weights)
+        given = dict(weights)
+        if isinstance(meaning := given.get("scales"), ByteScales):
+            given["scales"] = scales_of(meaning)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **given)
         return packed
 
     def layout(self, op: Operation) -> Layout:

@@ -6,8 +6,10 @@ from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
+from deploy.cpu.rows.codes import codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
+from deploy.cpu.scales import Scales, codes, reading
 from lut.ops import ChannelSlice
 
 
@@ -24,19 +26,21 @@ def default_schedule(op: ChannelSlice, isa: Isa, threads: int = 2) -> ChannelSli
     return ChannelSliceSchedule(min(threads, op.height))
 
 
-def pack(op: ChannelSlice, isa: Isa) -> list[Any]:
-    """No constants."""
+def pack(op: ChannelSlice, isa: Isa, scales: Scales | None = None) -> list[Any]:
+    """No constants; in int8 the code from the quanta of x to those of y."""
     del op, isa
-    return []
+    return [] if scales is None else [codes(reading(scales.inputs[0], scales.output))]
 
 
 def emit(op: ChannelSlice, schedule: ChannelSliceSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, y)."""
+    """PrimFunc(x[, codes], y)."""
     c, tasks = isa.lanes, schedule.row_tasks
     block, lane = divmod(op.begin, c)
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
+        coded = codes_of(isa, f, 1)
+        x.reads = None if coded is None else coded[0]
         y = Map(isa, f, "y", *op.output)
 
         def one_row(row: ir.Expr) -> None:

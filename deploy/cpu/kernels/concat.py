@@ -6,8 +6,10 @@ from typing import Any
 
 from deploy import ir
 from deploy.cpu.isa import Isa
+from deploy.cpu.rows.codes import code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
+from deploy.cpu.scales import Scales, codes, reading
 from lut.ops import Concat
 
 
@@ -24,10 +26,11 @@ def default_schedule(op: Concat, isa: Isa, threads: int = 2) -> ConcatSchedule:
     return ConcatSchedule(min(threads, op.height))
 
 
-def pack(op: Concat, isa: Isa) -> list[Any]:
-    """No constants."""
+def pack(op: Concat, isa: Isa, scales: Scales | None = None) -> list[Any]:
+    """No constants; in int8, with `scales` of the maps and the output, codes from the quanta of
+    each to the output's."""
     del op, isa
-    return []
+    return [] if scales is None else [codes(*[reading(x, scales.output) for x in scales.inputs])]
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,14 @@ def _pieces(isa: Isa, cin: tuple[int, ...]) -> list[list[_Piece]]:
 
 
 def emit(op: Concat, schedule: ConcatSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x0, x1 ..., y)."""
+    """PrimFunc(x0, x1 ...[, codes], y)."""
     c, tasks, width = isa.lanes, schedule.row_tasks, op.width
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         parts = [Map(isa, f, f"x{i}", n, op.height, width) for i, n in enumerate(op.cin)]
+        coded = codes_of(isa, f, len(parts))
+        for number, part in enumerate(parts):
+            part.reads = code_at(coded, number)
         y = Map(isa, f, "y", *op.output)
 
         def whole(part: int, source: int, sink: int, blocks: int, row: ir.Expr) -> None:

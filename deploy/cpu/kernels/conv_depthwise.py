@@ -14,6 +14,7 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.slide import WIDE, slides_of
+from deploy.cpu.scales import REAL, Scales, codes, pack_sums, reading, writing
 from deploy.cpu.tiles import accumulate_row, best_depthwise_px
 from lut.ops import Conv
 
@@ -34,6 +35,8 @@ def supports(op: Conv) -> bool:
     depthwise = sum(op.cin) == op.cout == op.groups > 1 and all(
         c % _WIDEST == 0 for c in op.cin[:-1]
     )
+    if op.dtype == "int8" and len(op.cin) > 1:
+        return False
     return depthwise and op.spread == (1, 1) and op.source == "maps" and op.kernel[1] <= WIDE
 
 
@@ -46,20 +49,32 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDepthwiseSched
     return ConvDepthwiseSchedule(px, min(row_tasks, op.output[1]))
 
 
-def pack(op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
-         normalisation: None = None) -> list[NDArray[Any]]:  # fmt: skip
-    """Constants in call order: weight (C/c, h*w, c), bias (C/c, c), the steps' vectors."""
+def pack(
+    op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array], normalisation: None = None,
+    scales: Scales | None = None,
+) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order: weight (C/c, h*w, c), bias (C/c, c), the steps' vectors.
+
+    In int8, with `scales` of x and the steps' maps, and of y: ahead of them the codes of y, x and
+    these maps, and behind the bias the multiplier (C/c, c); weights and bias are whole numbers as
+    floats, whose sums are exact below 2^24.
+    """
     del normalisation
     taps = op.kernel[0] * op.kernel[1]
     padded = np.zeros((isa.blocks(op.cout) * isa.lanes, taps), np.float32)
     padded[: op.cout] = weight.reshape(op.cout, taps)
     packed = padded.reshape(-1, isa.lanes, taps).transpose(0, 2, 1)
-    vectors = [pack_vector(isa, np.asarray(bias)), *pack_steps(isa, steps)]
-    return [np.ascontiguousarray(packed), *vectors]
+    weights, biases = np.ascontiguousarray(packed), pack_vector(isa, np.asarray(bias))
+    if scales is None:
+        return [weights, biases, *pack_steps(isa, steps)]
+    x, *others = scales.inputs
+    coded = codes(writing(scales.output), (1, -x.zero), *[reading(other) for other in others])
+    _, multiplier = pack_sums(isa, np.asarray(weight), bias, x, scales.weights[0], REAL)
+    return [coded, weights, biases, multiplier, *pack_steps(isa, steps)]
 
 
 def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x0, x1 ..., other maps, weight, bias, vectors, y)."""
+    """PrimFunc(x0, x1 ..., other maps, constants, y)."""
     blocks, tasks, lanes = isa.blocks(op.cout), schedule.row_tasks, isa.lanes
     rows, columns = slides_of(op)
 
@@ -67,8 +82,11 @@ def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: A
         parts = [Map(isa, f, f"x{i}", c, op.height, op.width) for i, c in enumerate(op.cin)]
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
+        epilogue.codes(f, *parts)
         weight = f.param("weight", (blocks, op.kernel[0] * op.kernel[1], lanes))
         bias = f.param("bias", (blocks, lanes))
+        integer = isa.element.integer
+        multiplier = f.param("multiplier", (blocks, lanes)) if integer else None
         epilogue.constants(f)
         y = Map(isa, f, "y", *op.output)
 
@@ -90,6 +108,9 @@ def emit(op: Conv, schedule: ConvDepthwiseSchedule, isa: Isa) -> Any:  # noqa: A
                         w=lambda kx: ir.load(weight, block, tap + kx, 0, lanes=lanes),
                         valid=valid,
                     )  # fmt: skip
+                for p in range(px if integer else 0):
+                    factor = ir.load(multiplier, block, 0, lanes=lanes)
+                    acc[p] = ir.fma(acc[p], factor, ir.const(0, lanes), lanes)
                 epilogue.store(y, acc, (row, begin), (1, px), (1, 1), block, 1)
 
             columns.over_tiles(schedule.px, tile)

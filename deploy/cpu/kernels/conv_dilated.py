@@ -17,6 +17,7 @@ from deploy.cpu.kernels import conv_direct, conv_winograd
 from deploy.cpu.rows.band import Inputs
 from deploy.cpu.rows.epilogue import Epilogue
 from deploy.cpu.rows.maps import Map
+from deploy.cpu.tiles import WEIGHTS_AHEAD
 from deploy.cpu.window import row_bounds
 from lut.ops import Conv
 
@@ -100,7 +101,7 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDilatedSchedul
         )
         if all(tiles) and cost < best_cost:
             best, best_cost = Tile(max(tile[0] for tile in tiles if tile), ob), cost
-    height, row_bytes = op.output[1], 4 * isa.lanes * _blocks(grouping) * op.width
+    height, row_bytes = op.output[1], isa.element.bytes * isa.lanes * _blocks(grouping) * op.width
     most = max(1, isa.l2_bytes // 2 // row_bytes)
     tasks = -(-height // min(most, -(-height // threads)))
     tasks = min(height, -(-tasks // threads) * threads)
@@ -129,9 +130,11 @@ class _Kernel:
         self.epilogue = Epilogue(isa, op.then, op.output)
         self.epilogue.operands(f)
         self.taps = op.kernel[0] * op.kernel[1]
-        shape = isa.blocks(op.cout), sum(self.grouping.cin) * self.taps, isa.lanes
-        self.weight = f.param("weight", shape)
-        self.bias = f.param("bias", (shape[0], isa.lanes))
+        self.steps = self.grouping.steps(isa.element)
+        blocks, group = isa.blocks(op.cout), isa.element.group
+        shape = blocks, sum(self.steps) * self.taps, isa.lanes * group
+        self.weight = f.param("weight", shape, isa.element.stored_weights)
+        self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
 
@@ -170,34 +173,39 @@ class _Kernel:
         tile: tuple[int, int], group: ir.Expr, out: ir.Expr,
     ) -> None:  # fmt: skip
         """Add the products of all channels and of the taps inside."""
-        c, (px, ob), op = self.isa.lanes, tile, self.op
+        c, (px, ob), op, element = self.isa.lanes, tile, self.op, self.isa.element
         top, left = ir.bind(row - op.pad[0]), ir.bind(column - op.pad[1])
         low, high = row_bounds(op.kernel[0], op.dilation[0], op.height, top)
 
         def channels(x: Map, block: ir.Expr, base: ir.Expr, lanes: int) -> None:
             with ir.loop(low, high) as ky, ir.serial(0, segment.taps) as number:
                 kx = segment.low + number
-                tap = ir.bind(base + (ky * op.kernel[1] + kx) * lanes)
+                steps = -(-lanes // element.group)
+                tap = ir.bind(base + (ky * op.kernel[1] + kx) * steps)
                 source = x.row(ir.bind(top + ky * op.dilation[0]))
                 begin = ir.bind(left + kx * op.dilation[1])
-                with ir.serial(0, lanes) as lane:
+                with ir.serial(0, steps) as step:
+                    for o in range(ob):
+                        ir.prefetch(self.weight, out + o, tap + step + WEIGHTS_AHEAD, 0)
                     weights = [
-                        ir.bind(ir.load(self.weight, out + o, tap + lane, 0, lanes=c))
+                        ir.bind(element.weights(self.weight, out + o, tap + step, lanes=c))
                         for o in range(ob)
                     ]
                     for p in range(px):
-                        value = ir.bind(ir.splat(source.value(block, begin + p, lane), c))
+                        value = source.operand(block, begin + p, step * element.group)
+                        value = ir.bind(element.spread(value, c))
                         for o in range(ob):
-                            acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+                            sums = p * ob + o
+                            acc[sums] = element.dot(acc[sums], weights[o], value, c)
 
         at = 0
-        for x, cin in zip(self.maps, self.grouping.cin, strict=True):
+        for x, cin, every in zip(self.maps, self.grouping.cin, self.steps, strict=True):
             full, tail = divmod(cin, c)
             if full:
                 with ir.serial(0, full) as block:
                     here = ir.bind(group * self.isa.blocks(cin) + block)
-                    channels(x, here, ir.bind(at + block * (self.taps * c)), c)
+                    channels(x, here, ir.bind(at + block * (self.taps * c // element.group)), c)
             if tail:
                 here = ir.bind(group * self.isa.blocks(cin) + full)
-                channels(x, here, at + full * (self.taps * c), tail)
-            at += cin * self.taps
+                channels(x, here, at + full * (self.taps * c // element.group), tail)
+            at += every * self.taps

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
-from deploy.cpu.convolution import Grouping, Phase, pack_dense, phases_of
+from deploy.cpu.convolution import Grouping, Phase, pack_dense, phases_of, products_of
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.band import Band, InPlace, Inputs
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.tiles import LONG, PART, sum_in_parts
+from deploy.cpu.tiles import LONG, PART, WEIGHTS_AHEAD, sum_in_parts
 from lut.ops import Conv
 
 
@@ -43,7 +43,7 @@ def supports(op: Conv) -> bool:
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule:
     """Tasks whose input stays in half of L2, as many as the threads share evenly."""
-    phase = _as_row(op, phases_of(op)[0])
+    phase = as_row(op, phases_of(op)[0])
     blocks = Grouping(isa, op).blocks
     height, width = phase.rows.size, phase.columns.size
     # A narrow map's tiles take two or more rows, so that they fill the registers.
@@ -52,9 +52,10 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule
         tile_rows = min(height, max(1, 12 // width))
     columns = width
     channels = sum(isa.blocks(c) for c in Grouping(isa, op).cin) * isa.lanes
+    element = products_of(isa, op)
 
     def band_bytes(rows: int, columns: int) -> int:
-        return 4 * channels * phase.rows.reach(rows) * phase.columns.reach(columns)
+        return element.bytes * channels * phase.rows.reach(rows) * phase.columns.reach(columns)
 
     budget, floor = isa.l2_bytes // 2, 32
     while columns > floor and band_bytes(tile_rows, columns) > budget:
@@ -81,10 +82,11 @@ def pack(
     op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
     normalisation: dict[str, Any] | None = None,
 ) -> list[NDArray[Any]]:  # fmt: skip
-    """Constants in call order: an image's normalisation (2, 3, c), weight (O/c, K, c) as
+    """Constants in call order: an image's normalisation (2, 3, c), weight (O/c, K, c * g) as
     `pack_dense` has it, bias (O/c, c), the steps' vectors."""
     grouping = Grouping(isa, op)
-    packed = pack_dense(isa, grouping.dense(weight), grouping.cin, phases_of(op))
+    element = products_of(isa, op)
+    packed = pack_dense(isa, grouping.dense(weight), grouping.cin, phases_of(op), element)
     image = [pack_normalisation(isa, **normalisation)] if normalisation else []
     return [*image, packed, pack_vector(isa, np.asarray(bias)), *pack_steps(isa, steps)]
 
@@ -110,15 +112,18 @@ class _Kernel:
         self.epilogue.operands(f)
         self.inputs.constants(f)
         blocks, window = isa.blocks(op.cout), sum(p.taps * p.count for p in self.phases)
-        self.weight = f.param("weight", (blocks, sum(self.grouping.cin) * window, isa.lanes))
+        self.element = self.inputs.element
+        self.steps = self.grouping.steps(self.element)
+        shape = blocks, sum(self.steps) * window, isa.lanes * self.element.group
+        self.weight = f.param("weight", shape, self.element.stored_weights)
         self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
 
     def body(self) -> None:
         phases = self.phases
-        if _is_pointwise(self.op):
-            phases = [_as_row(self.op, phases[0])]
+        if is_pointwise(self.op):
+            phases = [as_row(self.op, phases[0])]
             self.inputs.as_row()
             self.epilogue.as_row()
             self.y = self.y.as_row()
@@ -133,7 +138,7 @@ class _Kernel:
         with ir.parallel(0, bands * strips) as task:
             at = 0  # in the weights
             for phase in phases:
-                every = sum(self.grouping.cin) * phase.taps
+                every = sum(self.steps) * phase.taps
                 with ir.serial(0, phase.count) as pair:
                     corner = (task // strips * rows, task % strips * columns)
                     self._phase(phase, ir.bind(at + pair * every), pair, corner, (rows, columns))
@@ -206,8 +211,9 @@ class _Kernel:
         acc: ir.Registers, out: ir.Expr, ob: int,
     ) -> None:  # fmt: skip
         """Add the products of all channels and taps; long sums in parts (`deploy.cpu.tiles`)."""
-        c, rows, columns = self.isa.lanes, phase.rows, phase.columns
-        long = sum(self.grouping.cin) * phase.taps > LONG
+        c, rows, columns, element = self.isa.lanes, phase.rows, phase.columns, self.element
+        # What bfloat16 loses in a long sum is little beside what its operands have lost.
+        long = element.group == 1 and sum(self.grouping.cin) * phase.taps > LONG
 
         def channels(part: int, block: ir.Expr, base: ir.Expr, lanes: int) -> None:
             def row(ky: ir.Expr) -> None:
@@ -222,29 +228,33 @@ class _Kernel:
 
         def taps(part: int, block: ir.Expr, base: ir.Expr, lanes: int, ky: ir.Expr) -> None:
             with ir.serial(0, columns.kernel) as kx:
-                tap = ir.bind(base + (ky * columns.kernel + kx) * lanes)
-                with ir.serial(0, lanes) as lane:
+                steps = -(-lanes // element.group)
+                tap = ir.bind(base + (ky * columns.kernel + kx) * steps)
+                with ir.serial(0, steps) as step:
+                    for o in range(ob):
+                        ir.prefetch(self.weight, out + o, tap + step + WEIGHTS_AHEAD, 0)
                     weights = [
-                        ir.bind(ir.load(self.weight, out + o, tap + lane, 0, lanes=c))
+                        ir.bind(element.weights(self.weight, out + o, tap + step, lanes=c))
                         for o in range(ob)
                     ]
                     for p, (y, x) in enumerate(places):
-                        value = band.value(
+                        value = band.operand(
                             part,
                             block,
                             y * rows.stride + ky * rows.dilation,
                             x * columns.stride + kx * columns.dilation,
-                            lane,
+                            step * element.group,
                         )
-                        value = ir.bind(ir.splat(value, c))
+                        value = ir.bind(element.spread(value, c))
                         for o in range(ob):
-                            acc[p * ob + o] = acc[p * ob + o] + weights[o] * value
+                            sums = p * ob + o
+                            acc[sums] = element.dot(acc[sums], weights[o], value, c)
 
         for part, cin in enumerate(self.grouping.cin):
             full, tail = divmod(cin, c)
 
             def whole(block: ir.Expr, part: int = part, at: ir.Expr = at) -> None:
-                channels(part, block, at + block * (phase.taps * c), c)
+                channels(part, block, at + block * (phase.taps * c // element.group), c)
 
             if full and long and c * phase.taps <= LONG:
                 each = max(1, PART // (c * phase.taps))
@@ -253,18 +263,19 @@ class _Kernel:
                 with ir.serial(0, full) as block:
                     whole(block)
             if tail:
-                channels(part, full, at + full * (phase.taps * c), tail)
-            at += cin * phase.taps
+                channels(part, full, at + full * (phase.taps * c // element.group), tail)
+            at += self.steps[part] * phase.taps
 
 
-def _is_pointwise(op: Conv) -> bool:
+def is_pointwise(op: Conv) -> bool:
+    """Whether every output is made of one pixel."""
     alone = op.kernel == op.stride == op.spread == (1, 1) and not any(op.pad)
     return alone and op.source == "maps"
 
 
-def _as_row(op: Conv, phase: Phase) -> Phase:
+def as_row(op: Conv, phase: Phase) -> Phase:
     """A 1x1 convolution knows of no rows."""
-    if not _is_pointwise(op):
+    if not is_pointwise(op):
         return phase
     pixels = phase.rows.size * phase.columns.size
     return Phase(replace(phase.rows, sizes=(1,)), replace(phase.columns, sizes=(pixels,)))

@@ -1,4 +1,4 @@
-"""Dense convolution at stride 1 by Winograd's minimal filtering, on blocked activations.
+"""Dense convolution by Winograd's minimal filtering, on blocked activations.
 
 A task has some tiles of outputs, all in the caches: their inputs are transformed, multiplied for
 each of the transform's points as a 1x1 convolution is, some output channels at a time, and
@@ -15,19 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import ir
+from deploy.cpu import winograd_tiles
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.band import Inputs, MapBand
+from deploy.cpu.rows.between import Between
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.tiles import matmul_tile
-from deploy.cpu.winograd import Transform
+from deploy.cpu.tiles import WEIGHTS_AHEAD, matmul_tile
+from deploy.cpu.winograd_tiles import Axes, TileAxis, Transforms, transforms
 from lut.ops import Conv
 
 _WINDOWS = {(3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5)}
 _LANES = 16  # of the widest vectors
-_WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
-_FAR = 8  # tiles whose products take as long as reading a task's weights from beyond L2
+# What reading a task's weights takes, in tiles' products: from beyond L2, asked for in time, and
+# from memory, which gives them no faster for that; and the weights that a cache keeps for the next
+# task. Then the time of a task whose inputs, plain and transformed, are more than L2 holds.
+_FAR, _FROM_MEMORY, _KEPT_BYTES = 2, 8, 4 << 20
+_CROWDED = 1.1
+_IN_REGISTERS = 16  # points of a tile
 
 
 @dataclass(frozen=True)
@@ -44,42 +50,18 @@ class ConvWinogradSchedule:
     maps: int = 1
 
 
-def transforms(op: Conv) -> tuple[Transform, Transform] | None:
-    """Of rows and columns, the largest that the map and the caches have room for."""
-    for six in (True, False):
-        rows, columns = _axis(op, 0, six=six), _axis(op, 1, six=six)
-        if rows is None or columns is None:
-            continue
-        if rows.outputs <= _smallest(op, 0) and columns.outputs <= _smallest(op, 1):
-            weights = 4 * rows.points * columns.points * sum(op.cin) * op.cout // op.groups
-            if not six or weights <= _WEIGHT_BYTES:
-                return rows, columns
-    return None
-
-
-def _axis(op: Conv, axis: int, *, six: bool) -> Transform | None:
-    taps = op.kernel[axis]
-    if taps == 1:
-        return Transform(1, 1)
-    outputs = (6 if six else 4) + 1 - taps
-    return Transform(outputs, taps) if outputs > 1 else None
-
-
-def _smallest(op: Conv, axis: int) -> int:
-    """Outputs along an axis of the smallest map of every d-th row."""
-    return op.output[1 + axis] // op.dilation[axis]
-
-
 def supports(op: Conv) -> bool:
-    """Windows of 3 and 5 taps at stride 1, where channels are enough to pay for the transforms; in
-    groups where those of each fill vectors of every instruction set."""
-    plain = op.stride == op.spread == (1, 1) and op.source == "maps" and not op.exact
+    """Windows of 3 and 5 taps at stride 1, of 3x3 at stride 2, where channels are enough to pay for
+    the transforms; in groups where those of each fill vectors of every instruction set."""
+    halving = (op.kernel, op.stride, op.dilation) == ((3, 3), (2, 2), (1, 1))
+    plain = op.spread == (1, 1) and op.source == "maps" and not op.exact
     sides = sum(op.cin) // op.groups, op.cout // op.groups
     whole = op.groups == 1 or (len(op.cin) == 1 and all(side % _LANES == 0 for side in sides))
     dilated = all(d == 1 or k > 1 for d, k in zip(op.dilation, op.kernel, strict=True))
     wide = min(sides) >= 16
     return (
         plain
+        and (halving or op.stride == (1, 1))
         and whole
         and dilated
         and wide
@@ -90,13 +72,7 @@ def supports(op: Conv) -> bool:
 
 def products(op: Conv) -> int:
     """Multiply-adds of its tiles; the transforms, which are sums, are not counted."""
-    count = sum(op.cin) // op.groups * op.cout
-    for axis, transform in enumerate(_transforms(op)):
-        size, dilation = op.output[1 + axis], op.dilation[axis]
-        # Of every d-th row, from each first one.
-        lines = [-(-(size - first) // dilation) for first in range(dilation)]
-        count *= transform.points * sum(-(-n // transform.outputs) for n in lines)
-    return count
+    return winograd_tiles.products(op, _transforms(op))
 
 
 def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedule:
@@ -109,28 +85,37 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvWinogradSchedu
         for axis, t in enumerate((rows, columns))
     ]
     maps, blocks = op.dilation[0] * op.dilation[1] * op.groups, isa.blocks(cout)
-    tile_bytes = 4 * points * channels
-    # Time is counted in tiles' products. What a task's weights take, beside: little out of L2, from
-    # further away as long as the products of eight tiles; the inputs' transform is as long as the
-    # products of nine output channels.
-    far = tile_bytes * cout > isa.l2_bytes // 2
-    most = 48 if far else max(4, int(0.75 * isa.l2_bytes) // tile_bytes)
-    transform = 9 / cout
+    tile_bytes = isa.element.bytes * points * channels
+    # Time is counted in tiles' products. What a task's weights take, beside, is nothing out of L2;
+    # the inputs' transform is as long as the products of nine output channels.
+    weights = tile_bytes * cout
+    near = weights <= isa.l2_bytes // 2
+    reading = 1 if near else _FAR if weights <= _KEPT_BYTES else _FROM_MEMORY
+    most = max(4, int(0.75 * isa.l2_bytes) // tile_bytes) if near else 48
+    transform = 9 * isa.element.group / cout
     best, best_cost = (1, 1, 1, 1), float("inf")
     for splits in (s for s in range(1, threads + 1) if blocks % s == 0):
         for high, wide, of in _blocks_of_tiles(op, (counts[0], counts[1]), most):
             tiles = high * wide * of
             tasks = -(-counts[0] // high) * -(-counts[1] // wide) * maps // of * splits
             halo = 1 + 0.05 * (1 / high + 1 / wide)
-            time = tiles * (halo / splits + transform) + (_FAR if far else 1) / splits
+            time = tiles * (halo / splits + transform) + reading / splits
+            reach = _reach(op, 0, high * rows.outputs) * _reach(op, 1, wide * columns.outputs)
+            if tiles * tile_bytes + isa.element.bytes * channels * reach > isa.l2_bytes:
+                time *= _CROWDED
             # Among equals small blocks, whose inputs stay in L1.
             cost = -(-tasks // threads) * time * (1 + 0.001 * tiles)
             if cost < best_cost:
                 best, best_cost = (high, wide, of, splits), cost
     high, wide, of, splits = best
-    by_point = high * wide * of * tile_bytes > isa.l2_bytes // 2
     tile = best_tile(isa, high * wide * of, blocks // splits)
-    return ConvWinogradSchedule(high, wide, tile, splits, by_point, of)
+    # By point is as fast at best where weights are asked for ahead of their use.
+    return ConvWinogradSchedule(high, wide, tile, splits, by_point=False, maps=of)
+
+
+def _reach(op: Conv, axis: int, outputs: int) -> int:
+    """Inputs that so many outputs of a map read, from the first to the last."""
+    return (outputs - 1) * op.stride[axis] + op.kernel[axis]
 
 
 def _blocks_of_tiles(
@@ -152,7 +137,7 @@ def _in_blocks(op: Conv, isa: Isa) -> int:
     return sum(isa.blocks(c // op.groups) for c in op.cin)
 
 
-def _transforms(op: Conv) -> tuple[Transform, Transform]:
+def _transforms(op: Conv) -> Transforms:
     pair = transforms(op)
     assert pair is not None
     return pair
@@ -162,8 +147,8 @@ def pack(
     op: Conv, isa: Isa, weight: Array, bias: Array, steps: list[Array],
     normalisation: dict[str, Any] | None = None,
 ) -> list[NDArray[Any]]:  # fmt: skip
-    """Constants in call order: transformed weight (O/c, points, I, c), bias (O/c, c), the steps'
-    vectors."""
+    """Constants in call order: transformed weight (O/c, points, I/g, c * g), each map's channels in
+    groups of g (`Element.pack_weights`), bias (O/c, c), the steps' vectors."""
     del normalisation
     rows, columns = _transforms(op)
     out, inner = weight.shape[:2]
@@ -173,9 +158,11 @@ def pack(
     blocks, c = isa.blocks(out), isa.lanes
     padded = np.zeros((len(window), inner, blocks * c), np.float32)
     padded[..., :out] = window
-    packed = padded.reshape(len(window), inner, blocks, c).transpose(2, 0, 1, 3)
+    blocked = padded.reshape(len(window), inner, blocks, c).transpose(2, 0, 1, 3)
+    ends = np.cumsum([cin // op.groups for cin in op.cin])[:-1]
+    packed = [isa.element.pack_weights(part) for part in np.split(blocked, ends, axis=2)]
     vectors = pack_steps(isa, steps)
-    return [np.ascontiguousarray(packed), pack_vector(isa, np.asarray(bias)), *vectors]
+    return [np.concatenate(packed, axis=2), pack_vector(isa, np.asarray(bias)), *vectors]
 
 
 def emit(op: Conv, schedule: ConvWinogradSchedule, isa: Isa) -> Any:  # noqa: ANN401
@@ -205,7 +192,10 @@ class _Kernel:
             raise ValueError(f"{self.blocks} channel blocks are not cut in {self.parts} parts")
         self.cin = tuple(c // op.groups for c in op.cin)
         self.by_point = schedule.by_point
-        self.weight = f.param("weight", (self.blocks, self.points, sum(self.cin), isa.lanes))
+        self.element = isa.element
+        self.steps = tuple(-(-c // self.element.group) for c in self.cin)
+        shape = self.blocks, self.points, sum(self.steps), isa.lanes * self.element.group
+        self.weight = f.param("weight", shape, self.element.stored_weights)
         self.bias = f.param("bias", (self.blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
@@ -234,13 +224,13 @@ class _Kernel:
             first = self._first(0, block // across), self._first(1, block % across)
             self._task(lambda number: self._axes(of * self.maps + number, first), part)
 
-    def _axes(self, of: ir.Expr, first: tuple[ir.Expr, ir.Expr]) -> "_Axes":
+    def _axes(self, of: ir.Expr, first: tuple[ir.Expr, ir.Expr]) -> Axes:
         """Of the tiles on one of the dilation's maps."""
         rows, columns = self.transforms
         across = self.op.dilation[1]
         return (
-            _TaskAxis(self.op, 0, rows.outputs, of // across, first[0]),
-            _TaskAxis(self.op, 1, columns.outputs, of % across, first[1]),
+            TileAxis(self.op, 0, rows.outputs, of // across, first[0]),
+            TileAxis(self.op, 1, columns.outputs, of % across, first[1]),
         )
 
     def _first(self, axis: int, index: ir.Expr) -> ir.Expr:
@@ -248,22 +238,20 @@ class _Kernel:
         size = (self.high, self.wide)[axis]
         return ir.minimum(index * size, self.counts[axis] - size)
 
-    def _task(self, on_map: "Callable[[ir.Expr], _Axes]", part: ir.Expr) -> None:
+    def _task(self, on_map: Callable[[ir.Expr], Axes], part: ir.Expr) -> None:
         """`on_map` gives the axes of the tiles on the map of a number in the task."""
-        op, transforms = self.op, self.transforms
-        reach = tuple(
-            n * t.outputs + t.taps - 1
-            for n, t in zip((self.high, self.wide), transforms, strict=True)
-        )
+        op = self.op
+        sizes = zip((self.high, self.wide), self.transforms, strict=True)
+        reach = tuple(_reach(op, axis, n * t.outputs) for axis, (n, t) in enumerate(sizes))
         blocks_of_group = self.in_blocks if op.groups > 1 else None
         band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
         assert isinstance(band, MapBand)
-        v = ir.scratch(self.points * self.plane)
+        v = ir.scratch(self.points * self.plane, self.element.stored)
         with ir.serial(0, self.maps) as number:
             task = on_map(number)
             band.fill(
-                ir.bind(task[0].output(0) - op.pad[0]),
-                ir.bind(task[1].output(0) - op.pad[1]),
+                task[0].first_input,
+                task[1].first_input,
                 part // self.splits * self.in_blocks,
             )
             self._transform_inputs(band, v, task, ir.bind(number * (self.high * self.wide)))
@@ -296,28 +284,32 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: "_Axes", first: ir.Expr) -> None:
+    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: Axes, first: ir.Expr) -> None:
         """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
-        between = ir.scratch(self.points * c)
+        between = self._between(self.points)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
-            row, column = task[0].begin(i), task[1].begin(j)
+            row, column = ir.bind(task[0].input(i)), ir.bind(task[1].input(j))
             with ir.serial(0, self.in_blocks) as block:
-                with ir.serial(0, columns.points) as x:
+                for x in between.over(columns.points):
                     given = [
                         ir.bind(band.vector(block, row + y, column + x)) for y in range(rows.points)
                     ]
                     for y, value in enumerate(rows.inputs(given, c)):
-                        ir.store(between, value, (y * columns.points + x) * c, lanes=c)
+                        between[y * columns.points + x] = value
                 at = ir.bind(((first + i * self.wide + j) * self.in_blocks + block) * c)
-                with ir.serial(0, rows.points) as y:
+                for y in between.over(rows.points):
                     given = [
-                        ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
-                        for x in range(columns.points)
+                        ir.bind(between[y * columns.points + x]) for x in range(columns.points)
                     ]
                     for x, value in enumerate(columns.inputs(given, c)):
                         place = (y * columns.points + x) * self.plane + at
-                        ir.store(v, value, place, lanes=c)
+                        self.element.store(v, value, place, lanes=c)
+
+    def _between(self, count: int) -> Between:
+        """Memory of vectors, in registers where those of a whole tile fit them."""
+        small = self.points <= _IN_REGISTERS and self.isa.registers > _IN_REGISTERS
+        return Between(count, self.isa.lanes, in_registers=small)
 
     def _multiply(
         self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
@@ -332,10 +324,10 @@ class _Kernel:
             acc = ir.Registers(px * ob, c)
             for number in range(px * ob):
                 acc[number] = ir.const(0, c)
-            base, channel = 0, 0  # input blocks and channels before the part
-            for cin in self.cin:
-                self._add_part(v, acc, (point, begin, out), (px, ob), (base, channel, cin))
-                base, channel = base + self.isa.blocks(cin), channel + cin
+            base, step = 0, 0  # input blocks and steps of a sum before the part
+            for cin, steps in zip(self.cin, self.steps, strict=True):
+                self._add_part(v, acc, (point, begin, out), (px, ob), (base, step, cin))
+                base, step = base + self.isa.blocks(cin), step + steps
             for p in range(px):
                 for o in range(ob):
                     at = ((point * self.tiles + begin + p) * held + first + o) * c
@@ -345,35 +337,40 @@ class _Kernel:
         self, v: ir.Buffer, acc: ir.Registers, place: tuple[ir.Expr, ir.Expr, ir.Expr],
         size: tuple[int, int], part: tuple[int, int, int],
     ) -> None:  # fmt: skip
-        """The products with one map: its first block, its first channel, its channels."""
-        (point, begin, out), (base, channel, cin), c = place, part, self.isa.lanes
+        """The products with one map: its first block, its first step, its channels."""
+        (point, begin, out), (base, first, cin), c = place, part, self.isa.lanes
+        element = self.element
 
         def x(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
             at = (begin + p) * self.in_blocks + base + block
-            return v[point * self.plane + at * c + lane]
+            return element.operand(v, point * self.plane + at * c + lane)
 
         def w(o: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
-            return ir.load(self.weight, out + o, point, channel + block * c + lane, 0, lanes=c)
+            at = first + (block * c + lane) // element.group
+            # Behind a point's weights lie the next one's.
+            ir.prefetch(self.weight, out + o, point, at + WEIGHTS_AHEAD, 0)
+            return element.weights(self.weight, out + o, point, at, lanes=c)
 
         def leave(p: int, o: int, value: ir.Expr) -> None:
             del p, o, value
 
         # Not in parts, which would take longer: the transforms round more than a long sum.
         matmul_tile(
-            self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc, in_parts=False
-        )
+            self.isa, *size, cin, x=x, w=w, init=None, finish=leave, registers=acc, in_parts=False,
+            element=element,
+        )  # fmt: skip
 
     def _transform_outputs(
-        self, source: tuple[ir.Buffer, int, ir.Expr], task: "_Axes", first: ir.Expr, out: ir.Expr
+        self, source: tuple[ir.Buffer, int, ir.Expr], task: Axes, first: ir.Expr, out: ir.Expr
     ) -> None:
         """One output block of every tile on one map, the first of which has that number."""
         c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
         products, held, number = source
-        between = ir.scratch(rows.outputs * columns.points * c)
+        between = self._between(rows.outputs * columns.points)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = task[0].begin(i), task[1].begin(j)
             tile = ir.bind((first + i * self.wide + j) * held + number)
-            with ir.serial(0, columns.points) as x:
+            for x in between.over(columns.points):
 
                 def product(y: int, x: ir.Expr = x, tile: ir.Expr = tile) -> ir.Expr:
                     point = y * columns.points + x
@@ -382,12 +379,9 @@ class _Kernel:
 
                 given = [product(y) for y in range(rows.points)]
                 for y, value in enumerate(rows.result(given, c)):
-                    ir.store(between, value, (y * columns.points + x) * c, lanes=c)
-            with ir.serial(0, rows.outputs) as y:
-                given = [
-                    ir.bind(ir.load(between, (y * columns.points + x) * c, lanes=c))
-                    for x in range(columns.points)
-                ]
+                    between[y * columns.points + x] = value
+            for y in between.over(rows.outputs):
+                given = [ir.bind(between[y * columns.points + x]) for x in range(columns.points)]
                 bias = ir.bind(ir.load(self.bias, out, 0, lanes=c))
                 acc = ir.Registers(columns.outputs, c)
                 for x, value in enumerate(columns.result(given, c)):
@@ -398,30 +392,3 @@ class _Kernel:
                 )
                 size = 1, columns.outputs
                 self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
-
-
-class _TaskAxis:
-    """Along one axis the tiles of a task, on the map of every d-th row or column from `remainder`
-    on; outputs are counted from the task's first."""
-
-    def __init__(
-        self, op: Conv, axis: int, outputs: int, remainder: ir.Expr, first: ir.Expr
-    ) -> None:
-        self._dilation, self._outputs = op.dilation[axis], outputs
-        self._remainder, self._tile = ir.bind(remainder), ir.bind(first)
-        size = op.output[1 + axis] - self._remainder + self._dilation - 1
-        # The last tile overlaps the one before it.
-        self._last = ir.bind(size // self._dilation - outputs)
-        self._corner = ir.bind(ir.minimum(self._tile * outputs, self._last))
-
-    def begin(self, tile: ir.Expr) -> ir.Expr:
-        """The first output of a tile."""
-        here = ir.minimum((self._tile + tile) * self._outputs, self._last)
-        return ir.bind(here - self._corner)
-
-    def output(self, number: ir.Expr) -> ir.Expr:
-        """The row or column of the whole map that an output is."""
-        return self._remainder + (self._corner + number) * self._dilation
-
-
-_Axes = tuple[_TaskAxis, _TaskAxis]

@@ -12,6 +12,7 @@ from deploy.cpu.layout import Array
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
+from deploy.cpu.scales import Scales, real_codes
 from lut.ops import Elementwise
 
 _PIXELS = 8  # of a register tile
@@ -30,19 +31,22 @@ def default_schedule(op: Elementwise, isa: Isa, threads: int = 2) -> Elementwise
     """Parallel only for maps that take longer to read than threads take to start."""
     blocks, pixels = isa.blocks(op.channels), op.height * op.width
     px = min(_PIXELS, pixels)
-    if 4 * isa.lanes * blocks * pixels < _PARALLEL_BYTES:
+    if isa.element.bytes * isa.lanes * blocks * pixels < _PARALLEL_BYTES:
         return ElementwiseSchedule(px, 0)
     return ElementwiseSchedule(px, 1 if blocks % threads == 0 else min(threads, -(-pixels // px)))
 
 
-def pack(op: Elementwise, isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:
-    """The steps' vectors."""
+def pack(
+    op: Elementwise, isa: Isa, steps: list[Array], scales: Scales | None = None
+) -> list[NDArray[Any]]:
+    """The steps' vectors; in int8 ahead of them the codes of y, x and the steps' maps."""
     del op
-    return list(pack_steps(isa, steps))
+    coded = [] if scales is None else [real_codes(scales)]
+    return [*coded, *pack_steps(isa, steps)]
 
 
 def emit(op: Elementwise, schedule: ElementwiseSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, other maps, vectors, y)."""
+    """PrimFunc(x, other maps, constants, y)."""
     blocks, pixels, px = isa.blocks(op.channels), op.height * op.width, schedule.px
     tasks, turns = max(1, schedule.tasks), -(-pixels // px)
 
@@ -50,6 +54,7 @@ def emit(op: Elementwise, schedule: ElementwiseSchedule, isa: Isa) -> Any:  # no
         x = Map(isa, f, "x", op.channels, op.height, op.width)
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
+        epilogue.codes(f, x)
         epilogue.constants(f)
         y = Map(isa, f, "y", *op.output)
 

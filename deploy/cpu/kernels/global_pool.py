@@ -4,13 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
-from deploy.cpu.rows.average import average
+from deploy.cpu.rows.average import average, average_bytes
 from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
+from deploy.cpu.scales import Scales, averaging, codes, pack_product, unit_of, writing
 from lut.ops import GlobalPool
 
 PARALLEL_BYTES = 512 << 10  # below, a fork and join (1.5 us) costs more than it saves
@@ -30,27 +34,40 @@ def default_schedule(op: GlobalPool, isa: Isa, threads: int = 2) -> GlobalPoolSc
 
 def default_tasks(isa: Isa, channels: int, height: int, width: int, threads: int) -> int:
     """Ranges of rows of a map that is averaged."""
-    size = 4 * isa.lanes * isa.blocks(channels) * height * width
+    size = isa.element.bytes * isa.lanes * isa.blocks(channels) * height * width
     return 1 if size < PARALLEL_BYTES else min(threads, height)
 
 
-def pack(op: GlobalPool, isa: Isa, weight: Array, bias: Array) -> list[Array]:
-    """Constants in call order: weight (O/c, I, c), bias (O/c, c)."""
-    del op
-    return [pack_pointwise(isa, weight), pack_vector(isa, bias)]
+def pack(
+    op: GlobalPool, isa: Isa, weight: Array, bias: Array, scales: Scales | None = None
+) -> list[NDArray[Any]]:
+    """Constants in call order: weight (O/c, I, c), bias (O/c, c). In int8, with `scales` of x, the
+    mean and y: codes from sums to the mean and of y, weight, bias, multiplier."""
+    if scales is None:
+        return [pack_pointwise(isa, weight), pack_vector(isa, bias)]
+    (x,), (mean,), y = scales.inputs, scales.hidden, scales.output
+    return [
+        codes(averaging(x, mean, op.height * op.width), writing(y)),
+        *pack_product(isa, weight, bias, mean, scales.weights[0], unit_of(op.act, y)),
+    ]
 
 
 def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, weight, bias, y)."""
+    """PrimFunc(x, constants, y)."""
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
+        coded = codes_of(isa, f, 2)
+        ending = Ending(isa, op.act, code_at(coded, 1))
         product = Product(isa, f, op.cin, op.cout)
         y = Map(isa, f, "y", *op.output)
 
         def body() -> None:
             mean = RowBuffer(isa, schedule.tasks * x.blocks, 1)
-            average(x, mean, schedule.tasks)
+            if coded is None:
+                average(x, mean, schedule.tasks)
+            else:
+                average_bytes(x, coded[0], mean.store, schedule.tasks)
 
             def project(first: ir.Expr, ob: int) -> None:
                 product.tile(
@@ -58,9 +75,8 @@ def emit(op: GlobalPool, schedule: GlobalPoolSchedule, isa: Isa) -> Any:  # noqa
                     ob,
                     first,
                     x=lambda p, block, lane: mean.operand(block, p, lane),
-                    finish=lambda p, o, v: y.row(0).store(
-                        first + o, p, ir.activate(v, op.act, isa.lanes)
-                    ),
+                    start=ending.starts(),
+                    finish=lambda p, o, *v: y.row(0).store(first + o, p, *ending.apply(*v)),
                 )
 
             ir.over_tiles(product.blocks, min(8, product.blocks), project)

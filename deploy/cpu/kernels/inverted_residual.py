@@ -21,19 +21,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_depthwise, pack_pointwise, pack_vector
 from deploy.cpu.rows.block import Block
 from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.codes import Code, Codes, Ending, code_at, codes_of
+from deploy.cpu.rows.copy import CopiedRows
 from deploy.cpu.rows.cuts import Chunk, row_range
 from deploy.cpu.rows.depthwise import DepthwiseRows
+from deploy.cpu.rows.depthwise_bytes import DepthwiseBytes, pack_depthwise_bytes
 from deploy.cpu.rows.expand import Expand
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
-from deploy.cpu.rows.project import Project
+from deploy.cpu.rows.project import SUM_BYTES, Project
 from deploy.cpu.rows.ring import Band
 from deploy.cpu.rows.stage import Source
+from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
 from deploy.cpu.tiles import best_depthwise_px
 from deploy.cpu.window import window_of
 from lut.ops import InvertedResidual
@@ -93,19 +99,24 @@ def _schedule(
     out_width = window.out_width
     ranges = max(1, threads // phases)
     reach = (op.kernel - 1) * op.dilation // phases + 1
-    row_bytes = isa.lanes * 4 * (op.width + 2 * window.pad)  # of one channel block
+    size, narrow = isa.element.bytes, isa.element.bytes < SUM_BYTES
+    # Of one channel block; the ring of bfloat16 is of floats.
+    row_bytes = (
+        isa.lanes * (size if isa.element.integer else 4) * (op.width + 2 * window.pad)
+    )  # of one channel block
     ring_block = min(reach, -(-op.height // phases)) * row_bytes
     # Each chunk reads the input and the output again: where they do not stay in L2, all the hidden
     # channels of one row are made at once, in strips as wide as the image if possible.
-    in_bytes = 4 * isa.lanes * isa.blocks(op.cin) * op.height * op.width
-    out_bytes = 4 * isa.lanes * isa.blocks(op.cout) * window.out_height * out_width
+    in_bytes = size * isa.lanes * isa.blocks(op.cin) * op.height * op.width
+    out_bytes = size * isa.lanes * isa.blocks(op.cout) * window.out_height * out_width
     streams = (in_bytes + out_bytes) // threads > isa.l2_bytes // 2
     if not op.expand:
         chunk = hidden
     elif mode == "hid":
         share = hidden // threads if hidden % threads == 0 else hidden
         chunk = next(n for n in (_chunk(share, isa, ring_block), 5, 4, 3, 2, 1) if share % n == 0)
-    elif streams or isa.element.bytes < 4:  # sums of a part would be rounded in the output
+    elif streams or narrow:
+        # An output of narrow elements holds no sums of some of the channels.
         chunk = hidden
     elif phases > 1:
         # The fewest passes: each adds to the output, next to rows that another thread adds to.
@@ -115,7 +126,8 @@ def _schedule(
         chunk = _chunk(hidden, isa, ring_block)
     strip = out_width
     if op.expand:
-        budget = STREAM_RING_BYTES if mode == "rows" and (streams or phases > 1) else RING_BYTES
+        wide = mode == "rows" and (streams or narrow or phases > 1)
+        budget = STREAM_RING_BYTES if wide else RING_BYTES
         strip = -(-out_width // -(-ring_block * chunk // budget))
     columns = min(op.width, (strip - 1) * op.stride + (op.kernel - 1) * op.dilation + 1)
     pixels = strip if mode == "rows" else window.out_height * out_width
@@ -136,7 +148,7 @@ def _schedule(
 def _phases(op: InvertedResidual, isa: Isa, threads: int) -> int:
     """`_even_phases` where the weights leave room in L2: every thread reads all of them, in mode
     ``hid`` half of the expansion's."""
-    weight_bytes = 4 * op.hidden * (op.cin + op.cout)
+    weight_bytes = isa.element.bytes * op.hidden * (op.cin + op.cout)
     return 1 if weight_bytes > isa.l2_bytes // 2 else _even_phases(op, threads)
 
 
@@ -151,7 +163,7 @@ def _even_phases(op: InvertedResidual, threads: int) -> int:
 
 def prefetch_pixels(isa: Isa) -> int:
     """How far ahead the rule asks for the input, where it does."""
-    return PREFETCH_BYTES // (4 * isa.lanes)
+    return PREFETCH_BYTES // (isa.element.bytes * isa.lanes)
 
 
 def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:
@@ -169,14 +181,77 @@ def pack(
     expand: tuple[Array, Array] | None,
     depthwise: tuple[Array, Array],
     project: tuple[Array, Array],
-) -> list[Array]:
-    """Constants in call order from (weight, bias) pairs in torch's shapes."""
+    scales: Scales | None = None,
+) -> list[NDArray[Any]]:
+    """Constants in call order from (weight, bias) pairs in torch's shapes.
+
+    In int8 `scales` are of the input, [the expanded map,] the depthwise window's result and the
+    output; before the constants stand the codes of the ring's map, of the other hidden one, of y
+    and of what is added.
+    """
+    if scales is not None:
+        return _pack_bytes(op, isa, expand, depthwise, project, scales)
     packed = []
     if op.expand:
         assert expand is not None
         packed += [pack_pointwise(isa, expand[0]), pack_vector(isa, expand[1])]
     packed += [pack_depthwise(isa, depthwise[0]), pack_vector(isa, depthwise[1])]
     return [*packed, pack_pointwise(isa, project[0]), pack_vector(isa, project[1])]
+
+
+def _pack_bytes(
+    op: InvertedResidual, isa: Isa, expand: tuple[Array, Array] | None,
+    depthwise: tuple[Array, Array], project: tuple[Array, Array], scales: Scales,
+) -> list[NDArray[Any]]:  # fmt: skip
+    x, mid = scales.inputs[0], scales.hidden[-1]
+    y = unit_of("none", scales.output, op.wide)
+    ring = scales.hidden[0] if op.expand else x
+    residual = [reading(x, y)] if op.residual else []
+    packed: list[NDArray[Any]] = [codes(writing(ring), writing(mid), writing(y), *residual)]
+    if expand is not None:
+        unit = unit_of(op.act, ring)
+        packed += pack_product(isa, *expand, x, scales.weights[0], unit)
+    unit = unit_of(op.act, mid)
+    return [
+        *packed,
+        *pack_depthwise_bytes(isa, *depthwise, ring, scales.weights[-2], unit),
+        *pack_product(isa, *project, mid, scales.weights[-1], y),
+    ]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The stages behind the rows of the ring, and the code of these."""
+
+    depthwise: DepthwiseRows | DepthwiseBytes
+    project: Project
+    ring: Code | None
+
+
+def tail_of(
+    op: InvertedResidual, isa: Isa, f: ir.PrimFuncBuilder, px: int, tile: Tile, coded: Codes | None
+) -> Tail:
+    """Depthwise and projection; their parameters are declared."""
+    depthwise: DepthwiseRows | DepthwiseBytes
+    if coded is None:
+        depthwise = DepthwiseRows(isa, f, op.depthwise, px, "depthwise_")
+    else:
+        ending = Ending(isa, op.act, coded[1])
+        depthwise = DepthwiseBytes(isa, f, op.depthwise, px, ending, "depthwise_")
+    product = Product(isa, f, op.hidden, op.cout, "project_")
+    code = None if op.wide else code_at(coded, 2)
+    project = Project(product, tile, Ending(isa, "none", code))
+    return Tail(depthwise, project, code_at(coded, 0))
+
+
+def coded_of(
+    op: InvertedResidual, isa: Isa, f: ir.PrimFuncBuilder, x: Map | None = None
+) -> Codes | None:
+    """The codes of a block in bytes; x is what it may add."""
+    coded = codes_of(isa, f, 4 if op.residual else 3)
+    if coded is not None and op.residual and x is not None:
+        x.reads = coded[3]
+    return coded
 
 
 def block_of(
@@ -188,15 +263,18 @@ def block_of(
     source: Source,
 ) -> Block:
     """The stages behind a source, without what takes the rows; `band` is what the strips see."""
+    coded = coded_of(op, isa, f, source if isinstance(source, Map) else None)
     product = Product(isa, f, op.cin, op.hidden, "expand_")
-    expand = Expand(source, product, op.act, schedule.expand_tile, schedule.prefetch)
-    depthwise = DepthwiseRows(isa, f, op.depthwise, schedule.depthwise_px, "depthwise_")
-    project = Project(Product(isa, f, op.hidden, op.cout, "project_"), schedule.project_tile)
-    return Block(isa, band, expand, depthwise, project, op.hidden, schedule.chunk)
+    ending = Ending(isa, op.act, code_at(coded, 0))
+    expand = Expand(source, product, ending, schedule.expand_tile, schedule.prefetch)
+    tail = tail_of(op, isa, f, schedule.depthwise_px, schedule.project_tile, coded)
+    return Block(
+        isa, band, expand, tail.depthwise, tail.project, op.hidden, schedule.chunk, tail.ring
+    )
 
 
 def emit(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x[, expand weight, bias], depthwise weight, bias, project weight, bias, y)."""
+    """PrimFunc(x, constants, y)."""
     band = _band(op, schedule, isa)
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
@@ -204,7 +282,7 @@ def emit(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) -> 
         if not op.expand:
             return _direct(op, schedule, isa, f, x)
         block = block_of(op, schedule, band, isa, f, x)
-        y = Map(isa, f, "y", *op.output)
+        y = output_map(isa, f, op)
         run = block.in_ranges if schedule.mode == "rows" else block.in_chunks
         return lambda: run(schedule.tasks, y, x if op.residual else None)
 
@@ -215,6 +293,9 @@ def _band(op: InvertedResidual, schedule: InvertedResidualSchedule, isa: Isa) ->
     """What the strips see; ValueError for a schedule that does not fit: the tuner tries such."""
     if schedule.mode == "hid" and isa.blocks(op.hidden) % schedule.chunk:
         raise ValueError(f"mode hid: chunks of {schedule.chunk} do not divide the blocks")
+    hidden, narrow = isa.blocks(op.hidden), isa.element.bytes < SUM_BYTES
+    if schedule.mode == "rows" and op.expand and narrow and schedule.chunk < hidden:
+        raise ValueError(f"mode rows: {isa.element.name} adds up all {hidden} blocks at once")
     phases = schedule.phases if schedule.mode == "rows" else 1
     band = Band(window_of(op), schedule.strip, phases)
     if op.dilation % phases or (phases > 1 and op.stride > 1):
@@ -231,12 +312,20 @@ def _direct(
     f: ir.PrimFuncBuilder,
     x: Map,
 ) -> Callable[[], None]:
-    """Without an expansion: depthwise straight from the input. Chunks and strips mean nothing."""
+    """Without an expansion: depthwise straight from the input, of bytes from a copy of its rows.
+    Chunks and strips mean nothing."""
     window, blocks = window_of(op), isa.blocks(op.hidden)
-    depthwise = DepthwiseRows(isa, f, op.depthwise, schedule.depthwise_px, "depthwise_")
-    project = Project(Product(isa, f, op.hidden, op.cout, "project_"), schedule.project_tile)
-    y = Map(isa, f, "y", *op.output)
+    coded = coded_of(op, isa, f, x)
+    tail = tail_of(op, isa, f, schedule.depthwise_px, schedule.project_tile, coded)
+    y = output_map(isa, f, op)
     every = Chunk(0, op.hidden, blocks)
+    residual, depthwise, project = x if op.residual else None, tail.depthwise, tail.project
+    if isinstance(depthwise, DepthwiseBytes):
+        band = Band(window, window.out_width)
+        block = Block(
+            isa, band, CopiedRows(x, op.dilation), depthwise, project, op.hidden, blocks, tail.ring
+        )
+        return lambda: block.in_ranges(schedule.tasks, y, residual)
 
     def body() -> None:
         with ir.parallel(0, schedule.tasks) as task:
@@ -246,6 +335,6 @@ def _direct(
                 prefetch = newest if schedule.prefetch else None
                 with ir.serial(0, blocks) as block:
                     depthwise.map_row(x, block, row, hidden.store, prefetch)
-                project.row(hidden, every, row, 0, y, x if op.residual else None)
+                project.row(hidden, every, row, 0, y, residual)
 
     return body

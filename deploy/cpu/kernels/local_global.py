@@ -16,10 +16,12 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
 from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.stage import Row
+from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
 from deploy.cpu.tiles import over_row_tiles
 from lut.ops import LocalGlobal
 
@@ -38,7 +40,7 @@ class LocalGlobalSchedule:
 
 def default_schedule(op: LocalGlobal, isa: Isa, threads: int = 2) -> LocalGlobalSchedule:
     """Equal segments under 80 KB, one range of rows per thread."""
-    row_bytes = 4 * isa.lanes * isa.blocks(op.mid) * op.width
+    row_bytes = isa.element.bytes * isa.lanes * isa.blocks(op.mid) * op.width
     segment = -(-op.width // -(-row_bytes // SEGMENT_BYTES))
     return LocalGlobalSchedule(
         segment,
@@ -49,23 +51,47 @@ def default_schedule(op: LocalGlobal, isa: Isa, threads: int = 2) -> LocalGlobal
 
 
 def pack(
-    op: LocalGlobal, isa: Isa, *, mid: tuple[Array, Array], out: tuple[Array, Array]
-) -> list[NDArray[Any]]:
-    """Constants in call order: W1, b1, W2, b2, row and column tables."""
+    op: LocalGlobal, isa: Isa, *, mid: tuple[Array, Array], out: tuple[Array, Array],
+    scales: Scales | None = None,
+) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order: W1, b1, W2, b2, row and column tables. In int8, with `scales` of
+    x[, gate], low, the middle, and y: codes of the middle, y, low[, gate], weight, bias and
+    multiplier of both products, tables."""
     packed: list[NDArray[Any]] = []
+    if scales is not None:
+        x, *gate, low = scales.inputs
+        (middle,), y = scales.hidden, scales.output
+        units = unit_of(op.mid_act, middle), unit_of(op.act, y)
+        # With a gate the sums have no zero point yet, which the low map then brings.
+        return [
+            codes(
+                writing(middle), writing(y), reading(low, units[0]),
+                *[reading(one) for one in gate],
+            ),
+            *pack_product(isa, *mid, x, scales.weights[0], units[0]),
+            *pack_product(isa, *out, middle, scales.weights[1], units[1]),
+            *[table for axis in axes_of(op) for table in axis.table()],
+        ]  # fmt: skip
     for weight, bias in (mid, out):
         packed += [pack_pointwise(isa, weight), pack_vector(isa, bias)]
     return packed + [table for axis in axes_of(op) for table in axis.table()]
 
 
 def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x[, gate], low, W1, b1, W2, b2, row and column tables, y)."""
+    """PrimFunc(x[, gate], low, constants, y)."""
     c, tasks = isa.lanes, schedule.row_tasks
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
-        gate = Map(isa, f, "gate", op.mid, 1, 1) if op.gate else None
+        gate = Map(isa.of_channels, f, "gate", op.mid, 1, 1) if op.gate else None
         low = Map(isa, f, "low", op.mid, op.low_height, op.low_width)
+        coded = codes_of(isa, f, 4 if op.gate else 3)
+        middle = Ending(isa, op.mid_act, code_at(coded, 0))
+        ending = Ending(isa, op.act, code_at(coded, 1))
+        if coded is not None:
+            low.reads = coded[2]
+            if gate is not None:
+                gate.reads = coded[3]
         mid = Product(isa, f, op.cin, op.mid, "mid_")
         out = Product(isa, f, op.mid, op.cout, "out_")
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
@@ -75,19 +101,30 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
             def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
                 samples: dict[int, Any] = {}
 
-                def finish(p: int, o: int, value: ir.Expr) -> None:
+                def added(p: int, o: int) -> ir.Expr:
                     if p not in samples:
                         samples[p] = columns.at(left + begin + p, c)
-                    if gate is not None:
-                        value = value * gate.vector(first + o, 0, 0)
-                    value = value + above.sample(first + o, samples[p])
-                    wide.store(first + o, begin + p, ir.activate(value, op.mid_act, c))
+                    return above.sample(first + o, samples[p])
+
+                def finish(p: int, o: int, *vectors: ir.Expr) -> None:
+                    values: list[ir.Expr] = list(vectors)
+                    for number, value in enumerate(vectors):
+                        if gate is not None and isa.element.integer:
+                            factor = gate.vector(first + o, 0, 0)
+                            values[number] = ir.fma(value, factor, added(p + number, o), c)
+                        elif gate is not None:
+                            value = value * gate.vector(first + o, 0, 0)
+                            values[number] = value + added(p + number, o)
+                        elif not isa.element.integer:
+                            values[number] = value + added(p + number, o)
+                    wide.store(first + o, begin + p, *middle.apply(*values))
 
                 mid.tile(
                     px,
                     ob,
                     first,
                     x=lambda p, block, lane: source.operand(block, left + begin + p, lane),
+                    start=added if gate is None and isa.element.integer else None,
                     finish=finish,
                 )
 
@@ -100,8 +137,9 @@ def emit(op: LocalGlobal, schedule: LocalGlobalSchedule, isa: Isa) -> Any:  # no
                     ob,
                     first,
                     x=lambda p, block, lane: wide.operand(block, begin + p, lane),
-                    finish=lambda p, o, v: target.store(
-                        first + o, left + begin + p, ir.activate(v, op.act, c)
+                    start=ending.starts(),
+                    finish=lambda p, o, *v: target.store(
+                        first + o, left + begin + p, *ending.apply(*v)
                     ),
                 )
 

@@ -15,6 +15,7 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.slide import WIDE, Slide, slides_of
+from deploy.cpu.scales import Scales, real_codes
 from lut.ops import Pool
 
 _UNROLLED = 128  # taps of a register tile
@@ -49,16 +50,22 @@ def counts_of(op: Pool) -> list[Array]:
     return shares
 
 
-def pack(op: Pool, isa: Isa, steps: list[Array]) -> list[NDArray[Any]]:
-    """Constants in call order: of means the shares of rows and columns, the steps' vectors."""
+def pack(
+    op: Pool, isa: Isa, steps: list[Array], scales: Scales | None = None
+) -> list[NDArray[Any]]:
+    """Constants in call order: in int8 the codes of y, x and the steps' maps, of means the shares
+    of rows and columns, the steps' vectors."""
+    coded: list[NDArray[Any]] = [] if scales is None else [real_codes(scales)]
     shares = counts_of(op) if op.reduce != "max" else []
-    return [*shares, *pack_steps(isa, steps)]
+    return [*coded, *shares, *pack_steps(isa, steps)]
 
 
 def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, other maps, [row shares, column shares,] vectors, y)."""
+    """PrimFunc(x, other maps, constants, y)."""
     blocks, tasks, lanes = isa.blocks(op.channels), schedule.row_tasks, isa.lanes
     rows, columns = slides_of(op)
+    # The largest number has the largest byte.
+    in_bytes = isa.element.integer and op.reduce == "max"
     start = -math.inf if op.reduce == "max" else 0.0
 
     def put(acc: ir.Registers, p: int, value: ir.Expr) -> None:
@@ -68,10 +75,14 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
         else:
             acc[p] = acc[p] + value
 
+    def read(x: Map, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        return x.stored(block, row, column) if in_bytes else x.vector(block, row, column)
+
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.channels, op.height, op.width)
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
+        epilogue.codes(f, x)
         shares = []
         if op.reduce != "max":
             shares = [f.param(f"share{axis}", (s.out,)) for axis, s in enumerate((rows, columns))]
@@ -83,23 +94,25 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
             low, high = rows.bounds(top)
 
             def tile(begin: ir.Expr, px: int, valid: Callable[[int, int], bool]) -> None:
-                acc = ir.Registers(px, lanes)
+                acc = ir.Registers(px, lanes, isa.element.stored if in_bytes else "float32")
                 for p in range(px):
-                    acc[p] = ir.const(start, lanes)
+                    acc[p] = ir.splat(ir.uint8(0), lanes) if in_bytes else ir.const(start, lanes)
                 with ir.loop(low, high) as ky:
                     at = ir.bind(top + ky * rows.dilation)
                     if columns.kernel > WIDE:
                         left = ir.bind(columns.start(begin))
                         with ir.loop(*columns.bounds(left)) as kx:
-                            put(acc, 0, x.vector(block, at, left + kx * columns.dilation))
+                            put(acc, 0, read(x, block, at, left + kx * columns.dilation))
                     else:
                         for j, pixels in _readers(columns, px, valid):
-                            value = ir.bind(x.vector(block, at, columns.start(begin) + j))
+                            value = ir.bind(read(x, block, at, columns.start(begin) + j))
                             for p in pixels:
                                 put(acc, p, value)
                 for p in range(px if shares else 0):
                     share = ir.bind(shares[0][row] * shares[1][begin + p])
                     acc[p] = acc[p] * ir.splat(share, lanes)
+                if in_bytes:
+                    acc = _numbers(x, acc, px)
                 epilogue.store(y, acc, (row, begin), (1, px), (1, 1), block, 1)
 
             if columns.kernel > WIDE:
@@ -117,6 +130,16 @@ def emit(op: Pool, schedule: PoolSchedule, isa: Isa) -> Any:  # noqa: ANN401
         return body
 
     return ir.prim_func("pool", signature)
+
+
+def _numbers(x: Map, stored: ir.Registers, px: int) -> ir.Registers:
+    """What the bytes of a map mean."""
+    lanes, numbers = x.isa.lanes, ir.Registers(px, x.isa.lanes)
+    assert x.reads is not None
+    for p in range(px):
+        quanta = ir.cast(ir.cast(stored[p], "int32", lanes), "float32", lanes)
+        numbers[p] = x.reads.apply(quanta, lanes)
+    return numbers
 
 
 def _readers(

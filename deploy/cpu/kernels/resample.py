@@ -13,6 +13,7 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.table import TableRow, pack_table, tables_of
+from deploy.cpu.scales import Scales, real_codes
 from lut.ops import Resample
 
 _GROUP = 4  # channel blocks that share a look at the tables
@@ -35,16 +36,18 @@ def default_schedule(op: Resample, isa: Isa, threads: int = 2) -> ResampleSchedu
 
 
 def pack(
-    op: Resample, isa: Isa, rows: Array, columns: Array, steps: list[Array]
-) -> list[NDArray[Any]]:
-    """Constants in call order: the tables of rows and columns, of which the matcher has matrices
-    (out, in), the steps' vectors."""
+    op: Resample, isa: Isa, rows: Array, columns: Array, steps: list[Array],
+    scales: Scales | None = None,
+) -> list[NDArray[Any]]:  # fmt: skip
+    """Constants in call order: in int8 the codes of y, x and the steps' maps, the tables of rows
+    and columns, of which the matcher has matrices (out, in), the steps' vectors."""
+    coded: list[NDArray[Any]] = [] if scales is None else [real_codes(scales)]
     tables = [*pack_table(rows, op.taps[0]), *pack_table(columns, op.taps[1])]
-    return [*tables, *pack_steps(isa, steps)]
+    return [*coded, *tables, *pack_steps(isa, steps)]
 
 
 def emit(op: Resample, schedule: ResampleSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, other maps, row and column tables, vectors, y)."""
+    """PrimFunc(x, other maps, constants, y)."""
     tasks, group = schedule.row_tasks, schedule.group
     groups = isa.blocks(op.channels) // group
 
@@ -52,6 +55,7 @@ def emit(op: Resample, schedule: ResampleSchedule, isa: Isa) -> Any:  # noqa: AN
         x = Map(isa, f, "x", op.channels, op.height, op.width)
         epilogue = Epilogue(isa, op.then, op.output)
         epilogue.operands(f)
+        epilogue.codes(f, x)
         rows, columns = tables_of(f, op.output[1:], op.taps)
         epilogue.constants(f)
         y = Map(isa, f, "y", *op.output)

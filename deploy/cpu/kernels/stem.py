@@ -17,6 +17,8 @@ from deploy.cpu.layout import Array, pack_normalisation, pack_vector
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.stem import StemRows
+from deploy.cpu.rows.stem_bytes import StemBytes, pack_stem_bytes
+from deploy.cpu.scales import Scales, codes, unit_of, writing
 from deploy.cpu.window import window_of
 from lut.ops import CHANNELS, Stem
 from lut.ops import STEM_KERNEL as KERNEL
@@ -48,24 +50,47 @@ def pack(
     scale: float = 1 / 255,
     mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
     std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
+    scales: Scales | None = None,
 ) -> list[NDArray[Any]]:
-    """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation."""
+    """Constants in call order: weight (O/c, k*k*3, c), bias, and for uint8 the normalisation.
+
+    In int8 `scales` are of the normalised image, a map that is never written, and of y: codes of
+    y and of that map, what `StemBytes` has as weights, the normalisation to quanta.
+    """
+    if scales is not None:
+        (image,), y = scales.inputs, scales.output
+        packed = [
+            codes(writing(y), writing(image)),
+            *pack_stem_bytes(isa, weight, bias, image, scales.weights[0], unit_of(op.act, y)),
+        ]
+        if op.source == "uint8_nhwc":
+            mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+            shifted = mean / image.scale - image.zero * std
+            packed.append(pack_normalisation(isa, scale / image.scale, shifted, std))
+        return packed
     out, c = weight.shape[0], isa.lanes
     taps = np.zeros((isa.blocks(out) * c, KERNEL**2 * CHANNELS), np.float32)
     taps[:out] = weight.transpose(0, 2, 3, 1).reshape(out, -1)
     blocked = np.ascontiguousarray(taps.reshape(-1, c, taps.shape[1]).transpose(0, 2, 1))
-    packed: list[NDArray[Any]] = [blocked, pack_vector(isa, bias)]
+    packed = [blocked, pack_vector(isa, bias)]
     if op.source == "uint8_nhwc":
         packed.append(pack_normalisation(isa, scale, mean, std))
     return packed
 
 
+def stem_rows(isa: Isa, f: ir.PrimFuncBuilder, op: Stem, tile: Tile) -> StemRows | StemBytes:
+    """What makes the rows; its parameters are declared."""
+    if isa.element.integer:
+        return StemBytes(isa, f, op, tile)
+    return StemRows(isa, f, op, tile)
+
+
 def emit(op: Stem, schedule: StemSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(image, weight, bias[, normalisation], y)."""
+    """PrimFunc(image, constants, y)."""
     tasks, height = schedule.row_tasks, window_of(op).out_height
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
-        rows = StemRows(isa, f, op, schedule.tile)
+        rows = stem_rows(isa, f, op, schedule.tile)
         y = Map(isa, f, "y", *op.output)
 
         def body() -> None:

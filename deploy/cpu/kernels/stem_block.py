@@ -17,12 +17,9 @@ from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.kernels import inverted_residual, stem
 from deploy.cpu.layout import Array
 from deploy.cpu.rows.block import Block
-from deploy.cpu.rows.depthwise import DepthwiseRows
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.rows.product import Product
-from deploy.cpu.rows.project import Project
 from deploy.cpu.rows.ring import Band
-from deploy.cpu.rows.stem import StemRows
+from deploy.cpu.scales import Scales
 from deploy.cpu.tiles import best_depthwise_px
 from deploy.cpu.window import window_of
 from lut.ops import StemBlock
@@ -64,12 +61,21 @@ def pack(
     scale: float = 1 / 255,
     mean: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
     std: Sequence[float] | NDArray[np.float64] = (1.0, 1.0, 1.0),
+    scales: Scales | None = None,
 ) -> list[NDArray[Any]]:
     """Constants in call order from (weight, bias) pairs in torch's shapes; the normalisation as in
-    `stem.pack`."""
+    `stem.pack`. In int8 `scales` are of the normalised image, the stem's and the depthwise window's
+    results, and the output."""
+    of_stem = of_block = None
+    if scales is not None:
+        made, mid = scales.hidden
+        of_stem = Scales(scales.inputs, scales.weights[:1], made)
+        of_block = Scales((made,), scales.weights[1:], scales.output, (mid,))
     return [
-        *stem.pack(op.stem, isa, *first, scale=scale, mean=mean, std=std),
-        *inverted_residual.pack(op.block, isa, expand=None, depthwise=depthwise, project=project),
+        *stem.pack(op.stem, isa, *first, scale=scale, mean=mean, std=std, scales=of_stem),
+        *inverted_residual.pack(
+            op.block, isa, expand=None, depthwise=depthwise, project=project, scales=of_block
+        ),
     ]
 
 
@@ -77,17 +83,17 @@ def block_of(
     op: StemBlock, schedule: StemBlockSchedule, isa: Isa, f: ir.PrimFuncBuilder, strip: int
 ) -> Block:
     """The stages, without what takes the rows; `strip` output columns at once."""
-    stem = StemRows(isa, f, op.stem, schedule.stem_tile)
-    depthwise = DepthwiseRows(isa, f, op.block.depthwise, schedule.depthwise_px, "depthwise_")
-    product = Product(isa, f, op.hidden, op.cout, "project_")
-    project = Project(product, schedule.project_tile)
-    band = Band(window_of(op.block), strip)
-    return Block(isa, band, stem, depthwise, project, op.hidden, isa.blocks(op.hidden))
+    rows = stem.stem_rows(isa, f, op.stem, schedule.stem_tile)
+    coded = inverted_residual.coded_of(op.block, isa, f)
+    tail = inverted_residual.tail_of(
+        op.block, isa, f, schedule.depthwise_px, schedule.project_tile, coded
+    )
+    band, hidden = Band(window_of(op.block), strip), isa.blocks(op.hidden)
+    return Block(isa, band, rows, tail.depthwise, tail.project, op.hidden, hidden, tail.ring)
 
 
 def emit(op: StemBlock, schedule: StemBlockSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(image, stem weight, bias[, normalisation], depthwise weight, bias, project weight,
-    bias, y)."""
+    """PrimFunc(image, the stem's constants, the block's, y)."""
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         block = block_of(op, schedule, isa, f, window_of(op.block).out_width)

@@ -50,7 +50,8 @@ def default_schedule(op: StemPair, isa: Isa, threads: int = 2) -> StemPairSchedu
     stem = stem_block.default_schedule(first, isa, threads)
     hidden, window = isa.blocks(second.hidden), window_of(second)
     width = window.out_width
-    column_bytes = 4 * isa.lanes * (
+    size = isa.element.bytes if isa.element.integer else 4
+    column_bytes = size * isa.lanes * (
         hidden * ((second.kernel - 1) * second.dilation + 1)
         + isa.blocks(first.hidden) * ((first.kernel - 1) * first.dilation + 1) * first.stride
     )  # fmt: skip
@@ -72,7 +73,7 @@ def pack(
     op: StemPair, isa: Isa, *, first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> list[NDArray[Any]]:
     """Constants in call order: what `stem_block.pack` and `inverted_residual.pack` make of the
-    parts' weights."""
+    parts' weights; in int8 each with `scales` of its own, that of the map between them twice."""
     return [
         *stem_block.pack(op.first, isa, **first),
         *inverted_residual.pack(op.second, isa, **second),

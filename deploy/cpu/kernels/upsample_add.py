@@ -14,10 +14,12 @@ from deploy.bilinear import AxisTable, axes_of
 from deploy.cpu.isa import Isa, Tile, best_tile
 from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.bilinear import BlendedRow
+from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.stage import Row
+from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
 from deploy.cpu.tiles import over_row_tiles
 from lut.ops import Pointwise
 
@@ -41,39 +43,52 @@ def default_schedule(op: Pointwise, isa: Isa, threads: int = 2) -> UpsampleAddSc
     return UpsampleAddSchedule(tile, min(threads, op.height))
 
 
-def pack(op: Pointwise, isa: Isa, weight: Array, bias: Array) -> list[NDArray[Any]]:
-    """Constants in call order: weight, bias, row and column tables."""
+def pack(
+    op: Pointwise, isa: Isa, weight: Array, bias: Array, scales: Scales | None = None
+) -> list[NDArray[Any]]:
+    """Constants in call order: weight, bias, row and column tables. In int8, with `scales` of x,
+    low and y: codes of y and low, weight, bias, multiplier, tables."""
     tables = [table for axis in axes_of(op) for table in axis.table()]
-    return [pack_pointwise(isa, weight), pack_vector(isa, bias), *tables]
+    if scales is None:
+        return [pack_pointwise(isa, weight), pack_vector(isa, bias), *tables]
+    (x, low), unit = scales.inputs, unit_of(op.act, scales.output, op.wide)
+    return [
+        codes(writing(scales.output), reading(low, unit)),
+        *pack_product(isa, weight, bias, x, scales.weights[0], unit),
+        *tables,
+    ]
 
 
 def emit(op: Pointwise, schedule: UpsampleAddSchedule, isa: Isa) -> Any:  # noqa: ANN401
-    """PrimFunc(x, low, weight, bias, row and column tables, y)."""
+    """PrimFunc(x, low, constants, y)."""
     tasks = schedule.row_tasks
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
         x = Map(isa, f, "x", op.cin, op.height, op.width)
         low = Map(isa, f, "low", op.cout, op.low_height, op.low_width)
+        coded = codes_of(isa, f, 2)
+        ending = Ending(isa, op.act, None if op.wide else code_at(coded, 0))
+        low.reads = code_at(coded, 1)
         product = Product(isa, f, op.cin, op.cout)
         rows, columns = AxisTable(f, "row", axes_of(op)[0]), AxisTable(f, "column", axes_of(op)[1])
-        y = Map(isa, f, "y", *op.output)
+        y = output_map(isa, f, op)
 
         def one_row(above: BlendedRow, source: Row, out: Row) -> None:
             def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
-                acc = ir.Registers(px * ob, isa.lanes)
-                for p in range(px):
-                    sample = columns.at(begin + p, isa.lanes)
-                    for o in range(ob):
-                        acc[p * ob + o] = product.bias(first + o) + above.sample(first + o, sample)
+                samples: dict[int, Any] = {}
+
+                def added(p: int, o: int) -> ir.Expr:
+                    if p not in samples:
+                        samples[p] = columns.at(begin + p, isa.lanes)
+                    return above.sample(first + o, samples[p])
+
                 product.tile(
                     px,
                     ob,
                     first,
                     x=lambda p, block, lane: source.operand(block, begin + p, lane),
-                    finish=lambda p, o, v: out.store(
-                        first + o, begin + p, ir.activate(v, op.act, isa.lanes)
-                    ),
-                    registers=acc,
+                    start=added,
+                    finish=lambda p, o, *v: out.store(first + o, begin + p, *ending.apply(*v)),
                 )
 
             over_row_tiles(product.blocks, op.width, schedule.tile, tile)

@@ -28,7 +28,7 @@ class CancelLayouts:
         """Apply the pass."""
         graph = Graph(module["main"])
         replaced: dict[relax.Var, relax.Var] = {}
-        retyped: dict[relax.Var, tuple[Convert, relax.Var]] = {}
+        retyped: dict[relax.Var, tuple[Convert, list[relax.Expr]]] = {}
         packed: dict[tuple[relax.Var, DType], relax.Var] = {}
         for var in graph.vars:
             pack = called_conversion(module, graph.definition(var), "pack")
@@ -44,7 +44,9 @@ class CancelLayouts:
             else:
                 packed[planar, pack.dtype] = var
                 if unpack is not None:
-                    retyped[var] = _between(unpack, pack), producer.args[1].fields[0]
+                    source, *ours = producer.args[1].fields
+                    _, *theirs = graph.definition(var).args[1].fields
+                    retyped[var] = _between(unpack, pack), [source, *ours, *theirs]
         if not replaced and not retyped:
             return module
         mutator = _Replace(module, self.kernels, replaced, retyped)
@@ -60,7 +62,7 @@ class _Replace(relax.PyExprMutator):  # type: ignore[misc]
         module: tvm.IRModule,
         kernels: CpuKernels,
         replaced: dict[relax.Var, relax.Var],
-        retyped: dict[relax.Var, tuple[Convert, relax.Var]],
+        retyped: dict[relax.Var, tuple[Convert, list[relax.Expr]]],
     ) -> None:
         super().__init__(module)
         self.replaced, self.retyped = replaced, retyped
@@ -70,9 +72,9 @@ class _Replace(relax.PyExprMutator):  # type: ignore[misc]
         if binding.var in self.replaced:
             self.set_var_remap(binding.var, self.visit_expr(self.replaced[binding.var]))
         elif binding.var in self.retyped:
-            operation, source = self.retyped[binding.var]
-            value = self.emitter.convert(operation, self.visit_expr(source))
-            self.set_var_remap(binding.var, value)
+            operation, given = self.retyped[binding.var]
+            arguments = [self.visit_expr(argument) for argument in given]
+            self.set_var_remap(binding.var, self.emitter.converted(operation, arguments))
         else:
             super().visit_var_binding_(binding)
 

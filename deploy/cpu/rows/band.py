@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from deploy import ir
+from deploy.cpu.convolution import products_of
+from deploy.cpu.elements import Element
 from deploy.cpu.isa import Isa
 from deploy.cpu.rows.maps import Map
 from lut.ops import CHANNELS, Conv, Pair
+
+_ROWS_AHEAD = 2  # of the row that is copied; the hardware does not ask for the next row by itself
 
 
 class Band(Protocol):
@@ -24,6 +28,11 @@ class Band(Protocol):
         self, part: int, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr
     ) -> ir.Expr:
         """One float."""
+
+    def operand(
+        self, part: int, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr
+    ) -> ir.Expr:
+        """What `dot` of the band's element takes of a pixel: the channels from `lane` on."""
 
 
 class Inputs:
@@ -42,6 +51,11 @@ class Inputs:
             self.image = f.param("image", (1, *size, CHANNELS), "uint8")
         else:
             self.image = f.param("image", (1, CHANNELS, *size))
+
+    @property
+    def element(self) -> Element:
+        """Of the band and the weights: an image's numbers stay float32."""
+        return products_of(self.isa, self.op)
 
     def constants(self, f: ir.PrimFuncBuilder) -> None:
         """Declare how an image is normalised: factors and shifts of three vectors of interleaved
@@ -64,7 +78,7 @@ class Inputs:
 
 
 class MapBand:
-    """A `Band` of blocked maps: (blocks, rows, columns, c)."""
+    """A `Band` of blocked maps, as they are stored: (blocks, rows, columns, c)."""
 
     def __init__(
         self, isa: Isa, maps: Sequence[Map], size: Pair, blocks: int | None, step: Pair
@@ -73,7 +87,8 @@ class MapBand:
         self.blocks = sum(x.blocks for x in maps) if blocks is None else blocks
         self._whole = blocks is None
         self._first = [sum(x.blocks for x in maps[:i]) for i in range(len(maps))]
-        self._buffer = ir.scratch(self.blocks * self.rows * self.columns * isa.lanes)
+        size_of_all = self.blocks * self.rows * self.columns * isa.lanes
+        self._buffer = ir.scratch(size_of_all, isa.element.stored)
 
     def _at(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
         return ((block * self.rows + row) * self.columns + column) * self.isa.lanes
@@ -81,6 +96,7 @@ class MapBand:
     def fill(self, row: ir.Expr, column: ir.Expr, first: ir.Expr = 0) -> None:
         """As `Band.fill`."""
         c, here = self.isa.lanes, 0
+        zeros = ir.cast(ir.const(0, c), self.isa.element.stored, c)
         for x in self.maps:
             blocks = x.blocks if self._whole else self.blocks
             with ir.serial(0, blocks) as block, ir.serial(0, self.rows) as r:
@@ -89,12 +105,14 @@ class MapBand:
                 base = ir.bind(self._at(here + block, r, 0))
 
                 def clear(i: ir.Expr, base: ir.Expr = base) -> None:
-                    ir.store(self._buffer, ir.const(0, c), base + i * c, lanes=c)
+                    ir.store(self._buffer, zeros, base + i * c, lanes=c)
 
                 with ir.loop(0, low) as i:
                     clear(i)
                 with ir.loop(low, high) as i:
-                    value = x.vector(first + block, y, column + i * self._step[1])
+                    at = ir.bind(column + i * self._step[1])
+                    x.prefetch(first + block, y + _ROWS_AHEAD * self._step[0], at, 1)
+                    value = ir.load(x.buffer, 0, first + block, y, at, 0, lanes=c)
                     ir.store(self._buffer, value, base + i * c, lanes=c)
                 with ir.loop(high, self.columns) as i:
                     clear(i)
@@ -104,11 +122,20 @@ class MapBand:
         self, part: int, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr
     ) -> ir.Expr:
         """As `Band.value`."""
-        return self._buffer[self._at(self._first[part] + block, row, column) + lane]
+        at = self._at(self._first[part] + block, row, column) + lane
+        return self.isa.element.value(self._buffer, at)
+
+    def operand(
+        self, part: int, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr
+    ) -> ir.Expr:
+        """As `Band.operand`."""
+        at = self._at(self._first[part] + block, row, column) + lane
+        return self.isa.element.operand(self._buffer, at)
 
     def vector(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
-        """A channel block of one pixel, counted through all parts."""
-        return ir.load(self._buffer, self._at(block, row, column), lanes=self.isa.lanes)
+        """A channel block of one pixel, counted through all parts, as floats."""
+        at = self._at(block, row, column)
+        return self.isa.element.load(self._buffer, at, lanes=self.isa.lanes)
 
 
 class InPlace:
@@ -131,6 +158,13 @@ class InPlace:
         of = self._maps[part].row(self._row + row)
         return of.value(self._first + block, self._column + column, lane)
 
+    def operand(
+        self, part: int, block: ir.Expr, row: ir.Expr, column: ir.Expr, lane: ir.Expr
+    ) -> ir.Expr:
+        """As `Band.operand`."""
+        of = self._maps[part].row(self._row + row)
+        return of.operand(self._first + block, self._column + column, lane)
+
 
 class ImageBand:
     """A `Band` of an image: its one block has three lanes. Pixels interleaved, or planes."""
@@ -148,6 +182,8 @@ class ImageBand:
         if self._interleaved:
             return self._buffer[(row * self.columns + column) * CHANNELS + lane]
         return self._buffer[(lane * self.rows + row) * self.columns + column]
+
+    operand = value
 
     def fill(self, row: ir.Expr, column: ir.Expr, first: ir.Expr = 0) -> None:
         """As `Band.fill`."""

@@ -18,7 +18,8 @@ class BlendedRow:
         """Become the row of output row y."""
         y0, y1, w0, w1 = self._rows.at(y, self._lanes)
         with ir.serial(0, self._x.blocks) as block, ir.serial(0, self._x.width) as column:
-            value = self._x.vector(block, y0, column) * w0 + self._x.vector(block, y1, column) * w1
+            upper, lower = (self._x.vector(block, y, column) for y in (y0, y1))
+            value = self.isa.element.mix(upper, w0, lower, w1, self._lanes)
             ir.store(self._buffer, value, self._at(block, column), lanes=self._lanes)
 
     def _at(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
@@ -38,4 +39,4 @@ class BlendedRow:
         x0, x1, w0, w1 = sample
         left = ir.load(self._buffer, self._at(block, x0), lanes=self._lanes)
         right = ir.load(self._buffer, self._at(block, x1), lanes=self._lanes)
-        return left * w0 + right * w1
+        return self.isa.element.mix(left, w0, right, w1, self._lanes)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from deploy import ir
 from deploy.cpu.isa import Isa
 from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.codes import Code
 from deploy.cpu.rows.cuts import Chunk, Span, over_chunks, over_strips, row_range
 from deploy.cpu.rows.depthwise import DepthwiseRows
+from deploy.cpu.rows.depthwise_bytes import DepthwiseBytes
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.project import Project
 from deploy.cpu.rows.ring import Band, Phase, Ring
@@ -24,10 +26,16 @@ class Block:
     isa: Isa
     band: Band
     maker: Maker
-    depthwise: DepthwiseRows
+    depthwise: DepthwiseRows | DepthwiseBytes
     project: Project
     hidden: int
     chunk: int
+    ring: Code | None = None  # of the maker's rows
+
+    def make_ring(self) -> Ring:
+        """Of a thread."""
+        pad = None if self.ring is None else self.ring.zero()
+        return Ring(self.isa, self.band, self.chunk, pad)
 
     def in_ranges(self, tasks: int, y: Map, residual: Map | None = None) -> None:
         """The map y, each class of rows in `tasks` ranges, all in parallel.
@@ -40,7 +48,7 @@ class Block:
             phase = Phase(phases, ir.bind(index // tasks)) if phases > 1 else Phase()
             task = ir.bind(index % tasks) if phases > 1 else index
             top, bottom = map(ir.bind, row_range(task, tasks, phase.rows(window.out_height)))
-            ring = Ring(self.isa, self.band, self.chunk)
+            ring = self.make_ring()
             hidden = RowBuffer(self.isa, self.chunk, self.band.strip)
 
             def strip(left: ir.Expr) -> None:
@@ -64,16 +72,16 @@ class Block:
         with ir.parallel(0, blocks // self.chunk) as index:
             first = ir.bind(index * self.chunk)
             part = Chunk(first, self.chunk * c, self.chunk)
-            ring = Ring(self.isa, self.band, self.chunk)
+            ring = self.make_ring()
 
             def strip(left: ir.Expr) -> None:
                 ring.clear(left)
                 sweep = Sweep(self.maker, ring, Phase(), part, left, 0)
                 with ir.loop(0, window.out_height) as row:
 
-                    def keep(block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
+                    def keep(block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
                         pixel = row * window.out_width + left + column
-                        hidden.store(first + block, pixel, vector)
+                        hidden.store(first + block, pixel, *vectors)
 
                     self._depthwise_row(sweep, row, keep)
 
@@ -112,7 +120,7 @@ class BlockRows:
         self._block, strip = block, block.band.strip
         most = block.band.window.out_width - strip
         left = ir.bind(ir.maximum(0, ir.minimum(span.begin, most)))
-        ring = Ring(block.isa, block.band, block.chunk)
+        ring = block.make_ring()
         self._hidden = RowBuffer(block.isa, block.chunk, strip)
         self._row = RowBuffer(block.isa, block.project.product.blocks, strip, left)
         ring.clear(left)

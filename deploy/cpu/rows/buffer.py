@@ -28,9 +28,10 @@ class RowBuffer:
         """As `Row.vector`."""
         return self._element.load(self._buffer, self._at(block, column), lanes=self._lanes)
 
-    def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
+    def store(self, block: ir.Expr, column: ir.Expr, *vectors: ir.Expr) -> None:
         """As `Row.store`."""
-        self._element.store(self._buffer, vector, self._at(block, column), lanes=self._lanes)
+        at = self._at(block, column)
+        self._element.store_run(self._buffer, vectors, at, lanes=self._lanes)
 
     def ahead(self, column: ir.Expr, pixels: int) -> None:
         """Nothing to ask for: it was written just now."""

@@ -4,26 +4,26 @@ from collections.abc import Callable
 
 from deploy import ir
 from deploy.cpu.isa import Tile
+from deploy.cpu.rows.codes import Ending
 from deploy.cpu.rows.cuts import Chunk, Span
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.stage import Keep, Source
-from lut.ops import Activation
 
 
 class Expand:
-    """act(W x + b) of the rows of a source; a `Maker`. While it reads a pixel it asks for the one
-    `prefetch` pixels ahead (0: for none)."""
+    """The ending of W x + b of the rows of a source; a `Maker`. While it reads a pixel it asks for
+    the one `prefetch` pixels ahead (0: for none)."""
 
     def __init__(
-        self, source: Source, product: Product, act: Activation, tile: Tile, prefetch: int = 0
+        self, source: Source, product: Product, ending: Ending, tile: Tile, prefetch: int = 0
     ) -> None:
-        self.source, self.product, self.act = source, product, act
+        self.source, self.product, self.ending = source, product, ending
         self.tile, self.prefetch = tile, prefetch
 
     def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> Callable[[ir.Expr, Keep], None]:
         """As `Maker.start`."""
         source = self.source.start(first, span)
-        px, lanes = min(self.tile.px, span.inside), self.product.isa.lanes
+        px = min(self.tile.px, span.inside)
 
         def next_row(number: ir.Expr, keep: Keep) -> None:
             source.advance(number)
@@ -38,9 +38,8 @@ class Expand:
                         ob,
                         chunk.first + block,
                         x=lambda p, block, lane: row.operand(block, begin + p, lane),
-                        finish=lambda p, o, v: keep(
-                            block + o, begin + p, ir.activate(v, self.act, lanes)
-                        ),
+                        start=self.ending.starts(),
+                        finish=lambda p, o, *v: keep(block + o, begin + p, *self.ending.apply(*v)),
                     )
 
                 span.over_tiles(px, tile)

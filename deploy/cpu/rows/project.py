@@ -4,18 +4,22 @@ residual."""
 from deploy import ir
 from deploy.cpu.isa import Tile
 from deploy.cpu.rows.buffer import RowBuffer
+from deploy.cpu.rows.codes import Ending
 from deploy.cpu.rows.cuts import Chunk
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
-from deploy.cpu.rows.stage import Rows
+from deploy.cpu.rows.stage import Row, Rows
 from deploy.cpu.tiles import over_row_tiles
+
+SUM_BYTES = 4  # of an element that holds what a part of the channels gives
 
 
 class Project:
-    """W x + b [+ residual], chunk by chunk of the input channels."""
+    """W x + b [+ residual], chunk by chunk of the input channels; of elements that hold no sums,
+    all of them are one chunk. The `ending` has no activation."""
 
-    def __init__(self, product: Product, tile: Tile) -> None:
-        self.product, self.tile = product, tile
+    def __init__(self, product: Product, tile: Tile, ending: Ending) -> None:
+        self.product, self.tile, self.ending = product, tile, ending
 
     def row(
         self,
@@ -30,6 +34,9 @@ class Project:
         begins at block 0 starts it."""
         lanes, number = self.product.isa.lanes, ir.bind(number)
         out, added = y.row(number), residual.row(number) if residual is not None else None
+        if self.product.isa.element.bytes < SUM_BYTES:
+            self._whole_row(x, left, out, added)
+            return
 
         def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
             acc = ir.Registers(px * ob, lanes)
@@ -69,6 +76,27 @@ class Project:
 
         over_row_tiles(self.product.blocks, x.columns, self.tile, tile)
 
+    def _whole_row(self, x: RowBuffer, left: ir.Expr, out: Row, added: Row | None) -> None:
+        """The row, all of whose input channels are in x."""
+
+        def tile(first: ir.Expr, ob: int, begin: ir.Expr, px: int) -> None:
+            def addend(p: int, o: int) -> ir.Expr:
+                assert added is not None
+                return added.vector(first + o, left + begin + p)
+
+            self.product.tile(
+                px,
+                ob,
+                first,
+                x=lambda p, block, lane: x.operand(block, begin + p, lane),
+                start=self.ending.starts() if added is None else addend,
+                finish=lambda p, o, *v: out.store(
+                    first + o, left + begin + p, *self.ending.apply(*v)
+                ),
+            )
+
+        over_row_tiles(self.product.blocks, x.columns, self.tile, tile)
+
     def map(
         self, x: RowBuffer, pixels: int, tasks: int, y: Map, residual: Map | None = None
     ) -> None:
@@ -77,17 +105,15 @@ class Project:
         out = y.as_row().row(0)
         added = residual.as_row() if residual is not None else None
 
-        def init(block: ir.Expr, pixel: ir.Expr) -> ir.Expr:
-            value = self.product.bias(block)
-            if added is not None:
-                value = value + added.vector(block, 0, pixel)
-            return value
+        def addend(pixel: ir.Expr, block: ir.Expr) -> ir.Expr:
+            assert added is not None
+            return added.vector(block, 0, pixel)
 
         self.product.over_pixels(
             pixels,
             self.tile,
             tasks,
             x=lambda pixel, block, lane: x.operand(block, pixel, lane),
-            init=init,
-            finish=out.store,
+            start=self.ending.starts() if added is None else addend,
+            finish=lambda pixel, block, *v: out.store(block, pixel, *self.ending.apply(*v)),
         )

@@ -1,12 +1,13 @@
 """The ring of newest rows that a window moves over.
 
-It is padded with zeros left and right, so that the window has no special columns. Rows outside the
-map are never stored: the loop over the window's rows leaves them out.
+It is padded with zeros (bytes: the zero point) left and right, so that the window has no special
+columns. Rows outside the map are never stored: the loop over the window's rows leaves them out.
 """
 
 from dataclasses import dataclass
 
 from deploy import ir
+from deploy.cpu.elements import FLOAT32
 from deploy.cpu.isa import Isa
 from deploy.cpu.rows.cuts import Span
 from deploy.cpu.window import Window
@@ -76,11 +77,21 @@ class Band:
 
 
 class Ring:
-    """The rows of `blocks` channel blocks that the window sees, in memory of the thread."""
+    """The rows of `blocks` channel blocks that the window sees, in memory of the thread.
 
-    def __init__(self, isa: Isa, band: Band, blocks: int) -> None:
+    Floats of each pixel, but bytes of an integer element. Of those the columns that one output sees
+    lie together: a row is divided into `classes`, its columns modulo the dilation.
+    """
+
+    def __init__(self, isa: Isa, band: Band, blocks: int, pad: ir.Expr | None = None) -> None:
         self.band, self.blocks, self._lanes = band, blocks, isa.lanes
-        self._buffer = ir.scratch(band.rows * blocks * band.columns * isa.lanes)
+        self._element = isa.element if isa.element.integer else FLOAT32
+        self._pad = ir.const(0, isa.lanes) if pad is None else ir.bind(ir.splat(pad, isa.lanes))
+        self.classes = band.window.dilation if isa.element.integer else 1
+        self._columns = self.classes * -(-band.columns // self.classes)
+        # Behind the last column a window may read on, to no effect.
+        elements = (band.rows * blocks * self._columns + self._element.group) * isa.lanes
+        self._buffer = ir.scratch(elements, self._element.stored)
 
     def clear(self, left: ir.Expr) -> None:
         """Zeros in the columns outside the map, for the strip from output column `left` on."""
@@ -89,8 +100,8 @@ class Ring:
         behind = ir.bind(ir.minimum(columns, self.band.window.width - origin))
 
         def zero(row: ir.Expr, column: ir.Expr) -> None:
-            at = (row * columns + column) * self._lanes
-            ir.store(self._buffer, ir.const(0, self._lanes), at, lanes=self._lanes)
+            at = (row * self._columns + self._place(column)) * self._lanes
+            ir.store(self._buffer, self._pad, at, lanes=self._lanes)
 
         with ir.serial(0, self.band.rows * self.blocks) as row:
             with ir.loop(0, before) as column:
@@ -98,8 +109,15 @@ class Ring:
             with ir.loop(behind, columns) as column:
                 zero(row, column)
 
-    def _at(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr) -> ir.Expr:
-        return ((slot * self.blocks + block) * self.band.columns + column) * self._lanes
+    def _place(self, column: ir.Expr) -> ir.Expr:
+        """Of a column in a row."""
+        if self.classes == 1:
+            return column
+        each = self._columns // self.classes
+        return column % self.classes * each + column // self.classes
+
+    def _at(self, slot: ir.Expr, block: ir.Expr, place: ir.Expr) -> ir.Expr:
+        return ((slot * self.blocks + block) * self._columns + place) * self._lanes
 
     def slot(self, row: ir.Expr) -> ir.Expr:
         """Where a row lies, by its number in the phase."""
@@ -109,6 +127,18 @@ class Ring:
         """A channel block of one pixel; columns count from the strip's first."""
         return ir.load(self._buffer, self._at(slot, block, column), lanes=self._lanes)
 
-    def store(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
-        """Write a channel block of one pixel."""
-        ir.store(self._buffer, vector, self._at(slot, block, column), lanes=self._lanes)
+    def operands(self, slot: ir.Expr, block: ir.Expr, of: ir.Expr, number: ir.Expr) -> ir.Expr:
+        """What `Element.dot` takes of four neighbouring columns of class `of`, from its `number`th
+        on, in every lane of a channel of its own."""
+        at = self._at(slot, block, of * (self._columns // self.classes) + number)
+        return self._element.columns(self._buffer, at, lanes=self._lanes)
+
+    def store(self, slot: ir.Expr, block: ir.Expr, column: ir.Expr, *vectors: ir.Expr) -> None:
+        """Write a channel block of neighbouring pixels, from a column on."""
+        if self.classes == 1:
+            at = self._at(slot, block, column)
+            self._element.store_run(self._buffer, vectors, at, lanes=self._lanes)
+            return
+        for number, vector in enumerate(vectors):
+            at = self._at(slot, block, self._place(ir.bind(column + number)))
+            self._element.store(self._buffer, vector, at, lanes=self._lanes)

@@ -6,7 +6,12 @@ from typing import Protocol, TypeAlias
 from deploy import ir
 from deploy.cpu.rows.cuts import Chunk, Span
 
-Keep: TypeAlias = Callable[[ir.Expr, ir.Expr, ir.Expr], None]  # channel block, column, vector
+
+class Keep(Protocol):
+    """Takes a channel block of neighbouring pixels: `Row.store`."""
+
+    def __call__(self, block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
+        """The vectors are of one pixel each, from `column` on."""
 
 
 class Row(Protocol):
@@ -21,8 +26,8 @@ class Row(Protocol):
     def vector(self, block: ir.Expr, column: ir.Expr) -> ir.Expr:
         """A channel block of one pixel."""
 
-    def store(self, block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
-        """Write a channel block of one pixel."""
+    def store(self, block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
+        """Write a channel block of one pixel, or of neighbouring ones from `column` on."""
 
     def ahead(self, column: ir.Expr, pixels: int) -> None:
         """Ask for `pixels` pixels of every block, which are read later."""
@@ -49,10 +54,13 @@ class SourceRows(Rows, Protocol):
         """Bring in a row; each behind the one before."""
 
 
+MakeRow: TypeAlias = Callable[[ir.Expr, Keep], None]
+
+
 class Maker(Protocol):
     """Makes rows of channels that no map holds."""
 
-    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> Callable[[ir.Expr, Keep], None]:
+    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
         """Of a thread, for `chunk` in `span` of the rows from `first` on: what makes a row by its
         number, each behind the one before, and hands on its vectors. Channel blocks count from the
         chunk's first."""

@@ -38,7 +38,7 @@ class Sweep:
     def _fill(self, row: ir.Expr) -> None:
         slot, origin = self.ring.slot(row), self.ring.band.origin(self.left)
 
-        def keep(block: ir.Expr, column: ir.Expr, vector: ir.Expr) -> None:
-            self.ring.store(slot, block, column - origin, vector)
+        def keep(block: ir.Expr, column: ir.Expr, /, *vectors: ir.Expr) -> None:
+            self.ring.store(slot, block, column - origin, *vectors)
 
         self._make(self.phase.map_row(row), keep)

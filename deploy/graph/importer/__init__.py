@@ -20,6 +20,7 @@ from deploy.graph.importer.node import (
     shape_of,
 )
 from deploy.graph.importer.registry import OPERATORS
+from deploy.graph.stored import DOMAIN
 from lut.errors import UserError
 
 _OLDEST, _NEWEST = 13, 20  # opsets whose operators mean what the functions here write
@@ -77,7 +78,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
             f"{node.domain + '.' if node.domain else ''}{node.op_type} (node {node.name or '?'})"
         )
         for node in model.graph.node
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS
+        if node.domain not in ("", "ai.onnx", DOMAIN) or node.op_type not in OPERATORS
     }
     if unknown:
         raise UserError(

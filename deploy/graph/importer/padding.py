@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from tvm import tirx
+from tvm import relax, tirx
 
 from deploy.graph.importer.indexing import take
-from deploy.graph.importer.node import Expr, Node, Scalar
+from deploy.graph.importer.node import Expr, Node, Scalar, constant
 
 
 def pad(node: Node) -> Expr:
@@ -29,6 +29,12 @@ def pad(node: Node) -> Expr:
     filling = node.optional(2, "value")
     if filling is not None and filling.size != 1:
         node.refuse("its value must be one number; the file is not valid ONNX")
+    ends = [axis for axis in range(len(old)) if end[axis]]
+    number = 0 if filling is None or node.dtype() == "bool" else filling.item()
+    if number and not any(begin) and len(ends) == 1 and end[ends[0]] > 0:  # a column of ones, say
+        beside = [end[axis] if axis == ends[0] else size for axis, size in enumerate(old)]
+        more = constant(np.full(beside, number, node.dtype()))
+        return relax.op.concat([x, more], ends[0])
     value = tirx.const(0 if filling is None else filling.item(), node.dtype())
     if node.dtype() == "bool":
         value = tirx.const(bool(filling is not None and filling.item()), "bool")

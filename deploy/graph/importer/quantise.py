@@ -5,6 +5,7 @@ from onnx import TensorProto, helper
 from tvm import relax, tirx
 
 from deploy.graph.importer.node import Constant, Expr, Node, Scalar, constant
+from deploy.graph.stored import FUNCTION
 
 _QUANTISED = ("uint8", "int8", "uint16", "int16")
 
@@ -40,6 +41,13 @@ def dequantize_linear(node: Node) -> Expr:
         relax.op.astype(node.tensor(0), "int32"), constant(zero.astype(np.int32))
     )
     return relax.op.multiply(relax.op.astype(wide, scale.dtype.name), constant(scale))
+
+
+def stored(node: Node) -> Expr:
+    """A map that lies in memory on a grid of 8 bits (`deploy.graph.stored`)."""
+    x, *grid = node.tensor(0), node.parameter(1, "scale"), node.parameter(2, "zero point")
+    arguments = [x, *(constant(np.asarray(value)) for value in grid)]
+    return relax.op.call_pure_packed(FUNCTION, *arguments, ty_args=x.ty)
 
 
 def _parameters(node: Node, dtype: str) -> tuple[Constant, Constant]:

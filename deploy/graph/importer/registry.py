@@ -137,6 +137,7 @@ OPERATORS: dict[str, Callable[[Node], Result]] = {
     # Quantised numbers.
     "DequantizeLinear": quantise.dequantize_linear,
     "QuantizeLinear": quantise.quantize_linear,
+    "Stored": quantise.stored,
     # Shapes and places.
     "Concat": shapes.concat,
     "Constant": shapes.constant_value,

@@ -17,6 +17,7 @@ from deploy.graph.match.local_global import match_local_global
 from deploy.graph.match.logits import match_logits
 from deploy.graph.match.pointwise import match_pointwise
 from deploy.graph.match.pool import match_pool
+from deploy.graph.match.product import match_product
 from deploy.graph.match.resample import match_resample
 from deploy.graph.match.resize import match_resize
 from deploy.graph.match.stem import match_stem
@@ -40,6 +41,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_depthwise,
     match_conv,
     match_attention,
+    match_product,
     match_channel_norm,
     match_labels,
     match_masks,

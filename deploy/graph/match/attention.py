@@ -7,97 +7,71 @@ from tvm import relax
 
 from deploy.graph.match.found import Found
 from deploy.graph.match.steps import steps_to
+from deploy.graph.orders import Heads, heads_behind, inverse, order_of_result
+from deploy.graph.scores import scores_of
 from deploy.graph.view import Graph, map_of, shape_of
-from lut.ops import Attention
+from lut.ops import Attention, Step
 
-_Vars = tuple[relax.Var, ...]
+_Parts = tuple[Attention, list[relax.Var], dict[str, Any], tuple[relax.Var, ...]]
 
 
 def match_attention(graph: Graph, var: relax.Var) -> Iterator[Found]:
-    """``softmax([scale *] q k) v -> steps`` as `ChannelsFirst` writes it.
+    """``softmax([scale *] q k [+ bias]) v -> steps`` of matrices (groups, heads, pixels, channels)
+    that maps are split into, as `ChannelsFirst` writes it.
 
-    The maps are split into heads, (1, heads, channels, pixels), multiplied as matrices, and the
-    result is put together again; nothing between is read elsewhere.
+    The result is put together to a map again; nothing between is read elsewhere.
     """
     for steps in steps_to(graph, var):
-        found = _heads(graph, steps.source)
+        found = _heads(graph, steps.source, steps.then)
         if found is None:
             continue
-        (q, k, v), heads, scale, inner = found
-        q_map, k_map, v_map = map_of(q), map_of(k), map_of(v)
-        operation = Attention(
-            heads, q_map[0] // heads, v_map[0] // heads, *q_map[1:], *k_map[1:], steps.then
-        )
+        operation, inputs, weights, inner = found
         yield Found(
-            operation, [q, k, v, *steps.operands], var, (*steps.inner, *inner),
-            {"scale": scale, "steps": list(steps.vectors)},
+            operation, [*inputs, *steps.operands], var, (*steps.inner, *inner),
+            {**weights, "steps": list(steps.vectors)},
         )  # fmt: skip
 
 
-def _heads(graph: Graph, var: relax.Var) -> tuple[_Vars, int, float, _Vars] | None:
-    """q, k and v, how many heads, the scale, and the values between."""
-    joined = graph.call(var, "relax.reshape")
-    turned = None if joined is None else _turned(graph, joined.args[0])
-    product = None if turned is None else graph.call(turned, "relax.matmul")
-    if joined is None or product is None:
+def _heads(graph: Graph, var: relax.Var, then: tuple[Step, ...]) -> _Parts | None:
+    result = order_of_result(graph, var)
+    product = None if result is None else graph.call(result[0], "relax.matmul")
+    if result is None or product is None or len(shape_of(result[0])) != 4:
         return None
-    softmax = graph.call(product.args[0], "relax.nn.softmax")
-    if softmax is None or int(softmax.attrs.axis) not in (-1, 3):
+    scores = scores_of(graph, product.args[0])
+    if scores is None:
         return None
-    inner = [joined.args[0], turned, product.args[0], softmax.args[0]]
-    scores, scale = softmax.args[0], 1.0
-    scaled = graph.call(scores, "relax.multiply")
-    if scaled is not None:
-        for value, other in (tuple(scaled.args), tuple(scaled.args)[::-1]):
-            number = graph.constant(other)
-            if number is not None and number.size == 1:
-                scores, scale = value, float(number.item())
-                inner.append(scores)
-                break
-    matrix = graph.call(scores, "relax.matmul")
-    if matrix is None:
-        return None
-    parts: list[Any] = []
-    for value, is_turned in (
-        (matrix.args[0], True),
-        (matrix.args[1], False),
-        (product.args[1], True),
-    ):
-        inner.append(value)
-        split = _turned(graph, value) if is_turned else value
-        if split is None:
+    inner = [*result[2], *scores.inner]
+    maps: list[relax.Var] = []
+    parts: list[Heads] = []
+    for number, value in enumerate((*scores.factors, product.args[1])):
+        behind = heads_behind(graph, value, turned=number == 1)
+        if behind is None:
             return None
-        if is_turned:
-            inner.append(split)
-        call = graph.call(split, "relax.reshape")
-        if call is None or not _is_map(call.args[0]) or len(shape_of(split)) != 4:
-            return None
-        parts.append((call.args[0], shape_of(split)))
-    heads = parts[0][1][1]
-    for part, shape in parts:
-        channels, height, width = map_of(part)
-        if shape != (1, heads, channels // heads, height * width) or channels % heads:
-            return None
-    if parts[1][0] is not parts[2][0] and map_of(parts[1][0])[1:] != map_of(parts[2][0])[1:]:
+        of, heads, moves = behind
+        inner += moves
+        maps.append(of)
+        parts.append(heads)
+    (q, k, v), (of_q, of_k, of_v) = maps, parts
+    if not of_q.grid == of_k.grid == of_v.grid or not of_q.heads == of_k.heads == of_v.heads:
         return None
-    q, k, v = (part for part, _ in parts)
+    if map_of(k)[1:] != map_of(v)[1:] or of_q.width != of_k.width:
+        return None
     if shape_of(var) != (1, map_of(v)[0], *map_of(q)[1:]):
+        return None
+    if result[1] != inverse(of_v.order(*map_of(q)[1:]), map_of(var)):
         return None
     if not all(graph.used_once(value) for value in inner):
         return None
-    return (q, k, v), heads, scale, tuple(inner)
-
-
-def _turned(graph: Graph, var: relax.Expr) -> Any:  # noqa: ANN401 - an Expr or None
-    """What has its last two axes exchanged."""
-    call = graph.call(var, "relax.permute_dims")
-    if call is None or call.attrs.axes is None:
-        return None
-    return call.args[0] if [int(a) for a in call.attrs.axes] == [0, 1, 3, 2] else None
-
-
-def _is_map(value: relax.Expr) -> bool:
-    if not isinstance(value, relax.Var) or str(value.ty.dtype) != "float32":
-        return False
-    shape = shape_of(value)
-    return len(shape) == 4 and shape[0] == 1
+    weights: dict[str, Any] = {"scale": scores.scale}
+    biases = 0
+    if scores.bias is not None:
+        bias = scores.bias.of(of_q.grid.count, of_q.heads)
+        if bias is None:
+            return None
+        biases = bias.shape[0] * bias.shape[1]
+        weights["bias"] = bias.reshape(biases, *bias.shape[2:])
+    operation = Attention(
+        of_q.heads, of_q.width, of_v.width, *map_of(q)[1:], *map_of(k)[1:], then,
+        of_q.grid.groups, of_q.grid.apart, biases,
+    )  # fmt: skip
+    return operation, [q, k, v], weights, tuple(inner)

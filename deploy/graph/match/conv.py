@@ -1,6 +1,6 @@
 """Convolutions of any window, with what they read and what follows them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -34,28 +34,29 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
         parts, between = parts_of(graph, window.input)
         if 1 < window.groups < len(weight):
             parts, between = [window.input], ()
-        source: dict[str, Any] = {}
-        inputs: Sequence[relax.Var] = parts
-        normalisation: dict[str, Any] | None = None
-        if weight.shape[1] == CHANNELS and window.groups == 1 and window.spread == (1, 1):
-            end = image_end(graph, window.input)
-            if end is not None:
-                inputs, between = [end.tensor], ()
-                source, normalisation = {"source": end.layout}, end.normalisation
         operation = Conv(
-            (CHANNELS,) if source else tuple(map_of(part)[0] for part in parts),
+            tuple(map_of(part)[0] for part in parts),
             len(weight), *map_of(window.input)[1:], weight.shape[2:], window.stride,
-            window.dilation, window.pad, window.spread, window.groups, **source, then=tuple(then),
+            window.dilation, window.pad, window.spread, window.groups, then=tuple(then),
         )  # fmt: skip
         weights = {
             "weight": weight.astype(np.float32), "bias": bias.astype(np.float32),
-            "steps": vectors, "normalisation": normalisation,
+            "steps": vectors, "normalisation": None,
         }  # fmt: skip
-        inner = (*steps.inner, *window.inner)
-        yield Found(operation, [*inputs, *steps.operands], var, (*inner, *between), weights)
+        inner, layers = (*steps.inner, *window.inner), {"weight": window.input}
+        if weight.shape[1] == CHANNELS and window.groups == 1 and window.spread == (1, 1):
+            end = image_end(graph, window.input)
+            if end is not None:
+                of_image = replace(operation, cin=(CHANNELS,), source=end.layout)
+                normalised = weights | {"normalisation": end.normalisation}
+                given = [end.tensor, *steps.operands]
+                yield Found(of_image, given, var, inner, normalised, layers)
+        read = [*parts, *steps.operands]
+        yield Found(operation, read, var, (*inner, *between), weights, layers)
         if len(parts) > 1 and window.groups > 1:
             operation = replace(operation, cin=(sum(operation.cin),))
-            yield Found(operation, [window.input, *steps.operands], var, inner, weights)
+            read = [window.input, *steps.operands]
+            yield Found(operation, read, var, inner, weights, layers)
 
 
 def match_conv_with_steps(graph: Graph, var: relax.Var) -> Iterator[Found]:

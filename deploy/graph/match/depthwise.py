@@ -18,4 +18,4 @@ def match_depthwise(graph: Graph, var: relax.Var) -> Iterator[Found]:
             block.act,
         )  # fmt: skip
         weights = {"weight": block.weight, "bias": block.bias}
-        yield Found(depthwise, [block.input], var, block.inner, weights)
+        yield Found(depthwise, [block.input], var, block.inner, weights, {"weight": block.input})

@@ -17,4 +17,5 @@ def match_global_pool(graph: Graph, var: relax.Var) -> Iterator[Found]:
     if block is not None and source is not None and graph.used_once(block.input):
         pool = GlobalPool(block.cin, block.cout, *plane_of(source), block.act)
         weights = {"weight": block.weight, "bias": block.bias}
-        yield Found(pool, [source], var, (*block.inner, block.input), weights)
+        inner = (*block.inner, block.input)
+        yield Found(pool, [source], var, inner, weights, {"weight": block.input})

@@ -66,7 +66,10 @@ def _whole(
         inner = (project.output, *inner)
     if expand is not None:
         inner = (*inner, depthwise.input, *expand.inner)
-    yield Found(block, [source], output, inner, weights)
+    layers = {"depthwise": depthwise.input, "project": project.input}
+    if expand is not None:
+        layers = {"expand": expand.input, **layers}
+    yield Found(block, [source], output, inner, weights, layers)
 
 
 def _expansion(graph: Graph, depthwise: ConvBlock) -> ConvBlock | None:

@@ -33,4 +33,5 @@ def match_local_global(graph: Graph, var: relax.Var) -> Iterator[Found]:
             inputs = [mid.input, *([gate] if gate is not None else []), low]
             weights = {"mid": mid.weights, "out": out.weights}
             inner = (*out.inner, out.input, total, up, local, *inner)
-            yield Found(block, inputs, var, inner, weights)
+            layers = {"mid": mid.input, "out": out.input}
+            yield Found(block, inputs, var, inner, weights, layers)

@@ -42,13 +42,15 @@ def match_pointwise(graph: Graph, var: relax.Var) -> Iterator[Found]:
                 )
                 inputs = [conv.input, *([gate] if gate is not None else []), addend]
                 inner = (*outer, own, *inner, *between)
-                yield Found(operation, inputs, var, inner, _weights(conv))
+                layers = {"weight": conv.input}
+                yield Found(operation, inputs, var, inner, _weights(conv), layers)
     for conv, gate, inner in gated(graph, value):
         operation = Pointwise(
             conv.cin, conv.cout, *plane_of(conv.input), act, gate=gate is not None
         )
         inputs = [conv.input, *([gate] if gate is not None else [])]
-        yield Found(operation, inputs, var, (*outer, *inner), _weights(conv))
+        layers = {"weight": conv.input}
+        yield Found(operation, inputs, var, (*outer, *inner), _weights(conv), layers)
 
 
 def _weights(conv: ConvBlock) -> dict[str, Array]:

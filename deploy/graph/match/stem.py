@@ -23,7 +23,7 @@ def match_stem(graph: Graph, var: relax.Var) -> Iterator[Found]:
         source = image_source(graph, block)
         stem = Stem(block.cout, *plane_of(block.input), source=source.layout, act=block.act)
         weights = {"weight": block.weight, "bias": block.bias, **source.normalisation}
-        yield Found(stem, [source.tensor], var, block.inner, weights)
+        yield Found(stem, [source.tensor], var, block.inner, weights, {"weight": block.input})
 
 
 @dataclass(frozen=True)

@@ -38,4 +38,5 @@ def match_stem_block(graph: Graph, var: relax.Var) -> Iterator[Found]:
     inner = (
         *project.inner, project.input, *depthwise.inner, depthwise.input, *first.inner,
     )  # fmt: skip
-    yield Found(block, [source.tensor], var, inner, weights)
+    layers = {"first": first.input, "depthwise": depthwise.input, "project": project.input}
+    yield Found(block, [source.tensor], var, inner, weights, layers)

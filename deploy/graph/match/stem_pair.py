@@ -26,4 +26,5 @@ def match_stem_pair(graph: Graph, var: relax.Var) -> Iterator[Found]:
             assert isinstance(first.operation, StemBlock)
             inner = (*second.inner, source, *first.inner)
             weights = {"first": first.weights, "second": second.weights}
-            yield Found(StemPair(first.operation, block), first.inputs, var, inner, weights)
+            pair = StemPair(first.operation, block)
+            yield Found(pair, first.inputs, var, inner, weights, parts=(first, second))

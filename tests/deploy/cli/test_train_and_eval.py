@@ -6,16 +6,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from deploy.cli.hmseg_deploy import main as deploy_main
 from deploy.graph.export import export_network, save_onnx
 from deploy.resolution import Resolution
 from hmseg.pretrained import load_released
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.zoo import create_model
 from tests.conditions import LITE0
-from tests.deploy.cli.conftest import hmseg
+from tests.deploy.cli.conftest import Done, hmseg, run_here
 from tests.deploy.reading.files import Network
 from tests.hmseg.data.folders import make_camvid, make_cityscapes, save
 
@@ -174,6 +176,14 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
         (("train", "--data", "{data}", "-o", "{out}", "--feature-weight", "1"),
          "feature weight is of a teacher"),
         (("train", "--data", "{data}", "-o", "{out}", "--backbone-rate", "0"), "must be in (0, 1]"),
+        (("train", "--data", "{data}", "-o", "{out}", "--quantise", "int4"),
+         "unknown quantisation 'int4': choose int8"),
+        (("train", "--data", "{data}", "-o", "{out}", "--quantise", "int8"),
+         "quantised training goes on from trained weights"),
+        (("train", "--data", "{data}", "-o", "{out}", "--quantise", "int8", "--begin-with",
+          "{run}/best.safetensors", "--teacher", "{run}/best.safetensors"),
+         "a teacher is of float training"),
+        (("search", "--data", "{data}", "-o", "{out}", "--quantise", "int8"), "--quantise"),
         (("eval", "{run}/nothing.safetensors", "--data", "{data}"), "no such checkpoint"),
         (("eval", "{run}/log.jsonl", "--data", "{data}"), "unknown model"),
         (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),
@@ -190,6 +200,31 @@ def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, me
     assert message in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
+
+
+def test_a_quantised_run_is_exported_with_its_scales(trained, data: Path, tmp_path: Path):
+    folder, _ = trained
+    run, graph = tmp_path / "run", tmp_path / "network.onnx"
+    arguments = (*TRAIN, "--data", data, "-o", run, "--quantise", "int8", "--lr", "1e-4", "--json")
+    done = hmseg(*arguments, "--begin-with", folder / "best.safetensors")
+    assert done.code == 0, done.err
+    assert "step 3 of 3: loss" in done.err
+    best = run / "best.safetensors"
+
+    def deploy(*arguments: object) -> Done:
+        return run_here(deploy_main, "hmseg-deploy", *arguments)
+
+    exported = deploy("export", "-m", best, "-r", "72x96", "-o", graph)
+    assert exported.code == 0, exported.err
+    assert "best.safetensors, step 3, int8" in exported.err
+    assert "DequantizeLinear" in {node.op_type for node in onnx.load(graph).graph.node}
+    reports = [json.loads(hmseg("eval", file, "--data", data, "--json").out)
+               for file in (best, graph)]  # fmt: skip
+    assert reports[0]["miou"] == pytest.approx(json.loads(done.out)["miou"])
+    assert reports[1]["miou"] == pytest.approx(reports[0]["miou"], abs=0.02)
+    other = deploy("export", "-m", best, "--classes", "3", "-o", graph)
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "a checkpoint has its own classes" in other.err
 
 
 def test_torchrun_writes_one_run(data: Path, tmp_path: Path):

@@ -33,6 +33,7 @@ from lut.ops import (
     Masks,
     Pointwise,
     Pool,
+    Product,
     Resample,
     Resize,
     Stem,
@@ -52,6 +53,7 @@ from tests.deploy.cpu.kernels import (
     test_inverted_residual,
     test_maps,
     test_pointwise,
+    test_product,
     test_stem,
     test_stem_block,
     test_stem_pair,
@@ -60,8 +62,8 @@ from tests.deploy.cpu.kernels import (
 
 FILES = (
     test_arg_max, test_attention, test_channel_norm, test_depthwise, test_ends, test_head,
-    test_inverted_residual, test_maps, test_pointwise, test_stem, test_stem_block, test_stem_pair,
-    test_windows,
+    test_inverted_residual, test_maps, test_pointwise, test_product, test_stem,
+    test_stem_block, test_stem_pair, test_windows,
 )  # fmt: skip
 
 # What `test_kernel` runs; tests/deploy/cpu/test_isa.py looks for a kernel that is missing.
@@ -76,6 +78,7 @@ TESTED = (
     Conv((20, 33), 40, 9, 17, then=("add", "prelu", "mul_channel", "scale", "mul_pixel")),
     Conv((8,), 5, 3, 4, (3, 3), pad=(1, 1, 2, 2), spread=(2, 2), then=("relu6",)),
     Conv((20, 33), 40, 9, 17, (3, 3), pad=(1, 1, 1, 1), then=("add", "gelu")),
+    Conv((20, 33), 40, 17, 34, (3, 3), (2, 2), pad=(1, 1, 1, 1), then=("relu",)),
     Conv((20, 33), 40, 9, 17, (3, 3), (1, 1), (6, 6), (6, 6, 6, 6), then=("add", "gelu")),
     Conv((20,), 20, 6, 50, (3, 1), dilation=(16, 1), pad=(16, 0, 16, 0), groups=20),
     Conv((16,), 96, 12, 40, (3, 3), pad=(1, 1, 1, 1), groups=16, then=("relu",)),
@@ -118,6 +121,7 @@ TESTED = (
     Pointwise(1, 64, 3, 4, "sigmoid", "low", low_height=5, low_width=7),
     Pool(20, 17, 33, (3, 3), (2, 2), pad=(1, 1, 1, 1)),
     Pool(8, 5, 7, (2, 2), (2, 2), pad=(0, 0, 1, 1), reduce="mean", then=("add", "relu")),
+    Product(2, 35, 5, 9, (5, 7), (1, 5)),
     Resample(33, 5, 7, 10, 14, (2, 2), ("add", "relu")),
     Resize(18, 20, 30, 8, 12),
     Resize(18, 20, 30, 12, 18),
@@ -194,6 +198,8 @@ def check(op, run):
             test_maps.test_global_mean(NEON, (op.channels, op.height, op.width))
         case Masks():
             test_arg_max.test_masks(NEON, op.classes, op.width, op.resampled)
+        case Product():
+            test_product.check(NEON, op)
         case Pool():
             inner(test_windows.test_pools_match_numpy)(NEON, op, op.reduce, op.then)
         case Resample():

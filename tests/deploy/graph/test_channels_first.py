@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.graph.channels_first import order_of_map, reshaped, tidy
+from deploy.graph.orders import order_of_map, reshaped, tidy
 from tests.deploy.graph.nets import RNG, TARGETS, Net, kernels_of, max_error, operations_of
 
 C, H, W = 32, 6, 8

@@ -16,9 +16,12 @@ from deploy.graph.export import (
     save_onnx,
 )
 from deploy.resolution import Resolution
+from hmseg.blocks import InvertedResidual
 from hmseg.data.classes import CAMVID, CITYSCAPES, classes_for
 from hmseg.data.normalise import MEAN, STD
 from hmseg.mrms import MRMSConfig
+from hmseg.testing import randomise_batch_norm
+from hmseg.train.quantise import FixedMap, MapQuantiser, fixed, quantise
 from lut.errors import UserError
 from tests.deploy import graphs
 from tests.deploy.graphs import photo, segmenter, write
@@ -277,3 +280,76 @@ class TestTensorInput:
         model = import_onnx(path, input_kind="tensor", mean=None, std=None)
         assert [value.name for value in model.graph.input] == ["tensor"]
         onnx.checker.check_model(model, full_check=True)
+
+
+class TestQuantised:
+    """A network with simulated quantisation, tiny as all here, and its QDQ graph in onnxruntime."""
+
+    @pytest.fixture(scope="class")
+    def network(self) -> nn.Module:
+        layers = (
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(),
+            InvertedResidual(8, 8, expansion=2, kernel=3, stride=1, dilation=1),
+            nn.Conv2d(8, 19, 1),
+        )  # fmt: skip
+        torch.manual_seed(0)
+        plain = nn.Sequential(*layers)
+        randomise_batch_norm(plain)
+        quantised = quantise(plain, "small")
+        with torch.no_grad():
+            quantised(normalised(photo()).float())
+        return quantised.eval()
+
+    @pytest.fixture(scope="class")
+    def graph(self, network: nn.Module) -> onnx.ModelProto:
+        return export_network(
+            network, "n", graphs.SIZE, output="logits", input_kind="tensor", num_classes=19
+        )
+
+    def test_every_map_agrees_to_a_quantum(self, network: nn.Module, graph: onnx.ModelProto):
+        image = normalised(photo(seed=1)).float()
+        watched = onnx.ModelProto()
+        watched.CopyFrom(graph)
+        nodes = [n for n in graph.graph.node if n.op_type == "QuantizeLinear"]
+        values = [
+            helper.make_tensor_value_info(n.output[0], TensorProto.UINT8, None) for n in nodes
+        ]
+        watched.graph.output.extend(values)
+        # As it is written: onnxruntime's kernels of 8 bits saturate on some CPUs.
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = ort.InferenceSession(watched.SerializeToString(), options)
+        scores, *integers = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        seen: list[np.ndarray] = []
+        constant = fixed(network)
+        for module in constant.modules():
+            if isinstance(module, FixedMap):
+                module.register_forward_hook(
+                    lambda m, _, y: seen.append(np.rint(y.numpy() / m.scale + m.zero))
+                )
+        with torch.no_grad():
+            expected = constant(image)
+        assert len(seen) == len(integers) == 4  # stem, expansion, depthwise window, sum
+        for mine, theirs in zip(seen, integers, strict=True):
+            assert theirs.dtype == np.uint8
+            difference = np.abs(mine - theirs.astype(np.float64))
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 0.002
+        resized = nn.functional.interpolate(expected, (64, 64), mode="bilinear").numpy()
+        assert (np.abs(scores - resized) > 1e-4).mean() < 0.05
+
+    def test_weights_are_int8_and_scales_are_those_of_the_network(
+        self, network: nn.Module, graph: onnx.ModelProto
+    ):
+        constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
+        reads = [n for n in graph.graph.node if n.op_type == "DequantizeLinear"]
+        weights = [constants[n.input[0]] for n in reads if n.input[0] in constants]
+        assert [w.dtype for w in weights] == [np.int8] * 5
+        assert all(np.abs(w.astype(int)).max((1, 2, 3)).tolist() == [127] * len(w) for w in weights)
+        maps = [n for n in graph.graph.node if n.op_type == "QuantizeLinear"]
+        found = [(float(constants[n.input[1]]), int(constants[n.input[2]])) for n in maps]
+        expected = [
+            tuple(float(v) for v in m.scale_and_zero())
+            for m in network.modules() if isinstance(m, MapQuantiser)
+        ]  # fmt: skip
+        np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-6)

@@ -60,7 +60,7 @@ missing_kinds = st.frozensets(st.sampled_from(COMPOSED))
 # Placed beside a kernel alone: tests/deploy/graph/match/test_beside.py.
 BESIDE = {ops.AcrossChannels, ops.ChannelSlice, ops.Concat, ops.Elementwise}
 # Written as many operators, or with tables: their own tests place them.
-WRITTEN_OUT = {ops.Attention, ops.ChannelNorm, ops.Masks, ops.Resample, ops.Unpool}
+WRITTEN_OUT = {ops.Attention, ops.ChannelNorm, ops.Masks, ops.Product, ops.Resample, ops.Unpool}
 # Conversions are no part of a graph: placing adds them.
 FOUND = [
     kind for kind in Operation.__subclasses__() if kind not in {ops.Convert, *BESIDE, *WRITTEN_OUT}

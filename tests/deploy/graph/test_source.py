@@ -1,11 +1,22 @@
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
+import torch
+from onnx import TensorProto, helper
 
 from deploy.graph.reference import OnnxSession
-from deploy.graph.source import DEFAULT_RESOLUTION, open_source
+from deploy.graph.source import DEFAULT_RESOLUTION, check_model, open_source
 from deploy.resolution import Resolution
 from deploy.verify import require, verify_torch
+from hmseg.data.normalise import MEAN, STD, planes
+from hmseg.families.calibrate import calibrate_batch_norm
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.quantise import FixedMap, fixed, quantise
+from hmseg.train.trained import trained_network
+from hmseg.zoo import create_model
 from lut.errors import UserError
 from tests.deploy.graphs import SIZE, photo, segmenter, write
 
@@ -53,6 +64,72 @@ def test_released_weights_are_used_where_there_are_some():
     assert source.weights == "trained on camvid"
     assert source.metadata.classes.name == "camvid"
     assert "not trained" in open_source("mrms", resolution=SIZE).weights
+
+
+def checkpoint_of(model: str, path: Path, *, quantised: bool) -> Path:
+    """Of a run without a step, on data whose classes only it knows."""
+    torch.manual_seed(1)
+    classes = ("sand", "sea", "sky")
+    network = create_model(model, num_classes=len(classes))
+    calibrate_batch_norm(network, 0)
+    if quantised:
+        network = quantise(network, model)
+        with torch.no_grad():
+            network(torch.from_numpy(planes(photo(), MEAN, STD))[None])
+    config = TrainConfig(
+        model, "beach", (Stage((64, 64), 2, 1),), quantise="int8" if quantised else None
+    )
+    Checkpoint(config, 0, classes, network.state_dict(), {}, {}).save(path)
+    return path
+
+
+def test_a_checkpoint(tmp_path: Path):
+    path = checkpoint_of("tiny-mrms-a", tmp_path / "run.safetensors", quantised=False)
+    source = open_source(str(path), resolution=SIZE)
+    assert source.metadata.classes.names == ("sand", "sea", "sky")
+    assert source.metadata.model == "tiny-mrms-a"
+    assert source.weights == "run.safetensors, step 0"
+    assert source.network is not None
+    require(verify_torch(source.network, source.graph, {"photo": photo()}))
+    named = path.rename(tmp_path / "run")  # whatever it is called
+    assert open_source(str(named), resolution=SIZE).graph == source.graph
+    with pytest.raises(UserError, match="a checkpoint has its own classes"):
+        open_source(str(named), num_classes=3)
+    with pytest.raises(UserError, match=r"none\.safetensors: no such file"):
+        check_model(str(tmp_path / "none.safetensors"))
+
+
+def test_a_quantised_checkpoint_of_a_peer(tmp_path: Path):
+    """Its graph is read as a user's. The first maps are those of torch; what such random weights
+    make of a tie in the later ones is another matter."""
+    path = checkpoint_of("fast-scnn", tmp_path / "run.safetensors", quantised=True)
+    source = open_source(str(path), resolution=SIZE, input_kind="tensor", output="logits")
+    assert source.network is None
+    assert source.weights == "run.safetensors, step 0, int8"
+    nodes = [n for n in source.graph.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(nodes) == 48
+    source.graph.graph.output.extend(
+        helper.make_tensor_value_info(node.output[0], TensorProto.UINT8, None) for node in nodes
+    )
+    seen: list[np.ndarray] = []
+    network = fixed(trained_network(Checkpoint.load(path), path))
+    for module in network.modules():
+        if isinstance(module, FixedMap):
+            module.register_forward_hook(
+                lambda m, _, y: seen.append(np.rint(y.numpy() / m.scale + m.zero))
+            )
+    image = planes(photo(), MEAN, STD)
+    with torch.no_grad():
+        network(torch.from_numpy(image)[None])
+    # As it is written: onnxruntime's kernels of 8 bits saturate on some CPUs.
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(source.graph.SerializeToString(), options)
+    _, *found = session.run(None, {session.get_inputs()[0].name: image[None]})
+    for mine, theirs in list(zip(seen, found, strict=True))[:12]:
+        difference = np.abs(mine - theirs)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
 
 
 def test_an_onnx_file(tmp_path):

@@ -6,17 +6,19 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from deploy.paper import cells, findings
+from deploy.paper import cells
 from deploy.paper.jobs import Job
 from deploy.paper.markdown import to_markdown
 from deploy.paper.networks import absent
 from deploy.paper.pages import make_page
 from deploy.paper.records import Found
+from deploy.paper.run import jobs_of
 from deploy.paper.views import choose_views
 from deploy.resolution import parse_resolution
 from tests.deploy.paper.fakes import record, setting
 
 SIZE = "64x128"
+SIZE_360 = parse_resolution("360x640")
 NO_OPENVINO = "openvino is not installed"
 
 
@@ -132,7 +134,7 @@ def test_equal_latency():
     )  # fmt: skip
     assert page.columns[:5] == ["network", "input", "GMACs", "Mparams", "mIoU %"]
     assert re.match(r"19\.6\[\^", page.rows[0][4])
-    assert "The slowest takes 5.0% longer than the fastest." in page.remarks
+    assert page.findings == ["The slowest takes 5.0% longer than the fastest."]
 
 
 def test_stages_and_sizes():
@@ -148,17 +150,32 @@ def test_stages_and_sizes():
     assert page.columns == ["network", "input", "frame, ms", "1/2, ms", "behind the stages, ms"]
     assert page.rows[0] == ["MRMS", SIZE, "5.00", "1.00", "3.00"]
     assert page.rows[1][2].startswith("-[^figure2")
-    assert "Of the frame: MRMS, 64x128: 25% down to 1/8, 75% behind the stages." in page.remarks
+    assert "Of the frame: MRMS, 64x128: 25% down to 1/8, 75% behind the stages." in page.findings
     (view,) = choose_views(["figure6"], ["mrms"])
     found = Found([
         record("mrms", size, hmseg=[[ms]], onnxruntime=[[2 * ms]])
         for size, ms in (("384x640", 10.0), ("768x1280", 40.0))
     ])  # fmt: skip
     page = make_page(view, found, found)
-    assert page.columns[2:] == ["384x640", "768x1280", "1088x1920", "768x1536", "1024x2048"]
-    assert page.rows[0][1:4] == ["hmseg", "100 [100..100]", "25.0 [25.0..25.0]"]
-    assert page.rows[1][1:4] == ["onnxruntime", "50.0 [50.0..50.0]", "12.5 [12.5..12.5]"]
-    assert page.rows[1][4] == "-"
+    assert page.columns[2:] == [
+        "360x640", "384x640", "512x1024", "768x1280", "1024x1024", "768x1536", "1088x1920",
+        "1024x2048",
+    ]  # fmt: skip
+    assert page.rows[0][1::2][:3] == ["hmseg", "100 [100..100]", "25.0 [25.0..25.0]"]
+    assert page.rows[1][1::2][:3] == ["onnxruntime", "50.0 [50.0..50.0]", "12.5 [12.5..12.5]"]
+    assert page.rows[1][2] == "-"
+    assert page.findings == ["A frame takes longer: MRMS 4.0 times for 4.0 times the pixels."]
+
+
+def test_a_size_that_a_network_does_not_take_is_no_failure_of_a_figure():
+    (view,) = choose_views(["figure6"], ["dfanet"], SIZE_360)
+    page = make_page(view, Found([]), Found([]))
+    mark = re.fullmatch(r"-\[\^(figure6-1)\]", page.rows[0][2])[1]
+    assert page.notes[mark].startswith("it does not take this size: ")
+    assert jobs_of([view]) == []
+    assert [str(job) for job in jobs_of(choose_views(["table1"], ["dfanet"], SIZE_360))] == [
+        "dfanet-b 360x640"
+    ]
 
 
 def test_pictures(tmp_path, table):
@@ -176,22 +193,47 @@ def test_pictures(tmp_path, table):
             assert len(image.convert("RGB").getcolors(1 << 20)) > 20
     assert (
         "The head counts for more than the backbone in 1 of 2: BiSeNet Xception39"
-        in (figure1.remarks[-1])
+        in figure1.findings[-1]
     )
 
 
-def test_findings():
-    records = {
-        "A": record("enet", hmseg=[[10.0]], onnxruntime=[[5.0]]),
-        "B": record("unet", hmseg=[[4.0]], onnxruntime=[[8.0]]),
-        "C": record("segnet", failed="no"), "D": None,
-    }  # fmt: skip
-    assert findings.of_speeds(records) == [
-        "Fastest here, of 2: B (250 FPS), A (100 FPS).",
-        "hmseg is faster than onnxruntime in 1 of 2; not in A (0.50).",
-    ]
-    assert findings.of_speeds({"D": None}) == findings.of_spread([None]) == []
-    assert findings.of_stages({}) == []
+def test_a_network_that_has_changed_is_not_shown():
+    page = page_of("table1", ["mrms"], record("mrms", hmseg=[[1.0]], counts=(10**9, 2 * 10**6)))
+    mark = re.fullmatch(r"-\[\^(table1-\d)\]", row_of(page)["ms"])[1]
+    assert page.notes[mark] == (
+        "measured on 2026-11-30, when it had 1.00 GMACs and 2.00 M parameters: not measured since"
+    )
+
+
+def test_two_devices_of_one_kind_have_a_column_each():
+    one, other = (replace(setting("Phone"), place=place) for place in ("adb:A", "adb:B"))
+    page = page_of(
+        "table5", ["mrms"],
+        record("mrms", hmseg=[[2.0]], on=one), record("mrms", hmseg=[[4.0]], on=other),
+    )  # fmt: skip
+    assert page.columns[2::2] == [
+        "Phone, 2 threads, cpu, adb:A: ms", "Phone, 2 threads, cpu, adb:B: ms",
+    ]  # fmt: skip
+    assert page.rows[0][2::2] == ["2.00 [2.00..2.00]", "4.00 [4.00..4.00]"]
+
+
+def test_findings_and_checks_stand_below_the_table():
+    page = page_of(
+        "table2", ["tiny-mrms", "bisenet"],
+        record("tiny-mrms", classes=11, hmseg=[[2.0]], onnxruntime=[[4.0]], left={}),
+        record("bisenetv1-x39", classes=11, hmseg=[[4.0]], onnxruntime=[[2.0]], left={"a": 0.06}),
+    )  # fmt: skip
+    text = to_markdown(page)
+    assert (
+        "**What holds here.** Fastest here, of 2: TinyMRMS (500 FPS), BiSeNet (250 FPS). hmseg is "
+        "faster than onnxruntime in 1 of 2, by a factor of 0.50 to 2.00. Is TinyMRMS the fastest "
+        "at its accuracy here? Yes: none of the 2 is faster, at whatever accuracy.\n" in text
+    )
+    assert (
+        "**To look at.** Slower than onnxruntime (its time over hmseg's): BiSeNet 0.50 "
+        "[0.50..0.50]. More than 5% of the frame left to TVM: BiSeNet (6%).\n" in text
+    )
+    assert page.to_json()["checks"] == page.checks
 
 
 def test_cells():

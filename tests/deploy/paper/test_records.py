@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from deploy.paper.jobs import Job, describe_protocol, protocol_of
-from deploy.paper.records import FILE, Record, Records
+from deploy.paper.records import FILE, Found, Record, Records
 from deploy.resolution import Resolution
 from lut.errors import UserError
 from tests.deploy.paper.fakes import record, setting
@@ -47,10 +47,14 @@ def test_settings_differ_by_all_but_the_date():
         assert own != setting(**changes)
     assert own != replace(own, threads=1)
     records = [record("enet", hmseg=[[1.0]], on=on) for on in (own, setting("Chip 2"))]
-    found = Records.__mro__[1](records)
+    found = Found(records)
     assert found.settings() == [own, setting("Chip 2")]
     assert found.of(own).all == records[:1]
+    again = [*records, replace(records[0], date="2026-12-01T10:00:00+00:00")]
+    assert Found(again).settings() == [setting("Chip 2"), own]  # the newest stands last
     assert str(own) == "Chip 1, 2 threads"
+    assert own.machine == "Chip 1, 2 threads, cpu"
+    assert replace(own, place="adb:A").machine == "Chip 1, 2 threads, cpu, adb:A"
     assert str(replace(own, threads=1)) == "Chip 1, 1 thread"
     assert str(replace(own, threads=0)) == "Chip 1"
 
@@ -80,6 +84,10 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         ({"result": {"samples_ns": {"hmseg": [[1]], "TVM": []}}}, "the samples of 'TVM' are no"),
         ({"result": {"samples_ns": {"hmseg": [["fast"]]}}}, "the samples of 'hmseg' are no"),
         ({"result": {"samples_ns": {}, "absent": [1]}}, "the absent peers are"),
+        (
+            {"result": {"samples_ns": {}, "left_to_tvm": {"a": "much"}}},
+            "what is left to TVM has no",
+        ),
         ({"result": {"samples_ns": {}}, "profiled": True}, "the profile is missing"),
     ],
 )

@@ -57,6 +57,7 @@ def test_camvid_turns_index_11_into_void(tmp_path: Path):
     data = open_dataset("camvid", make_camvid(tmp_path), "train")
     raw = np.asarray(Image.open(data.frames[0].mask))
     image, labels = data.load(0)
+    np.testing.assert_array_equal(data.load_labels(0), labels)
     assert image.dtype == labels.dtype == np.uint8
     assert (labels[raw == 11] == 255).all()
     assert (labels[raw < 11] == raw[raw < 11]).all()
@@ -133,7 +134,10 @@ def test_a_file_cut_short_is_named(tmp_path: Path):
 
 def test_a_mask_of_another_size_is_named_before_training(tmp_path: Path):
     data, mask = broken(tmp_path, lambda p: save(p, np.zeros((10, 20), np.uint8)))
-    for read in (open_source, lambda d: d.load(2), lambda d: open_source(d, limit_bytes=0)):
+    for read in (
+        open_source, lambda d: d.load(2), lambda d: d.load_labels(2),
+        lambda d: open_source(d, limit_bytes=0),
+    ):  # fmt: skip
         with pytest.raises(UserError, match=f"{mask}: the mask is 10x20, its image 72x96"):
             read(data)
 

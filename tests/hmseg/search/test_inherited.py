@@ -9,7 +9,8 @@ from hmseg.data.dataset import InMemory
 from hmseg.data.registry import open_dataset
 from hmseg.search.inherited import Evenly, Inherited, load_supernet, recalibrate
 from hmseg.search.loop import Searcher
-from hmseg.train.metrics import Confusion, torch_predictor
+from hmseg.train.confusion import Confusion
+from hmseg.train.metrics import torch_predictor
 from tests.hmseg.data.folders import make_camvid
 from tests.hmseg.search.searches import NEAR, make_searcher
 

@@ -16,7 +16,7 @@ from hmseg.lite0 import weights_name
 from hmseg.search.config import SearchConfig
 from hmseg.search.loop import Half, Searcher, SearchReport
 from hmseg.train.config import Stage
-from hmseg.train.distributed import CPU, World
+from hmseg.train.distributed import ALONE, CPU, World
 from hmseg.train.teacher import Teacher, digest
 from hmseg.zoo import create_model
 from lut.errors import UserError
@@ -204,30 +204,37 @@ DOUBLE = replace(
 )
 
 
-def share_worker(rank: int, address: str, data: Path, folder: Path, config: SearchConfig) -> None:
+SHARED = (DOUBLE, replace(DOUBLE, estimator="score", samples=2, prior=0.3))
+Outcome = tuple[list[float], torch.Tensor]
+
+
+def run_all(data: Path, world: World = ALONE) -> list[Outcome]:
+    """Losses and logits of each search, one after the other."""
+    outcomes: list[Outcome] = []
+    for config in SHARED:
+        searcher = make_searcher(data, config, world)
+        losses = [report.loss for report in run_steps(searcher)]
+        outcomes.append((losses, searcher.architecture.logits.detach()))
+    return outcomes
+
+
+def share_worker(rank: int, address: str, data: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    searcher = make_searcher(data, config, World(rank, 2, CPU))
-    losses: list[float] = []
-    searcher.run(lambda report: losses.append(report.loss))
-    torch.save((losses, searcher.architecture.logits.detach()), folder / f"rank{rank}.pt")
+    torch.save(run_all(data, World(rank, 2, CPU)), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "config", [DOUBLE, replace(DOUBLE, estimator="score", samples=2, prior=0.3)]
-)
-def test_two_processes_search_as_one(data: Path, tmp_path: Path, config: SearchConfig):
+def test_two_processes_search_as_one(data: Path, tmp_path: Path):
+    """By either estimator; the processes are made once, which takes longer than the searches."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    mp.spawn(share_worker, (address, data, tmp_path, config), nprocs=2)
-    alone = make_searcher(data, config)
-    losses: list[float] = []
-    alone.run(lambda report: losses.append(report.loss))
-    left, right = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
-    assert torch.equal(left[1], right[1])
-    assert left[0] == right[0] == pytest.approx(losses, rel=1e-6)
-    # Adam turns a gradient near 0 into a step of up to 0.01, and rounding with it.
-    torch.testing.assert_close(left[1], alone.architecture.logits.detach(), atol=1e-4, rtol=0)
-    assert left[1].abs().max() > 0.01
+    mp.spawn(share_worker, (address, data, tmp_path), nprocs=2)
+    both = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    for left, right, (losses, logits) in zip(*both, run_all(data), strict=True):
+        assert torch.equal(left[1], right[1])
+        assert left[0] == right[0] == pytest.approx(losses, rel=1e-6)
+        # Adam turns a gradient near 0 into a step of up to 0.01, and rounding with it.
+        torch.testing.assert_close(left[1], logits, atol=1e-4, rtol=0)
+        assert left[1].abs().max() > 0.01

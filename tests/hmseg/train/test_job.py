@@ -12,9 +12,9 @@ from hmseg.network_file import to_line, write_network
 from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.compute import Compute
 from hmseg.train.config import Learning, Stage, TrainConfig
+from hmseg.train.confusion import Confusion
 from hmseg.train.job import Passes, TrainJob, train
 from hmseg.train.loop import StepReport
-from hmseg.train.metrics import Confusion
 from hmseg.train.run import RunOptions
 from lut.errors import UserError
 from tests.hmseg.data.folders import SIZE, make_camvid, make_lip
@@ -91,6 +91,14 @@ def test_two_kinds_of_first_weights_are_refused(job: TrainJob):
     for first in ({"begin_with": Path("a")}, {"pretrained": "tiny-mrms"}, {"init": "lite0"}):
         with pytest.raises(UserError, match="goes on with its own weights"):
             replace(job, resume=True, **first)
+
+
+def test_a_quantised_run_begins_with_trained_weights(job: TrainJob):
+    with pytest.raises(UserError, match="goes on from trained weights: name a checkpoint"):
+        replace(job, quantise="int8")
+    with pytest.raises(UserError, match="goes on from trained weights"):
+        replace(job, quantise="int8", init="lite0")
+    assert replace(job, quantise="int8", resume=True).quantise == "int8"
 
 
 def test_a_run_is_watched_to_its_end_and_resumed(job: TrainJob):

@@ -22,6 +22,8 @@ from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.loop import StepReport, Trainer
 from hmseg.train.run import Run, RunOptions
+from hmseg.train.teacher import Teacher
+from hmseg.train.trained import trained_network
 from lut.errors import UserError
 from lut.jsonl import append_record, read_records
 from tests.hmseg.data.folders import make_camvid
@@ -137,6 +139,113 @@ def test_adamw_resumes_to_the_same_bits(data: Path, tmp_path: Path):
     for group in ("weights", "average", "optimizer"):
         for name, tensor in getattr(mine, group).items():
             assert torch.equal(tensor, getattr(theirs, group)[name]), name
+
+
+QUANTISED = replace(
+    CONFIG, stages=(Stage((64, 64), 2, 4),), ema_decay=0.5, learning_rate=1e-4, quantise="int8"
+)
+
+
+def make_quantised(data: Path, folder: Path) -> Run:
+    run = make_run(data, folder, QUANTISED)
+    run.options = RunOptions(checkpoint_every=1, evaluate_every=4, samples=0)
+    return run
+
+
+@pytest.fixture(scope="module")
+def quantised(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A quantised run that nothing disturbed."""
+    run = make_quantised(data, tmp_path_factory.mktemp("runs") / "quantised")
+    run.trainer.begin_with_released(load_released("tiny-mrms", "camvid"))
+    run.start(resume=False)
+    return run
+
+
+def train_quantised_until_killed(data: Path, folder: Path) -> None:
+    """What the killed process runs: it kills itself in step 3, before its checkpoint."""
+    torch.set_num_threads(int(os.environ["THREADS"]))
+    run = make_quantised(data, folder)
+    run.trainer.begin_with_released(load_released("tiny-mrms", "camvid"))
+    take = run.trainer.optimizer.step
+
+    def step() -> None:
+        if run.trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        take()
+
+    run.trainer.optimizer.step = step  # type: ignore[method-assign]
+    run.start(resume=False)
+
+
+def test_a_quantised_run_is_killed_and_resumed_to_the_same_bits(
+    data: Path, quantised: Run, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    code = (
+        "from pathlib import Path; import tests.hmseg.train.test_run as t;"
+        f"t.train_quantised_until_killed(Path({str(data)!r}), Path({str(folder)!r}))"
+    )
+    environment = os.environ | {"THREADS": str(torch.get_num_threads())}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert Checkpoint.load(folder / "last.safetensors").step == 2
+    resumed = make_quantised(data, folder)
+    resumed.start(resume=True)
+    mine, theirs = (Checkpoint.load(run.last) for run in (quantised, resumed))
+    assert mine.step == theirs.step == 4
+    for group in ("weights", "average", "optimizer"):
+        for name, tensor in getattr(mine, group).items():
+            assert torch.equal(tensor, getattr(theirs, group)[name]), name
+    assert any("range.max_val" in name for name in mine.average)
+
+
+def test_a_quantised_run_says_so_and_its_weights_are_no_float_ones(
+    data: Path, quantised: Run, tmp_path: Path
+):
+    checkpoint = Checkpoint.load(quantised.best)
+    *_, taken, own = checkpoint.as_history()
+    assert (taken["released"], own["recipe"]["quantise"]) == ("tiny-mrms", "int8")
+    assert not any("running_mean" in name for name in checkpoint.weights)
+    other = make_run(data, tmp_path / "run", replace(QUANTISED, quantise=None))
+    with pytest.raises(UserError, match="is quantised: begin with the float weights"):
+        other.trainer.begin_with(checkpoint, quantised.best)
+    with pytest.raises(UserError, match="is quantised: a teacher is a float network"):
+        Teacher.load(quantised.best, checkpoint.classes)
+    with pytest.raises(UserError, match=r"configuration \(quantise: int8 there, None here"):
+        other.trainer.resume(checkpoint, quantised.best)
+    network = trained_network(checkpoint, quantised.best).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(network(image), quantised.trainer.released.eval()(image))
+    # The average has its network's ranges, not an average of averages.
+    for name, tensor in checkpoint.average.items():
+        if name.startswith("quantisers."):
+            assert torch.equal(tensor, checkpoint.weights[name]), name
+
+
+def test_quantised_training_learns(data: Path, tmp_path: Path):
+    config = replace(
+        QUANTISED, stages=(Stage((64, 64), 2, 10),), learning_rate=0.02, warmup_steps=0
+    )
+    run = make_run(data, tmp_path / "run", config)
+    run.trainer.begin_with_released(load_released("tiny-mrms", "camvid"))
+    run.trainer.calibrate()
+    losses: list[float] = []
+    run.trainer.run(lambda report: losses.append(report.loss))
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bfloat16"}, "computes in float32, not in bfloat16"),
+        ({"teacher": "mrms 0"}, "a teacher is of float training"),
+    ],
+)
+def test_what_quantised_training_does_not_take(options: dict[str, str], message: str):
+    with pytest.raises(UserError, match=message):
+        replace(QUANTISED, **options)
 
 
 def test_the_log_says_what_happened(whole: Run):

@@ -25,7 +25,8 @@ ISAS = [
 
 
 def target(isa: Isa) -> Any:
-    return tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa.name], "num-cores": 2})
+    mcpu = CPUS[isa.name] if isa.element.name == "float32" else "znver4"
+    return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": 2})
 
 
 ACTIVATIONS = st.sampled_from(get_args(Activation))

@@ -18,14 +18,31 @@ OPERATIONS = st.builds(
 )
 
 
-def reference(op, q, k, v, scale):
+def reference(op, q, k, v, scale, bias=None):
     """(1, heads * value, height, width), in float64."""
+    rows, columns = op.groups
 
-    def heads(x):
-        return torch.from_numpy(x).double().reshape(op.heads, x.shape[1] // op.heads, -1)
+    def cut(x):
+        """(groups in rows, in columns, heads, channels, rows of each, columns)."""
+        channels, height, width = x.shape[1] // op.heads, *x.shape[2:]
+        high, wide = height // rows, width // columns
+        x = torch.from_numpy(x).double()
+        if op.apart:
+            x = x.reshape(op.heads, channels, high, rows, wide, columns)
+            return x.permute(3, 5, 0, 1, 2, 4)
+        x = x.reshape(op.heads, channels, rows, high, columns, wide)
+        return x.permute(2, 4, 0, 1, 3, 5)
 
-    weights = torch.softmax(heads(q).mT @ heads(k) * scale, dim=-1)
-    return (heads(v) @ weights.mT).reshape(1, *op.output)
+    scores = cut(q).flatten(4).mT @ cut(k).flatten(4) * scale
+    if bias is not None:
+        grid = (rows, columns) if op.biases > op.heads else (1, 1)
+        scores = scores + torch.from_numpy(bias).double().reshape(
+            *grid, op.heads, *scores.shape[3:]
+        )
+    mixed = cut(v).flatten(4) @ torch.softmax(scores, dim=-1).mT
+    mixed = mixed.unflatten(4, (op.height // rows, op.width // columns))
+    back = (2, 3, 4, 0, 5, 1) if op.apart else (2, 3, 0, 4, 1, 5)
+    return mixed.permute(back).reshape(1, *op.output)
 
 
 def check(isa, op, schedule=None, scale=0.3, size=1.0):
@@ -35,7 +52,12 @@ def check(isa, op, schedule=None, scale=0.3, size=1.0):
     )
     v = normal(2, 1, op.heads * op.value, op.key_height, op.key_width)
     steps = {"relu6": torch.nn.functional.relu6}
-    expected = reference(op, q, k, v, scale)
+    bias = None
+    if op.biases:
+        count = op.groups[0] * op.groups[1]
+        pairs = (op.height * op.width // count, op.key_height * op.key_width // count)
+        bias = normal(4, op.biases, *pairs)
+    expected = reference(op, q, k, v, scale, bias)
     extra = []
     for step in op.then:
         if step == "add":
@@ -45,7 +67,7 @@ def check(isa, op, schedule=None, scale=0.3, size=1.0):
             expected = steps[step](expected)
     maps = [layout.pack_activation(isa, a) for a in (q, k, v, *extra)]
     y = run(
-        emit(op, isa, schedule=schedule), isa, maps + attention.pack(op, isa, scale, []),
+        emit(op, isa, schedule=schedule), isa, maps + attention.pack(op, isa, scale, [], bias),
         layout.activation_shape(isa, *op.output),
     )  # fmt: skip
     np.testing.assert_allclose(planar(isa, y, op.output[0]), expected, atol=2e-6, rtol=1e-5)
@@ -59,6 +81,31 @@ def check(isa, op, schedule=None, scale=0.3, size=1.0):
 @example(op=Attention(3, 31, 31, 3, 5, 7, 7))
 def test_matches_torch(isa, op):
     check(isa, op)
+
+
+@st.composite
+def grouped(draw):
+    """Of a grid, with the same groups of queries and of keys, with a bias or without."""
+    groups = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    planes = [count * draw(st.integers(1, 4)) for count in (*groups, *groups)]
+    heads = draw(st.integers(1, 3))
+    biases = draw(st.sampled_from([0, heads, heads * groups[0] * groups[1]]))
+    sizes = draw(st.integers(1, 33)), draw(st.integers(1, 40))
+    return Attention(heads, *sizes, *planes, (), groups, draw(st.booleans()), biases)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(op=grouped())
+@example(op=Attention(2, 8, 16, 8, 12, 8, 12, (), (2, 2), apart=True))
+@example(op=Attention(2, 8, 32, 8, 12, 8, 12, (), (2, 3), biases=12))
+def test_groups_of_pixels(isa, op):
+    check(isa, op)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_steps_follow_in_groups(isa):
+    check(isa, Attention(2, 16, 32, 4, 8, 4, 8, ("add", "relu6"), (2, 2), apart=True, biases=2))
 
 
 @pytest.mark.parametrize("isa", ISAS)

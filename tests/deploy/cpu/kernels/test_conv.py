@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deploy.cpu import layout
 from deploy.cpu.isa import AVX2, Tile
 from deploy.cpu.kernels import CpuKernels, conv_dilated, conv_direct, conv_winograd, module_of
+from deploy.cpu.winograd_tiles import transforms
 from lut.ops import Conv
 
 from .helpers import ISAS, normal, run, unpack_activation
@@ -185,13 +186,14 @@ def test_taps_outside_are_left_out_where_that_saves_more_than_winograd():
 
 
 @st.composite
-def filtered(draw):
+def filtered(draw, dtype="float32"):
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (3, 1), (1, 3), (1, 5), (5, 1)]))
-    dilation = tuple(draw(st.integers(1, 3)) if k > 1 else 1 for k in kernel)
+    stride = draw(st.sampled_from([(1, 1), (2, 2)])) if kernel == (3, 3) else (1, 1)
+    dilation = tuple(draw(st.integers(1, 3)) if k > 1 and stride == (1, 1) else 1 for k in kernel)
     cin = draw(st.sampled_from([(16,), (33,), (20, 17)]))
     op = Conv(
         cin, draw(st.integers(16, 40)), draw(st.integers(1, 20)), draw(st.integers(1, 30)),
-        kernel, (1, 1), dilation, then=draw(THEN),
+        kernel, stride, dilation, then=draw(THEN), dtype=dtype,
         pad=tuple(draw(st.integers(3 * (k > 1), 6 * (k > 1))) for k in kernel * 2),
     )  # fmt: skip
     return op if conv_winograd.supports(op) else reject()
@@ -202,6 +204,8 @@ def filtered(draw):
 @drawn(op=filtered())
 @example(op=Conv((20, 33), 40, 9, 17, **SAME, then=("add", "gelu")))
 @example(op=Conv((16,), 16, 3, 2, **SAME))
+@example(op=Conv((20, 33), 40, 19, 34, **SAME, stride=(2, 2), then=("add", "gelu")))
+@example(op=Conv((16,), 16, 5, 4, **SAME, stride=(2, 2)))
 @example(op=Conv((32,), 32, 19, 30, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), then=("relu",)))
 @example(op=Conv((32,), 32, 9, 17, (3, 3), (1, 1), (4, 4), pad=(4, 4, 4, 4), then=("relu",)))
 def test_winograd(isa, op):
@@ -212,6 +216,7 @@ def test_winograd(isa, op):
 @pytest.mark.parametrize("op", [
     Conv((48,), 96, 9, 17, **SAME, groups=3, then=("add", "relu")),
     Conv((64,), 32, 9, 17, (3, 3), (1, 1), (2, 2), pad=(2, 2, 2, 2), groups=2),
+    Conv((64,), 32, 17, 18, (3, 3), (2, 2), pad=(1, 1, 0, 0), groups=2),
 ], ids=str)  # fmt: skip
 def test_winograd_in_groups(isa, op):
     assert module_of(op) is conv_winograd
@@ -244,15 +249,32 @@ def test_winograd_rounds_little_more_than_the_plain_sum(isa):
     assert np.square(y - expected).mean() <= 16 * np.square(in_a_row).mean()
 
 
+def test_tiles_are_as_large_as_their_weights_are_worth():
+    def outputs(op):
+        return [transform.outputs for transform in transforms(op)]
+
+    wide = Conv((128,), 128, 8, 16, **SAME)
+    assert outputs(wide) == outputs(Conv((64,), 64, 8, 16, **SAME)) == [4, 4]
+    assert outputs(replace(wide, height=4, width=8)) == [2, 2]  # two tiles for 2 MB of weights
+    assert outputs(Conv((512,), 512, 8, 16, **SAME)) == [2, 2]
+    assert outputs(replace(wide, dtype="bfloat16")) == [2, 2]
+    halving = Conv((64,), 128, 32, 64, **SAME, stride=(2, 2))
+    assert outputs(halving) == [4, 4]
+    assert outputs(Conv((128,), 256, 32, 64, **SAME, stride=(2, 2))) == [2, 2]
+
+
 def test_winograd_is_taken_where_it_can_be_and_left_out_when_exact():
     wide = Conv((64,), 64, 16, 32, **SAME)
     assert module_of(wide) is conv_winograd
     kernels = CpuKernels(AVX2, 2)
     assert module_of(kernels.exactly(wide)) is conv_direct
-    strided = replace(wide, stride=(2, 2))
+    halving = replace(wide, stride=(2, 2))
+    assert module_of(halving) is conv_winograd
+    assert module_of(kernels.exactly(halving)) is conv_direct
+    strided = replace(wide, stride=(1, 2))
     assert kernels.exactly(strided) == strided  # it is direct as it is, and its records count
     for op in (
-        replace(wide, stride=(2, 2)), replace(wide, cin=(3,)), replace(wide, cout=8),
+        strided, replace(halving, dilation=(2, 2)), replace(wide, cin=(3,)), replace(wide, cout=8),
         replace(wide, groups=8), Conv((64,), 64, 1, 1, **SAME), Conv((64,), 64, 16, 32),
     ):  # fmt: skip
         assert module_of(op) is conv_direct, op

@@ -1,0 +1,92 @@
+"""What a user asks for with int8, checked before any long work. Light to import."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lut.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
+
+INT8 = "int8"
+MOST = 100  # frames, unless the user says
+_OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+def is_quantised(model: "onnx.ModelProto") -> bool:
+    """Whether a graph brings scales of its own for its maps."""
+    names = {node.op_type for node in model.graph.node}
+    return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
+
+
+def in_integer_operators(model: "onnx.ModelProto") -> bool:
+    """Whether layers of a graph are operators on integers, rather than pairs around floats."""
+    return any(
+        node.op_type.startswith("QLinear") or node.op_type in ("ConvInteger", "MatMulInteger")
+        for node in model.graph.node
+    )
+
+
+def check_loss(points: float) -> None:
+    """Raise UserError for what cannot be points of mIoU."""
+    if not 0 <= points <= 100:
+        raise UserError(f"--max-miou-loss {points:g}: write points of mIoU, 0 to 100, such as 0.5")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The program's options of these names; all of them go with int8."""
+
+    calibrate: Path | None = None
+    calibrate_frames: int = MOST
+    keep: tuple[str, ...] = ()
+    max_miou_loss: float | None = None
+    sensitivity: bool = False
+    save_onnx: Path | None = None
+
+    def check(self, precision: str | None) -> None:
+        """Raise UserError for options that have no use, or do not fit each other."""
+        if precision != INT8:
+            self._refuse("{name} goes with --precision int8")
+        if self.calibrate is None:
+            others = replace(self, save_onnx=None)
+            others._refuse("{name} goes with --calibrate FOLDER")
+        elif not self.calibrate.exists():
+            raise UserError(f"{self.calibrate}: no such folder")
+        if self.calibrate_frames < 1:
+            raise UserError(f"--calibrate-frames {self.calibrate_frames}: at least 1 is needed")
+        if self.max_miou_loss is not None:
+            check_loss(self.max_miou_loss)
+
+    def check_model(
+        self, precision: str | None, model: str, file: "onnx.ModelProto | None"
+    ) -> None:
+        """Raise UserError where a model, of which `file` is the user's own, brings its own scales
+        beside these, or has none."""
+        if precision != INT8:
+            return
+        if file is not None and in_integer_operators(file):
+            raise UserError(
+                f"{model} is quantised in operators of integers (QOperator), which kernels of "
+                "8 bits do not read: save it with quant_format=QuantFormat.QDQ, or leave "
+                "--precision out"
+            )
+        if file is not None and is_quantised(file):
+            self._refuse(
+                f"{model} is quantised already, and its own scales count: leave {{name}} out"
+            )
+        elif self.calibrate is None and (file is not None or not Path(model).is_file()):
+            # A checkpoint may bring scales: `deploy.build` looks at what is made of it.
+            raise UserError(
+                "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
+                "will see (an ONNX file that is quantised already needs none)"
+            )
+
+    def _refuse(self, message: str) -> None:
+        """Raise UserError with the name of the first option that is given, if one is."""
+        nothing = Request()
+        for field in ("calibrate", "calibrate_frames", "keep", "max_miou_loss", "sensitivity",
+                      "save_onnx"):  # fmt: skip
+            if getattr(self, field) != getattr(nothing, field):
+                raise UserError(message.format(name=f"--{field.replace('_', '-')}"))

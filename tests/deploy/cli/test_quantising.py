@@ -1,0 +1,112 @@
+"""compile --precision int8: from frames to a checked binary; what cannot be asked."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from deploy.compile import compile_model
+from deploy.runtime import load
+from lut.errors import UserError
+from tests.deploy.graphs import photo, segmenter, write
+from tests.deploy.quantise.test_frames import folder_of
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of a user's own, and a folder of frames beside it."""
+    folder_of(tmp_path / "frames", 3)
+    write(segmenter(stride=2), tmp_path / "mine.onnx")
+    return tmp_path
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+INT8 = ("compile", "-m", "mine.onnx", "--precision", "int8")
+
+
+def test_a_user_file_calibrated(cli, own):
+    done = cli(
+        *INT8, "--calibrate", "frames", "--keep", "conv2", "--sensitivity", "--save-onnx", "q.onnx",
+        "--threads", 1, "--json",
+    ).succeeded()  # fmt: skip
+    assert "quantising by frames" in done.err
+    assert "layers that hurt, each in 8 bits alone" in done.err
+    assert "1 of 2 layers in 8 bits, kept wide: conv2" in done.err
+    assert "parity" in done.err
+    report = json.loads(done.out)["quantisation"]
+    assert report["int8"]["kept"] == ["conv2"]
+    assert report["frames"] == 3
+    assert written(own) == ["frames", "mine-64x64.hmseg", "mine.onnx", "q.onnx"]
+    ops = [node.op_type for node in onnx.load("q.onnx").graph.node]
+    assert ops.count("QuantizeLinear") == 1
+    image = photo(seed=77)
+    (labels,) = ort.InferenceSession("q.onnx").run(None, {"image": image[None]})
+    assert (load("mine-64x64.hmseg", threads=1)(image) != labels[0]).mean() < 2e-3
+    # What was written is a file that brings its own scales.
+    done = cli("compile", "-m", "q.onnx", "--precision", "int8", "-o", "again.hmseg").succeeded()
+    assert "quantising" not in done.err
+    assert (load("again.hmseg", threads=1)(image) != labels[0]).mean() < 2e-3
+    done = cli(
+        "compile", "-m", "q.onnx", "--precision", "int8", "--calibrate", "frames", "-o", "x.hmseg"
+    )
+    assert "q.onnx is quantised already, and its own scales count: leave --calibrate" in done.error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--calibrate", "frames"), "--calibrate goes with --precision int8"),
+        (("--precision", "fp32", "--keep", "conv1"), "--keep goes with --precision int8"),
+        (("--max-miou-loss", "1"), "--max-miou-loss goes with --precision int8"),
+        (("--precision", "int8"), "--precision int8 needs --calibrate FOLDER"),
+        (("--precision", "int8", "--keep", "a"), "--keep goes with --calibrate FOLDER"),
+        (("--precision", "int8", "--calibrate", "no"), "no: no such folder"),
+        (("--precision", "int8", "--calibrate", "mine.onnx"), "mine.onnx: a file; give the folder"),
+        (("--precision", "int8", "--calibrate", "empty"), "empty: no PNG, JPEG, WebP, BMP or TIFF"),
+        (("--precision", "int8", "--calibrate", "frames", "--calibrate-frames", "0"),
+         "--calibrate-frames 0: at least 1 is needed"),
+        (("--precision", "int8", "--calibrate", "frames", "--max-miou-loss", "-1"),
+         "--max-miou-loss -1: write points of mIoU, 0 to 100"),
+        (("--precision", "int8", "--calibrate", "frames", "--max-miou-loss", "1"),
+         "--max-miou-loss goes with frames that have labels"),
+        (("--precision", "int8", "--calibrate", "frames", "--keep", "stem"),
+         "--keep stem: no layer has this name; there are conv1, conv2"),
+        (("--precision", "int8", "--calibrate", "frames", "--target", "adreno"),
+         "--precision int8 is for CPUs, not for"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked(cli, own, options, message):
+    (own / "empty").mkdir()
+    done = cli("compile", "-m", "mine.onnx", *options)
+    assert done.code == 2
+    assert message in done.error
+    assert written(own) == ["empty", "frames", "mine.onnx"]
+
+
+@pytest.mark.parametrize("command", ["bench", "verify"])
+def test_other_commands_compile_no_network_without_scales(cli, own, command):
+    done = cli(command, "-m", "mine.onnx", "--precision", "int8")
+    assert done.code == 2
+    assert "--precision int8: mine has no scales" in done.error
+    assert "--calibrate FOLDER finds some: give the artifact that it writes" in done.error
+
+
+def test_in_one_call(own, monkeypatch):
+    monkeypatch.chdir(own)
+    steps = []
+    path = compile_model(
+        "mine.onnx", "n.hmseg", precision="int8", calibrate="frames", keep="conv2", threads=1,
+        on_step=steps.append,
+    )  # fmt: skip
+    assert load(path, threads=1)(photo()).dtype == np.uint8
+    assert any("1 of 2 layers in 8 bits, kept wide: conv2" in step for step in steps)
+    with pytest.raises(UserError, match="--precision int8 needs --calibrate FOLDER"):
+        compile_model("mine.onnx", "x.hmseg", precision="int8")
+    with pytest.raises(UserError, match="--keep goes with --precision int8"):
+        compile_model("mine.onnx", "x.hmseg", keep=["conv2"])

@@ -1,0 +1,90 @@
+"""Graphs with pairs on this CPU: what is computed in 8 bits; numbers beside onnxruntime's."""
+
+import numpy as np
+import onnx
+import pytest
+
+from deploy.cpu.pipeline import compile_graph, lower_graph, make_kernels
+from deploy.graph.job import Job
+from deploy.graph.place import OPERATION
+from deploy.graph.reference import OnnxSession
+from deploy.quantise.pairs import with_pairs
+from deploy.quantise.places import find_places
+from deploy.quantise.scales import Grid, Range
+from deploy.quantise.wiring import Wiring
+from deploy.targets import resolve_target
+from lut.ops import InvertedResidual, Operation, Pointwise, dtype_of, parse_operation
+from tests.deploy.quantise.maps import conv, graph_of, node
+
+INT8 = resolve_target("cpu", precision="int8")
+RANGE, RELU6 = Range(-4, 4), Range(0, 6)
+
+
+def quantised(model: onnx.ModelProto, keep: tuple[str, ...] = ()) -> onnx.ModelProto:
+    places = find_places(Wiring(model.graph), keep)
+    ranges = {name: RELU6 if name in ("f", "g") else RANGE for name in places.maps}
+    return with_pairs(model, places, {name: Grid.of(found) for name, found in ranges.items()})
+
+
+def block(residual: bool = True) -> onnx.ModelProto:
+    """1x1, ReLU6, depthwise, ReLU6, 1x1[, residual sum], 1x1 to scores."""
+    nodes = [
+        conv("x", "e"), node("Clip", "e zero six", "f"), conv("f", "d", 3, group=4),
+        node("Clip", "d zero six", "g"), conv("g", "p" if residual else "s"),
+        *([node("Add", "p x", "s")] if residual else []), conv("s", "y"),
+    ]  # fmt: skip
+    return graph_of(nodes, ["y"])
+
+
+def job(model: onnx.ModelProto, precision: str = "int8") -> Job:
+    target = resolve_target("cpu", precision=precision)
+    return Job(model, target, make_kernels(target, 2, {}))
+
+
+def operations(model: onnx.ModelProto, precision: str = "int8") -> list[Operation]:
+    module = lower_graph(job(model, precision))
+    texts = [str(f.attrs[OPERATION]) for f in module.functions.values() if OPERATION in f.attrs]
+    return [parse_operation(text) for text in texts if not text.startswith("tvm:")]
+
+
+def off_by(model: onnx.ModelProto, quantum: float) -> np.ndarray:
+    """How many quanta each output is from onnxruntime's, node by node as the file is written."""
+    x = np.random.default_rng(5).normal(0, 1, (1, 4, 8, 8)).astype(np.float32)
+    wanted = OnnxSession(model, optimised=False).run_batch(x)[0]
+    with compile_graph(job(model)).load() as library:
+        got = library.run("main", x[0])
+    return np.abs(got.reshape(wanted.shape) - wanted) / quantum
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_block_is_one_kernel_in_bytes(residual: bool) -> None:
+    found = operations(quantised(block(residual)))
+    blocks = [op for op in found if isinstance(op, InvertedResidual)]
+    assert [dtype_of(op) for op in blocks] == ["int8"]
+    assert [op.act for op in blocks] == ["none"]  # which saturation does
+
+
+def test_scores_stay_wide() -> None:
+    (scores,) = [op for op in operations(quantised(block())) if isinstance(op, Pointwise)]
+    assert scores.dtype == "int8"
+    assert scores.wide
+
+
+def test_without_the_precision_pairs_are_computed_as_written() -> None:
+    assert all(dtype_of(op) == "float32" for op in operations(quantised(block()), "fp32"))
+
+
+def test_a_layer_that_is_kept_is_wide_and_its_neighbours_are_not() -> None:
+    found = operations(quantised(block(), keep=("p",)))
+    kinds = {dtype_of(op) for op in found if isinstance(op, Pointwise | InvertedResidual)}
+    assert kinds == {"float32", "int8"}
+
+
+@pytest.mark.parametrize("keep", [(), ("p",), ("d",)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_numbers_are_onnxruntimes(residual: bool, keep: tuple[str, ...]) -> None:
+    """The last layer's weights are of about 1: a quantum of what it reads is one of its own."""
+    model = quantised(block(residual), keep)
+    off = off_by(model, 8 / 255)
+    assert off.max() < 4
+    assert (off > 1e-2).mean() < 0.02  # but for ties of roundings

@@ -1,0 +1,58 @@
+"""What is asked for with int8, before any long work."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from deploy.quantise.request import Request, in_integer_operators, is_quantised
+from lut.errors import UserError
+from tests.deploy.quantise.maps import conv, graph_of, node
+
+
+def of_integers() -> onnx.ModelProto:
+    """A file in onnxruntime's QOperator form."""
+    model = onnx.ModelProto()
+    model.graph.node.add(op_type="QuantizeLinear")
+    model.graph.node.add(op_type="QLinearConv")
+    return model
+
+
+def plain() -> onnx.ModelProto:
+    return graph_of([conv("x", "e"), node("Relu", "e", "y")], ["y"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "precision", "said"),
+    [
+        (Request(keep=("a",)), None, "--keep goes with --precision int8"),
+        (Request(keep=("a",)), "int8", "--keep goes with --calibrate FOLDER"),
+        (Request(Path("nowhere")), "int8", "nowhere: no such folder"),
+        (Request(Path(), calibrate_frames=0), "int8", "at least 1 is needed"),
+        (Request(Path(), max_miou_loss=-1), "int8", "write points of mIoU"),
+    ],
+)
+def test_options_that_do_not_fit(request_: Request, precision: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        request_.check(precision)
+
+
+def test_a_name_or_a_float_file_needs_frames() -> None:
+    for model, file in (("tiny-hmseg", None), ("mine.onnx", plain())):
+        with pytest.raises(UserError, match="needs --calibrate FOLDER"):
+            Request().check_model("int8", model, file)
+
+
+def test_a_checkpoint_may_bring_scales(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"")
+    Request().check_model("int8", str(path), None)
+
+
+def test_operators_of_integers_are_refused() -> None:
+    file = of_integers()
+    assert is_quantised(file)
+    assert in_integer_operators(file)
+    with pytest.raises(UserError, match="in operators of integers"):
+        Request().check_model("int8", "mine.onnx", file)
+    Request().check_model("fp32", "mine.onnx", file)
