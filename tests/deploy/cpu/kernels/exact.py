@@ -26,6 +26,7 @@ ISAS = [
     pytest.param((AVX512_INT8["avx512bw"], "x86-64-v4"), id="avx512", marks=conditions.AVX512.mark),
     pytest.param((AVX512_INT8["avx512vnni"], "znver4"), id="vnni", marks=conditions.VNNI.mark),
 ]
+FEW = [ISAS[0], ISAS[-1]]  # where the products are those of another kernel
 f32 = np.float32
 
 

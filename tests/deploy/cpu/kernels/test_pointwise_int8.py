@@ -53,20 +53,20 @@ def check(on, op, seed=1, schedule=None, zero=None):
 
 
 @pytest.mark.parametrize("on", exact.ISAS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(op=OPERATIONS, seed=st.integers(0, 99))
 @example(op=Pointwise(13, 20, 5, 7, "hswish", "map", dtype="int8"), seed=0)
 def test_is_exact(on, op, seed):
     check(on, op, seed)
 
 
-@pytest.mark.parametrize("on", exact.ISAS)
+@pytest.mark.parametrize("on", exact.FEW)
 @pytest.mark.parametrize("tile", [Tile(1, 1), Tile(5, 2), Tile(4, 3), Tile(36, 1)])
 def test_any_schedule_gives_the_same(on, tile):
     check(on, Pointwise(20, 56, 5, 7, add="map", dtype="int8"), schedule=PointwiseSchedule(tile, 3))
 
 
-@pytest.mark.parametrize("on", exact.ISAS)
+@pytest.mark.parametrize("on", exact.FEW)
 def test_uses_all_bytes(on):
     y = check(on, Pointwise(960, 160, 4, 8, dtype="int8"), zero=128)
     assert len(np.unique(y)) > 200

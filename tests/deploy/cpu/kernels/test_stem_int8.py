@@ -46,7 +46,7 @@ def first_maps(random):
 
 
 @pytest.mark.parametrize("on", exact.ISAS)
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     source=st.sampled_from(["uint8_nhwc", "float32_nchw"]), cout=st.integers(1, 40),
     h=st.integers(1, 30), w=st.integers(1, 70), act=st.sampled_from(["none", "relu6", "hswish"]),
@@ -88,8 +88,8 @@ def block(isa, random, op, image):
     return given, q
 
 
-@pytest.mark.parametrize("on", exact.ISAS)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@pytest.mark.parametrize("on", exact.FEW)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(
     h=st.integers(1, 40), w=st.integers(1, 70), kernel=st.sampled_from([3, 5]),
     stride=st.sampled_from([1, 2]), act=st.sampled_from(["none", "relu6"]),
@@ -105,7 +105,7 @@ def test_stem_block_is_exact(on, h, w, kernel, stride, act):
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("on", exact.ISAS)
+@pytest.mark.parametrize("on", exact.FEW)
 @pytest.mark.parametrize(("h", "w", "strip"), [(37, 50, None), (20, 90, 9)])
 def test_stem_pair_is_exact(on, h, w, strip):
     isa, _ = on
