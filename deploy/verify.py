@@ -199,8 +199,8 @@ def replay_golden(network: Network) -> Comparison:
     Logits are compared at the pixels that were kept, by the noise that was measured when it was
     made (by the largest score in artifacts from before it was), labels at every pixel; a label that
     differs where no golden logit says by how much counts as unexplained, unless it is one pixel in
-    10,000 (`Precision.label_tolerance`); where labels are judged by themselves, those at the pixels
-    that were kept are, as `compare` does.
+    10,000 (`Precision.label_tolerance`). Where labels are judged by themselves, those at the pixels
+    that were kept are, as `compare` does, and all by the network's own scores.
     """
     golden, given = network.artifact.golden, network.artifact.golden_input
     logits = network.logits(given)
@@ -213,12 +213,13 @@ def replay_golden(network: Network) -> Comparison:
     noise = Deviation(**kept) if kept else None
     peak = Deviation.size(golden.logits).largest
     allowed = precision.allowed(noise, peak)
-    unexplained = 0.0 if differing <= precision.label_tolerance else differing
+    unexplained, stray = 0.0 if differing <= precision.label_tolerance else differing, 0.0
     if precision.most_unexplained:
         threshold = metadata.threshold
         off = _labels_off if threshold is None else partial(_masks_off, threshold)
         seen = labels[..., :: golden.stride, :: golden.stride]
-        unexplained = max(unexplained, off(seen, golden.logits, precision.tied(noise, peak))[1])
+        unexplained = off(seen, golden.logits, precision.tied(noise, peak))[1]
+        stray = off(labels, logits, 2 * FP32.relative_tolerance * peak)[1]
     error = Deviation.between(sampled, golden.logits)
     shown = noise or Deviation(0, 0)
     return Comparison(
@@ -233,6 +234,7 @@ def replay_golden(network: Network) -> Comparison:
         rms_tolerance=allowed.rms,
         rms_noise=shown.rms,
         unexplained_allowed=precision.most_unexplained,
+        stray_share=stray,
     )
 
 

@@ -173,7 +173,8 @@ def test_there_are_no_circles():
 FLOORS = (
     ("arena",),
     (
-        "belt", "coordinates", "gpu.parameters", "gpu.plan", "host", "ir", "measure.clock", "noise",
+        "belt", "coordinates", "gpu.parameters", "gpu.plan", "grid", "host", "ir", "measure.clock",
+        "noise",
         "object_cache", "resolution", "schedules",
     ),
     ("bilinear", "images", "metadata", "precision", "street"),

@@ -17,7 +17,6 @@ multiplier = scale_in * scale_w, start 0 or a real map, and q = saturate(round(f
 zero))).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,72 +24,35 @@ from numpy.typing import NDArray
 
 from deploy.cpu.isa import Isa
 from deploy.cpu.layout import pack_pointwise
-from deploy.graph.in_bytes import ByteScales
-from deploy.graph.stored import Grid
+from deploy.grid import Grid, Scales
 from lut.errors import UserError
 from lut.ops import Activation
 
 Codes = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A map's: value = (q - zero) * scale, q from 0 to 255."""
-
-    scale: float
-    zero: int = 0
+REAL = Grid(1.0, 0)  # the unit of values that functions are taken of
 
 
-@dataclass(frozen=True)
-class Scales:
-    """What an int8 kernel's `pack` takes beside its weights (int8, in torch's shapes) and biases
-    (int32, in units of input scale times weight scale).
-
-    inputs: of the maps that the kernel reads, in the order of its parameters; weights: of each
-    weight array in the order in which `pack` names them, (O,) float32; hidden: of the maps that
-    are never written, in the order in which they come about; output: of what is written (a wide
-    operation does not look at it).
-    """
-
-    inputs: tuple[Scale, ...]
-    weights: tuple[NDArray[np.float32], ...]
-    output: Scale
-    hidden: tuple[Scale, ...] = ()
-
-
-def scale_of(grid: Grid) -> Scale:
-    """Of a map."""
-    return Scale(grid.scale, grid.zero)
-
-
-def scales_of(found: ByteScales) -> Scales:
-    """Of an operation."""
-    inputs, hidden = (tuple(map(scale_of, grids)) for grids in (found.inputs, found.hidden))
-    return Scales(inputs, found.weights, scale_of(found.output), hidden)
-
-
-REAL = Scale(1.0, 0)  # the unit of values that functions are taken of
-
-
-def unit_of(act: Activation, of: Scale, wide: bool = False) -> Scale:
+def unit_of(act: Activation, of: Grid, wide: bool = False) -> Grid:
     """What sums are brought to: the output's quanta, or real numbers where a function follows, or
     floats are written."""
     return of if act == "none" and not wide else REAL
 
 
-def reading(of: Scale, unit: Scale = REAL) -> tuple[float, float]:
+def reading(of: Grid, unit: Grid = REAL) -> tuple[float, float]:
     """Factor and shift from quanta to a unit, its zero point added."""
     factor = of.scale / unit.scale
     return factor, unit.zero - of.zero * factor
 
 
-def averaging(of: Scale, unit: Scale, pixels: int) -> tuple[float, float]:
+def averaging(of: Grid, unit: Grid, pixels: int) -> tuple[float, float]:
     """Factor and shift from sums of so many quanta to the mean in a unit, its zero point added."""
     factor, shift = reading(of, unit)
     return factor / pixels, shift
 
 
-def writing(of: Scale) -> tuple[float, float]:
+def writing(of: Grid) -> tuple[float, float]:
     """Factor and shift from real numbers to quanta, the zero point added."""
     return 1 / of.scale, of.zero
 
@@ -115,8 +77,8 @@ def pack_per_channel(isa: Isa, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def pack_sums(
-    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
-    weight_scale: NDArray[np.float32], unit: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Grid,
+    weight_scale: NDArray[np.float32], unit: Grid,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """Bias (O/c, c) int32 with what the input's zero point asks for, multiplier (O/c, c) float32
     from sums to a unit. Raises UserError where sums or results do not fit 32 bits."""
@@ -136,8 +98,8 @@ def pack_sums(
 
 
 def pack_product(
-    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
-    weight_scale: NDArray[np.float32], unit: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Grid,
+    weight_scale: NDArray[np.float32], unit: Grid,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of a `Product`: weight, bias, multiplier."""
     return [

@@ -1,7 +1,7 @@
 """Which operations are computed in 8 bits: those whose maps have grids, and which have kernels."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.match import Found
-from deploy.graph.stored import Grid, on_grid
+from deploy.graph.stored import on_grid
 from deploy.graph.view import Graph, values_between
+from deploy.grid import Grid, Scales
 from lut.ops import (
     Conv,
     InvertedResidual,
@@ -26,17 +27,6 @@ Grids = Mapping[relax.Var, Grid]
 _REAL = Grid(1.0, 0)  # of numbers themselves
 _SIX = 6 * (1 + 1e-3)
 _LEAST, _MOST = -(2**31), 2**31 - 1
-
-
-@dataclass(frozen=True)
-class ByteScales:
-    """What the numbers of an operation in 8 bits mean: the grids of what it reads, of the maps that
-    are never written, of what it writes; and of each layer's weights a scale per output channel."""
-
-    inputs: tuple[Grid, ...]
-    weights: tuple[NDArray[np.float32], ...]
-    output: Grid
-    hidden: tuple[Grid, ...] = ()
 
 
 def chosen(
@@ -73,7 +63,7 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     weights, scales = layers
     output, between = grids.get(found.output, _REAL), tuple(grids[var] for var in hidden)
     given = tuple(_REAL if var in beside else grids[var] for var in inputs)
-    meaning = ByteScales(given, scales, output, between)
+    meaning = Scales(given, scales, output, between)
     operation = with_dtype(found.operation, "int8")
     widened = {"wide": True} if wide else {}
     operation = replace(_saturating(operation, between, output), **widened)

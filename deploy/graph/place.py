@@ -13,8 +13,9 @@ from tvm import relax
 from deploy.graph.decisive import decisive_values
 from deploy.graph.in_bytes import Grids, channel_operands, chosen
 from deploy.graph.match import FOLLOWERS, MATCHERS, Found, Matcher
-from deploy.graph.stored import Grid, take_grids
+from deploy.graph.stored import take_grids
 from deploy.graph.view import Graph, shape_of, values_between
+from deploy.grid import Grid
 from lut.ops import Convert, DType, Operation, dtype_of, parse_operation
 
 # What a PrimFunc of ours says about itself; later passes, the compile summary and the profile

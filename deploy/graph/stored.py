@@ -6,7 +6,6 @@ which kernels do as they write); the importer takes it for a call that nothing l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from onnx import helper, numpy_helper
 from tvm import relax
 
 from deploy.graph.view import Graph
+from deploy.grid import Grid
 from lut.errors import UserError
 
 DOMAIN, STORED = "hmseg", "Stored"  # of the node that stands for a pair
@@ -23,19 +23,6 @@ FUNCTION = "hmseg.stored"  # of the call that the node becomes
 _SIGNED = 128  # between the zero point of an int8 map and that of the same map in uint8
 _PRODUCTS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose")
 _SIX = 6 * (1 + 1e-3)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What the bytes of a map mean: x = (q - zero) * scale, q from 0 to 255."""
-
-    scale: float
-    zero: int
-
-    @property
-    def most(self) -> float:
-        """The largest number."""
-        return (255 - self.zero) * self.scale
 
 
 def has_pairs(model: onnx.ModelProto) -> bool:

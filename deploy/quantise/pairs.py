@@ -7,8 +7,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from deploy.grid import Grid
 from deploy.quantise.places import Layer, Places, is_free
-from deploy.quantise.scales import Grid, quantise_bias, quantise_weights
+from deploy.quantise.scales import quantise_bias, quantise_weights
 from deploy.quantise.wiring import Wiring
 
 _PREFIX = "hmseg_q_"  # of the names that the pairs add to a graph
@@ -63,11 +64,11 @@ class _Writer:
         maker = self._wiring.maker(name)
         if maker in self._places.free and maker is not None:
             node = self._wiring.nodes[maker]
-            if is_free(node, self._wiring, grid.scale, grid.zero_point):
+            if is_free(node, self._wiring, grid.scale, grid.zero):
                 source = node.input[0]
                 self._removed.add(maker)
         scale = self._constant(f"{name}_scale", np.array(grid.scale, np.float32))
-        zero = self._constant(f"{name}_zero_point", np.array(grid.zero_point, np.uint8))
+        zero = self._constant(f"{name}_zero_point", np.array(grid.zero, np.uint8))
         stored, read = f"{_PREFIX}{name}", f"{_PREFIX}{name}_float"
         self._behind.setdefault(maker, []).extend([
             _node("QuantizeLinear", [source, scale, zero], stored),

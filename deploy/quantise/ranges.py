@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.quantise.scales import LEVELS, Grid, Range
+from deploy.quantise.scales import LEVELS, Range, grid_of, on_grid
 
 MIN_MAX, PERCENTILE, ENTROPY = "min-max", "percentile", "entropy"
 METHODS = (MIN_MAX, PERCENTILE, ENTROPY)
@@ -43,7 +43,7 @@ def ranges_of(seen: Seen) -> Mapping[str, Range]:
 
 def error_of(seen: Seen, found: Range) -> float:
     """The mean square of what rounding and saturation to the range's grid change in the sample."""
-    off = Grid.of(found).quantise(seen.sample) - seen.sample
+    off = on_grid(seen.sample, grid_of(found)) - seen.sample
     return float(np.mean(np.square(off, dtype=np.float64))) if off.size else 0.0
 
 

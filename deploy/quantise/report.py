@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deploy.grid import Grid
 from deploy.quantise.judge import Figures
-from deploy.quantise.scales import Grid
 from deploy.quantise.sensitivity import Sensitivity
 
 _SHOWN = 10  # layers of a sensitivity scan in text

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from deploy.graph.ends import with_logits_output
+from deploy.grid import Grid
 from deploy.quantise.frames import Frames
 from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.pairs import with_pairs
@@ -21,7 +22,7 @@ from deploy.quantise.report import (
     passes,
 )
 from deploy.quantise.request import is_quantised
-from deploy.quantise.scales import Grid
+from deploy.quantise.scales import grid_of
 from deploy.quantise.sensitivity import FRAMES, Sensitivity, scan, worst
 from deploy.quantise.wiring import Wiring
 from lut.errors import UserError, WorkError
@@ -161,7 +162,7 @@ class _Run:
                 ranges = ranges_of(one)
                 errors = {method: error_of(one, found) for method, found in ranges.items()}
                 known[id(one)] = {
-                    method: MapRange(method, found.low, found.high, Grid.of(found), errors)
+                    method: MapRange(method, found.low, found.high, grid_of(found), errors)
                     for method, found in ranges.items()
                 }
             by_method = known[id(one)]

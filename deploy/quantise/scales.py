@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.grid import Grid
+
 LEVELS = 255  # of uint8, between the least and the largest number
 MOST_WEIGHT = 127  # of int8, so that weights are symmetric
 # A bias in units of a sum's scale leaves an int32 room for the sum itself: 255 * 127 for each of
@@ -31,29 +33,22 @@ class Range:
         return Range(min(self.low, other.low), max(self.high, other.high))
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The numbers that uint8 stands for: a float32 scale, and a zero point in 0..255."""
+def grid_of(found: Range) -> Grid:
+    """The grid of a range and zero; of a map of zeros any, whose scale is 1."""
+    whole = found.with_zero()
+    width = whole.high - whole.low
+    if not width > _LEAST:
+        return Grid(1.0, 0)
+    scale = float(np.float32(width / LEVELS))
+    return Grid(scale, int(np.clip(np.rint(-whole.low / scale), 0, LEVELS)))
 
-    scale: float
-    zero_point: int
 
-    @staticmethod
-    def of(found: Range) -> "Grid":
-        """The grid of a range and zero; of a map of zeros any, whose scale is 1."""
-        whole = found.with_zero()
-        width = whole.high - whole.low
-        if not width > _LEAST:
-            return Grid(1.0, 0)
-        scale = float(np.float32(width / LEVELS))
-        return Grid(scale, int(np.clip(np.rint(-whole.low / scale), 0, LEVELS)))
-
-    def quantise(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """x rounded to the grid, as float32: what a map's pair makes of it."""
-        q = np.rint(x / np.float32(self.scale)) + np.float32(self.zero_point)
-        shifted = np.clip(q, 0, LEVELS) - np.float32(self.zero_point)
-        rounded: NDArray[np.float32] = shifted * np.float32(self.scale)
-        return rounded
+def on_grid(x: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    """x rounded to a grid, as float32: what a map's pair makes of it."""
+    q = np.rint(x / np.float32(grid.scale)) + np.float32(grid.zero)
+    shifted = np.clip(q, 0, LEVELS) - np.float32(grid.zero)
+    rounded: NDArray[np.float32] = shifted * np.float32(grid.scale)
+    return rounded
 
 
 def quantise_weights(

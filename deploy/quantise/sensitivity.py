@@ -6,11 +6,11 @@ from typing import Any
 
 import onnx
 
+from deploy.grid import Grid
 from deploy.quantise.countdown import Countdown
 from deploy.quantise.judge import Judge
 from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import Layer, find_places
-from deploy.quantise.scales import Grid
 from deploy.quantise.wiring import Wiring
 
 FRAMES = 4  # that a layer is judged on

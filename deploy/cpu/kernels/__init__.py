@@ -54,8 +54,6 @@ from deploy.cpu.kernels import (
 )
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.neighbours import neighbours
-from deploy.cpu.scales import scales_of
-from deploy.graph.in_bytes import ByteScales
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
@@ -209,10 +207,7 @@ class CpuKernels:
 
     def constants(self, op: Operation, weights: Mapping[str, Any]) -> list[NDArray[Any]]:
         """As `Kernels.constants`."""
-        given = dict(weights)
-        if isinstance(meaning := given.get("scales"), ByteScales):
-            given["scales"] = scales_of(meaning)
-        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **given)
+        packed: list[NDArray[Any]] = module_of(op).pack(op, self.isa_for(op), **weights)
         return packed
 
     def layout(self, op: Operation) -> Layout:

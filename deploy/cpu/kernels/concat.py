@@ -9,7 +9,8 @@ from deploy.cpu.isa import Isa
 from deploy.cpu.rows.codes import code_at, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import Scales, codes, reading
+from deploy.cpu.scales import codes, reading
+from deploy.grid import Scales
 from lut.ops import Concat
 
 

@@ -14,8 +14,9 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.slide import WIDE, slides_of
-from deploy.cpu.scales import REAL, Scales, codes, pack_sums, reading, writing
+from deploy.cpu.scales import REAL, codes, pack_sums, reading, writing
 from deploy.cpu.tiles import accumulate_row, best_depthwise_px
+from deploy.grid import Scales
 from lut.ops import Conv
 
 _WIDEST = 16  # lanes

@@ -21,17 +21,9 @@ from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand, ImageB
 from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map, output_map
-from deploy.cpu.scales import (
-    REAL,
-    Scale,
-    Scales,
-    codes,
-    pack_per_channel,
-    pack_sums,
-    reading,
-    writing,
-)
+from deploy.cpu.scales import REAL, codes, pack_per_channel, pack_sums, reading, writing
 from deploy.cpu.tiles import over_lanes
+from deploy.grid import Grid, Scales
 from lut.ops import CHANNELS, Conv
 
 _FLOAT_BYTES = 4
@@ -93,7 +85,7 @@ def pack(
 
 
 def _to_quanta(
-    isa: Isa, x: Scale, scale: float = 1 / 255, mean: Sequence[float] | NDArray[Any] = (0.0,) * 3,
+    isa: Isa, x: Grid, scale: float = 1 / 255, mean: Sequence[float] | NDArray[Any] = (0.0,) * 3,
     std: Sequence[float] | NDArray[Any] = (1.0,) * 3,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Factors and shifts (2, c) of interleaved pixels of four channels, the last of which becomes
@@ -105,7 +97,7 @@ def _to_quanta(
 
 
 def _biases(
-    op: Conv, isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale
+    op: Conv, isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Grid
 ) -> NDArray[np.int32]:
     """(P, O/c, c): of each plain convolution, with what the zero point asks for of its taps."""
     packed = []

@@ -12,8 +12,8 @@ from deploy.cpu.layout import activation_shape
 from deploy.cpu.rows.codes import Codes, codes_of
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import codes, reading, scale_of
-from deploy.graph.stored import Grid
+from deploy.cpu.scales import codes, reading
+from deploy.grid import Grid
 from lut.ops import Convert
 
 
@@ -35,7 +35,7 @@ def pack(op: Convert, isa: Isa, grid: Grid | None = None) -> list[NDArray[Any]]:
     del isa
     if grid is None:
         return []
-    scale = scale_of(grid)
+    scale = grid
     reads = op.direction in ("unpack", "widen")
     # What is written is divided by the scale, as ONNX does, where other kernels multiply.
     return [codes(reading(scale) if reads else (scale.scale, scale.zero))]

@@ -17,9 +17,10 @@ from deploy.cpu.rows.depthwise_bytes import DepthwiseBytes, pack_depthwise_bytes
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.ring import Band, Phase, Ring
 from deploy.cpu.rows.sweep import Sweep
-from deploy.cpu.scales import Scales, codes, unit_of, writing
+from deploy.cpu.scales import codes, unit_of, writing
 from deploy.cpu.tiles import best_depthwise_px
 from deploy.cpu.window import window_of
+from deploy.grid import Scales
 from lut.ops import Depthwise
 
 

@@ -12,7 +12,8 @@ from deploy.cpu.layout import Array
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import Scales, real_codes
+from deploy.cpu.scales import real_codes
+from deploy.grid import Scales
 from lut.ops import Elementwise
 
 _PIXELS = 8  # of a register tile

@@ -10,7 +10,8 @@ from deploy.cpu.rows.average import average, average_bytes
 from deploy.cpu.rows.buffer import RowBuffer
 from deploy.cpu.rows.codes import codes_of
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import Scales, averaging, codes
+from deploy.cpu.scales import averaging, codes
+from deploy.grid import Scales
 from lut.ops import GlobalMean
 
 

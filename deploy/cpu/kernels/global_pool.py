@@ -14,7 +14,8 @@ from deploy.cpu.rows.buffer import RowBuffer
 from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
-from deploy.cpu.scales import Scales, averaging, codes, pack_product, unit_of, writing
+from deploy.cpu.scales import averaging, codes, pack_product, unit_of, writing
+from deploy.grid import Scales
 from lut.ops import GlobalPool
 
 PARALLEL_BYTES = 512 << 10  # below, a fork and join (1.5 us) costs more than it saves

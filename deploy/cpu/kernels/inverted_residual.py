@@ -39,9 +39,10 @@ from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.project import SUM_BYTES, Project
 from deploy.cpu.rows.ring import Band
 from deploy.cpu.rows.stage import Source
-from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
+from deploy.cpu.scales import codes, pack_product, reading, unit_of, writing
 from deploy.cpu.tiles import best_depthwise_px
 from deploy.cpu.window import window_of
+from deploy.grid import Scales
 from lut.ops import InvertedResidual
 
 Mode = Literal["rows", "hid"]

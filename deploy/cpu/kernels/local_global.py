@@ -21,8 +21,9 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.product import Product
 from deploy.cpu.rows.stage import Row
-from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
+from deploy.cpu.scales import codes, pack_product, reading, unit_of, writing
 from deploy.cpu.tiles import over_row_tiles
+from deploy.grid import Scales
 from lut.ops import LocalGlobal
 
 SEGMENT_BYTES = 80 << 10

@@ -13,7 +13,8 @@ from deploy.cpu.layout import Array, pack_pointwise, pack_vector
 from deploy.cpu.rows.codes import Ending, code_at, codes_of
 from deploy.cpu.rows.maps import Map, output_map
 from deploy.cpu.rows.product import Product
-from deploy.cpu.scales import Scales, codes, pack_product, reading, unit_of, writing
+from deploy.cpu.scales import codes, pack_product, reading, unit_of, writing
+from deploy.grid import Scales
 from lut.ops import Pointwise
 
 

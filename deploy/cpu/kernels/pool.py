@@ -15,7 +15,8 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.slide import WIDE, Slide, slides_of
-from deploy.cpu.scales import Scales, real_codes
+from deploy.cpu.scales import real_codes
+from deploy.grid import Scales
 from lut.ops import Pool
 
 _UNROLLED = 128  # taps of a register tile

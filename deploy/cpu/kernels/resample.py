@@ -13,7 +13,8 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.table import TableRow, pack_table, tables_of
-from deploy.cpu.scales import Scales, real_codes
+from deploy.cpu.scales import real_codes
+from deploy.grid import Scales
 from lut.ops import Resample
 
 _GROUP = 4  # channel blocks that share a look at the tables

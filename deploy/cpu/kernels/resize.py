@@ -13,7 +13,8 @@ from deploy.cpu.rows.bilinear import BlendedRow
 from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.scales import Scales, codes, reading
+from deploy.cpu.scales import codes, reading
+from deploy.grid import Scales
 from lut.ops import Resize
 
 _PARALLEL_BYTES = 64 << 10  # of the output

@@ -18,8 +18,9 @@ from deploy.cpu.rows.cuts import row_range
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.stem import StemRows
 from deploy.cpu.rows.stem_bytes import StemBytes, pack_stem_bytes
-from deploy.cpu.scales import Scales, codes, unit_of, writing
+from deploy.cpu.scales import codes, unit_of, writing
 from deploy.cpu.window import window_of
+from deploy.grid import Scales
 from lut.ops import CHANNELS, Stem
 from lut.ops import STEM_KERNEL as KERNEL
 

@@ -19,9 +19,9 @@ from deploy.cpu.layout import Array
 from deploy.cpu.rows.block import Block
 from deploy.cpu.rows.maps import Map
 from deploy.cpu.rows.ring import Band
-from deploy.cpu.scales import Scales
 from deploy.cpu.tiles import best_depthwise_px
 from deploy.cpu.window import window_of
+from deploy.grid import Scales
 from lut.ops import StemBlock
 
 

@@ -13,8 +13,9 @@ from deploy.cpu.rows.codes import Ending
 from deploy.cpu.rows.cuts import Chunk
 from deploy.cpu.rows.ring import Phase, Ring
 from deploy.cpu.rows.stage import Keep
-from deploy.cpu.scales import Scale, pack_per_channel, pack_sums
+from deploy.cpu.scales import pack_per_channel, pack_sums
 from deploy.cpu.window import row_bounds, window_of
+from deploy.grid import Grid
 from lut.ops import Depthwise
 
 GROUP = 4  # columns of one step
@@ -55,8 +56,8 @@ class Taps:
 
 
 def pack_depthwise_bytes(
-    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
-    weight_scale: NDArray[np.float32], unit: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Grid,
+    weight_scale: NDArray[np.float32], unit: Grid,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of `DepthwiseBytes` from (C, 1, k, k)."""
     k = weight.shape[-1]

@@ -11,16 +11,17 @@ from deploy.cpu.rows.codes import Codes, Ending
 from deploy.cpu.rows.cuts import Chunk, Span
 from deploy.cpu.rows.image_bytes import GROUP, TAPS, ByteImageRing
 from deploy.cpu.rows.stage import Keep, MakeRow
-from deploy.cpu.scales import Scale, pack_per_channel, pack_sums
+from deploy.cpu.scales import pack_per_channel, pack_sums
 from deploy.cpu.window import row_bounds, window_of
+from deploy.grid import Grid
 from lut.ops import CHANNELS, Stem
 from lut.ops import STEM_KERNEL as KERNEL
 from lut.ops import STEM_STRIDE as STRIDE
 
 
 def pack_stem_bytes(
-    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Scale,
-    weight_scale: NDArray[np.float32], unit: Scale,
+    isa: Isa, weight: NDArray[Any], bias: NDArray[Any], x: Grid,
+    weight_scale: NDArray[np.float32], unit: Grid,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """The constants of `StemBytes` from (O, 3, k, k), but for codes and normalisation."""
     out = len(weight)

@@ -10,7 +10,7 @@ from deploy.graph.place import OPERATION
 from deploy.graph.reference import OnnxSession
 from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import find_places
-from deploy.quantise.scales import Grid, Range
+from deploy.quantise.scales import Range, grid_of
 from deploy.quantise.wiring import Wiring
 from deploy.targets import resolve_target
 from lut.ops import InvertedResidual, Operation, Pointwise, dtype_of, parse_operation
@@ -23,7 +23,7 @@ RANGE, RELU6 = Range(-4, 4), Range(0, 6)
 def quantised(model: onnx.ModelProto, keep: tuple[str, ...] = ()) -> onnx.ModelProto:
     places = find_places(Wiring(model.graph), keep)
     ranges = {name: RELU6 if name in ("f", "g") else RANGE for name in places.maps}
-    return with_pairs(model, places, {name: Grid.of(found) for name, found in ranges.items()})
+    return with_pairs(model, places, {name: grid_of(found) for name, found in ranges.items()})
 
 
 def block(residual: bool = True) -> onnx.ModelProto:

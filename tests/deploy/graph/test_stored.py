@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from deploy.graph.importer import import_graph
-from deploy.graph.stored import STORED, Grid, has_pairs, mark_stored, on_grid, take_grids
+from deploy.graph.stored import STORED, has_pairs, mark_stored, on_grid, take_grids
 from deploy.graph.view import Graph, activation
+from deploy.grid import Grid
 from lut.errors import UserError
 
 

@@ -8,14 +8,14 @@ from onnx.numpy_helper import to_array
 from deploy.graph.reference import OnnxSession
 from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import find_places
-from deploy.quantise.scales import Grid, Range
+from deploy.quantise.scales import Range, grid_of
 from deploy.quantise.wiring import Wiring
 from tests.deploy.quantise.maps import conv, graph_of, node
 
 
 def quantised(model: onnx.ModelProto, keep=(), **ranges: Range) -> onnx.ModelProto:
     places = find_places(Wiring(model.graph), keep)
-    grids = {name: Grid.of(ranges.get(name, Range(-4, 4))) for name in places.maps}
+    grids = {name: grid_of(ranges.get(name, Range(-4, 4))) for name in places.maps}
     return with_pairs(model, places, grids)
 
 
@@ -47,18 +47,18 @@ def test_its_numbers_are_those_of_integers(block):
     tensors = {t.name: to_array(t) for t in found.graph.initializer}
     weights = {n.name: n for n in found.graph.node if n.op_type == "DequantizeLinear"}
     assert sum(name.startswith("hmseg_q_") for name in weights) == 4 + 2 * 4
-    grids = {"x": Grid.of(Range(-4, 4)), "s": Grid.of(Range(-4, 4)), "f": Grid.of(RELU6)}
+    grids = {"x": grid_of(Range(-4, 4)), "s": grid_of(Range(-4, 4)), "f": grid_of(RELU6)}
     grids["g"] = grids["f"]
 
     def stored(real, grid):
-        return np.clip(np.rint(real / np.float64(grid.scale)) + grid.zero_point, 0, 255)
+        return np.clip(np.rint(real / np.float64(grid.scale)) + grid.zero, 0, 255)
 
     def sums(q, grid, number, groups=1):
         """Real numbers of a layer, the only rounding its double's."""
         w = tensors[f"hmseg_q_{number}_weight"].astype(np.int64)
         b = tensors[f"hmseg_q_{number}_bias"].astype(np.int64)
         scale = tensors[f"hmseg_q_{number}_bias_scale"].astype(np.float64)
-        whole = q.astype(np.int64)[0] - grid.zero_point
+        whole = q.astype(np.int64)[0] - grid.zero
         if groups == 1:
             out = np.einsum("oi,ihw->ohw", w[:, :, 0, 0], whole)
         else:
@@ -70,7 +70,7 @@ def test_its_numbers_are_those_of_integers(block):
         return ((out + b[:, None, None]) * scale[:, None, None])[None]
 
     def real(q, grid):
-        return (q - grid.zero_point) * np.float64(grid.scale)
+        return (q - grid.zero) * np.float64(grid.scale)
 
     x = stored(X, grids["x"])
     f = stored(sums(x, grids["x"], 0), grids["f"])

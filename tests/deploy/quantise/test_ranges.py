@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.quantise.ranges import ENTROPY, METHODS, MIN_MAX, PERCENTILE, Seen, error_of, ranges_of
-from deploy.quantise.scales import Grid, Range
+from deploy.quantise.scales import Range, grid_of
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def test_where_nothing_lies_far_out_all_agree(x):
 
 def test_an_end_at_zero_stays_there():
     for found in ranges_of(seen(np.maximum(RNG.normal(size=1000), 0))).values():
-        assert Grid.of(found).zero_point == 0
+        assert grid_of(found).zero == 0
 
 
 @pytest.mark.parametrize("x", [np.zeros(9), np.full(9, 0.25), np.full(9, -3.0), np.empty(0)])

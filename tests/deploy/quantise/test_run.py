@@ -50,7 +50,7 @@ def test_a_network(model, folder):
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     assert image.low == pytest.approx((-mean / std).min(), rel=1e-5)
     assert image.high == pytest.approx(((1 - mean) / std).max(), rel=1e-5)
-    assert hidden.grid.zero_point == 0
+    assert hidden.grid.zero == 0
     assert hidden.high <= 6
     assert "Clip" not in [node.op_type for node in found.graph.graph.node]
     assert is_quantised(found.graph)

@@ -12,7 +12,7 @@ import tvm
 from deploy.cpu.isa import AVX2_INT8, AVX512_INT8, Isa
 from deploy.cpu.layout import activation_shape
 from deploy.cpu.machine_code import compile_kernels
-from deploy.cpu.scales import Scale
+from deploy.grid import Grid
 from lut.ops import Activation
 from tests import conditions
 
@@ -83,20 +83,20 @@ def activate(v: np.ndarray, act: Activation) -> np.ndarray:
     return v * (np.clip(v + f32(3), f32(0), f32(6)) * f32(1 / 6))
 
 
-def read(q: np.ndarray, of: Scale, unit: Scale) -> np.ndarray:
+def read(q: np.ndarray, of: Grid, unit: Grid) -> np.ndarray:
     factor = of.scale / unit.scale
     return fma(q.astype(f32), factor, unit.zero - of.zero * factor)
 
 
-REAL = Scale(1.0, 0)
+REAL = Grid(1.0, 0)
 
 
-def unit_of(act: Activation, y: Scale) -> Scale:
+def unit_of(act: Activation, y: Grid) -> Grid:
     return y if act == "none" else REAL
 
 
 def finish(
-    sums: np.ndarray, x: Scale, weights: np.ndarray, y: Scale, act: Activation, add: Any = None
+    sums: np.ndarray, x: Grid, weights: np.ndarray, y: Grid, act: Activation, add: Any = None
 ) -> np.ndarray:
     """`sums` int64 (N, O, H, W) of q - zero and weights, bias added; `add` a map and its
     scale, or numbers in the unit."""
@@ -107,12 +107,12 @@ def finish(
     return ended(scaled(sums, x, weights, unit, start), y, act)
 
 
-def scaled(sums: np.ndarray, x: Scale, weights: np.ndarray, unit: Scale, start) -> np.ndarray:
+def scaled(sums: np.ndarray, x: Grid, weights: np.ndarray, unit: Grid, start) -> np.ndarray:
     multiplier = (x.scale * weights.astype(np.float64) / unit.scale).astype(f32)
     return fma(sums.astype(np.int32).astype(f32), per_channel(multiplier), start)
 
 
-def ended(value: np.ndarray, y: Scale, act: Activation) -> np.ndarray:
+def ended(value: np.ndarray, y: Grid, act: Activation) -> np.ndarray:
     value = activate(value, act)
     return narrow(value if act == "none" else fma(value, 1 / y.scale, y.zero))
 
@@ -141,6 +141,6 @@ class Random:
         bias = self.rng.integers(-20000, 20000, shape[0], dtype=np.int32)
         return w, bias, (self.rng.uniform(0.5, 2, shape[0]) / 73 / fan_in**0.5).astype(f32)
 
-    def scale(self, zero: int | None = None) -> Scale:
+    def scale(self, zero: int | None = None) -> Grid:
         at = int(self.rng.integers(0, 256)) if zero is None else zero
-        return Scale(float(f32(self.rng.uniform(0.01, 0.05))), at)
+        return Grid(float(f32(self.rng.uniform(0.01, 0.05))), at)

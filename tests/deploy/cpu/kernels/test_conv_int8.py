@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deploy.cpu import layout
 from deploy.cpu.kernels import conv_int8 as kernel
 from deploy.cpu.kernels import module_of
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut.ops import Conv
 
 from . import exact
@@ -103,7 +103,7 @@ def test_long_functions_are_near():
     op = Conv((16,), 24, 5, 9, (3, 3), pad=(1, 1, 1, 1), then=("sigmoid",), dtype="int8")
     random = exact.Random(np.random.default_rng(1))
     x, (w, bias, scale) = random.bytes(1, 16, 5, 9), random.weights(24, 16, 3, 3)
-    of_x, of_y = random.scale(), exact.Scale(1 / 255, 0)
+    of_x, of_y = random.scale(), exact.Grid(1 / 255, 0)
     constants = kernel.pack(op, on[0], w, bias, [], scales=Scales((of_x,), (scale,), of_y))
     func = kernel.emit(op, kernel.default_schedule(op, on[0], 2), on[0])
     y = exact.run(func, on, [exact.pack_bytes(on[0], x), *constants], op.output)
@@ -120,7 +120,7 @@ def test_of_an_image_is_exact(on, source, width):
     random = exact.Random(np.random.default_rng(3))
     image, (w, bias, scale) = random.bytes(1, 13, width, 3), random.weights(20, 3, 5, 7)
     mean, std = np.array([0.4, 0.45, 0.5]), np.array([0.2, 0.25, 0.3])
-    of_x, of_y = exact.Scale(float(np.float32(0.021)), 97), random.scale()
+    of_x, of_y = exact.Grid(float(np.float32(0.021)), 97), random.scale()
     planes = image.transpose(0, 3, 1, 2).astype(np.float32)
     given = {}
     if source == "uint8_nhwc":

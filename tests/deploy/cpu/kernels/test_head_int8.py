@@ -15,7 +15,7 @@ from deploy.cpu.kernels import (
     module_of,
     resize,
 )
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut import ops
 
 from . import exact

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu.isa import AVX512_BF16, AVX512_INT8
 from deploy.cpu.kernels import inverted_residual as kernel
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut.ops import InvertedResidual
 
 from . import exact

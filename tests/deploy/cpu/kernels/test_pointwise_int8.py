@@ -7,7 +7,7 @@ from deploy.cpu import layout
 from deploy.cpu.isa import Tile
 from deploy.cpu.kernels import pointwise
 from deploy.cpu.kernels.pointwise import PointwiseSchedule
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut.ops import Pointwise
 
 from . import exact

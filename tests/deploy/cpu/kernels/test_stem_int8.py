@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu.kernels import stem, stem_block, stem_pair
 from deploy.cpu.layout import pack_normalisation
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut.ops import InvertedResidual, Stem, StemBlock, StemPair
 
 from . import exact

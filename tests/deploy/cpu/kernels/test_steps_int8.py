@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from deploy.cpu import layout
 from deploy.cpu.kernels import module_of
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut import ops
 
 from . import exact
@@ -47,7 +47,7 @@ def test_elementwise(on):
 def test_a_long_function_is_near(on):
     op = ops.Elementwise(20, 5, 9, ("sigmoid",), "int8")
     _, x, of_x, _ = setting(op, 20)
-    constants = module_of(op).pack(op, on[0], [], Scales((of_x,), (), exact.Scale(1 / 255)))
+    constants = module_of(op).pack(op, on[0], [], Scales((of_x,), (), exact.Grid(1 / 255)))
     y = exact.run(emitted(on, op), on, [exact.pack_bytes(on[0], x), *constants], op.output)
     value = (x.astype(np.float64) - of_x.zero) * of_x.scale
     assert np.abs(y / 255 - 1 / (1 + np.exp(-value))).max() <= 0.51 / 255

@@ -5,7 +5,7 @@ import pytest
 
 from deploy.cpu.kernels import module_of
 from deploy.cpu.layout import activation_shape
-from deploy.cpu.scales import Scales
+from deploy.grid import Scales
 from lut import ops
 
 from . import exact
