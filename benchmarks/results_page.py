@@ -23,6 +23,7 @@ from benchmarks.results_lib import (
     latency,
     own_files,
     precision,
+    quantisation,
     runtime,
     search,
     training,
@@ -46,7 +47,10 @@ class Topic:
 
 
 TOPICS = (
-    Topic("Parity", [cpu.parity, own_files.own_files, kept("precision-miou")]),
+    Topic(
+        "Parity",
+        [cpu.parity, own_files.own_files, kept("precision-miou"), quantisation.quantisation],
+    ),
     Topic(
         "The first command",
         [kept("first-command")],
@@ -61,9 +65,14 @@ TOPICS = (
             cpu.peers,
             kept("linearity", "profile", "tuning"),
         ],
-        ["2026-11-22-cpu-speed.md", "2026-11-30-xeon-networks.md"],
+        [
+            "2026-11-22-cpu-speed.md",
+            "2026-11-30-xeon-networks.md",
+            "2026-11-30-dense.md",
+            "2026-11-30-products.md",
+        ],
     ),
-    Topic("Kernels", [cpu.kernels]),
+    Topic("Kernels", [cpu.kernels], ["2026-11-30-int8.md"]),
     Topic(
         "Time of compiling",
         [compiling.cached, kept("compile", "compile-gpu")],

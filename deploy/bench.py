@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,10 @@ from deploy.measure.memory import PeakMemory, measure_peak
 from deploy.measure.peer import Peer
 from deploy.measure.statistics import Ratio, Summary, ratio_of_rounds, summarise
 from deploy.metadata import Metadata
-from deploy.precision import FP32, PRECISIONS
+from deploy.precision import FP32, PRECISIONS, PeersPrecision
 from deploy.profile import Profile, profile, require_timed, summarise_kernels
 
 OURS, PEER = "hmseg", "onnxruntime"
-PeersPrecision = Literal["fp32", "any"]
 MOST_DIFFERING = 0.01  # of the pixels: between two float32 networks only ties may differ
 _SHARE_FRAMES = 3  # that say what share of a frame its kernels take: a few percent, not a latency
 

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deploy import host
 from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import OnStep
 from deploy.build import build_source
-from deploy.cpu.targets import ARCHITECTURES
 from deploy.devices.network import Remote
 from deploy.graph.source import Source
 from deploy.measure.device import Device, Session
@@ -59,7 +59,7 @@ def build_fastest(
     What is not timed and checked is not taken: where the target does not run at hand, or is
     emulated, it is fp32. Raises UserError for another target than a CPU, and as `build_source`.
     """
-    if target.architecture not in ARCHITECTURES:
+    if target.architecture not in host.FEATURE_FLAGS:
         raise UserError(
             f"--precision auto is for CPUs, not for {target.name}: leave it out for fp32"
         )

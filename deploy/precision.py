@@ -1,6 +1,7 @@
 """What the maps of a network lie in memory as; sums are float32 in every precision."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from deploy.noise import UNIT, Deviation
 from lut.errors import UserError
@@ -102,6 +103,7 @@ INT8 = Precision(
     most_unexplained=1e-2,
 )
 PRECISIONS = {precision.name: precision for precision in (FP32, FP16, BF16, INT8)}
+PeersPrecision = Literal["fp32", "any"]  # of the sides that a binary is timed beside
 AUTO = "auto"  # to compile: the fastest that keeps the labels (`deploy.fastest`)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile, title_of
+from deploy.precision import FP32, PeersPrecision
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from deploy.object_cache import ObjectCache
     from deploy.target import Target
 
-PeersPrecision = Literal["fp32", "any"]  # as in deploy.bench
 LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 
 
@@ -198,9 +198,10 @@ def print_result(result: "BenchResult", percentiles: list[float]) -> None:
         say(f"labels that differ from hmseg's: {', '.join(differing)}")
     say(f"the time includes {result.includes}")
     theirs = {result.precisions[name] for name in result.ratios}
-    if result.note and theirs <= {"fp32"}:
+    low = theirs - {FP32.name}
+    if result.note and not low:
         say(f"hmseg has its{result.note.removeprefix(',')}; the others compute in fp32")
-    elif theirs - {"fp32"}:
+    elif low:
         by = [f"{name} {precision}" for name, precision in result.precisions.items()]
         say(f"precision: {', '.join(by)}{result.note and f' ({result.note[2:]})'}")
         if fastest := result.fastest_peer:

@@ -52,7 +52,7 @@ def test_what_passed_is_not_done_again(tmp_path, monkeypatch, capsys, line):
     assert [job.network for job in done] == ["mrms-a", "mrms-b", "mrms-c", "mrms", "mrms-b"]
     assert len(read(out)) == 4  # the newest of each
     text = paper_page.checked(read(out))
-    assert "3 of 4 passed (of " in text
+    assert "3 of 4 passed, of " in text
     assert "Kernels left to TVM: none" in text
     assert "FAILED: mrms-b at 768x1536: torch does not match." in text
     assert main(["table9", "-o", str(out)]) == 2

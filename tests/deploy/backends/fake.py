@@ -170,6 +170,11 @@ class FakeBackend:
     def record_threads(self, threads: int) -> int:
         return 0
 
+    def low_precision_peers(
+        self, artifact: Artifact, source: Source, given: np.ndarray, threads: int
+    ) -> Mapping[str, Callable[[], Peer]]:
+        return {}
+
     def tunes(self, target: Target) -> bool:
         return True
 

@@ -21,6 +21,7 @@ ROOMS = {
     "deploy.measure.gpu": "the clock of a GPU",
     "deploy.measure.gpu_peers": "what runs on a GPU instead",
     "deploy.measure.local": "the clock of this CPU",
+    "deploy.measure.openvino_peer": "what runs on a CPU instead",
     "deploy.measure.memory": "that of a process which loads TVM's runtime alone",
     "deploy.measure.probes": "what a CPU can do at most",
     "deploy.trials.apart": "a CPU's candidate in a process of its own",

@@ -200,7 +200,7 @@ class TestCommands:
         self, cli, on_x86, saved, small_artifact, monkeypatch  # noqa: F811
     ):  # fmt: skip
         """The ceilings are measured in the next test."""
-        monkeypatch.setattr("deploy.devices.measuring.probe_ceilings", lambda *_: None)
+        monkeypatch.setattr("deploy.devices.measuring.probe_ceilings", lambda *_, **__: None)
         done = cli("profile", saved[0], *on_x86, "--repeat", "2", "--json").succeeded()
         result = json.loads(done.out)
         assert [kernel["name"] for kernel in result["kernels"]] == list(small_artifact.calls)
