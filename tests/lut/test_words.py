@@ -69,8 +69,8 @@ EXAMPLES = {
     ops.Logits(11, 4, 5, 8, 10): "scores of 11 classes, 4x5→8x10",
     ops.Convert("pack", 16, 4, 5): "planes to blocks, 16, 4x5",
     ops.Convert("unpack", 16, 4, 5): "blocks to planes, 16, 4x5",
-    ops.Convert("widen", 16, 4, 5, "bfloat16"): "bfloat16 to float32, 16, 4x5",
-    ops.Convert("narrow", 16, 4, 5, "bfloat16"): "float32 to bfloat16, 16, 4x5",
+    ops.Convert("widen", 16, 4, 5, "bfloat16"): "to float32, 16, 4x5, in bf16",
+    ops.Convert("narrow", 16, 4, 5, "bfloat16"): "from float32, 16, 4x5, in bf16",
 }  # fmt: skip
 
 
