@@ -92,7 +92,7 @@ def test_attention_of_one_head(turned):
     names = operations_of(model, TARGETS[0])
     assert names.count("attention") == 1
     assert not [name for name in names if name.startswith("relax.")]
-    assert max_error(model, TARGETS[0]) < 1e-3  # of scores of some tens
+    assert max_error(model, TARGETS[0]) < 1e-3
 
 
 def test_a_factor_that_no_map_has():
