@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_SIX = 6 * (1 + 1e-3)  # 255 times a float32 scale
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -17,6 +19,11 @@ class Grid:
     def most(self) -> float:
         """The largest number."""
         return (255 - self.zero) * self.scale
+
+    @property
+    def within_six(self) -> bool:
+        """Whether none of them is above 6, where a ReLU6 ends."""
+        return self.most <= _SIX
 
 
 @dataclass(frozen=True)

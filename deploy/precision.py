@@ -108,7 +108,7 @@ AUTO = "auto"  # to compile: the fastest that keeps the labels (`deploy.fastest`
 
 
 def parse_precision(text: str) -> Precision:
-    """fp32, fp16 or bf16; raises UserError for anything else."""
+    """One of `PRECISIONS` by its name; raises UserError for anything else."""
     if text not in PRECISIONS:
         raise UserError(f"unknown precision {text!r}: choose {', '.join(PRECISIONS)}")
     return PRECISIONS[text]

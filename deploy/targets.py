@@ -37,7 +37,7 @@ def resolve_target(
     name of LLVM (``x86-64-v3``, ``skylake-avx512``, ``cortex-a76``), an ``arm/``, ``nvidia/`` or
     ``qcom/`` tag of TVM, or TVM's JSON into a Target. `architectures` are those that CUDA's machine
     code is made for, such as ``sm_61,sm_90``; `precision` is ``fp32``, as by default, for CUDA
-    ``fp16``, for CPUs that compute with it ``bf16``.
+    ``fp16``, for CPUs ``int8`` and, where they compute with it, ``bf16``.
 
     Raises UserError, naming what there is, for anything else.
     """

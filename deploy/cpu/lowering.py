@@ -27,6 +27,7 @@ def _passes() -> list[tvm.transform.Pass]:
         tirx.transform.NarrowDataType(32),
         tirx.transform.VectorizeLoop(),
         tirx.transform.StorageRewrite(),
+        s_tir.transform.RenormalizeSplitPattern(),
         tirx.transform.StmtSimplify(),
         tirx.transform.CommonSubexprElim(),
         # A function that can be called from outside.

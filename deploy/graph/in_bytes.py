@@ -25,7 +25,6 @@ from lut.ops import (
 
 Grids = Mapping[relax.Var, Grid]
 _REAL = Grid(1.0, 0)  # of numbers themselves
-_SIX = 6 * (1 + 1e-3)
 _LEAST, _MOST = -(2**31), 2**31 - 1
 
 
@@ -156,7 +155,5 @@ def _saturating(operation: Operation, hidden: tuple[Grid, ...], output: Grid) ->
 def saturates(act: str, grid: Grid) -> bool:
     """Whether the bytes of a map hold no number that an activation would change."""
     return (
-        grid != _REAL
-        and grid.zero == 0
-        and (act == "relu" or (act == "relu6" and grid.most <= _SIX))
+        grid != _REAL and grid.zero == 0 and (act == "relu" or (act == "relu6" and grid.within_six))
     )

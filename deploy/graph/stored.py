@@ -5,7 +5,8 @@ which kernels do as they write); the importer takes it for a call that nothing l
 `take_grids` makes a note of it instead when kernels are placed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -18,11 +19,11 @@ from deploy.graph.view import Graph
 from deploy.grid import Grid
 from lut.errors import UserError
 
+_Proto = TypeVar("_Proto", onnx.NodeProto, onnx.TensorProto)
 DOMAIN, STORED = "hmseg", "Stored"  # of the node that stands for a pair
 FUNCTION = "hmseg.stored"  # of the call that the node becomes
 _SIGNED = 128  # between the zero point of an int8 map and that of the same map in uint8
 _PRODUCTS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose")
-_SIX = 6 * (1 + 1e-3)
 
 
 def has_pairs(model: onnx.ModelProto) -> bool:
@@ -40,6 +41,7 @@ def mark_stored(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
+    grids: dict[str, Grid] = {}  # of maps, by name
     for node in graph.node:
         if node.op_type != "DequantizeLinear":
             nodes.append(node)
@@ -54,11 +56,17 @@ def mark_stored(model: onnx.ModelProto) -> onnx.ModelProto:
                     f"{node.name or node.output[0]}: a map is written with one scale and read with "
                     "another; quantise the network anew"
                 )
+            if grids.setdefault(maker.input[0], grid) != grid:
+                raise UserError(
+                    f"{maker.name or maker.output[0]}: a map that has another scale already; "
+                    "quantise the network anew, with one scale for each map"
+                )
             nodes.append(_stored(maker.input[0], node.output[0], grid, graph))
         else:
             nodes.append(node)
+    kept = _copies(_without_unread(nodes, graph))
     del graph.node[:]
-    graph.node.extend(_copies(_without_unread(nodes, graph)))
+    graph.node.extend(kept)
     copy.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return copy
 
@@ -112,25 +120,15 @@ def _without_unread(nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> list
     read = {name for node in nodes for name in node.input} | {info.name for info in graph.output}
     kept = [n for n in nodes if n.op_type != "QuantizeLinear" or read.intersection(n.output)]
     read = {name for node in kept for name in node.input} | {info.name for info in graph.output}
-    needed = [tensor for tensor in graph.initializer if tensor.name in read]
-    copies = [_tensor_copy(tensor) for tensor in needed]
+    copies = _copies([tensor for tensor in graph.initializer if tensor.name in read])
     del graph.initializer[:]
     graph.initializer.extend(copies)
     return kept
 
 
-def _copies(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    copies = []
-    for node in nodes:
-        copies.append(onnx.NodeProto())
-        copies[-1].CopyFrom(node)
-    return copies
-
-
-def _tensor_copy(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    return copy
+def _copies(protos: Sequence[_Proto]) -> list[_Proto]:
+    """Apart from the graph, whose own list is emptied next."""
+    return [type(proto).FromString(proto.SerializeToString()) for proto in protos]
 
 
 def take_grids(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[relax.Var, Grid]]:
@@ -149,17 +147,16 @@ def take_grids(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[relax.Var, Grid
     added = [v for v in low if graph.call(_source(graph, v), "relax.add") is not None]
     sums = [var for var in added if var not in products]
     # Two layers of a block have the same activation, whatever the ranges of their maps.
-    of_products = _rectifier(max((found[var].most for var in products), default=0.0))
-    rectified = dict.fromkeys(products, of_products)
-    rectified |= {var: _rectifier(found[var].most) for var in sums}
+    rectified = dict.fromkeys(products, _rectifier(found[var] for var in products))
+    rectified |= {var: _rectifier([found[var]]) for var in sums}
     taker = _Taker(module, graph, found, rectified)
     function = taker.visit_expr(module["main"])
     taker.builder_.update_func(module.get_global_var("main"), function)
     return taker.builder_.get(), taker.grids
 
 
-def _rectifier(most: float) -> str:
-    return "relu6" if most <= _SIX else "relu"
+def _rectifier(grids: Iterable[Grid]) -> str:
+    return "relu6" if all(grid.within_six for grid in grids) else "relu"
 
 
 def _is_sum_of_products(graph: Graph, var: relax.Var) -> bool:

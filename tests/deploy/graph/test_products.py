@@ -7,6 +7,7 @@ import pytest
 
 from deploy.graph.export import import_onnx
 from tests.deploy import attention_networks
+from tests.deploy.graph import nets
 from tests.deploy.graph.nets import TARGETS, max_error, operations_of
 from tests.deploy.graph.test_channels_first import C, H, N, Tokens, W
 
@@ -78,8 +79,10 @@ def test_pixels_by_channels():
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_attention_of_one_head(turned):
+def test_attention_of_one_head(turned, monkeypatch):
     """As DANet has it: values by weights, which are turned."""
+    # The same numbers whatever ran before: the bound is as near as float32 allows.
+    monkeypatch.setattr(nets, "RNG", np.random.default_rng(0))
     net = Heads()
     q, k, v = net.heads(heads=1, turned=True), net.heads(heads=1), net.heads(heads=1)
     weights = net.op("Softmax", net.op("Mul", net.op("MatMul", q, k), net.number(0.2)), axis=-1)
@@ -92,7 +95,7 @@ def test_attention_of_one_head(turned):
     names = operations_of(model, TARGETS[0])
     assert names.count("attention") == 1
     assert not [name for name in names if name.startswith("relax.")]
-    assert max_error(model, TARGETS[0]) < 1e-3
+    assert max_error(model, TARGETS[0]) < 1e-4
 
 
 def test_a_factor_that_no_map_has():

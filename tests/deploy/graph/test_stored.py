@@ -103,6 +103,21 @@ def test_refuses_what_bytes_cannot_be(options: dict, said: str) -> None:
         mark_stored(model(**options))
 
 
+def test_a_map_has_one_grid() -> None:
+    """Two pairs on it, each for a reader of its own, would be two maps."""
+    twice = model()
+    names = ["conv", "other", "zero"]
+    twice.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "other"))
+    twice.graph.node.append(helper.make_node("QuantizeLinear", names, ["int2"]))
+    names = ["int2", "other", "zero"]
+    twice.graph.node.append(helper.make_node("DequantizeLinear", names, ["z"]))
+    twice.graph.output.append(
+        helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 2, 4, 5])
+    )
+    with pytest.raises(UserError, match="has another scale already"):
+        mark_stored(twice)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 5),
