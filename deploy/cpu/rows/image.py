@@ -1,7 +1,12 @@
 """The camera's image: a ring of its newest rows as normalised floats."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 from deploy import ir
 from deploy.cpu.isa import Isa
+from deploy.cpu.rows.cuts import Chunk, Span
+from deploy.cpu.rows.stage import Keep, MakeRow
 from deploy.cpu.window import window_of
 from lut.ops import CHANNELS, Stem
 from lut.ops import STEM_KERNEL as ROWS
@@ -68,3 +73,32 @@ class ImageRing:
                 ir.store(self._buffer, value, base + CHANNELS + start, lanes=lanes)
 
         ir.over_tiles(width, c, pixels)
+
+
+class Filled(Protocol):
+    """A ring of an image's rows, of floats or of bytes."""
+
+    def fill(self, row: ir.Expr) -> None:
+        """Bring in a row of the image."""
+
+
+def over_image(
+    ring: Filled, height: int, first: ir.Expr, convolve: Callable[[ir.Expr, Keep], None]
+) -> MakeRow:
+    """What makes rows of the first convolution from `first` on: each brings in the rows of the
+    image that the one before did not see."""
+    with ir.when(first > 0), ir.then():
+        ring.fill(first * STRIDE - 1)
+
+    def next_row(number: ir.Expr, keep: Keep) -> None:
+        with ir.loop(number * STRIDE, ir.minimum(number * STRIDE + STRIDE, height)) as row:
+            ring.fill(row)
+        convolve(number, keep)
+
+    return next_row
+
+
+def whole_row(isa: Isa, op: Stem) -> tuple[Span, Chunk]:
+    """What to ask the first convolution for where every column of every channel is wanted."""
+    width = window_of(op).out_width
+    return Span(width, 0, width, width), Chunk(0, op.cout, isa.blocks(op.cout))

@@ -1,12 +1,10 @@
 """Rows of the first 3x3 convolution at stride 2, from the camera's image."""
 
-from collections.abc import Callable
-
 from deploy import ir
 from deploy.cpu.isa import Isa, Tile
 from deploy.cpu.rows.cuts import Chunk, Span
-from deploy.cpu.rows.image import ImageRing
-from deploy.cpu.rows.stage import Keep
+from deploy.cpu.rows.image import ImageRing, over_image, whole_row
+from deploy.cpu.rows.stage import Keep, MakeRow
 from deploy.cpu.window import row_bounds, window_of
 from lut.ops import CHANNELS, Stem
 from lut.ops import STEM_KERNEL as KERNEL
@@ -30,27 +28,18 @@ class StemRows:
             f.param("normalisation", (2, 3, isa.lanes)) if op.source == "uint8_nhwc" else None
         )
 
-    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> Callable[[ir.Expr, Keep], None]:
+    def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
         """As `Maker.start`."""
         ring = ImageRing(self.isa, self.op, self._image, self._normalisation)
-        with ir.when(first > 0), ir.then():
-            ring.fill(first * STRIDE - 1)
 
-        def next_row(number: ir.Expr, keep: Keep) -> None:
-            end = ir.minimum(number * STRIDE + STRIDE, self.op.height)
-            with ir.loop(number * STRIDE, end) as row:
-                ring.fill(row)
+        def convolve(number: ir.Expr, keep: Keep) -> None:
             self._convolve(ring, number, span, chunk, keep)
 
-        return next_row
+        return over_image(ring, self.op.height, first, convolve)
 
     def whole_row(self) -> tuple[Span, Chunk]:
         """What to ask for where every column of every channel is wanted."""
-        width = self.window.out_width
-        return (
-            Span(width, 0, width, width),
-            Chunk(0, self.op.cout, self.isa.blocks(self.op.cout)),
-        )
+        return whole_row(self.isa, self.op)
 
     def _convolve(
         self, ring: ImageRing, number: ir.Expr, span: Span, chunk: Chunk, keep: Keep

@@ -9,6 +9,7 @@ from deploy import ir
 from deploy.cpu.isa import Isa, Tile
 from deploy.cpu.rows.codes import Codes, Ending
 from deploy.cpu.rows.cuts import Chunk, Span
+from deploy.cpu.rows.image import over_image, whole_row
 from deploy.cpu.rows.image_bytes import GROUP, TAPS, ByteImageRing
 from deploy.cpu.rows.stage import Keep, MakeRow
 from deploy.cpu.scales import pack_per_channel, pack_sums
@@ -61,24 +62,15 @@ class StemBytes:
     def start(self, first: ir.Expr, span: Span, chunk: Chunk) -> MakeRow:
         """As `Maker.start`."""
         ring = ByteImageRing(self.isa, self.op, self._image, self._normalisation, self._codes[1])
-        with ir.when(first > 0), ir.then():
-            ring.fill(first * STRIDE - 1)
 
-        def next_row(number: ir.Expr, keep: Keep) -> None:
-            end = ir.minimum(number * STRIDE + STRIDE, self.op.height)
-            with ir.loop(number * STRIDE, end) as row:
-                ring.fill(row)
+        def convolve(number: ir.Expr, keep: Keep) -> None:
             self._convolve(ring, number, span, chunk, keep)
 
-        return next_row
+        return over_image(ring, self.op.height, first, convolve)
 
     def whole_row(self) -> tuple[Span, Chunk]:
         """What to ask for where every column of every channel is wanted."""
-        width = self.window.out_width
-        return (
-            Span(width, 0, width, width),
-            Chunk(0, self.op.cout, self.isa.blocks(self.op.cout)),
-        )
+        return whole_row(self.isa, self.op)
 
     def _convolve(
         self, ring: ByteImageRing, number: ir.Expr, span: Span, chunk: Chunk, keep: Keep
