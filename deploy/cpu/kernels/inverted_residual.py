@@ -173,7 +173,10 @@ def _fewest_bytes(op: InvertedResidual, isa: Isa, ring_block: int, pass_bytes: i
     """Hidden blocks per chunk where maps, `pass_bytes` of them a chunk, do not stay in L2: all of
     them, unless their weights do not stay there either and, read for every row of every strip, are
     more bytes than the maps."""
-    blocks, block_weights = isa.blocks(op.hidden), isa.element.bytes * isa.lanes * (op.cin + op.cout)
+    blocks, block_weights = (
+        isa.blocks(op.hidden),
+        isa.element.bytes * isa.lanes * (op.cin + op.cout),
+    )
     ring, weights = blocks * ring_block, blocks * block_weights
     if min(ring, STREAM_RING_BYTES) + weights <= isa.l2_bytes:
         return blocks
