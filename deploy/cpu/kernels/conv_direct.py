@@ -84,17 +84,18 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule
 
 
 def _chunk(op: Conv, isa: Isa, ob: int) -> int:
-    """Input blocks whose weights for `ob` output blocks are at most a quarter of L2, equal parts of
-    all; 0 where all are, or where there are several maps or phases."""
+    """Where the weights for `ob` output blocks are more than half of L2, which the input has the
+    other half of: input blocks with at most a quarter of it, equal parts of all. Else 0, and where
+    there are several maps or phases."""
     grouping, phases, c = Grouping(isa, op), phases_of(op), isa.lanes
     blocks, tail = divmod(grouping.cin[0], c)
     if tail or len(grouping.cin) > 1 or len(phases) > 1:
         return 0
     element = products_of(isa, op)
     block_bytes = element.bytes * phases[0].taps * c * c * ob
-    most = isa.l2_bytes // 4 // block_bytes
-    if blocks <= most:
+    if blocks * block_bytes <= isa.l2_bytes // 2:
         return 0
+    most = isa.l2_bytes // 4 // block_bytes
     each = _blocks_a_sum(phases[0].taps * c)
     fitting = [n for n in range(1, most + 1) if blocks % n == 0 and n % each == 0]
     return max(fitting, default=0)
