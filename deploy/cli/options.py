@@ -168,8 +168,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
-        "--target cuda fp16: maps lie in memory as such.",
+        help="fp32, the default; int8 on CPUs, bf16 on those that compute with it; with --target "
+        "cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]
