@@ -191,7 +191,7 @@ FLOORS = (
     ("devices", "own_file", "profile", "video"),
     ("roofline", "trials"),
     ("backends",),
-    ("bench", "quick_timing", "tuning"),
+    ("bench", "choice", "evaluate", "quick_timing", "tuning"),
     ("build",),
     ("fastest",),
     ("compile", "tables"),

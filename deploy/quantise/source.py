@@ -4,10 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deploy.graph.source import Source
-from deploy.quantise.frames import open_frames
+from deploy.quantise.frames import Frames, open_frames
 from deploy.quantise.report import Report
 from deploy.quantise.request import Request
 from deploy.quantise.run import Options, quantise
+
+
+def frames_of(request: Request, source: Source) -> Frames:
+    """The frames that a request names. Raises UserError as `open_frames`."""
+    assert request.calibrate is not None
+    return open_frames(request.calibrate, source.metadata, request.calibrate_frames)
 
 
 def quantise_source(
@@ -17,7 +23,7 @@ def quantise_source(
     cost; a source that is not to be calibrated as it is. Raises as `open_frames` and `quantise`."""
     if request.calibrate is None:
         return source, None
-    frames = open_frames(request.calibrate, source.metadata, request.calibrate_frames)
+    frames = frames_of(request, source)
     options = Options(request.keep, request.max_miou_loss, request.sensitivity, threads)
     found = quantise(source.graph, frames, options, progress)
     if request.save_onnx is not None:
