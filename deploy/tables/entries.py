@@ -43,8 +43,9 @@ def _in_float32(call: str) -> str:
         operation = with_dtype(parse_operation(call), "float32")
     except UserError:  # a loop nest of TVM's
         return call
-    if getattr(operation, "wide", False):
-        operation = replace(operation, wide=False)  # type: ignore[call-arg]
+    for field in ("wide", "real"):
+        if getattr(operation, field, False):
+            operation = replace(operation, **{field: False})
     return str(operation)
 
 
