@@ -15,9 +15,9 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 
 FORMAT = "hmseg-artifact"
-# What came with 2: code for GPUs; 3: logits at fewer than every 8th pixel; 4: other than RGB images to
-# labels of up to 255 classes by an arg max; 5: libraries that need no machine of TVM's; 6: the golden
-# image in planes. All are read.
+# What came with 2: code for GPUs; 3: logits at fewer than every 8th pixel; 4: other than RGB images
+# to labels of up to 255 classes by an arg max; 5: libraries that need no machine of TVM's; 6: the
+# golden image in planes. All are read, but for the code of libraries before 5.
 FORMAT_VERSION = 6
 SUFFIX = ".hmseg"
 TVM = "tvm"  # the template of kernels that TVM's own lowering made

@@ -201,9 +201,11 @@ def draft(
         target=target,
         metadata=metadata,
         golden=Golden.sampled(
-            golden_image, found, golden.scores.astype(np.float32),
+            golden_image,
+            found,
+            golden.scores.astype(np.float32),
             rough=bool(target.precision.most_unexplained),
-        ),  # fmt: skip
+        ),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -114,7 +114,7 @@ def compile_model(
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
-    source, report = quantise_source(request, source, workers, on_step)
+    source, report = quantise_source(request, source, workers, on_step, precision)
     if report is not None:
         on_step(report.lines()[-1])
     if automatic:

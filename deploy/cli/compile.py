@@ -79,7 +79,7 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
-    source, quantisation = show_quantising(request, source, workers)
+    source, quantisation = show_quantising(request, source, workers, on.precision)
     choice = None
     with step(f"compiling for {resolved.machine}") as progress:
         if on.automatic:

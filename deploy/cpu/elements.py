@@ -124,7 +124,8 @@ class Element:
 
 @dataclass(frozen=True)
 class ByteWeights(Element):
-    """float32 with weights of signed bytes: whole numbers, which the sums are then a multiple of."""
+    """float32 with weights of signed bytes: whole numbers, so that sums are
+    still to be multiplied by a scale."""
 
     stored_weights: ClassVar[str] = "int8"
 

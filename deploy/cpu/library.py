@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
 from deploy import host
 from deploy.metadata import Metadata
 from deploy.target import Target

@@ -19,8 +19,8 @@ def with_pairs(
     model: onnx.ModelProto, places: Places, grids: Mapping[str, Grid]
 ) -> onnx.ModelProto:
     """A copy of a float graph in which each map of `places` is rounded to its grid, uint8, and each
-    layer's weights are int8 with a scale for each output channel, its bias int32; of layers of means
-    the weights alone.
+    layer's weights are int8 with a scale for each output channel, its bias int32; of layers of
+    means the weights alone.
 
     A Relu or Clip that its output's grid does the work of is left away. Weights that several layers
     read are written once for each.

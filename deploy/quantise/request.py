@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.quantise.shipped import has_scales
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def in_integer_operators(model: "onnx.ModelProto") -> bool:
         node.op_type.startswith("QLinear") or node.op_type in ("ConvInteger", "MatMulInteger")
         for node in model.graph.node
     )
+
+
+def _may_have_scales(model: str) -> bool:
+    """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
+    made of it."""
+    return has_scales(model) or Path(model).is_file()
 
 
 def check_loss(points: float) -> None:
@@ -76,8 +83,7 @@ class Request:
             self._refuse(
                 f"{model} is quantised already, and its own scales count: leave {{name}} out"
             )
-        elif self.calibrate is None and (file is not None or not Path(model).is_file()):
-            # A checkpoint may bring scales: `deploy.build` looks at what is made of it.
+        elif self.calibrate is None and (file is not None or not _may_have_scales(model)):
             raise UserError(
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
                 "will see (an ONNX file that is quantised already needs none)"

@@ -27,7 +27,7 @@ from hmseg.operators import Space
 from lut.errors import UserError, WorkError
 from lut.ops import expand
 from tests.deploy.backends import fake
-from tests.deploy.backends.fake import MACHINE, RULE_NS, TARGET, FakeBackend, FakeCode
+from tests.deploy.backends.fake import MACHINE, RULE_NS, TARGET, FakeBackend
 from tests.deploy.graphs import photo
 from tests.deploy.tables.fakes import SHALLOW
 
