@@ -71,8 +71,9 @@ def compile_model(
     (ImageNet's where an RGB image is normalised). `threads` are those that the network is tuned
     for, by default as many as `hmseg.load` takes. `num_classes` is of a zoo name, without its
     released weights. `calibrate` is a folder of frames for the precision int8, with
-    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options. `on_step` is told what
-    is done now, and what int8 costs.
+    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options; without, released
+    weights have scales that ship with them. `on_step` is told what is done now, and what int8
+    costs.
 
     Raises UserError for what cannot be compiled as asked, WorkError where the compiled network does
     not match: then nothing is written. Warns where nothing at hand runs the target, so that it was

@@ -24,7 +24,8 @@ class QuantiseOptions:
         typer.Option(
             "--calibrate",
             help="With --precision int8: a folder of pictures such as the network will see; in "
-            "CamVid's layout (train beside trainannot) mIoU is measured too.",
+            "CamVid's layout (train beside trainannot) mIoU is measured too. Without, released "
+            "weights have scales that ship with them.",
         ),
     ] = None
     calibrate_frames: Annotated[

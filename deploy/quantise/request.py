@@ -86,7 +86,7 @@ class Request:
         elif self.calibrate is None and (file is not None or not _may_have_scales(model)):
             raise UserError(
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
-                "will see (an ONNX file that is quantised already needs none)"
+                "will see (an ONNX file that is quantised already and released weights need none)"
             )
 
     def _refuse(self, message: str) -> None:
