@@ -206,7 +206,12 @@ def draft(
         code=NoCode(),
         target=target,
         metadata=metadata,
-        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
+        golden=Golden.sampled(
+            golden_image,
+            found,
+            golden.scores.astype(np.float32),
+            rough=bool(target.precision.most_unexplained),
+        ),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -71,8 +71,9 @@ def compile_model(
     (ImageNet's where an RGB image is normalised). `threads` are those that the network is tuned
     for, by default as many as `hmseg.load` takes. `num_classes` is of a zoo name, without its
     released weights. `calibrate` is a folder of frames for the precision int8, and for auto, with
-    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options. `on_step` is told what
-    is done now, and what int8 costs.
+    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options; without, released
+    weights have scales that ship with them. `on_step` is told what is done now, and what int8
+    costs.
 
     Raises UserError for what cannot be compiled as asked, WorkError where the compiled network does
     not match: then nothing is written. Warns where nothing at hand runs the target, so that it was
@@ -124,7 +125,7 @@ def compile_model(
         for line in (*found.choice.table(), str(found.choice)):
             on_step(line)
     else:
-        source, report = quantise_source(request, source, workers, on_step)
+        source, report = quantise_source(request, source, workers, on_step, precision)
         if report is not None:
             on_step(report.lines()[-1])
         artifact, comparisons = build_source(

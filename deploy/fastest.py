@@ -28,6 +28,7 @@ from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.report import Report, said
 from deploy.quantise.request import Request, in_integer_operators, is_quantised
 from deploy.quantise.run import limit_of
+from deploy.quantise.shipped import has_scales
 from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
 from deploy.runtime import Network
@@ -68,11 +69,11 @@ def build_fastest(
     """As `build_source`, in the fastest of the precisions that the target's CPU computes with and
     whose labels pass the gate; the artifact says how it was chosen.
 
-    int8 is tried where `request` names frames to calibrate it by, or the source brings scales of
-    its own. On these frames every binary is judged then, by what `request` allows. What is not
-    timed and checked is not taken: where the target does not run at hand, or is emulated, it is
-    fp32. Raises UserError for another target than a CPU, and as `build_source`, `frames_of`,
-    `limit_of` and, but for what int8 loses, `quantise_source`.
+    int8 is tried where `request` names frames to calibrate it by, on which every binary is judged
+    then, by what `request` allows, where scales ship with the released weights, and where the
+    source brings some of its own. What is not timed and checked is not taken: where the target does
+    not run at hand, or is emulated, it is fp32. Raises UserError for another target than a CPU, and
+    as `build_source`, `frames_of`, `limit_of` and, but for what int8 loses, `quantise_source`.
     """
     if target.architecture not in host.FEATURE_FLAGS:
         raise UserError(
@@ -139,12 +140,16 @@ class _NotTriedError(Exception):
 def _in_8_bits(
     request: Request, source: Source, threads: int, on_step: OnStep
 ) -> tuple[Source, Report | None]:
-    """The source with scales: by the frames that are named, or its own. Raises WorkError where
-    frames show that it loses too much, _NotTriedError where there are neither."""
-    if request.calibrate is not None:
-        return quantise_source(
-            request, source, threads, lambda step: on_step(f"{INT8.name}: {step}")
-        )
+    """The source with scales: by the frames that are named, those that ship with its weights, or
+    its own. Raises WorkError where frames show that it loses too much, _NotTriedError where there
+    are none of these."""
+    shipped = source.released is not None and has_scales(source.released[0])
+    if request.calibrate is not None or shipped:
+
+        def say(step: str) -> None:
+            on_step(f"{INT8.name}: {step}")
+
+        return quantise_source(request, source, threads, say, INT8.name)
     given = given_graph(source)
     if in_integer_operators(given):
         raise _NotTriedError("its layers are operators of integers (QOperator), not pairs (QDQ)")

@@ -81,7 +81,7 @@ def compile_model(
     else:
         check_writable(path)
     if not on.automatic:
-        source, quantisation = show_quantising(request, source, workers)
+        source, quantisation = show_quantising(request, source, workers, on.precision)
     chosen: list[str] = []
     with step(f"compiling for {resolved.machine}") as progress:
         if on.automatic:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.precision import AUTO
 from deploy.quantise.gate import check_loss
+from deploy.quantise.shipped import has_scales
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def in_integer_operators(model: "onnx.ModelProto") -> bool:
         node.op_type.startswith("QLinear") or node.op_type in ("ConvInteger", "MatMulInteger")
         for node in model.graph.node
     )
+
+
+def _may_have_scales(model: str) -> bool:
+    """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
+    made of it."""
+    return has_scales(model) or Path(model).is_file()
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,11 @@ class Request:
         elif (
             precision == INT8
             and self.calibrate is None
-            and (file is not None or not Path(model).is_file())
+            and (file is not None or not _may_have_scales(model))
         ):
-            # A checkpoint may bring scales: `deploy.build` looks at what is made of it.
             raise UserError(
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
-                "will see (an ONNX file that is quantised already needs none)"
+                "will see (an ONNX file that is quantised already and released weights need none)"
             )
 
     def _refuse(self, message: str) -> None:

@@ -60,8 +60,9 @@ def plain_of(call: str) -> Plain:
         return Plain(call, saturates=False)
     saturates = dtype_of(operation) == "int8"
     operation = with_dtype(operation, "float32")
-    if getattr(operation, "wide", False):
-        operation = replace(operation, wide=False)  # type: ignore[call-arg]
+    for field in ("wide", "real"):
+        if getattr(operation, field, False):
+            operation = replace(operation, **{field: False})
     return Plain(str(_without_activations(operation) if saturates else operation), saturates)
 
 

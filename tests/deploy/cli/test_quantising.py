@@ -10,7 +10,11 @@ import pytest
 
 from deploy.compile import compile_model
 from deploy.runtime import load
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.quantise import FixedMap, fixed
+from hmseg.train.trained import trained_network
 from lut.errors import UserError
+from tests.deploy.graph.test_source import checkpoint_of
 from tests.deploy.graphs import photo, segmenter, write
 from tests.deploy.quantise.test_frames import folder_of
 
@@ -56,6 +60,26 @@ def test_a_user_file_calibrated(cli, own):
         "compile", "-m", "q.onnx", "--precision", "int8", "--calibrate", "frames", "-o", "x.hmseg"
     )
     assert "q.onnx is quantised already, and its own scales count: leave --calibrate" in done.error
+
+
+def test_a_quantised_checkpoint_brings_its_scales(cli, own):
+    """What training learned, in the binary and in the file."""
+    checkpoint_of("tiny-mrms-a", own / "run.safetensors", quantised=True)
+    of_run = ("compile", "-m", "run.safetensors", "-r", "64x64", "--precision", "int8")
+    done = cli(*of_run, "--save-onnx", "q.onnx", "--threads", 1, "-o", "run.hmseg").succeeded()
+    assert "quantising" not in done.err
+    graph = onnx.load("q.onnx").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    found = {(float(constants[n.input[1]]), int(constants[n.input[2]])) for n in pairs}
+    network = fixed(trained_network(Checkpoint.load(Path("run.safetensors")), Path("run")))
+    learned = {(float(m.scale), int(m.zero)) for m in network.modules() if isinstance(m, FixedMap)}
+    assert found == learned
+    image = photo(seed=77)
+    (labels,) = ort.InferenceSession("q.onnx").run(None, {"image": image[None]})
+    assert (load("run.hmseg", threads=1)(image) != labels[0]).mean() < 2e-2
+    done = cli(*of_run, "--calibrate", "frames", "-o", "x.hmseg")
+    assert "the network is quantised already: its own scales count; calibrate none" in done.error
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_options_that_do_not_fit(request_: Request, precision: str | None, said:
 
 
 def test_a_name_or_a_float_file_needs_frames() -> None:
-    for model, file in (("tiny-hmseg", None), ("mine.onnx", plain())):
+    for model, file in (("tiny-mrms-a", None), ("mine.onnx", plain())):
         with pytest.raises(UserError, match="needs --calibrate FOLDER"):
             Request().check_model("int8", model, file)
 
@@ -53,6 +53,10 @@ def test_auto_takes_frames_or_none() -> None:
         Request(Path()).check("auto")
     with pytest.raises(UserError, match="its own scales count: leave --calibrate out"):
         Request(Path()).check_model("auto", "q.onnx", of_integers())
+
+
+def test_a_name_with_released_weights_has_some() -> None:
+    Request().check_model("int8", "tiny-hmseg", None)
 
 
 def test_a_checkpoint_may_bring_scales(tmp_path: Path) -> None:
