@@ -19,6 +19,11 @@ for _name, _value in (
 ):  # fmt: skip
     os.environ.setdefault(_name, _value)
 
+# zig compiles musl for the program that is sent to devices, 40 s for each architecture: not again
+# where this user's cache has it, which `users_folder`, below, would hide.
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_CACHES / "zig"))
+
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("hmseg")
