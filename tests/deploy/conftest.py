@@ -41,7 +41,7 @@ from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
 )
 from tests.shared import made_once
 
-_COMPILE_ALL = ("cpu/test_pipeline.py", "cpu/test_machine_code.py", "deploy/test_object_cache.py")
+_COMPILE_ALL = ("cpu/test_pipeline.py", "cpu/test_machine_code.py", "cli/test_cache.py")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,8 +197,8 @@ def test_a_wrong_genotype_file_is_one_line_and_exit_2(data: Path, tmp_path: Path
     assert done.err.count("\n") == 1
 
 
-@pytest.fixture
-def made_up(cpu: Target, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made_up_once(cpu: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete table of this machine in which every entry takes 5 to 6 us."""
     KERNELS.require()
     space, rng = Space((64, 64), 0.5), random.Random(9)
@@ -211,10 +212,16 @@ def made_up(cpu: Target, tmp_path: Path) -> Path:
         LocalDevice(2).info, cpu, schedules_of(space, cpu, 2), VisitProtocol()
     )
     entries = {key: 5 + rng.random() for key in space.all_keys()}
-    path = tmp_path / "t.jsonl"
+    path = tmp_path_factory.mktemp("table") / "t.jsonl"
     made = table(visit("e", entries), *calibration, identity=identity, provenance=provenance)
     save_table(made, path)
     return path
+
+
+@pytest.fixture
+def made_up(made_up_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return Path(shutil.copy(made_up_once, tmp_path))
 
 
 def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, tmp_path: Path):

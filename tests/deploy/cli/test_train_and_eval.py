@@ -60,8 +60,8 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
     save_onnx(export_network(model.eval(), "x", Resolution(72, 96), **options), onnx)
     artifact = tmp_path / "network.hmseg"
     ends = ("--input", "tensor", "--output", "logits", "-o", artifact)
-    compile_it = ("-m", "deploy.cli.hmseg_deploy", "compile", "--model", onnx, *ends)
-    subprocess.run([sys.executable, *map(str, compile_it)], check=True, capture_output=True)
+    compiled = run_here(deploy_main, "hmseg-deploy", "compile", "--model", onnx, *ends)
+    assert compiled.code == 0, compiled.err
     files = (path, onnx, artifact)
     done = [hmseg("eval", file, "--data", data, "--json") for file in files]
     assert [report.code for report in done] == [0, 0, 0], done
