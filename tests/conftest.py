@@ -57,6 +57,19 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on searches and training draw no pictures, which take seconds: for runs whose like
+    another test has drawn."""
+
+    def draw(*arguments: object) -> None:
+        Path(str(arguments[-1])).write_bytes(b"")
+
+    for name in ("draw_network", "draw_probabilities", "draw_cost"):
+        monkeypatch.setattr(f"hmseg.search.run.{name}", draw)
+    monkeypatch.setattr("hmseg.train.run.draw_curves", draw)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def users_folder(shared_folder: Path) -> Iterator[Path]:
     """The user's folder of this run, also of the programs that it starts. The cache of machine code

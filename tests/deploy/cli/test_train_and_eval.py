@@ -95,6 +95,7 @@ def test_the_alpha_of_a_frame_is_evaluated_as_run_sees_it(tmp_path: Path):
     assert json.loads(done.out)["miou"] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):
     arguments = (
         "train", "--data", data, "-o", tmp_path, "--stage", "64x96:4:1", "--lr", "1e-9",
@@ -118,6 +119,7 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
 
 
 @LITE0.mark
+@pytest.mark.usefixtures("undrawn")
 def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Path, tmp_path: Path):
     folder, _ = trained
     arguments = (
@@ -202,6 +204,7 @@ def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, me
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_quantised_run_is_exported_with_its_scales(trained, data: Path, tmp_path: Path):
     folder, _ = trained
     run, graph = tmp_path / "run", tmp_path / "network.onnx"

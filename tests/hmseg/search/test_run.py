@@ -115,6 +115,7 @@ def search_until_killed(data: Path, folder: Path) -> None:
     run.start(resume=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun, tmp_path: Path):
     folder = tmp_path / "run"
     code = (
@@ -150,7 +151,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun
 
 @pytest.mark.parametrize("config", [SCORE, replace(NEAR, shared=True)])
 def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
-    data: Path, tmp_path: Path, config: SearchConfig
+    data: Path, tmp_path: Path, config: SearchConfig, request: pytest.FixtureRequest
 ):
     def interrupt(report: SearchReport) -> None:
         if report.step == 5:  # past the checkpoint of step 4
@@ -158,6 +159,7 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
 
     whole, cut = (make_run(data, tmp_path / name, config) for name in ("whole", "cut"))
     whole.start(resume=False)
+    request.getfixturevalue("undrawn")
     cut.watch = interrupt
     with pytest.raises(KeyboardInterrupt):
         cut.start(resume=False)
