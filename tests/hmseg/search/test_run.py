@@ -182,6 +182,12 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
         assert not before
 
 
+@pytest.fixture(scope="module")
+def again(data: Path, whole: SearchRun) -> SearchRun:
+    """Another run in the same folder: a refusal changes nothing in it."""
+    return make_run(data, whole.folder)
+
+
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
@@ -197,10 +203,11 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
     ],
 )
 def test_resuming_with_other_settings_is_refused_and_says_which(
-    data: Path, whole: SearchRun, other: SearchConfig, difference: str
+    again: SearchRun, other: SearchConfig, difference: str
 ):
+    again.searcher.config = other
     with pytest.raises(UserError, match=rf"a search with other settings \({difference}"):
-        make_run(data, whole.folder, other).start(resume=True)
+        again.start(resume=True)
 
 
 def test_a_folder_with_a_search_is_not_overwritten(data: Path, whole: SearchRun):
