@@ -18,7 +18,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
 from deploy.graph.ends import with_logits_output
-from deploy.graph.expected import Expectations, Expected
+from deploy.graph.expected import Expectations, Expected, is_heavy
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
@@ -37,7 +37,8 @@ from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import HmsegError, UserError, WorkError
 
-_READ_ON = 2  # images: a file that is misread is so on any
+# Images: a file that is misread is so on any.
+_READ_ON, _READ_HEAVY_ON = 2, 1
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -48,9 +49,7 @@ def build_source(
 ) -> tuple[Artifact, list[Comparison]]:
     """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
     UserError for int8 of a network without scales, which would be computed in float32."""
-    own = source.imported
-    given = source.compiled if source.quantised or own is None else own.file.model
-    if target.precision is INT8 and not is_quantised(given):
+    if target.precision is INT8 and not is_quantised(given_graph(source)):
         raise UserError(
             f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
             "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
@@ -58,6 +57,13 @@ def build_source(
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
     )
+
+
+def given_graph(source: Source) -> onnx.ModelProto:
+    """The graph that says whether a source has scales: what was calibrated, a user's own file, or
+    what was exported."""
+    own = source.imported
+    return source.compiled if source.quantised or own is None else own.file.model
 
 
 def build_artifact(
@@ -171,7 +177,7 @@ def _check_reading(
 ) -> list[Comparison]:  # fmt: skip
     """Raises WorkError where the graph is not what the file says."""
     on_step("comparing with the file")
-    few = dict(islice(images.items(), _READ_ON))
+    few = dict(islice(images.items(), _READ_HEAVY_ON if is_heavy(graph) else _READ_ON))
     comparisons = check_reading(own, graph, metadata, few)
     try:
         require(comparisons)
@@ -200,7 +206,12 @@ def draft(
         code=NoCode(),
         target=target,
         metadata=metadata,
-        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
+        golden=Golden.sampled(
+            golden_image,
+            found,
+            golden.scores.astype(np.float32),
+            rough=bool(target.precision.most_unexplained),
+        ),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

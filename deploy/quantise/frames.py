@@ -36,6 +36,11 @@ class Frames:
     notes: tuple[str, ...] = ()
     _decoded: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
+    @staticmethod
+    def of_image(image: NDArray[np.uint8], metadata: Metadata) -> "Frames":
+        """One image of the network's size, uint8 (H, W, C), that lies in no file."""
+        return Frames((Path("image"),), metadata, _decoded={0: image})
+
     def __len__(self) -> int:
         return len(self.paths)
 
