@@ -28,7 +28,7 @@ from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.report import Report, said
 from deploy.quantise.request import Request, in_integer_operators, is_quantised
 from deploy.quantise.run import limit_of
-from deploy.quantise.shipped import has_scales
+from deploy.quantise.shipped_file import has_scales
 from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
 from deploy.runtime import Network

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.precision import AUTO
 from deploy.quantise.gate import check_loss
-from deploy.quantise.shipped import has_scales
+from deploy.quantise.shipped_file import has_scales
 from lut.errors import UserError
 
 if TYPE_CHECKING:
