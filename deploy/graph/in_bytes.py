@@ -26,6 +26,7 @@ from lut.ops import (
 Grids = Mapping[relax.Var, Grid]
 _REAL = Grid(1.0, 0)  # of numbers themselves
 _LEAST, _MOST = -(2**31), 2**31 - 1
+_OF_BIAS = 2**20  # quanta of a bias that stands alone: exact in float32
 
 
 def chosen(
@@ -121,6 +122,7 @@ def _layers(
         if on is None:
             return None
         codes, scale = on
+        scale = _scales_of_bias_alone(codes, scale, given[1], grid)
         whole = np.rint(np.asarray(given[1], np.float64) / (grid.scale * scale.astype(np.float64)))
         if whole.min() < _LEAST or whole.max() > _MOST:
             return None
@@ -128,6 +130,15 @@ def _layers(
         packed |= {"weight": codes, "bias": bias} if alone else {name: (codes, bias)}
         scales.append(scale)
     return packed, tuple(scales)
+
+
+def _scales_of_bias_alone(
+    codes: NDArray[np.int8], scale: NDArray[np.float32], bias: NDArray[Any], read: Grid
+) -> NDArray[np.float32]:
+    """The scales, where a channel has a bias and no weights, which say none, fine enough for it."""
+    given = np.abs(np.asarray(bias, np.float64))
+    alone = ~codes.reshape(len(codes), -1).any(1) & (given > 0)
+    return np.where(alone, given / (read.scale * _OF_BIAS), scale).astype(np.float32)
 
 
 # The activations of an operation by its field, and the map that each makes: a number of a hidden
