@@ -12,6 +12,7 @@ from deploy.reading.opsets.rule import needed, parameter
 from deploy.reading.writer import Writer
 
 IN_BYTES = (TensorProto.INT8, TensorProto.UINT8)
+_INTEGERS = (np.int8, np.uint8, np.int16, np.uint16)
 _LEAST_SCALE = np.finfo(np.float32).tiny  # one over a smaller number is no float32
 
 
@@ -73,11 +74,10 @@ def end_quantised(writer: Writer, x: str, scale: NDArray[Any], zero: NDArray[Any
 
 def _end_rounded(writer: Writer, x: str, zero: NDArray[Any]) -> None:
     """Round half to even, add the zero point, saturate, and make it integers of its type."""
-    try:
-        limits = np.iinfo(zero.dtype)
-    except ValueError:
+    if zero.dtype not in _INTEGERS:
         raise writer.like.error(f"numbers of {zero.dtype} are not read; export the network with "
-                                "int8 or uint8") from None  # fmt: skip
+                                "int8 or uint8")  # fmt: skip
+    limits = np.iinfo(zero.dtype)
     x = writer("Round", x)
     if zero.any():
         x = writer("Add", x, writer.constant(to_float32(zero)))

@@ -64,7 +64,7 @@ def test_channels_with_scales_of_their_own_and_sixteen_bits(kind: type):
         (np.float32(0), np.uint8(3), 1, "a scale of 0; quantise the network anew"),
         (np.float32(-0.1), np.uint8(3), 1, "a scale of -0.1"),
         (np.float32(np.inf), np.uint8(3), 1, "a scale of inf"),
-        (np.float32(1e-40), np.uint8(3), 1, "a scale of 1e-40"),
+        (np.float32(1e-40), np.uint8(3), 1, "a scale of 9.99995e-41"),
         (np.float32(np.nan), np.uint8(3), 1, "are NaN"),
         (np.full(3, 0.1, np.float32), np.zeros(2, np.uint8), 1, "2 zero points in uint8 for 3"),
         (np.full(3, 0.1, np.float32), np.zeros(3, np.uint8), 2, "3 scales along axis 2 of a map"),
