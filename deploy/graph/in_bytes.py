@@ -13,7 +13,6 @@ from deploy.graph.stored import on_grid
 from deploy.graph.view import Graph, values_between
 from deploy.grid import Grid, Scales
 from lut.ops import (
-    Conv,
     InvertedResidual,
     LocalGlobal,
     Operation,
@@ -24,6 +23,7 @@ from lut.ops import (
 )
 
 Grids = Mapping[relax.Var, Grid]
+_READING = ("add", "sub", "mul")  # steps that read another map begin so
 _REAL = Grid(1.0, 0)  # of numbers themselves
 _LEAST, _MOST = -(2**31), 2**31 - 1
 _OF_BIAS = 2**20  # quanta of a bias that stands alone: exact in float32
@@ -51,7 +51,7 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     inputs, hidden = list(found.inputs), [var for var in read if var not in found.inputs]
     if _reads_image(found.operation) and read[0] not in inputs:
         inputs[0] = hidden.pop(0)  # the normalised image, which is never written
-    beside = {inputs[number] for number in channel_operands(found.operation)}
+    beside = {inputs[number] for number in channel_operands(found.operation, len(inputs))}
     wide = found.output not in grids
     if wide and not hasattr(found.operation, "wide"):
         return None
@@ -70,19 +70,19 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     return replace(found, operation=operation, weights={**weights, "scales": meaning})
 
 
-def channel_operands(operation: Operation) -> list[int]:
-    """Which inputs are one value per channel beside a map: they are float32 in 8 bits, too."""
+def channel_operands(operation: Operation, inputs: int) -> list[int]:
+    """Which of an operation's inputs, so many, are one value per channel beside a map: they are
+    float32 in 8 bits, too."""
     if isinstance(operation, Pointwise):
         return ([1] if operation.gate else []) + (
             [1 + operation.gate] if operation.add == "channel" else []
         )
     if isinstance(operation, LocalGlobal):
         return [1] if operation.gate else []
-    if isinstance(operation, Conv):
-        read = [step for step in operation.then if step.startswith(("add", "sub", "mul"))]
-        first = len(operation.cin)
-        return [first + i for i, step in enumerate(read) if step.endswith("_channel")]
-    return []
+    # Maps that steps read come last.
+    steps = [step for step in getattr(operation, "then", ()) if step.startswith(_READING)]
+    first = inputs - len(steps)
+    return [first + i for i, step in enumerate(steps) if step.endswith("_channel")]
 
 
 def _of_parts(found: Found, grids: Grids) -> Found | None:
