@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from lut.errors import UserError
 from tests.deploy.reading.files import RNG, Network, assert_same, normal_form, ops
@@ -85,3 +86,23 @@ def test_scales_of_each_image_are_refused():
     y, *_ = network("DynamicQuantizeLinear", "x", outputs=3)
     with pytest.raises(UserError, match="it finds a scale for each image; quantise the network st"):
         normal_form(network.model(network("Cast", y, to=1)))
+
+
+@pytest.mark.parametrize(
+    ("element", "scale", "attributes"),
+    [
+        (TensorProto.INT4, (4,), {"axis": 0}),
+        (TensorProto.UINT4, (), {}),
+        (TensorProto.INT4, (4, 3, 1, 1), {"axis": 1, "block_size": 2}),
+        (TensorProto.INT8, (4, 3, 1, 1), {"axis": 1, "block_size": 2}),
+    ],
+)
+def test_weights_of_4_bits_and_of_blocks(element: int, scale: tuple, attributes: dict):
+    network = Network(21, (1, 6, 8, 12), ir_version=10)
+    low = 0 if element == TensorProto.UINT4 else -8
+    codes = helper.make_tensor("w4", element, (4, 6, 1, 1), RNG.integers(low, 8, 24).tolist())
+    network.constants.append(codes)
+    scales = network.const(RNG.uniform(0.01, 0.1, scale).astype(np.float32))
+    w = network("DequantizeLinear", "w4", scales, **attributes)
+    normal = assert_same(network.model(network("Conv", "x", w)))
+    assert ops(normal) == ["Conv"]
