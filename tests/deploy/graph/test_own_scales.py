@@ -14,7 +14,6 @@ from tests.deploy.graph.test_in_bytes import job
 from tests.deploy.quantised_networks import WAYS, Way, given, last_quantum, network, quantised
 from tests.deploy.reading.files import normal_form
 
-
 # With a scale a channel, files in pairs were off by one in 2.3% of the scores, or by two: whether a
 # tie of the mean that gates all pixels explains it is not known yet.
 _NOT_EXPLAINED = pytest.mark.xfail(reason="more numbers differ than ties were thought to explain")
