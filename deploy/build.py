@@ -22,6 +22,7 @@ from deploy.graph.expected import Expectations, Expected, is_heavy
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
@@ -53,6 +54,12 @@ def build_source(
         raise UserError(
             f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
             "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
+        )
+    if target.precision is INT8 and not has_pairs(source.compiled):
+        raise UserError(
+            f"--precision int8: no map of {source.metadata.model} is in 8 bits with one scale; "
+            "quantise maps so (not to 16 bits, not each channel by itself), or leave --precision "
+            "out"
         )
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
