@@ -1,6 +1,6 @@
 """Fit the classifiers of networks whose labels `benchmarks.precision` compares:
 
-    python -m benchmarks.fit --data CAMVID [--models mrms bisenetv1-r18] [--frames 40]
+    python -m benchmarks.fit --data CAMVID [--models mrms bisenetv1-r18] [--frames 12]
 
 A line for each: the share of the frames' pixels that it labels right. What is there already is not
 made again (`--again`).
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="CamVid's folder")
     add("--models", nargs="+", choices=names, default=names, metavar="NAME")
-    add("--frames", type=int, default=40, help="of the training split")
+    add("--frames", type=int, default=12, help="of the training split")
     add("--again", action="store_true", help="also what was fitted already")
     options = parser.parse_args(arguments)
     try:

@@ -11,8 +11,8 @@ from benchmarks.results_lib.store import Store, unique
 from benchmarks.results_lib.table import Table, bar, ratio
 from deploy.measure.statistics import ratio_of_rounds
 
-# Our float32's time over ours, at least, by side; and the fastest peer's at any precision. Names may
-# end in `FITTED`.
+# Our float32's time over ours, at least, by side; and the fastest peer's at any precision. `FITTED`
+# may follow a name.
 BARS = {
     BF16: {
         "tiny-hmseg-camvid": 1.5, "mrms": 1.6, "bisenetv1-r18": 1.2,

@@ -78,9 +78,9 @@ def pack(
         return conv_int8.pack(op, isa, weight, bias, steps, normalisation, scales=scales)
     x, *others = scales.inputs
     unit = unit_of_sums(op, scales.output)
-    whole = np.asarray(weight, np.int8)
-    sums = pack_sums(isa, whole, np.asarray(bias), x, scales.weights[0], unit)
-    packed, _ = conv_winograd.pack(op, replace(isa, element=Int16()), whole, np.zeros(op.cout), [])
+    weight, bias = np.asarray(weight), np.asarray(bias)
+    sums = pack_sums(isa, weight.astype(np.int8), bias, x, scales.weights[0], unit)
+    packed, _ = conv_winograd.pack(op, replace(isa, element=Int16()), weight, bias, [])
     return [
         codes(writing(scales.output), writing(x), *[reading(other, unit) for other in others]),
         packed,

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from deploy.cpu import layout
 from deploy.cpu.kernels import conv_int8 as kernel
-from deploy.cpu.kernels import module_of
 from deploy.grid import Scales
 from lut.ops import Conv
 
