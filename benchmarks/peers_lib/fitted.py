@@ -24,7 +24,7 @@ from lut.errors import WorkError
 from lut.files import atomic_path
 
 SIZE = Resolution(256, 512)  # of the frames that it is fitted to
-_SHRINK = 1e-3  # of the features' mean variance, added to each
+_SHRINK = 0.1  # of the mean variance of features, added to each: what rounding moves weighs little
 
 
 def with_classifier(network: nn.Module, name: str) -> nn.Module:

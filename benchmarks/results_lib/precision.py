@@ -71,7 +71,10 @@ def rows_of(records: Mapping[Config, Record]) -> list[list[Any]]:
             continue
         for side in BARS:
             if side in record["sides"]:
-                rows.append([*what, side, *_cells(config, record["sides"], side)])
+                cells = _cells(config, record["sides"], side)
+                if refused := record["sides"][side].get("compiled", {}).get("refused"):
+                    cells[1] += f" (the gate refuses its labels: {refused})"
+                rows.append([*what, side, *cells])
             elif side in record["skipped"]:
                 rows.append([*what, side, "", record["skipped"][side], "", "", "", ""])
     return rows

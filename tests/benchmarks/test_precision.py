@@ -66,6 +66,12 @@ def test_a_fitted_network_has_the_bars_of_its_own():
     assert row[6] == "1.6: met"
 
 
+def test_a_row_says_what_the_gate_refused():
+    refused = side(1.5, 1.5, 1.5) | {"compiled": {"refused": "labels differ"}}
+    ((*row,),) = rows_of({CONFIG: record(**{OURS: side(3, 3, 3), BF16: refused})})
+    assert row[5] == "2.00 [2.00..2.00] (the gate refuses its labels: labels differ)"
+
+
 def test_what_failed_says_why():
     failed = {"config": CONFIG.to_json(), "failed": "it does not compile"}
     left_out = record(**{OURS: side(1)}) | {"skipped": {BF16: "no such instruction"}}
