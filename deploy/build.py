@@ -18,7 +18,7 @@ from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
 from deploy.graph.ends import with_logits_output
-from deploy.graph.expected import Expectations, Expected
+from deploy.graph.expected import Expectations, Expected, is_heavy
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
@@ -37,7 +37,8 @@ from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import HmsegError, UserError, WorkError
 
-_READ_ON = 2  # images: a file that is misread is so on any
+# Images: a file that is misread is so on any.
+_READ_ON, _READ_HEAVY_ON = 2, 1
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -177,7 +178,7 @@ def _check_reading(
 ) -> list[Comparison]:  # fmt: skip
     """Raises WorkError where the graph is not what the file says."""
     on_step("comparing with the file")
-    few = dict(islice(images.items(), _READ_ON))
+    few = dict(islice(images.items(), _READ_HEAVY_ON if is_heavy(graph) else _READ_ON))
     comparisons = check_reading(own, graph, metadata, few)
     try:
         require(comparisons)

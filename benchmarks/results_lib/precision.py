@@ -7,7 +7,7 @@ from benchmarks.peers_lib.adapters import BF16, INT8, OURS, OWN
 from benchmarks.peers_lib.cache import FITTED
 from benchmarks.peers_lib.job import Config
 from benchmarks.peers_lib.results import Record, latest
-from benchmarks.results_lib.store import Store, unique
+from benchmarks.results_lib.store import Store, for_each
 from benchmarks.results_lib.table import Table, bar, ratio
 from deploy.measure.statistics import ratio_of_rounds
 
@@ -51,7 +51,7 @@ def _table(store: Store, name: str) -> Table:
     }
     (chip,) = {record["machine"]["cpu"] for record in records.values()}
     source = store.source(
-        name, command=unique([record["command"] for record in records.values()]), chip=chip,
+        name, command=for_each([record["command"] for record in records.values()]), chip=chip,
         versions=versions, date=max(record["date"] for record in records.values()),
     )  # fmt: skip
     note = (

@@ -1,5 +1,6 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -21,6 +22,9 @@ from lut.ops import DType
 
 # Evaluated in double, for an image: a second or two.
 MOST_MULTIPLY_ADDS = 3e9
+# From so many on, onnxruntime takes a second or more for an image, and a check runs it as seldom as
+# it can.
+HEAVY_MULTIPLY_ADDS = 2e10
 # Noise below this many roundings of the scores themselves is luck: two evaluations may be equal.
 LEAST_ROUNDINGS = 4
 # How much further from the truth than from each other two evaluations of onnxruntime may be, which
@@ -62,7 +66,8 @@ class TwoSessions:
         self.optimised = OnnxSession(graph)
         others = [graph]
         if jumps and isinstance(graph, onnx.ModelProto):
-            others = [_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS)]
+            jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
+            others = [_jittered(graph, seed, many) for seed, many in enumerate(jitters)]
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(
@@ -73,6 +78,11 @@ class TwoSessions:
         found = self.optimised.run_batch(given, names)
         others = [session.run_batch(given, names) for session in self._others]
         return found, max(others, key=lambda other: Deviation.between(other[-1], found[-1]).rms)
+
+
+def is_heavy(graph: onnx.ModelProto) -> bool:
+    """Whether an image takes onnxruntime a second or more, as far as the sizes are known."""
+    return HEAVY_MULTIPLY_ADDS <= multiply_adds(graph) < math.inf
 
 
 def jumps(graph: onnx.ModelProto) -> bool:
