@@ -73,7 +73,8 @@ def rows_of(records: Mapping[Config, Record]) -> list[list[Any]]:
             if side in record["sides"]:
                 cells = _cells(config, record["sides"], side)
                 if refused := record["sides"][side].get("compiled", {}).get("refused"):
-                    cells[1] += f" (the gate refuses its labels: {refused})"
+                    cells[1] += f" (the gate: {refused})"
+                    cells[2] += ", its labels refused"
                 rows.append([*what, side, *cells])
             elif side in record["skipped"]:
                 rows.append([*what, side, "", record["skipped"][side], "", "", "", ""])

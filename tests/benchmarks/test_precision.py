@@ -69,7 +69,10 @@ def test_a_fitted_network_has_the_bars_of_its_own():
 def test_a_row_says_what_the_gate_refused():
     refused = side(1.5, 1.5, 1.5) | {"compiled": {"refused": "labels differ"}}
     ((*row,),) = rows_of({CONFIG: record(**{OURS: side(3, 3, 3), BF16: refused})})
-    assert row[5] == "2.00 [2.00..2.00] (the gate refuses its labels: labels differ)"
+    assert row[5:7] == [
+        "2.00 [2.00..2.00] (the gate: labels differ)",
+        "1.5: met, its labels refused",
+    ]
 
 
 def test_what_failed_says_why():
