@@ -49,9 +49,7 @@ def build_source(
 ) -> tuple[Artifact, list[Comparison]]:
     """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
     UserError for int8 of a network without scales, which would be computed in float32."""
-    own = source.imported
-    given = source.compiled if source.quantised or own is None else own.file.model
-    if target.precision is INT8 and not is_quantised(given):
+    if target.precision is INT8 and not is_quantised(given_graph(source)):
         raise UserError(
             f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
             "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
@@ -59,6 +57,13 @@ def build_source(
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
     )
+
+
+def given_graph(source: Source) -> onnx.ModelProto:
+    """The graph that says whether a source has scales: what was calibrated, a user's own file, or
+    what was exported."""
+    own = source.imported
+    return source.compiled if source.quantised or own is None else own.file.model
 
 
 def build_artifact(
@@ -207,7 +212,12 @@ def draft(
         code=NoCode(),
         target=target,
         metadata=metadata,
-        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
+        golden=Golden.sampled(
+            golden_image,
+            found,
+            golden.scores.astype(np.float32),
+            rough=bool(target.precision.most_unexplained),
+        ),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,7 @@ from deploy.graph.view import Graph, values_between
 from deploy.grid import Grid, Scales
 from lut.ops import (
     Conv,
+    GlobalPool,
     InvertedResidual,
     LocalGlobal,
     Operation,
@@ -33,6 +34,9 @@ def chosen(
 ) -> Found | None:
     """An operation as it shall be placed: in 8 bits where that can be, else as it is; None where it
     would swallow a map that is to be rounded to a grid."""
+    real = _of_real_mean(found, grids)
+    if real is not None and has(real.operation):
+        return real
     between = {*found.inner}
     between |= values_between(graph, (found.output, *found.inner), found.inputs)
     rounded = {var for var in between if var in grids}
@@ -41,6 +45,22 @@ def chosen(
         if in_bytes is not None and has(in_bytes.operation):
             return in_bytes
     return None if rounded else found
+
+
+def _of_real_mean(found: Found, grids: Grids) -> Found | None:
+    """A mean of bytes and its layer in float32, where neither has a grid but the weights have."""
+    if not isinstance(found.operation, GlobalPool):
+        return None
+    (given,), (mean,) = found.inputs, found.layers.values()
+    on = on_grid(found.weights["weight"])
+    if given not in grids or mean in grids or found.output in grids or on is None:
+        return None
+    codes, scale = on
+    meaning = Scales((grids[given],), (scale,), _REAL)
+    operation = replace(with_dtype(found.operation, "int8"), real=True)  # type: ignore[call-arg]
+    return replace(found, operation=operation, weights={
+        "weight": codes, "bias": found.weights["bias"], "scales": meaning,
+    })  # fmt: skip
 
 
 def _in_bytes(found: Found, grids: Grids) -> Found | None:

@@ -270,7 +270,7 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         function = emitter.function(operation)
         if not layout.output:
             return emitter.call(function, arguments, shape, str(found.output.ty.dtype))
-        if getattr(operation, "wide", False):
+        if getattr(operation, "wide", False) or getattr(operation, "real", False):
             dtype = "float32"
         own = self.kernels.own_shape(*shape[1:])
         packed = emitter.call(function, arguments, own, self.kernels.storage(dtype))

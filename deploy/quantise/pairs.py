@@ -19,7 +19,8 @@ def with_pairs(
     model: onnx.ModelProto, places: Places, grids: Mapping[str, Grid]
 ) -> onnx.ModelProto:
     """A copy of a float graph in which each map of `places` is rounded to its grid, uint8, and each
-    layer's weights are int8 with a scale for each output channel, its bias int32.
+    layer's weights are int8 with a scale for each output channel, its bias int32; of layers of
+    means the weights alone.
 
     A Relu or Clip that its output's grid does the work of is left away. Weights that several layers
     read are written once for each.
@@ -56,6 +57,8 @@ class _Writer:
                 self._pair(name)
         for layer in self._places.layers:
             self._weigh(layer)
+        for layer in self._places.means:
+            self._weigh_alone(layer)
         nodes = list(self._behind.get(None, ()))
         for number, node in enumerate(self._nodes):
             nodes += self._in_front.get(number, ())
@@ -108,6 +111,13 @@ class _Writer:
         if bias is not None:
             whole, unit = quantise_bias(bias, input_scale, scale)
             node.input[2] = self._dequantised(layer, f"{layer.number}_bias", whole, unit, 0)
+
+    def _weigh_alone(self, layer: Layer) -> None:
+        weight = self._wiring.constant(self._nodes[layer.number].input[1])
+        assert weight is not None
+        stored, scale = quantise_weights(weight, layer.axis, None, 1.0)
+        name = self._dequantised(layer, f"{layer.number}_weight", stored, scale, layer.axis)
+        self._nodes[layer.number].input[1] = name
 
     def _dequantised(
         self, layer: Layer, name: str, stored: NDArray[np.integer], scale: NDArray[np.float32],

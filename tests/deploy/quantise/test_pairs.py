@@ -106,6 +106,23 @@ def test_the_graph_given_is_not_changed(block):
     assert block.SerializeToString() == before
 
 
+def test_of_a_layer_of_means_the_weights_alone():
+    model = graph_of(
+        [
+            conv("x", "e", 3), node("GlobalAveragePool", "e", "m"), conv("m", "c"), conv("e", "d"),
+            node("Mul", "d c", "y"),
+        ],
+        ["y"],
+    )  # fmt: skip
+    tensors = {t.name: to_array(t) for t in quantised(model).graph.initializer}
+    given = {t.name: to_array(t) for t in model.graph.initializer}["c.weight"]
+    stored, scale = tensors["hmseg_q_2_weight"], tensors["hmseg_q_2_weight_scale"]
+    assert stored.dtype == np.int8
+    off = stored * scale.reshape(-1, 1, 1, 1).astype(np.float64) - given
+    assert np.abs(off).max() <= np.abs(given).max() / 254 * 1.001
+    assert {"c.bias", "hmseg_q_0_bias"} <= tensors.keys()
+
+
 def test_a_clip_above_its_range_is_left(block):
     wide = quantised(block, f=Range(0, 7), g=RELU6)
     assert [n.output[0] for n in wide.graph.node if n.op_type == "Clip"] == ["f"]
