@@ -71,10 +71,6 @@ def test_types_and_what_bytes_do_are_the_table_s():
     calls = [str(narrow), str(widen), str(pool), str(with_dtype(FIRST, "bfloat16"))]
     expected = [(block, 1), (pool, 2), (FIRST, 1)]
     assert entries_of(calls, [FIRST, pool, block], has_kernel) == expected
-        (block, 1),
-        (pool, 2),
-        (FIRST, 1),
-    ]
     with pytest.raises(WorkError, match="no entry for the kernel"):
         entries_of([str(replace(block, act="none"))], [block], has_kernel)
 
