@@ -154,6 +154,7 @@ def test_scales_of_its_own(camvid, plain_cpu, monkeypatch):
         raise WorkError("no further")
 
     monkeypatch.setattr(fastest, "is_quantised", lambda _: True)
+    monkeypatch.setattr(fastest, "has_pairs", lambda _: True)
     first, plain = fastest.build_source, []
 
     def once(source, target, **how):
