@@ -149,7 +149,7 @@ class Artifact:
     # as the library's entry ``timed`` does; of a GPU's a table's entries, where it was made for
     # one. Empty where nothing is, as in what was made before libraries had that entry.
     calls: tuple[str, ...] = ()
-    # How its precision was chosen, where that was left open (`deploy.fastest.Choice`).
+    # How its precision was chosen, where that was left open (`deploy.choice.Choice`).
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,8 @@ import typer
 
 from deploy.cli.console import say, step
 from deploy.cli.options import refusing
-from deploy.quantise.request import INT8, MOST, Request, check_loss
+from deploy.quantise.gate import check_loss
+from deploy.quantise.request import INT8, MOST, Request
 from lut.files import check_writable
 
 if TYPE_CHECKING:
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """All of them go with --precision int8."""
+    """All of them go with --precision int8, all but --save-onnx with auto."""
 
     calibrate: Annotated[
         Path | None,
         typer.Option(
             "--calibrate",
-            help="With --precision int8: a folder of pictures such as the network will see; in "
-            "CamVid's layout (train beside trainannot) mIoU is measured too. Without, released "
-            "weights have scales that ship with them.",
+            help="With --precision int8 or auto: a folder of pictures such as the network will "
+            "see; in CamVid's layout (train beside trainannot) mIoU is measured too. Without, "
+            "released weights have scales that ship with them.",
         ),
     ] = None
     calibrate_frames: Annotated[

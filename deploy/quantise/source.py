@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deploy.graph.source import Source
-from deploy.quantise.frames import open_frames
+from deploy.quantise.frames import Frames, open_frames
 from deploy.quantise.report import Report
 from deploy.quantise.request import INT8, Request
 from deploy.quantise.run import Options, quantise
@@ -13,6 +13,12 @@ from deploy.quantise.shipped import with_shipped
 
 if TYPE_CHECKING:
     import onnx
+
+
+def frames_of(request: Request, source: Source) -> Frames:
+    """The frames that a request names. Raises UserError as `open_frames`."""
+    assert request.calibrate is not None
+    return open_frames(request.calibrate, source.metadata, request.calibrate_frames)
 
 
 def quantise_source(
@@ -29,7 +35,7 @@ def quantise_source(
             progress(said)
         _save(source.compiled, request)
         return source, None
-    frames = open_frames(request.calibrate, source.metadata, request.calibrate_frames)
+    frames = frames_of(request, source)
     options = Options(request.keep, request.max_miou_loss, request.sensitivity, threads)
     found = quantise(source.graph, frames, options, progress)
     _save(found.graph, request)

@@ -100,6 +100,11 @@ def test_a_quantised_checkpoint_brings_its_scales(cli, own):
         (("--calibrate", "frames"), "--calibrate goes with --precision int8"),
         (("--precision", "fp32", "--keep", "conv1"), "--keep goes with --precision int8"),
         (("--max-miou-loss", "1"), "--max-miou-loss goes with --precision int8"),
+        (("--precision", "auto", "--calibrate", "frames", "--save-onnx", "q.onnx"),
+         "--save-onnx goes with --precision int8"),
+        (("--precision", "auto", "--keep", "a"), "--keep goes with --calibrate FOLDER"),
+        (("--precision", "auto", "--calibrate", "frames", "--max-miou-loss", "1"),
+         "--max-miou-loss goes with frames that have labels"),
         (("--precision", "int8"), "--precision int8 needs --calibrate FOLDER"),
         (("--precision", "int8", "--keep", "a"), "--keep goes with --calibrate FOLDER"),
         (("--precision", "int8", "--calibrate", "no"), "no: no such folder"),
@@ -123,6 +128,24 @@ def test_what_cannot_be_asked(cli, own, options, message):
     assert done.code == 2
     assert message in done.error
     assert written(own) == ["empty", "frames", "mine.onnx"]
+
+
+def test_auto_tries_int8_by_frames(cli, own):
+    done = cli(
+        "compile", "-m", "mine.onnx", "--precision", "auto", "--calibrate", "frames", "--threads",
+        1, "-o", "n.hmseg", "--json",
+    ).succeeded()  # fmt: skip
+    choice = json.loads(done.out)["choice"]
+    assert "2 of 2 layers in 8 bits" in done.err
+    assert choice["kept"].keys() >= {"fp32", "int8"}
+    assert choice["ms"].keys() >= {"fp32", "int8"}
+    assert json.loads(done.out)["quantisation"]["frames"] == 3
+    lines = done.err.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("precision   "))
+    assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["fp32", "bf16", "int8"]
+    assert lines[head + 4] == "labels beside fp32's, on 3 frames of frames"
+    assert lines[head + 5].startswith(f"precision {choice['precision']}: ")
+    assert load("n.hmseg").artifact.target.precision.name == choice["precision"]
 
 
 @pytest.mark.parametrize("command", ["bench", "verify"])
