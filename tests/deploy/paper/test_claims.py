@@ -112,3 +112,16 @@ def test_findings():
     ]
     assert findings.of_speeds([]) == findings.of_spread([]) == findings.of_sizes({}) == []
     assert findings.of_stages({}) == []
+
+
+def test_who_is_the_fastest_at_each_size():
+    """At 1 and 2 megapixels one each, at 3 both the first; at 4 there is only one."""
+    points = {
+        "A": [(1.0, 5.0), (2.0, 9.0), (3.0, 11.0), (4.0, 20.0)], "B": [(1.0, 4.0), (2.0, 12.0)],
+        "C": [(3.0, 12.0)],
+    }  # fmt: skip
+    assert findings.of_sizes(points) == [
+        "Fastest at each size: A at 2 of 3, B at 1 of 3.",
+        "A frame takes longer: A 4.0 times for 4.0 times the pixels; B 3.0 times for 2.0 times the "
+        "pixels.",
+    ]
