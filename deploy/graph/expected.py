@@ -1,6 +1,6 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -60,9 +60,9 @@ class TwoSessions:
 
     def __init__(self, graph: onnx.ModelProto | Opener, *, jumps: bool = False) -> None:
         self.optimised = OnnxSession(graph)
-        others = [graph]
-        if jumps and isinstance(graph, onnx.ModelProto):
-            others = [_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS)]
+        others: Iterable[onnx.ModelProto | Opener] = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS))
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(
