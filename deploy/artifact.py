@@ -15,22 +15,24 @@ from deploy.metadata import Metadata
 from deploy.target import Target
 
 FORMAT = "hmseg-artifact"
-FORMAT_VERSION = 5
-# What older programs can read is still written as their version: that of the code
-# (`Code.format_version`), at least 3 where logits are kept at fewer than every 8th pixel, 4 for
-# other than RGB images to labels of up to 255 classes by an arg max.
+# What came with 2: code for GPUs; 3: logits at fewer than every 8th pixel; 4: other than RGB images
+# to labels of up to 255 classes by an arg max; 5: libraries that need no machine of TVM's; 6: the
+# golden image in planes. All are read, but for the code of libraries before 5.
+FORMAT_VERSION = 6
 SUFFIX = ".hmseg"
 TVM = "tvm"  # the template of kernels that TVM's own lowering made
 # The golden logits are kept at every 8th pixel, of large images at every 16th and so on: more would
 # outweigh the code.
 LEAST_STRIDE, _MOST_SAMPLES = 8, 20_000
+_ROUGH_BITS, _FLOAT32_BITS = 11, 24  # of a number, the leading one counted
 
 
 class Code(Protocol):
     """What a backend compiles a network to, as an artifact holds it."""
 
-    format_version: ClassVar[int]  # of the format, the first whose readers know such code
-    compressed: ClassVar[bool]  # in an artifact
+    @property
+    def compressed(self) -> bool:
+        """Whether its files are deflated in an artifact."""
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""
@@ -56,7 +58,6 @@ class StoredCode(Code, Protocol):
 class NoCode:
     """Of a draft."""
 
-    format_version: ClassVar[int] = 1
     compressed: ClassVar[bool] = True
 
     def members(self) -> dict[str, bytes]:
@@ -80,11 +81,24 @@ class Golden:
 
     @staticmethod
     def sampled(
-        image: NDArray[np.uint8], labels: NDArray[Any], logits: NDArray[np.float32]
+        image: NDArray[np.uint8],
+        labels: NDArray[Any],
+        logits: NDArray[np.float32],
+        *,
+        rough: bool = False,
     ) -> "Golden":
-        """Of the whole planes of logits, (K, H, W), what is kept."""
+        """Of the whole planes of logits, (K, H, W), what is kept; `rough` is whether their first 11
+        bits will do, which take half the space: rounding moves maps in low precision by more."""
         stride = golden_stride(*labels.shape[-2:])
-        return Golden(image, labels, logits[:, ::stride, ::stride].copy(), stride)
+        kept = logits[:, ::stride, ::stride].copy()
+        return Golden(image, labels, _rounded(kept) if rough else kept, stride)
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest numbers of `_ROUGH_BITS` bits."""
+    cut = _FLOAT32_BITS - _ROUGH_BITS
+    bits = values.view(np.uint32) + np.uint32(1 << (cut - 1))
+    return (bits >> cut << cut).view(np.float32)
 
 
 def golden_stride(height: int, width: int) -> int:
@@ -135,7 +149,7 @@ class Artifact:
     # as the library's entry ``timed`` does; of a GPU's a table's entries, where it was made for
     # one. Empty where nothing is, as in what was made before libraries had that entry.
     calls: tuple[str, ...] = ()
-    # How its precision was chosen, where that was left open (`deploy.fastest.Choice`).
+    # How its precision was chosen, where that was left open (`deploy.choice.Choice`).
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -147,7 +161,7 @@ class Artifact:
         """The manifest without the members' hashes."""
         return {
             "format": FORMAT,
-            "format_version": self._format_version(),
+            "format_version": FORMAT_VERSION,
             "created": self.created,
             "target": self.target.to_json(),
             "input": {
@@ -169,11 +183,3 @@ class Artifact:
             "golden_stride": self.golden.stride,
             **({"choice": self.choice} if self.choice else {}),
         }
-
-    def _format_version(self) -> int:
-        metadata = self.metadata
-        decided = metadata.threshold is not None or metadata.found_dtype is not np.uint8
-        needed = 1 if self.golden.stride == LEAST_STRIDE else 3
-        if decided or metadata.channels != len("RGB"):
-            needed = 4
-        return max(needed, self.code.format_version)

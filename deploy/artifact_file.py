@@ -39,7 +39,8 @@ from lut.json_text import parse_json
 T = TypeVar("T")
 
 _MANIFEST = "manifest.json"
-_GOLDEN = ("golden/image.npy", "golden/labels.npy", "golden/logits.npy")
+_PLANES, _IMAGE = "golden/planes.npy", "golden/image.npy"  # the latter before format 6
+_BESIDE = ("golden/labels.npy", "golden/logits.npy")
 _END_RECORD_BYTES = 22  # of a zip file, before its comment
 _DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 # What a file becomes when it is unpacked: at most so many times its size, and so much beside, for
@@ -50,11 +51,11 @@ _MOST_RATIO, _SPARE_BYTES = 20, 128 << 20
 def save_artifact(artifact: Artifact, path: Path) -> None:
     """Write the file whole or not at all; raises UserError where it cannot be written."""
     golden: list[NDArray[Any]] = [
-        artifact.golden.image, artifact.golden.labels, artifact.golden.logits
+        _planes_of(artifact.golden.image), artifact.golden.labels, artifact.golden.logits
     ]  # fmt: skip
-    code = artifact.code.members()
+    code, stored = artifact.code.members(), not artifact.code.compressed
     members = code | {
-        name: _array_bytes(array) for name, array in zip(_GOLDEN, golden, strict=True)
+        name: _array_bytes(array) for name, array in zip((_PLANES, *_BESIDE), golden, strict=True)
     }
     hashes = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -65,8 +66,7 @@ def save_artifact(artifact: Artifact, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in ({_MANIFEST: manifest} | members).items():
             # A fixed date: equal contents give equal bytes.
-            stored = name in code and not artifact.code.compressed
-            packed = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+            packed = zipfile.ZIP_STORED if name in code and stored else zipfile.ZIP_DEFLATED
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, packed)
         archive.comment = b"0" * _DIGEST_BYTES
     body = buffer.getvalue()[:-_DIGEST_BYTES]
@@ -92,7 +92,8 @@ def parse_artifact(data: bytes, name: str) -> Artifact:
             manifest = parse_json(_unpack(archive, [_MANIFEST], len(data))[_MANIFEST])
             _check_format(manifest, name)
             kind, own = _code_members(manifest["members"])
-            members = _unpack(archive, [*own, *_GOLDEN], len(data))
+            image = _PLANES if _PLANES in manifest["members"] else _IMAGE
+            members = _unpack(archive, [*own, image, *_BESIDE], len(data))
         metadata = Metadata.from_strings(manifest["metadata"])
         code = kind.from_members({member: members[member] for member in own})
         code.check_ends(metadata)
@@ -170,6 +171,23 @@ def _code_members(members: Iterable[str]) -> tuple[type[StoredCode], list[str]]:
     raise ValueError("it holds no code")
 
 
+def _planes_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, C) -> (C, H, W), which gets a third smaller: by how much, modulo 256, the other
+    channels are brighter than the first, and each row than the one above. A camera's noise is much
+    the same in all channels."""
+    planes = np.moveaxis(image, 2, 0).copy()
+    planes[1:] -= planes[0]
+    planes[:, 1:] -= planes[:, :-1].copy()
+    return planes
+
+
+def _image_of(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The inverse of `_planes_of`."""
+    whole = np.cumsum(planes, axis=1, dtype=np.uint8)
+    whole[1:] += whole[0]
+    return np.ascontiguousarray(np.moveaxis(whole, 0, 2))
+
+
 def _array_bytes(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -213,12 +231,16 @@ def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[s
     if stride < 1:
         raise ValueError(f"golden_stride is {stride}")
     coarse = coarse_size(*metadata.resolution, stride)
+    planar = _PLANES in members
+    size, channels = tuple(metadata.resolution), metadata.channels
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
-        _GOLDEN[0]: (np.uint8, (*metadata.resolution, metadata.channels)),
-        _GOLDEN[1]: (metadata.found_dtype, tuple(metadata.found_shape)),
-        _GOLDEN[2]: (np.float32, (metadata.num_scores, *coarse)),
-    }
-    arrays = {name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in _GOLDEN}
+        _PLANES if planar else _IMAGE: (
+            np.uint8, (channels, *size) if planar else (*size, channels)
+        ),
+        _BESIDE[0]: (metadata.found_dtype, tuple(metadata.found_shape)),
+        _BESIDE[1]: (np.float32, (metadata.num_scores, *coarse)),
+    }  # fmt: skip
+    arrays = {name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in shapes}
     for member, (kind, shape) in shapes.items():
         found = arrays[member]
         if found.dtype != kind:
@@ -226,4 +248,4 @@ def _read_golden(members: dict[str, bytes], metadata: Metadata, manifest: dict[s
         if found.shape != shape:
             raise ValueError(f"{member} is of shape {found.shape}, the network's is {shape}")
     image, labels, logits = arrays.values()
-    return Golden(image, labels, logits, stride)
+    return Golden(_image_of(image) if planar else image, labels, logits, stride)

@@ -1,6 +1,6 @@
 """From a deployable graph to a checked artifact: compile, verify, then and only then write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,10 +18,11 @@ from deploy.backends import backend_of
 from deploy.backends.base import CannotRunError, Job, OnStep
 from deploy.devices.network import Remote
 from deploy.graph.ends import with_logits_output
-from deploy.graph.expected import Expectations, Expected
+from deploy.graph.expected import Expectations, Expected, is_heavy
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
@@ -37,7 +38,8 @@ from deploy.tuning.records import tuned_schedules
 from deploy.verify import Comparison, probe_images, require, verify_network
 from lut.errors import HmsegError, UserError, WorkError
 
-_READ_ON = 2  # images: a file that is misread is so on any
+# Images: a file that is misread is so on any.
+_READ_ON, _READ_HEAVY_ON = 2, 1
 TOOLS = ("hmseg", "torch", "onnx", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -48,16 +50,27 @@ def build_source(
 ) -> tuple[Artifact, list[Comparison]]:
     """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
     UserError for int8 of a network without scales, which would be computed in float32."""
-    own = source.imported
-    given = source.compiled if source.quantised or own is None else own.file.model
-    if target.precision is INT8 and not is_quantised(given):
+    if target.precision is INT8 and not is_quantised(given_graph(source)):
         raise UserError(
             f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
             "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
         )
+    if target.precision is INT8 and not has_pairs(source.compiled):
+        raise UserError(
+            f"--precision int8: no map of {source.metadata.model} is in 8 bits with one scale; "
+            "quantise maps so (not to 16 bits, not each channel by itself), or leave --precision "
+            "out"
+        )
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
     )
+
+
+def given_graph(source: Source) -> onnx.ModelProto:
+    """The graph that says whether a source has scales: what was calibrated, a user's own file, or
+    what was exported."""
+    own = source.imported
+    return source.compiled if source.quantised or own is None else own.file.model
 
 
 def build_artifact(
@@ -69,6 +82,7 @@ def build_artifact(
     quantised: onnx.ModelProto | None = None,
     measured: Mapping[str, Fields] | None = None,
     exact: bool = False,
+    on_refusal: Callable[[WorkError], None] | None = None,
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
     dump: Path | None = None,
@@ -83,7 +97,8 @@ def build_artifact(
     binary is held to.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
-    kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
+    kernels that round more than the plain sum (Winograd's convolutions). `on_refusal` is told where
+    the binary does not match, which is built all the same then: to time it. `dump` is a folder for
     the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
     first node that differs, where the graph does not match the file or the binary the graph; then
     there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
@@ -133,6 +148,10 @@ def build_artifact(
     try:
         require(comparisons)
     except WorkError as error:
+        if on_refusal is not None:
+            on_refusal(error)
+            refused = {"checked": False, "reason": str(error), **noise}
+            return replace(built.artifact, parity=refused), comparisons
         on_step("finding the first layer that differs")
         found = locate_difference(job, metadata.network_input(golden_image), remote)
         raise WorkError(
@@ -171,7 +190,7 @@ def _check_reading(
 ) -> list[Comparison]:  # fmt: skip
     """Raises WorkError where the graph is not what the file says."""
     on_step("comparing with the file")
-    few = dict(islice(images.items(), _READ_ON))
+    few = dict(islice(images.items(), _READ_HEAVY_ON if is_heavy(graph) else _READ_ON))
     comparisons = check_reading(own, graph, metadata, few)
     try:
         require(comparisons)
@@ -200,7 +219,12 @@ def draft(
         code=NoCode(),
         target=target,
         metadata=metadata,
-        golden=Golden.sampled(golden_image, found, golden.scores.astype(np.float32)),
+        golden=Golden.sampled(
+            golden_image,
+            found,
+            golden.scores.astype(np.float32),
+            rough=bool(target.precision.most_unexplained),
+        ),
         parity={},
         versions={tool: version(tool) for tool in TOOLS},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

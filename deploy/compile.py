@@ -70,9 +70,10 @@ def compile_model(
     options of these names; `mean` and `std` are of the image in 0..1, one number for each channel
     (ImageNet's where an RGB image is normalised). `threads` are those that the network is tuned
     for, by default as many as `hmseg.load` takes. `num_classes` is of a zoo name, without its
-    released weights. `calibrate` is a folder of frames for the precision int8, with
-    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options. `on_step` is told what
-    is done now, and what int8 costs.
+    released weights. `calibrate` is a folder of frames for the precision int8, and for auto, with
+    `calibrate_frames`, `keep` and `max_miou_loss` as the program's options; without, released
+    weights have scales that ship with them. `on_step` is told what is done now, and what int8
+    costs.
 
     Raises UserError for what cannot be compiled as asked, WorkError where the compiled network does
     not match: then nothing is written. Warns where nothing at hand runs the target, so that it was
@@ -114,16 +115,19 @@ def compile_model(
     path = default_path(source) if out is None else Path(out)
     check_writable(path)
     workers = threads or default_threads()
-    source, report = quantise_source(request, source, workers, on_step)
-    if report is not None:
-        on_step(report.lines()[-1])
     if automatic:
         from deploy.fastest import build_fastest
 
-        artifact, comparisons, _ = build_fastest(
-            source, resolved, threads=workers, cache=cache, on_step=on_step
+        found = build_fastest(
+            source, resolved, threads=workers, request=request, cache=cache, on_step=on_step
         )
+        artifact, comparisons = found.artifact, found.comparisons
+        for line in (*found.choice.table(), str(found.choice)):
+            on_step(line)
     else:
+        source, report = quantise_source(request, source, workers, on_step, precision)
+        if report is not None:
+            on_step(report.lines()[-1])
         artifact, comparisons = build_source(
             source, resolved, threads=workers, cache=cache, on_step=on_step
         )

@@ -1,135 +1,218 @@
 """The fastest precision that keeps the labels: each is compiled, judged by the gate, and timed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from numpy.typing import NDArray
 
 from deploy import host
 from deploy.artifact import Artifact
 from deploy.backends import backend_of
 from deploy.backends.base import OnStep
-from deploy.build import build_source
+from deploy.build import build_source, given_graph
+from deploy.choice import Choice, Kept, choose
 from deploy.devices.network import Remote
+from deploy.evaluate import use_network
+from deploy.graph.ends import with_logits_output
+from deploy.graph.reference import OnnxSession
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.measure.device import Device, Session
 from deploy.measure.interleave import Protocol, Samples, interleave_blocks
-from deploy.measure.statistics import Ratio, ratio_of_rounds, summarise
-from deploy.precision import BF16, FP32
+from deploy.precision import BF16, FP32, INT8
+from deploy.quantise.countdown import Countdown
+from deploy.quantise.frames import Frames
+from deploy.quantise.gate import allowed, passes
+from deploy.quantise.judge import Figures, Judge
+from deploy.quantise.report import Report, said
+from deploy.quantise.request import Request, is_quantised
+from deploy.quantise.run import limit_of
+from deploy.quantise.shipped_file import has_scales
+from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
+from deploy.runtime import Network
 from deploy.target import Target
 from deploy.targets import in_precision
 from deploy.verify import Comparison
 from lut.errors import UserError, WorkError
 
-_OTHERS = (BF16,)  # what is tried beside fp32
+NEEDS_FRAMES = "needs frames to find ranges by: --calibrate FOLDER"
+_NO_FRAMES = Request()
 _ONE_CALL = Protocol(warmup=1, repeat=1, rounds=1, pause_s=0)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which precision was taken, and why: the medians of those that were timed, in milliseconds,
-    fp32's time over theirs, and why others were not."""
+class Fastest:
+    """What was taken, what the gate saw of it, why, the source that it was compiled from, and what
+    int8 cost where it was calibrated."""
 
-    precision: str
-    why: str
-    ms: Mapping[str, float] = field(default_factory=dict)
-    ratios: Mapping[str, Ratio] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
+    artifact: Artifact
+    comparisons: list[Comparison]
+    choice: Choice
+    source: Source
+    quantisation: Report | None = None
 
-    def __str__(self) -> str:
-        return f"precision {self.precision}: {self.why}"
 
-    def to_json(self) -> dict[str, Any]:
-        """For the manifest and --json."""
-        ratios = {name: vars(ratio) for name, ratio in self.ratios.items()}
-        return {
-            "precision": self.precision, "why": self.why, "ms": dict(self.ms), "ratios": ratios,
-            "refused": dict(self.refused),
-        }  # fmt: skip
+@dataclass(frozen=True)
+class _Built:
+    source: Source
+    artifact: Artifact
+    comparisons: list[Comparison]
 
 
 def build_fastest(
     source: Source, target: Target, *, threads: int, remote: Remote | None = None,
-    on_step: OnStep = lambda _: None, **options: Any,  # noqa: ANN401 - `build_source`'s
-) -> tuple[Artifact, list[Comparison], Choice]:  # fmt: skip
+    request: Request = _NO_FRAMES, on_step: OnStep = lambda _: None,
+    **options: Any,  # noqa: ANN401 - `build_source`'s
+) -> Fastest:  # fmt: skip
     """As `build_source`, in the fastest of the precisions that the target's CPU computes with and
     whose labels pass the gate; the artifact says how it was chosen.
 
-    What is not timed and checked is not taken: where the target does not run at hand, or is
-    emulated, it is fp32. Raises UserError for another target than a CPU, and as `build_source`.
+    int8 is tried where `request` names frames to calibrate it by, on which every binary is judged
+    then, by what `request` allows, where scales ship with the released weights, and where the
+    source brings some of its own. What is not timed and checked is not taken: where the target does
+    not run at hand, or is emulated, it is fp32. Raises UserError for another target than a CPU, and
+    as `build_source`, `frames_of`, `limit_of` and, but for what int8 loses, `quantise_source`.
     """
     if target.architecture not in host.FEATURE_FLAGS:
         raise UserError(
             f"--precision auto is for CPUs, not for {target.name}: leave it out for fp32"
         )
+    frames = None if request.calibrate is None else frames_of(request, source)
+    limit = None if frames is None else limit_of(frames, request.max_miou_loss)
 
-    def built(one: Target) -> tuple[Artifact, list[Comparison]]:
+    def built(source: Source, one: Target) -> _Built:
         def say(step: str) -> None:
             on_step(f"{one.precision}: {step}")
 
-        return build_source(source, one, threads=threads, remote=remote, on_step=say, **options)
+        return _Built(
+            source,
+            *build_source(source, one, threads=threads, remote=remote, on_step=say, **options),
+        )
 
-    found = {FP32.name: built(replace(target, precision=FP32))}
-    plain, comparisons = found[FP32.name]
+    found = {FP32.name: built(source, replace(target, precision=FP32))}
     refused: dict[str, str] = {}
-    reason = _untimed(plain, comparisons)
-    for precision in _OTHERS:
+    report = None
+    if reason := _untimed(found[FP32.name]):
+        refused = {BF16.name: _instructions(target) or reason, INT8.name: reason}
+    else:
+        if missing := _instructions(target):
+            refused[BF16.name] = missing
+        else:
+            try:
+                found[BF16.name] = built(source, in_precision(target, BF16))
+            except WorkError as error:
+                refused[BF16.name] = str(error)
         try:
-            other = in_precision(target, precision)
-        except UserError:
-            refused[precision.name] = f"{target.machine} has no instructions for it"
-            continue
-        if reason:
-            refused[precision.name] = reason
-            continue
-        try:
-            found[precision.name] = built(other)
-        except WorkError as error:
-            refused[precision.name] = str(error)
+            in_bytes, report = _in_8_bits(request, source, threads, on_step)
+            found[INT8.name] = built(in_bytes, in_precision(target, INT8))
+        except (_NotTriedError, WorkError) as error:
+            refused[INT8.name] = str(error)
+        except UserError as error:
+            if request.calibrate is not None:
+                raise
+            refused[INT8.name] = str(error)  # pairs of the file's own that kernels do not read
+    kept = {name: _by_gate(one.comparisons) for name, one in found.items() if one.comparisons}
+    judged_on = "the gate's images, where most differ"
+    if frames is not None and len(found) > 1:
+        figures = _judge(found, frames, threads, remote, on_step)
+        kept = {name: Kept(f.equal, f.equal_clear, f.miou) for name, f in figures.items()}
+        judged_on = f"{len(frames)} frames of {request.calibrate}"
+        for name, one in figures.items():
+            if not passes(figures[FP32.name], one, limit):
+                del found[name]
+                refused[name] = f"{said(figures[FP32.name], one)}; {allowed(limit)}"
     samples: dict[str, Samples] = {}
     if len(found) > 1:
         on_step("timing precisions")
-        samples = _time({name: artifact for name, (artifact, _) in found.items()}, threads, remote)
-    choice = choose(samples, refused)
-    artifact, comparisons = found[choice.precision]
-    return replace(artifact, choice=choice.to_json()), comparisons, choice
+        samples = _time({name: one.artifact for name, one in found.items()}, threads, remote)
+    choice = choose(samples, refused, kept, judged_on)
+    taken = found[choice.precision]
+    artifact = replace(taken.artifact, choice=choice.to_json())
+    return Fastest(artifact, taken.comparisons, choice, taken.source, report)
 
 
-def choose(samples: Mapping[str, Samples], refused: Mapping[str, str]) -> Choice:
-    """From the nanoseconds of every call, round by round: fp32, unless another is faster in every
-    round; of those the fastest. By the reasons alone where nothing was timed."""
-    ms = {n: summarise([ns for b in blocks for ns in b]).median_ms for n, blocks in samples.items()}
-    ratios = {
-        name: ratio_of_rounds(samples[FP32.name], blocks)
-        for name, blocks in samples.items()
-        if name != FP32.name
-    }
-    faster = {name: ratio.median for name, ratio in ratios.items() if ratio.low > 1}
-    best = max(faster, key=lambda name: faster[name], default=FP32.name)
-    if best in ratios:
-        ratio = ratios[best]
-        why = (
-            f"{ms[best]:.3g} ms, fp32 {ms[FP32.name]:.3g} ms ({ratio.median:.2f} times, "
-            f"[{ratio.low:.2f} .. {ratio.high:.2f}] over {ratio.rounds} rounds), and its labels "
-            "pass the gate"
-        )
-    else:
-        slower = [
-            f"{name} is not faster in every round, {ms[name]:.3g} ms beside {ms[FP32.name]:.3g} ms"
-            for name in ratios
-        ]
-        why = "; ".join([*slower, *(f"{name}: {text}" for name, text in refused.items())])
-    return Choice(best, why, ms, ratios, refused)
+class _NotTriedError(Exception):
+    """Why there is nothing in 8 bits to compile."""
 
 
-def _untimed(artifact: Artifact, comparisons: list[Comparison]) -> str:
+def _in_8_bits(
+    request: Request, source: Source, threads: int, on_step: OnStep
+) -> tuple[Source, Report | None]:
+    """The source with scales: by the frames that are named, those that ship with its weights, or
+    its own. Raises WorkError where frames show that it loses too much, _NotTriedError where there
+    are none of these."""
+    shipped = source.released is not None and has_scales(source.released[0])
+    if request.calibrate is not None or shipped:
+
+        def say(step: str) -> None:
+            on_step(f"{INT8.name}: {step}")
+
+        return quantise_source(request, source, threads, say, INT8.name)
+    given = given_graph(source)
+    if not is_quantised(given):
+        raise _NotTriedError(NEEDS_FRAMES)
+    if not has_pairs(source.compiled):
+        raise _NotTriedError("no map of the file is in 8 bits with one scale")
+    return source, None
+
+
+def _instructions(target: Target) -> str:
+    """Why the target does not compute in bfloat16, if so."""
+    try:
+        in_precision(target, BF16)
+    except UserError:
+        return f"{target.machine} has no instructions for it"
+    return ""
+
+
+def _untimed(plain: _Built) -> str:
     """Why nothing is timed, if so."""
-    if not comparisons:
-        return f"not taken unseen: {artifact.parity['reason']}"
-    if artifact.parity.get("emulated") is True:
+    parity = plain.artifact.parity
+    if not plain.comparisons:
+        return f"not taken unseen: {parity['reason']}"
+    if parity.get("emulated") is True:
         return "not taken by times of an emulated machine"
     return ""
+
+
+def _by_gate(comparisons: Sequence[Comparison]) -> Kept:
+    """Of the images on which most labels differ."""
+    ours = [one for one in comparisons if one.side == "tvm"]
+    return Kept(
+        1 - max((one.differing_share for one in ours), default=0.0),
+        1 - max((one.unexplained_share for one in ours), default=0.0),
+    )
+
+
+def _judge(
+    found: Mapping[str, _Built], frames: Frames, threads: int, remote: Remote | None,
+    on_step: OnStep,
+) -> dict[str, Figures]:  # fmt: skip
+    """Every binary on every frame, beside what onnxruntime makes of the graph in float32, whose
+    figures are those of fp32."""
+    judge, every = Judge(frames, threads), range(len(frames))
+    plain = OnnxSession(with_logits_output(found[FP32.name].source.graph), threads=threads)
+    left = Countdown("fp32 on the frames", len(frames), on_step)
+    for index in every:
+        judge.show(index, plain.run(frames.given(index)))
+        left.done(index + 1)
+
+    def figures(network: Network) -> Figures:
+        def run(given: NDArray[Any]) -> list[NDArray[Any]]:
+            logits = network.logits(given)
+            return [logits] if network.metadata.output == "logits" else [network(given), logits]
+
+        return judge.figures_of(run, every)
+
+    others = {name: one.artifact for name, one in found.items() if name != FP32.name}
+    result = {FP32.name: judge.float_figures(every)}
+    for name, artifact in others.items():
+        on_step(f"{name}: on the frames")
+        result[name] = use_network(artifact, threads, remote, figures)
+    return result
 
 
 def _time(

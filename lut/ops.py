@@ -397,12 +397,12 @@ class ChannelSlice(Operation):
 @_register("elementwise")
 @dataclass(frozen=True)
 class Elementwise(Operation):
-    """then(x), each element by itself."""
+    """then(x), each element by itself; without steps, of bytes, another scale."""
 
     channels: int
     height: int
     width: int
-    then: tuple[Step, ...]
+    then: tuple[Step, ...] = ()
     dtype: DType = "float32"
 
     @property
@@ -541,7 +541,10 @@ class Resize(Operation):
 @_register("global_pool")
 @dataclass(frozen=True)
 class GlobalPool(Operation):
-    """act(W mean(x) + b): global context as one value per channel."""
+    """act(W mean(x) + b): global context as one value per channel.
+
+    `real`: of a map in 8 bits the mean, the sums and the output are float32, W alone has 8 bits.
+    """
 
     cin: int
     cout: int
@@ -549,6 +552,7 @@ class GlobalPool(Operation):
     width: int
     act: Activation = "none"
     dtype: DType = "float32"
+    real: bool = False
 
     @property
     def parameters(self) -> int:

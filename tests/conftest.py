@@ -19,6 +19,11 @@ for _name, _value in (
 ):  # fmt: skip
     os.environ.setdefault(_name, _value)
 
+# zig compiles musl for the program that is sent to devices, 40 s for each architecture: not again
+# where this user's cache has it, which `users_folder`, below, would hide.
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_CACHES / "zig"))
+
 # The same examples on every run, and no deadline: a busy machine is no failure.
 settings.register_profile("hmseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("hmseg")
@@ -50,6 +55,19 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on searches and training draw no pictures, which take seconds: for runs whose like
+    another test has drawn."""
+
+    def draw(*arguments: object) -> None:
+        Path(str(arguments[-1])).write_bytes(b"")
+
+    for name in ("draw_network", "draw_probabilities", "draw_cost"):
+        monkeypatch.setattr(f"hmseg.search.run.{name}", draw)
+    monkeypatch.setattr("hmseg.train.run.draw_curves", draw)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,9 @@ def _imports(nodes: list[ast.stmt], *, lazy: bool) -> Iterator[str]:
             yield from _imports(children, lazy=lazy)
 
 
-def imports_of(module: str, *, lazy: bool = True) -> set[str]:
-    return set(_imports(ast.parse(FILES[module].read_text()).body, lazy=lazy))
+@cache
+def imports_of(module: str, *, lazy: bool = True) -> frozenset[str]:
+    return frozenset(_imports(ast.parse(FILES[module].read_text()).body, lazy=lazy))
 
 
 def top(name: str) -> str:
@@ -191,7 +193,7 @@ FLOORS = (
     ("devices", "own_file", "profile", "video"),
     ("roofline", "trials"),
     ("backends",),
-    ("bench", "quick_timing", "tuning"),
+    ("bench", "choice", "evaluate", "quick_timing", "tuning"),
     ("build",),
     ("fastest",),
     ("compile", "tables"),

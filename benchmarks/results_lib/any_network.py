@@ -16,7 +16,7 @@ from benchmarks.peers_lib.bars import (
     speed_verdict,
 )
 from benchmarks.peers_lib.results import latest
-from benchmarks.results_lib.store import Store, unique
+from benchmarks.results_lib.store import Store, for_each, unique
 from benchmarks.results_lib.table import MISSED, Source, Table, bar, ratio
 
 ERRORS = "-errors"  # at the end of the name of the file that has them
@@ -77,7 +77,7 @@ def _table(store: Store, name: str, errors_name: str) -> Table:
     sources = [
         store.source(
             name, of="times", chip=records[-1]["machine"]["cpu"], versions=versions or {"-": "-"},
-            command=unique([record["command"] for record in shown.values()]),
+            command=for_each([record["command"] for record in shown.values()]),
             date=max(record["date"] for record in shown.values()),
         )
     ]  # fmt: skip
@@ -89,7 +89,7 @@ def _table(store: Store, name: str, errors_name: str) -> Table:
 def _errors_source(store: Store, name: str, errors: list[dict[str, Any]], times: Source) -> Source:
     return store.source(
         name, of="errors", chip=errors[-1]["machine"]["cpu"], versions=times.versions,
-        command=unique([record["command"] for record in errors]),
+        command=for_each([record["command"] for record in errors]),
         date=max(record["date"] for record in errors),
     )  # fmt: skip
 

@@ -139,6 +139,13 @@ def _field(where: str, content: Any, name: str) -> Any:
     return value
 
 
+def for_each(commands: Sequence[str]) -> tuple[str, ...]:
+    """Each once, those that differ in the networks alone as one for each NETWORK, without the
+    places of files."""
+    short = (re.sub(r" --(cache|output) \S+| --again", "", command) for command in commands)
+    return unique([re.sub(r" --(networks|models)( [^-]\S*)+", r" --\1 NETWORK", s) for s in short])
+
+
 def unique(values: Sequence[str]) -> tuple[str, ...]:
     """Each once, in order."""
     return tuple(dict.fromkeys(values))

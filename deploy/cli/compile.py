@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deploy.artifact import Artifact, KernelInfo
+    from deploy.fastest import Fastest
     from deploy.verify import Comparison
 
 MOST_NAMED = 5  # kinds of operators that TVM made
@@ -79,17 +80,20 @@ def compile_model(
         backend.check_package(resolved, path)
     else:
         check_writable(path)
-    source, quantisation = show_quantising(request, source, workers)
-    choice = None
+    if not on.automatic:
+        source, quantisation = show_quantising(request, source, workers, on.precision)
+    chosen: list[str] = []
     with step(f"compiling for {resolved.machine}") as progress:
         if on.automatic:
             from deploy.fastest import build_fastest
 
-            artifact, comparisons, choice = build_fastest(
-                source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
-                cache=cache, on_step=progress.at,
+            found = build_fastest(
+                source, resolved, threads=workers, remote=remote, request=request, exact=exact,
+                dump=dump_passes, cache=cache, on_step=progress.at,
             )  # fmt: skip
+            source, artifact, comparisons = found.source, found.artifact, found.comparisons
             resolved = artifact.target
+            chosen, quantisation = show_choice(found)
         else:
             artifact, comparisons = build_source(
                 source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
@@ -103,8 +107,8 @@ def compile_model(
             save_artifact(artifact, path)
         size = sum(file.stat().st_size for file in files)
         progress.result = f"{size / 1e6:.1f} MB, {len(artifact.kernels)} kernels"
-    if choice:
-        say(str(choice))
+    for line in chosen:
+        say(line)
     timing = None
     if comparisons and artifact.calls and remote is None:  # it runs here, and is no emulation
         from deploy.quick_timing import time_quickly
@@ -131,6 +135,14 @@ def compile_model(
         print_json({"artifact": str(path), **artifact.manifest(), **quantisation, **timed})
     else:
         print(path)
+
+
+def show_choice(found: "Fastest") -> "tuple[list[str], dict[str, Any]]":
+    """What is said of a precision that was chosen, and the JSON of what int8 was calibrated by."""
+    report, choice = found.quantisation, found.choice
+    lines = report.lines() if report else []
+    values = {"quantisation": report.to_json()} if report else {}
+    return [*lines, *choice.table(), str(choice)], values
 
 
 def parity_in_words(artifact: "Artifact", comparisons: "Sequence[Comparison]") -> str:

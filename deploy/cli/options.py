@@ -20,6 +20,7 @@ from deploy.metadata import (
 )
 from deploy.object_cache import ObjectCache, default_cache
 from deploy.precision import AUTO, parse_precision
+from deploy.quantise.gate import check_loss
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
 
@@ -77,12 +78,6 @@ def check_target(text: str) -> None:
     from deploy.targets import check_target
 
     check_target(text)
-
-
-def check_miou_loss(points: float) -> None:
-    """Raise UserError for what is no loss of mIoU."""
-    if not 0 <= points <= 100:
-        raise UserError(f"--max-miou-loss {points:g}: write percentage points from 0 to 100")
 
 
 DEFAULT_MODEL = "tiny-hmseg"
@@ -173,8 +168,8 @@ PrecisionText = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, the default; bf16 on CPUs that compute with it, int8 with --calibrate; with "
-        "--target cuda fp16: maps lie in memory as such.",
+        help="fp32, the default; int8 on CPUs, bf16 on those that compute with it; with --target "
+        "cuda fp16: maps lie in memory as such.",
         callback=refusing(parse_precision),
     ),
 ]
@@ -183,8 +178,8 @@ PrecisionOrAuto = Annotated[
     typer.Option(
         "--precision",
         help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
-        "lie in memory as such, sums stay fp32. compile alone: auto, the fastest on this CPU that "
-        "keeps the labels.",
+        "lie in memory as such, sums stay fp32; int8 with --calibrate. compile alone: auto, the "
+        "fastest on this CPU that keeps the labels, int8 among them with --calibrate.",
         callback=refusing(lambda text: text == AUTO or parse_precision(text)),
     ),
 ]
@@ -193,7 +188,7 @@ MaxMiouLoss = Annotated[
     typer.Option(
         "--max-miou-loss",
         help="Percentage points of mIoU that low precision may lose on the labelled frames [0.5].",
-        callback=refusing(check_miou_loss),
+        callback=refusing(check_loss),
     ),
 ]
 NoCache = Annotated[

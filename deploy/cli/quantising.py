@@ -8,7 +8,8 @@ import typer
 
 from deploy.cli.console import say, step
 from deploy.cli.options import refusing
-from deploy.quantise.request import MOST, Request, check_loss
+from deploy.quantise.gate import check_loss
+from deploy.quantise.request import INT8, MOST, Request
 from lut.files import check_writable
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """All of them go with --precision int8."""
+    """All of them go with --precision int8, all but --save-onnx with auto."""
 
     calibrate: Annotated[
         Path | None,
         typer.Option(
             "--calibrate",
-            help="With --precision int8: a folder of pictures such as the network will see; in "
-            "CamVid's layout (train beside trainannot) mIoU is measured too.",
+            help="With --precision int8 or auto: a folder of pictures such as the network will "
+            "see; in CamVid's layout (train beside trainannot) mIoU is measured too. Without, "
+            "released weights have scales that ship with them.",
         ),
     ] = None
     calibrate_frames: Annotated[
@@ -70,16 +72,22 @@ class QuantiseOptions:
 
 
 def show_quantising(
-    request: Request, source: "Source", threads: int
+    request: Request, source: "Source", threads: int, precision: str | None
 ) -> "tuple[Source, dict[str, Any]]":
     """As `quantise_source`, shown as a step, its report printed; with the report's JSON, nothing
     where there is nothing to calibrate."""
-    if request.calibrate is None:
+    if precision != INT8:
         return source, {}
     from deploy.quantise.source import quantise_source
 
+    if request.calibrate is None:
+        lines: list[str] = []
+        source, _ = quantise_source(request, source, threads, lines.append, precision)
+        for line in lines[-1:]:
+            say(line)
+        return source, {}
     with step(f"quantising by {request.calibrate}") as current:
-        source, report = quantise_source(request, source, threads, current.at)
+        source, report = quantise_source(request, source, threads, current.at, precision)
         assert report is not None
         current.result = f"{report.frames} frames"
     for line in report.lines():

@@ -123,6 +123,22 @@ class Element:
 
 
 @dataclass(frozen=True)
+class ByteWeights(Element):
+    """float32 with weights of signed bytes: whole numbers, so that sums are
+    still to be multiplied by a scale."""
+
+    stored_weights: ClassVar[str] = "int8"
+
+    def weights(self, buffer: ir.Buffer, *index: ir.Expr, lanes: int) -> ir.Expr:
+        """As `Element.weights`."""
+        return ir.cast(super().weights(buffer, *index, lanes=lanes), "float32", lanes)
+
+    def pack_weights(self, weights: NDArray[np.float32]) -> NDArray[Any]:
+        """As `Element.pack_weights`."""
+        return super().pack_weights(weights).astype(np.int8)
+
+
+@dataclass(frozen=True)
 class Bfloat16(Element):
     """The upper half of a float32; products of two channels are summed by one instruction.
 

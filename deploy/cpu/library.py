@@ -1,8 +1,8 @@
 """What an artifact for a CPU holds, a shared library, and which machines can run it. No TVM."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from deploy import host
 from deploy.metadata import Metadata
@@ -11,17 +11,22 @@ from lut.errors import UserError
 
 PREFIX = "hmseg"  # of the names of its functions
 _MEMBER = "lib.so"
+_MOST_DEFLATED, _WORTH = 4 << 20, 0.75  # bytes; of which so many are left
 
 
 @dataclass(frozen=True)
 class Library:
     """A network's machine code (`deploy.artifact.Code`)."""
 
-    format_version: ClassVar[int] = 5  # before, libraries were for TVM's machine
-    # Most of it is weights, which get hardly smaller, and loading would wait for it.
-    compressed: ClassVar[bool] = False
-
     data: bytes
+
+    @property
+    def compressed(self) -> bool:
+        """Where it is worth it: loading waits some 3 ms for each MiB, and weights of 32 bits get
+        hardly smaller."""
+        if len(self.data) > _MOST_DEFLATED:
+            return False
+        return len(zlib.compress(self.data)) <= _WORTH * len(self.data)
 
     def members(self) -> dict[str, bytes]:
         """Files of the artifact by name."""

@@ -135,7 +135,9 @@ def link_shared(tools: Tools, objects: Sequence[bytes], exported: Sequence[str])
             soname = f"-Wl,-soname,{stub}"
             run_tool([*tools.link, soname, "-o", stub, "empty.c"], folder, "linking")
         version = f"-Wl,--version-script={script.name}"
-        command = [*tools.link, version, "-o", "lib.so", *names, *tools.libraries, *tools.stubs]
+        # Without what only debuggers read (-s): a quarter of a network in 8 bits.
+        linked = [*names, *tools.libraries, *tools.stubs]
+        command = [*tools.link, "-s", version, "-o", "lib.so", *linked]
         run_tool(command, folder, "linking")
         return (Path(folder) / "lib.so").read_bytes()
 

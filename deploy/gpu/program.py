@@ -37,7 +37,6 @@ class GpuProgram:
     OpenCL driver; a program has code for CUDA or for OpenCL.
     """
 
-    format_version: ClassVar[int] = 2  # of the artifacts that hold such code
     compressed: ClassVar[bool] = True
 
     plan: Plan

@@ -1,6 +1,9 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
-from collections.abc import Iterable, Mapping, Sequence
+        others: Iterable[onnx.ModelProto | Opener] = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
+            jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -21,6 +24,9 @@ from lut.ops import DType
 
 # Evaluated in double, for an image: a second or two.
 MOST_MULTIPLY_ADDS = 3e9
+# From so many on, onnxruntime takes a second or more for an image, and a check runs it as seldom as
+# it can.
+HEAVY_MULTIPLY_ADDS = 2e10
 # Noise below this many roundings of the scores themselves is luck: two evaluations may be equal.
 LEAST_ROUNDINGS = 4
 # How much further from the truth than from each other two evaluations of onnxruntime may be, which
@@ -60,9 +66,16 @@ class TwoSessions:
 
     def __init__(self, graph: onnx.ModelProto | Opener, *, jumps: bool = False) -> None:
         self.optimised = OnnxSession(graph)
+<<<<<<< HEAD
         others: Iterable[onnx.ModelProto | Opener] = [graph]
         if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
             others = (_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS))
+=======
+        others = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):
+            jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
+            others = [_jittered(graph, seed, many) for seed, many in enumerate(jitters)]
+>>>>>>> b566b59e936652242752a213d7d78803d9e6abe7
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(
@@ -73,6 +86,11 @@ class TwoSessions:
         found = self.optimised.run_batch(given, names)
         others = [session.run_batch(given, names) for session in self._others]
         return found, max(others, key=lambda other: Deviation.between(other[-1], found[-1]).rms)
+
+
+def is_heavy(graph: onnx.ModelProto) -> bool:
+    """Whether an image takes onnxruntime a second or more, as far as the sizes are known."""
+    return HEAVY_MULTIPLY_ADDS <= multiply_adds(graph) < math.inf
 
 
 def jumps(graph: onnx.ModelProto) -> bool:

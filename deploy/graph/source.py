@@ -6,7 +6,7 @@ Light to import: a wrong name is refused without torch and onnx.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deploy.metadata import InputKind, Metadata, OutputKind, Values
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution
@@ -28,13 +28,23 @@ CHECKPOINT = ".safetensors"  # what a training run leaves
 _UNTRAINED = f"random (seed {SEED}): the network is not trained"
 
 
+class ReleasedWeights(NamedTuple):
+    """Whose weights a network has: its name, the data that they were trained on, and the SHA-256 of
+    their file."""
+
+    model: str
+    data: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Source:
     """A deployable graph, the network behind it where it has a name here, from normalised image to
     scores of its size, and what its weights are.
 
     `imported` says how a user's file became that graph. `quantised` is the same network in 8 bits,
-    by scales that were found for it.
+    by scales that were found for it. `released` is where the weights are released ones, and no
+    user's.
     """
 
     graph: "onnx.ModelProto"
@@ -42,6 +52,7 @@ class Source:
     weights: str
     imported: "Imported | None" = None
     quantised: "onnx.ModelProto | None" = None
+    released: ReleasedWeights | None = None
 
     @property
     def compiled(self) -> "onnx.ModelProto":
@@ -126,7 +137,7 @@ def _export_own(
 
     from deploy.graph.export import export_network
     from hmseg.mrms import MRMS
-    from hmseg.pretrained import list_released
+    from hmseg.pretrained import list_released, load_released
 
     torch.manual_seed(SEED)
     released = [data for name, data in list_released() if name == model]
@@ -137,7 +148,10 @@ def _export_own(
         network, model, resolution, input_kind=input_kind, output=output,
         num_classes=network.config.num_classes,
     )  # fmt: skip
-    return Source(graph, network, f"trained on {trained_on}" if trained_on else _UNTRAINED)
+    if trained_on is None:
+        return Source(graph, network, _UNTRAINED)
+    weights = ReleasedWeights(model, trained_on, load_released(model, trained_on).card["sha256"])
+    return Source(graph, network, f"trained on {trained_on}", released=weights)
 
 
 def _export_peer(

@@ -1,7 +1,7 @@
 """What a network in 8 bits finds beside the same in float32, on the same frames."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from hmseg.train.confusion import Confusion
 # to round them alone may exchange them.
 TIE_QUANTA = 2
 _SAMPLED = 8192  # pixels of a frame whose scores are kept
+Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+"""What a network takes for a frame -> its labels or masks, and its logits, the last; logits alone
+where they are its output."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,16 @@ class Judge:
     def figures(self, model: onnx.ModelProto, indices: Sequence[int]) -> Figures:
         """Of a graph with the same ends. Raises UserError for a frame that cannot be read."""
         session = OnnxSession(with_logits_output(model), threads=self._threads)
+        return self.figures_of(session.run, indices)
+
+    def figures_of(self, run: Run, indices: Sequence[int]) -> Figures:
+        """The same of anything that runs."""
         confusion = Confusion(len(self._metadata.classes))
         equal = clear_equal = clear = total = 0
         squares = count = 0.0
         for index in indices:
             wanted = self._wanted[index]
-            found, logits = _both(self._metadata, session.run(self._frames.given(index)))
+            found, logits = _both(self._metadata, run(self._frames.given(index)))
             same = found == wanted.found
             is_clear = np.unpackbits(wanted.clear, count=same.size).astype(bool).reshape(same.shape)
             equal, total = equal + int(same.sum()), total + same.size

@@ -39,7 +39,8 @@ class Places:
     """`layers` have weights in 8 bits; `maps` have a pair, read by the nodes `readers[map]`;
     `shared` are groups of maps that have one scale. `of_image` are those of the maps that no layer
     has a part in. `free` are Relu and Clip nodes that their output's scale may do the work of, so
-    that they need not be there."""
+    that they need not be there. `means` are layers of such a map's mean, which stays float, as what
+    they give does: their weights alone are in 8 bits."""
 
     layers: tuple[Layer, ...]
     maps: tuple[str, ...]
@@ -47,6 +48,7 @@ class Places:
     of_image: frozenset[str]
     readers: dict[str, tuple[int, ...]]
     free: frozenset[int]
+    means: tuple[Layer, ...] = ()
 
 
 def find_layers(wiring: Wiring) -> list[Layer]:
@@ -114,7 +116,19 @@ class _Finder:
         return Places(
             tuple(self._layers), tuple(readers), self._shared(readers),
             frozenset(readers) - self._computed, readers, self._free(readers),
+            self._means(readers),
         )  # fmt: skip
+
+    def _means(self, readers: Collection[str]) -> tuple[Layer, ...]:
+        found = []
+        for number, node in enumerate(self._wiring.nodes):
+            maker = self._wiring.maker(node.input[0]) if node.op_type == "Conv" else None
+            if maker is None or not self._wiring.is_constant(node.input[1]):
+                continue
+            mean = self._wiring.nodes[maker]
+            if mean.op_type in ("GlobalAveragePool", "ReduceMean") and mean.input[0] in readers:
+                found.append(Layer(number, node.name, 0))
+        return tuple(found)
 
     def _all_maps(self) -> list[str]:
         """Of the whole graph, in the order in which they are made, inputs of the graph first."""
@@ -301,7 +315,8 @@ class _Finder:
                 continue
             if name not in wiring.outputs and wiring.bounds(wiring.nodes[number]) is not None:
                 found.add(number)
-        return frozenset(found)
+        alone = {n for n in found if found.issuperset(wiring.readers(wiring.nodes[n].input[0]))}
+        return frozenset(alone)
 
 
 def is_free(node: onnx.NodeProto, wiring: Wiring, scale: float, zero_point: int) -> bool:

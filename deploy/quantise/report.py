@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.grid import Grid
+from deploy.quantise.gate import passes, points_lost
 from deploy.quantise.judge import Figures
 from deploy.quantise.sensitivity import Sensitivity
 
 _SHOWN = 10  # layers of a sensitivity scan in text
-LEAST_EQUAL = 0.99  # of the labels that are no tie, where no frame has labels
-MOST_MIOU_LOSS = 0.5  # points, where frames have labels
 
 
 @dataclass(frozen=True)
@@ -100,28 +99,22 @@ class Report:
             if others := len(self.sensitivity) - _SHOWN:
                 lines.append(f"  {others} others" if others > 0 else "")
         for choice in self.raised:
-            lines.append(f"{len(choice.kept)} layers kept: {_said(self.fp32, choice.figures)}")
+            lines.append(f"{len(choice.kept)} layers kept: {said(self.fp32, choice.figures)}")
         kept = f", kept wide: {', '.join(self.int8.kept)}" if self.int8.kept else ""
         lines.append(
-            f"int8 on {self.frames} frames: {_said(self.fp32, self.int8.figures)}; "
+            f"int8 on {self.frames} frames: {said(self.fp32, self.int8.figures)}; "
             f"{self.layers - len(self.int8.kept)} of {self.layers} layers in 8 bits{kept}"
         )
         return [line for line in lines if line]
 
 
-def passes(fp32: Figures, int8: Figures, limit_points: float | None) -> bool:
-    """The gate: mIoU where there are labels, else labels that are equal where they are no tie."""
-    if limit_points is not None and fp32.miou is not None and int8.miou is not None:
-        return 100 * (fp32.miou - int8.miou) <= limit_points
-    return int8.equal_clear >= LEAST_EQUAL
-
-
-def _said(fp32: Figures, int8: Figures) -> str:
+def said(fp32: Figures, int8: Figures) -> str:
+    """What low precision finds beside fp32, in words."""
     same = (
         f"{int8.equal:.2%} of the labels equal to fp32's, {int8.equal_clear:.2%} where they are no "
         "tie"
     )
     if fp32.miou is None or int8.miou is None:
         return same
-    points = 100 * (int8.miou - fp32.miou)
+    points = -points_lost(fp32.miou, int8.miou)
     return f"mIoU {100 * int8.miou:.2f}%, fp32 {100 * fp32.miou:.2f}% ({points:+.2f}); {same}"

@@ -4,12 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.precision import AUTO
+from deploy.quantise.gate import check_loss
+from deploy.quantise.shipped_file import has_scales
 from lut.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
 
 INT8 = "int8"
+_WITH_INT8 = "{name} goes with --precision int8"
 MOST = 100  # frames, unless the user says
 _OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
@@ -20,23 +24,15 @@ def is_quantised(model: "onnx.ModelProto") -> bool:
     return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
 
 
-def in_integer_operators(model: "onnx.ModelProto") -> bool:
-    """Whether layers of a graph are operators on integers, rather than pairs around floats."""
-    return any(
-        node.op_type.startswith("QLinear") or node.op_type in ("ConvInteger", "MatMulInteger")
-        for node in model.graph.node
-    )
-
-
-def check_loss(points: float) -> None:
-    """Raise UserError for what cannot be points of mIoU."""
-    if not 0 <= points <= 100:
-        raise UserError(f"--max-miou-loss {points:g}: write points of mIoU, 0 to 100, such as 0.5")
+def _may_have_scales(model: str) -> bool:
+    """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
+    made of it."""
+    return has_scales(model) or Path(model).is_file()
 
 
 @dataclass(frozen=True)
 class Request:
-    """The program's options of these names; all of them go with int8."""
+    """The program's options of these names; all of them go with int8, or with what tries it."""
 
     calibrate: Path | None = None
     calibrate_frames: int = MOST
@@ -47,8 +43,10 @@ class Request:
 
     def check(self, precision: str | None) -> None:
         """Raise UserError for options that have no use, or do not fit each other."""
-        if precision != INT8:
-            self._refuse("{name} goes with --precision int8")
+        if precision == AUTO:
+            Request(save_onnx=self.save_onnx)._refuse(_WITH_INT8)
+        elif precision != INT8:
+            self._refuse(f"{_WITH_INT8} or auto")
         if self.calibrate is None:
             others = replace(self, save_onnx=None)
             others._refuse("{name} goes with --calibrate FOLDER")
@@ -64,23 +62,20 @@ class Request:
     ) -> None:
         """Raise UserError where a model, of which `file` is the user's own, brings its own scales
         beside these, or has none."""
-        if precision != INT8:
+        if precision not in (INT8, AUTO):
             return
-        if file is not None and in_integer_operators(file):
-            raise UserError(
-                f"{model} is quantised in operators of integers (QOperator), which kernels of "
-                "8 bits do not read: save it with quant_format=QuantFormat.QDQ, or leave "
-                "--precision out"
-            )
         if file is not None and is_quantised(file):
             self._refuse(
                 f"{model} is quantised already, and its own scales count: leave {{name}} out"
             )
-        elif self.calibrate is None and (file is not None or not Path(model).is_file()):
-            # A checkpoint may bring scales: `deploy.build` looks at what is made of it.
+        elif (
+            precision == INT8
+            and self.calibrate is None
+            and (file is not None or not _may_have_scales(model))
+        ):
             raise UserError(
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
-                "will see (an ONNX file that is quantised already needs none)"
+                "will see (an ONNX file that is quantised already and released weights need none)"
             )
 
     def _refuse(self, message: str) -> None:

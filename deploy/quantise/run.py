@@ -8,19 +8,13 @@ import onnx
 from deploy.graph.ends import with_logits_output
 from deploy.grid import Grid
 from deploy.quantise.frames import Frames
+from deploy.quantise.gate import LEAST_EQUAL, MOST_MIOU_LOSS, allowed, passes
 from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import Places, find_layers, find_places, matching
 from deploy.quantise.probe import see_ends, see_maps
 from deploy.quantise.ranges import METHODS, MIN_MAX, Seen, error_of, ranges_of
-from deploy.quantise.report import (
-    LEAST_EQUAL,
-    MOST_MIOU_LOSS,
-    Choice,
-    MapRange,
-    Report,
-    passes,
-)
+from deploy.quantise.report import Choice, MapRange, Report
 from deploy.quantise.request import is_quantised
 from deploy.quantise.scales import grid_of
 from deploy.quantise.sensitivity import FRAMES, Sensitivity, scan, worst
@@ -71,13 +65,21 @@ def quantise(
     """
     if is_quantised(model):
         raise UserError("the network is quantised already: its own scales count; calibrate none")
-    if options.max_miou_loss is not None and not frames.labelled:
+    run = _Run(model, frames, options, progress)
+    return run.quantised()
+
+
+def limit_of(frames: Frames, max_miou_loss: float | None) -> float | None:
+    """The points of mIoU that may be lost on frames, where they have labels; None where the labels
+    that are equal decide. Raises UserError for a limit of mIoU without labels."""
+    if frames.labelled:
+        return MOST_MIOU_LOSS if max_miou_loss is None else max_miou_loss
+    if max_miou_loss is not None:
         raise UserError(
             "--max-miou-loss goes with frames that have labels beside them; without, "
             f"{LEAST_EQUAL:.0%} of the labels are to be equal to fp32's"
         )
-    run = _Run(model, frames, options, progress)
-    return run.quantised()
+    return None
 
 
 class _Run:
@@ -87,16 +89,13 @@ class _Run:
     ) -> None:  # fmt: skip
         self._model, self._frames, self._options = model, frames, options
         self._progress = progress
+        self._limit = limit_of(frames, options.max_miou_loss)
         self._wiring = Wiring(model.graph)
         self._layers = find_layers(self._wiring)
         self._kept = matching(self._layers, options.keep)
         if len(self._kept) == len(self._layers):
             many = "every layer is kept" if self._layers else "it has no layer with fixed weights"
             raise UserError(f"nothing of this network would be in 8 bits: {many}")
-        self._limit = None
-        if frames.labelled:
-            given = options.max_miou_loss
-            self._limit = MOST_MIOU_LOSS if given is None else given
         self._judge = Judge(frames, options.threads)
         self._all = list(range(len(frames)))
 
@@ -125,12 +124,9 @@ class _Run:
             tuple(raised), table, self._frames.notes,
         )  # fmt: skip
         if self._options.gate and not report.passed:
-            allowed = (
-                f"{self._limit:g} points of mIoU may be lost (--max-miou-loss)"
-                if self._limit is not None
-                else f"{LEAST_EQUAL:.0%} of the labels that are no tie have to be equal"
+            raise WorkError(
+                f"int8 is not near enough to fp32: {report.lines()[-1]}; {allowed(self._limit)}"
             )
-            raise WorkError(f"int8 is not near enough to fp32: {report.lines()[-1]}; {allowed}")
         return QuantisedGraph(graph, report)
 
     def _see(self) -> dict[str, Seen]:

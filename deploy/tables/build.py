@@ -169,7 +169,8 @@ def default_path(plan: Plan) -> Path:
     """Where a table goes unless the user says: in the user's cache, by what it is for."""
     identity = plan.identity
     name = f"{plan.target.machine}-{identity.resolution}-width{identity.width:g}"
-    last = f"{identity.threads}threads" if identity.threads else plan.target.precision.name
+    precision = plan.target.precision
+    last = f"{identity.threads}threads{precision.suffix}" if identity.threads else precision.name
     return cache_folder() / "lut" / f"{name}-{last}.jsonl"
 
 

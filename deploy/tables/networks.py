@@ -2,7 +2,8 @@
 
 The graph takes the real pipeline (export, import, every pass), so kernels, schedules, layouts and
 the memory plan are those of `deploy.build.build_artifact`. They are not checked: only their time
-counts.
+counts. For the same reason those in 8 bits have scales that are made up
+(`deploy.quantise.synthetic`).
 """
 
 import multiprocessing
@@ -28,6 +29,8 @@ from deploy.backends.base import Job
 from deploy.build import TOOLS
 from deploy.graph.export import export_network, read_metadata
 from deploy.object_cache import ObjectCache
+from deploy.precision import INT8
+from deploy.quantise.synthetic import with_synthetic_scales
 from deploy.resolution import Resolution
 from deploy.schedules import Fields
 from deploy.street import draw_street
@@ -82,7 +85,10 @@ class Recipe:
     def compile(self, genotype: Genotype) -> TimedNetwork:
         """A network with random weights; raises WorkError where it calls other kernels than
         `Space.keys` says."""
-        backend, graph = backend_of(self.target), export_genotype(genotype, self.space)
+        backend = backend_of(self.target)
+        graph = export_genotype(genotype, self.space)
+        if self.target.precision is INT8:
+            graph = with_synthetic_scales(graph)
         kernels = backend.kernels(self.target, self.threads, self.measured)
         job = Job(graph, self.target, kernels, portable=False, cache=self.cache)
         draft = unchecked_artifact(graph, self.target, self.threads)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import paper_page, paper_verify, results_page
 from benchmarks.results_lib import latency, search
-from benchmarks.results_lib.store import FOLDER, ROOT, Store, kept
+from benchmarks.results_lib.store import FOLDER, ROOT, Store, for_each, kept
 from benchmarks.results_lib.table import FIELDS, Source, Table, bar, markdown, ratio, text
 from lut.errors import UserError
 
@@ -260,3 +260,13 @@ def test_every_page_of_the_log_is_in_its_index_and_behind_a_topic():
     pages = {path.name for path in (ROOT / "docs" / "log").glob("2*.md")}
     assert set(re.findall(r"\((\d{4}-[\w.-]+\.md)\)", index)) == pages
     assert {name for topic in results_page.TOPICS for name in topic.log} == pages
+
+
+def test_commands_that_differ_in_the_networks_alone_are_one():
+    times = "python -m benchmarks.any_network"
+    commands = [
+        f"{times} --networks unet icnet --rounds 5 --cache c --output o.jsonl",
+        f"{times} --networks segnet --rounds 5 --again",
+        f"{times} --rounds 7",
+    ]
+    assert for_each(commands) == (f"{times} --networks NETWORK --rounds 5", f"{times} --rounds 7")

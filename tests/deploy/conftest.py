@@ -9,13 +9,16 @@ from pathlib import Path
 
 import onnx
 import pytest
+import tvm
 
 from deploy import reading
 from deploy.artifact import Artifact
 from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import build_artifact
+from deploy.cpu import machine_code
 from deploy.gpu import emulator
 from deploy.graph.export import export_network
+from deploy.object_cache import ObjectCache
 from deploy.reading.file import check, complete, parse
 from deploy.reading.graph import Graph
 from deploy.reading.normalise import normalise
@@ -37,6 +40,8 @@ from tests.deploy.gpu.fixtures import (  # noqa: F401 - fixtures
     network_source,
 )
 from tests.shared import made_once
+
+_COMPILE_ALL = ("cpu/test_pipeline.py", "cpu/test_machine_code.py", "cli/test_cache.py")
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +124,26 @@ def read_here(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if "deploy/reading/" not in request.node.nodeid:
             patch.setattr(reading, "read_apart", read)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(request: pytest.FixtureRequest, shared_folder: Path) -> Iterator[None]:
+    """The machine code of a kernel that one test has compiled for itself, no other compiles again:
+    the tests of compiling alone do."""
+    compile_kernel, kept = machine_code.compile_kernel, ObjectCache(shared_folder / "machine-code")
+
+    def compile_once(name: str, function: tvm.tirx.PrimFunc, target: Target) -> bytes:
+        key = machine_code.object_key(name, function, target)
+        made = kept.get(key)
+        if made is None:
+            made = compile_kernel(name, function, target)
+            kept.put(key, made)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(file in request.node.nodeid for file in _COMPILE_ALL):
+            patch.setattr(machine_code, "compile_kernel", compile_once)
         yield
 
 

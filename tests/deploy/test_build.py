@@ -12,6 +12,7 @@ from deploy import host
 from deploy.artifact_file import load_artifact, save_artifact
 from deploy.build import TOOLS, build_artifact, build_source
 from deploy.cpu.pipeline import network_passes
+from deploy.graph import expected
 from deploy.graph.export import export_network
 from deploy.graph.reference import Reference
 from deploy.graph.source import open_source
@@ -104,6 +105,16 @@ def test_a_pass_that_breaks_a_layer_is_refused_and_the_layer_named(index, node, 
     assert "\n" not in text
 
 
+def test_what_is_refused_is_built_where_somebody_asks_to_be_told(small_graph, cpu):
+    told, passes = [], [scale_weight_of_conv(1, 1.05), *network_passes()]
+    built, _ = build_artifact(
+        small_graph, cpu, threads=2, passes=passes, on_refusal=told.append
+    )  # fmt: skip
+    assert "does not match" in str(told[0])
+    assert built.parity["checked"] is False
+    assert built.parity["reason"] == str(told[0])
+
+
 def test_a_pass_that_changes_nothing_is_taken(small_graph, cpu):
     """Else the two tests above might fail for another reason than the weights."""
     passes = [scale_weight_of_conv(0, 1.0), *network_passes()]
@@ -143,11 +154,18 @@ def test_what_tvm_cannot_compile_of_a_users_file_is_one_line(cpu, tmp_path):
         build_artifact(source.graph, cpu, threads=2, passes=[fail])
 
 
-def test_a_file_that_was_misread_is_refused_before_anything_is_compiled(cpu, tmp_path):
+@pytest.mark.parametrize("heavy", [False, True])
+def test_a_file_that_was_misread_is_refused_before_anything_is_compiled(
+    cpu, tmp_path, monkeypatch, heavy
+):
+    """Also where onnxruntime takes so long for an image that it is asked for one only."""
+    if heavy:
+        monkeypatch.setattr(expected, "HEAVY_MULTIPLY_ADDS", 0)
     source = open_source(str(graphs.write(segmenter(), tmp_path / "own.onnx")))
     own, steps = own_file(source), []
     artifact, comparisons = build_source(source, cpu, threads=2, on_step=steps.append)
     assert {c.side for c in comparisons} == {"file", "ends", "tvm"}
+    assert [c.side for c in comparisons].count("file") == (1 if heavy else 2)
     assert artifact.parity["comparisons"] == [c.to_json() for c in comparisons]
     assert steps[0] == "comparing with the file"
     for tensor in source.graph.graph.initializer:

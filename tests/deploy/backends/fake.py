@@ -62,7 +62,6 @@ class FakeKernels(GpuKernels):
 class FakeCode:
     """The graph as it came, and how long each call of a frame takes."""
 
-    format_version: ClassVar[int] = 3
     compressed: ClassVar[bool] = True
     MEMBER: ClassVar[str] = "paper.onnx"
 

@@ -301,6 +301,15 @@ class TestOnDevicesThatAreMadeUp:
         assert (done.code, "packed, and cannot grow" in done.error) == (2, True)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_table_of_a_low_precision(cli, path, precision):
+    whole = load_table(path)
+    low = replace(IDENTITY, target=f'{{"kind":"llvm","precision":"{precision}"}}')
+    save_table(replace(whole, identity=low), path)
+    done = cli("lut", "show", path).succeeded()
+    assert f"width 0.5, {IDENTITY.threads} threads, {precision}" in done.out
+
+
 def test_a_table_of_a_gpu(cli, path):
     """It has no threads; its precision stands in their place."""
     whole = load_table(path)

@@ -10,7 +10,11 @@ import pytest
 
 from deploy.compile import compile_model
 from deploy.runtime import load
+from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.quantise import FixedMap, fixed
+from hmseg.train.trained import trained_network
 from lut.errors import UserError
+from tests.deploy.graph.test_source import checkpoint_of
 from tests.deploy.graphs import photo, segmenter, write
 from tests.deploy.quantise.test_frames import folder_of
 
@@ -58,12 +62,37 @@ def test_a_user_file_calibrated(cli, own):
     assert "q.onnx is quantised already, and its own scales count: leave --calibrate" in done.error
 
 
+def test_a_quantised_checkpoint_brings_its_scales(cli, own):
+    """What training learned, in the binary and in the file."""
+    checkpoint_of("tiny-mrms-a", own / "run.safetensors", quantised=True)
+    of_run = ("compile", "-m", "run.safetensors", "-r", "64x64", "--precision", "int8")
+    done = cli(*of_run, "--save-onnx", "q.onnx", "--threads", 1, "-o", "run.hmseg").succeeded()
+    assert "quantising" not in done.err
+    graph = onnx.load("q.onnx").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    found = {(float(constants[n.input[1]]), int(constants[n.input[2]])) for n in pairs}
+    network = fixed(trained_network(Checkpoint.load(Path("run.safetensors")), Path("run")))
+    learned = {(float(m.scale), int(m.zero)) for m in network.modules() if isinstance(m, FixedMap)}
+    assert found == learned
+    image = photo(seed=77)
+    (labels,) = ort.InferenceSession("q.onnx").run(None, {"image": image[None]})
+    assert (load("run.hmseg", threads=1)(image) != labels[0]).mean() < 2e-2
+    done = cli(*of_run, "--calibrate", "frames", "-o", "x.hmseg")
+    assert "the network is quantised already: its own scales count; calibrate none" in done.error
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--calibrate", "frames"), "--calibrate goes with --precision int8"),
         (("--precision", "fp32", "--keep", "conv1"), "--keep goes with --precision int8"),
         (("--max-miou-loss", "1"), "--max-miou-loss goes with --precision int8"),
+        (("--precision", "auto", "--calibrate", "frames", "--save-onnx", "q.onnx"),
+         "--save-onnx goes with --precision int8"),
+        (("--precision", "auto", "--keep", "a"), "--keep goes with --calibrate FOLDER"),
+        (("--precision", "auto", "--calibrate", "frames", "--max-miou-loss", "1"),
+         "--max-miou-loss goes with frames that have labels"),
         (("--precision", "int8"), "--precision int8 needs --calibrate FOLDER"),
         (("--precision", "int8", "--keep", "a"), "--keep goes with --calibrate FOLDER"),
         (("--precision", "int8", "--calibrate", "no"), "no: no such folder"),
@@ -87,6 +116,24 @@ def test_what_cannot_be_asked(cli, own, options, message):
     assert done.code == 2
     assert message in done.error
     assert written(own) == ["empty", "frames", "mine.onnx"]
+
+
+def test_auto_tries_int8_by_frames(cli, own):
+    done = cli(
+        "compile", "-m", "mine.onnx", "--precision", "auto", "--calibrate", "frames", "--threads",
+        1, "-o", "n.hmseg", "--json",
+    ).succeeded()  # fmt: skip
+    choice = json.loads(done.out)["choice"]
+    assert "2 of 2 layers in 8 bits" in done.err
+    assert choice["kept"].keys() >= {"fp32", "int8"}
+    assert choice["ms"].keys() >= {"fp32", "int8"}
+    assert json.loads(done.out)["quantisation"]["frames"] == 3
+    lines = done.err.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("precision   "))
+    assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["fp32", "bf16", "int8"]
+    assert lines[head + 4] == "labels beside fp32's, on 3 frames of frames"
+    assert lines[head + 5].startswith(f"precision {choice['precision']}: ")
+    assert load("n.hmseg").artifact.target.precision.name == choice["precision"]
 
 
 @pytest.mark.parametrize("command", ["bench", "verify"])

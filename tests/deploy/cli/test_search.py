@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_the_network_found_is_trained_and_evaluated(found, data: Path, tmp_path:
     assert 0 <= json.loads(evaluated.out)["miou"] <= 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_resuming_a_finished_search_finds_the_same(found, data: Path):
     folder, done = found
     again = hmseg(*SEARCH, "--data", data, "-o", folder, "--budget", "0.3GMACs", "--resume",
@@ -79,7 +81,7 @@ def test_resuming_a_finished_search_finds_the_same(found, data: Path):
     assert json.loads(again.out) == json.loads(done.out)
 
 
-def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
+def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path, request):
     arguments = (*SEARCH, "--data", data, "-o", tmp_path, "--budget", "0.3GMACs", "--prior", "0.8",
                  "--share-weights", "--precision", "bfloat16", "--json")  # fmt: skip
     done = hmseg(*arguments, "--pretrained")
@@ -96,6 +98,7 @@ def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
     assert "that is the network of --model itself" in only.err
     *runs, taken, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
     assert (runs, taken["released"]) == (card["runs"], "tiny-mrms")
+    request.getfixturevalue("undrawn")
     again = hmseg(*arguments, "--pretrained", "--resume")
     assert json.loads(again.out) == json.loads(done.out)
     other = hmseg(*arguments, "--resume")
@@ -103,7 +106,9 @@ def test_it_begins_with_the_released_weights(data: Path, tmp_path: Path):
 
 
 @LITE0.mark
-def test_it_begins_with_lite0_learns_from_a_teacher_and_is_refined(found, data, tmp_path: Path):
+def test_it_begins_with_lite0_learns_from_a_teacher_and_is_refined(
+    found, data, tmp_path: Path, request
+):
     teacher = found[0] / "inherited.safetensors"
     arguments = (*SEARCH, "--data", data, "-o", tmp_path, "--budget", "0.3GMACs", "--init", "lite0",
                  "--backbone-rate", "0.33", "--teacher", teacher, "--soft-weight", "0.5",
@@ -121,6 +126,7 @@ def test_it_begins_with_lite0_learns_from_a_teacher_and_is_refined(found, data, 
     assert (config["recipe"]["soft_weight"], config["recipe"]["backbone_rate"]) == (0.5, 0.33)
     lite0, taught, _ = Checkpoint.load(tmp_path / "inherited.safetensors").as_history()
     assert (lite0["init"], taught["sha256"]) == ("lite0", config["recipe"]["teacher"].split()[-1])
+    request.getfixturevalue("undrawn")
     again = hmseg(*arguments, "--resume")
     assert json.loads(again.out) == report
 
@@ -196,8 +202,8 @@ def test_a_wrong_genotype_file_is_one_line_and_exit_2(data: Path, tmp_path: Path
     assert done.err.count("\n") == 1
 
 
-@pytest.fixture
-def made_up(cpu: Target, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made_up_once(cpu: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete table of this machine in which every entry takes 5 to 6 us."""
     KERNELS.require()
     space, rng = Space((64, 64), 0.5), random.Random(9)
@@ -211,10 +217,16 @@ def made_up(cpu: Target, tmp_path: Path) -> Path:
         LocalDevice(2).info, cpu, schedules_of(space, cpu, 2), VisitProtocol()
     )
     entries = {key: 5 + rng.random() for key in space.all_keys()}
-    path = tmp_path / "t.jsonl"
+    path = tmp_path_factory.mktemp("table") / "t.jsonl"
     made = table(visit("e", entries), *calibration, identity=identity, provenance=provenance)
     save_table(made, path)
     return path
+
+
+@pytest.fixture
+def made_up(made_up_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return Path(shutil.copy(made_up_once, tmp_path))
 
 
 def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, tmp_path: Path):
@@ -247,6 +259,7 @@ def test_the_network_found_is_compiled_and_measured(made_up: Path, data: Path, t
     assert (changed.code, "a search with other settings" in changed.err) == (2, True)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_table_of_another_machine_is_refused_before_the_search(
     made_up: Path, data: Path, tmp_path: Path
 ):

@@ -60,8 +60,8 @@ def test_checkpoint_onnx_and_artifact_agree(trained, data: Path, tmp_path: Path)
     save_onnx(export_network(model.eval(), "x", Resolution(72, 96), **options), onnx)
     artifact = tmp_path / "network.hmseg"
     ends = ("--input", "tensor", "--output", "logits", "-o", artifact)
-    compile_it = ("-m", "deploy.cli.hmseg_deploy", "compile", "--model", onnx, *ends)
-    subprocess.run([sys.executable, *map(str, compile_it)], check=True, capture_output=True)
+    compiled = run_here(deploy_main, "hmseg-deploy", "compile", "--model", onnx, *ends)
+    assert compiled.code == 0, compiled.err
     files = (path, onnx, artifact)
     done = [hmseg("eval", file, "--data", data, "--json") for file in files]
     assert [report.code for report in done] == [0, 0, 0], done
@@ -95,6 +95,7 @@ def test_the_alpha_of_a_frame_is_evaluated_as_run_sees_it(tmp_path: Path):
     assert json.loads(done.out)["miou"] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):
     arguments = (
         "train", "--data", data, "-o", tmp_path, "--stage", "64x96:4:1", "--lr", "1e-9",
@@ -118,6 +119,7 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
 
 
 @LITE0.mark
+@pytest.mark.usefixtures("undrawn")
 def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Path, tmp_path: Path):
     folder, _ = trained
     arguments = (
@@ -202,6 +204,7 @@ def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, me
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_quantised_run_is_exported_with_its_scales(trained, data: Path, tmp_path: Path):
     folder, _ = trained
     run, graph = tmp_path / "run", tmp_path / "network.onnx"

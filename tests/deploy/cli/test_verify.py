@@ -1,9 +1,18 @@
 import json
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 
-from deploy.artifact_file import save_artifact
+from deploy.artifact_file import load_artifact, save_artifact
+from deploy.images import read_image
+from deploy.resolution import Resolution
+from deploy.targets import resolve_target
+from hmseg.data.registry import open_dataset
+from hmseg.train.confusion import Confusion
+from tests.deploy.cli.conftest import hmseg
+from tests.deploy.graphs import deployable, segmenter, write
+from tests.hmseg.data.folders import SIZE, make_camvid
 
 
 def test_an_artifact(cli, artifact_path):
@@ -74,3 +83,86 @@ def test_for_another_machine(cli, artifact, tmp_path):
     done = cli("verify", "a.hmseg")
     assert done.code == 2
     assert "compiled for riscv64, this machine is x86_64" in done.error
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A data set, and in a folder with it a network of its classes and size, and another one."""
+    folder = tmp_path_factory.mktemp("labelled")
+    make_camvid(folder / "data", train=1, val=3)
+    for name, seed in (("mine", 0), ("other", 1)):
+        model = segmenter(stride=2, size=Resolution(*SIZE), classes=11, seed=seed)
+        write(model, folder / f"{name}.onnx")
+    return folder
+
+
+def miou_of(labelled, name):
+    """By onnxruntime on the deployable graph, frame by frame."""
+    model = deployable(
+        segmenter(stride=2, size=Resolution(*SIZE), classes=11, seed=int(name == "other")), labelled
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    data, confusion = open_dataset("camvid", labelled / "data", "val"), Confusion(11)
+    for index, frame in enumerate(data.frames):
+        (labels,) = session.run(None, {"image": read_image(frame.image)[None]})
+        confusion.add(data.load_labels(index), labels[0])
+    return confusion.miou
+
+
+def test_by_miou(cli, labelled, tmp_path):
+    """A model beside itself in float32; an artifact beside a network that is named, as hmseg eval
+    does it: the same figures, the same verdict."""
+    mine, data = labelled / "mine.onnx", labelled / "data"
+    done = cli("verify", "-m", mine, "--data", data, "--json").succeeded()
+    assert "points of mIoU are lost (at most 0.5, --max-miou-loss)" in done.err
+    values = json.loads(done.out)
+    assert all(one["passed"] for one in values["comparisons"])
+    found = values["evaluation"]
+    assert (found["frames"], found["dataset"], found["split"]) == (3, "camvid", "val")
+    assert found["against"] == f"{mine} in float32"
+    assert found["miou"] == pytest.approx(miou_of(labelled, "mine"), abs=1e-3)
+    assert found["against_miou"] == pytest.approx(miou_of(labelled, "mine"), abs=1e-6)
+    worse, better = sorted(("mine", "other"), key=lambda name: miou_of(labelled, name))
+    cli("compile", "-m", labelled / f"{worse}.onnx", "-o", "a.hmseg").succeeded()
+    asked = ("a.hmseg", "--data", data, "--against", labelled / f"{better}.onnx")
+    enough = cli("verify", *asked, "--max-miou-loss", "100").succeeded()
+    assert "bicyclist" in enough.out
+    assert f"{100 * miou_of(labelled, better):.2f}" in enough.out
+    verified = cli("verify", *asked, "--max-miou-loss", "0")
+    evaluated = hmseg("eval", *asked, "--max-miou-loss", "0")
+    assert verified.code == evaluated.code == 1
+    assert "(at most 0, --max-miou-loss)" in verified.error
+    assert verified.error == evaluated.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.hmseg", "--data", "{data}"], "--data: name the network in float32 with --against"),
+        (["a.hmseg", "--against", "mrms"], "--against goes with --data FOLDER"),
+        (["a.hmseg", "--split", "val"], "--split goes with --data FOLDER"),
+        (["a.hmseg", "--max-miou-loss", "1"], "--max-miou-loss goes with --data FOLDER"),
+        (["a.hmseg", "--data", "{data}", "--against", "x", "--max-miou-loss", "-1"],
+         "--max-miou-loss -1: write points of mIoU"),
+        (["a.hmseg", "--data", "{data}", "--against", "x", "--split", "no"], "unknown split 'no'"),
+        (["a.hmseg", "--data", "nowhere", "--against", "x"], "nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_labels(cli, labelled, arguments, message):
+    done = cli("verify", *(text.format(data=labelled / "data") for text in arguments))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.error
+
+
+def test_frames_of_another_size(cli, artifact_path, labelled):
+    done = cli("verify", artifact_path, "--data", labelled / "data", "--against", "tiny-hmseg")
+    assert done.code == 2
+    assert "is made for 64x64, the frames are 72x96" in done.error
+
+
+def test_low_precision_shows_labels_that_are_no_tie(cli, small_artifact, tmp_path):
+    """The same binary, as if it were in 8 bits."""
+    target = resolve_target("cpu", precision="int8")
+    save_artifact(replace(small_artifact, target=target), tmp_path / "a.hmseg")
+    assert load_artifact(tmp_path / "a.hmseg").target.precision.name == "int8"
+    assert "no ties, at most 1%" in cli("verify", "a.hmseg").succeeded().out

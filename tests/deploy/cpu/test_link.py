@@ -90,13 +90,14 @@ def test_an_object_that_cannot_be_linked():
 
 @pytest.mark.parametrize("target", ["x86-64", "arm", "android"])
 def test_the_runtime_asks_for_the_c_library_alone(target):
-    """And nothing but what is named is exported."""
-    tools = tools_of(resolve_target(target))
-    source = "int shown(void) { return 1; }\nint hidden(void) { return 2; }\n"
+    """And nothing but what is named is exported, or has its name in the file."""
+    tools, default = tools_of(resolve_target(target)), '__attribute__((visibility("default"))) int'
+    source = f"{default} shown(void) {{ return 1; }}\n{default} hidden(void) {{ return 2; }}\n"
     objects = compile_c(tools, {"a.c": source}, ("a.c",))
     library = link_shared(tools, list(objects.values()), ("shown",))
     assert library[:4] == b"\x7fELF"
     assert b"shown\0" in library
+    assert b"hidden\0" not in library
     assert needed(library) <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "libc.so", "libm.so"}
 
 

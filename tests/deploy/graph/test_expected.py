@@ -318,9 +318,13 @@ def test_what_may_jump_before_the_scores_is_seen():
     assert not module.jumps(beside)
 
 
+@pytest.mark.parametrize("heavy", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(scale):
-    """Another float32 evaluation, with its own jumps, passes; a channel off by a fifth does not."""
+def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(monkeypatch, scale, heavy):
+    """Another float32 evaluation, with its own jumps, passes; a channel off by a fifth does not:
+    also where there are fewer evaluations, as each takes long."""
+    if heavy:
+        monkeypatch.setattr(module, "HEAVY_MULTIPLY_ADDS", 0)
     model, given = quantised(scale), images()
     expectations = Expectations(model, given)
     other, wrong = copy.deepcopy(model), copy.deepcopy(model)
@@ -336,6 +340,20 @@ def test_a_few_jumps_of_a_network_in_steps_are_noise_on_every_image(scale):
             found = Deviation.between(scores, expected.scores)
             peak = Deviation.size(expected.scores).largest
             assert found.within(FP32.allowed(expected.noise, peak)) == verdict, name
+
+
+def test_what_takes_onnxruntime_a_second_is_heavy():
+    graph = network(1.0)
+    many = module.multiply_adds(graph)
+    assert not module.is_heavy(graph)
+    # As many rows and columns: the multiply-adds grow with the area.
+    for value in (*graph.graph.value_info, *graph.graph.output, *graph.graph.input):
+        for size in value.type.tensor_type.shape.dim[2:]:
+            size.dim_value *= int((module.HEAVY_MULTIPLY_ADDS / many) ** 0.5) + 1
+    assert module.is_heavy(graph)
+    graph.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "rows"
+    del graph.graph.value_info[:]
+    assert not module.is_heavy(graph)  # who knows
 
 
 def test_of_several_evaluations_of_a_graph_that_jumps_the_furthest_counts():

@@ -1,5 +1,7 @@
 """Graphs with pairs on this CPU: what is computed in 8 bits; numbers beside onnxruntime's."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from deploy.quantise.places import find_places
 from deploy.quantise.scales import Range, grid_of
 from deploy.quantise.wiring import Wiring
 from deploy.targets import resolve_target
-from lut.ops import InvertedResidual, Operation, Pointwise, dtype_of, parse_operation
+from lut.ops import GlobalPool, InvertedResidual, Operation, Pointwise, dtype_of, parse_operation
 from tests.deploy.quantise.maps import conv, graph_of, node
 
 INT8 = resolve_target("cpu", precision="int8")
@@ -68,6 +70,27 @@ def test_scores_stay_wide() -> None:
     (scores,) = [op for op in operations(quantised(block())) if isinstance(op, Pointwise)]
     assert scores.dtype == "int8"
     assert scores.wide
+
+
+def with_context(mean: str = "GlobalAveragePool") -> onnx.ModelProto:
+    """3x3, and 1x1 of that and, as a gate, of its mean."""
+    nodes = [
+        conv("x", "e", 3), node("Relu", "e", "f"), node(mean, "f", "m"), conv("m", "c"),
+        node("Sigmoid", "c", "a"), conv("f", "d", 3), node("Mul", "d a", "s"), conv("s", "y"),
+    ]  # fmt: skip
+    return graph_of(nodes, ["y"])
+
+
+def test_of_a_mean_the_weights_alone_are_in_bytes() -> None:
+    """A file whose weights have no grid, such as one of quantised training, keeps them."""
+    model = quantised(with_context())
+    assert GlobalPool(4, 4, 8, 8, "sigmoid", "int8", real=True) in operations(model)
+    off = off_by(model, 8 / 255)
+    assert off.max() < 4
+    assert (off > 1e-2).mean() < 0.02
+    places = replace(find_places(Wiring(with_context().graph)), means=())
+    wide = with_pairs(with_context(), places, {n: grid_of(RANGE) for n in places.maps})
+    assert GlobalPool(4, 4, 8, 8, "sigmoid") in operations(wide)
 
 
 def test_without_the_precision_pairs_are_computed_as_written() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from deploy.quantise.request import Request, in_integer_operators, is_quantised
+from deploy.quantise.request import Request, is_quantised
 from lut.errors import UserError
 from tests.deploy.quantise.maps import conv, graph_of, node
 
@@ -26,6 +26,8 @@ def plain() -> onnx.ModelProto:
     ("request_", "precision", "said"),
     [
         (Request(keep=("a",)), None, "--keep goes with --precision int8"),
+        (Request(keep=("a",)), "auto", "--keep goes with --calibrate FOLDER"),
+        (Request(Path(), save_onnx=Path("q")), "auto", "--save-onnx goes with --precision int8"),
         (Request(keep=("a",)), "int8", "--keep goes with --calibrate FOLDER"),
         (Request(Path("nowhere")), "int8", "nowhere: no such folder"),
         (Request(Path(), calibrate_frames=0), "int8", "at least 1 is needed"),
@@ -38,9 +40,23 @@ def test_options_that_do_not_fit(request_: Request, precision: str | None, said:
 
 
 def test_a_name_or_a_float_file_needs_frames() -> None:
-    for model, file in (("tiny-hmseg", None), ("mine.onnx", plain())):
+    for model, file in (("tiny-mrms-a", None), ("mine.onnx", plain())):
         with pytest.raises(UserError, match="needs --calibrate FOLDER"):
             Request().check_model("int8", model, file)
+
+
+def test_auto_takes_frames_or_none() -> None:
+    """But for a file whose own scales count."""
+    for model, file in (("tiny-hmseg", None), ("mine.onnx", plain()), ("q.onnx", of_integers())):
+        Request().check("auto")
+        Request().check_model("auto", model, file)
+        Request(Path()).check("auto")
+    with pytest.raises(UserError, match="its own scales count: leave --calibrate out"):
+        Request(Path()).check_model("auto", "q.onnx", of_integers())
+
+
+def test_a_name_with_released_weights_has_some() -> None:
+    Request().check_model("int8", "tiny-hmseg", None)
 
 
 def test_a_checkpoint_may_bring_scales(tmp_path: Path) -> None:
@@ -49,10 +65,9 @@ def test_a_checkpoint_may_bring_scales(tmp_path: Path) -> None:
     Request().check_model("int8", str(path), None)
 
 
-def test_operators_of_integers_are_refused() -> None:
+def test_operators_of_integers_bring_scales() -> None:
     file = of_integers()
     assert is_quantised(file)
-    assert in_integer_operators(file)
-    with pytest.raises(UserError, match="in operators of integers"):
-        Request().check_model("int8", "mine.onnx", file)
-    Request().check_model("fp32", "mine.onnx", file)
+    Request().check_model("int8", "mine.onnx", file)
+    with pytest.raises(UserError, match="is quantised already"):
+        Request(keep=("a",)).check_model("int8", "mine.onnx", file)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 def frames_of(model, folder):
-    return open_frames(folder, read_metadata(model))
+    return open_frames(folder, read_metadata(model), 100)
 
 
 def test_a_network(model, folder):
@@ -139,7 +139,7 @@ def test_layers_that_hurt_are_kept(tmp_path, folder):
 
 
 def test_where_keeping_does_not_help(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("deploy.quantise.report.LEAST_EQUAL", 1.1)
+    monkeypatch.setattr("deploy.quantise.gate.LEAST_EQUAL", 1.1)
     model = spoilt(tmp_path)
     with pytest.raises(WorkError, match=r"int8 is not near enough to fp32: .*1 of 2 layers"):
         quantise(model, frames_of(model, folder))

@@ -334,6 +334,11 @@ def test_provenance(factories, tmp_path):
     ("target", "threads", "name"),
     [
         (resolve_target("x86-64-v3"), 2, "x86-64-v3-64x64-width0.5-2threads.jsonl"),
+        (
+            resolve_target("x86-64-v3", precision="int8"),
+            2,
+            "x86-64-v3-64x64-width0.5-2threads-int8.jsonl",
+        ),
         (resolve_target("cuda", "sm_61"), 0, "sm_61-64x64-width0.5-fp32.jsonl"),
         (resolve_target("cuda", "sm_61", "fp16"), 0, "sm_61-64x64-width0.5-fp16.jsonl"),
     ],

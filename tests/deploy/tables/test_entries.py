@@ -1,5 +1,7 @@
 """Which entry each kernel call belongs to; test_networks.py asks it of compiled networks."""
 
+from dataclasses import replace
+
 import pytest
 
 from deploy.cpu.kernels import has_kernel
@@ -7,7 +9,16 @@ from deploy.gpu.kernels import GpuKernels
 from deploy.tables.entries import entries_of
 from hmseg.operators import Space
 from lut.errors import WorkError
-from lut.ops import Context, Labels, Resize, expand
+from lut.ops import (
+    Context,
+    Convert,
+    InvertedResidual,
+    Labels,
+    Resize,
+    expand,
+    parse_operation,
+    with_dtype,
+)
 from tests.deploy.tables.fakes import SHALLOW, SPACE
 
 FIRST, SECOND = Resize(16, 8, 8, 4, 4), Resize(48, 4, 4, 2, 2)
@@ -49,6 +60,23 @@ def test_calls_that_are_not_the_entries(calls, message):
     with pytest.raises(WorkError) as caught:
         entries_of(calls, [FIRST, CONTEXT], small)
     assert message in str(caught.value)
+
+
+def test_types_and_what_bytes_do_are_the_table_s():
+    """A conversion belongs to what it is made for; in 8 bits alone an activation may be missing."""
+    pool = parse_operation(POOL)
+    block = next(op for op in SPACE.keys(SHALLOW) if isinstance(op, InvertedResidual))
+    narrow = replace(block, act="none", dtype="int8", wide=True)
+    widen = Convert("widen", 160, 2, 2, "int8")
+    calls = [str(narrow), str(widen), str(pool), str(with_dtype(FIRST, "bfloat16"))]
+    expected = [(block, 1), (pool, 2), (FIRST, 1)]
+    assert entries_of(calls, [FIRST, pool, block], has_kernel) == expected
+        (block, 1),
+        (pool, 2),
+        (FIRST, 1),
+    ]
+    with pytest.raises(WorkError, match="no entry for the kernel"):
+        entries_of([str(replace(block, act="none"))], [block], has_kernel)
 
 
 @pytest.mark.parametrize("has", [has_kernel, GpuKernels().has], ids=["cpu", "gpu"])

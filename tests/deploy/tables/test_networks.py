@@ -25,6 +25,8 @@ from deploy.graph.frame import plan_frame
 from deploy.graph.importer import import_graph
 from deploy.graph.job import Job
 from deploy.graph.place import OPERATION
+from deploy.quantise.request import is_quantised
+from deploy.quantise.synthetic import with_synthetic_scales
 from deploy.tables.entries import entries_of
 from deploy.tables.networks import (
     AheadFactory,
@@ -43,6 +45,7 @@ from lut.ops import expand
 from tests.deploy.tables.fakes import SHALLOW, SPACE
 
 CPU, GPU = resolve_target("x86-64-v3"), resolve_target("cuda", "sm_61")
+BYTES = resolve_target("x86-64-v3", precision="int8")
 HALF = resolve_target("cuda", "sm_61", "fp16")
 OTHER = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k5"))
 FATAL = parse_genotype(str(SHALLOW).replace("s5b e1k3", "s5b e1k7"))
@@ -62,8 +65,8 @@ def network(size, width):
 
 def calls_of(target, graph):
     """The operations of a frame's kernels, in order, before anything is machine code."""
-    if target == CPU:
-        module = lower_graph(Job(graph, CPU, make_kernels(CPU, 2, {})))
+    if target in (CPU, BYTES):
+        module = lower_graph(Job(graph, target, make_kernels(target, 2, {})))
         calls = plan_frame(module).entries["main"].calls
         return [str(module[call.kernel].attrs[OPERATION]) for call in calls]
     module = import_graph(with_logits_output(graph))
@@ -85,6 +88,38 @@ def test_a_frame_calls_the_kernels_of_its_entries(target, size, width):
     assert Counter(entry for entry, _ in entries) == Counter(space.keys(genotype))
     assert [str(part) for entry, _ in entries for part in expand(entry, has)] == found
     assert sum(count for _, count in entries) == len(found)
+
+
+@pytest.mark.parametrize(("size", "width"), [((96, 128), 0.5), ((72, 100), 1.0)])
+def test_in_8_bits_it_is_the_same_entries(size, width):
+    """Of kernels whose bytes saturate, and those in float32 that have no such form."""
+    genotype, space, graph = network(size, width)
+    found = calls_of(BYTES, with_synthetic_scales(graph))
+    entries = entries_of(found, space.keys(genotype), backend_of(BYTES).has)
+    assert Counter(entry for entry, _ in entries) == Counter(space.keys(genotype))
+    assert sum(count for _, count in entries) == len(found)
+    wide = [call for call in found if "dtype=int8" not in call]
+    assert {call.split()[0] for call in wide} <= {"global_pool", "labels_end"}
+
+
+def test_a_recipe_makes_up_scales(monkeypatch):
+    genotype, space, graph = network((64, 64), 0.5)
+    given = []
+
+    class Backend:
+        def __getattr__(self, name):
+            return getattr(backend_of(BYTES), name)
+
+        def compile(self, job, draft, on_step):
+            given.append(job.graph)
+            raise WorkError("no further")
+
+    monkeypatch.setattr("deploy.tables.networks.export_genotype", lambda *_: graph)
+    monkeypatch.setattr("deploy.tables.networks.backend_of", lambda _: Backend())
+    for target, quantised in ((BYTES, True), (CPU, False)):
+        with pytest.raises(WorkError, match="no further"):
+            Recipe(space, target, 2, {}).compile(genotype)
+        assert is_quantised(given[-1]) is quantised
 
 
 def test_a_network_that_is_not_its_entries_is_refused(monkeypatch):

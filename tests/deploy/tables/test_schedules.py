@@ -1,6 +1,8 @@
 """Which tuning records a table depends on; the records are made up, the operations are the
 space's. What networks of a space call, test_networks.py compares."""
 
+from dataclasses import replace
+
 import pytest
 
 from deploy.backends import backend_of
@@ -9,7 +11,7 @@ from deploy.tables.schedules import digest, schedules_of
 from deploy.targets import resolve_target
 from deploy.tuning.records import Record, append, load_records
 from hmseg.operators import Space
-from lut.ops import expand
+from lut.ops import expand, with_dtype
 
 SPACE, LARGER = Space((64, 128), 0.5), Space((128, 128), 0.5)
 
@@ -72,6 +74,19 @@ def test_every_kernel_of_the_space(win, tmp_path):
     assert len(load_records([tmp_path / "tuning"])) == len(operations)
     assert set(schedules_of(SPACE, target, 2)) == set(map(str, operations))
     assert digest(schedules_of(SPACE, target, 1)) == "rule"
+
+
+def test_in_a_low_precision_they_are_of_its_operations(win):
+    """A record names what its kernel stores, and in 8 bits no activation that bytes do."""
+    for precision, dtype in (("bf16", "bfloat16"), ("int8", "int8")):
+        target = resolve_target("znver4", precision=precision)
+        mine = next(op for op in called(SPACE, target) if op.kind == "inverted_residual")
+        stored = with_dtype(mine, dtype)
+        if dtype == "int8":
+            stored = replace(stored, act="none")
+        win(target, 2, stored)
+        assert list(schedules_of(SPACE, target, 2)) == [str(stored)]
+        assert schedules_of(LARGER, target, 2) == {}
 
 
 def test_only_winners_of_today_s_kernels(win):

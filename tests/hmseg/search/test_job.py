@@ -117,6 +117,7 @@ def test_what_cannot_be_is_refused(job: SearchJob, change: dict, message: str):
         replace(job, **change)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_search_is_watched_to_its_end_and_resumed(job: SearchJob):
     watchers: list[Seen] = []
 
@@ -143,6 +144,7 @@ def test_what_watches_is_closed_when_a_search_fails(job: SearchJob):
     assert (seen.steps, seen.closed) == ([1, 2], 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_within_a_time_is_measured(job: SearchJob, made_up: Path):
     order: list[str] = []
     record = {"measured_us": 150.0, "error": 0.1}
@@ -170,6 +172,7 @@ def test_a_network_within_a_time_is_measured(job: SearchJob, made_up: Path):
     assert written["cost"]["identity"]["resolution"] == "64x64"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_search_is_refined_with_its_leaders_timed(job: SearchJob, made_up: Path):
     """Every network takes 15% longer than its estimate says; the budget holds for what it takes. A
     second run has nothing left to do, and finds the same."""

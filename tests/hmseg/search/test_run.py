@@ -115,6 +115,7 @@ def search_until_killed(data: Path, folder: Path) -> None:
     run.start(resume=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun, tmp_path: Path):
     folder = tmp_path / "run"
     code = (
@@ -150,7 +151,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: SearchRun
 
 @pytest.mark.parametrize("config", [SCORE, replace(NEAR, shared=True)])
 def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
-    data: Path, tmp_path: Path, config: SearchConfig
+    data: Path, tmp_path: Path, config: SearchConfig, request: pytest.FixtureRequest
 ):
     def interrupt(report: SearchReport) -> None:
         if report.step == 5:  # past the checkpoint of step 4
@@ -158,6 +159,7 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
 
     whole, cut = (make_run(data, tmp_path / name, config) for name in ("whole", "cut"))
     whole.start(resume=False)
+    request.getfixturevalue("undrawn")
     cut.watch = interrupt
     with pytest.raises(KeyboardInterrupt):
         cut.start(resume=False)
@@ -180,6 +182,12 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
         assert not before
 
 
+@pytest.fixture(scope="module")
+def again(data: Path, whole: SearchRun) -> SearchRun:
+    """Another run in the same folder: a refusal changes nothing in it."""
+    return make_run(data, whole.folder)
+
+
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
@@ -195,10 +203,11 @@ def test_a_search_with_the_score_estimator_resumes_with_the_same_bits(
     ],
 )
 def test_resuming_with_other_settings_is_refused_and_says_which(
-    data: Path, whole: SearchRun, other: SearchConfig, difference: str
+    again: SearchRun, other: SearchConfig, difference: str
 ):
+    again.searcher.config = other
     with pytest.raises(UserError, match=rf"a search with other settings \({difference}"):
-        make_run(data, whole.folder, other).start(resume=True)
+        again.start(resume=True)
 
 
 def test_a_folder_with_a_search_is_not_overwritten(data: Path, whole: SearchRun):

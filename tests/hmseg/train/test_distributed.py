@@ -1,5 +1,6 @@
 """Two processes with half the batch are one process with the whole batch."""
 
+import multiprocessing
 import socket
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,10 @@ def in_two_processes(work) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(enter, (f"tcp://127.0.0.1:{port}", work), nprocs=2)
+    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once for all of them
+    mp.start_processes(
+        enter, (f"tcp://127.0.0.1:{port}", work), nprocs=2, start_method="forkserver"
+    )
 
 
 def test_batch_norm_has_the_values_and_gradients_of_the_whole_batch(tmp_path: Path):

@@ -112,6 +112,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(data: Path, whole: Run, tmp_
     assert logs[0] == logs[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_adamw_resumes_to_the_same_bits(data: Path, tmp_path: Path):
     config = replace(CONFIG, optimizer="adamw", learning_rate=1e-3, nesterov=False)
     whole = make_run(data, tmp_path / "whole", config)
@@ -177,6 +178,7 @@ def train_quantised_until_killed(data: Path, folder: Path) -> None:
     run.start(resume=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_quantised_run_is_killed_and_resumed_to_the_same_bits(
     data: Path, quantised: Run, tmp_path: Path
 ):
@@ -308,6 +310,7 @@ def test_resuming_another_configuration_is_refused(data: Path, whole: Run):
             make_run(data, whole.folder, other).start(resume=True)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_left_may_change_and_the_checkpoint_says_so(data: Path, whole: Run, tmp_path: Path):
     longer = replace(CONFIG, stages=(*CONFIG.stages, Stage((64, 64), 2, 1)))
     run = make_run(data, tmp_path / "run", longer)
@@ -318,6 +321,7 @@ def test_what_is_left_may_change_and_the_checkpoint_says_so(data: Path, whole: R
     assert checkpoint.schedules == ((0, CONFIG.schedule), (8, longer.schedule))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_begins_with_the_weights_of_another_and_says_so(
     data: Path, whole: Run, tmp_path: Path
 ):
@@ -337,6 +341,7 @@ def test_a_run_begins_with_the_weights_of_another_and_says_so(
         run.trainer.begin_with(replace(first, classes=("a", "b")), whole.last)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path):
     released = load_released("tiny-mrms", "camvid")
     larger = str(MRMS_GENOTYPE).replace("s5b e6k3", "s5b e6k5")

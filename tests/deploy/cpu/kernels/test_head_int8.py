@@ -15,6 +15,7 @@ from deploy.cpu.kernels import (
     module_of,
     resize,
 )
+from deploy.cpu.scales import REAL
 from deploy.grid import Scales
 from lut import ops
 
@@ -122,6 +123,27 @@ def test_mean_and_pool_are_exact(on, size):
     y = exact.run(emitted(on, pool), on, arrays, pool.output)
     sums = exact.convolve(mean, of_mean.zero, w, bias)
     np.testing.assert_array_equal(y, exact.finish(sums, of_mean, scale, of_y, "hswish"))
+
+
+@pytest.mark.parametrize("on", exact.FEW)
+@pytest.mark.parametrize("act", ["none", "sigmoid"])
+@pytest.mark.parametrize("cin", [20, 150])  # one sum, sums in parts
+def test_a_real_pool_is_that_of_its_numbers(on, cin, act):
+    """In double; of a channel whose weights are all zero its bias is left."""
+    random, size = exact.Random(np.random.default_rng(5)), (9, 33)
+    x, of_x = random.bytes(1, cin, *size), random.scale()
+    w, _, scale = random.weights(37, cin)
+    w[3], bias = 0, np.random.default_rng(6).normal(size=37).astype(f32)
+    op = ops.GlobalPool(cin, 37, *size, act, "int8", real=True)
+    scales = Scales((of_x,), (scale,), REAL)
+    arrays = [exact.pack_bytes(on[0], x), *global_pool.pack(op, on[0], w, bias, scales)]
+    assert arrays[2].dtype == np.int8
+    out = np.zeros(layout.activation_shape(on[0], *op.output), f32)
+    y = exact.unpack(exact.run_raw(emitted(on, op), on, arrays, out), 37)[0, :, 0, 0]
+    mean = of_x.scale * (x.astype(np.float64).mean((0, 2, 3)) - of_x.zero)
+    real = (w.reshape(37, cin) * scale.astype(np.float64)[:, None]) @ mean + bias
+    wanted = 1 / (1 + np.exp(-real)) if act == "sigmoid" else real
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("on", exact.FEW)
