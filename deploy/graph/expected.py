@@ -1,7 +1,9 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
-import math
-from collections.abc import Mapping, Sequence
+        others: Iterable[onnx.ModelProto | Opener] = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
+            jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -64,10 +66,16 @@ class TwoSessions:
 
     def __init__(self, graph: onnx.ModelProto | Opener, *, jumps: bool = False) -> None:
         self.optimised = OnnxSession(graph)
+<<<<<<< HEAD
+        others: Iterable[onnx.ModelProto | Opener] = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS))
+=======
         others = [graph]
         if jumps and isinstance(graph, onnx.ModelProto):
             jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
             others = [_jittered(graph, seed, many) for seed, many in enumerate(jitters)]
+>>>>>>> b566b59e936652242752a213d7d78803d9e6abe7
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(

@@ -65,6 +65,9 @@ class OnnxSession:
             levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         )
         options.log_severity_level = 4  # what fails is raised
+        # What only checks gives its maps back after a run: of a large network, whose several
+        # sessions wait for each other, kept ones are many GB.
+        options.enable_cpu_mem_arena = optimised
         # 8-bit products as ONNX says: without VNNI, its fastest kernels saturate sums of two.
         options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
