@@ -66,16 +66,10 @@ class TwoSessions:
 
     def __init__(self, graph: onnx.ModelProto | Opener, *, jumps: bool = False) -> None:
         self.optimised = OnnxSession(graph)
-<<<<<<< HEAD
         others: Iterable[onnx.ModelProto | Opener] = [graph]
         if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
-            others = (_jittered(graph, seed, many) for seed, many in enumerate(_JITTERS))
-=======
-        others = [graph]
-        if jumps and isinstance(graph, onnx.ModelProto):
             jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
-            others = [_jittered(graph, seed, many) for seed, many in enumerate(jitters)]
->>>>>>> b566b59e936652242752a213d7d78803d9e6abe7
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(
