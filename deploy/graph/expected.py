@@ -1,9 +1,7 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
-        others: Iterable[onnx.ModelProto | Opener] = [graph]
-        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
-            jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
-            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
