@@ -35,7 +35,7 @@ SAME = {"kernel": (3, 3), "pad": (1, 1, 1, 1)}
 SHAPES = (
     Conv((32,), 32, 64, 128, **SAME), Conv((64,), 64, 32, 64, **SAME),
     Conv((128,), 128, 32, 64, **SAME), Conv((256,), 256, 16, 32, **SAME),
-    Conv((128,), 128, 16, 32, groups=8, **SAME),
+    Conv((512,), 512, 32, 64, **SAME), Conv((128,), 128, 16, 32, groups=8, **SAME),
     Conv((32,), 32, 128, 256, stride=(2, 2), **SAME),
     Conv((64,), 128, 32, 64, stride=(2, 2), **SAME),
 )  # fmt: skip

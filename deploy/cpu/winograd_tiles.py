@@ -3,12 +3,14 @@ of its outputs lie."""
 
 from deploy import ir
 from deploy.cpu.winograd import HalvingTransform, Transform
+from deploy.cpu.winograd_whole import WholeTransform
 from lut.ops import Conv
 
-AnyTransform = Transform | HalvingTransform
+AnyTransform = Transform | HalvingTransform | WholeTransform
 Transforms = tuple[AnyTransform, AnyTransform]
 
-_WEIGHT_BYTES = 20 << 20  # transformed weights beyond are read from memory for every few tiles
+_WEIGHT_BYTES = 40 << 20  # transformed weights beyond are read from memory for every few tiles
+_MANY_BYTES = 20 << 20  # no cache keeps more for the next tiles: only where they clearly save time
 _HALVING_BYTES = 4 << 20  # the same at stride 2, where large tiles save less
 _PER_BYTE = 4  # multiply-adds of a core while a byte comes from memory (3.5 on a Zen 5)
 _CLEARLY = 1.25  # times as long: below, the two are as fast
@@ -18,15 +20,17 @@ def transforms(op: Conv) -> Transforms | None:
     """Of rows and columns, the largest that the map and the caches have room for, unless to read
     its weights takes longer than what it saves; in bfloat16 always the smaller: F(2, 3) makes 1.5
     times the error of the plain sum of such numbers, F(4, 3) four times (`python -m
-    benchmarks.winograd --errors`)."""
+    benchmarks.winograd --errors`); of bytes in whole numbers."""
+    if op.dtype == "int8":
+        return WholeTransform(), WholeTransform()
     large, small = _fitting(op, large=True), _fitting(op, large=False)
     if large is None or op.dtype != "float32":
         return small
     most = _WEIGHT_BYTES if op.stride == (1, 1) else _HALVING_BYTES
-    if small is not None and (
-        _weight_bytes(op, large) > most or _time(op, large) > _CLEARLY * _time(op, small)
-    ):
-        return small
+    if small is not None:
+        size, saved = _weight_bytes(op, large), _time(op, small) / _time(op, large)
+        if size > most or saved < (_CLEARLY if size > _MANY_BYTES else 1 / _CLEARLY):
+            return small
     return large if _weight_bytes(op, large) <= most else None
 
 

@@ -2,7 +2,9 @@
 
 A task has some rows and columns of the output. It copies what they read, with zeros around it
 (`Band`), unless every tap lies inside; then each register tile sums over channels and taps, the
-weights of one tile's output channels going over all pixels of the task before the next ones'.
+weights of one tile's output channels going over all pixels of the task before the next ones'. Where
+these weights are too many for L2, those of some input channels do so at a time, and the sums so far
+wait in memory.
 """
 
 from collections.abc import Callable
@@ -26,12 +28,14 @@ from lut.ops import Conv
 
 @dataclass(frozen=True)
 class ConvDirectSchedule:
-    """Register tile, of how many rows it is, and the rows and columns of a task's output."""
+    """Register tile, of how many rows it is, the rows and columns of a task's output, and how many
+    input blocks are summed over all its pixels before the next ones (0: all)."""
 
     tile: Tile
     tile_rows: int
     rows: int
     columns: int
+    chunk: int = 0
 
 
 def supports(op: Conv) -> bool:
@@ -75,7 +79,31 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule
     tile = best_tile(isa, tile_rows * columns, blocks)
     px = max(1, min(tile.px // tile_rows, columns))
     px = -(-columns // -(-columns // px))
-    return ConvDirectSchedule(Tile(px, tile.ob), tile_rows, rows, columns)
+    chunk = _chunk(op, isa, tile.ob)
+    return ConvDirectSchedule(Tile(px, tile.ob), tile_rows, rows, columns, chunk)
+
+
+def _chunk(op: Conv, isa: Isa, ob: int) -> int:
+    """Where the weights for `ob` output blocks are more than half of L2, which the input has the
+    other half of: input blocks with at most a quarter of it, equal parts of all. Else 0, and where
+    there are several maps or phases."""
+    grouping, phases, c = Grouping(isa, op), phases_of(op), isa.lanes
+    blocks, tail = divmod(grouping.cin[0], c)
+    if tail or len(grouping.cin) > 1 or len(phases) > 1:
+        return 0
+    element = products_of(isa, op)
+    block_bytes = element.bytes * phases[0].taps * c * c * ob
+    if blocks * block_bytes <= isa.l2_bytes // 2:
+        return 0
+    most = isa.l2_bytes // 4 // block_bytes
+    each = _blocks_a_sum(phases[0].taps * c)
+    fitting = [n for n in range(1, most + 1) if blocks % n == 0 and n % each == 0]
+    return max(fitting, default=0)
+
+
+def _blocks_a_sum(terms: int) -> int:
+    """Input blocks of so many terms of a part of a long sum."""
+    return max(1, PART // max(1, terms))
 
 
 def pack(
@@ -119,6 +147,13 @@ class _Kernel:
         self.bias = f.param("bias", (blocks, isa.lanes))
         self.epilogue.constants(f)
         self.y = Map(isa, f, "y", *op.output)
+        if schedule.chunk and (len(self.grouping.cin) > 1 or len(self.phases) > 1):
+            raise ValueError("only one map is summed in chunks of its channels, of one phase")
+        terms = self.phases[0].taps * isa.lanes
+        each, (blocks, tail) = _blocks_a_sum(terms), divmod(self.grouping.cin[0], isa.lanes)
+        if schedule.chunk and (tail or blocks % schedule.chunk or schedule.chunk % each):
+            raise ValueError(f"chunks of {schedule.chunk} blocks do not divide {blocks}")
+        self.chunks = blocks // schedule.chunk if schedule.chunk else 1
 
     def body(self) -> None:
         phases = self.phases
@@ -190,27 +225,55 @@ class _Kernel:
         """Every pixel of a task, of ob output blocks from `out` on."""
         high = min(self.schedule.tile_rows, size[0])
         wide = min(self.schedule.tile.px, size[1])
-        with ir.serial(0, -(-size[0] // high)) as i, ir.serial(0, -(-size[1] // wide)) as j:
+        down, across = -(-size[0] // high), -(-size[1] // wide)
+        count, c, chunks = high * wide * ob, self.isa.lanes, self.chunks
+        waiting = ir.scratch(down * across * count * c) if chunks > 1 else None
+        with ir.serial(0, chunks) as chunk, ir.serial(0, down) as i, ir.serial(0, across) as j:
             row = ir.bind(ir.minimum(i * high, size[0] - high))
             column = ir.bind(ir.minimum(j * wide, size[1] - wide))
             places = [(row + y, column + x) for y in range(high) for x in range(wide)]
-            acc = ir.Registers(len(places) * ob, self.isa.lanes)
-            for number in range(len(places) * ob):
-                acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=self.isa.lanes)
+            acc = ir.Registers(count, c)
+            here = ir.bind((i * across + j) * (count * c))
+
+            def fresh(acc: ir.Registers = acc) -> None:
+                for number in range(count):
+                    acc[number] = ir.load(self.bias, out + number % ob, 0, lanes=c)
+
+            def so_far(acc: ir.Registers = acc, here: ir.Expr = here) -> None:
+                for number in range(count):
+                    acc[number] = ir.load(waiting, here + number * c, lanes=c)
+
+            def wait(acc: ir.Registers = acc, here: ir.Expr = here) -> None:
+                for number in range(count):
+                    ir.store(waiting, acc[number], here + number * c, lanes=c)
+
+            def finish(
+                acc: ir.Registers = acc, row: ir.Expr = row, column: ir.Expr = column
+            ) -> None:
+                place = (
+                    ir.bind(corner[0] + row * phase.rows.step),
+                    ir.bind(corner[1] + column * phase.columns.step),
+                )
+                step = phase.rows.step, phase.columns.step
+                self.epilogue.store(self.y, acc, place, (high, wide), step, out, ob)
+
+            if waiting is None:
+                fresh()
+            else:
+                _either(chunk == 0, fresh, so_far)
             if phase.taps:
-                self._reduce(phase, at, band, places, acc, out, ob)
-            place = (
-                ir.bind(corner[0] + row * phase.rows.step),
-                ir.bind(corner[1] + column * phase.columns.step),
-            )
-            step = phase.rows.step, phase.columns.step
-            self.epilogue.store(self.y, acc, place, (high, wide), step, out, ob)
+                self._reduce(phase, at, band, places, acc, out, ob, chunk)
+            if waiting is None:
+                finish()
+            else:
+                _either(chunk == chunks - 1, finish, wait)
 
     def _reduce(
         self, phase: Phase, at: ir.Expr, band: Band, places: list[tuple[ir.Expr, ir.Expr]],
-        acc: ir.Registers, out: ir.Expr, ob: int,
+        acc: ir.Registers, out: ir.Expr, ob: int, chunk: ir.Expr,
     ) -> None:  # fmt: skip
-        """Add the products of all channels and taps; long sums in parts (`deploy.cpu.tiles`)."""
+        """Add the products of a chunk's channels and all taps; long sums in parts
+        (`deploy.cpu.tiles`), the same ones whatever the chunks are."""
         c, rows, columns, element = self.isa.lanes, phase.rows, phase.columns, self.element
         # What bfloat16 loses in a long sum is little beside what its operands have lost.
         long = element.group == 1 and sum(self.grouping.cin) * phase.taps > LONG
@@ -252,12 +315,18 @@ class _Kernel:
 
         for part, cin in enumerate(self.grouping.cin):
             full, tail = divmod(cin, c)
+            first: ir.Expr = 0
+            if self.chunks > 1:
+                full, first = self.schedule.chunk, ir.bind(chunk * self.schedule.chunk)
 
-            def whole(block: ir.Expr, part: int = part, at: ir.Expr = at) -> None:
+            def whole(
+                number: ir.Expr, part: int = part, at: ir.Expr = at, first: ir.Expr = first
+            ) -> None:
+                block = first + number
                 channels(part, block, at + block * (phase.taps * c // element.group), c)
 
             if full and long and c * phase.taps <= LONG:
-                each = max(1, PART // (c * phase.taps))
+                each = _blocks_a_sum(c * phase.taps)
                 sum_in_parts(acc, len(places) * ob, c, full, each, whole)
             elif full:
                 with ir.serial(0, full) as block:
@@ -279,6 +348,14 @@ def as_row(op: Conv, phase: Phase) -> Phase:
         return phase
     pixels = phase.rows.size * phase.columns.size
     return Phase(replace(phase.rows, sizes=(1,)), replace(phase.columns, sizes=(pixels,)))
+
+
+def _either(condition: ir.Expr, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    with ir.when(condition):
+        with ir.then():
+            then()
+        with ir.otherwise():
+            otherwise()
 
 
 def divided(index: ir.Expr, by: int) -> Place:

@@ -116,9 +116,11 @@ def _schedule(
     elif mode == "hid":
         share = hidden // threads if hidden % threads == 0 else hidden
         chunk = next(n for n in (_chunk(share, isa, ring_block), 5, 4, 3, 2, 1) if share % n == 0)
-    elif streams or narrow:
+    elif narrow:
         # An output of narrow elements holds no sums of some of the channels.
         chunk = hidden
+    elif streams:
+        chunk = _fewest_bytes(op, isa, ring_block, in_bytes + 2 * out_bytes)
     elif phases > 1:
         # The fewest passes: each adds to the output, next to rows that another thread adds to.
         most = max(1, STREAM_RING_BYTES // ring_block)
@@ -165,6 +167,22 @@ def _even_phases(op: InvertedResidual, threads: int) -> int:
 def prefetch_pixels(isa: Isa) -> int:
     """How far ahead the rule asks for the input, where it does."""
     return PREFETCH_BYTES // (isa.element.bytes * isa.lanes)
+
+
+def _fewest_bytes(op: InvertedResidual, isa: Isa, ring_block: int, pass_bytes: int) -> int:
+    """Hidden blocks per chunk where maps, `pass_bytes` of them a chunk, do not stay in L2: all of
+    them, unless their weights do not stay there either and, read for every row of every strip, are
+    more bytes than the maps."""
+    blocks, block_weights = (
+        isa.blocks(op.hidden),
+        isa.element.bytes * isa.lanes * (op.cin + op.cout),
+    )
+    ring, weights = blocks * ring_block, blocks * block_weights
+    if min(ring, STREAM_RING_BYTES) + weights <= isa.l2_bytes:
+        return blocks
+    passes = -(-(ring + weights) // (isa.l2_bytes // 2))
+    rows = window_of(op).out_height * -(-ring // STREAM_RING_BYTES)
+    return -(-blocks // passes) if passes * pass_bytes < rows * weights else blocks
 
 
 def _chunk(blocks: int, isa: Isa, ring_block: int) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from deploy.cpu import layout
-from deploy.cpu.isa import AVX2, Tile
+from deploy.cpu.isa import AVX2, AVX512, Tile
 from deploy.cpu.kernels import CpuKernels, conv_dilated, conv_direct, conv_winograd, module_of
 from deploy.cpu.winograd_tiles import transforms
 from lut.ops import Conv
@@ -96,6 +96,31 @@ def test_direct(isa, op):
 def test_any_direct_schedule_gives_the_same(isa, tile, rows, columns):
     op = Conv((20,), 40, 9, 17, **SAME, then=("add", "relu"))
     check(isa, op, schedule=conv_direct.ConvDirectSchedule(tile, 2, rows, columns))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_sums_that_wait_for_channels_are_the_same(isa):
+    op = Conv((64,), 40, 5, 11, **SAME, then=("relu",))
+    tile = Tile(3, 2)
+    whole, in_chunks = (
+        compute(isa, op, conv_direct, conv_direct.ConvDirectSchedule(tile, 1, 3, 7, chunk))[0]
+        for chunk in (0, 2)
+    )
+    np.testing.assert_array_equal(in_chunks, whole)
+    with pytest.raises(ValueError, match="chunks of 3 blocks"):
+        conv_direct.emit(op, conv_direct.ConvDirectSchedule(tile, 1, 3, 7, 3), isa)
+
+
+def test_rule_of_channels_at_a_time():
+    def chunk(*cin, **changes):
+        op = Conv(cin, 512, 32, 64, **{**SAME, **changes})
+        return conv_direct.default_schedule(op, AVX512, 1).chunk
+
+    assert chunk(512) == 8  # 32 blocks of 27 KB of weights each
+    assert chunk(256) == 0  # half as many leave room in L2
+    assert chunk(500) == 0  # the last block is not whole
+    assert chunk(512, 512) == 0
+    assert chunk(512, groups=8) == 0
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -256,7 +281,10 @@ def test_tiles_are_as_large_as_their_weights_are_worth():
     wide = Conv((128,), 128, 8, 16, **SAME)
     assert outputs(wide) == outputs(Conv((64,), 64, 8, 16, **SAME)) == [4, 4]
     assert outputs(replace(wide, height=4, width=8)) == [2, 2]  # two tiles for 2 MB of weights
+    # 38 MB of weights, for which a saving has to be clear; 75 MB are read too often.
     assert outputs(Conv((512,), 512, 8, 16, **SAME)) == [2, 2]
+    assert outputs(Conv((512,), 512, 16, 32, **SAME)) == [4, 4]
+    assert outputs(Conv((1024,), 512, 16, 32, **SAME)) == [2, 2]
     assert outputs(replace(wide, dtype="bfloat16")) == [2, 2]
     halving = Conv((64,), 128, 32, 64, **SAME, stride=(2, 2))
     assert outputs(halving) == [4, 4]

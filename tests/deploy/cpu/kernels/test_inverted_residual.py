@@ -173,6 +173,16 @@ def test_rule_for_dilated_blocks():
     assert schedule(2, cin=320, cout=320, hidden=960).mode == "hid"  # weights fill L2
 
 
+def test_rule_where_weights_do_not_stay_in_l2():
+    wide = InvertedResidual(160, 960, 160, 16, 32, dilation=2, residual=True)
+    schedule = kernel.default_schedule(wide, AVX512, 1)
+    # Read for every row, the weights would be 39 MB, the maps four times 1 MB.
+    assert (schedule.chunk, schedule.strip) == (15, 32)
+    # Maps of 18 MB, weights of half a megabyte: all hidden channels at once.
+    large = InvertedResidual(304, 256, 256, 64, 128)
+    assert kernel.default_schedule(large, AVX512, 1).chunk == 256 // 16
+
+
 @pytest.mark.parametrize("isa", [AVX2, AVX512, NEON], ids=lambda isa: isa.name)
 @given(op=operations(), threads=st.integers(1, 16))
 def test_rule_is_always_a_schedule(isa, op, threads):
