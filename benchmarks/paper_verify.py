@@ -26,7 +26,8 @@ from deploy.artifact import TVM
 from deploy.build import TOOLS, build_source
 from deploy.object_cache import default_cache
 from deploy.paper.jobs import Job
-from deploy.paper.networks import count, open_network
+from deploy.paper.measure import unexpected
+from deploy.paper.networks import NoRoomError, count, open_network
 from deploy.paper.run import jobs_of
 from deploy.paper.views import VIEWS, choose_views
 from deploy.targets import resolve_target
@@ -74,12 +75,13 @@ def read(path: Path = RESULTS) -> list[Verified]:
 
 
 def verify(job: Job, threads: int) -> Verified:
-    """One network; what fails is in the line."""
+    """One network; what fails, in whatever way, is in the line. Raises NoRoomError."""
     start = time.perf_counter()
-    macs, parameters = count(job)
-    images, left, failed = 0, 0, ""
+    macs = parameters = images = left = 0
+    failed = ""
     shares: dict[str, float] | None = None
     try:
+        macs, parameters = count(job)
         source = open_network(job)
         artifact, comparisons = build_source(
             source, resolve_target("cpu"), threads=threads, cache=default_cache()
@@ -90,8 +92,12 @@ def verify(job: Job, threads: int) -> Verified:
             comparisons = verify_torch(source.network, source.graph, probes) + comparisons
         images, shares = len({c.image for c in comparisons}), worst(comparisons)
         require(comparisons)
+    except NoRoomError:
+        raise
     except HmsegError as error:
         failed = str(error)
+    except Exception as error:  # a mistake of ours: the other networks are checked
+        failed = unexpected(error)
     seconds = round(time.perf_counter() - start, 1)
     versions = {tool: version(tool) for tool in TOOLS}
     return Verified(

@@ -1,5 +1,6 @@
 """Our own precisions beside each other and beside the peers' best of any precision, in one run.
 
+    python -m benchmarks.fit --data CAMVID          # once: classifiers whose labels mean something
     python -m benchmarks.precision                  # everything; goes on where it was killed
     python -m benchmarks.precision --models tiny-hmseg-camvid --resolutions 256x512 --rounds 1
     python -m benchmarks.precision --prepare        # conversions only, nothing is timed
@@ -24,8 +25,9 @@ from benchmarks.results_lib.store import FOLDER
 from lut.errors import HmsegError, UserError
 
 MODULE = "benchmarks.precision"
-OURS = ("tiny-hmseg-camvid", "tiny-mrms-camvid", "mrms")
-DENSE = ("bisenetv1-r18", "ddrnet-23-slim", "stdc1-seg")
+OURS = ("tiny-hmseg-camvid", "tiny-mrms-camvid", "mrms-fitted")
+DENSE = ("bisenetv1-r18-fitted", "ddrnet-23-slim-fitted", "stdc1-seg-fitted")
+FITTED = (OURS[2], *DENSE)  # `python -m benchmarks.fit` comes first
 RESOLUTIONS = ("256x512", "768x1536")  # dense networks: the first alone
 SIDES = (BF16, INT8, "onnxruntime", "openvino", *LOW_PRECISION)
 

@@ -20,7 +20,8 @@ from deploy.quantise.frames import open_frames
 from deploy.quantise.places import find_places
 from deploy.quantise.request import MOST
 from deploy.quantise.run import Options, quantise
-from deploy.quantise.shipped import ShippedScales, keys_of
+from deploy.quantise.shipped import keys_of
+from deploy.quantise.shipped_file import ShippedScales
 from deploy.quantise.wiring import Wiring
 from deploy.resolution import Resolution
 from hmseg.data.registry import open_dataset

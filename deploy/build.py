@@ -1,6 +1,6 @@
 """From a deployable graph to a checked artifact: compile, verify, then and only then write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from deploy.graph.expected import Expectations, Expected, is_heavy
 from deploy.graph.export import read_metadata
 from deploy.graph.first_difference import first_difference
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.images import to_channels
 from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
@@ -54,6 +55,12 @@ def build_source(
             f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
             "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
         )
+    if target.precision is INT8 and not has_pairs(source.compiled):
+        raise UserError(
+            f"--precision int8: no map of {source.metadata.model} is in 8 bits with one scale; "
+            "quantise maps so (not to 16 bits, not each channel by itself), or leave --precision "
+            "out"
+        )
     return build_artifact(
         source.graph, target, own=own_file(source), quantised=source.quantised, **options
     )
@@ -75,6 +82,7 @@ def build_artifact(
     quantised: onnx.ModelProto | None = None,
     measured: Mapping[str, Fields] | None = None,
     exact: bool = False,
+    on_refusal: Callable[[WorkError], None] | None = None,
     passes: Sequence[tvm.transform.Pass] | None = None,
     remote: Remote | None = None,
     dump: Path | None = None,
@@ -89,7 +97,8 @@ def build_artifact(
     binary is held to.
     `measured` are schedules by operation; by default those that tuning found for this target and
     number of threads, shipped or the user's own, where the target takes any. `exact` leaves out
-    kernels that round more than the plain sum (Winograd's convolutions). `dump` is a folder for
+    kernels that round more than the plain sum (Winograd's convolutions). `on_refusal` is told where
+    the binary does not match, which is built all the same then: to time it. `dump` is a folder for
     the module after each pass, `cache` gives and takes machine code. Raises WorkError, naming the
     first node that differs, where the graph does not match the file or the binary the graph; then
     there is no artifact. Where nothing at hand runs the target, the artifact's parity report says
@@ -139,6 +148,10 @@ def build_artifact(
     try:
         require(comparisons)
     except WorkError as error:
+        if on_refusal is not None:
+            on_refusal(error)
+            refused = {"checked": False, "reason": str(error), **noise}
+            return replace(built.artifact, parity=refused), comparisons
         on_step("finding the first layer that differs")
         found = locate_difference(job, metadata.network_input(golden_image), remote)
         raise WorkError(

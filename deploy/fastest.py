@@ -18,6 +18,7 @@ from deploy.evaluate import use_network
 from deploy.graph.ends import with_logits_output
 from deploy.graph.reference import OnnxSession
 from deploy.graph.source import Source
+from deploy.graph.stored import has_pairs
 from deploy.measure.device import Device, Session
 from deploy.measure.interleave import Protocol, Samples, interleave_blocks
 from deploy.precision import BF16, FP32, INT8
@@ -26,9 +27,9 @@ from deploy.quantise.frames import Frames
 from deploy.quantise.gate import allowed, passes
 from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.report import Report, said
-from deploy.quantise.request import Request, in_integer_operators, is_quantised
+from deploy.quantise.request import Request, is_quantised
 from deploy.quantise.run import limit_of
-from deploy.quantise.shipped import has_scales
+from deploy.quantise.shipped_file import has_scales
 from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
 from deploy.runtime import Network
@@ -151,10 +152,10 @@ def _in_8_bits(
 
         return quantise_source(request, source, threads, say, INT8.name)
     given = given_graph(source)
-    if in_integer_operators(given):
-        raise _NotTriedError("its layers are operators of integers (QOperator), not pairs (QDQ)")
     if not is_quantised(given):
         raise _NotTriedError(NEEDS_FRAMES)
+    if not has_pairs(source.compiled):
+        raise _NotTriedError("no map of the file is in 8 bits with one scale")
     return source, None
 
 

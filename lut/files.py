@@ -61,7 +61,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def cache_folder() -> Path:
@@ -108,7 +108,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(destination)
         _sync_folder(destination.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -162,7 +162,7 @@ def _open_lock(lock: Path, taken: str) -> IO[str]:
             file.close()
             raise UserError(taken) from None
         except OSError as error:
-            raise _unwritable(lock, error) from error
+            raise unwritable(lock, error) from error
     raise UserError(taken)
 
 
@@ -187,14 +187,14 @@ def _destination(path: Path) -> Path:
     try:
         destination = Path(os.path.realpath(path))
     except OSError as error:  # the folder that this process works in is gone
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     try:
         # Renaming onto a device, /dev/null say, would take it away from the whole machine.
         mode = destination.lstat().st_mode
     except FileNotFoundError:
         return destination
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     if stat.S_ISDIR(mode):
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     if not stat.S_ISREG(mode):
@@ -210,6 +210,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to raise where a file cannot be written."""
     reason = error.strerror or str(error)
     return UserError(f"cannot write {path}: {reason}; choose another path or free the disk")

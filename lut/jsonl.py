@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import HmsegWarning, UserError
-from lut.files import read_file, size_of, write_atomic
+from lut.files import read_file, size_of, unwritable, write_atomic
 from lut.json_text import parse_json
 
 Record = dict[str, Any]
@@ -32,7 +32,7 @@ class TornLineWarning(HmsegWarning):
 def append_record(path: Path, record: Record) -> None:
     """Append one record; it is on disk, whole, when this returns.
 
-    Raises UserError where the file cannot be written.
+    Raises UserError where the file cannot be written; then nothing of the record is in it.
 
     A last line that a crash cut short is dropped first: the record would become part of it.
     Processes that append to one file, or rewrite it (`hold_records`), wait for each other.
@@ -45,7 +45,7 @@ def append_record(path: Path, record: Record) -> None:
             _write_all(handle, line.encode())
             os.fsync(handle)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
 
 
 def read_records(path: Path) -> list[Record]:
@@ -160,5 +160,10 @@ def _drop_torn_line(handle: int) -> None:
 
 
 def _write_all(handle: int, data: bytes) -> None:
-    while data:  # a disk that fills up writes a part, and raises the next time
-        data = data[os.write(handle, data) :]
+    size = os.fstat(handle).st_size
+    try:
+        while data:  # a disk that fills up writes a part, and raises the next time
+            data = data[os.write(handle, data) :]
+    except OSError:
+        os.ftruncate(handle, size)
+        raise

@@ -397,12 +397,12 @@ class ChannelSlice(Operation):
 @_register("elementwise")
 @dataclass(frozen=True)
 class Elementwise(Operation):
-    """then(x), each element by itself."""
+    """then(x), each element by itself; without steps, of bytes, another scale."""
 
     channels: int
     height: int
     width: int
-    then: tuple[Step, ...]
+    then: tuple[Step, ...] = ()
     dtype: DType = "float32"
 
     @property

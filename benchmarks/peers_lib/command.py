@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers_lib.adapters import BF16, INT8, LOW_PRECISION, PEERS, deploy_digest
+from benchmarks.peers_lib.cache import cache_root
 from benchmarks.peers_lib.job import Config, without_folders
 from benchmarks.peers_lib.results import Record, append_record, is_done, latest, read_records
 from benchmarks.peers_lib.run import Runner, Timing
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, peers: Sequence[str]) -> None
     add("--warmup", type=int, default=defaults.warmup, help="calls before a block, not counted")
     add("--block", type=float, default=defaults.block_s, metavar="S", help="length of a block")
     add("--pause", type=float, default=defaults.pause_s, metavar="S", help="before a block")
-    add("--cache", type=Path, default=_cache(), help="where converted networks are kept")
+    add("--cache", type=Path, default=cache_root(), help="where converted networks are kept")
     add("--precision", default=FP32.name, choices=_PRECISIONS, help="of our own side")
     add("--prepare", action="store_true", help="convert for every side, time nothing")
     add("--again", action="store_true", help="measure also what was measured already")
@@ -125,9 +126,3 @@ def cpu_slug() -> str:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _cache() -> Path:
-    base = os.environ.get("HMSEG_HOME") or os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base else Path.home() / ".cache"
-    return root / ("peers" if os.environ.get("HMSEG_HOME") else "hmseg/peers")

@@ -10,6 +10,8 @@ import onnx
 import torch
 from torch import nn
 
+from benchmarks.peers_lib.cache import FITTED
+from benchmarks.peers_lib.fitted import with_classifier
 from benchmarks.peers_lib.job import Config
 from deploy.graph.export import import_onnx
 from deploy.resolution import Resolution
@@ -22,10 +24,10 @@ OPSETS = {"dynamo": 20, "legacy": 17}
 
 
 def create_family(name: str, size: Resolution) -> nn.Module:
-    """A network in eval mode, the same every time."""
-    network = create_network(name)
+    """A network in eval mode, the same every time, with a fitted classifier where the name asks."""
+    network = create_network(name.removesuffix(FITTED))
     calibrate_batch_norm(network, SEED, tuple(size))
-    return network
+    return with_classifier(network, name) if name.endswith(FITTED) else network
 
 
 def write_file(config: Config, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A name of the zoo means random weights: the statistics of the batch norms are randomised, so that a
 peer that skips a layer is found, and the classes are balanced on the image that is timed, so that
-agreement of the labels means something. With ``-camvid`` behind it, the released weights.
+agreement of the labels means something. With ``-camvid`` behind it, the released weights; with
+``-fitted`` random ones with a classifier that was fitted (`benchmarks.peers_lib.fitted`).
 
 Of all the kernels only our label end depends on the values: it fills cells whose four corners have
 one class, of which random weights give far fewer than trained ones (`one_class_cells`).
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
+from benchmarks.peers_lib.cache import FITTED
 from benchmarks.peers_lib.ends import image_end
 from benchmarks.peers_lib.families import create_family
+from benchmarks.peers_lib.fitted import with_classifier
 from benchmarks.peers_lib.job import Config
 from deploy.graph.export import export_network, fold_batch_norm, fold_pairs
 from deploy.resolution import Resolution
@@ -36,7 +39,12 @@ BALANCED_AT = Resolution(256, 512)
 
 
 def create_network(model: str) -> MRMS:
-    """A zoo network in eval mode: the released weights, or the same random ones every time."""
+    """A zoo network in eval mode: the released weights, or the same random ones every time, with a
+    fitted classifier where the name asks for it."""
+    if model.endswith(FITTED):
+        found = with_classifier(create_network(model.removesuffix(FITTED)), model)
+        assert isinstance(found, MRMS)
+        return found
     name = model.removesuffix(f"-{TRAINED}")
     if name != model:
         return zoo.create_model(name, pretrained=TRAINED).eval()
@@ -54,6 +62,11 @@ def create_network(model: str) -> MRMS:
         classifier = network.head.classify[1]
         classifier.bias -= scores.mean((0, 2, 3))
     return network
+
+
+def create(model: str, size: Resolution) -> nn.Module:
+    """A network of the zoo or of `hmseg.families`, in eval mode."""
+    return create_family(model, size) if zoo.is_peer(model) else create_network(model)
 
 
 def normalise(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers_lib import adapters
+from benchmarks.peers_lib import adapters, cache
 from benchmarks.peers_lib.adapters import OURS, PROBE
 from benchmarks.peers_lib.adapters.hmseg_side import COMPILED
 from benchmarks.peers_lib.job import Config, Job, LabelEnd, Work
@@ -262,7 +262,7 @@ class Runner:
                 graph = read_graph(config, file)
             save_onnx(graph, path)
 
-        sources = adapters.graph_digest()
+        sources = adapters.graph_digest() + _fitted_digest(config)
         if file is not None:
             sources += hashlib.sha256(file.read_bytes()).hexdigest()[:12]
         self._made(config, path, sources, make)
@@ -273,7 +273,8 @@ class Runner:
         from benchmarks.peers_lib.families import write_file
 
         path = self._folder(config, "file") / f"{config.model}.onnx"
-        self._made(config, path, adapters.file_digest(), lambda: write_file(config, path))
+        sources = adapters.file_digest() + _fitted_digest(config)
+        self._made(config, path, sources, lambda: write_file(config, path))
         return path
 
     def _folder(self, config: Config, what: str) -> Path:
@@ -288,6 +289,13 @@ class Runner:
             path.parent.mkdir(parents=True, exist_ok=True)
             make()
             write_atomic(stamp, sources)
+
+
+def _fitted_digest(config: Config) -> str:
+    """Of a fitted classifier, where the network has one; raises UserError where it is not there."""
+    if not config.model.endswith(cache.FITTED):
+        return ""
+    return hashlib.sha256(cache.found(config.model).read_bytes()).hexdigest()[:12]
 
 
 def label_ends(name: str, job: Job) -> tuple[LabelEnd, ...]:

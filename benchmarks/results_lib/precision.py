@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.peers_lib.adapters import BF16, INT8, OURS, OWN
+from benchmarks.peers_lib.cache import FITTED
 from benchmarks.peers_lib.job import Config
 from benchmarks.peers_lib.results import Record, latest
 from benchmarks.results_lib.store import Store, for_each
 from benchmarks.results_lib.table import Table, bar, ratio
 from deploy.measure.statistics import ratio_of_rounds
 
-# Our float32's time over ours, at least, by side; and the fastest peer's at any precision.
+# Our float32's time over ours, at least, by side; and the fastest peer's at any precision. `FITTED`
+# may follow a name.
 BARS = {
     BF16: {
         "tiny-hmseg-camvid": 1.5, "mrms": 1.6, "bisenetv1-r18": 1.2,
@@ -69,7 +71,11 @@ def rows_of(records: Mapping[Config, Record]) -> list[list[Any]]:
             continue
         for side in BARS:
             if side in record["sides"]:
-                rows.append([*what, side, *_cells(config, record["sides"], side)])
+                cells = _cells(config, record["sides"], side)
+                if refused := record["sides"][side].get("compiled", {}).get("refused"):
+                    cells[1] += f" (the gate: {refused})"
+                    cells[2] += ", its labels refused"
+                rows.append([*what, side, *cells])
             elif side in record["skipped"]:
                 rows.append([*what, side, "", record["skipped"][side], "", "", "", ""])
     return rows
@@ -81,14 +87,15 @@ def _cells(config: Config, sides: Mapping[str, Any], side: str) -> list[str]:
     peers = {n: s["latency"]["median_ms"] for n, s in sides.items() if n not in OWN}
     cells = [
         f"{ours['latency']['median_ms']:.2f}", ratio(gain),
-        _bar(BARS[side].get(config.model), gain.median),
+        _bar(BARS[side], config, gain.median),
     ]  # fmt: skip
     if not peers:
         return [*cells, "", "", ""]
     fastest = min(peers, key=lambda name: peers[name])
     lead = ratio_of_rounds(sides[fastest]["samples_ns"], ours["samples_ns"])
-    return [*cells, fastest, ratio(lead), _bar(PEER_BARS[side].get(config.model), lead.median)]
+    return [*cells, fastest, ratio(lead), _bar(PEER_BARS[side], config, lead.median)]
 
 
-def _bar(wanted: float | None, found: float) -> str:
+def _bar(bars: Mapping[str, float], config: Config, found: float) -> str:
+    wanted = bars.get(config.model.removesuffix(FITTED))
     return "" if wanted is None else bar(found >= wanted, f"{wanted}")

@@ -3,9 +3,10 @@ of its outputs lie."""
 
 from deploy import ir
 from deploy.cpu.winograd import HalvingTransform, Transform
+from deploy.cpu.winograd_whole import WholeTransform
 from lut.ops import Conv
 
-AnyTransform = Transform | HalvingTransform
+AnyTransform = Transform | HalvingTransform | WholeTransform
 Transforms = tuple[AnyTransform, AnyTransform]
 
 _WEIGHT_BYTES = 40 << 20  # transformed weights beyond are read from memory for every few tiles
@@ -19,7 +20,9 @@ def transforms(op: Conv) -> Transforms | None:
     """Of rows and columns, the largest that the map and the caches have room for, unless to read
     its weights takes longer than what it saves; in bfloat16 always the smaller: F(2, 3) makes 1.5
     times the error of the plain sum of such numbers, F(4, 3) four times (`python -m
-    benchmarks.winograd --errors`)."""
+    benchmarks.winograd --errors`); of bytes in whole numbers."""
+    if op.dtype == "int8":
+        return WholeTransform(), WholeTransform()
     large, small = _fitting(op, large=True), _fitting(op, large=False)
     if large is None or op.dtype != "float32":
         return small

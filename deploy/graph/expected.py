@@ -1,7 +1,7 @@
 """What a network should make of each image, and how far float32 strays from it by itself."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -64,10 +64,10 @@ class TwoSessions:
 
     def __init__(self, graph: onnx.ModelProto | Opener, *, jumps: bool = False) -> None:
         self.optimised = OnnxSession(graph)
-        others = [graph]
-        if jumps and isinstance(graph, onnx.ModelProto):
+        others: Iterable[onnx.ModelProto | Opener] = [graph]
+        if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
             jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
-            others = [_jittered(graph, seed, many) for seed, many in enumerate(jitters)]
+            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(

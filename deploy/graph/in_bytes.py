@@ -13,7 +13,6 @@ from deploy.graph.stored import on_grid
 from deploy.graph.view import Graph, values_between
 from deploy.grid import Grid, Scales
 from lut.ops import (
-    Conv,
     GlobalPool,
     InvertedResidual,
     LocalGlobal,
@@ -25,8 +24,10 @@ from lut.ops import (
 )
 
 Grids = Mapping[relax.Var, Grid]
+_READING = ("add", "sub", "mul")  # steps that read another map begin so
 _REAL = Grid(1.0, 0)  # of numbers themselves
 _LEAST, _MOST = -(2**31), 2**31 - 1
+_OF_BIAS = 2**20  # quanta of a bias that stands alone: exact in float32
 
 
 def chosen(
@@ -70,7 +71,7 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     inputs, hidden = list(found.inputs), [var for var in read if var not in found.inputs]
     if _reads_image(found.operation) and read[0] not in inputs:
         inputs[0] = hidden.pop(0)  # the normalised image, which is never written
-    beside = {inputs[number] for number in channel_operands(found.operation)}
+    beside = {inputs[number] for number in channel_operands(found.operation, len(inputs))}
     wide = found.output not in grids
     if wide and not hasattr(found.operation, "wide"):
         return None
@@ -89,19 +90,19 @@ def _in_bytes(found: Found, grids: Grids) -> Found | None:
     return replace(found, operation=operation, weights={**weights, "scales": meaning})
 
 
-def channel_operands(operation: Operation) -> list[int]:
-    """Which inputs are one value per channel beside a map: they are float32 in 8 bits, too."""
+def channel_operands(operation: Operation, inputs: int) -> list[int]:
+    """Which of an operation's inputs, so many, are one value per channel beside a map: they are
+    float32 in 8 bits, too."""
     if isinstance(operation, Pointwise):
         return ([1] if operation.gate else []) + (
             [1 + operation.gate] if operation.add == "channel" else []
         )
     if isinstance(operation, LocalGlobal):
         return [1] if operation.gate else []
-    if isinstance(operation, Conv):
-        read = [step for step in operation.then if step.startswith(("add", "sub", "mul"))]
-        first = len(operation.cin)
-        return [first + i for i, step in enumerate(read) if step.endswith("_channel")]
-    return []
+    # Maps that steps read come last.
+    steps = [step for step in getattr(operation, "then", ()) if step.startswith(_READING)]
+    first = inputs - len(steps)
+    return [first + i for i, step in enumerate(steps) if step.endswith("_channel")]
 
 
 def _of_parts(found: Found, grids: Grids) -> Found | None:
@@ -141,6 +142,7 @@ def _layers(
         if on is None:
             return None
         codes, scale = on
+        scale = _scales_of_bias_alone(codes, scale, given[1], grid)
         whole = np.rint(np.asarray(given[1], np.float64) / (grid.scale * scale.astype(np.float64)))
         if whole.min() < _LEAST or whole.max() > _MOST:
             return None
@@ -148,6 +150,15 @@ def _layers(
         packed |= {"weight": codes, "bias": bias} if alone else {name: (codes, bias)}
         scales.append(scale)
     return packed, tuple(scales)
+
+
+def _scales_of_bias_alone(
+    codes: NDArray[np.int8], scale: NDArray[np.float32], bias: NDArray[Any], read: Grid
+) -> NDArray[np.float32]:
+    """The scales, where a channel has a bias and no weights, which say none, fine enough for it."""
+    given = np.abs(np.asarray(bias, np.float64))
+    alone = ~codes.reshape(len(codes), -1).any(1) & (given > 0)
+    return np.where(alone, given / (read.scale * _OF_BIAS), scale).astype(np.float32)
 
 
 # The activations of an operation by its field, and the map that each makes: a number of a hidden

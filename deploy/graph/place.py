@@ -254,7 +254,9 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         emitter, operation = self.emitter, found.operation
         dtype = dtype_of(operation)
         layout = self.kernels.layout(operation)
-        arguments, wide = [], channel_operands(operation) if dtype == "int8" else []
+        arguments, wide = [], list[int]()
+        if dtype == "int8":
+            wide = channel_operands(operation, len(found.inputs))
         for number, var in enumerate(found.inputs):
             value, is_image = self.visit_expr(var), layout.from_image and number == 0
             if var in self.parameters and var in self.grids:

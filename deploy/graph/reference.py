@@ -19,6 +19,31 @@ _NOT_THE_SAME = ["WeightBiasQuantization"]
 Opener = Callable[[ort.SessionOptions], ort.InferenceSession]
 
 
+def _with_own_zero_points(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, without zero points that constants in 8 bits share, as exporters write them: at
+    ``session.x64quantprecision`` onnxruntime makes a new one of each by the old one's name, and
+    fails at the second ("Attempt to replace the existing tensor")."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen, shared = set[str](), list[int]()
+    for number, node in enumerate(model.graph.node):
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        if len(node.input) > 2 and node.input[2] in constants:
+            if node.input[2] in seen:
+                shared.append(number)
+            seen.add(node.input[2])
+    if not shared:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for number in shared:
+        node = copy.graph.node[number]
+        own = copy.graph.initializer.add()
+        own.CopyFrom(constants[node.input[2]])
+        own.name = node.input[2] = f"{node.input[2]}_of_{node.output[0]}"
+    return copy
+
+
 class OnnxSession:
     """A graph, or what opens one, in onnxruntime, on the CPU, at its documented best settings, or,
     where not `optimised`, node by node as it is written.
@@ -40,6 +65,9 @@ class OnnxSession:
             levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         )
         options.log_severity_level = 4  # what fails is raised
+        # What only checks gives its maps back after a run: of a large network, whose several
+        # sessions wait for each other, kept ones are many GB.
+        options.enable_cpu_mem_arena = optimised
         # 8-bit products as ONNX says: without VNNI, its fastest kernels saturate sums of two.
         options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
@@ -47,7 +75,7 @@ class OnnxSession:
         try:
             self._session = (
                 ort.InferenceSession(
-                    model.SerializeToString(),
+                    _with_own_zero_points(model).SerializeToString(),
                     options,
                     providers=["CPUExecutionProvider"],
                     disabled_optimizers=_NOT_THE_SAME,

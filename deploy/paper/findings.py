@@ -1,5 +1,6 @@
 """What the paper claims and what the measurements here say of it, in a sentence or two."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from deploy.bench import OURS
@@ -37,7 +38,18 @@ def of_spread(timed: Iterable[Timed]) -> list[str]:
 
 
 def of_sizes(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
-    """Of each network's (megapixels, milliseconds), whether time goes with the pixels."""
+    """Of each network's (megapixels, milliseconds), who is the fastest at each size, and whether
+    time goes with the pixels."""
+    by_size: dict[float, list[tuple[float, str]]] = {}
+    for label, own in points.items():
+        for size, ms in own:
+            by_size.setdefault(size, []).append((ms, label))
+    firsts = Counter(min(several)[1] for several in by_size.values() if len(several) > 1)
+    fastest = ", ".join(f"{label} at {n} of {firsts.total()}" for label, n in firsts.most_common())
+    return [*([f"Fastest at each size: {fastest}."] if fastest else []), *_of_growth(points)]
+
+
+def _of_growth(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
     found = []
     for label, own in points.items():
         (least, fast), (most, slow) = min(own), max(own)

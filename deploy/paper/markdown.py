@@ -15,7 +15,7 @@ def to_markdown(page: Page, where: str = "", picture: str = "") -> str:
         parts.append(f"![{page.view.title}]({picture})")
     parts += page.remarks
     if page.findings:
-        parts.append(" ".join(["**What holds here.**", *page.findings]))
+        parts.append(" ".join(["**What holds here, and what does not.**", *page.findings]))
     if page.checks:
         parts.append(" ".join(["**To look at.**", *(f"{check}." for check in page.checks)]))
     if page.notes:

@@ -70,20 +70,20 @@ def measure(job: Job, bench_: Bench, setting: Setting, on_step: Callable[[str], 
         raise
     except HmsegError as error:
         failed = str(error)
-    except MemoryError:
-        failed = "out of memory"
     except Exception as error:  # a mistake of ours, or a peer's: the other networks are measured
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise NoRoomError(
                 f"no room on the disk while {job} was measured ({error.filename or error.strerror})"
                 "; free the disk, and the same command goes on"
             ) from error
-        failed = _unexpected(error)
+        failed = unexpected(error)
     return Record(job, setting, macs, parameters, weights, now(), seconds, result, failed)
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
     """In a line what no one foresaw, and where it happened."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
     where = traceback.extract_tb(error.__traceback__)[-1]
     try:
         said = f": {one_line(error)}" if str(error).strip() else ""

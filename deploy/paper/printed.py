@@ -103,6 +103,8 @@ TABLE_1 = (
         "erfnet", "ERFNet", "erfnet", ("512x1024",),
         printed=Printed("27.7", "20", "", "11.2", "89.3"),
         notes=(
+            Note("gmacs", "4% more than the network has",
+                 source=f"{COUNTED} Eromera/erfnet_pytorch @d4a46fa"),
             Note("mparams", "a slip of the decimal point", "2.06",
                  f"{COUNTED} Eromera/erfnet_pytorch @d4a46fa; its paper says 2.06"),
         ),
@@ -155,6 +157,8 @@ TABLE_1 = (
         "mobilenetv3", "MobileNetV3", "lraspp-mobilenet-v3-large", FULL,
         printed=Printed("9.74", "1.51", "72.4", "46.6", "21.5"),
         notes=(
+            Note("gmacs", "5% more than the network has at this size, 3% more than the 9.48 "
+                 "that it has at 1025x2049", source=f"{COUNTED} tensorflow/models"),
             Note("miou", "a validation figure among test figures"),
             Note("fps", "no source in its own paper"),
         ),
@@ -167,8 +171,9 @@ TABLE_1 = (
                  source="names of layers in lixincn2015/Partial-Order-Pruning @e136726; inferred"),
             Note("gmacs", "less than its backbone alone has (31.2)", "41.6",
                  f"{COUNTED} its prototxt @e136726"),
-            Note("mparams", "less than its backbone alone has (8.02); 6.7 M and 28.3 G are ICNet's "
-                 "true counts", "13.1", f"{COUNTED} its prototxt @e136726"),
+            Note("mparams", "less than its backbone alone has (8.02); of ICNet 6.7 M and 28.3 G "
+                 "are published, of FasterSeg 28.2 G: whose this row's are is unknown",
+                 "13.1", f"{COUNTED} its prototxt @e136726; FasterSeg's: the README of iNAS"),
             Note("fps", "with TensorRT 3.0.4 on a GTX 1080 Ti", source="its README"),
         ),
     ),

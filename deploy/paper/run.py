@@ -1,19 +1,22 @@
 """Measuring what some views still lack: killed anywhere, the same call goes on."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.paper.current import current
 from deploy.paper.jobs import Job
 from deploy.paper.measure import Bench, measure
-from deploy.paper.networks import absent, count, refuses
+from deploy.paper.networks import NoRoomError, absent, count, refuses
 from deploy.paper.records import Records, Setting
 from deploy.paper.views import View
 from lut.errors import WorkError
 
 # What a network costs besides its calls, in the unit of 1e9 multiply-adds: exporting, compiling.
 _FIXED = 15.0
+_RECORD_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def measure_views(
     """Measure what the records do not hold on this setting, of the networks as they are today; each
     is on disk when the next begins. What failed before is tried again.
 
-    Returns a line for each network that failed. Raises UserError for a full disk.
+    Returns a line for each network that failed. Raises NoRoomError for a full disk.
     """
     jobs = jobs_of(views)
     own = records.of(setting)
@@ -70,6 +73,7 @@ def measure_views(
         def tell(step: str, *, lasting: bool = False, number: int = number, job: Job = job) -> None:
             on_progress(Progress(number, len(jobs), job, step, clock.left_s(), lasting))
 
+        _require_room(records.path)
         tell("begins", lasting=True)
         record = measure(job, bench, setting, tell)
         records.append(record)
@@ -78,6 +82,14 @@ def measure_views(
             tell(f"failed: {record.failed}", lasting=True)
         clock.finish(job)
     return failures
+
+
+def _require_room(file: Path) -> None:
+    """Before the work, not after it: a line of records, a table and its picture have to fit."""
+    if file.parent.exists() and shutil.disk_usage(file.parent).free < _RECORD_BYTES:
+        raise NoRoomError(
+            f"no room on the disk for {file}; free the disk, and the same command goes on"
+        )
 
 
 def _work(job: Job) -> float:

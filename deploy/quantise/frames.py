@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from deploy.images import find_images, read_image, resize_image
 from deploy.metadata import Metadata
-from deploy.quantise.request import MOST
 from hmseg.data.camvid import LABEL_MAP
 from hmseg.data.classes import CAMVID
 from hmseg.data.dataset import Frame, SegmentationData
@@ -77,7 +76,7 @@ class Frames:
         return sum(image_size(path) != wanted for path in self.paths)
 
 
-def open_frames(folder: Path, metadata: Metadata, most: int = MOST) -> Frames:
+def open_frames(folder: Path, metadata: Metadata, most: int) -> Frames:
     """The frames of a folder, at most `most`, evenly taken in the order of their names.
 
     In CamVid's layout, where a folder ``train`` has its masks in ``trainannot`` beside it, they are

@@ -42,11 +42,19 @@ class _Writer:
         self._nodes = list(graph.node)  # of the copy: they are changed
         self._behind: dict[int | None, list[onnx.NodeProto]] = {}  # what comes after a node
         self._in_front: dict[int, list[onnx.NodeProto]] = {}
-        self._removed: set[int] = set()
+        self._removed = {
+            maker
+            for name in places.maps
+            if (maker := wiring.maker(name)) in places.free
+            and maker is not None
+            and is_free(wiring.nodes[maker], wiring, grids[name].scale, grids[name].zero)
+        }
 
     def write(self) -> None:
         for name in self._places.maps:
-            self._pair(name)
+            # What only goes through a Relu that is left away is rounded once, behind it.
+            if not self._removed.issuperset(self._places.readers[name]):
+                self._pair(name)
         for layer in self._places.layers:
             self._weigh(layer)
         for layer in self._places.means:
@@ -65,11 +73,8 @@ class _Writer:
     def _pair(self, name: str) -> None:
         grid, source = self._grids[name], name
         maker = self._wiring.maker(name)
-        if maker in self._places.free and maker is not None:
-            node = self._wiring.nodes[maker]
-            if is_free(node, self._wiring, grid.scale, grid.zero):
-                source = node.input[0]
-                self._removed.add(maker)
+        if maker is not None and maker in self._removed:
+            source = self._wiring.nodes[maker].input[0]
         scale = self._constant(f"{name}_scale", np.array(grid.scale, np.float32))
         zero = self._constant(f"{name}_zero_point", np.array(grid.zero, np.uint8))
         stored, read = f"{_PREFIX}{name}", f"{_PREFIX}{name}_float"
@@ -77,11 +82,21 @@ class _Writer:
             _node("QuantizeLinear", [source, scale, zero], stored),
             _node("DequantizeLinear", [stored, scale, zero], read),
         ])  # fmt: skip
-        for number in self._places.readers[name]:
+        for number in (*self._places.readers[name], *self._saturating(name)):
             inputs = self._nodes[number].input
             for index, given in enumerate(inputs):
                 if given == name:
                     inputs[index] = read
+
+    def _saturating(self, name: str) -> list[int]:
+        """Relu and Clip nodes that stay and read a map which others read in 8 bits: of what is in
+        memory, as a kernel does."""
+        wiring = self._wiring
+        return [
+            number
+            for number in wiring.readers(name)
+            if number not in self._places.free and wiring.bounds(wiring.nodes[number]) is not None
+        ]
 
     def _weigh(self, layer: Layer) -> None:
         node, original = self._nodes[layer.number], self._wiring.nodes[layer.number]

@@ -315,7 +315,8 @@ class _Finder:
                 continue
             if name not in wiring.outputs and wiring.bounds(wiring.nodes[number]) is not None:
                 found.add(number)
-        return frozenset(found)
+        alone = {n for n in found if found.issuperset(wiring.readers(wiring.nodes[n].input[0]))}
+        return frozenset(alone)
 
 
 def is_free(node: onnx.NodeProto, wiring: Wiring, scale: float, zero_point: int) -> bool:

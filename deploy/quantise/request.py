@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.precision import AUTO
 from deploy.quantise.gate import check_loss
-from deploy.quantise.shipped import has_scales
+from deploy.quantise.shipped_file import has_scales
 from lut.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ def is_quantised(model: "onnx.ModelProto") -> bool:
     """Whether a graph brings scales of its own for its maps."""
     names = {node.op_type for node in model.graph.node}
     return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
-
-
-def in_integer_operators(model: "onnx.ModelProto") -> bool:
-    """Whether layers of a graph are operators on integers, rather than pairs around floats."""
-    return any(
-        node.op_type.startswith("QLinear") or node.op_type in ("ConvInteger", "MatMulInteger")
-        for node in model.graph.node
-    )
 
 
 def _may_have_scales(model: str) -> bool:
@@ -72,12 +64,6 @@ class Request:
         beside these, or has none."""
         if precision not in (INT8, AUTO):
             return
-        if precision == INT8 and file is not None and in_integer_operators(file):
-            raise UserError(
-                f"{model} is quantised in operators of integers (QOperator), which kernels of "
-                "8 bits do not read: save it with quant_format=QuantFormat.QDQ, or leave "
-                "--precision out"
-            )
         if file is not None and is_quantised(file):
             self._refuse(
                 f"{model} is quantised already, and its own scales count: leave {{name}} out"

@@ -1,70 +1,23 @@
-"""The scales that ship with released weights, so that int8 of these asks for no frames.
+"""Released weights in 8 bits by the scales that ship with them, so that int8 of these asks for no
+frames.
 
-A file hmseg/weights/int8/NAME-DATA.json, made by ``python -m benchmarks.release_scales``: the grid
-of each map by its name in the exported graph, and the digest of the weights that they are of.
 Scales are of one resolution and used at any: what they do at another is looked at on a drawn
 street.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import hmseg
-from deploy.grid import Grid
+from deploy.quantise.shipped_file import CALIBRATE, FOLDER, read_scales
 from lut.errors import UserError, WorkError
-from lut.files import write_atomic
-from lut.json_text import parse_json
 
 if TYPE_CHECKING:
     from deploy.graph.source import Source
     from deploy.quantise.places import Places
 
-FOLDER = Path(hmseg.__file__).parent / "weights" / "int8"
 IMAGE = "image"
-_CALIBRATE = "find some of your own: --calibrate FOLDER"
-
-
-@dataclass(frozen=True)
-class ShippedScales:
-    """Of the weights of `model` that were trained on `data`, whose file has the SHA-256 `weights`:
-    the grids of maps, and the layers that are `kept` wide. `made_with` says by what."""
-
-    model: str
-    data: str
-    weights: str
-    resolution: str
-    frames: int
-    kept: tuple[str, ...]
-    maps: Mapping[str, Grid]
-    made_with: Mapping[str, Any]
-
-    def save(self, folder: Path = FOLDER) -> Path:
-        """Write the file; its path."""
-        path = folder / f"{self.model}-{self.data}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
-        return path
-
-
-def has_scales(model: str, folder: Path = FOLDER) -> bool:
-    """Whether scales ship for a name of the zoo."""
-    return any(path.stem.rsplit("-", 1)[0] == model for path in folder.glob("*.json"))
-
-
-def read_scales(model: str, data: str, folder: Path = FOLDER) -> ShippedScales:
-    """Raises UserError where there are none, and for a damaged file."""
-    path = folder / f"{model}-{data}.json"
-    try:
-        found = parse_json(path.read_text())
-        maps = {name: Grid(**grid) for name, grid in found.pop("maps").items()}
-        return ShippedScales(**found | {"kept": tuple(found["kept"]), "maps": maps})
-    except FileNotFoundError:
-        raise UserError(f"no scales ship for {model}'s {data} weights; {_CALIBRATE}") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error}); install hmseg again") from error
 
 
 def keys_of(places: "Places") -> dict[str, str]:
@@ -99,14 +52,14 @@ def with_shipped(
     if scales.weights != digest:
         raise UserError(
             f"the scales that ship for {model} are of other weights than its {data} ones; "
-            f"install hmseg again, or {_CALIBRATE}"
+            f"install hmseg again, or {CALIBRATE}"
         )
     places = find_places(Wiring(source.graph.graph), scales.kept)
     keys = keys_of(places)
     if set(keys.values()) != set(scales.maps):
         raise UserError(
             f"the scales that ship for {model} are of another graph than is exported here (by "
-            f"another version of torch?); {_CALIBRATE}"
+            f"another version of torch?); {CALIBRATE}"
         )
     grids = {name: scales.maps[key] for name, key in keys.items()}
     graph = with_pairs(source.graph, places, grids)
@@ -126,6 +79,6 @@ def with_shipped(
     if figures.equal_clear < LEAST_EQUAL:
         raise WorkError(
             f"{model} at {metadata.resolution}: {said}, where {LEAST_EQUAL:.0%} have to be; "
-            f"{_CALIBRATE}"
+            f"{CALIBRATE}"
         )
     return replace(source, quantised=graph), said

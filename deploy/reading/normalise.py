@@ -18,6 +18,7 @@ from deploy.reading.graph import Graph, TensorType, node_of
 from deploy.reading.settle import fold_constants, settle
 from deploy.reading.steps.adaptive_pool import adaptive_pools_as_matrices
 from deploy.reading.steps.batch_norm import fold_batch_norms
+from deploy.reading.steps.moved_bytes import pairs_around_moved_bytes
 from deploy.reading.steps.tidy import remove_dead_nodes, remove_no_ops
 from deploy.reading.steps.transposes import cancel_transposes
 from deploy.reading.steps.unpool import unpool_by_masks
@@ -25,6 +26,7 @@ from deploy.reading.subgraphs import read_by
 from deploy.reading.tensors import to_array
 
 STEPS: tuple[Callable[[Graph], None], ...] = (
+    pairs_around_moved_bytes,
     remove_no_ops,
     fold_constants,
     cancel_transposes,

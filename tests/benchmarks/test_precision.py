@@ -25,10 +25,11 @@ def record(**sides):
 
 def test_dense_networks_at_one_size_as_users_export_them():
     configs = precision.list_configs(
-        ["mrms", "stdc1-seg"], list(precision.RESOLUTIONS), [2]
+        ["mrms-fitted", "stdc1-seg-fitted"], list(precision.RESOLUTIONS), [2]
     )  # fmt: skip
     assert [(c.model, c.resolution, c.exporter) for c in configs] == [
-        ("mrms", "256x512", ""), ("mrms", "768x1536", ""), ("stdc1-seg", "256x512", "dynamo"),
+        ("mrms-fitted", "256x512", ""), ("mrms-fitted", "768x1536", ""),
+        ("stdc1-seg-fitted", "256x512", "dynamo"),
     ]  # fmt: skip
     assert {c.precision for c in configs} == {FP32.name}
     with pytest.raises(UserError, match="unknown network 'resnet': there are tiny-hmseg"):
@@ -55,6 +56,23 @@ def test_ratios_and_bars():
         "tiny-hmseg-camvid", "256x512", 2, BF16, "1.80", "1.67 [1.50..2.00]", "1.5: met",
         "openvino-bf16", "2.00 [1.80..2.40]", "2.0: met",
     ]  # fmt: skip
+
+
+def test_a_fitted_network_has_the_bars_of_its_own():
+    config = Config("mrms-fitted", "256x512", 2, "labels")
+    sides = {OURS: side(3, 3, 3), BF16: side(1.5, 1.5, 1.5)}
+    ((*row,),) = rows_of({config: record(**sides) | {"config": config.to_json()}})
+    assert row[0] == "mrms-fitted"
+    assert row[6] == "1.6: met"
+
+
+def test_a_row_says_what_the_gate_refused():
+    refused = side(1.5, 1.5, 1.5) | {"compiled": {"refused": "labels differ"}}
+    ((*row,),) = rows_of({CONFIG: record(**{OURS: side(3, 3, 3), BF16: refused})})
+    assert row[5:7] == [
+        "2.00 [2.00..2.00] (the gate: labels differ)",
+        "1.5: met, its labels refused",
+    ]
 
 
 def test_what_failed_says_why():

@@ -105,6 +105,16 @@ def test_a_pass_that_breaks_a_layer_is_refused_and_the_layer_named(index, node, 
     assert "\n" not in text
 
 
+def test_what_is_refused_is_built_where_somebody_asks_to_be_told(small_graph, cpu):
+    told, passes = [], [scale_weight_of_conv(1, 1.05), *network_passes()]
+    built, _ = build_artifact(
+        small_graph, cpu, threads=2, passes=passes, on_refusal=told.append
+    )  # fmt: skip
+    assert "does not match" in str(told[0])
+    assert built.parity["checked"] is False
+    assert built.parity["reason"] == str(told[0])
+
+
 def test_a_pass_that_changes_nothing_is_taken(small_graph, cpu):
     """Else the two tests above might fail for another reason than the weights."""
     passes = [scale_weight_of_conv(0, 1.0), *network_passes()]

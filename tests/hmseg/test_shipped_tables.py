@@ -28,7 +28,7 @@ ESTIMATES = {
 # Versions of the kernels at which the space's own are what they are now: the fourth and the fifth
 # changed dense convolutions (dilated, Winograd's, at stride 2), of which the space has none; what
 # the fifth asks for ahead of pointwise ones was in the caches where a table times them. The sixth
-# changed dense ones again, and inverted residuals wider than any of the space.
+# changed dense ones again, in int8 too, and inverted residuals wider than any of the space.
 SAME_KERNELS = (3, 4, 5, KERNELS_VERSION)
 DATA = Path(lut.__file__).parent / "data"
 TABLES = sorted(path.with_suffix("") for path in DATA.glob("*.jsonl.xz"))  # as users name them

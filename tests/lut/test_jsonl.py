@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import lzma
+import os
 import threading
 
 import pytest
@@ -74,6 +76,24 @@ def test_what_is_appended_while_a_file_is_rewritten_is_in_the_new_one(tmp_path):
 def test_an_unwritable_place(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         append_record(tmp_path, {"a": 1})
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    append_record(path, {"a": 1})
+    write, left = os.write, [3]
+
+    def until_full(handle, data):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(handle, data[: left[0]])
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr("os.write", until_full)
+    with pytest.raises(UserError, match=r"r.jsonl: No space left.*; .* free the disk"):
+        append_record(path, {"a": 2})
+    assert path.read_text() == '{"a": 1}\n'
 
 
 def test_a_packed_file_is_read_where_its_name_without_the_ending_is(tmp_path):

@@ -31,6 +31,7 @@ from deploy.cpu.kernels import (
     conv_int8,
     conv_multiplied,
     conv_winograd,
+    conv_winograd_int8,
     convert,
     depthwise,
     elementwise,
@@ -68,6 +69,7 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.ChannelSlice: (channel_slice,),
     ops.Concat: (concat,),
     ops.Conv: (
+        conv_winograd_int8,
         conv_int8,
         conv_depthwise,
         conv_multiplied,
@@ -98,9 +100,9 @@ MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.Unpool: (unpool,),
 }
 _IN_BYTES = (
-    channel_slice, concat, conv_depthwise, conv_int8, convert, depthwise, elementwise, global_mean,
-    global_pool, inverted_residual, labels_end, local_global, pointwise, pool, resample, resize,
-    stem, stem_block, stem_pair, upsample_add,
+    channel_slice, concat, conv_depthwise, conv_int8, conv_winograd_int8, convert, depthwise,
+    elementwise, global_mean, global_pool, inverted_residual, labels_end, local_global, pointwise,
+    pool, resample, resize, stem, stem_block, stem_pair, upsample_add,
 )  # fmt: skip
 _WIDE = (inverted_residual, pointwise, upsample_add)  # write float32 where asked to
 _FROM_IMAGE = (ops.Stem, ops.StemBlock, ops.StemPair)

@@ -21,13 +21,13 @@ from deploy.cpu.rows.band_bytes import BandInPlace, ByteBand, CopiedBand, ImageB
 from deploy.cpu.rows.codes import Codes
 from deploy.cpu.rows.epilogue import Epilogue, Place, pack_steps
 from deploy.cpu.rows.maps import Map, output_map
-from deploy.cpu.scales import REAL, codes, pack_per_channel, pack_sums, reading, writing
+from deploy.cpu.rows.sums import Sums, unit_of_sums
+from deploy.cpu.scales import codes, pack_per_channel, pack_sums, reading, writing
 from deploy.cpu.tiles import over_lanes
 from deploy.grid import Grid, Scales
 from lut.ops import CHANNELS, Conv
 
 _FLOAT_BYTES = 4
-_ADDS = ("add", "add_channel")  # steps that sums of quanta are taken in
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def pack(
     codes of the steps' maps, weight (O/c, K, c * 4), bias (P, O/c, c) of each of the plain
     convolutions that a transposed one is, multiplier (O/c, c), the steps' vectors."""
     x, *others = scales.inputs
-    unit = scales.output if _folded(op) else REAL
+    unit = unit_of_sums(op, scales.output)
     grouping = Grouping(isa, op)
     group, (cin,) = isa.element.group, grouping.cin
     dense = grouping.dense(np.asarray(weight, np.float32))
@@ -108,13 +108,6 @@ def _biases(
             value = bias.astype(np.int64) - (x.zero - isa.element.offset) * total
             packed.append(pack_per_channel(isa, value.astype(np.int32)))
     return np.stack(packed)
-
-
-def _folded(op: Conv) -> bool:
-    """Whether sums become quanta of the output at once: nothing follows, or one map is added."""
-    if op.wide:
-        return False
-    return not op.then or (len(op.then) == 1 and op.then[0] in _ADDS)
 
 
 def emit(op: Conv, schedule: ConvInt8Schedule, isa: Isa) -> Any:  # noqa: ANN401
@@ -173,6 +166,7 @@ class _Kernel:
             self.x = self.x.as_row()
             self.epilogue.as_row()
             self.y = self.y.as_row()
+        self.finish = Sums(self.op, self.isa, self.epilogue, self.codes, self.multiplier, self.y)
         sizes = [
             [size for phase in phases for size in getattr(phase, axis).sizes]
             for axis in ("rows", "columns")
@@ -242,7 +236,7 @@ class _Kernel:
                 ir.bind(corner[1] + column * phase.columns.step),
             )
             step = phase.rows.step, phase.columns.step
-            self._store(acc, place, (high, wide), step, out, ob)
+            self.finish.store(acc, place, (high, wide), step, out, ob)
 
     def _reduce(
         self, phase: Phase, at: ir.Expr, band: ByteBand, places: list[tuple[ir.Expr, ir.Expr]],
@@ -282,51 +276,3 @@ class _Kernel:
                 taps(block, at + block * (phase.taps * c // element.group), c)
         if tail:
             taps(full, at + full * (phase.taps * c // element.group), tail)
-
-    def _store(
-        self, acc: ir.Registers, corner: Place, size: tuple[int, int], step: tuple[int, int],
-        out: ir.Expr, ob: int,
-    ) -> None:  # fmt: skip
-        """Make numbers of sums and store them: `size` rows and columns, `step` apart."""
-        (high, wide), c = size, self.isa.lanes
-        if not _folded(self.op):
-            self._store_steps(acc, corner, size, step, out, ob)
-            return
-        run = self.isa.element.run if step[1] == 1 else 1
-        for o in range(ob):
-            multiplier = ir.bind(ir.load(self.multiplier, out + o, 0, lanes=c))
-            for y in range(high):
-                row = corner[0] + y * step[0]
-                for begin in range(0, wide, run):
-                    values = [
-                        self._number(
-                            acc[(y * wide + x) * ob + o], multiplier, out + o, row,
-                            corner[1] + x * step[1],
-                        )
-                        for x in range(begin, min(begin + run, wide))
-                    ]  # fmt: skip
-                    self.y.row(row).store(out + o, corner[1] + begin * step[1], *values)
-
-    def _number(
-        self, total: ir.Expr, multiplier: ir.Expr, block: ir.Expr, row: ir.Expr, column: ir.Expr
-    ) -> ir.Expr:
-        """The quanta of one pixel."""
-        c = self.isa.lanes
-        added = self.codes[0].shift(c)
-        if self.op.then:
-            added = self.epilogue.operand(0, block, row, column)
-        return ir.fma(ir.cast(total, "float32", c), multiplier, added, c)
-
-    def _store_steps(
-        self, acc: ir.Registers, corner: Place, size: tuple[int, int], step: tuple[int, int],
-        out: ir.Expr, ob: int,
-    ) -> None:  # fmt: skip
-        """The same where steps follow, which are of real numbers."""
-        c, count = self.isa.lanes, size[0] * size[1] * ob
-        real = ir.Registers(count, c)
-        for o in range(ob):
-            multiplier = ir.bind(ir.load(self.multiplier, out + o, 0, lanes=c))
-            for at in range(o, count, ob):
-                value = ir.cast(acc[at], "float32", c)
-                real[at] = ir.fma(value, multiplier, ir.const(0, c), c)
-        self.epilogue.store(self.y, real, corner, size, step, out, ob)

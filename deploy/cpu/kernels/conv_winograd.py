@@ -9,7 +9,7 @@ would read all weights for one or two tiles.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from deploy.cpu.layout import Array, pack_vector
 from deploy.cpu.rows.band import Inputs, MapBand
 from deploy.cpu.rows.between import Between
 from deploy.cpu.rows.epilogue import Epilogue, pack_steps
-from deploy.cpu.rows.maps import Map
+from deploy.cpu.rows.maps import output_map
 from deploy.cpu.tiles import WEIGHTS_AHEAD, matmul_tile
 from deploy.cpu.winograd_tiles import Axes, TileAxis, Transforms, transforms
 from lut.ops import Conv
@@ -169,22 +169,35 @@ def emit(op: Conv, schedule: ConvWinogradSchedule, isa: Isa) -> Any:  # noqa: AN
     """PrimFunc(maps, other maps, weight, bias, vectors, y)."""
 
     def signature(f: ir.PrimFuncBuilder) -> Callable[[], None]:
-        return _Kernel(op, schedule, isa, f).body
+        return Kernel(op, schedule, isa, f).body
 
     return ir.prim_func("conv", signature)
 
 
-class _Kernel:
+class Vectors(Protocol):
+    """A part of the maps that is read in vectors (`deploy.cpu.rows.band.Band`)."""
+
+    def fill(self, row: ir.Expr, column: ir.Expr, first: ir.Expr = 0) -> None:
+        """As `Band.fill`."""
+
+    def vector(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """A channel block of one pixel, counted through all maps."""
+
+
+class Kernel:
+    """On a task's tiles; another arithmetic replaces what reads maps and constants (`_begin`,
+    `_constants`, `_band`) and `_finish`."""
+
     def __init__(
         self, op: Conv, schedule: ConvWinogradSchedule, isa: Isa, f: ir.PrimFuncBuilder
     ) -> None:
         self.op, self.isa, self.tile = op, isa, schedule.tile
+        self.element = isa.element
         self.transforms = _transforms(op)
         rows, columns = self.transforms
         self.points = rows.points * columns.points
-        self.inputs = Inputs(isa, f, op)
         self.epilogue = Epilogue(isa, op.then, op.output)
-        self.epilogue.operands(f)
+        self._begin(f)
         # Of the output channels: each group, cut so often.
         self.blocks, self.splits = isa.blocks(op.cout), schedule.splits
         self.parts = op.groups * self.splits
@@ -192,13 +205,12 @@ class _Kernel:
             raise ValueError(f"{self.blocks} channel blocks are not cut in {self.parts} parts")
         self.cin = tuple(c // op.groups for c in op.cin)
         self.by_point = schedule.by_point
-        self.element = isa.element
         self.steps = tuple(-(-c // self.element.group) for c in self.cin)
         shape = self.blocks, self.points, sum(self.steps), isa.lanes * self.element.group
         self.weight = f.param("weight", shape, self.element.stored_weights)
-        self.bias = f.param("bias", (self.blocks, isa.lanes))
+        self._constants(f)
         self.epilogue.constants(f)
-        self.y = Map(isa, f, "y", *op.output)
+        self.y = output_map(isa, f, op)
         # Tiles of the largest of the maps of every d-th row and column, and those of a task.
         sizes = [-(-op.output[1 + axis] // op.dilation[axis]) for axis in (0, 1)]
         self.counts = tuple(-(-n // t.outputs) for n, t in zip(sizes, self.transforms, strict=True))
@@ -212,7 +224,24 @@ class _Kernel:
         # A line more than a power of two, or all points of a tile would meet in one set of L1.
         self.plane = (self.tiles * self.in_blocks + 1) * isa.lanes
 
+    def _begin(self, f: ir.PrimFuncBuilder) -> None:
+        """Declare what comes ahead of the weights."""
+        self.inputs = Inputs(self.isa, f, self.op)
+        self.epilogue.operands(f)
+
+    def _constants(self, f: ir.PrimFuncBuilder) -> None:
+        """Declare what follows them, but for the epilogue's."""
+        self.bias = f.param("bias", (self.blocks, self.isa.lanes))
+
+    def _band(self, reach: tuple[int, int]) -> Vectors:
+        """What a task reads."""
+        blocks_of_group = self.in_blocks if self.op.groups > 1 else None
+        band = self.inputs.band(reach, blocks_of_group, self.op.dilation)
+        assert isinstance(band, MapBand)
+        return band
+
     def body(self) -> None:
+        """Compute it all."""
         down, across = (
             -(-n // k) for n, k in zip(self.counts, (self.high, self.wide), strict=True)
         )
@@ -243,9 +272,7 @@ class _Kernel:
         op = self.op
         sizes = zip((self.high, self.wide), self.transforms, strict=True)
         reach = tuple(_reach(op, axis, n * t.outputs) for axis, (n, t) in enumerate(sizes))
-        blocks_of_group = self.in_blocks if op.groups > 1 else None
-        band = self.inputs.band((reach[0], reach[1]), blocks_of_group, op.dilation)
-        assert isinstance(band, MapBand)
+        band = self._band((reach[0], reach[1]))
         v = ir.scratch(self.points * self.plane, self.element.stored)
         with ir.serial(0, self.maps) as number:
             task = on_map(number)
@@ -258,7 +285,7 @@ class _Kernel:
         blocks, c = self.blocks // self.parts, self.isa.lanes
         begin = ir.bind(part * blocks)
         held = blocks if self.by_point else min(self.tile.ob, blocks)
-        products = ir.scratch(self.points * self.tiles * held * c)
+        products = ir.scratch(self.points * self.tiles * held * c, self.element.sums)
 
         def transform_back(first_held: ir.Expr, out: ir.Expr, ob: int) -> None:
             with ir.serial(0, ob) as o:
@@ -284,10 +311,11 @@ class _Kernel:
 
         ir.over_tiles(blocks, self.tile.ob, group)
 
-    def _transform_inputs(self, band: MapBand, v: ir.Buffer, task: Axes, first: ir.Expr) -> None:
+    def _transform_inputs(self, band: Vectors, v: ir.Buffer, task: Axes, first: ir.Expr) -> None:
         """Of the tiles on one map, the first of which has that number."""
         c, (rows, columns) = self.isa.lanes, self.transforms
-        between = self._between(self.points)
+        stored = self.element.stored if self.element.integer else "float32"
+        between = self._between(self.points, stored)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = ir.bind(task[0].input(i)), ir.bind(task[1].input(j))
             with ir.serial(0, self.in_blocks) as block:
@@ -306,10 +334,10 @@ class _Kernel:
                         place = (y * columns.points + x) * self.plane + at
                         self.element.store(v, value, place, lanes=c)
 
-    def _between(self, count: int) -> Between:
+    def _between(self, count: int, dtype: str) -> Between:
         """Memory of vectors, in registers where those of a whole tile fit them."""
         small = self.points <= _IN_REGISTERS and self.isa.registers > _IN_REGISTERS
-        return Between(count, self.isa.lanes, in_registers=small)
+        return Between(count, self.isa.lanes, in_registers=small, dtype=dtype)
 
     def _multiply(
         self, v: ir.Buffer, sink: tuple[ir.Buffer, int, ir.Expr], point: ir.Expr, out: ir.Expr,
@@ -321,9 +349,9 @@ class _Kernel:
         products, held, first = sink
         with ir.serial(0, -(-self.tiles // px)) as t:
             begin = ir.bind(ir.minimum(t * px, self.tiles - px))
-            acc = ir.Registers(px * ob, c)
+            acc = ir.Registers(px * ob, c, self.element.sums)
             for number in range(px * ob):
-                acc[number] = ir.const(0, c)
+                acc[number] = ir.const_int(0, c) if self.element.integer else ir.const(0, c)
             base, step = 0, 0  # input blocks and steps of a sum before the part
             for cin, steps in zip(self.cin, self.steps, strict=True):
                 self._add_part(v, acc, (point, begin, out), (px, ob), (base, step, cin))
@@ -364,9 +392,9 @@ class _Kernel:
         self, source: tuple[ir.Buffer, int, ir.Expr], task: Axes, first: ir.Expr, out: ir.Expr
     ) -> None:
         """One output block of every tile on one map, the first of which has that number."""
-        c, (rows, columns), dilation = self.isa.lanes, self.transforms, self.op.dilation
+        c, (rows, columns) = self.isa.lanes, self.transforms
         products, held, number = source
-        between = self._between(rows.outputs * columns.points)
+        between = self._between(rows.outputs * columns.points, self.element.sums)
         with ir.serial(0, self.high) as i, ir.serial(0, self.wide) as j:
             row, column = task[0].begin(i), task[1].begin(j)
             tile = ir.bind((first + i * self.wide + j) * held + number)
@@ -382,13 +410,16 @@ class _Kernel:
                     between[y * columns.points + x] = value
             for y in between.over(rows.outputs):
                 given = [ir.bind(between[y * columns.points + x]) for x in range(columns.points)]
-                bias = ir.bind(ir.load(self.bias, out, 0, lanes=c))
-                acc = ir.Registers(columns.outputs, c)
-                for x, value in enumerate(columns.result(given, c)):
-                    acc[x] = value + bias
                 place = (
                     ir.bind(task[0].output(row + y)),
                     ir.bind(task[1].output(column)),
                 )
-                size = 1, columns.outputs
-                self.epilogue.store(self.y, acc, place, size, dilation, out, 1)
+                self._finish(columns.result(given, c), place, out)
+
+    def _finish(self, values: list[ir.Expr], place: tuple[ir.Expr, ir.Expr], out: ir.Expr) -> None:
+        """Store a row of outputs of a tile."""
+        bias = ir.bind(ir.load(self.bias, out, 0, lanes=self.isa.lanes))
+        acc = ir.Registers(len(values), self.isa.lanes)
+        for x, value in enumerate(values):
+            acc[x] = value + bias
+        self.epilogue.store(self.y, acc, place, (1, len(values)), self.op.dilation, out, 1)

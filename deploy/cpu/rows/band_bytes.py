@@ -61,6 +61,12 @@ class CopiedBand:
         at = self._at(block, row, column) + lane
         return self._x.isa.element.operand(self._buffer, at)
 
+    def vector(self, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
+        """A channel block of one pixel, int16."""
+        lanes = self._x.isa.lanes
+        found = ir.load(self._buffer, self._at(block, row, column), lanes=lanes)
+        return ir.cast(found, "int16", lanes)
+
 
 class ImageBand:
     """A copy of an image (rows, columns, 4) in the quanta of what the convolution reads: three

@@ -8,10 +8,12 @@ from deploy import ir
 class Between:
     """Vectors by number: in registers, with both loops unrolled, or in memory of the thread."""
 
-    def __init__(self, count: int, lanes: int, *, in_registers: bool) -> None:
+    def __init__(
+        self, count: int, lanes: int, *, in_registers: bool, dtype: str = "float32"
+    ) -> None:
         self._lanes = lanes
-        self._registers = ir.Registers(count, lanes) if in_registers else None
-        self._buffer = None if in_registers else ir.scratch(count * lanes)
+        self._registers = ir.Registers(count, lanes, dtype) if in_registers else None
+        self._buffer = None if in_registers else ir.scratch(count * lanes, dtype)
 
     def over(self, count: int) -> Iterator[ir.Expr]:
         """Numbers below `count`: those of registers are known when the kernel is written."""

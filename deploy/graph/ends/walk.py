@@ -32,7 +32,7 @@ _AXES_KEPT = (
     "Softplus",
     "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Clip", "Softmax", "LogSoftmax", "Exp", "Log",
     "Neg", "Abs", "Sqrt", "Erf", "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Mean", "Sum",
-    "Resize", "Upsample", "Pad", "Slice", "Concat", "Where",
+    "Resize", "Upsample", "Pad", "Slice", "Concat", "Where", "QuantizeLinear", "DequantizeLinear",
 )  # fmt: skip
 
 

@@ -4,7 +4,15 @@ A rule writes the nodes that do what a node of the file's opset does; operators 
 same in all of them. `RULES` is the whole table.
 """
 
-from deploy.reading.opsets import activations, normalisations, quantised, resizing, shapes, windows
+from deploy.reading.opsets import (
+    activations,
+    normalisations,
+    qlinear,
+    quantised,
+    resizing,
+    shapes,
+    windows,
+)
 from deploy.reading.opsets.rule import Rule
 
 RULES: dict[tuple[str, str], Rule] = {
@@ -14,4 +22,5 @@ RULES: dict[tuple[str, str], Rule] = {
     **normalisations.RULES,
     **windows.RULES,
     **quantised.RULES,
+    **qlinear.RULES,
 }

@@ -7,14 +7,20 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from deploy.compile import compile_model
+from deploy.resolution import Resolution
 from deploy.runtime import load
+from deploy.street import draw_street
+from hmseg.data.classes import CAMVID
+from hmseg.data.normalise import MEAN, STD, planes
 from hmseg.train.checkpoint import Checkpoint
-from hmseg.train.quantise import FixedMap, fixed
+from hmseg.train.config import Stage, TrainConfig
+from hmseg.train.quantise import FixedMap, fixed, quantise
 from hmseg.train.trained import trained_network
+from hmseg.zoo import create_model
 from lut.errors import UserError
-from tests.deploy.graph.test_source import checkpoint_of
 from tests.deploy.graphs import photo, segmenter, write
 from tests.deploy.quantise.test_frames import folder_of
 
@@ -64,20 +70,26 @@ def test_a_user_file_calibrated(cli, own):
 
 def test_a_quantised_checkpoint_brings_its_scales(cli, own):
     """What training learned, in the binary and in the file."""
-    checkpoint_of("tiny-mrms-a", own / "run.safetensors", quantised=True)
-    of_run = ("compile", "-m", "run.safetensors", "-r", "64x64", "--precision", "int8")
+    size = Resolution(96, 128)
+    street = draw_street(size)
+    released = create_model("tiny-mrms", pretrained="camvid")
+    network = quantise(released, "tiny-mrms")
+    with torch.no_grad():
+        network(torch.from_numpy(planes(street, MEAN, STD))[None])
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((96, 128), 2, 1),), quantise="int8")
+    Checkpoint(config, 0, CAMVID.names, network.state_dict(), {}, {}).save(Path("run.safetensors"))
+    of_run = ("compile", "-m", "run.safetensors", "-r", str(size), "--precision", "int8")
     done = cli(*of_run, "--save-onnx", "q.onnx", "--threads", 1, "-o", "run.hmseg").succeeded()
     assert "quantising" not in done.err
     graph = onnx.load("q.onnx").graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     found = {(float(constants[n.input[1]]), int(constants[n.input[2]])) for n in pairs}
-    network = fixed(trained_network(Checkpoint.load(Path("run.safetensors")), Path("run")))
-    learned = {(float(m.scale), int(m.zero)) for m in network.modules() if isinstance(m, FixedMap)}
+    constant = fixed(trained_network(Checkpoint.load(Path("run.safetensors")), Path("run")))
+    learned = {(float(m.scale), int(m.zero)) for m in constant.modules() if isinstance(m, FixedMap)}
     assert found == learned
-    image = photo(seed=77)
-    (labels,) = ort.InferenceSession("q.onnx").run(None, {"image": image[None]})
-    assert (load("run.hmseg", threads=1)(image) != labels[0]).mean() < 2e-2
+    (labels,) = ort.InferenceSession("q.onnx").run(None, {"image": street[None]})
+    assert (load("run.hmseg", threads=1)(street) != labels[0]).mean() < 2e-2
     done = cli(*of_run, "--calibrate", "frames", "-o", "x.hmseg")
     assert "the network is quantised already: its own scales count; calibrate none" in done.error
 

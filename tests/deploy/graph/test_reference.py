@@ -3,8 +3,13 @@ import onnx
 import pytest
 
 from deploy.graph.reference import OnnxSession, Reference
+from deploy.quantise.pairs import with_pairs
+from deploy.quantise.places import find_places
+from deploy.quantise.scales import Range, grid_of
+from deploy.quantise.wiring import Wiring
 from lut.errors import UserError
 from tests.deploy.graphs import deployable, photo, segmenter
+from tests.deploy.quantise.maps import conv, graph_of
 
 
 def test_labels_and_logits_of_either_kind_of_graph(tmp_path):
@@ -32,3 +37,21 @@ def test_what_onnxruntime_refuses_is_one_clear_line(small_graph):
     with pytest.raises(UserError, match="onnxruntime cannot run") as caught:
         OnnxSession(model)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_share_a_zero_point():
+    """As torch's exporter writes them; onnxruntime by itself fails at the second one."""
+    graph = graph_of([conv("x", "e", 3), conv("e", "y", 3)], ["y"])
+    places = find_places(Wiring(graph.graph))
+    apart = with_pairs(graph, places, dict.fromkeys(places.maps, grid_of(Range(-4, 4))))
+    shared = onnx.ModelProto()
+    shared.CopyFrom(apart)
+    for node in shared.graph.node:
+        if node.input[0] == "hmseg_q_1_weight":
+            node.input[2] = "hmseg_q_0_weight_zero_point"
+    before, x = shared.SerializeToString(), np.random.default_rng(0).normal(size=(1, 4, 8, 8))
+    found, wanted = (
+        OnnxSession(model).run_batch(x.astype(np.float32))[0] for model in (shared, apart)
+    )
+    np.testing.assert_array_equal(found, wanted)
+    assert shared.SerializeToString() == before

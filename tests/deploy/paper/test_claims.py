@@ -1,5 +1,7 @@
 """Sentences of records that were never measured, against arithmetic by hand."""
 
+from dataclasses import replace
+
 from deploy.paper import findings
 from deploy.paper.claims import (
     of_accuracy,
@@ -7,6 +9,7 @@ from deploy.paper.claims import (
     of_machines,
     of_modules,
     of_print_order,
+    of_searches,
     timed_rows,
 )
 from deploy.paper.views import VIEWS
@@ -92,6 +95,21 @@ def test_modules_each_without_and_with_the_other():
     assert of_modules(timed("table4", a=1.0)) == []
 
 
+def test_what_is_searched():
+    """19.6, 22.1 and 21.0% of mIoU: within what seeds differ by."""
+    asked = "Is it best to search operators, depth and resolution together? At 21.0%, against "
+    rows = timed("table6", hand=2.0, d=2.1, **{"o+d+r": 2.2})
+    assert of_searches(rows) == [
+        f"{asked}22.1% of the best of the others (depth) and 19.6% by hand, that is not shown here."
+    ]
+    ours = replace(rows["o+d+r"], row=replace(rows["o+d+r"].row, miou="28.0"))
+    (better,) = of_searches({"hand": rows["hand"], "o+d+r": ours})
+    assert better.endswith(
+        "At 28.0%, against 19.6% of the best of the others (none: MRMS at half width), yes here."
+    )
+    assert of_searches({"hand": rows["hand"]}) == of_searches({"o+d+r": ours}) == []
+
+
 def test_machines():
     here, there = timed("table5", mrms=4.0, tiny_mrms=2.0), timed("table5", mrms=1.0, tiny_mrms=2.0)
     assert of_machines({"A": here}) == [
@@ -112,3 +130,16 @@ def test_findings():
     ]
     assert findings.of_speeds([]) == findings.of_spread([]) == findings.of_sizes({}) == []
     assert findings.of_stages({}) == []
+
+
+def test_who_is_the_fastest_at_each_size():
+    """At 1 and 2 megapixels one each, at 3 both the first; at 4 there is only one."""
+    points = {
+        "A": [(1.0, 5.0), (2.0, 9.0), (3.0, 11.0), (4.0, 20.0)], "B": [(1.0, 4.0), (2.0, 12.0)],
+        "C": [(3.0, 12.0)],
+    }  # fmt: skip
+    assert findings.of_sizes(points) == [
+        "Fastest at each size: A at 2 of 3, B at 1 of 3.",
+        "A frame takes longer: A 4.0 times for 4.0 times the pixels; B 3.0 times for 2.0 times the "
+        "pixels.",
+    ]

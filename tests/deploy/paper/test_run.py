@@ -1,6 +1,7 @@
 """What is measured, and what a failure does to the rest; nothing is timed here."""
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,3 +81,10 @@ def test_a_disk_that_fills_up_ends_all(tmp_path, monkeypatch):
     with pytest.raises(NoRoomError, match=r"no room on the disk while mrms 64x128 .*/tmp/x\.so"):
         measure_views(views("mrms"), BENCH, setting(), records)
     assert records.all == []
+
+
+def test_no_network_is_measured_whose_record_would_have_no_room(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(NoRoomError, match=r"no room on the disk for .*paper\.jsonl; free the disk"):
+        measure_views(views("mrms"), BENCH, setting(), Records(tmp_path / FILE))
+    assert measured == []

@@ -24,7 +24,7 @@ def folder_of(path, count, size=(64, 64)):
 def test_at_most_so_many_evenly_taken(tmp_path, metadata):
     frames = open_frames(folder_of(tmp_path / "f", 9), metadata, 5)
     assert [path.stem for path in frames.paths] == ["000", "002", "004", "006", "008"]
-    assert len(open_frames(tmp_path / "f", metadata)) == 9
+    assert len(open_frames(tmp_path / "f", metadata, 100)) == 9
     np.testing.assert_array_equal(frames.given(1), photo((64, 64), 2))
     assert not frames.labelled
     assert not frames.notes
@@ -40,18 +40,18 @@ def test_evenly(count, most):
 
 def test_frames_of_other_sizes_are_resized_and_one_alone_is_told(tmp_path, metadata):
     save(tmp_path / "a.png", photo((48, 96)))
-    frames = open_frames(tmp_path, metadata)
+    frames = open_frames(tmp_path, metadata, 100)
     assert frames.given(0).shape == (64, 64, 3)
     assert "one frame alone" in frames.notes[0]
     assert "the frame is resized to 64x64" in frames.notes[1]
     save(tmp_path / "b.png", photo((64, 64)))
-    assert open_frames(tmp_path, metadata).notes == (
+    assert open_frames(tmp_path, metadata, 100).notes == (
         "1 of 2 frames are resized to 64x64, as run does",
     )
 
 
 def test_labels_lie_beside_the_frames_in_camvids_layout(tmp_path, metadata):
-    frames = open_frames(make_camvid(tmp_path, train=3) / "train", metadata)
+    frames = open_frames(make_camvid(tmp_path, train=3) / "train", metadata, 100)
     assert frames.labelled
     assert frames.truth(2).shape == (72, 96)
     assert set(np.unique(frames.truth(0))) <= {*range(11), 255}
@@ -60,11 +60,11 @@ def test_labels_lie_beside_the_frames_in_camvids_layout(tmp_path, metadata):
 def test_why_labels_are_not_used(tmp_path, metadata):
     root = make_camvid(tmp_path / "d", train=3)
     five = read_metadata(deployable(segmenter(classes=5), tmp_path))
-    frames = open_frames(root / "train", five)
+    frames = open_frames(root / "train", five, 100)
     assert not frames.labelled
     assert "trainannot is not used: the network's classes are not CamVid's" in frames.notes[0]
     (root / "trainannot" / "0001TP_000001.png").unlink()
-    frames = open_frames(root / "train", metadata)
+    frames = open_frames(root / "train", metadata, 100)
     assert "trainannot is not used: it has no 0001TP_000001.png" in frames.notes[0]
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_folder_of_frames(tmp_path, metadata):
     }
     for name, message in cases.items():
         with pytest.raises(UserError, match=message):
-            open_frames(tmp_path / name, metadata)
+            open_frames(tmp_path / name, metadata, 100)
     with pytest.raises(UserError, match="0 frames: at least 1"):
         open_frames(tmp_path, metadata, 0)
 
@@ -89,6 +89,6 @@ def test_a_frame_that_is_cut_short_is_named_when_it_is_read(tmp_path, metadata):
     folder_of(tmp_path, 2)
     whole = (tmp_path / "001.png").read_bytes()
     (tmp_path / "001.png").write_bytes(whole[: len(whole) // 2])
-    frames = open_frames(tmp_path, metadata)
+    frames = open_frames(tmp_path, metadata, 100)
     with pytest.raises(UserError, match=r"001\.png: cannot be decoded"):
         frames.given(1)

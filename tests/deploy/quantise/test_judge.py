@@ -22,7 +22,7 @@ def test_figures(tmp_path, output):
         for seed in (0, 1)
     )
     folder = make_camvid(tmp_path / "d", train=2) / "train"
-    frames = open_frames(folder, read_metadata(model))
+    frames = open_frames(folder, read_metadata(model), 100)
     judge = Judge(frames, threads=1)
     session, others = (OnnxSession(with_logits_output(m)) for m in (model, other))
     equal, clear_equal, offs, scores = [], [], [], []

@@ -6,6 +6,7 @@ import pytest
 from onnx.numpy_helper import to_array
 
 from deploy.graph.reference import OnnxSession
+from deploy.graph.stored import mark_stored
 from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import find_places
 from deploy.quantise.scales import Range, grid_of
@@ -149,3 +150,19 @@ def test_products_of_tokens_and_transposed_convolutions():
                   if t.name.endswith("_weight_scale")) == [4, 6]  # fmt: skip
     wanted, got = (OnnxSession(m).run_batch(X)[0] for m in (model, found))
     assert np.abs(got - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def test_a_relu_of_a_map_that_others_read_stays():
+    """A sum goes on as it is and through a ReLU, each with a scale of its own (DDRNet)."""
+    model = graph_of(
+        [
+            conv("x", "p"), node("Add", "p x", "s"), node("Relu", "s", "r"), conv("r", "a"),
+            conv("s", "b"), node("Add", "a b", "y"), conv("y", "z"),
+        ],
+        ["z"],
+    )  # fmt: skip
+    found = quantised(model, r=Range(0, 4))
+    (relu,) = [n for n in found.graph.node if n.op_type == "Relu"]
+    assert relu.input[0] == "hmseg_q_s_float"
+    marked = [n for n in mark_stored(found).graph.node if n.op_type == "Stored"]
+    assert len({n.input[0] for n in marked}) == len(marked)

@@ -16,7 +16,7 @@ from tests.deploy.quantise.test_frames import folder_of
 def test_maps_are_seen_whole_and_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "SAMPLE", 3 * 300)
     model = deployable(segmenter(stride=2), tmp_path)
-    frames = open_frames(folder_of(tmp_path / "f", 3), read_metadata(model))
+    frames = open_frames(folder_of(tmp_path / "f", 3), read_metadata(model), 100)
     shown, told = [], []
     seen = probe.see_maps(
         with_logits_output(model), ["features", "activated"], frames, threads=1,

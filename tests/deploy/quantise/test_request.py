@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from deploy.quantise.request import Request, in_integer_operators, is_quantised
+from deploy.quantise.request import Request, is_quantised
 from lut.errors import UserError
 from tests.deploy.quantise.maps import conv, graph_of, node
 
@@ -65,10 +65,9 @@ def test_a_checkpoint_may_bring_scales(tmp_path: Path) -> None:
     Request().check_model("int8", str(path), None)
 
 
-def test_operators_of_integers_are_refused() -> None:
+def test_operators_of_integers_bring_scales() -> None:
     file = of_integers()
     assert is_quantised(file)
-    assert in_integer_operators(file)
-    with pytest.raises(UserError, match="in operators of integers"):
-        Request().check_model("int8", "mine.onnx", file)
-    Request().check_model("fp32", "mine.onnx", file)
+    Request().check_model("int8", "mine.onnx", file)
+    with pytest.raises(UserError, match="is quantised already"):
+        Request(keep=("a",)).check_model("int8", "mine.onnx", file)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 def frames_of(model, folder):
-    return open_frames(folder, read_metadata(model))
+    return open_frames(folder, read_metadata(model), 100)
 
 
 def test_a_network(model, folder):

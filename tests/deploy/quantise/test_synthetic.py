@@ -32,7 +32,7 @@ def test_the_kernels_are_those_of_a_calibrated_network(which, graph, tmp_path):
     before = model.SerializeToString()
     made_up = with_synthetic_scales(model)
     assert model.SerializeToString() == before
-    frames = open_frames(folder_of(tmp_path / "f", 2), read_metadata(model))
+    frames = open_frames(folder_of(tmp_path / "f", 2), read_metadata(model), 100)
     calibrated = quantise(model, frames, Options(threads=1, gate=False)).graph
     ops = [[node.op_type for node in one.graph.node] for one in (made_up, calibrated)]
     assert ops[0].count("QuantizeLinear") == ops[1].count("QuantizeLinear") > 0

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
-from tests.deploy.reading.files import RNG, Network, assert_same, ops
+from lut.errors import UserError
+from tests.deploy.reading.files import RNG, Network, assert_same, normal_form, ops
 
 
 def _quantise(
@@ -13,58 +15,14 @@ def _quantise(
     return network("QuantizeLinear", x, *names), *names
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.uint8])
-def test_a_quantised_convolution_is_exact(kind: type):
-    network = Network(13)
-    x, scale, zero = _quantise(network, "x")
-    info = np.iinfo(kind)
-    # Half of the range: without VNNI, onnxruntime adds two products in 16 bits, which saturate.
-    w = network.const(RNG.integers(info.min // 2, info.max // 2, (4, 3, 3, 3)).astype(kind))
-    w_scale = network.const(RNG.uniform(0.001, 0.01, 4).astype(np.float32))
-    w_zero = network.const(np.full(4, 0 if kind is np.int8 else 120, kind))
-    y_scale, y_zero = network.const(np.float32(0.05)), network.const(np.uint8(100))
-    bias = network.const(RNG.integers(-500, 500, 4).astype(np.int32))
-    y = network(
-        "QLinearConv",
-        x,
-        scale,
-        zero,
-        w,
-        w_scale,
-        w_zero,
-        y_scale,
-        y_zero,
-        bias,
-        pads=[1, 1, 1, 1],
-        strides=[2, 1],
-    )
-    y = network("MaxPool", y, kernel_shape=[2, 2], strides=[1, 1])
-    y = network("DequantizeLinear", y, y_scale, y_zero)
-    normal = assert_same(network.model(y), tolerance=0)
-    assert "QLinearConv" not in ops(normal)
-
-
-def test_quantised_products_are_exact():
+def test_products_of_integers_are_exact():
     network = Network(13, (1, 6, 8))
-    x, scale, zero = _quantise(network, "x", 0.03, 120)
+    x, _, zero = _quantise(network, "x", 0.03, 120)
     b = network.const(RNG.integers(-64, 63, (8, 5)).astype(np.int8))
-    y_scale, y_zero = network.const(np.float32(0.1)), network.const(np.uint8(130))
-    y = network(
-        "QLinearMatMul",
-        x,
-        scale,
-        zero,
-        b,
-        network.const(np.float32(0.01)),
-        network.const(np.int8(3)),
-        y_scale,
-        y_zero,
-    )
-    y = network("DequantizeLinear", y, y_scale, y_zero)
     z = network("MatMulInteger", x, b, zero, network.const(np.int8(-2)))
-    assert_same(network.model(y, network("Cast", z, to=1)), tolerance=0)
+    assert_same(network.model(network("Cast", z, to=1)), tolerance=0)
     network = Network(13)
-    x, scale, zero = _quantise(network, "x")
+    x, _, zero = _quantise(network, "x")
     w = network.const(RNG.integers(0, 255, (4, 3, 3, 3)).astype(np.uint8))
     y = network("ConvInteger", x, w, zero, network.const(np.uint8(90)), pads=[1, 1, 1, 1])
     assert_same(network.model(network("Cast", y, to=1)), tolerance=0)
@@ -101,18 +59,50 @@ def test_channels_with_scales_of_their_own_and_sixteen_bits(kind: type):
     assert_same(network.model(network("DequantizeLinear", x, scale, zero, axis=1)), tolerance=0)
 
 
-def test_onnxruntimes_own_quantised_operators():
-    network = Network(13)
-    x, scale, zero = _quantise(network, "x")
-    own = {"domain": "com.microsoft"}
-    y_scale, y_zero = network.const(np.float32(0.04)), network.const(np.uint8(110))
-    a = network("QLinearAdd", x, scale, zero, x, scale, zero, y_scale, y_zero, **own)
-    m = network("QLinearMul", a, y_scale, y_zero, x, scale, zero, y_scale, y_zero, **own)
-    s_scale, s_zero = network.const(np.float32(1 / 256)), network.const(np.uint8(0))
-    s = network("QLinearSigmoid", m, y_scale, y_zero, s_scale, s_zero, **own)
-    c = network(
-        "QLinearConcat", y_scale, y_zero, s, s_scale, s_zero, a, y_scale, y_zero, axis=1, **own
-    )
-    g = network("QLinearGlobalAveragePool", c, y_scale, y_zero, y_scale, y_zero, **own)
-    ends = [network("DequantizeLinear", t, y_scale, y_zero) for t in (m, c, g)]
-    assert_same(network.model(*ends), tolerance=0.02)  # a step of the grid, where a half is rounded
+@pytest.mark.parametrize(
+    ("scale", "zero", "axis", "message"),
+    [
+        (np.float32(0), np.uint8(3), 1, "a scale of 0; quantise the network anew"),
+        (np.float32(-0.1), np.uint8(3), 1, "a scale of -0.1"),
+        (np.float32(np.inf), np.uint8(3), 1, "a scale of inf"),
+        (np.float32(1e-40), np.uint8(3), 1, "a scale of 9.99995e-41"),
+        (np.float32(np.nan), np.uint8(3), 1, "are NaN"),
+        (np.full(3, 0.1, np.float32), np.zeros(2, np.uint8), 1, "2 zero points in uint8 for 3"),
+        (np.full(3, 0.1, np.float32), np.zeros(3, np.uint8), 2, "3 scales along axis 2 of a map"),
+        (np.full(3, 0.1, np.float32), np.zeros(3, np.uint8), 7, "3 scales along axis 7 of a map"),
+        (np.float32(0.1), np.int32(300), 1, "numbers of int32 are not read"),
+    ],
+)
+def test_scales_of_no_grid_are_refused(scale, zero, axis: int, message: str):
+    network = Network(17)
+    names = network.const(scale), network.const(zero)
+    y = network("QuantizeLinear", "x", *names, axis=axis)
+    with pytest.raises(UserError, match=message):
+        normal_form(network.model(network("Cast", y, to=1)))
+
+
+def test_scales_of_each_image_are_refused():
+    network = Network(17)
+    y, *_ = network("DynamicQuantizeLinear", "x", outputs=3)
+    with pytest.raises(UserError, match="it finds a scale for each image; quantise the network st"):
+        normal_form(network.model(network("Cast", y, to=1)))
+
+
+@pytest.mark.parametrize(
+    ("element", "scale", "attributes"),
+    [
+        (TensorProto.INT4, (4,), {"axis": 0}),
+        (TensorProto.UINT4, (), {}),
+        (TensorProto.INT4, (4, 3, 1, 1), {"axis": 1, "block_size": 2}),
+        (TensorProto.INT8, (4, 3, 1, 1), {"axis": 1, "block_size": 2}),
+    ],
+)
+def test_weights_of_4_bits_and_of_blocks(element: int, scale: tuple, attributes: dict):
+    network = Network(21, (1, 6, 8, 12), ir_version=10)
+    low = 0 if element == TensorProto.UINT4 else -8
+    codes = helper.make_tensor("w4", element, (4, 6, 1, 1), RNG.integers(low, 8, 24).tolist())
+    network.constants.append(codes)
+    scales = network.const(RNG.uniform(0.01, 0.1, scale).astype(np.float32))
+    w = network("DequantizeLinear", "w4", scales, **attributes)
+    normal = assert_same(network.model(network("Conv", "x", w)))
+    assert ops(normal) == ["Conv"]

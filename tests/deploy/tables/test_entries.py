@@ -69,9 +69,10 @@ def test_types_and_what_bytes_do_are_the_table_s():
     narrow = replace(block, act="none", dtype="int8", wide=True)
     widen = Convert("widen", 160, 2, 2, "int8")
     calls = [str(narrow), str(widen), str(pool), str(with_dtype(FIRST, "bfloat16"))]
-    assert entries_of(calls, [FIRST, pool, block], small) == [(block, 1), (pool, 2), (FIRST, 1)]
+    expected = [(block, 1), (pool, 2), (FIRST, 1)]
+    assert entries_of(calls, [FIRST, pool, block], has_kernel) == expected
     with pytest.raises(WorkError, match="no entry for the kernel"):
-        entries_of([str(replace(block, act="none"))], [block], small)
+        entries_of([str(replace(block, act="none"))], [block], has_kernel)
 
 
 @pytest.mark.parametrize("has", [has_kernel, GpuKernels().has], ids=["cpu", "gpu"])

@@ -90,7 +90,7 @@ def test_a_frame_calls_the_kernels_of_its_entries(target, size, width):
     assert sum(count for _, count in entries) == len(found)
 
 
-@pytest.mark.parametrize(("size", "width"), [((64, 64), 0.5), ((72, 100), 1.0)])
+@pytest.mark.parametrize(("size", "width"), [((96, 128), 0.5), ((72, 100), 1.0)])
 def test_in_8_bits_it_is_the_same_entries(size, width):
     """Of kernels whose bytes saturate, and those in float32 that have no such form."""
     genotype, space, graph = network(size, width)
