@@ -181,12 +181,11 @@ def test_shapes_that_do_not_fit_are_one_line(
 
 
 @pytest.mark.parametrize("op", ["QLinearConv", "QLinearAdd", "QLinearConcat"])
-@pytest.mark.parametrize("many", [0, 1, 2, 4])
+@pytest.mark.parametrize("many", [0, 1, 2, 3])
 def test_too_few_inputs_are_one_line(op: str, many: int, tmp_path: Path) -> None:
     file = quantised(network(), Way("QOperator"), tmp_path)
     node = next(n for n in file.graph.node if n.op_type == op)
     del node.input[many:]
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match="node 'node_") as raised:
         normal_form(file)
-    assert "missing" in str(raised.value) or "not valid" in str(raised.value)
     assert "\n" not in str(raised.value)
