@@ -28,7 +28,7 @@ from deploy.metadata import Metadata
 from deploy.object_cache import ObjectCache
 from deploy.own_file import OwnFile, check_reading, first_misread, own_file
 from deploy.precision import INT8
-from deploy.quantise.request import is_quantised
+from deploy.quantise.request import check_scales
 from deploy.reading.text import one_line
 from deploy.runtime import Network
 from deploy.schedules import Fields
@@ -50,11 +50,8 @@ def build_source(
 ) -> tuple[Artifact, list[Comparison]]:
     """`build_artifact` of what ``--model`` names: a user's own file is compared with. Raises
     UserError for int8 of a network without scales, which would be computed in float32."""
-    if target.precision is INT8 and not is_quantised(given_graph(source)):
-        raise UserError(
-            f"--precision int8: {source.metadata.model} has no scales; hmseg-deploy compile "
-            "--precision int8 --calibrate FOLDER finds some: give the artifact that it writes"
-        )
+    if target.precision is INT8:
+        check_scales(given_graph(source), source.metadata.model)
     if target.precision is INT8 and not has_pairs(source.compiled):
         raise UserError(
             f"--precision int8: no map of {source.metadata.model} is in 8 bits with one scale; "

@@ -19,7 +19,7 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import default_cache
-from deploy.precision import AUTO, parse_precision
+from deploy.precision import AUTO, check_precision_or_auto
 from deploy.quantise.request import MOST, Request
 from deploy.resolution import DEFAULT_RESOLUTION, Resolution, parse_resolution
 from deploy.targets import check_target, resolve_target
@@ -80,8 +80,8 @@ def compile_model(
     not checked.
     """
     check_target(target)
-    if precision not in (None, AUTO):
-        parse_precision(precision)
+    if precision is not None:
+        check_precision_or_auto(precision)
     folder_of_frames = None if calibrate is None else Path(calibrate)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     request = Request(folder_of_frames, calibrate_frames, kept, max_miou_loss)

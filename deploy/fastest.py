@@ -28,7 +28,7 @@ from deploy.quantise.gate import allowed, passes
 from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.report import Report, said
 from deploy.quantise.request import Request, is_quantised
-from deploy.quantise.run import limit_of
+from deploy.quantise.run import check_quantisable, limit_of
 from deploy.quantise.shipped_file import has_scales
 from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
@@ -74,14 +74,17 @@ def build_fastest(
     then, by what `request` allows, where scales ship with the released weights, and where the
     source brings some of its own. What is not timed and checked is not taken: where the target does
     not run at hand, or is emulated, it is fp32. Raises UserError for another target than a CPU, and
-    as `build_source`, `frames_of`, `limit_of` and, but for what int8 loses, `quantise_source`.
+    as `build_source`, `frames_of`, `limit_of` and, but for what int8 loses, `quantise_source`: what
+    is asked of int8 and cannot be, before anything is compiled.
     """
     if target.architecture not in host.FEATURE_FLAGS:
         raise UserError(
             f"--precision auto is for CPUs, not for {target.name}: leave it out for fp32"
         )
     frames = None if request.calibrate is None else frames_of(request, source)
-    limit = None if frames is None else limit_of(frames, request.max_miou_loss)
+    if frames is not None:
+        limit_of(frames, request.max_miou_loss)
+        check_quantisable(source.graph, request.keep)
 
     def built(source: Source, one: Target) -> _Built:
         def say(step: str) -> None:
@@ -103,21 +106,26 @@ def build_fastest(
         else:
             try:
                 found[BF16.name] = built(source, in_precision(target, BF16))
-            except WorkError as error:
+            except (UserError, WorkError) as error:  # of bf16 alone: fp32 was built
                 refused[BF16.name] = str(error)
         try:
             in_bytes, report = _in_8_bits(request, source, threads, on_step)
-            found[INT8.name] = built(in_bytes, in_precision(target, INT8))
         except (_NotTriedError, WorkError) as error:
             refused[INT8.name] = str(error)
         except UserError as error:
             if request.calibrate is not None:
-                raise
-            refused[INT8.name] = str(error)  # pairs of the file's own that kernels do not read
+                raise  # of the frames
+            refused[INT8.name] = str(error)
+        else:
+            try:
+                found[INT8.name] = built(in_bytes, in_precision(target, INT8))
+            except (UserError, WorkError) as error:  # such as pairs that kernels do not read
+                refused[INT8.name] = str(error)
     kept = {name: _by_gate(one.comparisons) for name, one in found.items() if one.comparisons}
     judged_on = "the gate's images, where most differ"
     if frames is not None and len(found) > 1:
         figures = _judge(found, frames, threads, remote, on_step)
+        limit = limit_of(frames, request.max_miou_loss, figures[FP32.name])
         kept = {name: Kept(f.equal, f.equal_clear, f.miou) for name, f in figures.items()}
         judged_on = f"{len(frames)} frames of {request.calibrate}"
         for name, one in figures.items():

@@ -1,4 +1,4 @@
-"""What the maps of a network lie in memory as; sums are float32 in every precision."""
+"""What the maps of a network lie in memory as; sums are float32, of int8 int32."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -97,7 +97,7 @@ INT8 = Precision(
     5e-2,
     ", maps in int8",
     "-int8",
-    "; compile it with --precision bf16",
+    "; compile it with --precision fp32",
     "int8",
     "CPUs",
     most_unexplained=1e-2,
@@ -112,3 +112,10 @@ def parse_precision(text: str) -> Precision:
     if text not in PRECISIONS:
         raise UserError(f"unknown precision {text!r}: choose {', '.join(PRECISIONS)}")
     return PRECISIONS[text]
+
+
+def check_precision_or_auto(text: str) -> None:
+    """Raise UserError for what is neither one of `PRECISIONS` nor `AUTO`."""
+    known = (*PRECISIONS, AUTO)
+    if text not in known:
+        raise UserError(f"unknown precision {text!r}: choose {', '.join(known)}")

@@ -29,7 +29,8 @@ from deploy.measure.openvino_peer import start_openvino
 from deploy.measure.peer import Peer
 from deploy.measure.rounds import VisitProtocol
 from deploy.object_cache import ObjectCache
-from deploy.precision import BF16, FP32
+from deploy.precision import BF16, FP32, INT8, Precision
+from deploy.quantise.request import is_quantised
 from deploy.runtime import Network, open_artifact
 from deploy.schedules import Fields
 from deploy.target import Target
@@ -124,26 +125,29 @@ class CpuBackend(Backend):
     def peers(
         self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
     ) -> Mapping[str, Callable[[], Peer]]:
-        """onnxruntime with as many threads, on the graph that the artifact was compiled from."""
-
-        def start() -> Peer:
-            session = OnnxSession(source.graph, threads=threads)
-            precision = "int8" if is_quantised(source.graph) else FP32.name
-            return Peer(lambda: session.run(given)[0], precision=precision)
-
-        return {"onnxruntime": start}
+        """onnxruntime with as many threads, on the graph that the artifact was compiled from; of a
+        network in 8 bits by scales that were found for it, on that in float32."""
+        return {"onnxruntime": partial(_start_onnxruntime, source.graph, given, threads)}
 
     def optional_peers(
         self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
     ) -> Mapping[str, Callable[[], Peer]]:
         """OpenVINO, on the same graph."""
-        return {"OpenVINO": partial(start_openvino, source.graph, given, threads)}
+        precision = _precision_of(source.graph)
+        return {"OpenVINO": partial(start_openvino, source.graph, given, threads, precision)}
 
     def low_precision_peers(
         self, artifact: Artifact, source: "Source", given: NDArray[Any], threads: int
     ) -> Mapping[str, Callable[[], Peer]]:
-        """OpenVINO in bfloat16, as it is where nobody asks for float32."""
-        return {"OpenVINO bf16": partial(start_openvino, source.graph, given, threads, BF16)}
+        """OpenVINO in bfloat16, as it is where nobody asks for float32; and both on the pairs of a
+        network in 8 bits by scales that were found for it."""
+        found: dict[str, Callable[[], Peer]] = {
+            "OpenVINO bf16": partial(start_openvino, source.graph, given, threads, BF16)
+        }
+        if (graph := source.quantised) is not None:
+            found["onnxruntime int8"] = partial(_start_onnxruntime, graph, given, threads)
+            found["OpenVINO int8"] = partial(start_openvino, graph, given, threads, INT8)
+        return found
 
     def tuning_bench(
         self, job: Job, rule: Artifact, threads: int, remote: Remote | None, *, emulated: bool
@@ -169,10 +173,14 @@ class CpuBackend(Backend):
         return "on the device: hmseg-deploy verify {} --device ssh:HOST, adb, or with --rpc-key KEY"
 
 
-def is_quantised(graph: onnx.ModelProto) -> bool:
-    """Whether a graph has scales of its own: by QuantizeLinear, or operators of integers."""
-    kinds = {node.op_type for node in graph.graph.node}
-    return bool(kinds & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"})
+def _start_onnxruntime(graph: onnx.ModelProto, given: NDArray[Any], threads: int) -> Peer:
+    session = OnnxSession(graph, threads=threads)
+    return Peer(lambda: session.run(given)[0], precision=_precision_of(graph).name)
+
+
+def _precision_of(graph: onnx.ModelProto) -> Precision:
+    """What a peer computes in that follows the graph."""
+    return INT8 if is_quantised(graph) else FP32
 
 
 def link_library(compiled: Compiled, model_bytes: int) -> bytes:

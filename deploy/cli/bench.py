@@ -11,6 +11,8 @@ from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile, title_of
 from deploy.precision import FP32, PeersPrecision
+from deploy.quantise.request import INT8
+from deploy.quantise.shipped_file import has_scales
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -54,7 +56,9 @@ def bench(
         PeersPrecision | None,
         typer.Option(
             help="Of the peers on a CPU: fp32, or any, which adds OpenVINO, if installed, in fp32 "
-            "and bf16. Default: fp32 beside fp32, any beside low precision.",
+            "and bf16, and with --precision int8 of released weights both peers on the graph in 8 "
+            "bits (a model that is a QDQ file is that in both). Default: fp32 beside fp32, any "
+            "beside low precision.",
         ),
     ] = None,
     place: places.PlaceOptions,
@@ -84,7 +88,7 @@ def bench(
     if artifact is None and on.arch is None:
         resolved = backend.measured_target(resolved, options.target_text(on.target, remote))
     with step(f"exporting {model}"):
-        source = options.open_model(model, given, ends, read)
+        source = _with_scales(options.open_model(model, given, ends, read), on.precision, workers)
     from deploy.bench import PEER
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
@@ -116,6 +120,15 @@ def bench(
             raise WorkError(f"--fail-below compares with {PEER}: {reason}")
         if (ratio := result.ratios[PEER].median) < fail_below:
             raise WorkError(f"{PEER} / hmseg is {ratio:.2f}, below --fail-below {fail_below:g}")
+
+
+def _with_scales(source: "Source", precision: str | None, threads: int) -> "Source":
+    """Where int8 is asked for, released weights by the scales that ship with them, if some do."""
+    if precision != INT8 or source.released is None or not has_scales(source.released.model):
+        return source
+    from deploy.quantise.shipped import with_shipped
+
+    return with_shipped(source, threads)[0]
 
 
 def _build(

@@ -19,7 +19,7 @@ from deploy.metadata import (
     check_threshold,
 )
 from deploy.object_cache import ObjectCache, default_cache
-from deploy.precision import AUTO, parse_precision
+from deploy.precision import AUTO, check_precision_or_auto, parse_precision
 from deploy.quantise.gate import check_loss
 from deploy.resolution import Resolution, parse_resolution
 from lut.errors import UserError
@@ -178,9 +178,11 @@ PrecisionOrAuto = Annotated[
     typer.Option(
         "--precision",
         help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
-        "lie in memory as such, sums stay fp32; int8 with --calibrate. compile alone: auto, the "
-        "fastest on this CPU that keeps the labels, int8 among them with --calibrate.",
-        callback=refusing(lambda text: text == AUTO or parse_precision(text)),
+        "lie in memory as such, sums are fp32; int8, whose products are summed in int32, with "
+        "--calibrate or the scales of released weights, a checkpoint or a file. compile alone: "
+        "auto, the fastest on this CPU that keeps the labels, int8 among them where there are "
+        "scales.",
+        callback=refusing(check_precision_or_auto),
     ),
 ]
 MaxMiouLoss = Annotated[

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from deploy.graph.match import Found
-from deploy.graph.stored import on_grid
+from deploy.graph.stored import codes_of
 from deploy.graph.view import Graph, values_between
 from deploy.grid import Grid, Scales
 from lut.ops import (
@@ -53,7 +53,7 @@ def _of_real_mean(found: Found, grids: Grids) -> Found | None:
     if not isinstance(found.operation, GlobalPool):
         return None
     (given,), (mean,) = found.inputs, found.layers.values()
-    on = on_grid(found.weights["weight"])
+    on = codes_of(found.weights["weight"])
     if given not in grids or mean in grids or found.output in grids or on is None:
         return None
     codes, scale = on
@@ -138,7 +138,7 @@ def _layers(
     for name, grid in zip(found.layers, read, strict=True):
         alone = name == "weight"
         given = (packed["weight"], packed["bias"]) if alone else packed[name]
-        on = on_grid(given[0])
+        on = codes_of(given[0])
         if on is None:
             return None
         codes, scale = on

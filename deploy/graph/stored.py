@@ -212,7 +212,7 @@ class _Taker(relax.PyExprMutator):  # type: ignore[misc]
         self.set_var_remap(binding.var, value)
 
 
-def on_grid(
+def codes_of(
     weight: NDArray[np.float32], axis: int = 0
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
     """Weights as int8, and the scale (O,) of each channel along `axis`, where every one is a whole

@@ -6,16 +6,17 @@ import onnx
 from numpy.typing import NDArray
 
 from deploy.measure.peer import Peer
-from deploy.precision import BF16, FP32, Precision
+from deploy.precision import BF16, FP32, INT8, Precision
 from lut.errors import UserError
 
-_HINTS = {FP32: "f32", BF16: "bf16"}
+_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # in 8 bits is what the graph has pairs for
 
 
 def start_openvino(
     graph: onnx.ModelProto, given: NDArray[Any], threads: int, precision: Precision = FP32
 ) -> Peer:
     """A session on this CPU, in this precision, with as many threads; `given` has no batch axis.
+    In int8 the graph has pairs of QuantizeLinear and DequantizeLinear.
 
     Left alone it takes bfloat16 where the CPU computes with it. Raises UserError where OpenVINO is
     not installed, and where its CPU does not.

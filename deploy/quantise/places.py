@@ -40,7 +40,8 @@ class Places:
     `shared` are groups of maps that have one scale. `of_image` are those of the maps that no layer
     has a part in. `free` are Relu and Clip nodes that their output's scale may do the work of, so
     that they need not be there. `means` are layers of such a map's mean, which stays float, as what
-    they give does: their weights alone are in 8 bits."""
+    they give does: their weights alone are in 8 bits. A mean over one axis is a map: its layer is
+    one of `layers`, or kept."""
 
     layers: tuple[Layer, ...]
     maps: tuple[str, ...]
@@ -122,7 +123,9 @@ class _Finder:
     def _means(self, readers: Collection[str]) -> tuple[Layer, ...]:
         found = []
         for number, node in enumerate(self._wiring.nodes):
-            maker = self._wiring.maker(node.input[0]) if node.op_type == "Conv" else None
+            if node.op_type != "Conv" or number in self._computing:
+                continue
+            maker = self._wiring.maker(node.input[0])
             if maker is None or not self._wiring.is_constant(node.input[1]):
                 continue
             mean = self._wiring.nodes[maker]

@@ -14,8 +14,8 @@ _SHOWN = 10  # layers of a sensitivity scan in text
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One way to quantise: how the ranges were found, and the layers that stay wide."""
+class Way:
+    """One to quantise: how the ranges were found, and the layers that stay wide."""
 
     ranges: str
     kept: tuple[str, ...]
@@ -55,11 +55,11 @@ class Report:
     frames: int
     layers: int
     fp32: Figures
-    int8: Choice
-    tried: tuple[Choice, ...]
+    int8: Way
+    tried: tuple[Way, ...]
     maps: Mapping[str, MapRange]
     limit_points: float | None
-    raised: tuple[Choice, ...] = ()
+    raised: tuple[Way, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -72,7 +72,7 @@ class Report:
         """For --json."""
         return {
             "frames": self.frames, "layers": self.layers, "passed": self.passed,
-            "limit_points": self.limit_points, "float": self.fp32.to_json(),
+            "limit_points": self.limit_points, "fp32": self.fp32.to_json(),
             "int8": self.int8.to_json(), "tried": [c.to_json() for c in self.tried],
             "raised": [c.to_json() for c in self.raised],
             "sensitivity": [s.to_json() for s in self.sensitivity],

@@ -24,6 +24,15 @@ def is_quantised(model: "onnx.ModelProto") -> bool:
     return any(name in _OF_INTEGERS or name.startswith("QLinear") for name in names)
 
 
+def check_scales(graph: "onnx.ModelProto", model: str) -> None:
+    """Raise UserError for int8 of a graph without scales, which would be computed in float32."""
+    if not is_quantised(graph):
+        raise UserError(
+            f"--precision int8: {model} has no scales; hmseg-deploy compile --precision int8 "
+            "--calibrate FOLDER finds some: give the artifact that it writes"
+        )
+
+
 def _may_have_scales(model: str) -> bool:
     """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
     made of it."""
@@ -75,7 +84,8 @@ class Request:
         ):
             raise UserError(
                 "--precision int8 needs --calibrate FOLDER: some 100 pictures such as the network "
-                "will see (an ONNX file that is quantised already and released weights need none)"
+                "will see (a file or a checkpoint that is quantised already, and released weights "
+                "with scales, need none)"
             )
 
     def _refuse(self, message: str) -> None:

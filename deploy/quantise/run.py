@@ -1,6 +1,6 @@
 """From a float graph and frames to the same graph in 8 bits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -14,7 +14,7 @@ from deploy.quantise.pairs import with_pairs
 from deploy.quantise.places import Places, find_layers, find_places, matching
 from deploy.quantise.probe import see_ends, see_maps
 from deploy.quantise.ranges import METHODS, MIN_MAX, Seen, error_of, ranges_of
-from deploy.quantise.report import Choice, MapRange, Report
+from deploy.quantise.report import MapRange, Report, Way
 from deploy.quantise.request import is_quantised
 from deploy.quantise.scales import grid_of
 from deploy.quantise.sensitivity import FRAMES, Sensitivity, scan, worst
@@ -22,6 +22,7 @@ from deploy.quantise.wiring import Wiring
 from lut.errors import UserError, WorkError
 
 BEST = "each map's best"
+_NO_LABEL = "no pixel of the masks has a label that counts: what is equal to fp32's decides"
 _JUDGED = 16  # frames that ways to find ranges are compared on
 
 
@@ -63,20 +64,34 @@ def quantise(
     layers that are not there, a limit of mIoU without labels, and frames that cannot be read;
     WorkError where the gate fails with half of the layers kept.
     """
-    if is_quantised(model):
-        raise UserError("the network is quantised already: its own scales count; calibrate none")
+    check_quantisable(model, options.keep)
     run = _Run(model, frames, options, progress)
     return run.quantised()
 
 
-def limit_of(frames: Frames, max_miou_loss: float | None) -> float | None:
+def check_quantisable(model: onnx.ModelProto, keep: Collection[str]) -> None:
+    """Raise UserError for a graph that is quantised already or would have nothing in 8 bits, and
+    for names of layers that are not there. Takes no time."""
+    if is_quantised(model):
+        raise UserError("the network is quantised already: its own scales count; calibrate none")
+    layers = find_layers(Wiring(model.graph))
+    if len(matching(layers, keep)) == len(layers):
+        many = "every layer is kept" if layers else "it has no layer with fixed weights"
+        raise UserError(f"nothing of this network would be in 8 bits: {many}")
+
+
+def limit_of(
+    frames: Frames, max_miou_loss: float | None, fp32: Figures | None = None
+) -> float | None:
     """The points of mIoU that may be lost on frames, where they have labels; None where the labels
-    that are equal decide. Raises UserError for a limit of mIoU without labels."""
-    if frames.labelled:
+    that are equal decide. `fp32` says, where it is known, whether a pixel of the masks counts.
+    Raises UserError for a limit of mIoU without labels."""
+    if frames.labelled and (fp32 is None or fp32.miou is not None):
         return MOST_MIOU_LOSS if max_miou_loss is None else max_miou_loss
     if max_miou_loss is not None:
+        none = " (no pixel of these has one that counts)" if frames.labelled else ""
         raise UserError(
-            "--max-miou-loss goes with frames that have labels beside them; without, "
+            f"--max-miou-loss goes with frames that have labels beside them{none}; without, "
             f"{LEAST_EQUAL:.0%} of the labels are to be equal to fp32's"
         )
     return None
@@ -90,12 +105,10 @@ class _Run:
         self._model, self._frames, self._options = model, frames, options
         self._progress = progress
         self._limit = limit_of(frames, options.max_miou_loss)
+        self._notes = frames.notes
         self._wiring = Wiring(model.graph)
         self._layers = find_layers(self._wiring)
         self._kept = matching(self._layers, options.keep)
-        if len(self._kept) == len(self._layers):
-            many = "every layer is kept" if self._layers else "it has no layer with fixed weights"
-            raise UserError(f"nothing of this network would be in 8 bits: {many}")
         self._judge = Judge(frames, options.threads)
         self._all = list(range(len(frames)))
 
@@ -108,24 +121,30 @@ class _Run:
         maps = ways[best.ranges]
         grids = {name: found.grid for name, found in maps.items()}
         fp32 = self._judge.float_figures(self._all)
+        self._limit = limit_of(self._frames, self._options.max_miou_loss, fp32)
+        if self._frames.labelled and self._limit is None:
+            self._notes = (*self._notes, _NO_LABEL)
         graph, figures = self._build(grids, self._kept, self._all)
-        int8 = Choice(best.ranges, self._named(self._kept), figures)
+        int8 = Way(best.ranges, self._named(self._kept), figures)
         table: tuple[Sensitivity, ...] = ()
-        raised: list[Choice] = []
+        raised: list[Way] = []
         passed = not self._options.gate or passes(fp32, figures, self._limit)
-        if self._options.sensitivity or not passed:
+        # Half of all layers at most, so that what passes is in 8 bits.
+        more = len(self._layers) // 2 - len(self._kept)
+        if self._options.sensitivity or (not passed and more > 0):
             free = [layer for layer in self._layers if layer.name not in self._kept]
             few = self._frames.spread(FRAMES)
             table = scan(self._model, free, grids, self._judge, few, self._progress)
-        if not passed:
-            graph, int8 = self._keep_more(best.ranges, grids, table, fp32, raised)
+        if not passed and more > 0:
+            graph, int8 = self._keep_more(best.ranges, grids, table, fp32, raised, more)
         report = Report(
             len(self._frames), len(self._layers), fp32, int8, tried, maps, self._limit,
-            tuple(raised), table, self._frames.notes,
+            tuple(raised), table, self._notes,
         )  # fmt: skip
         if self._options.gate and not report.passed:
             raise WorkError(
-                f"int8 is not near enough to fp32: {report.lines()[-1]}; {allowed(self._limit)}"
+                f"int8 is not near enough to fp32: {report.lines()[-1]}; {allowed(self._limit)}, "
+                "with at most half of the layers kept wide"
             )
         return QuantisedGraph(graph, report)
 
@@ -170,28 +189,28 @@ class _Run:
             ways[BEST][name] = by_method[least]
         return ways
 
-    def _try(self, ways: Mapping[str, Mapping[str, MapRange]]) -> tuple[Choice, ...]:
+    def _try(self, ways: Mapping[str, Mapping[str, MapRange]]) -> tuple[Way, ...]:
         tried, few = [], self._frames.spread(_JUDGED)
         for way, maps in ways.items():
             self._progress(f"comparing with fp32: ranges by {way}")
             grids = {name: found.grid for name, found in maps.items()}
             figures = self._build(grids, self._kept, few)[1]
-            tried.append(Choice(way, self._named(self._kept), figures))
+            tried.append(Way(way, self._named(self._kept), figures))
         return tuple(tried)
 
     def _keep_more(
         self, ranges: str, grids: Mapping[str, Grid], table: tuple[Sensitivity, ...],
-        fp32: Figures, raised: list[Choice],
-    ) -> tuple[onnx.ModelProto, Choice]:  # fmt: skip
-        """With 1, 2, 4 ... of the layers that hurt most kept wide, up to half of all."""
+        fp32: Figures, raised: list[Way], most: int,
+    ) -> tuple[onnx.ModelProto, Way]:  # fmt: skip
+        """With 1, 2, 4 ... of the layers that hurt most kept wide, `most` at most."""
         many = 1
         while True:
             more = worst(table, self._kept, many)
             kept = self._kept | frozenset(more)
             self._progress(f"comparing with fp32: {len(kept)} layers kept wide")
             graph, figures = self._build(grids, kept, self._all)
-            raised.append(Choice(ranges, self._named(kept), figures))
-            if passes(fp32, figures, self._limit) or 2 * many > len(self._layers) // 2:
+            raised.append(Way(ranges, self._named(kept), figures))
+            if passes(fp32, figures, self._limit) or 2 * many > most:
                 return graph, raised[-1]
             many *= 2
 

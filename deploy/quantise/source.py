@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deploy.graph.source import Source
 from deploy.quantise.frames import Frames, open_frames
 from deploy.quantise.report import Report
-from deploy.quantise.request import INT8, Request
+from deploy.quantise.request import INT8, Request, check_scales
 from deploy.quantise.run import Options, quantise
 from deploy.quantise.shipped import with_shipped
 
@@ -28,11 +28,13 @@ def quantise_source(
     """The source with its graph in 8 bits, written to a file where that is asked for, and what it
     cost. Where nothing is to be calibrated, int8 of released weights is by the scales that ship
     with them (`with_shipped`); any other source is as it is. Raises as `open_frames`, `quantise`
-    and `with_shipped`."""
+    and `with_shipped`, and UserError where the file would be of a network in float32."""
     if request.calibrate is None:
         if precision == INT8 and source.released is not None:
             source, said = with_shipped(source, threads, progress)
             progress(said)
+        if request.save_onnx is not None:
+            check_scales(source.compiled, source.metadata.model)
         _save(source.compiled, request)
         return source, None
     frames = frames_of(request, source)

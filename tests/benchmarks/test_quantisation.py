@@ -17,7 +17,7 @@ def test_a_small_split(tmp_path, monkeypatch, capsys):
     (found,) = json.loads(out.read_text())["networks"]
     assert found["resolution"] == "72x96"
     assert found["frames"] == 1
-    assert found["report"]["float"]["miou"] is None  # it calibrates without a look at masks
+    assert found["report"]["fp32"]["miou"] is None  # it calibrates without a look at masks
     assert found["report"]["frames"] == 2
     assert found["bytes"]["int8"] < 0.5 * found["bytes"]["fp32"]
     assert f"{found['miou']['int8']:.2f}" in capsys.readouterr().out

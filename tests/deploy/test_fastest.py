@@ -9,6 +9,7 @@ from deploy.artifact_file import load_artifact, save_artifact
 from deploy.fastest import NEEDS_FRAMES, build_fastest
 from deploy.graph.source import Source
 from deploy.quantise.request import Request
+from deploy.quantise.synthetic import with_synthetic_scales
 from deploy.targets import resolve_target
 from deploy.verify import Comparison
 from lut.errors import UserError, WorkError
@@ -169,3 +170,35 @@ def test_scales_of_its_own(camvid, plain_cpu, monkeypatch):
     monkeypatch.setattr(fastest, "build_source", once)
     choice = build_fastest(source, plain_cpu, threads=1).choice
     assert (asked, choice.refused["int8"]) == (["int8"], "no further")
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_a_precision_that_cannot_be_compiled_leaves_fp32(camvid, small_artifact, monkeypatch, kind):
+    source, frames = camvid
+
+    def build(source, target, **_):
+        made = [Comparison("tvm", "golden", 0.0, 1.0, 0.0, 0.0)]
+        if target.precision.name == kind:
+            raise UserError("this network cannot be compiled")
+        if target.precision.name != "fp32":
+            raise WorkError("not asked")
+        return replace(small_artifact, target=target), made
+
+    monkeypatch.setattr(fastest, "build_source", build)
+    monkeypatch.setattr(fastest, "quantise_source", lambda *_: (source, None))
+    choice = build_fastest(
+        source, resolve_target("znver4"), threads=1, request=Request(frames)
+    ).choice
+    assert choice.precision == "fp32"
+    assert choice.refused[kind] == "this network cannot be compiled"
+
+
+def test_what_is_asked_of_int8_is_checked_before_anything_is_compiled(camvid, monkeypatch):
+    source, frames = camvid
+    monkeypatch.setattr(fastest, "build_source", None)
+    target = resolve_target("znver4")
+    with pytest.raises(UserError, match="--keep stem: no layer has this name"):
+        build_fastest(source, target, threads=1, request=Request(frames, keep=("stem",)))
+    in_bytes = replace(source, graph=with_synthetic_scales(source.graph))
+    with pytest.raises(UserError, match="quantised already"):
+        build_fastest(in_bytes, target, threads=1, request=Request(frames))

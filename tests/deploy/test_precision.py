@@ -1,7 +1,15 @@
 import pytest
 
 from deploy.noise import UNIT, Deviation
-from deploy.precision import BF16, FP16, FP32, PRECISIONS, parse_precision
+from deploy.precision import (
+    BF16,
+    FP16,
+    FP32,
+    INT8,
+    PRECISIONS,
+    check_precision_or_auto,
+    parse_precision,
+)
 from lut.errors import UserError
 
 
@@ -16,10 +24,17 @@ def test_bad_texts(text):
         parse_precision(text)
 
 
+def test_auto_is_named_where_it_may_be_asked_for():
+    for text in ("auto", "int8", "fp32"):
+        check_precision_or_auto(text)
+    with pytest.raises(UserError, match="'fp8': choose fp32, fp16, bf16, int8, auto"):
+        check_precision_or_auto("fp8")
+
+
 def test_only_the_default_needs_no_words():
     """Titles, files and errors name the others."""
     assert (FP32.note, FP32.suffix, FP32.advice) == ("", "", "")
-    for precision in (FP16, BF16):
+    for precision in (FP16, BF16, INT8):
         assert precision.name in precision.note
         assert precision.name in precision.suffix
         assert "fp32" in precision.advice

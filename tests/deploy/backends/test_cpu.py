@@ -14,6 +14,7 @@ from deploy.backends.base import Built, Job
 from deploy.build import build_artifact
 from deploy.graph.reference import OnnxSession
 from deploy.graph.source import Source
+from deploy.quantise.synthetic import with_synthetic_scales
 from deploy.targets import resolve_target
 from lut.errors import UserError
 from lut.ops import Pointwise
@@ -70,6 +71,23 @@ def test_peers(small_artifact, small_graph):
     assert list(found) == ["onnxruntime"]
     output = found["onnxruntime"]().run()
     np.testing.assert_array_equal(output, OnnxSession(small_graph).run(image)[0])
+
+
+def test_peers_in_8_bits(small_artifact, small_graph):
+    """On the pairs, beside those in float32."""
+    image, pairs = photo(), with_synthetic_scales(small_graph)
+    source = Source(small_graph, None, "", quantised=pairs)
+    found = BACKEND.low_precision_peers(small_artifact, source, image, 2)
+    assert list(found) == ["OpenVINO bf16", "onnxruntime int8", "OpenVINO int8"]
+    peer = found["onnxruntime int8"]()
+    assert peer.precision == "int8"
+    np.testing.assert_array_equal(peer.run(), OnnxSession(pairs, threads=2).run(image)[0])
+    given = small_artifact, source, image, 2
+    assert BACKEND.peers(*given)["onnxruntime"]().precision == "fp32"
+    plain = BACKEND.low_precision_peers(small_artifact, Source(small_graph, None, ""), image, 2)
+    assert list(plain) == ["OpenVINO bf16"]
+    own = BACKEND.peers(small_artifact, Source(pairs, None, ""), image, 2)
+    assert own["onnxruntime"]().precision == "int8"
 
 
 def test_an_instruction_set_without_kernels(small_graph, small_artifact):

@@ -8,6 +8,9 @@ from PIL import Image
 from deploy import host
 from deploy.artifact_file import save_artifact
 from deploy.backends.cpu import CpuBackend
+from deploy.cli.bench import _with_scales
+from deploy.graph.source import ReleasedWeights, Source
+from deploy.quantise import shipped
 from tests.deploy.graphs import photo, segmenter, write
 
 QUICK = ["--warmup", "1", "--repeat", "3", "--rounds", "2"]
@@ -102,3 +105,16 @@ def test_bad_input(cli, own, arguments, message):
     done = cli(*own, *arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.error
+
+
+def test_int8_is_by_the_scales_that_ship(small_graph, monkeypatch):
+    """Where the weights are released ones that have some; else the source is as it is."""
+    source = Source(small_graph, None, "")
+    with_some = replace(source, released=ReleasedWeights("tiny-hmseg", "camvid", ""))
+    monkeypatch.setattr(
+        shipped, "with_shipped", lambda one, threads: (replace(one, weights="q"), "")
+    )
+    assert _with_scales(with_some, "int8", 1).weights == "q"
+    others = replace(source, released=ReleasedWeights("tiny-mrms-a", "camvid", ""))
+    for one, precision in ((with_some, None), (others, "int8"), (source, "int8")):
+        assert _with_scales(one, precision, 1) is one

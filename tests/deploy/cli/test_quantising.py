@@ -156,6 +156,25 @@ def test_other_commands_compile_no_network_without_scales(cli, own, command):
     assert "--calibrate FOLDER finds some: give the artifact that it writes" in done.error
 
 
+def test_a_float_network_is_not_written_as_one_in_8_bits(cli, own):
+    """A checkpoint may have scales; this one has none."""
+    config = TrainConfig("tiny-mrms", "camvid", (Stage((96, 128), 2, 1),))
+    state = create_model("tiny-mrms", pretrained="camvid").state_dict()
+    Checkpoint(config, 0, CAMVID.names, state, {}, {}).save(Path("float.safetensors"))
+    of_run = ("compile", "-m", "float.safetensors", "--resolution", "96x128", "-o", "n.hmseg")
+    before = written(own)
+    done = cli(*of_run, "--precision", "int8", "--save-onnx", "q.onnx")
+    assert done.code == 2
+    assert "has no scales" in done.error
+    assert written(own) == before
+    for how in ("int8", "auto"):  # one with scales is calibrated by nobody
+        done = cli("compile", "-m", "mine.onnx", "--precision", how, "--calibrate", "frames",
+                   "--keep", "conv1,conv2", "-o", "n.hmseg")  # fmt: skip
+        assert done.code == 2
+        assert "nothing of this network would be in 8 bits: every layer is kept" in done.error
+    assert written(own) == before
+
+
 def test_in_one_call(own, monkeypatch):
     monkeypatch.chdir(own)
     steps = []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from deploy.graph.importer import import_graph
-from deploy.graph.stored import STORED, has_pairs, mark_stored, on_grid, take_grids
+from deploy.graph.stored import STORED, codes_of, has_pairs, mark_stored, take_grids
 from deploy.graph.view import Graph, activation
 from deploy.grid import Grid
 from lut.errors import UserError
@@ -130,7 +130,7 @@ def test_weights_are_found_on_their_grid(
     codes = rng.integers(-most, most + 1, (channels, *inner)).astype(np.int8)
     scales = (10.0 ** rng.uniform(-6, 3, channels)).astype(np.float32)
     weight = (codes.astype(np.float64) * scales[:, None, None, None]).astype(np.float32)
-    found = on_grid(weight)
+    found = codes_of(weight)
     assert found is not None
     again = found[0].astype(np.float64) * found[1][:, None, None, None]
     np.testing.assert_allclose(again, weight, rtol=2e-6, atol=0)
@@ -139,7 +139,7 @@ def test_weights_are_found_on_their_grid(
 
 def test_weights_that_no_one_quantised_have_no_grid() -> None:
     weight = np.random.default_rng(0).standard_normal((4, 8, 3, 3)).astype(np.float32)
-    assert on_grid(weight) is None
+    assert codes_of(weight) is None
 
 
 def test_the_largest_number_of_a_grid() -> None:

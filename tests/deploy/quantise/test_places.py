@@ -178,3 +178,24 @@ def test_weights_that_are_computed_are_no_layers():
 def test_a_clip_is_free_where_its_output_saturates_there(scale, zero, free):
     wiring = Wiring(graph_of([node("Clip", "x zero six", "y")], ["y"]).graph)
     assert is_free(wiring.nodes[0], wiring, scale, zero) == free
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_layer_of_a_mean_over_one_axis_is_a_layer(axis):
+    """The mean is a map: it has a pair, and what is kept stays wide."""
+    nodes = [
+        conv("x", "a"), conv("a", "b"), node("ReduceMean", "a one", "m", keepdims=1),
+        node("Conv", "m w", "v"), node("Add", "b v", "s"), conv("s", "y"),
+    ]  # fmt: skip
+    channels = 1 if axis == 1 else 4
+    constants = {
+        "one": np.array([axis]), "w": np.ones((4, channels, 1, 1), np.float32),
+    }  # fmt: skip
+    found = places(nodes, ["y"], constants=constants)
+    assert "node_v" in [layer.name for layer in found.layers]
+    assert "m" in found.maps
+    assert found.means == ()
+    found = places(nodes, ["y"], {"node_v"}, constants)
+    assert "node_v" not in [layer.name for layer in found.layers]
+    assert "m" not in found.maps
+    assert found.means == ()

@@ -145,6 +145,31 @@ def test_where_keeping_does_not_help(tmp_path, folder, monkeypatch):
         quantise(model, frames_of(model, folder))
 
 
+def test_no_more_than_half_is_kept(tmp_path, folder, monkeypatch):
+    """What the user keeps counts, so that what passes is in 8 bits."""
+    monkeypatch.setattr("deploy.quantise.gate.LEAST_EQUAL", 1.1)
+    model = spoilt(tmp_path)
+    message = r"1 of 2 layers in 8 bits, kept wide: conv1; .*, with at most half of the layers kept"
+    with pytest.raises(WorkError, match=message):
+        quantise(model, frames_of(model, folder), Options(keep=("conv1",)))
+
+
+def test_masks_without_a_label_are_none(tmp_path):
+    model = deployable(segmenter(stride=2, classes=11), tmp_path)
+    frames = frames_of(model, make_camvid(tmp_path / "d", train=2) / "train")
+
+    class Unlabelled(Frames):
+        def truth(self, index):
+            return np.full_like(super().truth(index), 255)
+
+    empty = Unlabelled(frames.paths, frames.metadata, frames.data)
+    report = quantise(model, empty).report
+    assert report.limit_points is report.fp32.miou is None
+    assert any("no pixel of the masks has a label" in line for line in report.lines())
+    with pytest.raises(UserError, match=r"--max-miou-loss goes .*no pixel of these has one"):
+        quantise(model, empty, Options(max_miou_loss=1.0))
+
+
 def test_masks_are_judged_by_their_pixels(tmp_path, folder):
     model = segmenter(stride=2)
     model.graph.node.append(helper.make_node("Sigmoid", ["scores"], ["odds"], name="odds"))

@@ -161,3 +161,31 @@ def test_what_is_wrong_is_one_line(
     with pytest.raises(UserError, match=message) as raised:
         normal_form(changed(file, index, value))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (8, np.zeros(3, np.int32), r"a bias of shape \(3,\) for weights of 8 outputs"),
+        (8, np.zeros(1, np.int32), r"a bias of shape \(1,\) for weights of 8 outputs"),
+        (3, np.int8(1), "its weights have 0 axes"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_one_line(
+    index: int, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    file = quantised(network(), Way("QOperator"), tmp_path)
+    with pytest.raises(UserError, match=message) as raised:
+        normal_form(changed(file, index, value))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("op", ["QLinearConv", "QLinearAdd", "QLinearConcat"])
+@pytest.mark.parametrize("many", [0, 1, 2, 3])
+def test_too_few_inputs_are_one_line(op: str, many: int, tmp_path: Path) -> None:
+    file = quantised(network(), Way("QOperator"), tmp_path)
+    node = next(n for n in file.graph.node if n.op_type == op)
+    del node.input[many:]
+    with pytest.raises(UserError, match="node 'node_") as raised:
+        normal_form(file)
+    assert "\n" not in str(raised.value)
