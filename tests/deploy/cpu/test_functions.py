@@ -105,7 +105,6 @@ STEPS: dict[Step, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "swish": lambda x: x / (1 + np.exp(-x)),
-    "softplus": lambda x: np.logaddexp(0, x),
     "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
 
