@@ -43,29 +43,38 @@ def _table(store: Store, name: str, errors_name: str) -> Table:
     accuracies, rows = latest_accuracy(errors), rows_of(records)
     columns = ["network", "exporter", "size", "threads", "ours, ms", "fastest peer",
                "its time / ours", *(f"{peer}'s" for peer in PEERS), "bar", "of the FMA ceiling",
-               f"compile, s, bar {COMPILE_S:.0f}", "error / onnxruntime's", "exact",
-               "labels as in double, onnxruntime's"]  # fmt: skip
+               f"compile, s, bar {COMPILE_S:.0f}"]  # fmt: skip
+    if errors:
+        columns += ["error / onnxruntime's", "exact", "labels as in double, onnxruntime's"]
     cells = []
     for row in rows:
         config = row.config
-        sides = accuracies.get((config.model, config.resolution, config.exporter), {})
         cells.append([
             config.named, config.exporter, config.resolution, config.threads,
             "" if row.failed else f"{row.ours_ms:.2f}", row.fastest or "",
             ratio(row.ratio) if row.ratio else "",
             *(_of_peer(row, peer) for peer in PEERS), _bar(row),
             "" if row.share is None else f"{row.share:.0%}", _compile(row),
-            _error(sides.get(OURS)), _error(sides.get(EXACT)), _labels(sides.get(OURS)),
         ])  # fmt: skip
+        if errors:
+            sides = accuracies.get((config.model, config.resolution, config.exporter), {})
+            cells[-1] += [_error(sides.get(OURS)), _error(sides.get(EXACT)),
+                          _labels(sides.get(OURS))]  # fmt: skip
     losing = unique([row.config.model for row in rows if row.loses])
     won = f"A peer wins on {', '.join(losing)}." if losing else "No peer wins."
+    of_errors = (
+        ""
+        if not errors
+        else (
+            "Errors of the scores against double precision on five images, bars "
+            f"{MOST_ERROR[OURS]:g} and with --exact {MOST_ERROR[EXACT]:g} times onnxruntime's own, "
+            f"labels {LEAST_EQUAL:.2%} or as many as onnxruntime's. "
+        )
+    )
     note = (
         "fp32, uint8 image to labels, every copy counted; median [range] over the rounds. Random "
         "weights, batch norm calibrated. Share of the ceiling by the multiply-adds really done. "
-        "Compiled with a cold cache, reading and checking included. Errors of the scores against "
-        f"double precision on five images, bars {MOST_ERROR[OURS]:g} and with --exact "
-        f"{MOST_ERROR[EXACT]:g} times onnxruntime's own, labels {LEAST_EQUAL:.2%} or as many as "
-        f"onnxruntime's. {won}"
+        f"Compiled with a cold cache, reading and checking included. {of_errors}{won}"
     )
     shown = latest(records)
     versions = {

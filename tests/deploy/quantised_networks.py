@@ -72,8 +72,10 @@ def network(resize: str = "linear") -> onnx.ModelProto:
     node("MaxPool", "sum", "small", kernel_shape=[2, 2], strides=[2, 2])
     conv("small", "dense", 16, 8, 3, 3)
     constants["dense_w"][3] = 0  # a channel that training has given up: its bias alone
-    node("LeakyRelu", "dense", "leaky", alpha=0.1)
-    node("AveragePool", "leaky", "even", kernel_shape=[3, 3], pads=[1] * 4)
+    # No tie where the scale stays: a seventh of whole numbers has no halves, a tenth often.
+    node("LeakyRelu", "dense", "leaky", alpha=1 / 7)
+    # Of nine everywhere: means of four and of six, whose scale stays in pairs, are often ties.
+    node("AveragePool", "leaky", "even", kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
     node("GlobalAveragePool", "leaky", "mean")
     conv("mean", "gate", 16, 16, 1, 1)
     node("Sigmoid", "gate", "gate_s")

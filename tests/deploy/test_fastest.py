@@ -154,6 +154,9 @@ def test_scales_of_its_own(camvid, plain_cpu, monkeypatch):
         raise WorkError("no further")
 
     monkeypatch.setattr(fastest, "is_quantised", lambda _: True)
+    monkeypatch.setattr(fastest, "has_pairs", lambda _: False)
+    choice = build_fastest(source, plain_cpu, threads=1).choice
+    assert choice.refused["int8"] == "no map of the file is in 8 bits with one scale"
     monkeypatch.setattr(fastest, "has_pairs", lambda _: True)
     first, plain = fastest.build_source, []
 
