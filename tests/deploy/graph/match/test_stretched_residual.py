@@ -8,22 +8,21 @@ from tests.deploy.graph.nets import TARGETS, Net, kernels_of, max_error, operati
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    ("cin", "cout", "stride", "size", "addition"),
+    ("cin", "cout", "stride", "size", "step"),
     [
-        (1, 8, 1, (5, 6), "relax.add"),
-        (8, 1, 1, (5, 6), "relax.add"),
-        (8, 8, 2, (2, 2), "elementwise"),  # one value per channel, to the input
+        (1, 8, 1, (5, 6), "add_pixel"),
+        (8, 1, 1, (5, 6), "add_pixel"),
+        (8, 8, 2, (2, 2), "add_channel"),  # to the input
     ],
 )
-def test_it_stays_an_addition(cin, cout, stride, size, addition, target):
+def test_it_stays_an_addition(cin, cout, stride, size, step, target):
     net = Net(cin, *size)
     depth = net.depthwise(net.conv("x", 24, act="relu6"), stride=stride, act="relu6")
     model = net.model(net.add(net.conv(depth, cout), "x"))
     block = InvertedResidual(cin, 24, cout, *size, stride=stride)
-    step = Elementwise(8, *size, ("add_channel",))
-    assert placed(model) == [block, *[step] * (addition == "elementwise")]
+    assert placed(model) == [block, Elementwise(8, *size, (step,))]
     names = operations_of(model, target)
-    assert [name for name in names if name not in ("pack", "unpack")] == [block.kind, addition]
+    assert [name for name in names if name not in ("pack", "unpack")] == [block.kind, "elementwise"]
     assert max_error(model, target) < 1e-4
 
 
