@@ -29,11 +29,13 @@ MapSource = Literal["maps", "uint8_nhwc", "float32_nchw"]
 Reduction = Literal["max", "mean", "mean_padded"]  # of a window; `mean_padded` counts its padding
 DType = Literal["float32", "bfloat16", "int8"]  # of the maps in memory
 # What is done to each value of a kernel's output, one step after the other: functions of the value
-# alone; `prelu` with a slope, `scale` with a factor and a shift per channel, which are constants;
-# sums and products with another map of the output's shape, of one value per channel, or per pixel.
+# alone; with constants per channel: `prelu` a slope, `elu` a factor below zero, `scale` a factor
+# and a shift, `clip` the least and the most; sums and products with another map of the output's
+# shape, of one value per channel, or per pixel.
 Step = Literal[
-    "relu", "relu6", "hswish", "sigmoid", "hsigmoid", "swish", "tanh", "gelu", "gelu_tanh", "prelu",
-    "scale", "add", "sub", "mul", "add_channel", "sub_channel", "mul_channel", "mul_pixel",
+    "relu", "relu6", "hswish", "sigmoid", "hsigmoid", "swish", "tanh", "gelu", "gelu_tanh",
+    "softplus", "mish", "prelu", "elu", "scale", "clip", "add", "sub", "mul", "add_channel",
+    "sub_channel", "mul_channel", "add_pixel", "sub_pixel", "mul_pixel",
 ]  # fmt: skip
 Pair = tuple[int, int]  # rows, columns
 Sides = tuple[int, int, int, int]  # top, left, bottom, right

@@ -18,12 +18,14 @@ from lut.ops import DType, Operation, Pair, Step, dtype_of, parse_operation
 _STEPS: dict[Step, str] = {
     "relu": "ReLU", "relu6": "ReLU6", "hswish": "hard swish", "sigmoid": "sigmoid",
     "hsigmoid": "hard sigmoid", "swish": "swish", "tanh": "tanh", "gelu": "GELU",
-    "gelu_tanh": "GELU by tanh", "prelu": "PReLU", "scale": "scale and shift",
+    "gelu_tanh": "GELU by tanh", "softplus": "softplus", "mish": "Mish", "prelu": "PReLU",
+    "elu": "ELU", "scale": "scale and shift", "clip": "clip",
 }  # fmt: skip
 _BESIDE: dict[Step, str] = {  # with another map
     "add": "plus a map", "sub": "minus a map", "mul": "times a map",
     "add_channel": "plus a value a channel", "sub_channel": "minus a value a channel",
-    "mul_channel": "times a value a channel", "mul_pixel": "times a value a pixel",
+    "mul_channel": "times a value a channel", "add_pixel": "plus a value a pixel",
+    "sub_pixel": "minus a value a pixel", "mul_pixel": "times a value a pixel",
 }  # fmt: skip
 _STORED: dict[DType, str] = {"float32": "", "bfloat16": "in bf16", "int8": "in 8 bits"}
 _WAYS = {

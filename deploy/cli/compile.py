@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from deploy.artifact import Artifact, KernelInfo
     from deploy.fastest import Fastest
+    from deploy.quick_timing import QuickTiming
     from deploy.verify import Comparison
 
 MOST_NAMED = 5  # kinds of operators that TVM made
@@ -123,7 +124,8 @@ def compile_model(
         say(left_to_tvm(left, timing.shares if timing else None, untuned))
     if timing:
         for name, times in timing.slower_than.items():
-            say(f"SLOWER than {name} on this machine: at least {times:.2g} times its time")
+            most = f"; {most_of_the_frame(timing)}" if timing.kernels else ""
+            say(f"SLOWER than {name} on this machine: at least {times:.2g} times its time{most}")
     if comparisons:
         say(parity_in_words(artifact, comparisons))
     else:
@@ -162,6 +164,18 @@ def parity_in_words(artifact: "Artifact", comparisons: "Sequence[Comparison]") -
         f"parity{precision.note} with onnxruntime{emulated} on {images} images: logit error "
         f"{worst.max_logit_error:.2g} (allowed {worst.tolerance:.2g}), {differing:.4%} of the "
         f"pixels differ at most{no_ties}"
+    )
+
+
+def most_of_the_frame(timing: "QuickTiming") -> str:
+    """The kernel that takes most of a frame: its share, what it computes and what it is called."""
+    from lut.words import kernel_in_words
+
+    kernel = max(timing.kernels, key=lambda kernel: kernel.median_ms)
+    times = f" in {kernel.calls} calls" if kernel.calls > 1 else ""
+    return (
+        f"most of the frame, {timing.shares[kernel.name]:.0%}{times}, takes {kernel.name}, "
+        f"{kernel_in_words(kernel.spec)}"
     )
 
 

@@ -37,6 +37,7 @@ _TANH_Q = [
     2.54614673232597e-04, 2.44951825885444e-02, 4.64173381486718e-01, 1.00000000000000e+00,
 ]  # fmt: skip
 
+_ARTANH = [2 / (2 * power + 1) for power in range(7, -1, -1)]  # 2 artanh(s) / s by s^2
 
 Let = Callable[[ir.Expr, Callable[[ir.Expr], ir.Expr]], ir.Expr]
 
@@ -119,6 +120,52 @@ def gelu_tanh(value: ir.Expr, lanes: int, let: Let = bound) -> ir.Expr:
         return half * x * (one + tanh(inner, lanes, let))
 
     return let(value, of)
+
+
+def softplus(value: ir.Expr, lanes: int, let: Let = bound) -> ir.Expr:
+    """log(1 + e^value), as the value where it is positive and log(1 + e^-|value|)."""
+    zero = ir.const(0, lanes)
+
+    def of(x: ir.Expr) -> ir.Expr:
+        below = exp_below_zero(ir.select(x < zero, x, zero - x), lanes, let)
+        positive = ir.select(x < zero, zero, x)  # NaN of NaN
+        return let(below, lambda e: positive + _log1p(e, lanes, let))
+
+    return let(value, of)
+
+
+def mish(value: ir.Expr, lanes: int, let: Let = bound) -> ir.Expr:
+    """value tanh(softplus(value)): value n / (n + 2) of n = e (e + 2), e = e^value; from 20 on the
+    quotient is one."""
+    two = ir.const(2, lanes)
+
+    def of(x: ir.Expr) -> ir.Expr:
+        e = exp(ir.select(x > ir.const(20, lanes), ir.const(20, lanes), x), lanes, let)
+        n = let(e, lambda e: e * (e + two))
+        return let(n, lambda n: x * (n / (n + two)))
+
+    return let(value, of)
+
+
+def elu(value: ir.Expr, alpha: ir.Expr, lanes: int, let: Let = bound) -> ir.Expr:
+    """The value, below zero alpha (e^value - 1)."""
+    zero, one = ir.const(0, lanes), ir.const(1, lanes)
+
+    def of(x: ir.Expr) -> ir.Expr:
+        below = exp_below_zero(ir.select(x < zero, x, zero), lanes, let)
+        return ir.select(x < zero, alpha * (below - one), x)
+
+    return let(value, of)
+
+
+def _log1p(e: ir.Expr, lanes: int, let: Let) -> ir.Expr:
+    """log(1 + e) of e from 0 to 1: 2 artanh(s), s = e / (2 + e), at most 1/3, where the series up
+    to s^15 is good to 2e-9 of its value."""
+
+    def of(s: ir.Expr) -> ir.Expr:
+        return let(s * s, lambda square: s * _horner(_ARTANH, square, lanes))
+
+    return let(e / (ir.const(2, lanes) + e), of)
 
 
 def _odd(

@@ -302,10 +302,15 @@ def _function(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
         call = graph.call(output, f"relax.{name}")
         if call is not None:
             return step, call.args[0], 1
+    mish = graph.loops(output, "mish")
+    if mish is not None:
+        return "mish", mish[0], 1
     for x, gate in product_of(graph, output):
         inner = graph.call(gate, "relax.sigmoid")
         if inner is not None and x.same_as(inner.args[0]) and graph.used_once(gate):
             return "swish", x, 2
+        if _tanh_of_softplus(graph, gate, x) and _alone_between(graph, x, output):
+            return "mish", x, 2
     step, x, reads = _written_gelu(graph, output)
     if step is not None and _alone_between(graph, x, output):
         return step, x, reads
@@ -319,7 +324,14 @@ def _function(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
 
 _FUNCTIONS = {
     "nn.silu": "swish", "tanh": "tanh", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh",
+    "nn.softplus": "softplus",
 }  # fmt: skip
+
+
+def _tanh_of_softplus(graph: Graph, value: Expr, x: Var) -> bool:
+    tanh = graph.call(value, "relax.tanh")
+    softplus = None if tanh is None else graph.call(tanh.args[0], "relax.nn.softplus")
+    return softplus is not None and bool(x.same_as(softplus.args[0]))
 
 
 def _written_gelu(graph: Graph, output: Expr) -> tuple[Any, Any, int]:
@@ -387,11 +399,38 @@ def prelu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:
     call = graph.call(output, "relax.nn.leakyrelu")
     if call is not None:
         return call.args[0], np.array(call.attrs.alpha, np.float32)
-    loops = graph.loops(output, "prelu")
-    slope = None if loops is None else graph.constant(loops[1])
-    if loops is None or slope is None or not isinstance(loops[0], relax.Var):
+    return _with_constant(graph, graph.loops(output, "prelu"))
+
+
+def elu_of(graph: Graph, output: Expr) -> tuple[Var, Array] | None:
+    """What an ELU is applied to, and the constant factor that it has below zero."""
+    return _with_constant(graph, graph.loops(output, "elu"))
+
+
+def bounds_of(graph: Graph, output: Expr) -> tuple[Var, Array, Array] | None:
+    """What is clipped, and the constants it is at least and at most, one of which may be
+    infinite."""
+    value, bounds = _clipped(graph, output)
+    if bounds and isinstance(value, relax.Var):
+        return value, np.array(bounds[0], np.float32), np.array(bounds[1], np.float32)
+    for operator, loops, end in (("maximum", "max", np.inf), ("minimum", "min", -np.inf)):
+        call = graph.call(output, f"relax.{operator}")
+        args = list(call.args) if call is not None else graph.loops(output, loops)
+        for pair in (args, args[::-1]) if args is not None and len(args) == 2 else ():
+            found = _with_constant(graph, pair)
+            if found is not None and not np.isnan(found[1]).any():
+                value, bound = found
+                other = np.full_like(bound, end)
+                return (value, bound, other) if end > 0 else (value, other, bound)
+    return None
+
+
+def _with_constant(graph: Graph, pair: Sequence[Expr] | None) -> tuple[Var, Array] | None:
+    """Two that are read, where the second is a constant and the first is none."""
+    second = None if pair is None else graph.constant(pair[1])
+    if pair is None or second is None or graph.constant(pair[0]) is not None:
         return None
-    return loops[0], slope
+    return (pair[0], second) if isinstance(pair[0], relax.Var) else None
 
 
 def spread_of(graph: Graph, output: Expr) -> tuple[Var, tuple[int, int]] | None:

@@ -42,6 +42,9 @@ EXAMPLES = {
     ops.Concat((8, 4), 4, 5): "concatenation 8+4, 4x5",
     ops.ChannelSlice(64, 4, 5, 16, 32): "channels 32 to 47 of 64, 4x5",
     ops.Elementwise(8, 4, 5, ("add", "hswish")): "plus a map then hard swish of 8, 4x5",
+    ops.Elementwise(8, 4, 5, ("sub_pixel", "elu", "clip")): (
+        "minus a value a pixel then ELU then clip of 8, 4x5"
+    ),
     ops.ChannelNorm(8, 4, 5): "layer norm of 8, 4x5",
     ops.Attention(1, 8, 8, 4, 5, 2, 3): "attention of 1 head, 4x5 on 2x3",
     ops.Attention(1, 8, 8, 4, 6, 4, 6, groups=(2, 3)): (

@@ -24,16 +24,20 @@ OPERANDS: dict[Step, Any] = {
     "add_channel": lambda c, h, w: (c, 1, 1),
     "sub_channel": lambda c, h, w: (c, 1, 1),
     "mul_channel": lambda c, h, w: (c, 1, 1),
+    "add_pixel": lambda c, h, w: (1, h, w),
+    "sub_pixel": lambda c, h, w: (1, h, w),
     "mul_pixel": lambda c, h, w: (1, h, w),
 }
-CONSTANTS: dict[Step, int] = {"prelu": 1, "scale": 2}  # vectors of a value per channel
+# Vectors of a value per channel.
+CONSTANTS: dict[Step, int] = {"prelu": 1, "elu": 1, "scale": 2, "clip": 2}
 
 _FUNCTIONS: dict[Step, Any] = {
     "sigmoid": functions.sigmoid, "swish": functions.swish, "tanh": functions.tanh,
-    "gelu": functions.gelu, "gelu_tanh": functions.gelu_tanh,
+    "gelu": functions.gelu, "gelu_tanh": functions.gelu_tanh, "softplus": functions.softplus,
+    "mish": functions.mish,
 }  # fmt: skip
 # Long formulas, which are written once in a loop: unrolled, TVM takes minutes for them.
-LONG: frozenset[Step] = frozenset(_FUNCTIONS)
+LONG: frozenset[Step] = frozenset({*_FUNCTIONS, "elu"})
 
 
 class Epilogue:
@@ -197,7 +201,7 @@ def function(value: ir.Expr, step: Step, lanes: int) -> ir.Expr:
 
 
 def _operand(of: Map, step: Step, block: ir.Expr, row: ir.Expr, column: ir.Expr) -> ir.Expr:
-    if step == "mul_pixel":
+    if step.endswith("_pixel"):
         return ir.splat(of.row(row).value(0, column, 0), of.isa.lanes)
     if step.endswith("_channel"):
         return of.vector(block, 0, 0)
@@ -217,4 +221,10 @@ def _with_constants(value: ir.Expr, step: Step, given: list[ir.Expr], lanes: int
     if step == "scale":
         factor, shift = given
         return value * factor + shift
+    if step == "clip":  # the upper bound last, as ONNX has it; NaN stays
+        value = ir.bind(value)
+        value = ir.bind(ir.select(value < given[0], given[0], value))
+        return ir.select(value > given[1], given[1], value)
+    if step == "elu":
+        return functions.elu(value, given[0], lanes)
     raise AssertionError(step)

@@ -37,13 +37,16 @@ def prelu(node: Node) -> Expr:
 
 def elu(node: Node) -> Expr:
     """x, below zero alpha * (exp(x) - 1)."""
-    alpha = node.attribute("alpha", 1.0)
-    return _below_zero(node, lambda x: number(alpha, x) * (tirx.exp(x) - 1))
+    return _elu(node, node.tensor(0), node.attribute("alpha", 1.0))
 
 
 def celu(node: Node) -> Expr:
     """x, below zero alpha * (exp(x / alpha) - 1)."""
     alpha = node.attribute("alpha", 1.0)
+    if alpha > 0:  # alpha times the ELU of x / alpha
+        factor = constant(alpha, node.dtype())
+        inside = relax.op.divide(node.tensor(0), factor)
+        return relax.op.multiply(_elu(node, inside, 1.0), factor)
     return _below_zero(node, lambda x: number(alpha, x) * (tirx.exp(x / number(alpha, x)) - 1))
 
 
@@ -51,10 +54,15 @@ def selu(node: Node) -> Expr:
     """Gamma * x, below zero gamma * alpha * (exp(x) - 1)."""
     alpha = node.attribute("alpha", 1.6732632423543772)
     gamma = node.attribute("gamma", 1.0507009873554805)
+    return relax.op.multiply(_elu(node, node.tensor(0), alpha), constant(gamma, node.dtype()))
+
+
+def _elu(node: Node, x: Expr, alpha: float) -> Expr:
+    """In loops of this name, whose second input is alpha: `deploy.graph.view.elu_of` finds them."""
     return node.elementwise(
-        lambda x: number(gamma, x) * tirx.Select(x > 0, x, number(alpha, x) * (tirx.exp(x) - 1)),
-        node.tensor(0),
-    )
+        lambda x, alpha: tirx.Select(x > 0, x, alpha * (tirx.exp(x) - 1)),
+        x, constant(alpha, node.dtype()), name="elu",
+    )  # fmt: skip
 
 
 def _below_zero(node: Node, element: Callable[[Scalar], Scalar]) -> Expr:

@@ -185,7 +185,7 @@ class Node:
 
         return self.loops(nest, *arguments, name=name)
 
-    def elementwise(self, element: Callable[..., Scalar], *arguments: Expr) -> Expr:
+    def elementwise(self, element: Callable[..., Scalar], *arguments: Expr, name: str = "") -> Expr:
         """``element(a, b, ...)`` of tensors that are broadcast as numpy does."""
         arguments = tuple(self.bind(argument) for argument in arguments)
         shape = np.broadcast_shapes(*(shape_of(argument) for argument in arguments))
@@ -193,6 +193,7 @@ class Node:
             shape,
             lambda tensors, *place: element(*(spread(tensor, place) for tensor in tensors)),
             *arguments,
+            name=name,
         )
 
 

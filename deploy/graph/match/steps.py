@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from tvm import relax
@@ -11,6 +11,8 @@ from deploy.graph.view import (
     Array,
     Graph,
     activation,
+    bounds_of,
+    elu_of,
     function_of,
     map_of,
     per_channel,
@@ -100,16 +102,21 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) ->
     if step is not None:
         yield steps.after(value, step)
         return
-    found = prelu_of(graph, var)
-    if found is not None and (not alone or graph.used_once(found[0])):
-        slope = per_channel(found[1], shape[0])
-        if slope is not None:
-            yield steps.after(found[0], "prelu", (), (slope,))
-        return
+    ways: tuple[tuple[Step, tuple[Any, ...] | None], ...] = (
+        ("prelu", prelu_of(graph, var)), ("elu", elu_of(graph, var)),
+        ("clip", bounds_of(graph, var)),
+    )  # fmt: skip
+    for step, found in ways:
+        if found is not None:
+            vectors = [per_channel(constant, shape[0]) for constant in found[1:]]
+            known = tuple(vector for vector in vectors if vector is not None)
+            if len(known) == len(vectors) and (not alone or graph.used_once(found[0])):
+                yield steps.after(found[0], step, (), known)
+            return
     apart = graph.call(var, "relax.subtract")
     difference = [tuple(apart.args)] if apart is not None else []
-    ways = (("add", sum_of(graph, var)), ("sub", difference), ("mul", product_of(graph, var)))
-    for name, pairs in ways:
+    pairs_of = (("add", sum_of(graph, var)), ("sub", difference), ("mul", product_of(graph, var)))
+    for name, pairs in pairs_of:
         for value, other in pairs:
             if graph.constant(other) is not None or graph.constant(value) is not None:
                 continue
@@ -122,7 +129,7 @@ def _earlier(graph: Graph, steps: Steps, shape: Shape, *, alone: bool = True) ->
         if graph.constant(other) is not None or graph.constant(value) is not None:
             continue
         kind = _operand(other, shape)
-        if kind in ("", "_channel") and (not alone or graph.used_once(value)):
+        if kind is not None and (not alone or graph.used_once(value)):
             minus = np.full(shape[0], -1, np.float32), np.zeros(shape[0], np.float32)
             added = steps.after(value, f"add{kind}", (other,))  # type: ignore[arg-type]
             yield replace(added, then=("scale", *added.then), vectors=(*minus, *added.vectors))

@@ -11,9 +11,9 @@ from torch.nn import functional
 from deploy import quick_timing
 from deploy.artifact import KernelInfo
 from deploy.artifact_file import load_artifact
-from deploy.cli.compile import left_to_tvm
+from deploy.cli.compile import left_to_tvm, most_of_the_frame
 from deploy.cpu import pipeline
-from deploy.profile import summarise_kernels
+from deploy.profile import KernelProfile, summarise_kernels
 from deploy.runtime import load
 from hmseg.data.normalise import planes
 from tests.deploy.cli.conftest import files
@@ -79,8 +79,23 @@ def test_a_slower_network_is_told_and_in_which_operators(cli, user_onnx, monkeyp
     monkeypatch.setattr(quick_timing, "time_quickly", timed)
     done = cli("compile", "-m", user_onnx, "-t", "x86-64-v2", "-o", "n.hmseg").succeeded()
     assert "8 ms, onnxruntime 2 ms\n" in done.err
-    assert "SLOWER than onnxruntime on this machine: at least 4 times its time\n" in done.err
+    slower = (
+        "SLOWER than onnxruntime on this machine: at least 4 times its time; most of the frame, "
+    )
+    assert slower in done.err
     assert "left to TVM's own lowering, 100% of the frame's time: " in done.err
+
+
+def test_the_kernel_that_takes_most_of_the_frame():
+    spec = "conv cin=16 cout=32 height=64 width=128 kernel=3,3 pad=1,1,1,1"
+    kernels = tuple(
+        KernelProfile(name, "conv", of, calls, ms, 0, 0)
+        for name, of, calls, ms in (("pool_a", "", 1, 1.0), ("conv_b", spec, 2, 3.0))
+    )
+    timing = quick_timing.QuickTiming(1, 4, {}, {}, {}, kernels, {})
+    assert most_of_the_frame(timing) == (
+        "most of the frame, 75% in 2 calls, takes conv_b, convolution 16→32, 3x3, 64x128"
+    )
 
 
 def test_operators_of_one_kind_are_named_together():

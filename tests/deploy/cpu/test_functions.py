@@ -105,7 +105,33 @@ STEPS: dict[Step, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "swish": lambda x: x / (1 + np.exp(-x)),
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_softplus(isa):
+    x = magnitudes(80)
+    got = computed(isa, functions.softplus, x)
+    assert relative(got, np.logaddexp(0, x.astype(np.float64))) <= 4e-7
+    ends = computed(isa, functions.softplus, np.array([-np.inf, np.inf, np.nan], np.float32))
+    np.testing.assert_allclose(ends, [0, np.inf, np.nan], atol=1e-37)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_mish_and_elu_end(isa):
+    x = np.array([-80, 80, 1e30, np.inf, np.nan], np.float32)
+    np.testing.assert_allclose(computed(isa, functions.mish, x), [0, *x[1:]], atol=1e-30)
+
+    def elu(value, lanes):
+        return functions.elu(value, ir.const(0.5, lanes), lanes)
+
+    x = np.array([-np.inf, -1e30, -0.0, 0, 1e-38, 1e30, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(computed(isa, elu, x), [-0.5, -0.5, *x[2:]])
+    x = magnitudes(20)
+    got, negative = computed(isa, elu, x), x < 0
+    assert np.abs(got[negative] - 0.5 * np.expm1(x[negative].astype(np.float64))).max() <= 1e-7
+    np.testing.assert_array_equal(got[~negative], x[~negative])
 
 
 @pytest.mark.parametrize("isa", ISAS)

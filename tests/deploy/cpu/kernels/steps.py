@@ -17,12 +17,12 @@ STEPS = get_args(Step)
 # A few of each sort: each kernel's code for them is the same.
 THEN = st.sampled_from(
     [(), (), ("relu",), ("prelu",), ("add", "relu"), ("swish",), ("scale", "mul_channel"),
-     ("mul_pixel", "add"), ("hsigmoid", "mul")]
+     ("mul_pixel", "add"), ("hsigmoid", "mul"), ("sub_pixel", "clip"), ("elu", "add_pixel")]
 )  # fmt: skip
 _FUNCTIONS = {
     "relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "sigmoid": torch.sigmoid,
     "hsigmoid": F.hardsigmoid, "swish": F.silu, "tanh": torch.tanh, "gelu": F.gelu,
-    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
+    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"), "softplus": F.softplus, "mish": F.mish,
 }  # fmt: skip
 
 
@@ -51,6 +51,10 @@ def follow(y: np.ndarray, then, maps, vectors) -> np.ndarray:
             value = torch.where(value < 0, value * channel(), value)
         elif step == "scale":
             value = value * channel() + channel()
+        elif step == "clip":  # of bounds in the wrong order it is the upper one
+            value = torch.minimum(torch.maximum(value, channel()), channel())
+        elif step == "elu":
+            value = torch.where(value < 0, channel() * torch.expm1(value), value)
         elif step.startswith("add"):
             value = value + torch.from_numpy(next(maps)).double()
         elif step.startswith("sub"):

@@ -80,6 +80,7 @@ def check(op, module, numbers=normal, isa=ISA, run=run):
 @settings(max_examples=8, deadline=None, derandomize=True)
 @drawn(op=convolutions())
 @example(op=Conv((7,), 24, 9, 17, **SAME, then=("add", "prelu", "mul_channel", "mul_pixel")))
+@example(op=Conv((7,), 24, 9, 17, **SAME, then=("add_pixel", "clip", "elu")))
 @example(op=Conv((20, 33), 40, 9, 17, then=("gelu", "mul")))
 @example(op=Conv((64,), 64, 8, 9, **SAME, groups=4))
 @example(op=Conv((7,), 5, 3, 4, (3, 3), pad=(1, 1, 2, 2), spread=(2, 2), then=("relu6",)))

@@ -65,6 +65,8 @@ def test_resample_is_two_products(isa, channels, sizes, taps, then):
 @example(channels=20, height=7, width=9, then=("add", "relu"))
 @example(channels=20, height=1, width=1, then=("hsigmoid",))
 @example(channels=17, height=30, width=40, then=("mul_pixel", "swish", "scale", "prelu"))
+@example(channels=17, height=5, width=9, then=("elu", "mish", "softplus", "sub_pixel", "clip"))
+@example(channels=40, height=5, width=9, then=("clip", "add_pixel"))
 def test_steps_alone(isa, channels, height, width, then):
     assume(then)
     op = Elementwise(channels, height, width, then)

@@ -44,6 +44,23 @@ def test_elementwise(on):
 
 
 @pytest.mark.parametrize("on", exact.FEW)
+def test_a_value_a_pixel_and_bounds(on):
+    op = ops.Elementwise(20, 5, 9, ("sub_pixel", "clip"), "int8")
+    random, x, of_x, of_y = setting(op, 20)
+    other, of_other = random.bytes(1, 1, 5, 9), random.scale()
+    least, most = -random.rng.uniform(0, 1, (2, 20)).astype(f32) * [[1], [-1]]
+    scales = Scales((of_x, of_other), (), of_y)
+    constants = module_of(op).pack(op, on[0], [least, most], scales)
+    arrays = [exact.pack_bytes(on[0], x), exact.pack_bytes(on[0], other)]
+    y = exact.run(emitted(on, op), on, [*arrays, *constants], op.output)
+    real, pixel = [
+        (q.astype(np.float64) - of.zero) * of.scale for q, of in ((x, of_x), (other, of_other))
+    ]
+    value = np.clip(real - pixel, least[:, None, None], most[:, None, None])
+    assert np.abs(y - np.clip(value / of_y.scale + of_y.zero, 0, 255)).max() <= 0.5001
+
+
+@pytest.mark.parametrize("on", exact.FEW)
 def test_a_long_function_is_near(on):
     op = ops.Elementwise(20, 5, 9, ("sigmoid",), "int8")
     _, x, of_x, _ = setting(op, 20)

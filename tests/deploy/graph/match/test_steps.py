@@ -68,6 +68,64 @@ def test_nearly_gelu():
     assert max_error(model, TARGETS[0]) < 1e-4
 
 
+def softplus_tanh(net: Net, x: str) -> str:
+    return net.multiply(x, net.node("Tanh", [net.node("Softplus", [x])]))
+
+
+@pytest.mark.parametrize(
+    ("make", "then"),
+    [
+        (lambda net, x: net.node("HardSigmoid", [x]), ("clip",)),  # the factor goes to the weights
+        (lambda net, x: net.node("HardSigmoid", [x], alpha=0.3, beta=0.4), ("clip",)),
+        (lambda net, x: net.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5), ("hsigmoid",)),
+        (lambda net, x: net.node("Clip", [x, net.number(0), net.number(1)]), ("clip",)),
+        (lambda net, x: net.node("Clip", [x, net.number(-1), net.number(1)]), ("clip",)),
+        (lambda net, x: net.node("Clip", [x, net.number(0.25)]), ("clip",)),
+        (lambda net, x: net.node("Clip", [x, "", net.number(0.25)]), ("clip",)),
+        (lambda net, x: net.node("Min", [net.act(x, "relu"), net.number(1)]), ("relu", "clip")),
+        (lambda net, x: net._node("Max", [net.number(0.5), x], 20), ("clip",)),
+        (lambda net, x: net.node("Elu", [x], alpha=0.5), ("elu",)),
+        (lambda net, x: net.node("Selu", [x]), ("elu", "scale")),
+        (lambda net, x: net.node("Celu", [x], alpha=2.0), ("elu", "scale")),
+        (lambda net, x: net.node("Mish", [x]), ("mish",)),
+        (softplus_tanh, ("mish",)),
+        (lambda net, x: net.node("Softplus", [x]), ("softplus",)),
+    ],
+)  # fmt: skip
+def test_activations_of_other_numbers(make, then):
+    net = Net(16, 5, 7)
+    model = net.model(channels(net, make(net, net.conv("x", 20))))
+    assert placed(model) == [Conv((16,), 20, 5, 7, then=then)]
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
+def test_what_is_no_clip():
+    """Bounds that are computed."""
+    net = Net(16, 5, 7)
+    x = net.conv("x", 20)
+    model = net.model(net.node("Max", [x, net.conv("x", 20)]))
+    assert "clip" not in [step for op in placed(model) for step in getattr(op, "then", ())]
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("operator", "turned", "then"),
+    [
+        ("Add", False, ("add_pixel", "relu")),
+        ("Add", True, ("add_pixel", "relu")),
+        ("Sub", False, ("sub_pixel", "relu")),
+        ("Sub", True, ("add_pixel", "relu")),  # the other sign goes to the weights
+    ],
+)
+def test_one_value_a_pixel(operator, turned, then):
+    net = Net(16, 5, 7)
+    pair = [net.conv("x", 20), net.conv("x", 1)]
+    total = net._node(operator, pair[::-1] if turned else pair, 20)
+    model = net.model(net.act(total, "relu"))
+    assert Conv((16,), 20, 5, 7, then=then) in placed(model)
+    assert max_error(model, TARGETS[0]) < 1e-4
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_convolution_of_the_image_adds_a_map(target):
     """The image is planar, the map as kernels write it."""
