@@ -67,8 +67,8 @@ def test_for_another_cpu(cli, user_onnx, tmp_path):
 def test_auto_says_which_and_why(cli, user_onnx, tmp_path):
     done = cli("compile", "-m", user_onnx, "--precision", "auto", "-o", "n.hmseg").succeeded()
     found = load_artifact(tmp_path / "n.hmseg")
-    (line,) = (line for line in done.err.splitlines() if line.startswith("precision "))
-    assert line == f"precision {found.target.precision}: {found.choice['why']}"
+    lines = done.err.splitlines()
+    assert f"precision {found.target.precision}: {found.choice['why']}" in lines
 
 
 @pytest.mark.parametrize("command", ["verify", "bench", "tune", "lut build"])
