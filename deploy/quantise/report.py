@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.grid import Grid
-from deploy.precision import FP32
 from deploy.quantise.gate import passes, points_lost
 from deploy.quantise.judge import Figures
 from deploy.quantise.sensitivity import Sensitivity
@@ -71,10 +70,10 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
-        return {
+        both = ("fp32", self.fp32), ("int8", self.int8)
+        return {name: found.to_json() for name, found in both} | {
             "frames": self.frames, "layers": self.layers, "passed": self.passed,
-            "limit_points": self.limit_points, FP32.name: self.fp32.to_json(),
-            "int8": self.int8.to_json(), "tried": [c.to_json() for c in self.tried],
+            "limit_points": self.limit_points, "tried": [c.to_json() for c in self.tried],
             "raised": [c.to_json() for c in self.raised],
             "sensitivity": [s.to_json() for s in self.sensitivity],
             "maps": {name: found.to_json() for name, found in self.maps.items()},

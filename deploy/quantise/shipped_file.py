@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploy.grid import Grid
 from lut.errors import UserError
 from lut.files import write_atomic
 from lut.json_text import parse_json
+
+if TYPE_CHECKING:
+    from deploy.grid import Grid
 
 FOLDER = Path(__file__).parents[2] / "hmseg" / "weights" / "int8"
 CALIBRATE = "find some of your own: --calibrate FOLDER"
@@ -28,7 +30,7 @@ class ShippedScales:
     resolution: str
     frames: int
     kept: tuple[str, ...]
-    maps: Mapping[str, Grid]
+    maps: "Mapping[str, Grid]"
     made_with: Mapping[str, Any]
 
     def save(self, folder: Path = FOLDER) -> Path:
@@ -46,6 +48,8 @@ def has_scales(model: str, folder: Path = FOLDER) -> bool:
 
 def read_scales(model: str, data: str, folder: Path = FOLDER) -> ShippedScales:
     """Raises UserError where there are none, and for a damaged file."""
+    from deploy.grid import Grid  # late: NumPy
+
     path = folder / f"{model}-{data}.json"
     try:
         found = parse_json(path.read_text())
