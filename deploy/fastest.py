@@ -29,7 +29,7 @@ from deploy.quantise.judge import Figures, Judge
 from deploy.quantise.report import Report, said
 from deploy.quantise.request import Request, is_quantised
 from deploy.quantise.run import check_quantisable, limit_of
-from deploy.quantise.shipped_file import has_scales
+from deploy.quantise.shipped_file import ships_with
 from deploy.quantise.source import frames_of, quantise_source
 from deploy.quick_timing import choose_protocol
 from deploy.runtime import Network
@@ -152,8 +152,7 @@ def _in_8_bits(
     """The source with scales: by the frames that are named, those that ship with its weights, or
     its own. Raises WorkError where frames show that it loses too much, _NotTriedError where there
     are none of these."""
-    shipped = source.released is not None and has_scales(source.released[0])
-    if request.calibrate is not None or shipped:
+    if request.calibrate is not None or ships_with(source):
 
         def say(step: str) -> None:
             on_step(f"{INT8.name}: {step}")

@@ -10,9 +10,8 @@ from deploy.cli import options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile, title_of
-from deploy.precision import FP32, PeersPrecision
-from deploy.quantise.request import INT8
-from deploy.quantise.shipped_file import has_scales
+from deploy.precision import FP32, INT8, PeersPrecision
+from deploy.quantise.shipped_file import ships_with
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def bench(
 
 def _with_scales(source: "Source", precision: str | None, threads: int) -> "Source":
     """Where int8 is asked for, released weights by the scales that ship with them, if some do."""
-    if precision != INT8 or source.released is None or not has_scales(source.released.model):
+    if precision != INT8.name or not ships_with(source):
         return source
     from deploy.quantise.shipped import with_shipped
 

@@ -8,8 +8,9 @@ import typer
 
 from deploy.cli.console import say, step
 from deploy.cli.options import refusing
+from deploy.precision import INT8
 from deploy.quantise.gate import check_loss
-from deploy.quantise.request import INT8, MOST, Request
+from deploy.quantise.request import MOST, Request
 from lut.files import check_writable
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def show_quantising(
 ) -> "tuple[Source, dict[str, Any]]":
     """As `quantise_source`, shown as a step, its report printed; with the report's JSON, nothing
     where there is nothing to calibrate."""
-    if precision != INT8:
+    if precision != INT8.name:
         return source, {}
     from deploy.quantise.source import quantise_source
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.precision import AUTO
+from deploy.precision import AUTO, INT8
 from deploy.quantise.gate import check_loss
 from deploy.quantise.shipped_file import has_scales
 from lut.errors import UserError
@@ -12,7 +12,6 @@ from lut.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
-INT8 = "int8"
 _WITH_INT8 = "{name} goes with --precision int8"
 MOST = 100  # frames, unless the user says
 _OF_INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
@@ -54,7 +53,7 @@ class Request:
         """Raise UserError for options that have no use, or do not fit each other."""
         if precision == AUTO:
             Request(save_onnx=self.save_onnx)._refuse(_WITH_INT8)
-        elif precision != INT8:
+        elif precision != INT8.name:
             self._refuse(f"{_WITH_INT8} or auto")
         if self.calibrate is None:
             others = replace(self, save_onnx=None)
@@ -71,14 +70,14 @@ class Request:
     ) -> None:
         """Raise UserError where a model, of which `file` is the user's own, brings its own scales
         beside these, or has none."""
-        if precision not in (INT8, AUTO):
+        if precision not in (INT8.name, AUTO):
             return
         if file is not None and is_quantised(file):
             self._refuse(
                 f"{model} is quantised already, and its own scales count: leave {{name}} out"
             )
         elif (
-            precision == INT8
+            precision == INT8.name
             and self.calibrate is None
             and (file is not None or not _may_have_scales(model))
         ):

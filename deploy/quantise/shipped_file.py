@@ -13,6 +13,7 @@ from lut.files import write_atomic
 from lut.json_text import parse_json
 
 if TYPE_CHECKING:
+    from deploy.graph.source import Source
     from deploy.grid import Grid
 
 FOLDER = Path(__file__).parents[2] / "hmseg" / "weights" / "int8"
@@ -44,6 +45,11 @@ class ShippedScales:
 def has_scales(model: str, folder: Path = FOLDER) -> bool:
     """Whether scales ship for a name of the zoo."""
     return any(path.stem.rsplit("-", 1)[0] == model for path in folder.glob("*.json"))
+
+
+def ships_with(source: "Source") -> bool:
+    """Whether a source has released weights that scales ship for."""
+    return source.released is not None and has_scales(source.released.model)
 
 
 def read_scales(model: str, data: str, folder: Path = FOLDER) -> ShippedScales:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deploy.graph.source import Source
+from deploy.precision import INT8
 from deploy.quantise.frames import Frames, open_frames
 from deploy.quantise.report import Report
-from deploy.quantise.request import INT8, Request, check_scales
+from deploy.quantise.request import Request, check_scales
 from deploy.quantise.run import Options, quantise
 from deploy.quantise.shipped import with_shipped
 
@@ -30,7 +31,7 @@ def quantise_source(
     with them (`with_shipped`); any other source is as it is. Raises as `open_frames`, `quantise`
     and `with_shipped`, and UserError where the file would be of a network in float32."""
     if request.calibrate is None:
-        if precision == INT8 and source.released is not None:
+        if precision == INT8.name and source.released is not None:
             source, said = with_shipped(source, threads, progress)
             progress(said)
         if request.save_onnx is not None:
