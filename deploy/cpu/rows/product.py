@@ -10,7 +10,7 @@ from deploy.cpu.rows.maps import pixels_ahead
 from deploy.cpu.tiles import matmul_tile
 
 # Weights of a map's product that come from far away in each frame. Those of a tile's output blocks
-# would come all at once, as fast as memory gives them, and the tiles of other pixels find them near:
+# would come all at once, as fast as memory gives them, and other pixels' tiles find them near:
 # they are asked for while the blocks before them are computed.
 _FAR_BYTES = 128 << 10
 
