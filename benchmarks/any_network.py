@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--accuracy",
         action="store_true",
-        help="errors against double precision, with Winograd and without; no times",
+        help="errors against double precision, no times",
     )
     add("--output", type=Path, help="results (default: benchmarks/results/any-network-<cpu>.jsonl)")
     add("--report", action="store_true", help="only write table and plot of what was measured")
