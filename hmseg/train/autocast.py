@@ -12,8 +12,8 @@ corrupted, so memory is read and written that is not the kernel's:
     for _ in range(3):
         print(torch.autograd.grad(F.conv2d(x, w, None, 1, 2, 2, 32), w, g)[0].flatten()[:4])
 
-With dilation 1, and with planar maps, no such gradient was found among some 700 random shapes. A CPU
-takes every dilated convolution in float32: one rule, which does not lean on the sizes that were
+With dilation 1, and with planar maps, no such gradient was found among some 700 random shapes. A
+CPU takes every dilated convolution in float32: one rule, which does not lean on the sizes that were
 seen to fail. For depthwise ones, those of our networks, that is also the faster way.
 """
 
