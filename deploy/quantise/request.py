@@ -32,18 +32,6 @@ def check_scales(graph: "onnx.ModelProto", model: str) -> None:
         )
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names. Raises UserError where it is none, or
-    has none."""
-    from deploy.images import find_images  # late: numpy
-
-    if not folder.exists():
-        raise UserError(f"{folder}: no such folder")
-    if folder.is_file():
-        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
-    return find_images(folder)
-
-
 def _may_have_scales(model: str) -> bool:
     """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
     made of it."""
@@ -75,7 +63,9 @@ class Request:
         if self.max_miou_loss is not None:
             check_loss(self.max_miou_loss)
         if self.calibrate is not None:
-            pictures_in(self.calibrate)
+            from deploy.images import images_in  # late: numpy
+
+            images_in(self.calibrate)
 
     def check_model(
         self, precision: str | None, model: str, file: "onnx.ModelProto | None"
