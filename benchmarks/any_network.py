@@ -2,7 +2,7 @@
 
     python -m benchmarks.any_network                  # everything; goes on where it was killed
     python -m benchmarks.any_network --exporters legacy
-    python -m benchmarks.any_network --accuracy       # errors against double; --exact the same so
+    python -m benchmarks.any_network --accuracy       # errors against double, also of --exact
     python -m benchmarks.any_network --prepare        # conversions only, nothing is timed
     python -m benchmarks.any_network --report         # docs/results.md and docs/any-network.png
     python -m benchmarks.any_network --networks ddrnet-23-slim --resolutions 256x512 --threads 1 \\
@@ -108,21 +108,22 @@ def _measure_errors(configs: list[Config], options: argparse.Namespace, path: Pa
     for config in configs:
         if config.threads != most:
             continue
-        known = command.provenance(MODULE)
-        side = EXACT if options.exact else OURS
-        what = {name: getattr(config, name) for name in ("model", "resolution", "exporter")}
-        what |= {"side": side, "deploy": known["deploy"]}
-        done = [r for r in jsonl.read_records(path) if all(r.get(k) == what[k] for k in what)]
-        if done and not options.again:
-            command.say(f"{config}: compared already")
-            continue
-        record: dict[str, Any] = {}
-        try:
-            record["images"] = measure_errors(runner, config, side)
-        except HmsegError as error:
-            record["failed"] = without_folders(str(error))
-        jsonl.append_record(path, what | record | known | {"threads": config.threads})
-        print(f"{config}: {any_network.error_line(what | record)}", flush=True)
+        truths: dict[str, Any] = {}
+        for side in (OURS, EXACT):
+            known = command.provenance(MODULE)
+            what = {name: getattr(config, name) for name in ("model", "resolution", "exporter")}
+            what |= {"side": side, "deploy": known["deploy"]}
+            done = [r for r in jsonl.read_records(path) if all(r.get(k) == what[k] for k in what)]
+            if done and not options.again:
+                command.say(f"{config}: {side} compared already")
+                continue
+            record: dict[str, Any] = {}
+            try:
+                record["images"] = measure_errors(runner, config, side, truths)
+            except HmsegError as error:
+                record["failed"] = without_folders(str(error))
+            jsonl.append_record(path, what | record | known | {"threads": config.threads})
+            print(f"{config}: {any_network.error_line(what | record)}", flush=True)
 
 
 def _report(path: Path, plot: Path | None) -> None:
@@ -157,8 +158,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", nargs="+", type=int, default=list(THREADS))
     add("--exporters", nargs="+", choices=["dynamo", "legacy"], default=["dynamo"])
     command.add_arguments(parser, PEERS)
-    add("--accuracy", action="store_true", help="errors against double precision, no times")
-    add("--exact", action="store_true", help="with --accuracy: compile without Winograd")
+    add(
+        "--accuracy",
+        action="store_true",
+        help="errors against double precision, no times",
+    )
     add("--output", type=Path, help="results (default: benchmarks/results/any-network-<cpu>.jsonl)")
     add("--report", action="store_true", help="only write table and plot of what was measured")
     return parser

@@ -28,9 +28,12 @@ from lut.errors import WorkError
 Images = Mapping[str, NDArray[Any]]
 
 
-def measure_errors(runner: Runner, config: Config, side: str) -> dict[str, Any]:
+def measure_errors(
+    runner: Runner, config: Config, side: str, truths: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
     """A record's `images`: of each the errors of both and the shares of labels that double gives
-    too. `side` is ours, as it is compiled by default or exactly.
+    too. `side` is ours, as it is compiled by default or exactly. What double precision says takes
+    longest: `truths` keeps it, by image, for the network's other side.
 
     Raises WorkError where it does not compile or run, and where an operator has no truth.
     """
@@ -45,11 +48,13 @@ def measure_errors(runner: Runner, config: Config, side: str) -> dict[str, Any]:
     ours = _apart(work.folder / ARTIFACT, config.threads, given)
     session, images = OnnxSession(graph), {}
     for image, pixels in given.items():
-        runner.say(f"{config}: {image} in double precision")
-        try:
-            (truth,) = evaluate(graph, pixels[None], [name])
-        except NoTruthError as error:
-            raise WorkError(f"there is no truth to compare with: {error}") from error
+        if image not in truths:
+            runner.say(f"{config}: {image} in double precision")
+            try:
+                (truths[image],) = evaluate(graph, pixels[None], [name])
+            except NoTruthError as error:
+                raise WorkError(f"there is no truth to compare with: {error}") from error
+        truth = truths[image]
         theirs = session.run_batch(pixels[None], [name])[0]
         images[image] = {
             "ours": compare_with_truth(ours[image], truth[0]),

