@@ -4,7 +4,8 @@ features -> labels at the size of the image.
 The upsampled planes, one per class, are never written; each vector of pixels keeps the best score
 and its class. Equal scores give the lowest class, and the first NaN wins, as in numpy and torch;
 only rows with a NaN or an infinity pay for that test. Cells of the scores in which one class wins
-at all corners, most of a picture of objects, are filled without a look at the classes.
+at all corners, most of a picture of objects, are filled without a look at the classes; of others
+several rows are compared at once.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,9 @@ from deploy.cpu.rows.labels import LabelRow
 from deploy.cpu.rows.maps import Map
 from lut.ops import Labels
 
-CELL_PIXELS = 8  # a corner's winner costs about as much as the labels of two pixels
+# Comparisons of a cell, pixels times classes, from which on it is worth to find the winners at the
+# corners: of 2 classes made twice as large it costs what it saves.
+CELL_SCORES = 16
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,10 @@ class LabelsSchedule:
 
 
 def default_schedule(op: Labels, isa: Isa, threads: int = 2) -> LabelsSchedule:
-    """One row range per thread; cells are filled where they have enough pixels to pay for finding
-    the winners at the corners."""
+    """One row range per thread; cell by cell where a cell has several pixels, and scores enough to
+    pay for finding the winners at the corners."""
     per_cell = -(-op.out_width // op.width) * (op.out_height // op.height)
-    fill = op.width > 1 and per_cell >= CELL_PIXELS
+    fill = op.width > 1 and per_cell > 1 and per_cell * op.classes >= CELL_SCORES
     lanes = best_lanes(isa, axes_of(op)[1])
     return LabelsSchedule(lanes, min(threads, op.out_height), fill)
 

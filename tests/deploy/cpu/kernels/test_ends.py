@@ -140,13 +140,16 @@ def test_ranges_of_rows_cut_cells(isa):
     assert (whole != upsample(x, 43, 61).argmax(1)).mean() < 0.01
 
 
-def test_cells_are_filled_where_they_have_pixels_enough():
-    def fills(*sizes):
-        return labels_end.default_schedule(Labels(19, *sizes), AVX2).fill_cells
+def test_cells_are_filled_where_they_have_pixels_and_classes_enough():
+    def fills(classes, *sizes):
+        return labels_end.default_schedule(Labels(classes, *sizes), AVX2).fill_cells
 
-    assert fills(32, 64, 256, 512)
-    assert not fills(32, 64, 32, 64)
-    assert not fills(32, 1, 256, 512)
+    assert fills(19, 32, 64, 256, 512)
+    assert fills(19, 128, 256, 256, 512)
+    assert not fills(2, 128, 256, 256, 512)
+    assert fills(2, 64, 128, 256, 512)
+    assert not fills(19, 32, 64, 32, 64)
+    assert not fills(19, 32, 1, 256, 512)
 
 
 @pytest.mark.parametrize("isa", ISAS)
