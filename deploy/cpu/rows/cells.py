@@ -40,14 +40,15 @@ class Cells:
                 pixels = ir.Registers(c, c)
                 for p in range(c):
                     pixels[p] = scores.vector(block, row, begin + min(p, size - 1))
-                for lane, value in enumerate(turned(pixels, c)[:count]):
+                for lane, value in enumerate(turned(pixels, c, count)):
                     wins = value > best[0]
                     number = ir.splat(ir.cast(block * c + lane, "int32"), c)
                     label[0] = ir.select(wins, number, label[0])
                     best[0] = ir.select(wins, value, best[0])
 
-            with ir.serial(0, full) as block:
-                look(block, c)
+            if full:
+                with ir.serial(0, full) as block:
+                    look(block, c)
             if tail:
                 look(full, tail)
             found = ir.bind(ir.cast(label[0], "uint8", c))
