@@ -38,6 +38,7 @@ from hmseg.search.budget import parse_budget
 from hmseg.search.config import SearchConfig
 from hmseg.search.loop import Searcher
 from hmseg.search.objective import Objective
+from hmseg.train.autocast import autocast
 from hmseg.train.compute import open_device
 from hmseg.train.config import Precision, Stage, TrainConfig
 from hmseg.train.loop import Trainer, fastest_convolutions
@@ -140,8 +141,7 @@ def parts(trainer: Trainer, images: Tensor, labels: Tensor) -> Row:
         return result
 
     def forward(pixels: Tensor) -> Any:
-        bfloat16 = trainer.config.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(device, trainer.config.precision):
             return trainer.model(pixels)
 
     for _ in range(5):

@@ -33,6 +33,7 @@ from hmseg.search.estimators import ESTIMATORS
 from hmseg.search.objective import Objective
 from hmseg.search.space import search_space
 from hmseg.search.supernet import Supernet, largest_network
+from hmseg.train.autocast import autocast
 from hmseg.train.checkpoint import load_into
 from hmseg.train.distill import Lesson
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
@@ -228,7 +229,7 @@ class Searcher:
         self, images: Tensor, labels: Tensor, path: Path, lesson: Lesson | None
     ) -> Tensor:
         """This process's share of the batch's loss; `lesson` is what the teacher says of it."""
-        with self._autocast():
+        with autocast(self.device, self.config.recipe.precision):
             maps = self.supernet.maps(images, path)
             outputs = cast(Sequence[Tensor], self.supernet.outputs(*maps, image_size(images)))
             distilled: Tensor | float = 0.0
@@ -242,12 +243,8 @@ class Searcher:
         """Once for a batch, whatever the number of paths."""
         if self.teacher is None:
             return None
-        with self._autocast():
+        with autocast(self.device, self.config.recipe.precision):
             return self.teacher.ask(images)
-
-    def _autocast(self) -> torch.autocast:
-        bfloat16 = self.config.recipe.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
     def _architecture_step(self, images: Tensor, labels: Tensor) -> ArchitectureStep:
         config, seed = self.config, self.config.recipe.seed

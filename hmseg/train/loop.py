@@ -20,6 +20,7 @@ from hmseg.inherit import inherit_released
 from hmseg.inherit_lite0 import inherit_lite0
 from hmseg.mrms import MRMS, image_size
 from hmseg.pretrained import Released
+from hmseg.train.autocast import autocast
 from hmseg.train.checkpoint import Checkpoint, load_into
 from hmseg.train.config import TrainConfig
 from hmseg.train.distributed import ALONE, CPU, World, synchronise_batch_norm
@@ -151,8 +152,7 @@ class Trainer:
     def _take_step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(self.device, self.config.precision):
             outputs, distilled = self._outputs(images)
         totals, weights = self.loss.sums(outputs, labels)
         weights = self.world.sum(weights)

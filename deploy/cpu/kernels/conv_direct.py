@@ -64,6 +64,9 @@ def default_schedule(op: Conv, isa: Isa, threads: int = 2) -> ConvDirectSchedule
     budget, floor = isa.l2_bytes // 2, 32
     while columns > floor and band_bytes(tile_rows, columns) > budget:
         columns = -(-columns // 2)
+    if is_pointwise(op):  # one row, which only strips are shared by
+        strips = -(-width // columns)
+        columns = -(-width // min(width, strips + -strips % threads))
     strips = -(-width // columns)
     # The last band overlaps the one before it, and threads wait for the slowest: the number of rows
     # that costs least by that, and by the rows that bands have in common.

@@ -347,14 +347,16 @@ class Kernel:
         blocks, from a block on."""
         c, px = self.isa.lanes, min(self.tile.px, self.tiles)
         products, held, first = sink
-        with ir.serial(0, -(-self.tiles // px)) as t:
+        passes = -(-self.tiles // px)
+        with ir.serial(0, passes) as t:
             begin = ir.bind(ir.minimum(t * px, self.tiles - px))
             acc = ir.Registers(px * ob, c, self.element.sums)
             for number in range(px * ob):
                 acc[number] = ir.const_int(0, c) if self.element.integer else ir.const(0, c)
             base, step = 0, 0  # input blocks and steps of a sum before the part
             for cin, steps in zip(self.cin, self.steps, strict=True):
-                self._add_part(v, acc, (point, begin, out), (px, ob), (base, step, cin))
+                parts = base, step, cin
+                self._add_part(v, acc, (point, begin, out), (px, ob), parts, (t, passes))
                 base, step = base + self.isa.blocks(cin), step + steps
             for p in range(px):
                 for o in range(ob):
@@ -363,11 +365,13 @@ class Kernel:
 
     def _add_part(
         self, v: ir.Buffer, acc: ir.Registers, place: tuple[ir.Expr, ir.Expr, ir.Expr],
-        size: tuple[int, int], part: tuple[int, int, int],
+        size: tuple[int, int], part: tuple[int, int, int], turn: tuple[ir.Expr, int],
     ) -> None:  # fmt: skip
-        """The products with one map: its first block, its first step, its channels."""
+        """The products with one map: its first block, its first step, its channels. It is a turn
+        of so many that take the same weights."""
         (point, begin, out), (base, first, cin), c = place, part, self.isa.lanes
-        element = self.element
+        element, turns = self.element, turn[1]
+        each = -(-size[1] // turns)  # output blocks that a turn asks for
 
         def x(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
             at = (begin + p) * self.in_blocks + base + block
@@ -375,8 +379,13 @@ class Kernel:
 
         def w(o: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
             at = first + (block * c + lane) // element.group
-            # Behind a point's weights lie the next one's.
-            ir.prefetch(self.weight, out + o, point, at + WEIGHTS_AHEAD, 0)
+            if turns == 1:  # behind a point's weights lie the next one's
+                ir.prefetch(self.weight, out + o, point, at + WEIGHTS_AHEAD, 0)
+            elif o < each:
+                # Of the next point, or its first turn would wait for all that come from memory,
+                # and the others, which find them near, ask for nothing.
+                later = ir.minimum(turn[0] * each + o, size[1] - 1)
+                ir.prefetch(self.weight, out + later, point + 1, at, 0)
             return element.weights(self.weight, out + o, point, at, lanes=c)
 
         def leave(p: int, o: int, value: ir.Expr) -> None:

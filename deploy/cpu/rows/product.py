@@ -9,6 +9,11 @@ from deploy.cpu.rows.cuts import Chunk
 from deploy.cpu.rows.maps import pixels_ahead
 from deploy.cpu.tiles import matmul_tile
 
+# Weights of a map's product that come from far away in each frame. Those of a tile's output blocks
+# would come all at once, as fast as memory gives them, and other pixels' tiles find them near:
+# they are asked for while the blocks before them are computed.
+_FAR_BYTES = 128 << 10
+
 Start = Callable[[int, int], ir.Expr]  # of (pixel, output block) of a tile
 
 
@@ -120,7 +125,9 @@ class Product:
         """A whole map as one row of `pixels`, in `tasks` ranges in parallel: x(pixel, block, lane),
         start(pixel, output block), which is added, finish(pixel, output block, vectors);
         ahead(pixel, block) asks for some of x that will be read."""
-        steps = self.isa.lanes // self.isa.element.group  # of a block of x
+        c, element = self.isa.lanes, self.isa.element
+        steps = c // element.group  # of a block of x
+        far = self.blocks * self.cin * c * element.bytes >= _FAR_BYTES
         px = min(tile.px, pixels)
         per_task = -(-(-(-pixels // px)) // tasks)
         with ir.parallel(0, tasks) as task:
@@ -136,12 +143,17 @@ class Product:
                         return start(begin + p, first + o)
 
                     def operand(p: int, block: ir.Expr, lane: ir.Expr) -> ir.Expr:
+                        if p == 0 and far:
+                            # In each step a line of one of the next blocks, tile by tile.
+                            later = first + ob + ir.minimum(t, ob - 1)
+                            later = ir.minimum(later, self.blocks - 1)
+                            ir.prefetch(self._weight, later, (block * c + lane) // element.group, 0)
                         # Later output blocks find the same pixels in L2. In a step some, as no
                         # core can wait for all of a tile's at once.
                         if p == 0 and ahead is not None and isinstance(first, int) and first == 0:
                             each = -(-px // steps)
                             here = begin + max(px, pixels_ahead(self.isa))
-                            here += lane // self.isa.element.group * each
+                            here += lane // element.group * each
                             for number in range(each):
                                 ahead(here + number, block)
                         return x(begin + p, block, lane)

@@ -123,6 +123,28 @@ def test_rule_of_channels_at_a_time():
     assert chunk(512, groups=8) == 0
 
 
+def test_threads_share_the_pixels_of_a_pointwise_convolution():
+    def columns(op, threads):
+        return conv_direct.default_schedule(op, AVX512, threads).columns
+
+    small = Conv((512, 256, 128, 128), 512, 8, 16)  # its input is half of L2
+    assert [columns(small, threads) for threads in (1, 2, 3)] == [128, 64, 43]
+    assert [columns(Conv((16,), 240, 64, 128), threads) for threads in (1, 2)] == [8192, 4096]
+    assert columns(Conv((512,), 512, 1, 3), 8) == 1
+    assert columns(Conv((512,), 64, 32, 64), 1) == 256
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_shared_pixels_give_the_same(isa):
+    op = Conv((150, 20), 40, 4, 9, then=("add", "relu"))
+    alone, shared = (
+        compute(isa, op, conv_direct, conv_direct.default_schedule(op, isa, threads))[0]
+        for threads in (1, 5)
+    )
+    np.testing.assert_array_equal(shared, alone)
+    check(isa, op, schedule=conv_direct.default_schedule(op, isa, 5))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("source", ["uint8_nhwc", "float32_nchw"])
 def test_direct_from_the_image(isa, source):

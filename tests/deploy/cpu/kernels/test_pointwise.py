@@ -63,6 +63,11 @@ def test_wide(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_weights_from_far_away(isa):
+    check(isa, Pointwise(150, 300, 3, 7, "relu", "map"))  # 180 KB, asked for ahead
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_not_a_number_passes_through(isa):
     op = Pointwise(3, 5, 2, 2, "relu6")
     x = np.zeros((1, 3, 2, 2), np.float32)
