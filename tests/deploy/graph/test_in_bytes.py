@@ -170,6 +170,18 @@ def test_a_window_over_concatenated_maps_is_a_layer_in_bytes() -> None:
     assert (off > 1e-2).mean() < 0.02
 
 
+def test_a_depthwise_layer_whose_sum_is_read_wide_is_wide() -> None:
+    """As positions that are added to tokens in front of a layer norm: in 8 bits it writes bytes."""
+    nodes = [
+        conv("x", "a"), conv("a", "d", 3, group=4), node("Add", "d a", "s"),
+        node("Softmax", "s", "n", axis=1), conv("n", "y"),
+    ]  # fmt: skip
+    model = quantised(graph_of(nodes, ["y"]))
+    layers = [op for op in operations(model) if "groups=4" in str(op)]
+    assert [dtype_of(op) for op in layers] == ["float32"]
+    assert off_by(model, 8 / 255).max() < 4
+
+
 def test_pairs_without_a_kernel_are_rounded_all_the_same() -> None:
     """Not even the output's pair is lost where nothing is placed."""
     nodes = [node("Concat", "x x", "y", axis=3)]
