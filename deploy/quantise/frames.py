@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deploy.images import find_images, read_image, resize_image
 from deploy.metadata import Metadata
+from deploy.quantise.request import check_folder
 from hmseg.data.camvid import LABEL_MAP
 from hmseg.data.classes import CAMVID
 from hmseg.data.dataset import Frame, SegmentationData
@@ -85,8 +86,7 @@ def open_frames(folder: Path, metadata: Metadata, most: int) -> Frames:
     """
     if most < 1:
         raise UserError(f"{most} frames: at least 1 is needed, some 100 are usual")
-    if folder.is_file():
-        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
+    check_folder(folder)
     found = find_images(folder)
     paths = tuple(found[index] for index in evenly(len(found), most))
     data, notes = _labels(folder, paths, metadata)

@@ -1,5 +1,6 @@
 """What a user asks for with int8, checked before any long work. Light to import."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,19 @@ def check_scales(graph: "onnx.ModelProto", model: str) -> None:
         )
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UserError for a folder to calibrate on that is none, or has no pictures."""
+    from deploy.images import find_images  # late: Pillow
+
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder")
+    if folder.is_file():
+        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
+    with warnings.catch_warnings():  # of what is passed over: who reads them says it
+        warnings.simplefilter("ignore")
+        find_images(folder)
+
+
 def _may_have_scales(model: str) -> bool:
     """A name whose released weights have some, or a checkpoint: `deploy.build` looks at what is
     made of it."""
@@ -58,12 +72,12 @@ class Request:
         if self.calibrate is None:
             others = replace(self, save_onnx=None)
             others._refuse("{name} goes with --calibrate FOLDER")
-        elif not self.calibrate.exists():
-            raise UserError(f"{self.calibrate}: no such folder")
         if self.calibrate_frames < 1:
             raise UserError(f"--calibrate-frames {self.calibrate_frames}: at least 1 is needed")
         if self.max_miou_loss is not None:
             check_loss(self.max_miou_loss)
+        if self.calibrate is not None:
+            check_folder(self.calibrate)
 
     def check_model(
         self, precision: str | None, model: str, file: "onnx.ModelProto | None"
