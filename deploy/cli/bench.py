@@ -32,7 +32,7 @@ LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 def bench(
     *,
     path: Annotated[
-        Path | None, typer.Argument(metavar="[ARTIFACT]", help="The same as --artifact.")
+        Path | None, typer.Argument(metavar="ARTIFACT", help="The same as --artifact.")
     ] = None,
     model: Annotated[
         str | None,
