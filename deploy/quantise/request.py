@@ -1,6 +1,5 @@
 """What a user asks for with int8, checked before any long work. Light to import."""
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,19 +30,6 @@ def check_scales(graph: "onnx.ModelProto", model: str) -> None:
             f"--precision int8: {model} has no scales; hmseg-deploy compile --precision int8 "
             "--calibrate FOLDER finds some: give the artifact that it writes"
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Raise UserError for a folder to calibrate on that is none, or has no pictures."""
-    from deploy.images import find_images  # late: Pillow
-
-    if not folder.exists():
-        raise UserError(f"{folder}: no such folder")
-    if folder.is_file():
-        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
-    with warnings.catch_warnings():  # of what is passed over: who reads them says it
-        warnings.simplefilter("ignore")
-        find_images(folder)
 
 
 def _may_have_scales(model: str) -> bool:
@@ -77,7 +63,9 @@ class Request:
         if self.max_miou_loss is not None:
             check_loss(self.max_miou_loss)
         if self.calibrate is not None:
-            check_folder(self.calibrate)
+            from deploy.images import images_in  # late: numpy
+
+            images_in(self.calibrate)
 
     def check_model(
         self, precision: str | None, model: str, file: "onnx.ModelProto | None"

@@ -8,6 +8,7 @@ import pytest
 from deploy.quantise.request import Request, is_quantised
 from lut.errors import UserError
 from tests.deploy.quantise.maps import conv, graph_of, node
+from tests.deploy.quantise.test_frames import folder_of
 
 
 def of_integers() -> onnx.ModelProto:
@@ -30,8 +31,6 @@ def plain() -> onnx.ModelProto:
         (Request(Path(), save_onnx=Path("q")), "auto", "--save-onnx goes with --precision int8"),
         (Request(keep=("a",)), "int8", "--keep goes with --calibrate FOLDER"),
         (Request(Path("nowhere")), "int8", "nowhere: no such folder"),
-        (Request(Path(__file__)), "int8", "test_request.py: a file; give the folder"),
-        (Request(Path(__file__).parent), "int8", "no PNG, JPEG, WebP, BMP or TIFF files in"),
         (Request(Path(), calibrate_frames=0), "int8", "at least 1 is needed"),
         (Request(Path(), max_miou_loss=-1), "int8", "write points of mIoU"),
     ],
@@ -47,13 +46,19 @@ def test_a_name_or_a_float_file_needs_frames() -> None:
             Request().check_model("int8", model, file)
 
 
+def test_a_folder_without_pictures_is_refused_before_any_work(tmp_path: Path) -> None:
+    for precision in ("int8", "auto"):
+        with pytest.raises(UserError, match=r"no PNG, JPEG, .* in this folder"):
+            Request(tmp_path).check(precision)
+
+
 def test_auto_takes_frames_or_none(tmp_path: Path) -> None:
     """But for a file whose own scales count."""
-    (tmp_path / "a.png").touch()
+    folder = folder_of(tmp_path / "frames", 1)
     for model, file in (("tiny-hmseg", None), ("mine.onnx", plain()), ("q.onnx", of_integers())):
         Request().check("auto")
         Request().check_model("auto", model, file)
-        Request(tmp_path).check("auto")
+        Request(folder).check("auto")
     with pytest.raises(UserError, match="its own scales count: leave --calibrate out"):
         Request(Path()).check_model("auto", "q.onnx", of_integers())
 
