@@ -185,8 +185,8 @@ def _model_of(path: Path | None, artifact: "Artifact | None") -> str:
     if artifact is None:
         return options.DEFAULT_MODEL
     name = artifact.metadata.model
-    if name not in zoo.list_models():
-        raise UserError(f"{path} is of {name}, no network of the zoo: name its file with --model")
+    if artifact.metadata.is_users or name not in zoo.list_models():
+        raise UserError(f"{path} is of {name}, a file: name that with --model")
     return name
 
 
@@ -203,6 +203,8 @@ def _check_early(
         input=ends.input_, output=ends.output or found.output,
     )  # fmt: skip
     _require_same(path, found, wanted)
+    if named and found.is_users:
+        raise UserError(f"{path} is of a file {model}, not of the zoo's: name that with --model")
     if named:
         given = replace(given, resolution=str(found.resolution))
     return given, replace(ends, output=found.output)

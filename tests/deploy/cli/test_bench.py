@@ -9,9 +9,11 @@ from PIL import Image
 from deploy import host
 from deploy.artifact_file import save_artifact
 from deploy.backends.cpu import CpuBackend
-from deploy.cli.bench import _model_of, _with_scales
+from deploy.cli.bench import _check_early, _model_of, _with_scales
+from deploy.cli.options import EndOptions, SourceOptions
 from deploy.graph.source import ReleasedWeights, Source
 from deploy.quantise import shipped
+from lut.errors import UserError
 from tests.deploy.graphs import photo, segmenter, write
 
 QUICK = ["--warmup", "1", "--repeat", "3", "--rounds", "2"]
@@ -104,8 +106,8 @@ def test_an_artifact_of_another_mean(cli, user_onnx):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["n.hmseg"], "n.hmseg is of user, no network of the zoo: name its file with --model"),
-        (["--artifact", "n.hmseg"], "name its file with --model"),
+        (["n.hmseg"], "n.hmseg is of user, a file: name that with --model"),
+        (["--artifact", "n.hmseg"], "name that with --model"),
         (["n.hmseg", "--artifact", "n.hmseg"], "name one artifact"),
         (["n.hmseg", "-m", "tiny-mrms"], "is user 64x64 image labels of 3 channels, not tiny-mrms"),
         (["n.hmseg", "-m", "user.onnx", "-r", "64x128"], "not user 64x128"),
@@ -122,9 +124,15 @@ def test_refused_before_anything_is_exported(cli, own, arguments, message):
 
 
 def test_an_artifact_of_the_zoo_names_its_model(small_artifact):
-    of = replace(small_artifact, metadata=replace(small_artifact.metadata, model="bisenet"))
-    assert _model_of(Path("n.hmseg"), of) == "bisenet"
+    """A file's may be called as one of the zoo is."""
+    path, file = Path("n.hmseg"), replace(small_artifact.metadata, model="unet")
+    of = replace(small_artifact, metadata=replace(file, license="MIT"))
+    assert _model_of(path, of) == "unet"
     assert _model_of(None, None) == "tiny-hmseg"
+    with pytest.raises(UserError, match=r"n\.hmseg is of unet, a file"):
+        _model_of(path, replace(small_artifact, metadata=file))
+    with pytest.raises(UserError, match=r"n\.hmseg is of a file unet, not of the zoo's"):
+        _check_early(path, file, "unet", SourceOptions(), EndOptions())
 
 
 @pytest.mark.parametrize(
