@@ -85,7 +85,6 @@ def bench(
     --target cuda on this machine's GPU, beside what else runs there.
     """
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # NVIDIA's libraries read it when they are loaded
-    from deploy.images import read_image, resize_image
     from deploy.measure.interleave import Protocol
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
@@ -97,6 +96,8 @@ def bench(
     if artifact and loaded:
         given, ends = _check_early(artifact, loaded.metadata, model, given, ends)
     if image:
+        from deploy.images import read_image  # late: Pillow
+
         read_image(image)  # in whatever colours: for now only whether it is one
     percentiles = percentile or []
     cache = kept.open()
@@ -117,6 +118,7 @@ def bench(
         source = _with_scales(options.open_model(model, given, ends, read), on.precision, workers)
     from deploy.bench import PEER
     from deploy.bench import bench as run_bench
+    from deploy.images import read_image, resize_image
 
     if artifact and loaded:
         _require_same(artifact, loaded.metadata, source.metadata)
