@@ -31,6 +31,9 @@ LEAST_ROUNDINGS = 4
 # How much further from the truth than from each other two evaluations of onnxruntime may be, which
 # share most of their code; what is further from double than that computes something else.
 TRUST = 16
+# Or so many roundings of the scores themselves: on an image of one colour two evaluations may be
+# near each other by luck, and a norm over maps without variance makes both stray alike.
+TRUSTED_ROUNDINGS = 256
 # An image whose noise is so often that of the calmest, of the scores (or 16 roundings), is one on
 # which the network amplifies every rounding: there two evaluations show a part of it only.
 OUTLIER = 8
@@ -247,7 +250,7 @@ class Expectations:
             return None
         found = self._sessions.optimised.run_batch(given, [self._name])[0][0]
         own = Deviation.between(found, truth)
-        if not own.within(seen.noise * TRUST):
+        if not own.within((seen.noise * TRUST).or_more(seen.size * (TRUSTED_ROUNDINGS * UNIT))):
             return None
         self._truth[name] = truth.astype(np.float32)
         return own.over(seen.noise).or_more(_ONCE)

@@ -196,6 +196,17 @@ class TestExpectations:
         without = Expectations(model, given, most=0)
         assert not without.look_closer("black")
 
+    @pytest.mark.parametrize("share", [0.9, 2])
+    def test_two_evaluations_that_stray_alike(self, monkeypatch, share):
+        """As group norm makes them on a map without variance: believed up to some roundings."""
+        model, given = network(1.0), images()
+        found, evaluate = Expectations(model, given), module.evaluate
+        size = Deviation.size(found["black"].scores)
+        shift = share * size.rms * module.TRUSTED_ROUNDINGS * UNIT
+        assert shift > module.TRUST * found["black"].noise.largest
+        monkeypatch.setattr(module, "evaluate", lambda *args: [evaluate(*args)[0] + shift])
+        assert found.look_closer("black") == (share < 1)
+
     def test_nan_is_expected_of_nothing(self):
         model = network(np.nan)
         expected = Expectations(model, images())["golden"]
