@@ -212,7 +212,12 @@ class TestVideos:
             "cut-short.mp4", "--out", "o", cwd=tmp_path,
         )  # fmt: skip
         assert (done.code, done.error) == (1, "error: 2 of 5 inputs failed")
-        results = ["o/a-labels.png", "o/a-overlay.png", "o/street-mp4-overlay.mp4", "o/cut-short-overlay.mp4"]
+        results = [
+            "o/a-labels.png",
+            "o/a-overlay.png",
+            "o/street-mp4-overlay.mp4",
+            "o/cut-short-overlay.mp4",
+        ]
         assert done.out.split() == results
         said = [line for line in done.err.splitlines() if "failed: no video" in line]
         assert [line.partition(" failed")[0] for line in said] == [

@@ -1,4 +1,4 @@
-"""What CUDA's words mean in emulation: of a warp's shuffles, by what NVIDIA's guide says of them."""
+"""What CUDA's words mean in emulation: a warp's shuffles are as NVIDIA's guide says of them."""
 
 import numpy as np
 import pytest
