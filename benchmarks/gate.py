@@ -85,6 +85,13 @@ def deployable(
     name: str, size: Resolution, folder: Path, *, released: bool = False
 ) -> onnx.ModelProto:
     """From the image to logits; of the zoo with `released` weights, if asked for and there."""
+    path = folder / "network.onnx"
+    export(name, size, path, released=released)
+    return import_file(path, output="logits").graph
+
+
+def export(name: str, size: Resolution, path: Path, *, released: bool = False) -> None:
+    """A network's file as its users write it, from floats to scores; weights as `deployable`'s."""
     if released and (name, "camvid") in list_released():
         model: torch.nn.Module = zoo.create_model(name, pretrained="camvid")
     elif name in zoo.list_own():
@@ -92,13 +99,11 @@ def deployable(
     else:
         model = create_network(name)
         calibrate_batch_norm(model, 0)
-    path = folder / "network.onnx"
     with torch.no_grad():
         torch.onnx.export(
             model.eval(), (torch.zeros(1, 3, *size),), path, dynamo=True, verbose=False,
             opset_version=20,
         )  # fmt: skip
-    return import_file(path, output="logits").graph
 
 
 def scaled(graph: onnx.ModelProto, factor: float) -> onnx.ModelProto:

@@ -75,7 +75,7 @@ TOPICS = (
     Topic("Kernels", [cpu.kernels], ["2026-11-30-int8.md"]),
     Topic(
         "Time of compiling",
-        [compiling.cached, kept("compile", "compile-gpu")],
+        [compiling.cached, kept("compile", "compile-gpu"), quantisation.compiling],
         ["2026-11-22-cpu-speed.md"],
     ),
     Topic(

@@ -39,6 +39,15 @@ def find_images(path: Path) -> list[Path]:
     return files
 
 
+def images_in(folder: Path) -> list[Path]:
+    """`find_images` of a folder of frames; raises UserError for a file, too."""
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder")
+    if folder.is_file():
+        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
+    return find_images(folder)
+
+
 def to_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """An RGB image uint8 (H, W, 3) as (H, W, C): grey, itself, or opaque RGBA."""
     return image if channels == image.shape[2] else to_array(Image.fromarray(image), channels)

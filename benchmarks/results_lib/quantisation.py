@@ -1,10 +1,12 @@
-"""What int8 costs in accuracy and in bytes."""
+"""What int8 costs in accuracy and in bytes, and what making it takes."""
 
+from benchmarks.int8_compile import MOST_BYTES, MOST_SECONDS
 from benchmarks.results_lib.store import Store
 from benchmarks.results_lib.table import Table, bar
 
 MOST_LOST = 0.4  # points of mIoU, without fine-tuning
 _NAME = "quantisation.json"
+_COMPILE = "int8-compile.json"
 
 
 def quantisation(store: Store) -> list[Table]:
@@ -30,3 +32,29 @@ def quantisation(store: Store) -> list[Table]:
         "fine-tuning ([0066](decisions/0066-int8-is-a-qdq-graph.md))."
     )
     return [Table("In 8 bits", columns, rows, [source], note)]
+
+
+def compiling(store: Store) -> list[Table]:
+    """Calibrating and compiling as a user does, and the file."""
+    result = store.json(_COMPILE)
+    rows = []
+    for number, one in enumerate(result["rows"]):
+        megabytes = f"{one['bytes'] / 1e6:.3f}"
+        rows.append([
+            one["model"], one["resolution"], str(one["frames"]),
+            bar(one["seconds"] <= MOST_SECONDS, f"{one['seconds']:.1f}"),
+            megabytes if number else bar(one["bytes"] <= MOST_BYTES, megabytes),
+        ])  # fmt: skip
+    source = store.source(
+        _COMPILE, chip=result["machine"], date=result["date"], versions=result["versions"]
+    )
+    columns = [
+        "network", "size", "frames", f"s, bar {MOST_SECONDS}",
+        f"artifact, MB, bar {MOST_BYTES / 1e6:g} at {result['rows'][0]['resolution']}",
+    ]  # fmt: skip
+    note = (
+        "`hmseg-deploy compile --precision int8 --calibrate FOLDER --no-cache`, the whole command "
+        f"on {result['cores']} cores, frames of 360x480. A larger size has a larger street in the "
+        "file, by which it is verified."
+    )
+    return [Table("Calibrated and compiled in 8 bits", columns, rows, [source], note)]

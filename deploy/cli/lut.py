@@ -125,6 +125,10 @@ def check(
         ),
     ] = None,
     networks: Annotated[int, typer.Option(min=2, help="Random networks to compile and time.")] = 30,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="For a table of these stages: networks that differ there alone."),
+    ] = None,
     place: places.DeviceTablePlaceOptions,
     kept: options.CacheOptions,
     as_json: options.Json = False,
@@ -136,8 +140,8 @@ def check(
 
     with step(f"compiling and timing {networks} networks") as progress:
         result = check_networks(
-            table, resolved, devices, unseen_networks(table, networks), on_progress=progress.tell,
-            cache=cache,
+            table, resolved, devices, unseen_networks(table, networks, stage or ()),
+            on_progress=progress.tell, cache=cache,
         )  # fmt: skip
     if as_json:
         print_json({"table": str(path), **result.to_json()})

@@ -85,7 +85,7 @@ class Place:
         module, grids = take_grids(module)
         graph = Graph(module["main"])
         found = find_operations(graph, self.kernels, grids)
-        if not found:
+        if not found and not grids:
             return module
         whole = score_values(graph, found, self.kernels)
         for var, one in found.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.images import find_images, read_image, resize_image
+from deploy.images import images_in, read_image, resize_image
 from deploy.metadata import Metadata
 from hmseg.data.camvid import LABEL_MAP
 from hmseg.data.classes import CAMVID
@@ -85,9 +85,7 @@ def open_frames(folder: Path, metadata: Metadata, most: int) -> Frames:
     """
     if most < 1:
         raise UserError(f"{most} frames: at least 1 is needed, some 100 are usual")
-    if folder.is_file():
-        raise UserError(f"{folder}: a file; give the folder that the frames lie in")
-    found = find_images(folder)
+    found = images_in(folder)
     paths = tuple(found[index] for index in evenly(len(found), most))
     data, notes = _labels(folder, paths, metadata)
     frames = Frames(paths, metadata, data)

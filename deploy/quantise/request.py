@@ -58,12 +58,14 @@ class Request:
         if self.calibrate is None:
             others = replace(self, save_onnx=None)
             others._refuse("{name} goes with --calibrate FOLDER")
-        elif not self.calibrate.exists():
-            raise UserError(f"{self.calibrate}: no such folder")
         if self.calibrate_frames < 1:
             raise UserError(f"--calibrate-frames {self.calibrate_frames}: at least 1 is needed")
         if self.max_miou_loss is not None:
             check_loss(self.max_miou_loss)
+        if self.calibrate is not None:
+            from deploy.images import images_in  # late: numpy
+
+            images_in(self.calibrate)
 
     def check_model(
         self, precision: str | None, model: str, file: "onnx.ModelProto | None"

@@ -18,7 +18,7 @@ from deploy.tables.build import provenance_of
 from deploy.tables.networks import Recipe, export_genotype, shared_kernels
 from deploy.tables.schedules import schedules_of
 from deploy.target import Target
-from hmseg.cost import SpaceCost
+from hmseg.covering import random_networks
 from hmseg.genotype import MRMS_GENOTYPE, Genotype, random_genotype
 from hmseg.operators import Space
 from lut.errors import UserError
@@ -29,6 +29,7 @@ from lut.table import Retime, Table
 BAR_MEAN, BAR_WORST, BAR_TAU = 0.05, 0.10, 0.95
 OCCASIONS = 5  # of measuring each network: loading gives it other places in memory every time
 _SEED = 30
+_DRAWS = 100  # for each network that is asked for
 SAME = ("cpu", "kernels_version", "schedules")  # of the provenance; the rest is noise at most
 
 
@@ -121,7 +122,12 @@ def check_networks(
     protocol = protocol or backend_of(target).protocol
     require_measurable(table, target, devices, protocol)
     identity, space = table.identity, space_of(table)
-    cost = SpaceCost(LatencyCost(table), space)
+    space.require_table(table)
+    latency = LatencyCost(table)
+    estimates = {  # before anything is compiled: an entry may be missing
+        genotype: latency.network(sum(map(latency.entry, space.keys(genotype))))
+        for genotype in networks
+    }
     measured: dict[Genotype, list[float]] = {genotype: [] for genotype in networks}
     rows: dict[Genotype, Row] = {}
     artifacts: dict[Genotype, Artifact] = {}
@@ -133,7 +139,7 @@ def check_networks(
     def keep(genotype: Genotype, measured_us: float) -> None:
         measured[genotype].append(measured_us)
         if len(measured[genotype]) == OCCASIONS:
-            estimate, occasions = cost.of(genotype), tuple(measured[genotype])
+            estimate, occasions = estimates[genotype], tuple(measured[genotype])
             rows[genotype] = Row(str(genotype), estimate.value, estimate.upper, occasions)
             on_row(rows[genotype])
         done = sum(map(len, measured.values()))
@@ -184,16 +190,25 @@ def require_same(
     return today
 
 
-def unseen_networks(table: Table, count: int) -> list[Genotype]:
-    """Random networks of which the table has measured none."""
+def unseen_networks(table: Table, count: int, stages: Sequence[str] = ()) -> list[Genotype]:
+    """Random networks of which the table has measured none; with `stages` such as differ there
+    alone, as those of a table of these stages do. Raises UserError where there are not so many."""
     rng, seen = random.Random(_SEED), {visit.network for visit in table.visits}
     found: list[Genotype] = []
-    while len(found) < count:
-        genotype = random_genotype(rng)
+    for _ in range(_DRAWS * count):
+        if stages:
+            (genotype,) = random_networks(space_of(table), rng, 1, stages)
+        else:
+            genotype = random_genotype(rng)
         if str(genotype) not in seen:
             seen.add(str(genotype))
             found.append(genotype)
-    return found
+            if len(found) == count:
+                return found
+    raise UserError(
+        f"{table.name}: there are not {count} networks of these stages that it has not measured; "
+        "ask for fewer --networks"
+    )
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:

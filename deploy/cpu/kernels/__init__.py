@@ -61,7 +61,7 @@ from lut import ops
 from lut.ops import DType, Operation, dtype_of, with_dtype
 
 # Raised when a schedule's meaning or a kernel's speed changes: older tuning records are not used.
-KERNELS_VERSION = 6
+KERNELS_VERSION = 7
 
 MODULES: dict[type[Operation], tuple[ModuleType, ...]] = {
     ops.AcrossChannels: (across_channels,),

@@ -9,7 +9,7 @@ import math
 
 from deploy import ir
 from deploy.cpu.rows.maps import Map
-from deploy.cpu.tiles import reduce_channels
+from deploy.cpu.rows.score_tiles import turned
 
 MIXED = 255  # no label: there are 255 classes at most
 
@@ -19,7 +19,7 @@ class Cells:
     corner."""
 
     def __init__(self, scores: Map, classes: int) -> None:
-        self._scores, self._classes = scores, classes
+        self._scores, self.classes = scores, classes
         self._winners = ir.scratch(scores.height * scores.width, "uint8")
 
     def label(self, row: ir.Expr, column: ir.Expr) -> ir.Expr:
@@ -28,28 +28,32 @@ class Cells:
 
     def find(self, row: ir.Expr) -> None:
         """The class with the highest score at every pixel of a row."""
-        scores, c = self._scores, self._scores.isa.lanes
-        height, width = scores.height, scores.width
-        element = scores.isa.element
-        flat = ir.view(scores.buffer, (scores.blocks * height * width * c,))
+        scores, c, width = self._scores, self._scores.isa.lanes, self._scores.width
         size = min(c, width)
-        best, label = ir.Registers(1, size), ir.Registers(1, size, "int32")
+        full, tail = divmod(self.classes, c)
         with ir.serial(0, -(-width // size)) as part:
             begin = ir.bind(ir.minimum(part * size, width - size))
+            best, label = ir.Registers(1, c), ir.Registers(1, c, "int32")
+            best[0], label[0] = ir.const(-math.inf, c), ir.const_int(0, c)
 
-            def look(block: ir.Expr, lane: ir.Expr) -> None:
-                at = ((block * height + row) * width + begin) * c + lane
-                value = ir.bind(element.load_strided(flat, at, c, lanes=size))
-                wins = value > best[0]
-                number = ir.splat(ir.cast(block * c + lane, "int32"), size)
-                label[0] = ir.select(wins, number, label[0])
-                best[0] = ir.select(wins, value, best[0])
+            def look(block: ir.Expr, count: int) -> None:
+                pixels = ir.Registers(c, c)
+                for p in range(c):
+                    pixels[p] = scores.vector(block, row, begin + min(p, size - 1))
+                for lane, value in enumerate(turned(pixels, c, count)):
+                    wins = value > best[0]
+                    number = ir.splat(ir.cast(block * c + lane, "int32"), c)
+                    label[0] = ir.select(wins, number, label[0])
+                    best[0] = ir.select(wins, value, best[0])
 
-            best[0], label[0] = ir.const(-math.inf, size), ir.const_int(0, size)
-            reduce_channels(scores.isa, self._classes, look)
-            ir.store(
-                self._winners, ir.cast(label[0], "uint8", size), row * width + begin, lanes=size
-            )
+            if full:
+                with ir.serial(0, full) as block:
+                    look(block, c)
+            if tail:
+                look(full, tail)
+            found = ir.bind(ir.cast(label[0], "uint8", c))
+            found = ir.pick(found, range(size)) if size < c else found
+            ir.store(self._winners, found, row * width + begin, lanes=size)
 
     def join(self, first: ir.Expr, last: ir.Expr) -> None:
         """From winners at the pixels of rows [first, last) to winners of whole cells, in place; the

@@ -1,4 +1,8 @@
-"""Which rows of a map are finite: only the others pay for tests of NaN."""
+"""Which rows of a map are finite: only the others pay for tests of NaN.
+
+Of two numbers in such a row the difference is finite too: a quarter of the largest float is the
+limit.
+"""
 
 from deploy import ir
 from deploy.bilinear import AxisTable
@@ -25,7 +29,7 @@ class FiniteRows:
 
             def some(begin: ir.Expr, size: int) -> None:
                 for p in range(size):
-                    value = x.vector(block, row, begin + p)
+                    value = x.vector(block, row, begin + p) * ir.const(4, lanes)
                     total[p] = total[p] + value * ir.const(0, lanes)
 
             ir.over_tiles(x.width, parts, some)
@@ -37,6 +41,12 @@ class FiniteRows:
 
     def both(self, rows: AxisTable, y: ir.Expr) -> ir.Expr:
         """Whether the two rows that output row y is blended from are finite."""
-        above, below = ir.bind(rows.index[y, 0]), ir.bind(rows.index[y, 1])
+        return self._pair(ir.bind(rows.index[y, 0]), ir.bind(rows.index[y, 1]))
+
+    def below(self, row: ir.Expr) -> ir.Expr:
+        """Whether a row and the next one, if there is one, are finite."""
+        return self._pair(row, ir.bind(ir.minimum(row + 1, self._map.height - 1)))
+
+    def _pair(self, above: ir.Expr, below: ir.Expr) -> ir.Expr:
         zero = ir.scalar(0.0)
         return ir.both(self._odd[above] == zero, self._odd[below] == zero)

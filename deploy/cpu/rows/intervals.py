@@ -6,6 +6,7 @@ is written over by the next one, and behind the last a row needs room for one ve
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,12 @@ class Intervals:
         self.columns, self.lanes = columns, lanes
         self._starts = f.param("intervals", (columns.size + 1,), "int32")
         self._fraction = f.param("fraction", (columns.out + isa.lanes,))
+
+    def in_vectors(self, lanes: int) -> "Intervals":
+        """The same columns in vectors of other, at most the registers', lanes."""
+        other = copy(self)
+        other.lanes = lanes
+        return other
 
     def over_pixels(self, body: Callable[[Pixels], None]) -> None:
         """Every output column, interval by interval."""

@@ -3,11 +3,8 @@
 Equal scores give the lowest class, and the first NaN wins, as in numpy and torch.
 """
 
-from collections.abc import Callable
-
 from deploy import ir
 from deploy.cpu.rows.bilinear import BlendedRow
-from deploy.cpu.rows.cells import MIXED
 from deploy.cpu.rows.intervals import Intervals, Pixels
 from deploy.cpu.tiles import reduce_channels
 
@@ -22,19 +19,6 @@ class LabelRow:
     def compare(self, *, nan_safe: bool) -> None:
         """All pixels by their scores; `nan_safe`: where one may be NaN."""
         self._intervals.over_pixels(lambda pixels: self._compare(pixels, nan_safe))
-
-    def fill(self, label_of_cell: Callable[[ir.Expr], ir.Expr]) -> None:
-        """By label_of_cell(source column) where that is not MIXED; for finite scores."""
-
-        def cell(pixels: Pixels) -> None:
-            only = ir.bind(label_of_cell(pixels.left))
-            with ir.when(only != MIXED):
-                with ir.then():
-                    self._store(pixels, ir.splat(only, self._intervals.lanes))
-                with ir.otherwise():
-                    self._compare(pixels, nan_safe=False)
-
-        self._intervals.over_pixels(cell)
 
     def copy(self, y: ir.Buffer, row: ir.Expr) -> None:
         """Write them to a row of y (1, height, width)."""

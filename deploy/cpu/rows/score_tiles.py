@@ -56,7 +56,7 @@ class ScoreTiles:
                         for p in range(c):
                             column = begin + min(p, px - 1)
                             pixels[p] = self._pixel(line, block, row, column)
-                        return turned(pixels, c)[:count]
+                        return turned(pixels, c, count)
 
                     tile(Tile(row, begin, px, classes))
 
@@ -81,17 +81,19 @@ def pack_scores(
     return [*pack_table(rows, op.taps[0]), *pack_table(columns, op.taps[1])]
 
 
-def turned(pixels: ir.Registers, size: int) -> list[ir.Expr]:
-    """The columns of a square of vectors, which are its rows."""
+def turned(pixels: ir.Registers, size: int, count: int) -> list[ir.Expr]:
+    """The first `count` columns of a square of vectors, which are its rows."""
     rows: list[ir.Expr] = [ir.bind(pixels[i]) for i in range(size)]
-    apart = 1
-    while apart < size:
+    steps = [1 << bit for bit in range(size.bit_length() - 1)]
+    for apart in steps:
+        # What later steps make of these rows differs from them in higher bits alone.
+        wanted = {i % (2 * apart) for i in range(count)}
         even = [lane if not lane & apart else size + lane - apart for lane in range(size)]
         odd = [lane + apart if not lane & apart else size + lane for lane in range(size)]
         for i in range(size):
             if not i & apart:
                 a, b = rows[i], rows[i + apart]
-                rows[i] = ir.bind(ir.shuffle(a, b, even))
-                rows[i + apart] = ir.bind(ir.shuffle(a, b, odd))
-        apart *= 2
-    return rows
+                for row, lanes in ((i, even), (i + apart, odd)):
+                    if row % (2 * apart) in wanted:
+                        rows[row] = ir.bind(ir.shuffle(a, b, lanes))
+    return rows[:count]

@@ -193,6 +193,7 @@ def test_check_needs_the_tables_target_and_all_its_entries(cli, path, cpu):
     assert done.code == 2
     assert "hmseg-deploy lut build --target cpu" in done.error
     assert "'--networks': Input should be" in cli("lut", "check", path, "--networks", "1").error
+    assert "unknown stage 's9'" in cli("lut", "check", path, "--stage", "s9").error
 
 
 def test_check_refuses_a_table_of_another_cpu(cli, path, cpu):

@@ -111,3 +111,20 @@ def test_numbers_are_onnxruntimes(residual: bool, keep: tuple[str, ...]) -> None
     off = off_by(model, 8 / 255)
     assert off.max() < 4
     assert (off > 1e-2).mean() < 0.02  # but for ties of roundings
+
+
+def test_pairs_without_a_kernel_are_rounded_all_the_same() -> None:
+    """Not even the output's pair is lost where nothing is placed."""
+    nodes = [node("Concat", "x x", "y", axis=3)]
+    graph = graph_of([*nodes, *pair("y", "z")], ["z"], {"y_scale": np.float32(0.5),
+                     "y_zero": np.uint8(100)})  # fmt: skip
+    assert {op.kind for op in operations(graph)} == {"convert"}
+    assert off_by(graph, 0.5).max() == 0
+
+
+def pair(name: str, output: str) -> list[onnx.NodeProto]:
+    grid = f"{name}_scale {name}_zero"
+    return [
+        node("QuantizeLinear", f"{name} {grid}", f"{name}_code"),
+        node("DequantizeLinear", f"{name}_code {grid}", output),
+    ]

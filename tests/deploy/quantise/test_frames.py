@@ -74,7 +74,7 @@ def test_what_is_no_folder_of_frames(tmp_path, metadata):
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
     cases = {
         "empty": "no PNG, JPEG, WebP, BMP or TIFF files in this folder",
-        "missing": "no such file or folder",
+        "missing": "no such folder",
         "broken": "a.png: not a PNG, JPEG, WebP, BMP or TIFF image",
         "broken/a.png": "a file; give the folder that the frames lie in",
     }

@@ -8,6 +8,7 @@ import pytest
 from deploy.quantise.request import Request, is_quantised
 from lut.errors import UserError
 from tests.deploy.quantise.maps import conv, graph_of, node
+from tests.deploy.quantise.test_frames import folder_of
 
 
 def of_integers() -> onnx.ModelProto:
@@ -45,12 +46,19 @@ def test_a_name_or_a_float_file_needs_frames() -> None:
             Request().check_model("int8", model, file)
 
 
-def test_auto_takes_frames_or_none() -> None:
+def test_a_folder_without_pictures_is_refused_before_any_work(tmp_path: Path) -> None:
+    for precision in ("int8", "auto"):
+        with pytest.raises(UserError, match=r"no PNG, JPEG, .* in this folder"):
+            Request(tmp_path).check(precision)
+
+
+def test_auto_takes_frames_or_none(tmp_path: Path) -> None:
     """But for a file whose own scales count."""
+    folder = folder_of(tmp_path / "frames", 1)
     for model, file in (("tiny-hmseg", None), ("mine.onnx", plain()), ("q.onnx", of_integers())):
         Request().check("auto")
         Request().check_model("auto", model, file)
-        Request(Path()).check("auto")
+        Request(folder).check("auto")
     with pytest.raises(UserError, match="its own scales count: leave --calibrate out"):
         Request(Path()).check_model("auto", "q.onnx", of_integers())
 

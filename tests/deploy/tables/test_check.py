@@ -148,6 +148,15 @@ def test_unseen_networks_are_new_and_the_same_each_time():
     assert found == unseen_networks(lut, 20)
 
 
+def test_unseen_networks_of_stages_differ_there_alone():
+    lut = measured()
+    found = unseen_networks(lut, 5, ["s3"])
+    assert len(set(found)) == 5
+    assert {len(set(ops)) for ops in zip(*(g.ops for g in found), strict=True)} == {1, 5}
+    with pytest.raises(UserError, match="not 50 networks of these stages"):
+        unseen_networks(lut, 50, ["s1"])
+
+
 class TestMeasurable:
     @pytest.mark.parametrize(
         ("changes", "message"),

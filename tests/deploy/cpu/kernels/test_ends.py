@@ -124,13 +124,32 @@ def test_cells_beside_a_non_finite_score_are_not_filled(isa):
     assert (got == torch.from_numpy(upsample(x, 48, 72)).argmax(1).numpy()).all()
 
 
-def test_cells_are_filled_where_they_have_pixels_enough():
-    def fills(*sizes):
-        return labels_end.default_schedule(Labels(19, *sizes), AVX2).fill_cells
+@pytest.mark.parametrize("isa", ISAS)
+def test_scores_whose_differences_are_no_floats(isa):
+    x = normal(3, 1, 20, 5, 6)
+    x[0, 4, 1], x[0, 4, 2], x[0, 7, 3, 2] = 3e38, -3e38, 3e38
+    got, planes = labels(isa, x, 40, 48, fill_cells=True), upsample(x, 40, 48)
+    assert (got == planes.argmax(1)).all()
 
-    assert fills(32, 64, 256, 512)
-    assert not fills(32, 64, 32, 64)
-    assert not fills(32, 1, 256, 512)
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_ranges_of_rows_cut_cells(isa):
+    x = normal(4, 1, 20, 5, 9)
+    whole = labels(isa, x, 43, 61, fill_cells=True, row_tasks=1)
+    assert (labels(isa, x, 43, 61, fill_cells=True, row_tasks=7) == whole).all()
+    assert (whole != upsample(x, 43, 61).argmax(1)).mean() < 0.01
+
+
+def test_cells_are_filled_where_they_have_pixels_and_classes_enough():
+    def fills(classes, *sizes):
+        return labels_end.default_schedule(Labels(classes, *sizes), AVX2).fill_cells
+
+    assert fills(19, 32, 64, 256, 512)
+    assert fills(19, 128, 256, 256, 512)
+    assert not fills(2, 128, 256, 256, 512)
+    assert fills(2, 64, 128, 256, 512)
+    assert not fills(19, 32, 64, 32, 64)
+    assert not fills(19, 32, 1, 256, 512)
 
 
 @pytest.mark.parametrize("isa", ISAS)
