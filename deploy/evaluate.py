@@ -10,7 +10,9 @@ from deploy.metadata import Metadata
 from deploy.quantise.gate import points_lost
 from deploy.resolution import Resolution
 from deploy.runtime import Network, load, open_artifact
+from hmseg import zoo
 from lut.errors import UserError, WorkError
+from lut.files import size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +31,13 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Side:
     """A network that finds labels: from an image, uint8 (H, W, C), to labels (H, W); how many
-    classes they have, and the image's channels."""
+    classes they have, the image's channels, and where they are known the network's ends."""
 
     name: str
     predict: "Predictor"
     classes: int
     channels: int
+    metadata: Metadata | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,47 @@ def require_little_loss(reference: Evaluated, found: Evaluated, most: float) -> 
     return text
 
 
-def open_side(network: str, data: "SegmentationData", dataset: str, threads: int) -> Side:
+def check_side(network: str, dataset: str) -> None:
+    """Raise UserError for what `open_side` does not open, as far as its name says: before long
+    work."""
+    path = Path(network)
+    kind = kind_of(path)
+    if kind and size_of(path) is None:
+        raise UserError(f"{network}: no such file")
+    if kind:
+        return
+    if path.exists():
+        raise UserError(f"{network}: neither a checkpoint, an ONNX file nor an artifact")
+    from hmseg.pretrained import list_released, load_released
+
+    if network in zoo.list_models():
+        load_released(network, dataset)
+        return
+    there = ", ".join(f"{name} on {on}" for name, on in list_released())
+    raise UserError(f"{network}: no such file or released network; released: {there or 'none'}")
+
+
+def check_frames(name: str, metadata: Metadata, data: "SegmentationData") -> None:
+    """Raise UserError for a network that cannot be evaluated on frames of the data's size, or finds
+    masks."""
+    if metadata.finds_masks:
+        raise UserError(
+            f"{name} finds a mask of each class, and these may overlap: a data set has one class a "
+            "pixel; compile it with --output labels"
+        )
+    _check_size(name, metadata, first_size(data))
+
+
+def open_side(
+    network: str, data: "SegmentationData", dataset: str, threads: int,
+    like: Metadata | None = None,
+) -> Side:  # fmt: skip
     """What a name says: a checkpoint, an ONNX file or an artifact for frames of this size, or a
-    network with weights that were released for the data set. Raises UserError for anything else.
+    network with weights that were released for the data set. An ONNX file that is the same network
+    as one that is known gets the mean and standard deviation that this is `like`. Raises UserError
+    for anything else.
     """
+    check_side(network, dataset)
     path, size = Path(network), first_size(data)
     kind = kind_of(path)
     if kind == ".onnx":
@@ -104,7 +144,9 @@ def open_side(network: str, data: "SegmentationData", dataset: str, threads: int
         read = read_model(path, Resolution(*size))  # before torch takes its memory: may be hostile
         from deploy.graph.export import make_deployable
 
-        return side_of_graph(str(path), make_deployable(read).graph, data, threads)
+        mean, std = (None, None) if like is None or read.takes_uint8 else (like.mean, like.std)
+        graph = make_deployable(read, mean=mean, std=std).graph
+        return side_of_graph(str(path), graph, data, threads)
     if kind == ".hmseg":
         return side_of_network(str(path), load(path, threads=threads), data)
     import torch
@@ -172,25 +214,20 @@ def _side(
     run: "Callable[[NDArray[Any]], NDArray[Any]]",
 ) -> Side:  # fmt: skip
     """Of what takes and gives what the metadata says."""
-    if metadata.finds_masks:
-        raise UserError(
-            f"{name} finds a mask of each class, and these may overlap: a data set has one class a "
-            "pixel; compile it with --output labels"
-        )
-    _check_size(name, metadata, first_size(data))
+    check_frames(name, metadata, data)
 
     def predict(image: "NDArray[np.uint8]") -> "NDArray[np.integer]":
         _check_size(name, metadata, image.shape[:2])  # the frames of a data set may differ
         result = run(metadata.network_input(image))
         return metadata.found_in(result) if metadata.output == "logits" else result
 
-    return Side(name, predict, len(metadata.classes), metadata.channels)
+    return Side(name, predict, len(metadata.classes), metadata.channels, metadata)
 
 
 def _check_size(name: str, metadata: Metadata, size: tuple[int, ...]) -> None:
     if tuple(metadata.resolution) != tuple(size):
         frames = "x".join(map(str, size))
         raise UserError(
-            f"{name} is made for {metadata.resolution}, the frames are {frames}: export or "
-            f"compile it with --resolution {frames}"
+            f"{name} is made for {metadata.resolution}, the frames are {frames}: compile it with "
+            f"--resolution {frames}, or where its ONNX file has a fixed size from one of {frames}"
         )

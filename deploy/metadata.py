@@ -60,6 +60,11 @@ class Metadata:
         return f"{safe[:50]}-{self.resolution}"
 
     @property
+    def is_users(self) -> bool:
+        """Whether it is of a user's file, whose name may be a network's of the zoo."""
+        return self.license == "unknown"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of what the network takes, without the batch axis."""
         height, width = self.resolution

@@ -1,6 +1,7 @@
 """One image file through a network: read, resize, segment, resize back, write."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
@@ -21,8 +22,10 @@ from deploy.images import (
 from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from deploy.runtime import Network
+from lut.errors import HmsegWarning
 
 LABELS, OVERLAY = "labels", "overlay"  # the kinds of files written
+_MOST_STRETCHED = 1.03  # sides are rounded to what a network takes: 360x480 to 352x480, by 1.023
 
 
 def segment_file(
@@ -65,8 +68,19 @@ def segment_image(
     return written
 
 
+class StretchedWarning(HmsegWarning):
+    """Pictures of other proportions than the network's."""
+
+
 def given_for(metadata: Metadata, image: NDArray[np.uint8]) -> NDArray[Any]:
-    """What the network takes for an image of any size, uint8 (H, W, C)."""
+    """What the network takes for an image of any size, uint8 (H, W, C); with a StretchedWarning
+    where that is of other proportions."""
+    size, wanted = Resolution(*image.shape[:2]), metadata.resolution
+    ratio = size.width * wanted.height / (size.height * wanted.width)
+    if max(ratio, 1 / ratio) > _MOST_STRETCHED:
+        # Python shows a warning of the same text once: not for every picture, or frame of a video.
+        text = f"pictures of {size} are stretched to the network's {wanted}, of other proportions"
+        warnings.warn(f"{text}: crop them, or use a network of theirs", StretchedWarning, 2)
     return metadata.network_input(resize_image(image, metadata.resolution))
 
 

@@ -79,8 +79,8 @@ RUN = {
     "hmseg-deploy run tiny.hmseg street.mp4 --out overlay.mp4": "",
     "hmseg-deploy compile --model my-network.onnx --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5"
     " -o my-network.hmseg": "",
-    "hmseg-deploy verify --model my-network.onnx": "",
-    "hmseg-deploy bench --model my-network.onnx": "",
+    "hmseg-deploy verify my-network.hmseg": "",
+    "hmseg-deploy bench --model my-network.onnx --artifact my-network.hmseg": "",
     "hmseg-deploy run my-network.hmseg street.mp4 --out overlay.mp4":
         "hmseg-deploy run my-network.hmseg street.mp4 --out my-overlay.mp4",
     "mkdir results": "",

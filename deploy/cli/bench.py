@@ -1,17 +1,19 @@
 """hmseg-deploy bench."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli import options, places
+from deploy.cli import completion, options, places
 from deploy.cli.console import print_json, print_table, say, step
 from deploy.cli.groups import grouped
 from deploy.cli.profile import EMULATED, print_profile, title_of
 from deploy.precision import FP32, INT8, PeersPrecision
 from deploy.quantise.shipped_file import ships_with
+from hmseg import zoo
 from lut.errors import UserError, WorkError
 
 if TYPE_CHECKING:
@@ -29,7 +31,20 @@ LATENCY_COLUMNS = ("ms", "min", "mean", "median", "p90", "p95", "p99", "std")
 @grouped
 def bench(
     *,
-    model: options.Model = options.DEFAULT_MODEL,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="ARTIFACT", help="The same as --artifact.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A zoo name (hmseg-deploy models), a checkpoint of hmseg train or an ONNX file; "
+            "default: the artifact's zoo network, else tiny-hmseg.",
+            callback=options.refusing(options.check_model),
+            autocompletion=completion.models,
+        ),
+    ] = None,
     on: options.TargetOptions,
     given: options.SourceOptions,
     ends: options.EndOptions,
@@ -64,27 +79,40 @@ def bench(
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
-    """Time the compiled network beside onnxruntime, in turn, from image to output.
+    """Time the compiled network beside onnxruntime.
 
-    With --device or --rpc-key on a device, the network alone. With --target cuda on this machine's
-    GPU, beside what else runs there.
+    In turn, from image to output. With --device or --rpc-key on a device, the network alone. With
+    --target cuda on this machine's GPU, beside what else runs there.
     """
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # NVIDIA's libraries read it when they are loaded
     from deploy.measure.interleave import Protocol
 
     protocol = Protocol(warmup=warmup, repeat=repeat, rounds=rounds)
+    if path is not None and artifact is not None:
+        raise UserError(f"{path} and --artifact {artifact}: name one artifact")
+    artifact = artifact or path
+    loaded = _load(artifact, on.precision, timed=profile) if artifact else None
+    model = model or _model_of(artifact, loaded)
+    if artifact and loaded:
+        given, ends = _check_early(artifact, loaded.metadata, model, given, ends)
+    if image:
+        from deploy.images import read_image  # late: Pillow
+
+        read_image(image)  # in whatever colours: for now only whether it is one
     percentiles = percentile or []
     cache = kept.open()
     workers, remote = place.read()
     if remote and fail_below is not None:
         raise UserError("--fail-below compares with onnxruntime, which a device does not run")
     read = options.read_file(model, given)
+    if artifact and loaded:
+        given = options.with_normalisation(given, artifact, loaded.metadata, read)
     from deploy.backends import backend_of
 
     resolved = on.resolve(remote)
     backend = backend_of(resolved)
     backend.check_place(place.threads, remote)
-    if artifact is None and on.arch is None:
+    if loaded is None and on.arch is None:
         resolved = backend.measured_target(resolved, options.target_text(on.target, remote))
     with step(f"exporting {model}"):
         source = _with_scales(options.open_model(model, given, ends, read), on.precision, workers)
@@ -92,12 +120,9 @@ def bench(
     from deploy.bench import bench as run_bench
     from deploy.images import read_image, resize_image
 
-    built = (
-        _load(artifact, source.metadata, timed=profile)
-        if artifact
-        else _build(source, resolved, workers, remote, cache)
-    )
-    options.check_precision(on.precision, built)
+    if artifact and loaded:
+        _require_same(artifact, loaded.metadata, source.metadata)
+    built = loaded or _build(source, resolved, workers, remote, cache)
     size, channels = source.metadata.resolution, source.metadata.channels
     pixels = resize_image(read_image(image, channels), size) if image else built.golden.image
     where = f" on {remote.place.name}" if remote else ""
@@ -145,23 +170,65 @@ def _build(
     return built
 
 
-def _load(path: Path, wanted: "Metadata", *, timed: bool) -> "Artifact":
+def _load(path: Path, precision: str | None, *, timed: bool) -> "Artifact":
     from deploy.artifact_file import load_artifact
-    from deploy.profile import require_timed
 
     built = load_artifact(path)
+    options.check_precision(precision, built)
     if timed:
+        from deploy.profile import require_timed
+
         require_timed(built, str(path))
-    found = built.metadata
+    return built
+
+
+def _model_of(path: Path | None, artifact: "Artifact | None") -> str:
+    """What is timed where no model is named."""
+    if artifact is None:
+        return options.DEFAULT_MODEL
+    name = artifact.metadata.model
+    if artifact.metadata.is_users or name not in zoo.list_models():
+        raise UserError(f"{path} is of {name}, a file: name that with --model")
+    return name
+
+
+def _check_early(
+    path: Path, found: "Metadata", model: str, given: options.SourceOptions,
+    ends: options.EndOptions,
+) -> tuple[options.SourceOptions, options.EndOptions]:  # fmt: skip
+    """The options, with the artifact's own where none are given. Raises UserError where they
+    contradict it, as far as is known before the model is exported."""
+    size = options.read_resolution(given.resolution)
+    named = model in zoo.list_models()
+    wanted = replace(
+        found, model=model if named else found.model, resolution=size or found.resolution,
+        input=ends.input_, output=ends.output or found.output,
+    )  # fmt: skip
+    _require_same(path, found, wanted)
+    if named and found.is_users:
+        raise UserError(f"{path} is of a file {model}, not of the zoo's: name that with --model")
+    if named:
+        given = replace(given, resolution=str(found.resolution))
+    return given, replace(ends, output=found.output)
+
+
+def _require_same(path: Path, found: "Metadata", wanted: "Metadata") -> None:
     texts = [
         f"{m.model} {m.resolution} {m.input} {m.output} of {m.channels} channels"
         for m in (found, wanted)
     ]
     if texts[0] != texts[1]:
         raise UserError(
-            f"{path} is {texts[0]}, not {texts[1]}; name its model, resolution, input and output"
+            f"{path} is {texts[0]}, not {texts[1]}; name its --model, --resolution, --input and "
+            "--output"
         )
-    return built
+    texts = [
+        options.normalisation_text(m)
+        + ("" if m.threshold is None else f" and a class where its score is above {m.threshold:g}")
+        for m in (found, wanted)
+    ]
+    if texts[0] != texts[1]:
+        raise UserError(f"{path} is compiled with {texts[0]}, not with {texts[1]}")
 
 
 def _describe(result: "BenchResult", percentiles: list[float]) -> dict[str, object]:

@@ -14,7 +14,10 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what is kept.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show, or clear, the machine code that compile keeps for the next time."""
+    """Show, or clear, the machine code that is kept.
+
+    By compile, for the next time.
+    """
     kept = default_cache()
     if clear:
         removed = kept.clear()

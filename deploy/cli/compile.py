@@ -29,7 +29,7 @@ _DIGEST = re.compile(r"_[0-9a-f]{12}$")  # at the end of a kernel's name
 def compile_model(
     *,
     model: options.Model = options.DEFAULT_MODEL,
-    on: options.TargetOptions,
+    on: options.ChoiceOptions,
     given: options.SourceOptions,
     ends: options.EndOptions,
     place: places.PlaceOptions,
@@ -51,7 +51,10 @@ def compile_model(
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compile for a target, check against onnxruntime, write one artifact file or a C package."""
+    """Compile for a target, and check against onnxruntime.
+
+    Writes one artifact file or a C package.
+    """
     if form not in ("hmseg", "c"):
         raise UserError(f"--format {form}: write hmseg, an artifact, or c, a folder for C programs")
     package = form == "c"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deploy.devices.place import Place
 
 app = typer.Typer(
-    help="Devices: phones on a cable, TVM's tracker and its servers, and what is wrong with them.",
+    help="Devices: phones on a cable, TVM's tracker and its servers.",
     no_args_is_help=True,
 )
 
@@ -40,7 +40,10 @@ def tracker(
     port: TrackerPort = TRACKER_PORT,
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Run TVM's tracker, which knows the devices and hands them out, until it is interrupted."""
+    """Run TVM's tracker.
+
+    It knows the devices and hands them out, until it is interrupted.
+    """
     address = _listen_address(host, port, allow_remote)
     from deploy.devices.tracker import run_tracker
 
@@ -62,7 +65,10 @@ def serve(
     ] = None,
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Make this machine a device: run TVM's RPC server until it is interrupted."""
+    """Make this machine a device.
+
+    Runs TVM's RPC server until it is interrupted.
+    """
     key = places.read_key(rpc_key)
     if key is None:
         raise UserError("device serve: name the device's kind with --rpc-key, such as arm")
@@ -83,7 +89,10 @@ def list_devices(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """The keys that a tracker knows, their devices, and how many are free; or phones on a cable."""
+    """List devices.
+
+    The keys that a tracker knows, their devices, and how many are free; or phones on a cable.
+    """
     if phones:
         if rpc_tracker is not None:
             raise UserError("--adb lists phones, --rpc-tracker a tracker's devices; leave one out")
@@ -133,7 +142,10 @@ def doctor(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Walk the chain from here to a device; name the first broken link and its cure."""
+    """Walk the chain from here to a device.
+
+    Names the first broken link and its cure.
+    """
     key = places.read_key(rpc_key)
     if key is None and device is None:
         raise UserError("device doctor: name the device with --device or --rpc-key")
@@ -172,7 +184,10 @@ def emulate(
         bool, typer.Option("--setup-only", help="Download and unpack the machine, do not start.")
     ] = False,
 ) -> None:
-    """Run an emulated 64-bit ARM device, for correctness only: its latencies mean nothing."""
+    """Run an emulated 64-bit ARM device.
+
+    For correctness only: its latencies mean nothing.
+    """
     from deploy.devices import emulated
 
     folder = emulated.default_folder()

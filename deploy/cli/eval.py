@@ -33,10 +33,10 @@ def evaluate_network(
     threads: places.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure mIoU and per-class IoU over a split: own size, single scale, no flip.
+    """Measure mIoU and per-class IoU over a split.
 
-    One broken frame does not stop the others: each is named, and the exit code is 1; so it is where
-    more mIoU is lost against another network than may be.
+    Own size, single scale, no flip. One broken frame does not stop the others: each is named, and
+    the exit code is 1; so it is where more mIoU is lost against another network than may be.
     """
     from hmseg.data.registry import open_dataset
 
@@ -44,14 +44,16 @@ def evaluate_network(
         raise UserError("--max-miou-loss: name the network in float32 with --against")
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
-    from deploy.evaluate import open_side
+    from deploy.evaluate import check_side, open_side
 
-    found, *others = [
-        show_evaluating(open_side(name, frames, dataset, workers), frames, dataset)
-        for name in (network, against)
-        if name is not None
-    ]
-    reference = others[0] if others else None
+    for name in (network, against):
+        if name is not None:
+            check_side(name, dataset)
+    side = open_side(network, frames, dataset, workers)
+    found, reference = show_evaluating(side, frames, dataset), None
+    if against is not None:
+        other = open_side(against, frames, dataset, workers, side.metadata)
+        reference = show_evaluating(other, frames, dataset)
     if as_json:
         print_json(to_json(found, reference))
     else:

@@ -16,7 +16,10 @@ def export(
     ends: options.EndOptions,
     out: options.Out = None,
 ) -> None:
-    """Write the ONNX graph: batch norm folded, image or tensor in, labels or logits out."""
+    """Write the ONNX graph.
+
+    Batch norm folded, image or tensor in, labels or logits out.
+    """
     if out:
         check_writable(out)
     with step(f"exporting {model}") as progress:

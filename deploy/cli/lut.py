@@ -36,7 +36,16 @@ TablePath = Annotated[Path, typer.Argument(help="A table made by lut build.")]
 def build(
     *,
     target: options.TargetText = None,
-    resolution: options.ResolutionText = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--resolution",
+            "-r",
+            help=f"HEIGHTxWIDTH of the networks [{DEFAULT_RESOLUTION}].",
+            callback=options.refusing(parse_resolution),
+            autocompletion=completion.resolutions,
+        ),
+    ] = None,
     width: Annotated[float, typer.Option(help="Width of the networks: 0.5 or 1.0.")] = 1.0,
     precision: options.PrecisionText = None,
     stage: Annotated[
@@ -45,13 +54,20 @@ def build(
     place: places.PlaceOptions,
     kept: options.CacheOptions,
     out: Annotated[
-        Path | None, typer.Option("--output", "--out", "-o", help="The table, JSON lines.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help="The table, JSON lines; default: by what it is for, in ~/.cache/hmseg/lut, or "
+            "lut in HMSEG_HOME.",
+        ),
     ] = None,
 ) -> None:
-    """Measure every operator of the search space inside compiled networks.
+    """Measure every operator of the search space.
 
-    With --target cuda on this machine's GPU; in int8 by scales that are made up. Interrupted or
-    killed, or its device lost, the same command goes on where it was.
+    Inside of compiled networks. With --target cuda on this machine's GPU; in int8 by scales that
+    are made up. Interrupted or killed, or its device lost, the same command goes on where it was.
     """
     cache = kept.open()
     workers, remote = place.read()
@@ -72,6 +88,8 @@ def build(
         protocol=backend.protocol,
     )  # fmt: skip
     path, machine = out or default_path(plan), _place(resolved.machine, workers)
+    check_writable(path)
+    say(f"the table: {path}")
     with step(f"measuring {size}, width {width:g}, {machine}") as progress:
 
         def tell(now: "Progress") -> None:
@@ -133,7 +151,10 @@ def check(
     kept: options.CacheOptions,
     as_json: options.Json = False,
 ) -> None:
-    """Compare estimates with whole networks that the table has not seen; exit 1 below the bars."""
+    """Compare a table's estimates with whole networks.
+
+    With such as it has not seen; exit 1 below the bars.
+    """
     cache, (table, _) = kept.open(), _open(path)
     resolved, devices = place.open(table.identity, target)
     from deploy.tables.check import check_networks, unseen_networks
@@ -172,9 +193,10 @@ def calibrate(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Time a table's calibration networks here and now: its estimates are then those of today.
+    """Make a table's estimates those of today.
 
-    Refuses, and writes nothing, where entries have changed and not only their scale.
+    Its calibration networks are timed here and now. Refuses, and writes nothing, where entries have
+    changed and not only their scale.
     """
     cache, (table, _) = kept.open(), _open(path)
     check_writable(out or path)

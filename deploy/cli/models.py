@@ -24,8 +24,10 @@ def models(
     ] = "768x1536",
     as_json: options.Json = False,
 ) -> None:
-    """List the networks, our own and the peers, with parameters and MACs, counted by the paper's
-    rule."""
+    """List the networks, our own and the peers.
+
+    With parameters and MACs, counted by the paper's rule.
+    """
     size = parse_resolution(resolution)
     import torch
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from deploy.cli.console import say
 from deploy.metadata import (
     CHANNELS,
     InputKind,
+    Metadata,
     OutputKind,
     Values,
     check_normalisation,
@@ -173,15 +174,24 @@ PrecisionText = Annotated[
         callback=refusing(parse_precision),
     ),
 ]
+PrecisionOfModel = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
+        "lie in memory as such, sums are fp32; int8 by the scales of released weights, a "
+        "checkpoint or a file.",
+        callback=refusing(check_precision_or_auto),  # `resolve` says what is wrong with auto
+    ),
+]
 PrecisionOrAuto = Annotated[
     str | None,
     typer.Option(
         "--precision",
         help="fp32, the default; on CPUs that compute with it bf16, with --target cuda fp16: maps "
         "lie in memory as such, sums are fp32; int8, whose products are summed in int32, with "
-        "--calibrate or the scales of released weights, a checkpoint or a file. compile alone: "
-        "auto, the fastest on this CPU that keeps the labels, int8 among them where there are "
-        "scales.",
+        "--calibrate or the scales of released weights, a checkpoint or a file; auto, the fastest "
+        "on this CPU that keeps the labels, int8 among them where there are scales.",
         callback=refusing(check_precision_or_auto),
     ),
 ]
@@ -227,7 +237,7 @@ class TargetOptions:
 
     target: TargetText = None
     arch: Architectures = None
-    precision: PrecisionOrAuto = None
+    precision: PrecisionOfModel = None
 
     @property
     def automatic(self) -> bool:
@@ -245,6 +255,13 @@ class TargetOptions:
             )
         precision = None if self.automatic else self.precision
         return resolve_target(target_text(self.target, remote), self.arch, precision)
+
+
+@dataclass(frozen=True)
+class ChoiceOptions(TargetOptions):
+    """The same, where the precision may be chosen by timing."""
+
+    precision: PrecisionOrAuto = None
 
 
 def target_text(text: str | None, remote: "Remote | None") -> str:
@@ -274,6 +291,36 @@ def read_file(model: str, options: SourceOptions) -> "ReadModel | None":
     from deploy.reading import read_model
 
     return read_model(Path(model), size)
+
+
+def with_normalisation(
+    given: SourceOptions, path: Path, found: Metadata, read: "ReadModel | None"
+) -> SourceOptions:
+    """The options for a model beside its artifact at `path`, which `found` is of: with the
+    artifact's mean and standard deviation where the file that was `read` needs some. Raises
+    UserError where others are given."""
+    for name in ("mean", "std"):
+        asked = read_values(f"--{name}", getattr(given, name))
+        if asked not in (None, getattr(found, name)):
+            raise UserError(
+                f"{path} is compiled with {normalisation_text(found)}, not with --{name} "
+                f"{getattr(given, name)}: leave --mean and --std out, or compile it again"
+            )
+    if read is None or read.takes_uint8 or found.mean is None or found.std is None:
+        return given
+    return replace(given, mean=_listed(found.mean), std=_listed(found.std))
+
+
+def normalisation_text(found: Metadata) -> str:
+    """The mean and the standard deviation of a network as options."""
+    if found.mean is None or found.std is None:
+        return "no --mean and --std"
+    mean, std = (",".join(f"{value:.6g}" for value in values) for values in (found.mean, found.std))
+    return f"--mean {mean} --std {std}"
+
+
+def _listed(values: Values) -> str:
+    return ",".join(map(repr, values))  # which is read as the same numbers
 
 
 def open_model(

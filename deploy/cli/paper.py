@@ -47,7 +47,9 @@ def paper(
     ] = Path("paper"),
     as_json: options.Json = False,
 ) -> None:
-    """Make the paper's tables and figures on this machine, on a device or a GPU.
+    """Make the paper's tables and figures.
+
+    On this machine, on a device or a GPU.
 
     What is measured goes into OUT/paper.jsonl, line by line: interrupted or killed, the same
     command goes on where it was. Each table is printed, and written beside it with its picture. A

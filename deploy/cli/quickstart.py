@@ -20,7 +20,10 @@ def quickstart(
     no_cache: options.NoCache = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("out"),
 ) -> None:
-    """From a network to labels.png: export, compile, check, time, segment."""
+    """From a network to labels.png.
+
+    Export, compile, check, time, segment.
+    """
     from deploy.images import read_image, resize_image
 
     if image:

@@ -18,7 +18,9 @@ def report(
         Path, typer.Option("--output", "--out", "-o", help="The page, one HTML file.")
     ] = Path("report.html"),
 ) -> None:
-    """Make one HTML page of the results in a folder: tables to sort, pictures, nothing fetched.
+    """Make one HTML page of the results in a folder.
+
+    Tables to sort, pictures, nothing fetched.
 
     What --json of bench, profile and lut check wrote, latency tables, logs of searches and
     training, the paper's records, and results beside other runtimes. Exit 1 where a file is

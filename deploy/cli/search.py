@@ -192,7 +192,10 @@ def search(
     place: places.TablePlaceOptions,
     as_json: options.Json = False,
 ) -> None:
-    """Search for the network that is best within a budget; under torchrun, over all processes."""
+    """Search for the network that is best within a budget.
+
+    Under torchrun, over all processes.
+    """
     from hmseg.search.budget import parse_budget, show_cost
 
     limit, size = parse_budget(budget), options.read_resolution(resolution)

@@ -16,10 +16,11 @@ def upgrade(
         list[Path], typer.Argument(help="Latency tables and files of tuning records.")
     ],
 ) -> None:
-    """Carry latency tables and tuning records of earlier versions over to this one.
+    """Carry tables and records of earlier versions over.
 
-    Each file is rewritten in place, whole or not at all; what was measured stays as it is. One
-    broken file of several does not stop the others.
+    Latency tables and tuning records, to this version. Each file is rewritten in place, whole or
+    not at all; what was measured stays as it is. One broken file of several does not stop the
+    others.
     """
     failed = 0
     for path in files:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deploy.devices.network import Remote
     from deploy.evaluate import Evaluated
     from deploy.graph.source import Source
+    from deploy.metadata import Metadata
     from deploy.object_cache import ObjectCache
     from deploy.precision import Precision
     from deploy.runtime import Network
@@ -55,8 +56,9 @@ class LabelOptions:
     ] = None
     max_miou_loss: options.MaxMiouLoss = None
 
-    def open(self) -> "SegmentationData | None":
-        """The split, if one is asked for; raises UserError for options that go with one."""
+    def open(self, *, needed: bool) -> "SegmentationData | None":
+        """The split, if one is asked for. Raises UserError for options that go with one, for an
+        `against` that names nothing, and for none where that is `needed`."""
         if self.data is None:
             for name, value in vars(self).items():
                 if value is not None:
@@ -64,7 +66,20 @@ class LabelOptions:
             return None
         from hmseg.data.registry import open_dataset
 
-        return open_dataset(self.dataset or DATASET, self.data, self.split or SPLIT)
+        missing = "name the network in float32 with --against" * (needed and self.against is None)
+        try:
+            data = open_dataset(self.dataset or DATASET, self.data, self.split or SPLIT)
+        except UserError as error:
+            if missing:
+                raise UserError(f"{error}; and {missing}") from error
+            raise
+        if missing:
+            raise UserError(f"--data: {missing}")
+        if self.against is not None:
+            from deploy.evaluate import check_side
+
+            check_side(self.against, self.dataset or DATASET)
+        return data
 
 
 @grouped
@@ -90,23 +105,24 @@ def verify(
     labels: LabelOptions,
     as_json: options.Json = False,
 ) -> None:
-    """Check an artifact, or torch, onnxruntime and TVM against each other.
+    """Check an artifact, or a model in all runtimes.
 
-    On this machine, or with --device or --rpc-key on a device. With --data by mIoU, too.
+    Of a model torch, onnxruntime and TVM are compared. On this machine, or with --device or
+    --rpc-key on a device. With --data by mIoU, too.
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
-    if artifact is not None and labels.data is not None and labels.against is None:
-        raise UserError("--data: name the network in float32 with --against")
-    data, cache = labels.open(), kept.open()
-    workers, remote = place.read()
+    data, cache = labels.open(needed=artifact is not None), kept.open()
     from deploy.artifact_file import load_artifact
 
-    source = None
-
-    if artifact is not None:
-        loaded = load_artifact(artifact)
+    loaded = None if artifact is None else load_artifact(artifact)
+    if artifact and loaded:
         options.check_precision(on.precision, loaded)
+        options.with_normalisation(given, artifact, loaded.metadata, None)
+        _check_frames(str(artifact), loaded.metadata, data)
+    workers, remote = place.read()
+    source = None
+    if artifact and loaded:
         comparisons = [_replay(loaded, artifact, workers, remote)]
     else:
         assert model is not None
@@ -115,6 +131,7 @@ def verify(
         with step(f"exporting {model}"):
             source = options.open_model(model, given, read=read)
         _require_reference(source, data, labels)
+        _check_frames(model, source.metadata, data)
         loaded, comparisons = _compare_all(source, resolved, workers, remote, cache)
     sides = None
     if data is not None:
@@ -132,6 +149,14 @@ def verify(
     if sides is not None:
         judge(*sides, labels.max_miou_loss)
     say("verified")
+
+
+def _check_frames(name: str, metadata: "Metadata", data: "SegmentationData | None") -> None:
+    """As `deploy.evaluate.check_frames`, if there are any."""
+    if data is not None:
+        from deploy.evaluate import check_frames
+
+        check_frames(name, metadata, data)
 
 
 def _require_reference(
@@ -162,7 +187,7 @@ def _evaluate(
 
     found = use_network(artifact, threads, remote, evaluate)
     if labels.against is not None:
-        reference = open_side(labels.against, data, dataset, threads)
+        reference = open_side(labels.against, data, dataset, threads, artifact.metadata)
     else:
         assert source is not None
         reference = side_of_graph(f"{name} in float32", source.graph, data, threads)

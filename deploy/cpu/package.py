@@ -23,7 +23,7 @@ _RESERVED = re.compile(r"^(tvm|ffi|main|std|int|char|float|void)$")
 
 def package_name(folder: Path) -> str:
     """The prefix of a package's names, after its folder. Raises UserError where no name in C can
-    be made of it, and where the folder cannot be written to."""
+    be made of it, and where the folder cannot be written to or holds something else."""
     name = re.sub(r"\W+", "_", folder.resolve().name.lower(), flags=re.ASCII).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or _RESERVED.match(name):
         raise UserError(
@@ -31,7 +31,33 @@ def package_name(folder: Path) -> str:
             "name in C; choose letters, such as tiny/"
         )
     check_writable(folder / f"{name}.h")
+    _check_own(folder, name)
     return name
+
+
+def _check_own(folder: Path, name: str) -> None:
+    """Raise UserError for a folder with files, none of which is the header that tells a package of
+    this name; hidden ones do not count."""
+    try:
+        if not any(not path.name.startswith(".") for path in folder.iterdir()):
+            return
+        with (folder / f"{name}.h").open("rb") as file:
+            if file.readline().strip() == _first_line(name).encode():
+                return
+    except FileNotFoundError:
+        if not folder.exists():
+            return
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    raise UserError(
+        f"{folder}: there are files in it, and no C package {name} that this command wrote; name a "
+        "new or an empty folder"
+    )
+
+
+def _first_line(name: str) -> str:
+    with (source.RUNTIME / "hmseg.h").open() as file:
+        return file.readline().strip().replace("@NAME@", name)
 
 
 def write_package(job: Job, artifact: Artifact, folder: Path, version: str) -> list[Path]:
@@ -52,9 +78,9 @@ def write_package(job: Job, artifact: Artifact, folder: Path, version: str) -> l
     objects += compile_c(tools, files, ("classes.c",)).values()
     shared = link_shared(tools, objects, (f"{name}_*",))
     _check(shared, artifact, name)
-    contents = {
-        f"lib{name}.so": shared, f"lib{name}.a": archive(tools, objects),
-        f"{name}.h": header.encode(),
+    contents = {  # the header first: by it a package that was interrupted is known as ours
+        f"{name}.h": header.encode(), f"lib{name}.so": shared,
+        f"lib{name}.a": archive(tools, objects),
         "CMakeLists.txt": _example("CMakeLists.txt").replace("@NAME@", name).encode(),
     }  # fmt: skip
     if metadata.input == "image" and metadata.output == "labels":

@@ -30,6 +30,7 @@ from deploy.graph.orders import (
 )
 from deploy.graph.picked import Picked, Places
 from deploy.graph.scores import scores_of
+from deploy.graph.stored import marked, with_mark
 from deploy.graph.view import Array, Graph, shape_of
 
 _UNARY = frozenset(
@@ -51,6 +52,7 @@ _EITHER_ORDER = frozenset(("relax.add", "relax.multiply"))
 _RULES = {
     **dict.fromkeys(_UNARY, "unary"),
     **dict.fromkeys(_BINARY, "binary"),
+    "relax.call_pure_packed": "stored",
     "relax.matmul": "product",
     "relax.concat": "concat",
     "relax.mean": "mean",
@@ -167,6 +169,13 @@ class _Mutator(relax.PyExprMutator):  # type: ignore[misc]
             self.builder_.emit(relax.Call(call.op, [view.map, *call.args[1:]], call.attrs)),
             view.order,
         )
+
+    def stored(self, var: relax.Var, call: relax.Call) -> View | None:
+        """The mark of a map that lies on a grid (`deploy.graph.stored`)."""
+        view = self._view(call.args[1])
+        if marked(self.graph, var) is None or view is None:
+            return None
+        return View(self.builder_.emit(with_mark(call, view.map)), view.order)
 
     def binary(self, var: relax.Var, call: relax.Call) -> View | None:
         shape = shape_of(var)

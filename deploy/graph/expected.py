@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deploy.graph.float64 import evaluate, multiply_adds
 from deploy.graph.float64_resize import NoTruthError
+from deploy.graph.jitter import jittered
 from deploy.graph.reference import OnnxSession, Opener
 from deploy.graph.rounded import with_rounded_maps
 from deploy.graph.stored import has_pairs
@@ -67,7 +68,7 @@ class TwoSessions:
         others: Iterable[onnx.ModelProto | Opener] = [graph]
         if jumps and isinstance(graph, onnx.ModelProto):  # one in memory at a time
             jitters = _JITTERS[2:] if is_heavy(graph) else _JITTERS
-            others = (_jittered(graph, seed, many) for seed, many in enumerate(jitters))
+            others = (jittered(graph, seed, many) for seed, many in enumerate(jitters))
         self._others = [OnnxSession(other, optimised=False) for other in others]
 
     def run(
@@ -99,18 +100,6 @@ def jumps(graph: onnx.ModelProto) -> bool:
         seen.add(node.output[0])
         todo += node.input
     return False
-
-
-def _jittered(graph: onnx.ModelProto, seed: int, roundings: int) -> onnx.ModelProto:
-    copy, rng = onnx.ModelProto(), np.random.default_rng(seed)
-    copy.CopyFrom(graph)
-    for tensor in copy.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            values = onnx.numpy_helper.to_array(tensor)
-            off = 1 + roundings * UNIT * rng.uniform(-1, 1, values.shape)
-            name = tensor.name
-            tensor.CopyFrom(onnx.numpy_helper.from_array((values * off).astype(np.float32), name))
-    return copy
 
 
 def noise_between(scores: NDArray[Any], others: NDArray[Any]) -> Deviation:

@@ -1,5 +1,6 @@
 """Placing kernels: every operation of a graph that the backend has becomes one call."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from lut.ops import Convert, DType, Operation, dtype_of, parse_operation
 # What a PrimFunc of ours says about itself; later passes, the compile summary and the profile
 # read it.
 KERNEL, OPERATION, MACS = "hmseg.kernel", "hmseg.operation", "hmseg.macs"
+_MAP_AXES = 4  # (1, C, H, W)
 _OPAQUE = 8  # relax's OpPatternKind: never fused into a neighbour
 
 
@@ -245,9 +247,20 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
             self.set_var_remap(binding.var, self._rounded(binding.var))
 
     def _rounded(self, var: relax.Var) -> relax.Var:
-        """A map that was not computed in 8 bits, on its grid."""
-        grid, planar = self.grids[var], shape_of(var)
-        stored = self.emitter.pack(self.visit_expr(var), planar, "int8", grid)
+        """A value that was not computed in 8 bits, on its grid. Where it is no map, such as tokens,
+        it is one for that: each number is rounded by itself."""
+        grid, shape, value = self.grids[var], shape_of(var), self.visit_expr(var)
+        if len(shape) == _MAP_AXES and shape[0] == 1:
+            return self._through_bytes(value, shape, grid)
+        rows = (1, math.prod(shape[:-1]), 1, math.prod(shape[-1:]))
+        lines = self.builder_.emit(relax.op.reshape(value, rows))
+        stored = self._through_bytes(lines, rows, grid)
+        return self.builder_.emit(relax.op.reshape(stored, shape))
+
+    def _through_bytes(
+        self, value: relax.Expr, planar: Sequence[int], grid: Grid
+    ) -> relax.Var:  # fmt: skip
+        stored = self.emitter.pack(value, planar, "int8", grid)
         return self.emitter.unpack(stored, planar, "int8", grid)
 
     def _emit(self, found: Found) -> relax.Var:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tvm import relax
 
-from deploy.graph.view import Graph
+from deploy.graph.view import Graph, shape_of
 from deploy.grid import Grid
 from lut.errors import UserError
 
@@ -139,7 +139,7 @@ def take_grids(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[relax.Var, Grid
     maps that does not go beyond 6, and behind every sum of products if none does, else a ReLU.
     """
     graph = Graph(module["main"])
-    found = {var: grid for var in graph.vars if (grid := _marked(graph, var)) is not None}
+    found = {var: grid for var in graph.vars if (grid := marked(graph, var)) is not None}
     if not found:
         return module, {}
     low = [var for var, grid in found.items() if grid.zero == 0]
@@ -167,7 +167,8 @@ def _is_sum_of_products(graph: Graph, var: relax.Var) -> bool:
     return graph.call(var, *_PRODUCTS) is not None
 
 
-def _marked(graph: Graph, var: relax.Var) -> Grid | None:
+def marked(graph: Graph, var: relax.Var) -> Grid | None:
+    """The grid that a value is marked with, if it is such a call."""
     call = graph.call(var, "relax.call_pure_packed")
     if call is None or str(call.args[0].global_symbol) != FUNCTION:
         return None
@@ -175,6 +176,11 @@ def _marked(graph: Graph, var: relax.Var) -> Grid | None:
     assert scale is not None
     assert zero is not None
     return Grid(float(scale.item()), int(zero.item()))
+
+
+def with_mark(call: relax.Call, value: relax.Expr) -> relax.Call:
+    """Another value with the mark of a call."""
+    return relax.op.call_pure_packed(FUNCTION, value, *call.args[2:], ty_args=value.ty)
 
 
 def _source(graph: Graph, var: relax.Var) -> relax.Var:
@@ -208,6 +214,8 @@ class _Taker(relax.PyExprMutator):  # type: ignore[misc]
                 rectify = getattr(relax.op.nn, self.rectified[binding.var])
                 self.taken[source] = self.builder_.emit(rectify(value))
             value = self.taken[source]
+        if self.grids.get(value, grid) != grid:  # rounded twice: two values, one behind the other
+            value = self.builder_.emit(relax.op.reshape(value, shape_of(value)))
         self.grids[value] = grid
         self.set_var_remap(binding.var, value)
 

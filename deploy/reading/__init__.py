@@ -21,6 +21,12 @@ class ReadModel:
     file: UserFile
     graph: onnx.ModelProto
 
+    @property
+    def takes_uint8(self) -> bool:
+        """Whether its normalisation, if there is one, is inside."""
+        taken = self.graph.graph.input[0].type.tensor_type
+        return bool(taken.elem_type == onnx.TensorProto.UINT8)
+
 
 def read_own(path: Path) -> ReadModel:
     """Read a file that this program has just written, in this process: it is not hostile."""

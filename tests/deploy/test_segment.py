@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from deploy.images import resize_image, resize_labels
 from deploy.metadata import Metadata
 from deploy.resolution import Resolution
 from deploy.runtime import load
-from deploy.segment import output_names, result_kinds, segment_file
+from deploy.segment import StretchedWarning, output_names, result_kinds, segment_file
 from hmseg.data.classes import ClassSet, binary_classes, generic_classes
 from lut.errors import UserError
 from tests.deploy.graphs import photo
@@ -39,6 +40,19 @@ def test_an_image_of_any_size(loaded, size, tmp_path):
     np.testing.assert_array_equal(labels, resize_labels(expected, Resolution(*size)))
     with Image.open(written["overlay"]) as overlay:
         assert overlay.height > size[0]
+
+
+def test_other_proportions_are_said_once(loaded, tmp_path):
+    """For every picture of a size, with the filter that a program begins with."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for name, size in (("a", (64, 96)), ("b", (64, 96)), ("c", (32, 32)), ("d", (65, 64))):
+            Image.fromarray(photo(Resolution(*size))).save(tmp_path / f"{name}.png")
+            segment_file(loaded, tmp_path / f"{name}.png", tmp_path, name, overlay=False)
+    assert [str(one.message) for one in caught if one.category is StretchedWarning] == [
+        "pictures of 64x96 are stretched to the network's 64x64, of other proportions: crop them, "
+        "or use a network of theirs"
+    ]
 
 
 def test_without_overlay(loaded, tmp_path):

@@ -32,11 +32,11 @@ class ConvDepthwiseSchedule:
 
 def supports(op: Conv) -> bool:
     """Depthwise ones without zeros between the input's elements; of concatenated maps all but the
-    last are whole vectors on every instruction set."""
+    last are whole vectors on every instruction set; in 8 bits of one map, into bytes."""
     depthwise = sum(op.cin) == op.cout == op.groups > 1 and all(
         c % _WIDEST == 0 for c in op.cin[:-1]
     )
-    if op.dtype == "int8" and len(op.cin) > 1:
+    if op.dtype == "int8" and (len(op.cin) > 1 or op.wide):
         return False
     return depthwise and op.spread == (1, 1) and op.source == "maps" and op.kernel[1] <= WIDE
 

@@ -53,7 +53,7 @@ def match_conv(graph: Graph, var: relax.Var) -> Iterator[Found]:
                 yield Found(of_image, given, var, inner, normalised, layers)
         read = [*parts, *steps.operands]
         yield Found(operation, read, var, (*inner, *between), weights, layers)
-        if len(parts) > 1 and window.groups > 1:
+        if len(parts) > 1:
             operation = replace(operation, cin=(sum(operation.cin),))
             read = [window.input, *steps.operands]
             yield Found(operation, read, var, inner, weights, layers)

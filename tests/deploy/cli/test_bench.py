@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from PIL import Image
 from deploy import host
 from deploy.artifact_file import save_artifact
 from deploy.backends.cpu import CpuBackend
-from deploy.cli.bench import _with_scales
+from deploy.cli.bench import _check_early, _model_of, _with_scales
+from deploy.cli.options import EndOptions, SourceOptions
 from deploy.graph.source import ReleasedWeights, Source
 from deploy.quantise import shipped
+from lut.errors import UserError
 from tests.deploy.graphs import photo, segmenter, write
 
 QUICK = ["--warmup", "1", "--repeat", "3", "--rounds", "2"]
@@ -80,6 +83,56 @@ def test_from_a_tensor(cli, user_onnx, tmp_path):
     done = cli("bench", "-m", user_onnx, "--input", "tensor", "--output", "logits", *QUICK)
     assert "the copy of the float32 tensor in, the whole network, and the logits map" in done.err
     assert done.succeeded()
+
+
+M = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
+
+
+def test_an_artifact_of_another_mean(cli, user_onnx):
+    """Its own counts where none is given; one that is given has to be the artifact's."""
+    cli("compile", "-m", user_onnx, *M, "-o", "n.hmseg").succeeded()
+    asked = ("bench", "n.hmseg", "-m", user_onnx, *QUICK)
+    done = cli(*asked).succeeded()
+    assert "onnxruntime / hmseg: " in done.out
+    assert "not timed here" not in done.err
+    cli(*asked, *M).succeeded()
+    for command in (asked, ("verify", "n.hmseg")):
+        refused = cli(*command, "--mean", "0.5,0.5,0.4")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        both = "with --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5, not with --mean 0.5,0.5,0.4: leave"
+        assert both in refused.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["n.hmseg"], "n.hmseg is of user, a file: name that with --model"),
+        (["--artifact", "n.hmseg"], "name that with --model"),
+        (["n.hmseg", "--artifact", "n.hmseg"], "name one artifact"),
+        (["n.hmseg", "-m", "tiny-mrms"], "is user 64x64 image labels of 3 channels, not tiny-mrms"),
+        (["n.hmseg", "-m", "user.onnx", "-r", "64x128"], "not user 64x128"),
+        (["n.hmseg", "-m", "user.onnx", "--input", "tensor"], "not user 64x64 tensor"),
+        (["n.hmseg", "-m", "user.onnx", "--precision", "int8"], "the artifact is fp32, not int8"),
+        (["-m", "user.onnx", "--image", "user.onnx"], "user.onnx: "),
+        (["-m", "user.onnx", "--image", "none.png"], "none.png: no such file"),
+    ],
+)
+def test_refused_before_anything_is_exported(cli, own, arguments, message):
+    done = cli("bench", *arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert message in done.error
+
+
+def test_an_artifact_of_the_zoo_names_its_model(small_artifact):
+    """A file's may be called as one of the zoo is."""
+    path, file = Path("n.hmseg"), replace(small_artifact.metadata, model="unet")
+    of = replace(small_artifact, metadata=replace(file, license="MIT"))
+    assert _model_of(path, of) == "unet"
+    assert _model_of(None, None) == "tiny-hmseg"
+    with pytest.raises(UserError, match=r"n\.hmseg is of unet, a file"):
+        _model_of(path, replace(small_artifact, metadata=file))
+    with pytest.raises(UserError, match=r"n\.hmseg is of a file unet, not of the zoo's"):
+        _check_early(path, file, "unet", SourceOptions(), EndOptions())
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,18 @@ def test_help_of_a_command(cli, command):
     assert done.err == ""
 
 
+def test_no_description_is_cut(cli):
+    for group in ([], ["lut"], ["device"]):
+        assert "..." not in cli(*group, "--help").succeeded().out.split("Commands:")[1]
+    assert "..." not in hmseg("--help").out.split("Commands:")[1]
+
+
+def test_precision_speaks_of_a_commands_own_options(cli):
+    for command in ("paper", "verify", "bench", "compile"):
+        words = " ".join(cli(command, "--help").succeeded().out.split())
+        assert ("auto, the fastest" in words) == ("--calibrate" in words) == (command == "compile")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["compile", "--help"], ["run", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     done = subprocess.run(

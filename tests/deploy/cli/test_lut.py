@@ -224,6 +224,7 @@ class TestOnDevicesThatAreMadeUp:
         made = tmp_path / "home" / "lut" / "x86-64-v3-64x64-width0.5-2threads.jsonl"
         assert done.out == f"{made}\n"
         found = load_table(made)
+        assert done.err.startswith(f"the table: {made}\n")
         assert "measuring 64x64, width 0.5, 2 threads" in done.err
         assert f"{len(found.entries)} entries from {len(found.visits)} visits" in done.err
         assert found.identity.target_name == "x86-64-v3"

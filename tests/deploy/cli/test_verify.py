@@ -146,18 +146,22 @@ def test_by_miou(cli, labelled, tmp_path):
          "--max-miou-loss -1: write points of mIoU"),
         (["a.hmseg", "--data", "{data}", "--against", "x", "--split", "no"], "unknown split 'no'"),
         (["a.hmseg", "--data", "nowhere", "--against", "x"], "nowhere"),
+        (["a.hmseg", "--data", "nowhere"], "; and name the network in float32 with --against"),
+        (["a.hmseg", "--data", "{data}", "--against", "x"], "x: no such file or released network"),
+        (["-m", "mrms", "--data", "{data}", "--against", "x.onnx"], "x.onnx: no such file"),
     ],
 )  # fmt: skip
 def test_bad_input_of_labels(cli, labelled, arguments, message):
     done = cli("verify", *(text.format(data=labelled / "data") for text in arguments))
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert message in done.error
 
 
 def test_frames_of_another_size(cli, artifact_path, labelled):
     done = cli("verify", artifact_path, "--data", labelled / "data", "--against", "tiny-hmseg")
-    assert done.code == 2
-    assert "is made for 64x64, the frames are 72x96" in done.error
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "is made for 64x64, the frames are 72x96: compile it with --resolution" in done.error
+    assert done.error.endswith("or where its ONNX file has a fixed size from one of 72x96")
 
 
 def test_low_precision_shows_labels_that_are_no_tie(cli, small_artifact, tmp_path):

@@ -221,6 +221,25 @@ def test_for_64_bit_arm(target, tmp_path):
     assert (folder / "libn.a").read_bytes().startswith(b"!<arch>")
 
 
+def test_only_a_folder_of_its_own_is_written_to(package, tmp_path):
+    """A package that is there already, one that is none, and an empty folder."""
+    target = resolve_target(TARGET)
+    check = backend_of(target).check_package
+    check(target, package)
+    (tmp_path / ".hidden").touch()
+    check(target, tmp_path / "new")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    check(target, folder)
+    for file, text in (("a.png", "a"), ("photos.h", "#define MINE\n"), ("CMakeLists.txt", "")):
+        (folder / file).write_text(text)
+        with pytest.raises(UserError, match="photos: there are files in it, and no C package"):
+            check(target, folder)
+    (folder / "photos.h").write_bytes((package / "small_1.h").read_bytes())  # of another name
+    with pytest.raises(UserError, match="no C package photos that this command wrote"):
+        check(target, folder)
+
+
 def test_a_gpu_has_none(tmp_path):
     target = resolve_target("cuda")
     with pytest.raises(UserError, match="--format c is for CPUs"):

@@ -113,6 +113,75 @@ def test_numbers_are_onnxruntimes(residual: bool, keep: tuple[str, ...]) -> None
     assert (off > 1e-2).mean() < 0.02  # but for ties of roundings
 
 
+def tokens(*between: onnx.NodeProto) -> onnx.ModelProto:
+    """1x1, then products on tokens (1, 64, 4) with a sum of both ends, and back to scores."""
+    rng = np.random.default_rng(7)
+    nodes = [
+        conv("x", "e", 3), node("Reshape", "e flat", "f"),
+        node("Transpose", "f", "t", perm=[0, 2, 1]), *between,
+        node("MatMul", "n w1", "h"), node("Relu", "h", "g"), node("MatMul", "g w2", "p"),
+        node("Add", "p t", "s"), node("Transpose", "s", "b", perm=[0, 2, 1]),
+        node("Reshape", "b back", "m"), conv("m", "y"),
+    ]  # fmt: skip
+    return graph_of(nodes, ["y"], {
+        "flat": np.array([1, 4, 64], np.int64), "back": np.array([1, 4, 8, 8], np.int64),
+        "w1": rng.normal(0, 0.5, (4, 8)).astype(np.float32),
+        "w2": rng.normal(0, 0.5, (8, 4)).astype(np.float32),
+        "factors": np.ones(4, np.float32),
+    })  # fmt: skip
+
+
+def test_products_of_tokens_are_layers_in_bytes() -> None:
+    """What they are marked with goes with them onto maps; a layer norm between stays float32. Of
+    two marks with nothing but moves between each counts: one grid has no numbers below zero."""
+    norm = node("LayerNormalization", "t factors", "n", axis=-1)
+    model = quantised(tokens(norm))
+    found = [op for op in operations(model) if op.macs]
+    assert [dtype_of(op) for op in found] == ["int8"] * 4
+    off = off_by(model, 8 / 255)
+    assert off.max() < 6
+    assert (off > 1e-2).mean() < 0.03
+
+
+def test_numbers_that_stay_tokens_are_rounded_as_they_lie() -> None:
+    """Behind an operator that has no map (a sum along the tokens before each) nothing is in 8 bits,
+    and every pair is kept."""
+    run = [node("CumSum", "t along", "c"), node("Mul", "c small", "n")]
+    model = tokens(*run)
+    for name, value in (("along", np.int64(1)), ("small", np.float32(1 / 16))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    off = off_by(quantised(model), 8 / 255)
+    assert off.max() < 6
+    assert (off > 1e-2).mean() < 0.03
+
+
+def test_a_window_over_concatenated_maps_is_a_layer_in_bytes() -> None:
+    """As U-Nets have it: the maps are moved together, which 8-bit kernels read."""
+    wide = np.random.default_rng(3).normal(0, 0.2, (4, 8, 3, 3)).astype(np.float32)
+    nodes = [
+        conv("x", "a"), conv("x", "b", 3), node("Concat", "a b", "c", axis=1),
+        node("Conv", "c wide", "d", pads=[1] * 4), conv("d", "y"),
+    ]  # fmt: skip
+    model = quantised(graph_of(nodes, ["y"], {"wide": wide}))
+    found = [op for op in operations(model) if op.macs]
+    assert [dtype_of(op) for op in found] == ["int8"] * 4
+    off = off_by(model, 8 / 255)
+    assert off.max() < 4
+    assert (off > 1e-2).mean() < 0.02
+
+
+def test_a_depthwise_layer_whose_sum_is_read_wide_is_wide() -> None:
+    """As positions that are added to tokens in front of a layer norm: in 8 bits it writes bytes."""
+    nodes = [
+        conv("x", "a"), conv("a", "d", 3, group=4), node("Add", "d a", "s"),
+        node("Softmax", "s", "n", axis=1), conv("n", "y"),
+    ]  # fmt: skip
+    model = quantised(graph_of(nodes, ["y"]))
+    layers = [op for op in operations(model) if "groups=4" in str(op)]
+    assert [dtype_of(op) for op in layers] == ["float32"]
+    assert off_by(model, 8 / 255).max() < 4
+
+
 def test_pairs_without_a_kernel_are_rounded_all_the_same() -> None:
     """Not even the output's pair is lost where nothing is placed."""
     nodes = [node("Concat", "x x", "y", axis=3)]
