@@ -26,6 +26,7 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits", "masks")
 Values = tuple[float, ...]  # one for each channel
 CHANNELS = (1, 3, 4)  # of an image: grey, RGB, RGBA
 MOST_CLASSES = 65535  # labels are uint16 at most
+UNKNOWN_LICENSE = "unknown"  # of a user's file: nobody told us
 _LEAST_STD = 1e-6  # of an image in 0..1: scores of what is divided by less are no numbers
 _MOST_SMALL = 255  # of uint8
 
@@ -62,7 +63,7 @@ class Metadata:
     @property
     def is_users(self) -> bool:
         """Whether it is of a user's file, whose name may be a network's of the zoo."""
-        return self.license == "unknown"
+        return self.license == UNKNOWN_LICENSE
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

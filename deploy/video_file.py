@@ -202,6 +202,18 @@ def _open(source: Source) -> "InputContainer":
     return container
 
 
+def check_is_video(source: Source) -> None:
+    """Raise UserError for a file that is no video, as far as PyAV is there to tell."""
+    if not source.is_file:
+        return
+    try:
+        import_av()
+    except UserError:
+        return
+    with _open(source) as container:
+        _video_in(container, source)
+
+
 def _no_video(source: Source) -> UserError:
     return UserError(
         f"{source.name}: no video, or one cut short before its index, and no PNG or JPEG image"

@@ -13,7 +13,7 @@ from deploy.backends.base import Backend, Built, CannotRunError, Job, Kernels, O
 from deploy.devices.network import Remote
 from deploy.gpu.driver import Driver, NoGpuError
 from deploy.gpu.emulator import EmulatedNetwork, EmulatedProgram, NoCompilerError
-from deploy.gpu.kernels import GPU_KERNELS_VERSION, MODULES, GpuKernels
+from deploy.gpu.kernels import GPU_KERNELS_VERSION, GpuKernels
 from deploy.gpu.network import GpuNetwork
 from deploy.gpu.nvrtc import compile_cubin, compile_ptx, toolkit_version
 from deploy.gpu.pipeline import CompiledSource, compile_source
@@ -62,7 +62,7 @@ class CudaBackend(Backend):
 
     def has(self, operation: Operation) -> bool:
         """As `Kernels.has`."""
-        return type(operation) in MODULES
+        return GpuKernels().has(operation)
 
     def kernels(
         self, target: Target, threads: int, measured: Mapping[str, Fields], *, exact: bool = False
@@ -123,8 +123,9 @@ class CudaBackend(Backend):
         unfit: UserError, on_step: OnStep,
     ) -> tuple[T, dict[str, Any]]:  # fmt: skip
         artifact = built.artifact
+        on_step("compiling the CUDA source for this CPU")
         try:
-            emulated = EmulatedProgram(built.source, program, artifact.metadata)
+            emulated = EmulatedProgram(built.source, program, artifact.metadata, on_step)
         except NoCompilerError as error:
             raise CannotRunError(f"{unfit}; {error}") from error
         how = "the CUDA source, emulated on the CPU"

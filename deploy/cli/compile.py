@@ -93,7 +93,7 @@ def compile_model(
 
             found = build_fastest(
                 source, resolved, threads=workers, remote=remote, request=request, exact=exact,
-                dump=dump_passes, cache=cache, on_step=progress.at,
+                dump=dump_passes, cache=cache, on_step=progress.tell_at_times,
             )  # fmt: skip
             source, artifact, comparisons = found.source, found.artifact, found.comparisons
             resolved = artifact.target
@@ -101,7 +101,7 @@ def compile_model(
         else:
             artifact, comparisons = build_source(
                 source, resolved, threads=workers, remote=remote, exact=exact, dump=dump_passes,
-                cache=cache, on_step=progress.at,
+                cache=cache, on_step=progress.tell_at_times,
             )  # fmt: skip
         files = [path]
         if package:

@@ -15,6 +15,7 @@ import typer
 from lut.errors import HmsegError, HmsegWarning
 from lut.files import NO_HOME
 
+SILENT_S = 10.0  # without a line, where there is no terminal to see the spinner on
 _INTERRUPTED = 130
 _PYTHONS_FORMAT = warnings.formatwarning
 
@@ -122,7 +123,7 @@ class Step:
     def __init__(self, title: str, update: Callable[[str], None]) -> None:
         self.title, self._update = title, update
         self.result = ""  # appended to the closing line
-        self._start = time.perf_counter()
+        self._start = self._told = time.perf_counter()
 
     def at(self, detail: str) -> None:
         """Show what the step is doing now."""
@@ -131,8 +132,15 @@ class Step:
     def tell(self, detail: str) -> None:
         """`at`, and a line of its own where there is no terminal: for steps of minutes."""
         self.at(detail)
+        self._told = time.perf_counter()
         if not sys.stderr.isatty():
-            say(f"{time.perf_counter() - self._start:7.0f} s  {detail}")
+            say(f"{self._told - self._start:7.0f} s  {detail}")
+
+    def tell_at_times(self, detail: str) -> None:
+        """`at`, and `tell` where it was silent for a while: for steps that may take minutes, and
+        say much."""
+        late = time.perf_counter() - self._told >= SILENT_S
+        (self.tell if late else self.at)(detail)
 
 
 @contextmanager

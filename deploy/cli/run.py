@@ -81,8 +81,7 @@ def run(
             continue
         done.append(written)
         if not as_json:
-            one = written.get("labels", written.get("overlay"))
-            print_line("\n".join(written.get("masks", [one])))
+            print_line("\n".join(_files(written)))
         if interrupted := written.get("interrupted", False):
             break
     if as_json:
@@ -93,6 +92,13 @@ def run(
         raise WorkError(f"{failed} of {count} inputs failed")
 
 
+def _files(written: dict[str, Any]) -> list[str]:
+    """The files of one input, as they are listed: what was found, then the overlay."""
+    labels = [written["labels"]] if "labels" in written else []
+    overlay = [written["overlay"]] if "overlay" in written else []
+    return [*written.get("masks", labels), *overlay]
+
+
 def _plan(
     found: "Sequence[Input]", out: Path | None, *, several: bool, overlay: bool, live: bool
 ) -> list[Path]:
@@ -100,7 +106,8 @@ def _plan(
     like are added to. Raises UserError for options that do not go with these inputs."""
     from deploy.segment import OVERLAY, output_names
     from deploy.video import check_video_name
-    from deploy.video_file import SUFFIXES, Source
+    from deploy.video_file import SUFFIXES, Source, check_is_video
+    from hmseg.data.image_file import SUFFIXES as PICTURES
 
     videos = [item for item in found if isinstance(item, Source)]
     if live and not videos:
@@ -108,6 +115,7 @@ def _plan(
     if videos and not overlay:
         raise UserError("of a video the overlays are written; leave --no-overlay out")
     if videos and not several:
+        check_is_video(videos[0])  # what is none needs no other name to write to
         if out is None:
             name = f"{videos[0].path.stem}-{OVERLAY}.mp4"
             raise UserError(f"name the video to write with --out, such as --out {name}")
@@ -116,6 +124,11 @@ def _plan(
     folder = Path("out") if out is None else out
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write into {out}: it is a file; name a folder with --out")
+    if not folder.exists() and folder.suffix.lower() in PICTURES:
+        raise UserError(
+            f"--out {out}: name a folder, such as --out {folder.with_suffix('')}; what is written "
+            "there has the image's name"
+        )
     if videos and not folder.exists() and folder.suffix in SUFFIXES:
         raise UserError(f"--out {out}: there are several inputs; name a folder")
     check_writable(folder / OVERLAY)

@@ -4,7 +4,8 @@ there is no GPU.
 The very source that the GPU's compiler gets is compiled by the C++ compiler that links the CPU's
 libraries, under headers (`emulator.h`, `emulator_fp16.h`) that give CUDA's words their meaning: a
 block's threads run one after the other, each up to the next barrier, so that a missing barrier
-shows as a wrong number in one of the two orders that there are. Slow; it says nothing of speed.
+shows as a wrong number in one of the two orders that there are. What a warp does together
+(shuffles, which TVM's own reductions use) it does warp by warp. Slow; it says nothing of speed.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ _HEADERS = {
     "cuda_fp16.h": Path(__file__).with_name("emulator_fp16.h"),
 }
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) {')
+_WAITS = re.compile(r"\b(__syncthreads|__activemask|__shfl_\w+)\(")  # for other threads
 
 
 class NoCompilerError(UserError):
@@ -53,22 +56,35 @@ class EmulatedGpu:
         *,
         backwards: bool = False,
     ) -> None:
-        """Run one kernel on memory at these addresses, the threads in one order or the other."""
+        """Run one kernel on memory at these addresses, the threads in one order or the other.
+        Raises WorkError where threads wait for ever."""
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         sizes = (ctypes.c_uint * 6)(*grid, *block)
-        getattr(self._library, f"emulate_{kernel}")(pointers, sizes, int(backwards))
+        if getattr(self._library, f"emulate_{kernel}")(pointers, sizes, int(backwards)):
+            raise WorkError(f"emulating a GPU: threads of {kernel} wait for others for ever")
 
 
 class EmulatedProgram:
     """A network for CUDA on this machine's CPU (`deploy.loaders.LoadedCode`)."""
 
-    def __init__(self, source: str, program: GpuProgram, metadata: Metadata) -> None:
+    def __init__(
+        self, source: str, program: GpuProgram, metadata: Metadata,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self._network = EmulatedNetwork(source, program.plan, program.constants)
         self._metadata = metadata
+        self._on_step = on_step
+        self._runs = 0
 
     def run(self, entry: str, given: NDArray[Any]) -> NDArray[Any]:
-        """As `deploy.loaders.LoadedCode.run`."""
-        return result_of(self._network.run(given, entry), entry, self._metadata)
+        """As `deploy.loaders.LoadedCode.run`; `on_step` is told each kernel, as a run may take
+        minutes."""
+        self._runs += 1
+
+        def tell(number: int, count: int) -> None:
+            self._on_step(f"emulating, run {self._runs}: kernel {number} of {count}")
+
+        return result_of(self._network.run(given, entry, tell), entry, self._metadata)
 
 
 class EmulatedNetwork:
@@ -83,7 +99,10 @@ class EmulatedNetwork:
         self._bytes = self._arena[offset : offset + plan.arena_bytes]
         self._bytes[: len(constants)] = np.frombuffer(constants, np.uint8)
 
-    def run(self, given: NDArray[Any], entry: str = "main") -> NDArray[np.uint8]:
+    def run(
+        self, given: NDArray[Any], entry: str = "main",
+        on_launch: Callable[[int, int], None] = lambda _number, _count: None,
+    ) -> NDArray[np.uint8]:  # fmt: skip
         """The bytes of the entry's output."""
         start = self.plan.input.offset
         self._bytes[start : start + given.nbytes] = (
@@ -91,7 +110,8 @@ class EmulatedNetwork:
         )
         base = self._bytes.ctypes.data
         todo = self.plan.entries[entry]
-        for launch in todo.launches:
+        for number, launch in enumerate(todo.launches, 1):
+            on_launch(number, len(todo.launches))
             addresses = [base + region.offset for region in launch.arguments]
             self._gpu.launch(launch.kernel, launch.grid, launch.block, addresses)
         output = todo.output
@@ -107,7 +127,7 @@ def compile_source(source: str) -> Path:
             "emulating a GPU needs a C++ compiler such as g++, or its name in CXX"
         )
     wrappers = [
-        f"EMULATE({name}, {int('__syncthreads' in _body(source, name))})"
+        f"EMULATE({name}, {int(_WAITS.search(_body(source, name)) is not None)})"
         for name, _ in _KERNEL.findall(source)
     ]
     with tempfile.TemporaryDirectory(prefix="hmseg-emulate-") as folder:

@@ -21,7 +21,14 @@ from torch import nn
 from deploy.graph.decision import decide, read_classes
 from deploy.graph.ends import GraphEnds, attach_ends, inspect_ends, tail_of
 from deploy.graph.integers import store_integers
-from deploy.metadata import InputKind, Metadata, OutputKind, Values, check_normalisation
+from deploy.metadata import (
+    UNKNOWN_LICENSE,
+    InputKind,
+    Metadata,
+    OutputKind,
+    Values,
+    check_normalisation,
+)
 from deploy.reading import ReadModel, read_model, read_own
 from deploy.reading.file import UserFile
 from deploy.reading.text import one_line
@@ -182,7 +189,7 @@ def make_deployable(
         output=decision.output,
         mean=mean,
         std=std,
-        license=known.license if known else "unknown",
+        license=known.license if known else UNKNOWN_LICENSE,
         version=version("hmseg"),
         input=input_kind,
         channels=ends.input.channels,

@@ -6,9 +6,10 @@ from pathlib import Path
 import onnx
 
 from deploy.reading.file import UserFile, open_file
-from deploy.reading.graph import to_model
-from deploy.reading.guard import read_apart
+from deploy.reading.graph import Graph, to_model
+from deploy.reading.guard import EndedError, read_apart
 from deploy.reading.normalise import normalise
+from deploy.reading.sizes import at_size
 from deploy.resolution import Resolution
 from lut.errors import UserError
 
@@ -37,10 +38,27 @@ def read_model(path: Path, resolution: Resolution | None = None) -> ReadModel:
     """Read an ONNX file.
 
     `resolution` fixes a dynamic height and width; a dynamic batch becomes 1. Raises UserError, in
-    one line that names the node, its operator and what to do, for whatever cannot be read.
+    one line that names the node, its operator and what to do, for whatever cannot be read; where
+    another resolution is what to do, it names that.
     """
     try:
-        graph = read_apart(path, resolution)
+        graph = _read(path, resolution)
         return ReadModel(open_file(path, resolution), to_model(graph))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _read(path: Path, resolution: Resolution | None) -> Graph:
+    def passes(size: Resolution) -> bool:
+        try:
+            read_apart(path, size)
+        except UserError:
+            return False
+        return True
+
+    try:
+        return read_apart(path, resolution)
+    except EndedError:
+        raise
+    except UserError as error:
+        raise UserError(at_size(str(error), path, resolution, passes)) from error

@@ -17,6 +17,18 @@ def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in constants]
 
 
+def dynamic_sides(graph: onnx.GraphProto) -> tuple[bool, bool]:
+    """Whether the height and the width of an image among the inputs are left open."""
+    height = width = False
+    for value in real_inputs(graph):
+        dims = value.type.tensor_type.shape.dim
+        sides = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in dims]
+        axis = _height_axis(sides) if len(sides) == 4 else None
+        if axis is not None:
+            height, width = height or not sides[axis], width or not sides[axis + 1]
+    return height, width
+
+
 def fix_axes(model: onnx.ModelProto, resolution: Resolution | None) -> None:
     """Give every input of a file a static shape, in place.
 

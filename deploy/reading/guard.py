@@ -39,11 +39,16 @@ _TOO_LONG = "reading it takes more time than a network of its size needs"
 _ANEW = "; it is damaged, or made to do so: export the network anew"
 
 
+class EndedError(UserError):
+    """Reading took too much, or ended its process."""
+
+
 def read_apart(path: Path, resolution: Resolution | None) -> Graph:
     """The normal form of a file, made in a process of its own.
 
     Raises UserError for what cannot be read (as `deploy.reading.file.open_file` and
-    `deploy.reading.normalise.normalise`), and where reading takes too much memory or time.
+    `deploy.reading.normalise.normalise`), and EndedError where reading takes too much memory or
+    time.
     """
     folders = [folder for folder in sys.path if folder]
     command = [sys.executable, "-P", "-c", _START.format(path=folders), str(path.absolute())]
@@ -67,7 +72,7 @@ def read_apart(path: Path, resolution: Resolution | None) -> Graph:
             process.kill()
             process.wait()
     if graph is None:
-        raise UserError(message)
+        raise (EndedError if message.endswith(_ANEW) else UserError)(message)
     assert isinstance(graph, Graph)
     return graph
 

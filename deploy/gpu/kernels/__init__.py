@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
+from deploy.gpu.kernels import arg_max, depthwise, global_mean, label_end, pointwise, resize, stem
 from deploy.graph.place import Layout
 from deploy.schedules import Fields, with_fields
 from lut import ops
@@ -26,6 +26,7 @@ from lut.ops import DType, Operation
 GPU_KERNELS_VERSION = 1
 
 MODULES: dict[type[Operation], ModuleType] = {
+    ops.ArgMax: arg_max,
     ops.Depthwise: depthwise,
     ops.GlobalMean: global_mean,
     ops.Labels: label_end,
@@ -48,7 +49,7 @@ class GpuKernels:
 
     def has(self, op: Operation) -> bool:
         """As `Kernels.has`."""
-        return type(op) in MODULES
+        return type(op) in MODULES and (not isinstance(op, ops.ArgMax) or arg_max.has(op))
 
     def exactly(self, op: Operation) -> Operation:
         """As `Kernels.exactly`."""

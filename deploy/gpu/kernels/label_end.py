@@ -5,7 +5,7 @@ pixels of a row and keeps, for each, the best score and its class. Equal scores 
 class and the first NaN wins, as in numpy and torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,30 @@ class LabelEndSchedule:
 
     pixels: int
     threads: int
+
+
+class Best:
+    """Of some pixels the best score yet and its class; `scores` are those of class 0."""
+
+    def __init__(self, scores: Sequence[Any]) -> None:
+        self._count = len(scores)
+        self._best = gpu.Locals(self._count)
+        self._labels = gpu.Locals(1, self._count, "int32")
+        for i, score in enumerate(scores):
+            self._best[i] = score
+            self._labels.set_lane(0, i, gpu.int32(0))
+
+    def see(self, pixel: int, label: Any, score: Any) -> None:  # noqa: ANN401
+        """Another class of a pixel; classes come in order."""
+        best, labels, value = self._best, self._labels, ir.bind(score)
+        first_nan = ir.both(ir.is_nan(value), ir.negate(ir.is_nan(best[pixel])))
+        wins = ir.bind(ir.either(value > best[pixel], first_nan))
+        labels.set_lane(0, pixel, ir.select(wins, label, labels.lane(0, pixel)))
+        best[pixel] = ir.select(wins, value, best[pixel])
+
+    def labels(self) -> Any:  # noqa: ANN401
+        """The pixels' classes, as bytes."""
+        return ir.cast(self._labels[0], "uint8", self._count)
 
 
 def default_schedule(op: Labels) -> LabelEndSchedule:
@@ -69,19 +93,11 @@ def emit(op: Labels, schedule: LabelEndSchedule) -> Any:  # noqa: ANN401
                 with gpu.guard(vectors, blocks * threads, index):
                     first = ir.bind(index * pixels)
                     sample = tables.at(first, pixels)
-                    best = gpu.Locals(pixels)
-                    labels = gpu.Locals(1, pixels, "int32")
-                    for i in range(pixels):
-                        best[i] = sample.value(scores, 0, i)
-                        labels.set_lane(0, i, gpu.int32(0))
+                    best = Best([sample.value(scores, 0, i) for i in range(pixels)])
                     with ir.serial(1, op.classes) as k:
                         for i in range(pixels):
-                            value = ir.bind(sample.value(scores, k, i))
-                            first_nan = ir.both(ir.is_nan(value), ir.negate(ir.is_nan(best[i])))
-                            wins = ir.bind(ir.either(value > best[i], first_nan))
-                            labels.set_lane(0, i, ir.select(wins, k, labels.lane(0, i)))
-                            best[i] = ir.select(wins, value, best[i])
-                    ir.store(out, ir.cast(labels[0], "uint8", pixels), first, lanes=pixels)
+                            best.see(i, k, sample.value(scores, k, i))
+                    ir.store(out, best.labels(), first, lanes=pixels)
 
         return body
 

@@ -38,6 +38,9 @@ def match_labels(graph: Graph, var: relax.Var) -> Iterator[Found]:
     any_size = Found(operation, [source], var, inner, _tables(operation, found))
     if found is None or not found.plain or not small:
         yield any_size
+        if found is not None:  # the resize by itself, for who has no kernel for both
+            alone = ArgMax(*map_of(planes), *plane_of(planes))
+            yield Found(alone, [planes], var, tuple(takewhile(graph.used_once, (index,))), {})
         return
     labels = Found(Labels(*map_of(source), *plane_of(planes)), [source], var, inner, {})
     (height, width), (out_height, out_width) = plane_of(source), plane_of(planes)

@@ -90,11 +90,15 @@ def test_what_the_artifact_says(gpu_graph, cache, tmp_path):
         gpu_graph, target, threads=1, cache=cache, on_step=steps.append
     )
     assert steps[0] == "Place"
-    assert steps[-3:] == [
+    first = steps.index("machine code for sm_61")
+    assert steps[first : first + 5] == [
         "machine code for sm_61",
         "machine code for sm_90",
+        "compiling the CUDA source for this CPU",
         "parity gate, emulated",
+        "emulating, run 1: kernel 1 of 4",
     ]
+    assert steps[-1] == "emulating, run 10: kernel 4 of 4"
     assert [comparison.passed for comparison in comparisons] == [True] * 5
     assert artifact.parity["checked"] is True
     assert artifact.parity["how"] == "the CUDA source, emulated on the CPU"

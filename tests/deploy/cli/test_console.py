@@ -26,6 +26,20 @@ def test_nothing_of_a_files_text_is_obeyed_by_the_terminal(capfd):
     assert "a\\x1b[31m\\udcdf\\x07z" in err
 
 
+def test_a_long_step_that_says_much_is_heard_at_times(capfd, monkeypatch):
+    """Without a terminal: a line after each ten seconds of silence, else none."""
+    at = 0.0
+    monkeypatch.setattr(console.time, "perf_counter", lambda: at)
+    told: list[str] = []
+    step = console.Step("compiling", told.append)
+    for at in (3.0, 12.0, 15.0, 30.0):
+        step.tell_at_times(f"kernel {at:.0f}")
+    assert told == [f"compiling: kernel {i}" for i in (3, 12, 15, 30)]
+    assert capfd.readouterr().err.split("\n") == [
+        "     12 s  kernel 12", "     30 s  kernel 30", "",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -38,7 +38,8 @@ def pictures(tmp_path):
 
 def test_a_folder(cli, artifact_path, pictures, tmp_path):
     done = cli("run", artifact_path, "in").succeeded()
-    assert done.out == "out/a-labels.png\nout/b-labels.png\n"
+    names = ("a-labels", "a-overlay", "b-labels", "b-overlay")
+    assert done.out.split() == [f"out/{name}.png" for name in names]
     assert files(tmp_path / "out") == [
         "a-labels.png", "a-overlay.png", "b-labels.png", "b-overlay.png",
     ]  # fmt: skip
@@ -57,7 +58,8 @@ def test_json_without_overlay(cli, artifact_path, pictures, tmp_path):
 def test_equal_names(cli, artifact_path, pictures, tmp_path):
     Image.fromarray(photo()).save(tmp_path / "a.png")
     done = cli("run", artifact_path, "in/a.png", "a.png").succeeded()
-    assert done.out.split() == ["out/a-png-1-labels.png", "out/a-png-2-labels.png"]
+    names = ("1-labels", "1-overlay", "2-labels", "2-overlay")
+    assert done.out.split() == [f"out/a-png-{name}.png" for name in names]
 
 
 def test_in_a_process_of_its_own_without_torch(artifact_path, pictures, tmp_path):
@@ -69,7 +71,7 @@ def test_in_a_process_of_its_own_without_torch(artifact_path, pictures, tmp_path
     done = run_program(
         "run", artifact_path, "in", cwd=tmp_path, env={"PYTHONPATH": path}
     ).succeeded()
-    assert len(done.out.splitlines()) == 2
+    assert len(done.out.splitlines()) == 4
 
 
 def test_an_image_that_a_result_would_overwrite(cli, artifact_path, pictures, tmp_path):
@@ -98,7 +100,7 @@ def masks_path(tmp_path_factory):
 def test_masks(cli, masks_path, pictures, tmp_path):
     done = cli("run", masks_path, "in/a.png", "--threads", 1).succeeded()
     kinds = ["lane", "kerb", "Lane-1"]
-    assert done.out.split() == [f"out/a-{kind}.png" for kind in kinds]
+    assert done.out.split() == [f"out/a-{kind}.png" for kind in [*kinds, "overlay"]]
     compiled = load(masks_path, threads=1)
     with Image.open(pictures / "a.png") as picture:
         grey = picture.convert("L").resize((80, 64), Image.Resampling.BILINEAR)
@@ -143,6 +145,7 @@ def test_broken_images(cli, artifact_path, case, tmp_path):
         (["in/a.png", "in"], "not an hmseg artifact"),
         (["ARTIFACT", "in", "--out", "in/a.png"], "it is a file"),
         (["ARTIFACT", "in", "--out", "/proc/x"], "cannot write"),
+        (["ARTIFACT", "in/a.png", "--out", "o2.png"], "name a folder, such as --out o2; what is"),
         (["ARTIFACT", "in", "--threads", "0"], "--threads 0"),
         (["ARTIFACT", "in", "--live"], "--live is for videos"),
     ],
@@ -209,7 +212,12 @@ class TestVideos:
             "cut-short.mp4", "--out", "o", cwd=tmp_path,
         )  # fmt: skip
         assert (done.code, done.error) == (1, "error: 2 of 5 inputs failed")
-        results = ["o/a-labels.png", "o/street-mp4-overlay.mp4", "o/cut-short-overlay.mp4"]
+        results = [
+            "o/a-labels.png",
+            "o/a-overlay.png",
+            "o/street-mp4-overlay.mp4",
+            "o/cut-short-overlay.mp4",
+        ]
         assert done.out.split() == results
         said = [line for line in done.err.splitlines() if "failed: no video" in line]
         assert [line.partition(" failed")[0] for line in said] == [
@@ -296,6 +304,7 @@ class TestVideos:
             (["street.mp4", "--out", "o.mp4", "--no-overlay"], "leave --no-overlay out"),
             (["none.mp4", "--out", "o.mp4"], "none.mp4: no such file or folder"),
             (["in/notes.txt", "--out", "o.mp4"], "in/notes.txt: no video, or one cut short"),
+            (["in/notes.txt", "--out", "o"], "before its index, and no PNG or JPEG image"),
             (["/dev/null", "--out", "o.mp4"], "/dev/null: cannot be opened"),
             (["rtsp://127.0.0.1:1/x", "--out", "o.mp4"], "rtsp://127.0.0.1:1/x: cannot be opened"),
         ],

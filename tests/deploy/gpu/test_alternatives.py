@@ -14,6 +14,7 @@ from deploy.schedules import schedule_fields
 from deploy.targets import resolve_target
 from lut.errors import UserError
 from lut.ops import (
+    ArgMax,
     Depthwise,
     GlobalMean,
     Labels,
@@ -32,7 +33,7 @@ OPERATIONS = {
     "depthwise": Depthwise(2, 13, 10, 5, 2, 1, "relu6"),
     "stem": Stem(20, 9, 12), "planes": Stem(6, 8, 11, "float32_nchw", "none"),
     "resize": Resize(2, 5, 7, 11, 9), "mean": GlobalMean(2, 9, 17),
-    "labels": Labels(5, 4, 6, 12, 20),
+    "labels": Labels(5, 4, 6, 12, 20), "argmax": ArgMax(5, 6, 10, 6, 10),
 }  # fmt: skip
 
 
@@ -79,14 +80,14 @@ def arguments(name: str, schedule: Any) -> list[np.ndarray]:
         weight, bias = numbers("w", op.cout, 3, 3, 3), numbers("b", op.cout)
         mean, std = np.array([100.0, 120.0, 90.0]), np.array([50.0, 60.0, 75.0])
         return [image, *stem.pack(op, schedule, weight, bias, mean=mean, std=std)]
-    channels = op.classes if isinstance(op, Labels) else op.channels
+    channels = op.classes if isinstance(op, (ArgMax, Labels)) else op.channels
     constants = MODULES[type(op)].pack(op, schedule)
     return [numbers("x", 1, channels, op.height, op.width), *constants]
 
 
 def output(name: str) -> np.ndarray:
     op = OPERATIONS[name]
-    if isinstance(op, Labels):
+    if isinstance(op, (ArgMax, Labels)):
         return np.empty(op.output, np.uint8)
     return np.empty((1, *op.output), np.float32)
 

@@ -13,7 +13,7 @@ from deploy.gpu.emulator import EmulatedGpu
 from deploy.gpu.kernels import depthwise, global_mean, label_end, pointwise, resize, stem
 from deploy.gpu.lower import lower_kernels
 from lut.errors import UserError
-from lut.ops import Depthwise, GlobalMean, Labels, Pointwise, Resize, Stem
+from lut.ops import ArgMax, Depthwise, GlobalMean, Labels, Pointwise, Resize, Stem
 from tests.deploy.cpu.kernels.helpers import activate
 from tests.deploy.gpu.run_kernels import Kernels, cuda, rule
 
@@ -49,10 +49,13 @@ RESIZES = {
     "odd_down": Resize(3, 30, 50, 12, 20),
 }  # fmt: skip
 MEANS = {"mean": GlobalMean(5, 9, 17), "mean_large": GlobalMean(3, 48, 96)}
+ARG_MAXES = {
+    "arg_max": ArgMax(11, 6, 8, 6, 8), "arg_max_odd": ArgMax(4, 5, 7, 5, 7),
+}  # fmt: skip
 LABELS = {
     "labels": Labels(11, 6, 9, 48, 72), "labels_odd": Labels(4, 5, 6, 37, 43),
 }  # fmt: skip
-OPERATIONS = {**POINTWISE, **DEPTHWISE, **STEMS, **RESIZES, **MEANS, **LABELS}
+OPERATIONS = {**POINTWISE, **DEPTHWISE, **STEMS, **RESIZES, **MEANS, **ARG_MAXES, **LABELS}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,8 @@ def kernels() -> Kernels:
 
 @pytest.fixture(scope="module")
 def half_kernels() -> Kernels:
-    return Kernels({name: op for name, op in OPERATIONS.items() if name not in LABELS}, "fp16")
+    scored = {*LABELS, *ARG_MAXES}
+    return Kernels({name: op for name, op in OPERATIONS.items() if name not in scored}, "fp16")
 
 
 @pytest.fixture(params=["fp32", "fp16"])
@@ -208,6 +212,16 @@ def test_labels_of_ties_and_nans(kernels):
     assert (kernels.run("labels", [scores, *constants], output) == 0).all()
     scores[:, 3:5] = np.nan
     assert (kernels.run("labels", [scores, *constants], output) == 3).all()
+
+
+@pytest.mark.parametrize("name", ARG_MAXES)
+def test_arg_max(kernels, name):
+    """numpy's, with ties and NaNs."""
+    op = ARG_MAXES[name]
+    scores = np.round(noise(1, op.classes, op.height, op.width))
+    scores[:, 2:, 1] = np.nan
+    got = kernels.run(name, [scores], np.empty(op.output, np.uint8))
+    np.testing.assert_array_equal(got, scores.argmax(1))
 
 
 def test_memory_that_is_sized_at_the_launch_is_refused(monkeypatch):
