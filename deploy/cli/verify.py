@@ -112,6 +112,7 @@ def verify(
     """
     if (artifact is None) == (model is None):
         raise UserError("verify: name an artifact, or a model with --model; not both")
+    workers, remote = place.read()
     data, cache = labels.open(needed=artifact is not None), kept.open()
     from deploy.artifact_file import load_artifact
 
@@ -120,7 +121,6 @@ def verify(
         options.check_precision(on.precision, loaded)
         options.with_normalisation(given, artifact, loaded.metadata, None)
         _check_frames(str(artifact), loaded.metadata, data)
-    workers, remote = place.read()
     source = None
     if artifact and loaded:
         comparisons = [_replay(loaded, artifact, workers, remote)]

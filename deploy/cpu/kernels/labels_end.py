@@ -100,7 +100,7 @@ def emit(op: Labels, schedule: LabelsSchedule, isa: Isa) -> Any:  # noqa: ANN401
                 with ir.loop(top, bottom) as above:
                     begin = ir.bind(ir.maximum(first, bands.starts[above]))
                     end = ir.bind(ir.minimum(last, bands.starts[above + 1]))
-                    with ir.when(finite.below(above)):
+                    with ir.when(finite.below(above, bottom)):
                         with ir.then():
                             band.over_rows(above, begin, end, y)
                         with ir.otherwise(), ir.loop(begin, end) as row:

@@ -43,9 +43,9 @@ class FiniteRows:
         """Whether the two rows that output row y is blended from are finite."""
         return self._pair(ir.bind(rows.index[y, 0]), ir.bind(rows.index[y, 1]))
 
-    def below(self, row: ir.Expr) -> ir.Expr:
-        """Whether a row and the next one, if there is one, are finite."""
-        return self._pair(row, ir.bind(ir.minimum(row + 1, self._map.height - 1)))
+    def below(self, row: ir.Expr, end: ir.Expr) -> ir.Expr:
+        """Whether a row and the next one, if there is one before `end`, are finite."""
+        return self._pair(row, ir.bind(ir.minimum(row + 1, end - 1)))
 
     def _pair(self, above: ir.Expr, below: ir.Expr) -> ir.Expr:
         zero = ir.scalar(0.0)

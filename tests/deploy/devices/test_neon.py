@@ -168,7 +168,7 @@ def inner(test):
 
 def check(op, run):
     """The kernel of an operation against the reference of its own test."""
-    size = {} if isinstance(op, StemPair) else {"h": op.height, "w": op.width}
+    size = {} if isinstance(op, StemPair | Product) else {"h": op.height, "w": op.width}
     match op:
         case AcrossChannels():
             test_maps.test_across_channels(NEON, op.reduce, (op.channels, op.height, op.width))
