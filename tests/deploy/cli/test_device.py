@@ -80,11 +80,15 @@ def test_the_tracker_listens_on_loopback_and_says_so():
         [*PROGRAM, "device", "tracker", "--port", str(port)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as program:  # fmt: skip
-        assert program.stdout.readline() == f"{LOOPBACK}:{port}\n"
-        assert program.stderr.readline() == f"tracker at {LOOPBACK}:{port}, for this machine only\n"
-        assert states(Address(LOOPBACK, port)) == []
-        program.send_signal(signal.SIGINT)
-        assert program.wait(20) == 130
+        try:
+            assert program.stdout.readline() == f"{LOOPBACK}:{port}\n"
+            said = f"tracker at {LOOPBACK}:{port}, for this machine only\n"
+            assert program.stderr.readline() == said
+            assert states(Address(LOOPBACK, port)) == []
+            program.send_signal(signal.SIGINT)  # which a job in a shell's background does not heed
+            assert program.wait(20) == 130
+        finally:
+            program.kill()
 
 
 def test_a_tracker_takes_no_other_port_than_it_is_told(cli):
