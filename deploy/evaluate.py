@@ -229,5 +229,5 @@ def _check_size(name: str, metadata: Metadata, size: tuple[int, ...]) -> None:
         frames = "x".join(map(str, size))
         raise UserError(
             f"{name} is made for {metadata.resolution}, the frames are {frames}: compile it with "
-            f"--resolution {frames}, or where its ONNX file has a fixed size from one of {frames}"
+            f"--resolution {frames}; an ONNX file of fixed size is exported at {frames} first"
         )

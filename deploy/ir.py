@@ -146,11 +146,6 @@ def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
     return buffer[(*index[:-1], _span(index[-1], lanes))]
 
 
-def load_strided(buffer: Buffer, first: Expr, stride: int, *, lanes: int) -> Expr:
-    """`lanes` (2 or more) elements of a flat buffer, `stride` apart: one scalar load each."""
-    return buffer[T.ramp(first, stride, lanes)]
-
-
 def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
     """Write `lanes` contiguous floats; the last index is that of the first one."""
     T.buffer_store(buffer, value, [*index[:-1], _span(index[-1], lanes)])

@@ -1,5 +1,6 @@
 """hmseg eval."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,14 +46,19 @@ def evaluate_network(
     workers = places.read_threads(threads)
     frames = open_dataset(dataset, data, split)
     from deploy.evaluate import check_side, open_side
+    from deploy.graph.source import kind_of
 
     for name in (network, against):
         if name is not None:
             check_side(name, dataset)
-    side = open_side(network, frames, dataset, workers)
+    # An artifact knows the mean and standard deviation of an ONNX file, on whichever side it is.
+    other = None
+    if against is not None and kind_of(Path(against)) == ".hmseg":
+        other = open_side(against, frames, dataset, workers)
+    side = open_side(network, frames, dataset, workers, other.metadata if other else None)
     found, reference = show_evaluating(side, frames, dataset), None
     if against is not None:
-        other = open_side(against, frames, dataset, workers, side.metadata)
+        other = other or open_side(against, frames, dataset, workers, side.metadata)
         reference = show_evaluating(other, frames, dataset)
     if as_json:
         print_json(to_json(found, reference))

@@ -47,12 +47,6 @@ class Element:
         """`lanes` neighbours as a vector of float32; the last index is that of the first one."""
         return ir.load(buffer, *index, lanes=lanes)
 
-    def load_strided(
-        self, buffer: ir.Buffer, first: ir.Expr, stride: int, *, lanes: int
-    ) -> ir.Expr:
-        """`lanes` (2 or more) elements of a flat buffer, `stride` apart."""
-        return ir.load_strided(buffer, first, stride, lanes=lanes)
-
     def store(self, buffer: ir.Buffer, vector: ir.Expr, *index: ir.Expr, lanes: int) -> None:
         """The inverse of `load`."""
         ir.store(buffer, vector, *index, lanes=lanes)
@@ -155,12 +149,6 @@ class Bfloat16(Element):
     def load(self, buffer: ir.Buffer, *index: ir.Expr, lanes: int) -> ir.Expr:
         """As `Element.load`."""
         return _widened(ir.load(buffer, *index, lanes=lanes), lanes)
-
-    def load_strided(
-        self, buffer: ir.Buffer, first: ir.Expr, stride: int, *, lanes: int
-    ) -> ir.Expr:
-        """As `Element.load_strided`."""
-        return _widened(ir.load_strided(buffer, first, stride, lanes=lanes), lanes)
 
     def store(self, buffer: ir.Buffer, vector: ir.Expr, *index: ir.Expr, lanes: int) -> None:
         """As `Element.store`: the nearest, halves to even; NaN stays NaN."""

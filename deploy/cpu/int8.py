@@ -45,12 +45,6 @@ class Int8(Element):
         """As `Element.load`: quanta, as floats."""
         return _to_float(ir.load(buffer, *index, lanes=lanes), lanes)
 
-    def load_strided(
-        self, buffer: ir.Buffer, first: ir.Expr, stride: int, *, lanes: int
-    ) -> ir.Expr:
-        """As `Element.load_strided`."""
-        return _to_float(ir.load_strided(buffer, first, stride, lanes=lanes), lanes)
-
     def store(self, buffer: ir.Buffer, vector: ir.Expr, *index: ir.Expr, lanes: int) -> None:
         """As `Element.store`: floats are rounded to the nearest, halves to even, and what a byte
         does not hold to what is nearest; bytes are stored as they are."""

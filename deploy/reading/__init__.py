@@ -52,6 +52,8 @@ def _read(path: Path, resolution: Resolution | None) -> Graph:
     def passes(size: Resolution) -> bool:
         try:
             read_apart(path, size)
+        except EndedError:
+            raise
         except UserError:
             return False
         return True
@@ -61,4 +63,8 @@ def _read(path: Path, resolution: Resolution | None) -> Graph:
     except EndedError:
         raise
     except UserError as error:
-        raise UserError(at_size(str(error), path, resolution, passes)) from error
+        try:
+            said = at_size(str(error), path, resolution, passes)
+        except EndedError:  # what takes too much at one size is not tried at more
+            said = str(error)
+        raise UserError(said) from error

@@ -135,6 +135,20 @@ def test_by_miou(cli, labelled, tmp_path):
     assert verified.error == evaluated.err.splitlines()[-1]
 
 
+def test_an_artifacts_mean_is_that_of_the_file_beside_it(cli, labelled):
+    """On whichever side of hmseg eval it is."""
+    mine, data = labelled / "mine.onnx", labelled / "data"
+    other = ("--mean", "0.9,0.1,0.5", "--std", "0.1,0.9,0.5")
+    cli("compile", "-m", mine, *other, "-o", "a.hmseg").succeeded()
+    found = []
+    for sides in (("a.hmseg", mine), (mine, "a.hmseg")):
+        done = hmseg("eval", sides[0], "--data", data, "--against", sides[1], "--json")
+        values = json.loads(done.succeeded().out)
+        found += [values["miou"], values["against_miou"]]
+    assert found == pytest.approx([found[0]] * 4, abs=1e-6)
+    assert abs(found[0] - miou_of(labelled, "mine")) > 1e-4  # which is by the usual mean
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -161,7 +175,7 @@ def test_frames_of_another_size(cli, artifact_path, labelled):
     done = cli("verify", artifact_path, "--data", labelled / "data", "--against", "tiny-hmseg")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "is made for 64x64, the frames are 72x96: compile it with --resolution" in done.error
-    assert done.error.endswith("or where its ONNX file has a fixed size from one of 72x96")
+    assert done.error.endswith("an ONNX file of fixed size is exported at 72x96 first")
 
 
 def test_low_precision_shows_labels_that_are_no_tie(cli, small_artifact, tmp_path):

@@ -93,3 +93,9 @@ def test_none_is_found():
     assert len(tried) == 1
     assert fitting(Resolution(64, 128), (True, True), tried.append) == (0, [])
     assert len(tried) == 1
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = halved_twice(tmp_path / "n.onnx", height="rows")
+    path.write_bytes(path.read_bytes().replace(b"rows", b"\xffows"))
+    assert "\n" not in refusal(path, 65, 98)
