@@ -158,11 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", nargs="+", type=int, default=list(THREADS))
     add("--exporters", nargs="+", choices=["dynamo", "legacy"], default=["dynamo"])
     command.add_arguments(parser, PEERS)
-    add(
-        "--accuracy",
-        action="store_true",
-        help="errors against double precision, no times",
-    )
+    add("--accuracy", action="store_true", help="errors against double precision, no times")
     add("--output", type=Path, help="results (default: benchmarks/results/any-network-<cpu>.jsonl)")
     add("--report", action="store_true", help="only write table and plot of what was measured")
     return parser

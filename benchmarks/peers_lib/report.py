@@ -24,9 +24,10 @@ def ratios(record: Record) -> dict[str, Ratio]:
 
 
 def fastest_peer(record: Record) -> str | None:
-    """The peer with the lowest median latency of the run."""
-    peers = {n: s["latency"]["median_ms"] for n, s in record["sides"].items() if n != OURS}
-    return min(peers, key=lambda name: peers[name]) if peers else None
+    """The peer with the lowest time over ours (`ratios`): that of its median latency may be
+    another, as each is the median of something else."""
+    found = ratios(record)
+    return min(found, key=lambda name: found[name].median) if found else None
 
 
 def best_probe(records: Iterable[Record], threads: int) -> float | None:

@@ -257,9 +257,7 @@ class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
         stored = self._through_bytes(lines, rows, grid)
         return self.builder_.emit(relax.op.reshape(stored, shape))
 
-    def _through_bytes(
-        self, value: relax.Expr, planar: Sequence[int], grid: Grid
-    ) -> relax.Var:  # fmt: skip
+    def _through_bytes(self, value: relax.Expr, planar: Sequence[int], grid: Grid) -> relax.Var:
         stored = self.emitter.pack(value, planar, "int8", grid)
         return self.emitter.unpack(stored, planar, "int8", grid)
 

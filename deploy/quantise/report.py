@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.grid import Grid
+from deploy.precision import FP32, INT8
 from deploy.quantise.gate import passes, points_lost
 from deploy.quantise.judge import Figures
 from deploy.quantise.sensitivity import Sensitivity
@@ -70,8 +71,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
-        both = ("fp32", self.fp32), ("int8", self.int8)
-        return {name: found.to_json() for name, found in both} | {
+        return {
+            FP32.name: self.fp32.to_json(), INT8.name: self.int8.to_json(),
             "frames": self.frames, "layers": self.layers, "passed": self.passed,
             "limit_points": self.limit_points, "tried": [c.to_json() for c in self.tried],
             "raised": [c.to_json() for c in self.raised],

@@ -3,9 +3,9 @@ whatever its numbers mean, so latency tables need no calibration. What such a ne
 use.
 
 One kernel alone takes longer the more its numbers differ: that of the labels, where they change
-from pixel to pixel. On grids that are made up, random weights give scores that are noise, and
-labels that took 86 to 313 us of a frame of 1.1 ms, where a trained network's take 44. So one class
-wins everywhere (docs/guides/latency-table.md).
+from pixel to pixel. On grids that are made up, random weights give scores that are noise, whose
+labels take a multiple of a trained network's time. So one class wins everywhere
+(docs/guides/latency-table.md has the figures).
 """
 
 import numpy as np

@@ -23,11 +23,13 @@ def at_size(
     """What to say of a file that was refused with this message: where its sizes are dynamic and it
     `passes` at others, which, else the message. Raises UserError where the file cannot be parsed.
     """
+    if asked is None:
+        return message
     try:
         dynamic = dynamic_sides(parse(path).graph)
     except UnicodeDecodeError:  # some versions of protobuf, on names that are no text
         return message
-    if asked is None or not any(dynamic):
+    if not any(dynamic):
         return message
     multiple, sizes = fitting(asked, dynamic, passes)
     if not sizes:

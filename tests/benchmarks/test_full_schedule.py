@@ -206,11 +206,10 @@ def test_a_killed_start_takes_its_runs_with_it_and_goes_on(start, data: Path, tm
 
 def test_a_search_that_cannot_be_probed_costs_only_itself(start, tmp_path: Path, capsys):
     slow = {"step_s": 100}
-    assert start(0.15, *SEARCHES[:4], **{"search-tiny": slow}) == 1
+    assert start(0.25, *SEARCHES[:4], **{"search-tiny": slow}) == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [row["name"] for row in report["networks"]] == ["tiny-mrms", "mrms"]
-    # On a busy machine the trainings may not end in time either; they were planned and run.
-    assert report["not_ended"]["search-tiny"] == "its probe failed, or there is no time for it"
+    assert report["not_ended"] == {"search-tiny": "its probe failed, or there is no time for it"}
     assert "search-tiny in its probe: too few steps" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ class LabelsSchedule:
 
     lanes: int
     row_tasks: int
-    fill_cells: bool
+    by_cells: bool
 
 
 def default_schedule(op: Labels, isa: Isa, threads: int = 2) -> LabelsSchedule:
@@ -85,7 +85,7 @@ def emit(op: Labels, schedule: LabelsSchedule, isa: Isa) -> Any:  # noqa: ANN401
                     labels.compare(nan_safe=nan_safe)
                     labels.copy(y, row)
 
-                if not schedule.fill_cells:
+                if not schedule.by_cells:
                     with ir.loop(first, last) as row, ir.when(finite.both(rows, row)):
                         with ir.then():
                             one_row(row, nan_safe=False)

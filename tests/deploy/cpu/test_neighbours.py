@@ -48,10 +48,10 @@ def test_switches_are_turned_not_counted(isa):
     """A bool is an int to Python: it must not be halved or doubled."""
     op = Labels(19, 8, 16, 64, 128)
     best = rule(op, isa)
-    found = [s for s in neighbours(best, isa) if s.fill_cells is not best.fill_cells]
+    found = [s for s in neighbours(best, isa) if s.by_cells is not best.by_cells]
     (turned,) = found
-    assert turned.fill_cells is (not best.fill_cells)
-    assert all(isinstance(s.fill_cells, bool) for s in neighbours(best, isa))
+    assert turned.by_cells is (not best.by_cells)
+    assert all(isinstance(s.by_cells, bool) for s in neighbours(best, isa))
     assert emit(op, isa, schedule=turned) is not None
     fields_of_record = json.loads(json.dumps(schedule_fields(turned)))
     assert with_fields(best, fields_of_record) == turned

@@ -111,16 +111,16 @@ def test_logits_that_are_not_finite(isa, out):
 )
 def test_filled_cells_are_the_labels_of_their_pixels(isa, classes, size, out):
     x = objects(classes, *size)
-    filled = labels(isa, x, *out, fill_cells=True)
+    filled = labels(isa, x, *out, by_cells=True)
     assert (filled == upsample(x, *out).argmax(1)).all()
-    assert (filled == labels(isa, x, *out, fill_cells=False)).all()
+    assert (filled == labels(isa, x, *out, by_cells=False)).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_cells_beside_a_non_finite_score_are_not_filled(isa):
     x = objects(20, 6, 9)
     x[0, 5, 1, 2], x[0, 3, 4, 8], x[0, 9, 0, 0] = np.nan, -np.inf, np.inf
-    got = labels(isa, x, 48, 72, fill_cells=True)
+    got = labels(isa, x, 48, 72, by_cells=True)
     assert (got == torch.from_numpy(upsample(x, 48, 72)).argmax(1).numpy()).all()
 
 
@@ -128,21 +128,21 @@ def test_cells_beside_a_non_finite_score_are_not_filled(isa):
 def test_scores_whose_differences_are_no_floats(isa):
     x = normal(3, 1, 20, 5, 6)
     x[0, 4, 1], x[0, 4, 2], x[0, 7, 3, 2] = 3e38, -3e38, 3e38
-    got, planes = labels(isa, x, 40, 48, fill_cells=True), upsample(x, 40, 48)
+    got, planes = labels(isa, x, 40, 48, by_cells=True), upsample(x, 40, 48)
     assert (got == planes.argmax(1)).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_ranges_of_rows_cut_cells(isa):
     x = normal(4, 1, 20, 5, 9)
-    whole = labels(isa, x, 43, 61, fill_cells=True, row_tasks=1)
-    assert (labels(isa, x, 43, 61, fill_cells=True, row_tasks=7) == whole).all()
+    whole = labels(isa, x, 43, 61, by_cells=True, row_tasks=1)
+    assert (labels(isa, x, 43, 61, by_cells=True, row_tasks=7) == whole).all()
     assert (whole != upsample(x, 43, 61).argmax(1)).mean() < 0.01
 
 
 def test_cells_are_filled_where_they_have_pixels_and_classes_enough():
     def fills(classes, *sizes):
-        return labels_end.default_schedule(Labels(classes, *sizes), AVX2).fill_cells
+        return labels_end.default_schedule(Labels(classes, *sizes), AVX2).by_cells
 
     assert fills(19, 32, 64, 256, 512)
     assert fills(19, 128, 256, 256, 512)
