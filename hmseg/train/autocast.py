@@ -14,8 +14,16 @@ corrupted, so memory is read and written that is not the kernel's:
         y = F.conv2d(x.to(dtype), weight, None, 1, 2, 2, 32)
         print(torch.autograd.grad(y, weight, g.to(dtype))[0].flatten()[:4])
 
-With dilation 1, and with planar maps, no such gradient was found. A CPU takes every dilated
-convolution in float32: one rule, which does not lean on the sizes that were seen to fail.
+With dilation 1, and with planar maps, no such gradient was found. So on a CPU a dilated convolution
+is taken as what it is on each of the grids of every `dilation`-th pixel: an ordinary one (the "a
+trous" identity; Holschneider et al. 1989). That is also several times as fast as torch's own
+gradients of it, in either precision. Where it has a stride it is taken in float32.
+
+The gradients of a depthwise convolution with a stride are right but slow: oneDNN has no fast kernel
+for that of the input, and its reference takes up to 20 times as long. It is the convolution of
+stride 1 of a map that has the gradient at every `stride`-th pixel and zeros between them. That of
+the weights is slow where the kernel is larger than 3x3, and taken in float32 there
+(`python -m benchmarks.training_speed --device cpu --precision bfloat16`).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +31,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -37,13 +46,14 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     with ExitStack() as entered:
         entered.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=bfloat16))
         if bfloat16 and device.type == "cpu":
-            entered.enter_context(_DilatedInFloat32())
+            entered.enter_context(_ConvolutionsOfCPUs())
         yield
 
 
-class _DilatedInFloat32(TorchFunctionMode):
-    """Takes dilated convolutions in float32 where autocast is on. Their results are bfloat16 as
-    autocast's are, so that what follows computes and keeps the same."""
+class _ConvolutionsOfCPUs(TorchFunctionMode):
+    """Takes the convolutions whose gradients are wrong or slow in bfloat16 another way, where
+    autocast is on. Their results are bfloat16 as autocast's are, so that what follows computes and
+    keeps the same."""
 
     def __torch_function__(
         self,
@@ -57,19 +67,110 @@ class _DilatedInFloat32(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+Sides = int | tuple[int, ...]
+
+
 def _conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[int, ...] = 0,
-    dilation: int | tuple[int, ...] = 1,
+    stride: Sides = 1,
+    padding: str | Sides = 0,
+    dilation: Sides = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.conv2d` under autocast, computed in float32 where it is dilated."""
+    """`torch.conv2d` under autocast, with right gradients and without slow ones."""
     rest = (bias, stride, padding, dilation, groups)
-    if max(dilation if isinstance(dilation, tuple | list) else (dilation,)) == 1:
+    strided, dilated = _largest(stride) > 1, _largest(dilation) > 1
+    depthwise = groups == weight.shape[0] == input.shape[1] > 1
+    if not dilated and not (strided and depthwise):
         return torch.conv2d(input, weight, *rest)  # type: ignore[arg-type]
+    if strided and not dilated and bias is None and not isinstance(padding, str):
+        with torch.autocast("cpu", enabled=False):
+            pair = (input.bfloat16(), weight.bfloat16())
+            output: Tensor = _Strided.apply(  # type: ignore[no-untyped-call]
+                *pair, _both(stride), _both(padding)
+            )
+            return output
+    if not strided and _keeps_size(weight, padding, dilation):
+        return _dilated(input, weight, bias, _largest(dilation), groups)
     with torch.autocast("cpu", enabled=False):
         output = torch.conv2d(input.float(), weight.float(), *rest)  # type: ignore[arg-type]
     return output.to(torch.bfloat16)
+
+
+class _Strided(torch.autograd.Function):
+    """A depthwise convolution (N, C, H, W) with a stride, without a bias, in bfloat16."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own protocol
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return torch.conv2d(input, weight, None, stride, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch's own protocol
+        *slopes: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        (slope,), (input, weight) = slopes, ctx.saved_tensors
+        stride, padding, groups = ctx.stride, ctx.padding, len(weight)
+        kernel = weight.shape[-2:]
+        of_input = of_weight = None
+        if ctx.needs_input_grad[0]:
+            size = [
+                side + 2 * pad - reach + 1
+                for side, pad, reach in zip(input.shape[-2:], padding, kernel, strict=True)
+            ]
+            images, channels = slope.shape[:2]
+            apart = slope.new_zeros((images, *size, channels)).permute(0, 3, 1, 2)
+            apart[:, :, :: stride[0], :: stride[1]] = slope
+            rest = tuple(reach - 1 - pad for reach, pad in zip(kernel, padding, strict=True))
+            of_input = torch.conv2d(apart, weight.flip(2, 3), None, 1, rest, 1, groups)
+        if ctx.needs_input_grad[1]:
+            precision = torch.bfloat16 if max(kernel) <= 3 else torch.float32
+            given = (tensor.to(precision) for tensor in (slope, input, weight))
+            _, of_weight, _ = torch.ops.aten.convolution_backward(
+                *given, None, stride, padding, (1, 1), False, (0, 0), groups, (False, True, False)
+            )
+            of_weight = of_weight.to(weight.dtype)
+        return of_input, of_weight, None, None
+
+
+def _largest(sides: Sides) -> int:
+    return max(sides if isinstance(sides, tuple | list) else (sides,))
+
+
+def _both(sides: Sides) -> tuple[int, ...]:
+    return tuple(sides) if isinstance(sides, tuple | list) else (sides, sides)
+
+
+def _keeps_size(weight: Tensor, padding: str | Sides, dilation: Sides) -> bool:
+    """Whether a convolution of one dilation and odd kernel pads its maps to keep their size."""
+    rows, columns = _both(dilation)
+    wanted = tuple(_largest(dilation) * (side // 2) for side in weight.shape[-2:])
+    odd = all(side % 2 for side in weight.shape[-2:])
+    same = padding == "same" or (not isinstance(padding, str) and _both(padding) == wanted)
+    return rows == columns and odd and same
+
+
+def _dilated(input: Tensor, weight: Tensor, bias: Tensor | None, by: int, groups: int) -> Tensor:
+    """A convolution of dilation `by` that keeps its map's size, as one of dilation 1 on each of the
+    `by` * `by` grids of pixels that are `by` apart; they are put side by side as images."""
+    images, _, height, width = input.shape
+    # Channels last, whole pixels are moved.
+    pixels = F.pad(input, (0, -width % by, 0, -height % by)).permute(0, 2, 3, 1)
+    rows, columns = pixels.shape[1] // by, pixels.shape[2] // by
+    grids = pixels.reshape(images, rows, by, columns, by, -1).permute(2, 4, 0, 1, 3, 5)
+    apart = grids.reshape(by * by * images, rows, columns, -1).permute(0, 3, 1, 2)
+    padding = tuple(side // 2 for side in weight.shape[-2:])
+    output = torch.conv2d(apart, weight, bias, 1, padding, 1, groups)
+    grids = output.permute(0, 2, 3, 1).reshape(by, by, images, rows, columns, -1)
+    pixels = grids.permute(2, 3, 0, 4, 1, 5).reshape(images, rows * by, columns * by, -1)
+    return pixels.permute(0, 3, 1, 2)[:, :, :height, :width]

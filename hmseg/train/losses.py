@@ -2,7 +2,7 @@
 what other networks add to their scores' loss in its place (`hmseg.families.auxiliary`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,37 +55,36 @@ class PixelLoss:
         image = 4 * logits.shape[1] * labels.shape[-2] * labels.shape[-1]
         return max(1, GPU_CHUNK_BYTES // image)
 
-    def chunk_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two sums of some images: `logits` (N, K, H, W), `labels` int64 (N, H, W). With OHEM
-        N must be 1: which pixels are hard is decided image by image."""
-        table = None
-        if self.class_weights is not None:
-            table = _class_table(self.class_weights, logits.device, logits.dtype)
-        valid = labels != VOID
-        if not self.ohem:
-            # F.cross_entropy weights a smoothed label's classes one by one; here the weight is
-            # the pixel's, hence the sum is formed from unreduced values where they differ.
-            if table is None:
-                total = F.cross_entropy(
-                    logits, labels, ignore_index=VOID, reduction="sum",
-                    label_smoothing=self.label_smoothing,
-                )  # fmt: skip
-                return total, valid.sum().to(total.dtype)
-            if not self.label_smoothing:
-                total = F.cross_entropy(logits, labels, table, ignore_index=VOID, reduction="sum")
-                if logits.device.type != "cpu":
-                    # It would have to be waited for until it has counted the valid pixels.
-                    return total, (table[labels.masked_fill(~valid, 0)] * valid).sum()
-                return total, table[labels[valid]].sum()
+    def of_chunk(
+        self, logits: Tensor, labels: Tensor, *, wanted: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The two sums of some images, and the first one's gradient where it is `wanted`: `logits`
+        (N, K, H, W), `labels` int64 (N, H, W). With OHEM N must be 1: which pixels are hard is
+        decided image by image."""
+        table = _class_table(self.class_weights, logits.shape[1], logits.device, logits.dtype)
+        weight = table[labels]
+        if self.ohem or self.label_smoothing:
+            return _by_autograd(lambda given: self._sums(given, labels, weight), logits, wanted)
+        # In closed form: weight * (softmax - one-hot), without a pass of autograd for each factor.
+        classes = labels.masked_fill(labels == VOID, 0)[:, None]
+        logarithms = F.log_softmax(logits, dim=1)
+        total = -(logarithms.gather(1, classes)[:, 0] * weight).sum()
+        slope = None
+        if wanted:
+            slope = logarithms.exp_()
+            slope.scatter_add_(1, classes, slope.new_full((), -1).expand(classes.shape))
+            slope *= weight[:, None]
+        return total, weight.sum(), slope
+
+    def _sums(self, logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        # F.cross_entropy would weight a smoothed label's classes one by one; here the weight is
+        # the pixel's, hence the sum is formed from unreduced values.
         pixel = F.cross_entropy(
             logits, labels, ignore_index=VOID, reduction="none",
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
-        weight = valid.to(pixel.dtype)
-        if table is not None:
-            weight = weight * table[labels.masked_fill(~valid, 0)]
         if self.ohem:
-            weight = weight * self._hard(pixel.detach(), valid)
+            weight = weight * self._hard(pixel.detach(), labels != VOID)
         return (pixel * weight).sum(), weight.sum()
 
     @staticmethod
@@ -111,8 +110,15 @@ class EdgeLoss:
         total, weight = _InChunks.apply(logits, labels, self, 1)  # type: ignore[no-untyped-call]
         return total, weight
 
-    def chunk_sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two sums of one image: `logits` (1, 1, H, W), `labels` int64 (1, H, W)."""
+    def of_chunk(
+        self, logits: Tensor, labels: Tensor, *, wanted: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The two sums of one image, and the first one's gradient where it is `wanted`: `logits`
+        (1, 1, H, W), `labels` int64 (1, H, W)."""
+        return _by_autograd(lambda given: self._sums(given, labels), logits, wanted)
+
+    @staticmethod
+    def _sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         valid = labels != VOID
         edges = edges_of(labels) & valid
         share = edges.sum() / valid.sum().clamp(min=1)
@@ -196,17 +202,16 @@ class _InChunks(torch.autograd.Function):
         slopes = gradient.flatten(0, 1)
         total, weight = small.new_zeros(()), small.new_zeros(())
         # Autocast is off: the gradient would be of the rounded values.
-        with torch.autocast(small.device.type, enabled=False), torch.set_grad_enabled(wanted):
+        with torch.autocast(small.device.type, enabled=False):
             for first in range(0, images, chunk):
                 end = min(first + chunk, images)
                 part = slice(first * classes, end * classes)
                 large = rows @ (maps[part] @ columns)
-                large = large.view(-1, classes, *labels.shape[-2:]).requires_grad_(wanted)
-                value, share = loss.chunk_sums(large, labels[first:end].long())
-                if wanted:
-                    (slope,) = torch.autograd.grad(value, large)
+                large = large.view(-1, classes, *labels.shape[-2:])
+                value, share, slope = loss.of_chunk(large, labels[first:end].long(), wanted=wanted)
+                if slope is not None:
                     slopes[part] = rows.T @ (slope.flatten(0, 1) @ columns.T)
-                total, weight = total + value.detach(), weight + share.detach()
+                total, weight = total + value, weight + share
         ctx.save_for_backward(gradient.to(logits.dtype))
         ctx.mark_non_differentiable(weight)
         return total, weight
@@ -242,9 +247,24 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
+def _by_autograd(
+    sums: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`sums` of `logits`, and the first one's gradient where it is `wanted`."""
+    with torch.set_grad_enabled(wanted):
+        total, weight = sums(logits.requires_grad_(wanted))
+        slope = torch.autograd.grad(total, logits)[0] if wanted else None
+    return total.detach(), weight.detach(), slope
+
+
 @lru_cache(maxsize=8)
-def _class_table(weights: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(weights, device=device, dtype=dtype)
+def _class_table(
+    weights: tuple[float, ...] | None, classes: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The weight of each label: 1 without `weights`, and none of void."""
+    table = torch.zeros(VOID + 1, device=device, dtype=dtype)
+    table[:classes] = 1.0 if weights is None else torch.tensor(weights, device=device, dtype=dtype)
+    return table
 
 
 @lru_cache(maxsize=64)

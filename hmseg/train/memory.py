@@ -1,6 +1,8 @@
-"""How much memory a training step needs, estimated before it is taken."""
+"""How much memory a training step needs, estimated before it is taken, and what becomes of it
+afterwards."""
 
 import copy
+import ctypes
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from lut.errors import UserError
 # scratch come on top. Measured on tiny-mrms and mrms, 180x240 to 360x480, float32; the tests hold
 # tiny-mrms at 180x240.
 OVERHEAD = 1.4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def activation_bytes(model: nn.Module, crop: tuple[int, int], element_size: int) -> int:
@@ -59,6 +62,16 @@ def check_memory(
             f"a batch of {batch} crops of {crop[0]}x{crop[1]} needs about {need:.1f} GiB, "
             f"{available / 2**30:.1f} GiB are free: {advice}"
         )
+
+
+def keep_freed_memory() -> None:
+    """From here on the process keeps the memory that it frees, so that the next step's maps lie
+    where this one's lay. Each would else be given back to the system and come again page by page,
+    zeroed. Does nothing where the C library has no `mallopt` (musl) or refuses."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 @contextmanager

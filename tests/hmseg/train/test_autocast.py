@@ -45,16 +45,79 @@ def test_gradients_of_dilated_convolutions(channels: int, groups: int, dilation:
         assert error < 0.01
 
 
-def test_dilated_convolutions_are_float32_and_their_results_bfloat16():
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (5, 2, 2), (7, 2, 3), (3, 3, 0), (3, (2, 1), 1), (5, 2, (0, 2))],
+)
+@pytest.mark.parametrize("size", [(22, 45), (21, 44)])
+def test_gradients_of_strided_depthwise_convolutions(kernel, stride, padding, size):
+    """Beside float64; rows and columns that no stride reaches have a gradient of zero."""
+    torch.manual_seed(3)
+    layer = nn.Conv2d(24, 24, kernel, stride, padding, groups=24, bias=False)
+    x = maps(24, *size, seed=1).requires_grad_()
+    with autocast(CPU, "bfloat16"):
+        y = layer(x)
+    slope = maps(24, *y.shape[-2:], seed=2)
+    mine = torch.autograd.grad(y, (layer.weight, x), slope)
+
+    wide, weight = (t.detach().double().requires_grad_() for t in (x, layer.weight))
+    double = F.conv2d(wide, weight, None, stride, padding, 1, 24)
+    wanted = torch.autograd.grad(double, (weight, wide), slope.double())
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    for got, right in zip((y, *mine), (double, *wanted), strict=True):
+        assert (got.double() - right).abs().max() < 0.01 * right.abs().max()
+
+
+@pytest.mark.parametrize("wanted", ["input", "weight"])
+def test_one_gradient_of_a_strided_convolution_alone(wanted: str):
+    layer = nn.Conv2d(8, 8, 3, 2, 1, groups=8, bias=False)
+    layer.weight.requires_grad_(wanted == "weight")
+    x = maps(8, 9, 11, 1).requires_grad_(wanted == "input")
+    with autocast(CPU, "bfloat16"):
+        layer(x).sum().backward()
+    assert (x.grad is None) == (wanted == "weight")
+    assert (layer.weight.grad is None) == (wanted == "input")
+
+
+@pytest.mark.parametrize("dilation", [2, 3])
+@pytest.mark.parametrize("size", [(9, 11), (12, 6)])
+def test_dilated_convolutions_have_the_numbers_of_ordinary_ones(dilation: int, size):
+    """In bfloat16 as autocast computes them, by module and by every way to write the padding."""
+    layer, x = conv(8, groups=8, dilation=dilation), maps(8, *size, seed=1)
+    layer.bias = nn.Parameter(torch.randn(8))
+    rest = {"bias": layer.bias, "dilation": (dilation, dilation), "groups": 8}
+    with torch.no_grad():
+        with autocast(CPU, "bfloat16"):
+            found = [layer(x)] + [
+                F.conv2d(x, layer.weight, padding=padding, **rest)
+                for padding in (dilation, (dilation, dilation), "same")
+            ]
+        weight, bias = (t.detach().bfloat16().double() for t in (layer.weight, layer.bias))
+        wanted = F.conv2d(x.double(), weight, bias, 1, dilation, dilation, 8)
+    for got in found:
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got.double(), wanted, atol=0.02, rtol=0.01)
+        assert torch.equal(got, found[0])
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"dilation": 2},  # the map shrinks
+        {"dilation": (2, 1), "padding": (2, 1)},
+        {"dilation": 2, "padding": 2, "stride": 2},
+        {"dilation": 1, "padding": 1, "stride": 2, "bias": torch.ones(8)},
+    ],
+)
+def test_what_neither_way_takes_is_float32_and_its_result_bfloat16(rest):
     layer, x = conv(8, groups=8, dilation=2), maps(8, 9, 11, 1)
     assert (layer.weight != layer.weight.bfloat16()).any()  # or rounded weights would look alike
     with autocast(CPU, "bfloat16"), torch.no_grad():
-        by_module = layer(x)
-        by_keyword = F.conv2d(x, layer.weight, padding=2, dilation=(2, 2), groups=8)
-    wanted = F.conv2d(x.float(), layer.weight, None, 1, 2, 2, 8).bfloat16()
-    for got in (by_module, by_keyword):
-        assert got.dtype == torch.bfloat16
-        assert torch.equal(got, wanted)
+        got = F.conv2d(x, layer.weight, groups=8, **rest)
+    wanted = F.conv2d(x.float(), layer.weight, groups=8, **rest).bfloat16()
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, wanted)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -1,6 +1,7 @@
 """The estimate of a step's memory, against what a process really takes."""
 
 import re
+import resource
 import subprocess
 import sys
 
@@ -79,3 +80,29 @@ def test_a_container_has_no_more_than_its_limit(tmp_path):
         (tmp_path / "memory.max").write_text(limit)
         assert _left_in_container(tmp_path) == left
     assert _left_in_container(tmp_path / "none") == sys.maxsize
+
+
+KEEPING = r"""
+import resource, sys, torch
+from hmseg.train.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    for _ in range(4):
+        torch.ones(1 << 24)  # 64 MiB
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_step():
+    def faults(how: str) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", KEEPING, how]))
+
+    pages = 4 * (1 << 26) // resource.getpagesize()
+    assert faults("keep") < pages // 100
+    assert faults("leave") > pages // 2  # what it is for
