@@ -2,6 +2,11 @@
 
     python benchmarks/release_weights.py RUN/best.safetensors --data-root CAMVID
     python benchmarks/release_weights.py RUN/best.safetensors --data-root CAMVID --name tiny-hmseg
+    python benchmarks/release_weights.py BOTH/last.safetensors --data-root CAMVID \
+        --validated RUN/best.safetensors
+
+The last is a run that learned from the validation split too (`hmseg train --with-validation`): its
+card has the figures of a run of the same settings on the training split alone.
 
 The name is that of the zoo; a network that the search found gets it by its genotype's file in
 hmseg/genotypes/.
@@ -33,6 +38,27 @@ DATA_TERMS = {
     "camvid": "CamVid, 11-class release of 360x480 frames (Brostow, Fauqueur, Cipolla, Pattern "
     "Recognition Letters 30(2), 2009; redistributed with the SegNet tutorial), for research use",
 }
+OF_TRAIN = "trained on the training split alone, the checkpoint chosen on this validation split"
+OF_BOTH = (
+    "the figures of a run of the same settings and steps on the training split alone; these "
+    "weights have learned from the validation frames, which can therefore say nothing of them"
+)
+
+
+def _measured(checkpoint: Checkpoint, path: Path, validated: Path | None) -> Checkpoint:
+    """The run whose validation the card quotes: the released one, or where that has learned from
+    the validation frames, its like that has not."""
+    if not checkpoint.config.with_validation:
+        if validated is not None:
+            raise UserError(f"{path} was validated itself; leave --validated out")
+        return checkpoint
+    if validated is None:
+        raise UserError(f"{path} learned from the validation split: name its like by --validated")
+    measured = Checkpoint.load(validated)
+    if replace(checkpoint.config, with_validation=False) != measured.config:
+        difference = checkpoint.config.difference(measured.config)
+        raise UserError(f"{validated}: a run of other settings than {path} ({difference})")
+    return measured
 
 
 def main() -> None:
@@ -40,6 +66,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--name", help="the zoo's name, where the run has none")
+    parser.add_argument("--validated", type=Path, help="the run on the training split alone")
     parser.add_argument("--note", help="what the card must say besides")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(arguments.checkpoint)
@@ -55,26 +82,30 @@ def main() -> None:
     name = arguments.name or config.model
     if entry(name).config != replace(model.config, num_classes=entry(name).config.num_classes):
         raise UserError(f"{name} is another network than {config.model}")
-    load_into(model, checkpoint.released, arguments.checkpoint)
+    measured = _measured(checkpoint, arguments.checkpoint, arguments.validated)
+    load_into(model, measured.released, arguments.validated or arguments.checkpoint)
     train = open_dataset(config.data, arguments.data_root, "train")
     validation = open_dataset(config.data, arguments.data_root, "val")
     confusion = evaluate(torch_predictor(model), validation, len(checkpoint.classes))
+    load_into(model, checkpoint.released, arguments.checkpoint)  # or its own are broken
     iou = dict(zip(checkpoint.classes, confusion.iou_or_none, strict=True))
     history = checkpoint.as_history()
     images = sum(run["images_seen"] for run in history)
+    frames = len(train) + len(validation) * config.with_validation
     card = {
         "classes": list(checkpoint.classes),
         "trained_on": DATA_TERMS[config.data],
         "frames": {"train": len(train), "validation": len(validation)},
+        "learned_from": "both splits" if config.with_validation else "the training split",
         "validation": {
             "miou_percent": round(100 * confusion.miou, 2),
             "iou_percent": {k: None if v is None else round(100 * v, 1) for k, v in iou.items()},
-            "protocol": "frames at their own size, single scale, no flip, float32; trained on the "
-            "training split alone, the checkpoint chosen on this validation split",
+            "protocol": "frames at their own size, single scale, no flip, float32; "
+            + (OF_BOTH if config.with_validation else OF_TRAIN),
         },
         "runs": history,  # each begins with the weights of the one before, or with what fits
         "images_seen": images,
-        "epochs": round(images / len(train), 1),
+        "epochs": round(images / frames, 1),
         "seed": config.seed,
         "weights_are": "exponential moving average" if checkpoint.average else "last step",
         "must_not_be_used_for": MUST_NOT,

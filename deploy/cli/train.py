@@ -145,6 +145,13 @@ def train(
             callback=options.refusing(options.check_quantisation),
         ),
     ] = None,
+    with_validation: Annotated[
+        bool,
+        typer.Option(
+            "--with-validation",
+            help="Learn from the validation split too, and evaluate nothing: for a release.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events into --out too.")
@@ -166,11 +173,21 @@ def train(
         model=model, dataset=dataset, data=data, folder=out, schedule=schedule.read(),
         learning=learning.read(), compute=compute.read(), options=writing.read(),
         begin_with=begin_with, pretrained=pretrained, init=init, teacher=teacher,
-        quantise=None if quantise is None else read_quantisation(quantise), resume=resume,
+        quantise=None if quantise is None else read_quantisation(quantise),
+        with_validation=with_validation, resume=resume,
     )  # fmt: skip
     run = train_it(job, watch=watch, draw=save_overlay)
-    if run is not None:
+    if run is not None and with_validation:
+        _report_unevaluated(run.last, as_json=as_json)
+    elif run is not None:
         _report(run.best_record(), run.best, as_json=as_json)
+
+
+def _report_unevaluated(checkpoint: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"checkpoint": str(checkpoint)})
+    else:
+        say(f"trained on both splits, so that none is left to evaluate on: {checkpoint}")
 
 
 def _report(best: dict[str, Any], checkpoint: Path, *, as_json: bool) -> None:

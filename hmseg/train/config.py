@@ -173,6 +173,7 @@ class TrainConfig(Learning):
     stages: tuple[Stage, ...]
     teacher: str | None = None  # network and sha256 of its weights (`Teacher.name`)
     quantise: Quantisation | None = None  # what is simulated (`hmseg.train.quantise`)
+    with_validation: bool = False  # learns from the validation split too
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -259,14 +260,18 @@ class TrainConfig(Learning):
             if value != theirs.get(name):
                 return f"{name.replace('_', ' ')}: {theirs.get(name)} there, {value} here"
         for name in theirs.keys() - self.to_dict().keys():
-            return f"{name}: {theirs[name]} there, None here"
+            return f"{name.replace('_', ' ')}: {theirs[name]} there, None here"
         return "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
         stages = [str(stage) for stage in self.stages]
         own = {field.name: getattr(self, field.name) for field in fields(Learning)}
-        asked = {"teacher": self.teacher, "quantise": self.quantise}
+        asked = {
+            "teacher": self.teacher,
+            "quantise": self.quantise,
+            "with_validation": self.with_validation,
+        }
         asked = {name: value for name, value in asked.items() if value}
         return {"model": self.model, "data": self.data, "stages": stages, **asked, **own}
 

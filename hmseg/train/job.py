@@ -1,7 +1,7 @@
 """A training run from what is asked for to the finished folder."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hmseg.data.dataset import SegmentationData, open_source
@@ -44,7 +44,8 @@ class TrainJob:
     network in one line. The run begins with a checkpoint's weights, with what fits of the released
     weights of a zoo name or of Lite0's (`init`), or with random ones; resumed, it goes on with its
     own. `teacher` is a checkpoint whose network it also learns from, resumed too. What is to be
-    quantised (`quantise`) begins with trained weights."""
+    quantised (`quantise`) begins with trained weights. `with_validation` learns from the validation
+    split too, and evaluates nothing."""
 
     model: str
     dataset: str
@@ -57,6 +58,7 @@ class TrainJob:
     init: str | None = None
     teacher: Path | None = None
     quantise: Quantisation | None = None
+    with_validation: bool = False
     compute: Compute = field(default_factory=Compute)
     options: RunOptions = field(default_factory=RunOptions)
     resume: bool = False
@@ -90,8 +92,9 @@ class TrainJob:
         model = lasting_name(self.model)
         learning = asdict(self.learning)
         return TrainConfig(
-            model, self.dataset, stages, teacher=teacher, quantise=self.quantise, **learning
-        )
+            model, self.dataset, stages, teacher=teacher, quantise=self.quantise,
+            with_validation=self.with_validation, **learning,
+        )  # fmt: skip
 
     def released(self) -> Released | None:
         """The pretrained weights; raises UserError where there are none, naming what is near."""
@@ -113,13 +116,16 @@ def train(
     missing or does not fit, and what `Run.start` raises.
     """
     split, validation = (open_dataset(job.dataset, job.data, name) for name in ("train", "val"))
+    learned = split
+    if job.with_validation:
+        learned = replace(split, split="train and val", frames=split.frames + validation.frames)
     names = split.classes.names
     teacher = None if job.teacher is None else Teacher.load(job.teacher, names)
-    config = job.config(split, teacher.name if teacher else None)
+    config = job.config(learned, teacher.name if teacher else None)
     released = job.released()
     with joined(job.compute) as (world, device):
         trainer = Trainer(
-            config, open_source(split), names, world=world, device=device,
+            config, open_source(learned), names, world=world, device=device,
             loader_threads=job.compute.loader_threads, teacher=teacher,
         )  # fmt: skip
         trainer.frames = {each.split: fingerprint(each) for each in (split, validation)}
@@ -131,8 +137,8 @@ def train(
             trainer.begin_with_lite0()
         watchers = list(watch(config)) if world.is_main else []
         run = Run(
-            job.folder, trainer, open_source(validation), validation.classes, job.options,
-            world, draw, watchers,
+            job.folder, trainer, None if job.with_validation else open_source(validation),
+            validation.classes, job.options, world, draw, watchers,
         )  # fmt: skip
         try:
             run.start(resume=job.resume)

@@ -2,7 +2,7 @@
 
 FOLDER/log.jsonl          one record per logged step and per evaluation
 FOLDER/last.safetensors   the run as it stood at the last checkpoint
-FOLDER/best.safetensors   the checkpoint of the best validation mIoU
+FOLDER/best.safetensors   the checkpoint of the best validation mIoU, where there is validation
 FOLDER/curves.png         loss, learning rate and mIoU over the steps
 FOLDER/samples/*.png      validation frames with the predicted classes over them
 """
@@ -56,11 +56,11 @@ class RunOptions:
 
 @dataclass
 class Run:
-    """A trainer, its folder and what it is validated on."""
+    """A trainer, its folder and what it is validated on, if on anything."""
 
     folder: Path
     trainer: Trainer
-    validation: Source
+    validation: Source | None
     classes: ClassSet
     options: RunOptions = RunOptions()
     world: World = ALONE
@@ -156,6 +156,8 @@ class Run:
         )
 
     def _evaluate(self, step: int) -> None:
+        if self.validation is None:
+            return
         predict = torch_predictor(self.trainer.released)
         confusion = evaluate(predict, self.validation, len(self.classes), self.world)
         for watcher in self.watchers:

@@ -118,6 +118,16 @@ def test_it_begins_with_what_fits_of_released_weights(data: Path, tmp_path: Path
     assert "leave pretrained weights out" in again.err
 
 
+def test_a_run_on_both_splits_says_that_nothing_was_evaluated(data: Path, tmp_path: Path):
+    arguments = (*TRAIN, "--data", data, "-o", tmp_path, "--with-validation")
+    done = hmseg(*arguments)
+    assert done.code == 0, done.err
+    assert "none is left to evaluate on" in done.err
+    assert done.err.count("last.safetensors") == 1
+    again = hmseg(*arguments, "--resume", "--json")
+    assert json.loads(again.out) == {"checkpoint": str(tmp_path / "last.safetensors")}
+
+
 @LITE0.mark
 @pytest.mark.usefixtures("undrawn")
 def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Path, tmp_path: Path):

@@ -119,6 +119,27 @@ def test_a_run_is_watched_to_its_end_and_resumed(job: TrainJob):
     assert again.steps == [3]
 
 
+def test_a_run_that_learns_from_both_splits_is_not_evaluated(job: TrainJob, data: Path):
+    """It learns from every frame, keeps both splits' digests, and is not gone on with as a run
+    that was validated, nor one as it."""
+    both, seen = replace(job, with_validation=True, schedule=Passes(1, 4, (64, 64))), Seen()
+    run = train(both, watch=lambda _config: [seen])
+    assert run is not None
+    assert not run.best.exists()
+    assert (seen.steps, seen.evaluations) == ([1, 2], [])  # 11 frames, 4 a step
+    counts = {split: len(open_dataset("camvid", data, split)) for split in ("train", "val")}
+    assert (counts["train"] // 4, sum(counts.values()) // 4) == (2, 2)
+    checkpoint = Checkpoint.load(run.last)
+    assert checkpoint.config.with_validation
+    assert TrainConfig.from_json(checkpoint.config.to_json()) == checkpoint.config
+    assert {name: len(kept) for name, kept in checkpoint.frames.items()} == counts
+    assert len(run.trainer.loader.source) == sum(counts.values())
+    with pytest.raises(UserError, match="with validation: True there, "):
+        train(replace(both, with_validation=False, resume=True))
+    longer = replace(both, schedule=(Stage((64, 64), 4, 3),), resume=True)
+    assert train(longer) is not None
+
+
 def test_what_watches_is_closed_when_a_run_fails(job: TrainJob):
     seen = Seen(fail_at=1)
     with pytest.raises(InterruptedError):
