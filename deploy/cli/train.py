@@ -57,6 +57,9 @@ class LearningOptions:
     auxiliary_weight: Annotated[float, typer.Option(help="Of the intermediate losses (Eq. 1).")] = (
         0.4
     )
+    auxiliary_every: Annotated[
+        int, typer.Option(min=1, help="Rows and columns of which those losses see one.")
+    ] = 1
     scale: training_options.Scale = "0.5,2"
     colour: Annotated[float, typer.Option(help="Largest relative colour change.")] = 0.3
     nesterov: Annotated[bool, typer.Option(help="Nesterov momentum.")] = False

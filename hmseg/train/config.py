@@ -85,6 +85,7 @@ class Learning:
     weight_decay: float = 5e-4
     poly_power: float = 0.9
     auxiliary_weight: float = 0.4
+    auxiliary_every: int = 1  # rows and columns; 1: the auxiliary losses see every pixel
     scale: tuple[float, float] = (0.5, 2.0)
     colour: float = 0.3
     # What has since become standard. AdamW's betas are torch's; momentum and nesterov are SGD's.
@@ -134,6 +135,8 @@ class Learning:
             if not 0 <= getattr(self, name) < math.inf:
                 words = name.replace("_", " ")
                 raise UserError(f"{words} {getattr(self, name):g}: must be at least 0")
+        if self.auxiliary_every < 1:
+            raise UserError(f"auxiliary every {self.auxiliary_every}: must be at least 1")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov momentum needs a momentum above 0, e.g. 0.9")
 
@@ -157,7 +160,7 @@ class Learning:
         """The loss that is asked for; with the `auxiliary` outputs of another network than ours."""
         pixel = PixelLoss(class_weights, self.label_smoothing, self.ohem)
         ours = (Auxiliary(self.auxiliary_weight),) * 2
-        return BoostedLoss(pixel, ours if auxiliary is None else auxiliary)
+        return BoostedLoss(pixel, ours if auxiliary is None else auxiliary, self.auxiliary_every)
 
     def distillation(self) -> DistillationLoss:
         """The loss against a teacher."""

@@ -150,6 +150,9 @@ class BoostedLoss:
 
     pixel: PixelLoss = PixelLoss()
     auxiliary: tuple[Auxiliary, ...] = (Auxiliary(0.4), Auxiliary(0.4))
+    every: int = 1
+    """The auxiliary losses of classes look at every n-th row and column of the labels: X_m and X_l
+    have 16 and 32 or more pixels of the image between their own."""
 
     def sums(self, outputs: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Numerators with gradient and denominators without, of each output: X_h, X_m and X_l.
@@ -157,7 +160,9 @@ class BoostedLoss:
         Both may be summed over processes before `combine`.
         """
         losses = [self.pixel, *map(self._loss, self.auxiliary)]
-        sums = [loss.sums(given, labels) for loss, given in zip(losses, outputs, strict=True)]
+        few = labels[:, self.every // 2 :: self.every, self.every // 2 :: self.every]
+        seen = [labels, *(labels if of.target == "edges" else few for of in self.auxiliary)]
+        sums = [loss.sums(*given) for loss, *given in zip(losses, outputs, seen, strict=True)]
         return torch.stack([s[0] for s in sums]), torch.stack([s[1] for s in sums]).detach()
 
     def _loss(self, auxiliary: Auxiliary) -> PixelLoss | EdgeLoss:

@@ -143,6 +143,21 @@ def test_boosting_is_equation_1(case):
     torch.testing.assert_close(BoostedLoss()(outputs, labels), expected)
 
 
+def test_auxiliary_losses_that_see_some_rows_and_columns(case):
+    logits, labels = case
+    outputs, few = [logits, logits[:, :, :3, :4]], labels[:, 1::3, 1::3]
+    parts = [
+        F.cross_entropy(full_size(output, seen), seen, ignore_index=255)
+        for output, seen in zip(outputs, (labels, few), strict=True)
+    ]
+    found = BoostedLoss(auxiliary=(Auxiliary(0.4),), every=3)(outputs, labels)
+    torch.testing.assert_close(found, parts[0] + 0.4 * parts[1])
+    edges = logits[:, :1]  # these are of neighbours: every pixel is seen
+    alone = BoostedLoss(auxiliary=(Auxiliary(20, "edges"),))([logits, edges], labels)
+    apart = BoostedLoss(auxiliary=(Auxiliary(20, "edges"),), every=3)([logits, edges], labels)
+    torch.testing.assert_close(apart, alone)
+
+
 def test_auxiliary_outputs_count_by_their_weights(case):
     logits, labels = case
     edges = logits[:, :1]
