@@ -2,8 +2,8 @@
 
 import typer
 
+from deploy.cli import adjust, search, train
 from deploy.cli import eval as evaluate
-from deploy.cli import search, train
 from deploy.cli.console import add_version, run_program
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 add_version(app)
 app.command("train")(train.train)
 app.command("search")(search.search)
+app.command("adjust")(adjust.adjust)
 app.command("eval")(evaluate.evaluate_network)
 
 

@@ -22,8 +22,7 @@ gradients of it, in either precision. Where it has a stride it is taken in float
 The gradients of a depthwise convolution with a stride are right but slow: oneDNN has no fast kernel
 for that of the input, and its reference takes up to 20 times as long. It is the convolution of
 stride 1 of a map that has the gradient at every `stride`-th pixel and zeros between them. That of
-the weights is slow where the kernel is larger than 3x3, and taken in float32 there
-(`python -m benchmarks.training_speed --device cpu --precision bfloat16`).
+the weights is slow where the kernel is larger than 3x3, and taken in float32 there.
 """
 
 from collections.abc import Callable, Iterator

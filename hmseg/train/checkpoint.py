@@ -45,6 +45,8 @@ class Checkpoint:
     """What it computed on, one after the other."""
     frames: dict[str, Fingerprint] = field(default_factory=dict)
     """The splits that it learned from and was evaluated on."""
+    offsets: tuple[float, ...] = ()
+    """What was added to each class's score after the training (`hmseg.train.adjust`)."""
 
     def as_history(self) -> tuple[dict[str, Any], ...]:
         """What a run that begins with these weights says about their making."""
@@ -53,6 +55,8 @@ class Checkpoint:
         images = self.config.images_after(self.step)
         own = {"recipe": self.config.to_dict(), "steps": self.step, "images_seen": images}
         own["schedules"] = [list(entry) for entry in self.schedules]
+        if self.offsets:
+            own["offsets"] = [round(value, 4) for value in self.offsets]
         return (*self.before, own | {"computed_on": list(self.places)})
 
     @property
@@ -71,6 +75,7 @@ class Checkpoint:
             "before": json.dumps(self.before),
             "places": json.dumps(self.places),
             "frames": json.dumps(self.frames),
+            "offsets": json.dumps(self.offsets),
         }
         groups = {"weights": self.weights, "average": self.average, "optimizer": self.optimizer}
         save_groups(path, groups, header)
@@ -93,6 +98,7 @@ class Checkpoint:
                 before=tuple(parse_json(header["before"])),
                 places=tuple(parse_json(header.get("places", "[]"))),
                 frames=parse_fingerprints(parse_json(header.get("frames", "{}"))),
+                offsets=tuple(map(float, parse_json(header.get("offsets", "[]")))),
             )
 
 

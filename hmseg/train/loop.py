@@ -276,6 +276,8 @@ class Trainer:
                 f"{path}: a run of another configuration ({differing}); go on with the options "
                 "that it was started with, or train into another folder"
             )
+        if checkpoint.offsets:
+            raise UserError(f"{path}: its scores were adjusted after the training; go on from last")
         check_same(checkpoint.frames, self.frames, str(path))
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:

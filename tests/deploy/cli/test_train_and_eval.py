@@ -128,6 +128,23 @@ def test_a_run_on_both_splits_says_that_nothing_was_evaluated(data: Path, tmp_pa
     assert json.loads(again.out) == {"checkpoint": str(tmp_path / "last.safetensors")}
 
 
+def test_an_adjusted_checkpoint_is_evaluated_and_not_gone_on_with(trained, data, tmp_path: Path):
+    folder, _ = trained
+    out = tmp_path / "adjusted.safetensors"
+    done = hmseg("adjust", folder / "best.safetensors", "--data", data, "-o", out, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["after"] >= found["before"]
+    assert list(found["offsets"]) == list(Checkpoint.load(out).classes)
+    assert hmseg("eval", out, "--data", data).code == 0
+    shown = hmseg("adjust", folder / "best.safetensors", "--data", data, "-o", out)
+    assert "with these offsets" in shown.err
+    out.rename(tmp_path / "last.safetensors")
+    again = hmseg(*TRAIN, "--data", data, "-o", tmp_path, "--resume")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "adjusted after the training" in again.err
+
+
 @LITE0.mark
 @pytest.mark.usefixtures("undrawn")
 def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Path, tmp_path: Path):
@@ -158,6 +175,10 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
         (("train", "--data", "{data}/nowhere", "-o", "{out}"), "nowhere/train: no such folder"),
         (("train", "--data", "{data}", "-o", "{out}", "--stage", "64x96:9:1"),
          "too few for a batch of 9"),
+        (("adjust", "{run}/best.safetensors", "--data", "{data}", "-o", "{run}/best.safetensors"),
+         "is the checkpoint itself: name another file"),
+        (("adjust", "{run}/log.jsonl", "--data", "{data}", "-o", "{out}"),
+         "not a whole checkpoint"),
         (("train", "--data", "{data}", "-o", "{out}", "--batch", "0"),
          "'--batch': Input should be greater than or equal to 1"),
         (("train", "--data", "{data}", "-o", "{out}", "--scale", "2"), "--scale '2': write two"),
