@@ -16,11 +16,11 @@ corrupted, so memory is read and written that is not the kernel's:
 
 With dilation 1, and with planar maps, no such gradient was found. So on a CPU a dilated convolution
 is taken as what it is on each of the grids of every `dilation`-th pixel: an ordinary one (the "a
-trous" identity; Holschneider et al. 1989). That is also several times as fast as torch's own
-gradients of it, in either precision. Where it has a stride it is taken in float32.
+trous" identity; Holschneider et al. 1989). Its gradients are also found faster than by torch's own
+way. Where it has a stride it is taken in float32.
 
 The gradients of a depthwise convolution with a stride are right but slow: oneDNN has no fast kernel
-for that of the input, and its reference takes up to 20 times as long. It is the convolution of
+for that of the input, and its reference takes several times as long. It is the convolution of
 stride 1 of a map that has the gradient at every `stride`-th pixel and zeros between them. That of
 the weights is slow where the kernel is larger than 3x3, and taken in float32 there.
 """
