@@ -19,13 +19,14 @@ import datetime
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from deploy.cli.console import run_main
 from hmseg.data.registry import open_dataset
 from hmseg.pretrained import save_released
-from hmseg.train.checkpoint import Checkpoint, load_into
+from hmseg.train.checkpoint import Checkpoint, knows_validation, load_into
 from hmseg.train.metrics import evaluate, torch_predictor
 from hmseg.zoo import create_model, entry
 from lut.errors import UserError
@@ -40,8 +41,9 @@ DATA_TERMS = {
 }
 OF_TRAIN = "trained on the training split alone, the checkpoint chosen on this validation split"
 OF_BOTH = (
-    "the figures of a run of the same settings and steps on the training split alone; these "
-    "weights have learned from the validation frames, which can therefore say nothing of them"
+    "the figures of a run of the same settings on the training split alone, its checkpoint chosen "
+    "on this validation split (step {step} of {steps}); these weights are the last of their run, "
+    "and have learned from the validation frames, which can therefore say nothing of them"
 )
 
 
@@ -49,16 +51,36 @@ def _measured(checkpoint: Checkpoint, path: Path, validated: Path | None) -> Che
     """The run whose validation the card quotes: the released one, or where that has learned from
     the validation frames, its like that has not."""
     if not checkpoint.config.with_validation:
+        if knows_validation(checkpoint.before):
+            raise UserError(
+                f"{path} began with weights, or has a teacher, that learned from the validation "
+                "split: train it with --with-validation too"
+            )
         if validated is not None:
             raise UserError(f"{path} was validated itself; leave --validated out")
         return checkpoint
     if validated is None:
         raise UserError(f"{path} learned from the validation split: name its like by --validated")
     measured = Checkpoint.load(validated)
-    if replace(checkpoint.config, with_validation=False) != measured.config:
-        difference = checkpoint.config.difference(measured.config)
-        raise UserError(f"{validated}: a run of other settings than {path} ({difference})")
+    same, own = replace(checkpoint.config, with_validation=False), measured.config
+    for what, mine, other in (
+        (f"settings ({own.difference(same)})", same, own),
+        ("first weights", checkpoint.before, measured.before),
+        ("frames", checkpoint.frames, measured.frames),
+        ("kind (one of the two is adjusted)", bool(checkpoint.offsets), bool(measured.offsets)),
+        ("length: it is not finished", checkpoint.step, checkpoint.config.steps),
+    ):
+        if mine != other:
+            raise UserError(f"{path} and {validated}: runs of other {what}")
     return measured
+
+
+def _passes(runs: tuple[dict[str, Any], ...], train: int, both: int) -> float:
+    """How often all the runs saw a frame, each of those that it learned from."""
+    return sum(
+        run["images_seen"] / (both if run.get("recipe", {}).get("with_validation") else train)
+        for run in runs
+    )
 
 
 def main() -> None:
@@ -91,7 +113,7 @@ def main() -> None:
     iou = dict(zip(checkpoint.classes, confusion.iou_or_none, strict=True))
     history = checkpoint.as_history()
     images = sum(run["images_seen"] for run in history)
-    frames = len(train) + len(validation) * config.with_validation
+    protocol = OF_BOTH if config.with_validation else OF_TRAIN
     card = {
         "classes": list(checkpoint.classes),
         "trained_on": DATA_TERMS[config.data],
@@ -101,11 +123,11 @@ def main() -> None:
             "miou_percent": round(100 * confusion.miou, 2),
             "iou_percent": {k: None if v is None else round(100 * v, 1) for k, v in iou.items()},
             "protocol": "frames at their own size, single scale, no flip, float32; "
-            + (OF_BOTH if config.with_validation else OF_TRAIN),
+            + protocol.format(step=measured.step, steps=config.steps),
         },
         "runs": history,  # each begins with the weights of the one before, or with what fits
         "images_seen": images,
-        "epochs": round(images / frames, 1),
+        "epochs": round(_passes(history, len(train), len(train) + len(validation)), 1),
         "seed": config.seed,
         "weights_are": "exponential moving average" if checkpoint.average else "last step",
         "must_not_be_used_for": MUST_NOT,

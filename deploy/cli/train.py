@@ -58,7 +58,7 @@ class LearningOptions:
         0.4
     )
     auxiliary_every: Annotated[
-        int, typer.Option(min=1, help="Rows and columns of which those losses see one.")
+        int, typer.Option(min=1, max=8, help="Those losses use every N-th row and column.")
     ] = 1
     scale: training_options.Scale = "0.5,2"
     colour: Annotated[float, typer.Option(help="Largest relative colour change.")] = 0.3

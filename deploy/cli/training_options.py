@@ -49,7 +49,10 @@ class ComputeOptions:
     def read(self) -> "Compute":
         """The same for the library."""
         from hmseg.train.compute import Compute
+        from hmseg.train.memory import keep_freed_memory
 
+        if self.device == "cpu":
+            keep_freed_memory()  # this process is the training's alone
         return Compute(self.device, self.threads, self.loader_threads)
 
 

@@ -21,6 +21,7 @@ from hmseg.search.loop import Searcher, SearchReport
 from hmseg.search.objective import Objective
 from hmseg.search.run import Found, Refinement, SearchOptions, SearchRun
 from hmseg.search.space import DIMENSIONS
+from hmseg.train.checkpoint import knows_validation
 from hmseg.train.compute import Compute, joined
 from hmseg.train.config import TrainConfig
 from hmseg.train.distill import DistillationLoss
@@ -167,6 +168,13 @@ def search(
             searcher.frames = {split.split: fingerprint(split)}
             run = SearchRun(job.folder, searcher, _provenance(job, table), job.options, world)
             if job.refine:
+                known = [*(released.card["runs"] if released else ())]
+                known += [teacher.about] if teacher else []
+                if knows_validation(known):
+                    raise UserError(
+                        "the first weights or the teacher have learned from the validation split, "
+                        "by which candidates would be ranked: search without refinement"
+                    )
                 run.refinement = _refinement(job, job.refine, measure, watcher)
             if watcher:
                 run.watch = watcher.step

@@ -17,12 +17,14 @@ corrupted, so memory is read and written that is not the kernel's:
 With dilation 1, and with planar maps, no such gradient was found. So on a CPU a dilated convolution
 is taken as what it is on each of the grids of every `dilation`-th pixel: an ordinary one (the "a
 trous" identity; Holschneider et al. 1989). Its gradients are also found faster than by torch's own
-way. Where it has a stride it is taken in float32.
+way. Where it is another kind (planar maps, unequal dilations, a stride, a map that shrinks) it is
+taken in float32.
 
 The gradients of a depthwise convolution with a stride are right but slow: oneDNN has no fast kernel
 for that of the input, and its reference takes several times as long. It is the convolution of
 stride 1 of a map that has the gradient at every `stride`-th pixel and zeros between them. That of
-the weights is slow where the kernel is larger than 3x3, and taken in float32 there.
+the weights is slow where the kernel is larger than 3x3, and taken in float32 there. Planar maps are
+left to torch.
 """
 
 from collections.abc import Callable, Iterator
@@ -82,23 +84,24 @@ def _conv2d(
     rest = (bias, stride, padding, dilation, groups)
     strided, dilated = _largest(stride) > 1, _largest(dilation) > 1
     depthwise = groups == weight.shape[0] == input.shape[1] > 1
-    if not dilated and not (strided and depthwise):
-        return torch.conv2d(input, weight, *rest)  # type: ignore[arg-type]
-    if strided and not dilated and bias is None and not isinstance(padding, str):
+    ours = input.is_contiguous(memory_format=torch.channels_last)
+    if strided and not dilated and depthwise and ours and _is_usual(weight, bias, padding):
         with torch.autocast("cpu", enabled=False):
             pair = (input.bfloat16(), weight.bfloat16())
-            output: Tensor = _Strided.apply(  # type: ignore[no-untyped-call]
+            output: Tensor = _StridedDepthwise.apply(  # type: ignore[no-untyped-call]
                 *pair, _both(stride), _both(padding)
             )
             return output
-    if not strided and _keeps_size(weight, padding, dilation):
+    if not dilated:
+        return torch.conv2d(input, weight, *rest)  # type: ignore[arg-type]
+    if not strided and ours and _keeps_size(weight, padding, dilation):
         return _dilated(input, weight, bias, _largest(dilation), groups)
     with torch.autocast("cpu", enabled=False):
         output = torch.conv2d(input.float(), weight.float(), *rest)  # type: ignore[arg-type]
     return output.to(torch.bfloat16)
 
 
-class _Strided(torch.autograd.Function):
+class _StridedDepthwise(torch.autograd.Function):
     """A depthwise convolution (N, C, H, W) with a stride, without a bias, in bfloat16."""
 
     @staticmethod
@@ -116,9 +119,9 @@ class _Strided(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any,  # noqa: ANN401 - torch's own protocol
-        *slopes: Tensor,
+        *grad_outputs: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        (slope,), (input, weight) = slopes, ctx.saved_tensors
+        (grad_output,), (input, weight) = grad_outputs, ctx.saved_tensors
         stride, padding, groups = ctx.stride, ctx.padding, len(weight)
         kernel = weight.shape[-2:]
         of_input = of_weight = None
@@ -127,14 +130,14 @@ class _Strided(torch.autograd.Function):
                 side + 2 * pad - reach + 1
                 for side, pad, reach in zip(input.shape[-2:], padding, kernel, strict=True)
             ]
-            images, channels = slope.shape[:2]
-            apart = slope.new_zeros((images, *size, channels)).permute(0, 3, 1, 2)
-            apart[:, :, :: stride[0], :: stride[1]] = slope
+            images, channels = grad_output.shape[:2]
+            stuffed = grad_output.new_zeros((images, *size, channels)).permute(0, 3, 1, 2)
+            stuffed[:, :, :: stride[0], :: stride[1]] = grad_output
             rest = tuple(reach - 1 - pad for reach, pad in zip(kernel, padding, strict=True))
-            of_input = torch.conv2d(apart, weight.flip(2, 3), None, 1, rest, 1, groups)
+            of_input = torch.conv2d(stuffed, weight.flip(2, 3), None, 1, rest, 1, groups)
         if ctx.needs_input_grad[1]:
             precision = torch.bfloat16 if max(kernel) <= 3 else torch.float32
-            given = (tensor.to(precision) for tensor in (slope, input, weight))
+            given = (tensor.to(precision) for tensor in (grad_output, input, weight))
             _, of_weight, _ = torch.ops.aten.convolution_backward(
                 *given, None, stride, padding, (1, 1), False, (0, 0), groups, (False, True, False)
             )
@@ -150,6 +153,14 @@ def _both(sides: Sides) -> tuple[int, ...]:
     return tuple(sides) if isinstance(sides, tuple | list) else (sides, sides)
 
 
+def _is_usual(weight: Tensor, bias: Tensor | None, padding: str | Sides) -> bool:
+    """Whether a convolution has no bias, and pads by less than its kernel."""
+    if bias is not None or isinstance(padding, str):
+        return False
+    pairs = zip(_both(padding), weight.shape[-2:], strict=True)
+    return all(pad < reach for pad, reach in pairs)
+
+
 def _keeps_size(weight: Tensor, padding: str | Sides, dilation: Sides) -> bool:
     """Whether a convolution of one dilation and odd kernel pads its maps to keep their size."""
     rows, columns = _both(dilation)
@@ -159,9 +170,12 @@ def _keeps_size(weight: Tensor, padding: str | Sides, dilation: Sides) -> bool:
     return rows == columns and odd and same
 
 
-def _dilated(input: Tensor, weight: Tensor, bias: Tensor | None, by: int, groups: int) -> Tensor:
-    """A convolution of dilation `by` that keeps its map's size, as one of dilation 1 on each of the
-    `by` * `by` grids of pixels that are `by` apart; they are put side by side as images."""
+def _dilated(
+    input: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, groups: int
+) -> Tensor:
+    """A dilated convolution that keeps its map's size, as one of dilation 1 on each of the grids of
+    pixels that are `dilation` apart; they are put side by side as images."""
+    by = dilation
     images, _, height, width = input.shape
     # Channels last, whole pixels are moved.
     pixels = F.pad(input, (0, -width % by, 0, -height % by)).permute(0, 2, 3, 1)

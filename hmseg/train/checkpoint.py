@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with its configuration in the header. No pickles."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,15 @@ class Checkpoint:
                 frames=parse_fingerprints(parse_json(header.get("frames", "{}"))),
                 offsets=tuple(map(float, parse_json(header.get("offsets", "[]")))),
             )
+
+
+def knows_validation(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether weights of this history (`Checkpoint.as_history`), or a teacher of theirs, have
+    learned from the validation split, so that it can say nothing of what comes of them."""
+    return any(
+        run.get("recipe", {}).get("with_validation", False) or knows_validation(run.get("runs", ()))
+        for run in history
+    )
 
 
 def save_groups(path: Path, groups: dict[str, Tensors], header: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from hmseg.train.distributed import CPU, World, join_world, leave_world
-from hmseg.train.memory import keep_freed_memory
 from lut.errors import UserError
 
 
@@ -31,8 +30,6 @@ def joined(compute: Compute) -> Iterator[tuple[World, torch.device]]:
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     device = open_device(compute.device)
-    if device.type == "cpu":
-        keep_freed_memory()
     world = join_world(device)
     try:
         yield world, device

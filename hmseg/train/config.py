@@ -135,8 +135,8 @@ class Learning:
             if not 0 <= getattr(self, name) < math.inf:
                 words = name.replace("_", " ")
                 raise UserError(f"{words} {getattr(self, name):g}: must be at least 0")
-        if self.auxiliary_every < 1:
-            raise UserError(f"auxiliary every {self.auxiliary_every}: must be at least 1")
+        if not 1 <= self.auxiliary_every <= 8:
+            raise UserError(f"auxiliary every {self.auxiliary_every}: must be 1 to 8")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov momentum needs a momentum above 0, e.g. 0.9")
 
@@ -273,9 +273,9 @@ class TrainConfig(Learning):
         asked = {
             "teacher": self.teacher,
             "quantise": self.quantise,
-            "with_validation": self.with_validation,
         }
         asked = {name: value for name, value in asked.items() if value}
+        own["with_validation"] = self.with_validation
         return {"model": self.model, "data": self.data, "stages": stages, **asked, **own}
 
     def to_json(self) -> str:

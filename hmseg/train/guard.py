@@ -33,9 +33,8 @@ def finite_loss(value: float, step: int) -> float:
 
 def check_peer(config: TrainConfig) -> None:
     """Raise UserError for what only our own networks take, where another one is trained."""
-    ours = {"auxiliary_weight": Learning.auxiliary_weight, "backbone_rate": Learning.backbone_rate}
-    for name, default in ours.items():
-        if getattr(config, name) != default:
+    for name in ("auxiliary_weight", "auxiliary_every", "backbone_rate"):
+        if getattr(config, name) != getattr(Learning, name):
             words = name.replace("_", " ")
             raise UserError(
                 f"{words} is of our own networks: {config.model} has the weights that its authors "

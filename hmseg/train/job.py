@@ -8,7 +8,7 @@ from hmseg.data.dataset import SegmentationData, open_source
 from hmseg.data.fingerprint import fingerprint
 from hmseg.data.registry import open_dataset
 from hmseg.pretrained import Released, load_released
-from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.checkpoint import Checkpoint, knows_validation
 from hmseg.train.compute import Compute, joined
 from hmseg.train.config import Learning, Quantisation, Stage, TrainConfig
 from hmseg.train.distributed import wait_for_all
@@ -121,7 +121,7 @@ def train(
         learned = replace(split, split="train and val", frames=split.frames + validation.frames)
     names = split.classes.names
     teacher = None if job.teacher is None else Teacher.load(job.teacher, names)
-    config = job.config(learned, teacher.name if teacher else None)
+    config = job.config(split, teacher.name if teacher else None)
     released = job.released()
     with joined(job.compute) as (world, device):
         trainer = Trainer(
@@ -135,6 +135,11 @@ def train(
             trainer.begin_with_released(released)
         if job.init is not None:
             trainer.begin_with_lite0()
+        if not job.with_validation and knows_validation(trainer.before):
+            raise UserError(
+                "the first weights or the teacher have learned from the validation split, which "
+                "can say nothing of what comes of them: learn from it too"
+            )
         watchers = list(watch(config)) if world.is_main else []
         run = Run(
             job.folder, trainer, None if job.with_validation else open_source(validation),

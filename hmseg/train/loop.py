@@ -277,7 +277,7 @@ class Trainer:
                 "that it was started with, or train into another folder"
             )
         if checkpoint.offsets:
-            raise UserError(f"{path}: its scores were adjusted after the training; go on from last")
+            raise UserError(f"{path}: an adjusted copy; resume with the run's own last checkpoint")
         check_same(checkpoint.frames, self.frames, str(path))
         load_into(self.model, checkpoint.weights, path)
         if self.average is not None:

@@ -37,13 +37,14 @@ class PixelLoss:
     label_smoothing: float = 0.0
     ohem: bool = False
 
-    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the pixels' losses, and the sum of their weights.
+    def sums(self, logits: Tensor, labels: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the losses of the pixels in every `every`-th row and column, and the sum
+        of their weights.
 
         `logits` (N, K, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
         """
         total, weight = _InChunks.apply(  # type: ignore[no-untyped-call]
-            logits, labels, self, self.images_at_once(logits, labels)
+            logits, labels, self, self.images_at_once(logits, labels), every
         )
         return total, weight
 
@@ -55,7 +56,7 @@ class PixelLoss:
         image = 4 * logits.shape[1] * labels.shape[-2] * labels.shape[-1]
         return max(1, GPU_CHUNK_BYTES // image)
 
-    def of_chunk(
+    def sums_and_gradient(
         self, logits: Tensor, labels: Tensor, *, wanted: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The two sums of some images, and the first one's gradient where it is `wanted`: `logits`
@@ -107,10 +108,10 @@ class EdgeLoss:
 
         `logits` (N, 1, h, w) are upsampled to the size of `labels`, uint8 or int64 (N, H, W).
         """
-        total, weight = _InChunks.apply(logits, labels, self, 1)  # type: ignore[no-untyped-call]
+        total, weight = _InChunks.apply(logits, labels, self, 1, 1)  # type: ignore[no-untyped-call]
         return total, weight
 
-    def of_chunk(
+    def sums_and_gradient(
         self, logits: Tensor, labels: Tensor, *, wanted: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The two sums of one image, and the first one's gradient where it is `wanted`: `logits`
@@ -151,22 +152,22 @@ class BoostedLoss:
     pixel: PixelLoss = PixelLoss()
     auxiliary: tuple[Auxiliary, ...] = (Auxiliary(0.4), Auxiliary(0.4))
     every: int = 1
-    """The auxiliary losses of classes look at every n-th row and column of the labels: X_m and X_l
-    have 16 and 32 or more pixels of the image between their own."""
+    """The auxiliary losses of classes use every n-th row and column of the labels: X_m and X_l have
+    13 and more pixels of the image between their own."""
 
     def sums(self, outputs: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Numerators with gradient and denominators without, of each output: X_h, X_m and X_l.
 
         Both may be summed over processes before `combine`.
         """
-        losses = [self.pixel, *map(self._loss, self.auxiliary)]
-        few = labels[:, self.every // 2 :: self.every, self.every // 2 :: self.every]
-        seen = [labels, *(labels if of.target == "edges" else few for of in self.auxiliary)]
-        sums = [loss.sums(*given) for loss, *given in zip(losses, outputs, seen, strict=True)]
+        scores, *others = outputs
+        sums = [self.pixel.sums(scores, labels)]
+        for auxiliary, output in zip(self.auxiliary, others, strict=True):
+            if auxiliary.target == "edges":  # between neighbours: every pixel is used
+                sums.append(EdgeLoss().sums(output, labels))
+            else:
+                sums.append(self.pixel.sums(output, labels, self.every))
         return torch.stack([s[0] for s in sums]), torch.stack([s[1] for s in sums]).detach()
-
-    def _loss(self, auxiliary: Auxiliary) -> PixelLoss | EdgeLoss:
-        return EdgeLoss() if auxiliary.target == "edges" else self.pixel
 
     def combine(self, totals: Tensor, weights: Tensor) -> Tensor:
         """The scalar loss of the sums; 0 where every pixel is void."""
@@ -197,11 +198,16 @@ class _InChunks(torch.autograd.Function):
         labels: Tensor,
         loss: PixelLoss | EdgeLoss,
         chunk: int,
+        every: int,
     ) -> tuple[Tensor, Tensor]:
         small = at_least_float32(logits.detach()).contiguous()
         images, classes, *size = small.shape
-        rows = _bilinear(size[0], labels.shape[-2], small.device, small.dtype)
-        columns = _bilinear(size[1], labels.shape[-1], small.device, small.dtype).T.contiguous()
+        rows, columns = (
+            _bilinear(side, full, small.device, small.dtype)[every // 2 :: every]
+            for side, full in zip(size, labels.shape[-2:], strict=True)
+        )
+        columns = columns.T.contiguous()
+        labels = labels[:, every // 2 :: every, every // 2 :: every]
         wanted = ctx.needs_input_grad[0]
         maps, gradient = small.flatten(0, 1), torch.empty_like(small)
         slopes = gradient.flatten(0, 1)
@@ -213,7 +219,9 @@ class _InChunks(torch.autograd.Function):
                 part = slice(first * classes, end * classes)
                 large = rows @ (maps[part] @ columns)
                 large = large.view(-1, classes, *labels.shape[-2:])
-                value, share, slope = loss.of_chunk(large, labels[first:end].long(), wanted=wanted)
+                value, share, slope = loss.sums_and_gradient(
+                    large, labels[first:end].long(), wanted=wanted
+                )
                 if slope is not None:
                     slopes[part] = rows.T @ (slope.flatten(0, 1) @ columns.T)
                 total, weight = total + value, weight + share
@@ -227,7 +235,7 @@ class _InChunks(torch.autograd.Function):
         *slopes: Tensor,
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * slopes[0].to(gradient.dtype), None, None, None
+        return gradient * slopes[0].to(gradient.dtype), None, None, None, None
 
 
 def class_weights(source: Source, classes: int, balance: float) -> tuple[float, ...] | None:

@@ -65,9 +65,9 @@ def check_memory(
 
 
 def keep_freed_memory() -> None:
-    """From here on the process keeps the memory that it frees, so that the next step's maps lie
-    where this one's lay. Each would else be given back to the system and come again page by page,
-    zeroed. Does nothing where the C library has no `mallopt` (musl) or refuses."""
+    """From here on, and for good, the process keeps the memory that it frees, so that the next
+    step's maps lie where this one's lay. Each would else be given back to the system and come again
+    page by page, zeroed. Does nothing where the C library has no `mallopt` (musl) or refuses."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)

@@ -22,12 +22,18 @@ Predictor = Callable[[Array], NDArray[np.integer]]
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
-    """Labels of one uint8 image by the network in eval mode, on its device, in its precision; its
-    scores are resized to the image as the deployed network's are."""
+    """Labels of one uint8 image by the network: those of its largest `torch_scores`."""
+    scores = torch_scores(model)
+    return lambda image: scores(image).argmax(0).cpu().numpy()
+
+
+def torch_scores(model: nn.Module) -> Callable[[Array], Tensor]:
+    """Class scores (K, H, W) of one uint8 image (H, W, C) by the network in eval mode, on its
+    device, in its precision, resized to the image as the deployed network's are."""
     like = next(model.parameters())
     is_ours = isinstance(model, MultiResolution)
 
-    def predict(image: Array) -> NDArray[np.integer]:
+    def score(image: Array) -> Tensor:
         training = model.training
         model.eval()
         try:
@@ -43,12 +49,11 @@ def torch_predictor(model: nn.Module) -> Predictor:
                 missing = sides[1] - width, sides[0] - height
                 batch = F.pad(batch, (0, missing[0], 0, missing[1]), mode="replicate")
                 scores: Tensor = resize(model(batch.to(like)), (sides[0], sides[1]))
-                labels = scores[0, :, :height, :width].argmax(0)
         finally:
             model.train(training)
-        return labels.cpu().numpy()
+        return scores[0, :, :height, :width]
 
-    return predict
+    return score
 
 
 def evaluate(

@@ -4,7 +4,7 @@ FOLDER/log.jsonl          one record per logged step and per evaluation
 FOLDER/last.safetensors   the run as it stood at the last checkpoint
 FOLDER/best.safetensors   the checkpoint of the best validation mIoU, where there is validation
 FOLDER/curves.png         loss, learning rate and mIoU over the steps
-FOLDER/samples/*.png      validation frames with the predicted classes over them
+FOLDER/samples/*.png      validation frames with the predicted classes over them, if any
 """
 
 import time
@@ -157,6 +157,8 @@ class Run:
 
     def _evaluate(self, step: int) -> None:
         if self.validation is None:
+            if self.world.is_main:
+                draw_curves(read_records(self.log), self.folder / "curves.png")
             return
         predict = torch_predictor(self.trainer.released)
         confusion = evaluate(predict, self.validation, len(self.classes), self.world)

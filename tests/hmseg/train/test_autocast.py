@@ -107,7 +107,6 @@ def test_dilated_convolutions_have_the_numbers_of_ordinary_ones(dilation: int, s
         {"dilation": 2},  # the map shrinks
         {"dilation": (2, 1), "padding": (2, 1)},
         {"dilation": 2, "padding": 2, "stride": 2},
-        {"dilation": 1, "padding": 1, "stride": 2, "bias": torch.ones(8)},
     ],
 )
 def test_what_neither_way_takes_is_float32_and_its_result_bfloat16(rest):
@@ -118,6 +117,26 @@ def test_what_neither_way_takes_is_float32_and_its_result_bfloat16(rest):
     wanted = F.conv2d(x.float(), layer.weight, groups=8, **rest).bfloat16()
     assert got.dtype == torch.bfloat16
     assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rest", "planar"),
+    [
+        ({"stride": 2, "padding": 1, "bias": torch.ones(8)}, False),
+        ({"stride": 2, "padding": 3}, False),  # more than the kernel
+        ({"stride": 2, "padding": 1}, True),
+    ],
+)
+def test_strided_convolutions_that_are_left_to_torch(rest, planar: bool):
+    layer, x = conv(8, groups=8, dilation=1), maps(8, 9, 11, 1)
+    x = (x.contiguous() if planar else x).requires_grad_()
+    with autocast(CPU, "bfloat16"):
+        got = F.conv2d(x, layer.weight, groups=8, **rest)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = F.conv2d(x, layer.weight, groups=8, **rest)
+    assert torch.equal(got, wanted)
+    (gradient,), (expected,) = (torch.autograd.grad(y.sum(), x) for y in (got, wanted))
+    assert torch.equal(gradient, expected)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -9,7 +9,7 @@ import pytest
 from hmseg.data.registry import open_dataset
 from hmseg.genotype import random_genotype
 from hmseg.network_file import to_line, write_network
-from hmseg.train.checkpoint import Checkpoint
+from hmseg.train.checkpoint import Checkpoint, knows_validation
 from hmseg.train.compute import Compute
 from hmseg.train.config import Learning, Stage, TrainConfig
 from hmseg.train.confusion import Confusion
@@ -123,21 +123,31 @@ def test_a_run_that_learns_from_both_splits_is_not_evaluated(job: TrainJob, data
     """It learns from every frame, keeps both splits' digests, and is not gone on with as a run
     that was validated, nor one as it."""
     both, seen = replace(job, with_validation=True, schedule=Passes(1, 4, (64, 64))), Seen()
+    split = open_dataset("camvid", data, "train")
+    assert both.config(split).stages == replace(both, with_validation=False).config(split).stages
     run = train(both, watch=lambda _config: [seen])
     assert run is not None
     assert not run.best.exists()
-    assert (seen.steps, seen.evaluations) == ([1, 2], [])  # 11 frames, 4 a step
+    assert (run.folder / "curves.png").exists()
+    assert (seen.steps, seen.evaluations) == ([1, 2], [])
     counts = {split: len(open_dataset("camvid", data, split)) for split in ("train", "val")}
-    assert (counts["train"] // 4, sum(counts.values()) // 4) == (2, 2)
     checkpoint = Checkpoint.load(run.last)
     assert checkpoint.config.with_validation
     assert TrainConfig.from_json(checkpoint.config.to_json()) == checkpoint.config
     assert {name: len(kept) for name, kept in checkpoint.frames.items()} == counts
     assert len(run.trainer.loader.source) == sum(counts.values())
-    with pytest.raises(UserError, match="with validation: True there, "):
+    with pytest.raises(UserError, match="with validation: True there, False here"):
         train(replace(both, with_validation=False, resume=True))
     longer = replace(both, schedule=(Stage((64, 64), 4, 3),), resume=True)
     assert train(longer) is not None
+    for after in ({"begin_with": run.last}, {"teacher": run.last}):
+        with pytest.raises(UserError, match="have learned from the validation split"):
+            train(replace(job, folder=job.folder / "after", **after))
+    taught = replace(job, folder=job.folder / "taught", teacher=run.last, with_validation=True)
+    student = train(taught)
+    assert student is not None
+    assert knows_validation(Checkpoint.load(student.last).before)
+    assert not knows_validation(())
 
 
 def test_what_watches_is_closed_when_a_run_fails(job: TrainJob):

@@ -71,6 +71,7 @@ def test_a_peer_learns_from_all_of_its_outputs(tmp_path: Path):
     ("options", "message"),
     [
         ({"auxiliary_weight": 0.1}, "auxiliary weight is of our own networks"),
+        ({"auxiliary_every": 2}, "auxiliary every is of our own networks"),
         ({"backbone_rate": 0.5}, "backbone rate is of our own networks"),
         ({"teacher": "mrms 0"}, "a teacher is of our own networks"),
     ],

@@ -107,7 +107,7 @@ def test_images_scored_together_cost_what_they_cost_one_by_one(case, chunk, weig
     loss = PixelLoss(weights, smoothing)
     found = []
     for size in (1, chunk):
-        total, weight = _InChunks.apply(logits, labels.byte(), loss, size)
+        total, weight = _InChunks.apply(logits, labels.byte(), loss, size, 1)
         (gradient,) = torch.autograd.grad(total, logits)
         found.append((total.detach(), weight, gradient))
     torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
@@ -145,10 +145,11 @@ def test_boosting_is_equation_1(case):
 
 def test_auxiliary_losses_that_see_some_rows_and_columns(case):
     logits, labels = case
-    outputs, few = [logits, logits[:, :, :3, :4]], labels[:, 1::3, 1::3]
+    outputs = [logits, logits[:, :, :3, :4]]
+    scores, few = (full_size(output, labels) for output in outputs)
     parts = [
-        F.cross_entropy(full_size(output, seen), seen, ignore_index=255)
-        for output, seen in zip(outputs, (labels, few), strict=True)
+        F.cross_entropy(scores, labels, ignore_index=255),
+        F.cross_entropy(few[:, :, 1::3, 1::3], labels[:, 1::3, 1::3], ignore_index=255),
     ]
     found = BoostedLoss(auxiliary=(Auxiliary(0.4),), every=3)(outputs, labels)
     torch.testing.assert_close(found, parts[0] + 0.4 * parts[1])

@@ -4,6 +4,7 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,8 +24,10 @@ CODE = r"""
 import re, torch
 from pathlib import Path
 from hmseg.train.losses import BoostedLoss
+from hmseg.train.memory import keep_freed_memory
 from hmseg.zoo import create_model
 torch.set_num_threads(1)
+keep_freed_memory()
 model = create_model("tiny-mrms", num_classes=11).to(memory_format=torch.channels_last).train()
 def peak(batch):
     images = torch.randn(batch, 3, 180, 240).contiguous(memory_format=torch.channels_last)
@@ -105,4 +108,5 @@ def test_freed_memory_is_kept_for_the_next_step():
 
     pages = 4 * (1 << 26) // resource.getpagesize()
     assert faults("keep") < pages // 100
-    assert faults("leave") > pages // 2  # what it is for
+    if "[always]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        assert faults("leave") > pages // 2  # what it is for
