@@ -85,7 +85,9 @@ def _conv2d(
     strided, dilated = _largest(stride) > 1, _largest(dilation) > 1
     depthwise = groups == weight.shape[0] == input.shape[1] > 1
     ours = input.is_contiguous(memory_format=torch.channels_last)
-    if strided and not dilated and depthwise and ours and _is_usual(weight, bias, padding):
+    plain = bias is None and not isinstance(padding, str) and _pads_less(weight, padding)
+    if strided and not dilated and depthwise and ours and plain:
+        assert not isinstance(padding, str)
         with torch.autocast("cpu", enabled=False):
             pair = (input.bfloat16(), weight.bfloat16())
             output: Tensor = _StridedDepthwise.apply(  # type: ignore[no-untyped-call]
@@ -153,10 +155,8 @@ def _both(sides: Sides) -> tuple[int, ...]:
     return tuple(sides) if isinstance(sides, tuple | list) else (sides, sides)
 
 
-def _is_usual(weight: Tensor, bias: Tensor | None, padding: str | Sides) -> bool:
-    """Whether a convolution has no bias, and pads by less than its kernel."""
-    if bias is not None or isinstance(padding, str):
-        return False
+def _pads_less(weight: Tensor, padding: Sides) -> bool:
+    """Whether a convolution pads by less than its kernel."""
     pairs = zip(_both(padding), weight.shape[-2:], strict=True)
     return all(pad < reach for pad, reach in pairs)
 
