@@ -166,8 +166,6 @@ def wide(fields: dict) -> None:
         (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "warmup 1: the share must be at"),
         (("-o", "{out}", "--budget", "1M", "--warmup", "nan"), "warmup nan: the share must be"),
         (("-o", "{out}", "--budget", "1M", "--prior", "1"), "prior 1: a probability must be at"),
-        (("-o", "{out}", "--budget", "1M", "--model", "mrms", "--pretrained"),
-         "or train them: hmseg train --model mrms --dataset camvid"),
         (("-o", "{out}", "--budget", "1M", "--init", "x"), "unknown initialisation 'x': there"),
         (("-o", "{out}", "--budget", "1M", "--soft-weight", "2"), "of a teacher: name one, or"),
         (("-o", "{out}", "--budget", "1M", "--refine", "x"), "--refine x: there is evolution"),

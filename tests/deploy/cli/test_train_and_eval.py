@@ -192,8 +192,8 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
          "another configuration (seed: 0 there, 9 here)"),
         (("train", "--data", "{data}", "-o", "{out}", "--begin-with", "{run}/best.safetensors",
           "--pretrained", "tiny-mrms"), "both give the first weights; leave one out"),
-        (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "mrms"),
-         "there are no 'camvid' weights of mrms"),
+        (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "mrms-a"),
+         "there are no 'camvid' weights of mrms-a"),
         (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "tiny-mrsm"),
          "did you mean tiny-mrms"),
         (("train", "--data", "{data}", "-o", "{out}", "--seed", "-1"), "seed -1: must be at least"),
@@ -230,7 +230,7 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
          "nothere: no such file or released network"),
         (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),
          "tells 11 classes apart, cityscapes has 19"),
-        (("eval", "mrms", "--data", "{data}"), "there are no 'camvid' weights of mrms"),
+        (("eval", "mrms-a", "--data", "{data}"), "there are no 'camvid' weights of mrms-a"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_2(trained, data, tmp_path, arguments, message):

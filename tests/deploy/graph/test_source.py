@@ -63,7 +63,7 @@ def test_released_weights_are_used_where_there_are_some():
     source = open_source("tiny-mrms", resolution=SIZE)
     assert source.weights == "trained on camvid"
     assert source.metadata.classes.name == "camvid"
-    assert "not trained" in open_source("mrms", resolution=SIZE).weights
+    assert "not trained" in open_source("mrms-a", resolution=SIZE).weights
 
 
 def checkpoint_of(model: str, path: Path, *, quantised: bool) -> Path:
