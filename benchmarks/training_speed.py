@@ -42,6 +42,7 @@ from hmseg.train.autocast import autocast
 from hmseg.train.compute import open_device
 from hmseg.train.config import Precision, Stage, TrainConfig
 from hmseg.train.loop import Trainer, fastest_convolutions
+from hmseg.train.memory import keep_freed_memory
 from hmseg.train.place import place_of
 from hmseg.zoo import network_config
 from lut.errors import UserError
@@ -237,6 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.output:
         check_writable(options.output)
     device = open_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as the command does
     source = options.data and open_source(open_dataset("camvid", options.data, "train"))
     rows = []
     for model in options.models:
