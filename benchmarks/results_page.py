@@ -91,7 +91,12 @@ TOPICS = (
             training.runs,
             kept("own-files", "grid-limit", "grid-fitted", "trainer-speed"),
         ],
-        ["2026-11-23-training.md", "2026-11-28-training-h100.md", "2026-11-30-pretrained.md"],
+        [
+            "2026-11-23-training.md",
+            "2026-11-28-training-h100.md",
+            "2026-11-30-pretrained.md",
+            "2026-12-01-teacher.md",
+        ],
     ),
     Topic("Short equal schedules", [training.table4, training.options], ["2026-11-23-training.md"]),
     Topic(

@@ -108,7 +108,8 @@ NOT_RUN = {
     r"rtsp://|/dev/video0": "a camera",
     r"^hmseg-deploy compile .*(768x1536|fp16|int8|adreno|android)":
         "a minute each; tests/deploy/backends, cli, gpu and cpu compile for these",
-    r"^hmseg-deploy compile --model tiny-mrms|^hmseg eval (runs/|tiny.hmseg)|export --model runs/":
+    r"^hmseg-deploy compile --model tiny-mrms|^hmseg (eval|adjust) runs/|eval tiny.hmseg"
+    r"|export --model runs/":
         "needs what was trained, or its frames' size; tests/deploy/cli/test_train_and_eval.py",
     r"^hmseg-deploy paper": "half an hour a table; tests/deploy/cli/test_paper.py makes small ones",
     r"^hmseg-deploy lut (build|check|calibrate)":
@@ -328,6 +329,7 @@ def test_ci_runs_the_same_test_command():
         ("| 1.90 ms (1024x2048) | 1.78 |", "| 1024x2048 | 1.899 | 2.92 [2.87..2.93] | 1.78 "),
         ("| `tiny-mrms` | 68.4% | 0.62 M |", "| tiny-mrms | 68.44 |"),
         ("| 0.62 M |", "| tiny-mrms | 0.622 |"),
+        ("| `mrms` | 71.8% | 2.06 M |", "| mrms | 71.84 |"),
         ("| 1.59 ms | LiteRT 2.38, onnxruntime 2.71 |",
          "| labels | 2 | 1.59 | 74.3% | litert | 2.38 [2.26..2.54] | 2.71 |"),
         ("| 1.20 ms (768x1536) | 1.91 |", "| 768x1536 | 1.197 | 2.96 [2.94..2.98] | 1.91 "),

@@ -21,9 +21,10 @@ ON_CPU = {
     "tiny-hmseg": "tiny-hmseg, from what fits of tiny-mrms's weights",
     "tiny-hmseg-colour": "tiny-hmseg, a further run, left",
     "tiny-hmseg-from-scratch": "the first search's network",
-    "zen4-mrms": "mrms, from Lite0's ImageNet weights; the teacher of the two below",
-    "zen4-tiny-mrms": "tiny-mrms, from its released weights, with the teacher",
-    "zen4-tiny-hmseg": "tiny-hmseg, from its released weights, with the teacher",
+    "zen4-mrms-begun": "mrms, from Lite0's ImageNet weights, stopped at 3,040 of 4,000 steps",
+    "zen4-mrms": "mrms, from the weights of step 3,000 of that run; what ships",
+    "zen4-tiny-mrms": "tiny-mrms, from its released weights, mrms its teacher, stopped: no result",
+    "zen4-tiny-hmseg": "tiny-hmseg, the same, stopped: no result",
 }
 
 

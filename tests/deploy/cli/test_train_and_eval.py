@@ -225,7 +225,7 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
         (("eval", "{run}/log.jsonl", "--data", "{data}"),
          "log.jsonl: neither a checkpoint, an ONNX file nor an artifact"),
         (("eval", "nothere", "--data", "{data}"), "error: nothere: no such file or released "
-         "network; released: tiny-hmseg on camvid, tiny-mrms on camvid"),
+         "network; released: mrms on camvid, tiny-hmseg on camvid"),
         (("eval", "{run}/best.safetensors", "--data", "{data}", "--against", "nothere"),
          "nothere: no such file or released network"),
         (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),
