@@ -17,10 +17,10 @@ def adjust(
     dataset: training_options.Dataset = "camvid",
     as_json: options.Json = False,
 ) -> None:
-    """Shift a trained network's class scores for the best mean IoU; it costs nothing at run time.
+    """Shift a trained network's class scores for the best mean IoU.
 
-    Rare classes gain: the class of the largest probability is not the best choice for them. The
-    shift is fitted to the training split, so that validation stays a measure.
+    It costs nothing at run time. Rare classes gain: the class of the largest probability is not the
+    best choice for them. The shift is fitted to the training split, so that validation stays a measure.
     """
     from hmseg.data.registry import open_dataset
     from hmseg.train.adjust import adjust as adjust_it
