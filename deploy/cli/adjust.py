@@ -20,7 +20,8 @@ def adjust(
     """Shift a trained network's class scores for the best mean IoU.
 
     It costs nothing at run time. Rare classes gain: the class of the largest probability is not the
-    best choice for them. The shift is fitted to the training split, so that validation stays a measure.
+    best choice for them. The shift is fitted to the training split, so that validation stays a
+    measure.
     """
     from hmseg.data.registry import open_dataset
     from hmseg.train.adjust import adjust as adjust_it
