@@ -47,7 +47,7 @@ class ComputeOptions:
     loader_threads: Annotated[int, typer.Option(min=1, help="Threads that make samples.")] = 2
 
     def read(self) -> "Compute":
-        """The same for the library."""
+        """The same for the library. On a CPU the process keeps freed memory from here on."""
         from hmseg.train.compute import Compute
         from hmseg.train.memory import keep_freed_memory
 

@@ -24,7 +24,7 @@ from lut.errors import UserError
 
 LARGEST = 4.0  # of an offset: odds of 55 to 1
 STEP = 1 / 16
-ROUNDS = 10  # over all classes; most searches stand still after four
+ROUNDS = 10  # over all classes, at most
 EVERY = 4  # rows and columns of which one is looked at, more of a large split
 MOST_BYTES = 1 << 30  # of the scores that are looked at
 
@@ -144,7 +144,7 @@ def _scores(network: nn.Module, data: SegmentationData) -> tuple[Tensor, Tensor]
         given = score(image)[:, every // 2 :: every, every // 2 :: every]
         scores.append(given[:, valid].float().cpu())
         labels.append(seen[valid])
-    found = torch.cat(scores, 1).clone(), torch.cat(labels)
+    found = torch.cat(scores, 1), torch.cat(labels)
     if not len(found[1]):
         raise UserError("no labelled pixel in this split: there is nothing to fit offsets to")
     return found

@@ -16,14 +16,13 @@ corrupted, so memory is read and written that is not the kernel's:
 
 With dilation 1, and with planar maps, no such gradient was found. So on a CPU a dilated convolution
 is taken as what it is on each of the grids of every `dilation`-th pixel: an ordinary one (the "a
-trous" identity; Holschneider et al. 1989). Its gradients are also found faster than by torch's own
-way. Where it is another kind (planar maps, unequal dilations, a stride, a map that shrinks) it is
-taken in float32.
+trous" identity; Holschneider et al. 1989). Where it is another kind (planar maps, unequal
+dilations, a stride, a map that shrinks) it is taken in float32.
 
 The gradients of a depthwise convolution with a stride are right but slow: oneDNN has no fast kernel
-for that of the input, and its reference takes several times as long. It is the convolution of
+for that of the input, and takes its reference. It is the convolution of
 stride 1 of a map that has the gradient at every `stride`-th pixel and zeros between them. That of
-the weights is slow where the kernel is larger than 3x3, and taken in float32 there. Planar maps are
+the weights has a fast kernel for 3x3 alone, and larger ones are taken in float32. Planar maps are
 left to torch.
 """
 
@@ -85,13 +84,13 @@ def _conv2d(
     strided, dilated = _largest(stride) > 1, _largest(dilation) > 1
     depthwise = groups == weight.shape[0] == input.shape[1] > 1
     ours = input.is_contiguous(memory_format=torch.channels_last)
-    plain = bias is None and not isinstance(padding, str) and _pads_less(weight, padding)
+    pads = None if isinstance(padding, str) else _both(padding)
+    plain = bias is None and pads is not None and _pads_less(weight, pads)
     if strided and not dilated and depthwise and ours and plain:
-        assert not isinstance(padding, str)
         with torch.autocast("cpu", enabled=False):
             pair = (input.bfloat16(), weight.bfloat16())
             output: Tensor = _StridedDepthwise.apply(  # type: ignore[no-untyped-call]
-                *pair, _both(stride), _both(padding)
+                *pair, _both(stride), pads
             )
             return output
     if not dilated:
@@ -155,10 +154,9 @@ def _both(sides: Sides) -> tuple[int, ...]:
     return tuple(sides) if isinstance(sides, tuple | list) else (sides, sides)
 
 
-def _pads_less(weight: Tensor, padding: Sides) -> bool:
+def _pads_less(weight: Tensor, pads: tuple[int, ...]) -> bool:
     """Whether a convolution pads by less than its kernel."""
-    pairs = zip(_both(padding), weight.shape[-2:], strict=True)
-    return all(pad < reach for pad, reach in pairs)
+    return all(pad < reach for pad, reach in zip(pads, weight.shape[-2:], strict=True))
 
 
 def _keeps_size(weight: Tensor, padding: str | Sides, dilation: Sides) -> bool:
@@ -175,15 +173,15 @@ def _dilated(
 ) -> Tensor:
     """A dilated convolution that keeps its map's size, as one of dilation 1 on each of the grids of
     pixels that are `dilation` apart; they are put side by side as images."""
-    by = dilation
     images, _, height, width = input.shape
     # Channels last, whole pixels are moved.
-    pixels = F.pad(input, (0, -width % by, 0, -height % by)).permute(0, 2, 3, 1)
-    rows, columns = pixels.shape[1] // by, pixels.shape[2] // by
-    grids = pixels.reshape(images, rows, by, columns, by, -1).permute(2, 4, 0, 1, 3, 5)
-    apart = grids.reshape(by * by * images, rows, columns, -1).permute(0, 3, 1, 2)
+    pixels = F.pad(input, (0, -width % dilation, 0, -height % dilation)).permute(0, 2, 3, 1)
+    rows, columns = pixels.shape[1] // dilation, pixels.shape[2] // dilation
+    grids = pixels.reshape(images, rows, dilation, columns, dilation, -1).permute(2, 4, 0, 1, 3, 5)
+    apart = grids.reshape(dilation * dilation * images, rows, columns, -1).permute(0, 3, 1, 2)
     padding = tuple(side // 2 for side in weight.shape[-2:])
     output = torch.conv2d(apart, weight, bias, 1, padding, 1, groups)
-    grids = output.permute(0, 2, 3, 1).reshape(by, by, images, rows, columns, -1)
-    pixels = grids.permute(2, 3, 0, 4, 1, 5).reshape(images, rows * by, columns * by, -1)
+    grids = output.permute(0, 2, 3, 1).reshape(dilation, dilation, images, rows, columns, -1)
+    padded = (rows * dilation, columns * dilation)
+    pixels = grids.permute(2, 3, 0, 4, 1, 5).reshape(images, *padded, -1)
     return pixels.permute(0, 3, 1, 2)[:, :, :height, :width]

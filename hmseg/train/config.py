@@ -270,12 +270,9 @@ class TrainConfig(Learning):
         """Values for JSON."""
         stages = [str(stage) for stage in self.stages]
         own = {field.name: getattr(self, field.name) for field in fields(Learning)}
-        asked = {
-            "teacher": self.teacher,
-            "quantise": self.quantise,
-        }
-        asked = {name: value for name, value in asked.items() if value}
         own["with_validation"] = self.with_validation
+        asked = {"teacher": self.teacher, "quantise": self.quantise}
+        asked = {name: value for name, value in asked.items() if value}
         return {"model": self.model, "data": self.data, "stages": stages, **asked, **own}
 
     def to_json(self) -> str:

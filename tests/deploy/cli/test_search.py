@@ -21,7 +21,7 @@ from hmseg.train.checkpoint import Checkpoint
 from lut.table_file import load_table, save_table
 from tests.conditions import KERNELS, LITE0
 from tests.deploy.cli.conftest import hmseg
-from tests.hmseg.data.folders import make_camvid
+from tests.hmseg.data.folders import make_camvid, make_cityscapes
 from tests.lut.tables import IDENTITY, table, visit
 
 SEARCH = ("search", "--stage", "64x64:2:3", "--warmup", "0.34", "--threads", "1")
@@ -166,6 +166,8 @@ def wide(fields: dict) -> None:
         (("-o", "{out}", "--budget", "1M", "--warmup", "1"), "warmup 1: the share must be at"),
         (("-o", "{out}", "--budget", "1M", "--warmup", "nan"), "warmup nan: the share must be"),
         (("-o", "{out}", "--budget", "1M", "--prior", "1"), "prior 1: a probability must be at"),
+        (("-o", "{out}", "--budget", "1M", "--data", "{city}", "--dataset", "cityscapes",
+          "--pretrained"), "or train them: hmseg train --model tiny-mrms --dataset cityscapes"),
         (("-o", "{out}", "--budget", "1M", "--init", "x"), "unknown initialisation 'x': there"),
         (("-o", "{out}", "--budget", "1M", "--soft-weight", "2"), "of a teacher: name one, or"),
         (("-o", "{out}", "--budget", "1M", "--refine", "x"), "--refine x: there is evolution"),
@@ -176,7 +178,8 @@ def wide(fields: dict) -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_2(found, data, tmp_path, arguments, message):
-    places = {"out": tmp_path / "out", "run": found[0]}
+    city = make_cityscapes(tmp_path / "city")
+    places = {"out": tmp_path / "out", "run": found[0], "city": city}
     done = hmseg(*SEARCH, "--data", data, *(argument.format(**places) for argument in arguments))
     assert done.code == 2
     assert message in done.err

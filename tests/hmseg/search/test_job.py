@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hmseg.cost import SpaceCost
+from hmseg.data.classes import CAMVID
 from hmseg.genotype import Genotype, random_genotype
 from hmseg.network_file import read_network, read_search
 from hmseg.operators import Space
@@ -17,9 +18,11 @@ from hmseg.search.config import SearchConfig
 from hmseg.search.evolution import CandidateReport, EvolutionConfig
 from hmseg.search.job import SearchJob, search
 from hmseg.search.loop import SearchReport
+from hmseg.train.checkpoint import Checkpoint
 from hmseg.train.compute import Compute
 from hmseg.train.config import Stage, TrainConfig
 from hmseg.train.distill import DistillationLoss
+from hmseg.zoo import create_model
 from lut.errors import UserError
 from lut.estimate import LatencyCost
 from lut.files import file_digest
@@ -219,3 +222,13 @@ def test_a_machine_that_cannot_measure_is_refused_before_the_search(job: SearchJ
     with pytest.raises(UserError, match="another machine"):
         search(timed, measuring=measuring)
     assert not job.folder.exists()
+
+
+def test_candidates_are_not_ranked_by_frames_that_the_teacher_knows(job: SearchJob, tmp_path: Path):
+    network = create_model("tiny-mrms", num_classes=11).state_dict()
+    config = replace(RECIPE, with_validation=True)
+    path = tmp_path / "teacher.safetensors"
+    Checkpoint(config, 1, CAMVID.names, network, {}, {}).save(path)
+    taught = replace(job, teacher=path, refine=EvolutionConfig(population=2, generations=1))
+    with pytest.raises(UserError, match="search without refinement"):
+        search(taught)
