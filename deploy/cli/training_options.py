@@ -47,13 +47,12 @@ class ComputeOptions:
     loader_threads: Annotated[int, typer.Option(min=1, help="Threads that make samples.")] = 2
 
     def read(self) -> "Compute":
-        """The same for the library. On a CPU the process keeps freed memory from here on."""
+        """The same for the library, to which the process belongs from here on."""
         from hmseg.train.compute import Compute
-        from hmseg.train.memory import keep_freed_memory
 
-        if self.device == "cpu":
-            keep_freed_memory()  # this process is the training's alone
-        return Compute(self.device, self.threads, self.loader_threads)
+        compute = Compute(self.device, self.threads, self.loader_threads)
+        compute.own_process()
+        return compute
 
 
 def read_scale(text: str) -> tuple[float, float]:

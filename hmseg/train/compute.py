@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hmseg.train.distributed import CPU, World, join_world, leave_world
+from hmseg.train.memory import keep_freed_memory
 from lut.errors import UserError
 
 
@@ -19,6 +20,12 @@ class Compute:
     device: str = "cpu"
     threads: int | None = None
     loader_threads: int = 2
+
+    def own_process(self) -> None:
+        """Fit the whole process to a training, for good: what a program calls that does nothing
+        else. On a CPU it keeps the memory that it frees (`keep_freed_memory`)."""
+        if self.device == "cpu":
+            keep_freed_memory()
 
 
 @contextmanager
