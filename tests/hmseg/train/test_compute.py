@@ -33,3 +33,13 @@ def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch sees no CUDA device here; use cpu"):
         open_device("cuda")
+
+
+def test_a_process_keeps_what_it_frees_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch):
+    called: list[str] = []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(
+            "hmseg.train.compute.keep_freed_memory", lambda device=device: called.append(device)
+        )
+        Compute(device).own_process()
+    assert called == ["cpu"]
